@@ -1,0 +1,1 @@
+"""What the buttons mean: state machines without Qt and without napari."""

@@ -1,0 +1,1 @@
+"""Tile folders and the evaluation of students; distillation comes here."""

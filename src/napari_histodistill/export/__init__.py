@@ -1,0 +1,1 @@
+"""Maps and students in the formats of other tools."""

@@ -1,0 +1,129 @@
+"""Places on a slide: regions, and the affine that carries a grid into the world.
+
+Coordinates are ``(y, x)``. Two conventions meet here and are easy to mix up:
+
+* *edge* coordinates: the first pixel covers ``[0, 1)``. Regions and tiles live here.
+* *centre* coordinates: the first pixel's centre is at 0. napari draws this way, so
+  every conversion to a layer's ``translate`` subtracts half a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from napari_histodistill.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A rectangle.
+
+    Attributes
+    ----------
+    y, x : float
+        Upper left corner in level-0 pixels, edge convention.
+    height, width : float
+        Size in pixels: of level 0, unless the function that takes the region says
+        otherwise (:meth:`Slide.read` counts pixels of the level it reads).
+
+    Raises
+    ------
+    InputError
+        If a number is not finite, or the size is not positive.
+    """
+
+    y: float
+    x: float
+    height: float
+    width: float
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.y, self.x, self.height, self.width))):
+            msg = f"A region needs finite numbers, got {self}."
+            raise InputError(msg)
+        if self.height <= 0 or self.width <= 0:
+            msg = f"A region needs a positive height and width, got {self}."
+            raise InputError(msg)
+
+    @property
+    def bottom(self) -> float:
+        """First y below the region."""
+        return self.y + self.height
+
+    @property
+    def right(self) -> float:
+        """First x to the right of the region."""
+        return self.x + self.width
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Centre as ``(y, x)``, edge convention."""
+        return self.y + self.height / 2, self.x + self.width / 2
+
+    def intersection(self, other: Region) -> Region | None:
+        """Return the common part of two regions, or None where they do not meet."""
+        y, x = max(self.y, other.y), max(self.x, other.x)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        if bottom <= y or right <= x:
+            return None
+        return Region(y=y, x=x, height=bottom - y, width=right - x)
+
+
+@dataclass(frozen=True, slots=True)
+class Mpp:
+    """Micrometres per pixel of level 0, and who says so.
+
+    Attributes
+    ----------
+    y, x : float
+        µm per level-0 pixel along each axis.
+    source : str
+        Where it was read, in words a person can check: ``"ImageDescription (MPP)"``,
+        ``"OME-XML PhysicalSizeX"``, ``"typed by the user"``.
+    """
+
+    y: float
+    x: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not (
+            math.isfinite(self.y) and math.isfinite(self.x) and self.y > 0 < self.x
+        ):
+            msg = f"µm per pixel must be a positive number, got {self.y} × {self.x}."
+            raise InputError(msg)
+
+    @property
+    def mean(self) -> float:
+        """Geometric mean of both axes, µm per pixel."""
+        return math.sqrt(self.y * self.x)
+
+    def __float__(self) -> float:
+        return self.mean
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether a light microscope could have made it (0.05 to 20 µm per pixel).
+
+        Outside, the number is kept and shown but never used unasked.
+        """
+        return 0.05 <= self.mean <= 20
+
+
+@dataclass(frozen=True, slots=True)
+class WorldTransform:
+    """Scale and shift of an array's pixel centres into the world, in µm.
+
+    ``world = index * scale + translate``, the convention of a napari layer.
+
+    Attributes
+    ----------
+    scale : tuple of float
+        µm per array element, ``(y, x)``.
+    translate : tuple of float
+        World position in µm of the centre of element ``(0, 0)``.
+    """
+
+    scale: tuple[float, float]
+    translate: tuple[float, float]

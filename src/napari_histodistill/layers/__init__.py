@@ -1,0 +1,1 @@
+"""Core values to napari layer tuples, without Qt and without importing napari."""

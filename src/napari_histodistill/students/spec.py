@@ -1,0 +1,168 @@
+"""What a student needs to be run, and what is known of it: ``spec.json``.
+
+One frozen schema is the validation, the file and the source of what the screens say.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FORMAT_VERSION = 1
+
+EmbeddingMode = Literal["tiles", "tokens"]
+"""How embeddings are laid on a grid; the two are different spaces and never mix.
+
+``tiles``: every cell's tile goes through the encoder alone; what heads are trained on.
+``tokens``: the encoder runs once over a large window and its tokens are averaged over
+each tile's footprint; far cheaper per cell, and another embedding.
+"""
+
+HexColor = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rgb = tuple[float, float, float]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class ClassSpec(_Frozen):
+    """One class of a head: its name and the colour it is drawn in."""
+
+    name: Name
+    color: HexColor
+
+
+class WeightsSpec(_Frozen):
+    """Where the encoder's weights come from.
+
+    ``bundle``: in the bundle's ``student.safetensors``. ``package``: in an installed
+    Python package, so that a bundle holds only what is its own (the head).
+    """
+
+    source: Literal["bundle", "package"]
+    package: str = ""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    licence: str = ""
+    url: str = ""
+
+    @model_validator(mode="after")
+    def _package_is_named(self) -> WeightsSpec:
+        if self.source == "package" and not (self.package and self.sha256):
+            msg = "weights from a package need its name and a sha256"
+            raise ValueError(msg)
+        return self
+
+
+class TokenAgreement(_Frozen):
+    """How far token embeddings agree with tile embeddings, as measured."""
+
+    cosine_median: float
+    cosine_p05: float
+    rank_correlation_median: float
+    rank_correlation_worst: float
+    measured_on: str
+    cells: int
+
+
+class Training(_Frozen):
+    """What a head or an encoder was trained on.
+
+    ``case_digests`` are the first 16 hex digits of the SHA-256 of every training
+    ``case_id``: enough to notice that tiles to be scored were trained on, without
+    carrying the identifiers themselves.
+    """
+
+    data: str
+    licence: str
+    attribution: str
+    arm: str = "frozen"
+    tiles: int = 0
+    cases: int = 0
+    case_digests: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
+
+
+class Metric(_Frozen):
+    """One measured figure with its interval and how it was measured."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    protocol: str
+
+
+class StudentSpec(_Frozen):
+    """Everything that is needed to run a student, and its measured character.
+
+    Attributes
+    ----------
+    backbone : str
+        Name of a timm model.
+    tile_px : int
+        Edge of the tile that the encoder sees, px at ``mpp``.
+    mpp : float
+        µm per pixel of the tile.
+    mpp_source : {"stated", "estimated"}
+        Whether the training data said so, or somebody measured cells and crypts.
+    mean, std : tuple of float
+        Per channel, for pixels scaled to 0..1.
+    token_stride_px : int or None
+        Pixels per token for backbones that give a feature map; None where tokens are
+        not offered.
+    embedding_dim : int
+        Width of an embedding.
+    classes : tuple of ClassSpec
+        Empty for a student without a head (similarity only).
+    temperature : float
+        Divides the logits, so that a probability of .8 is right 8 times in 10.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: Name
+    title: str
+    description: str = ""
+    backbone: str
+    tile_px: Annotated[int, Field(ge=8, le=4096)]
+    mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
+    mpp_source: Literal["stated", "estimated"] = "stated"
+    mean: Rgb
+    std: Rgb
+    token_stride_px: Annotated[int, Field(ge=1, le=1024)] | None = None
+    embedding_dim: Annotated[int, Field(ge=1, le=65536)]
+    classes: Annotated[tuple[ClassSpec, ...], Field(max_length=254)] = ()
+    temperature: Positive = 1.0
+    weights: WeightsSpec
+    licence: str
+    training: Training | None = None
+    metrics: tuple[Metric, ...] = ()
+    token_agreement: TokenAgreement | None = None
+    tensors_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> StudentSpec:
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            msg = "two classes have the same name"
+            raise ValueError(msg)
+        if not all(math.isfinite(v) for v in (*self.mean, *self.std)):
+            msg = "mean and std must be finite"
+            raise ValueError(msg)
+        if min(self.std) <= 0:
+            msg = "std must be positive"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the head's classes in order; empty without a head."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def tile_um(self) -> float:
+        """Edge of the tile in µm."""
+        return self.tile_px * self.mpp

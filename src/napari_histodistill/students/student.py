@@ -1,0 +1,200 @@
+"""The student: a spec, an encoder on a device, and perhaps a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from napari_histodistill.errors import ComputeError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.students.head import Head
+    from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """Where the encoder runs, and why there.
+
+    Attributes
+    ----------
+    name : str
+        torch's name: ``"cpu"``, ``"cuda:0"``, ``"mps"``.
+    label : str
+        For people: ``"CUDA:0 · H100"``, ``"CPU · 2 threads"``.
+    reason : str
+        One sentence: why this one, and what was tried before.
+    precision : {"float32", "bfloat16", "float16"}
+        What the arithmetic runs in; part of a store's provenance.
+    """
+
+    name: str
+    label: str
+    reason: str
+    precision: str = "float32"
+
+
+class Backend(Protocol):
+    """What runs an encoder; see ``students/backends/torch.py``."""
+
+    device: DeviceChoice
+
+    def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return ``(n, dim)`` for tiles ``(n, tile, tile, 3)``."""
+        ...
+
+    def tokens(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return ``(n, h / stride, w / stride, dim)`` for windows ``(n, h, w, 3)``."""
+        ...
+
+
+class Student:
+    """An H&E-only encoder that is ready to run; get one from :func:`load_student`.
+
+    Parameters
+    ----------
+    spec : StudentSpec
+        What it is and what it needs.
+    backend : Backend
+        Runs the encoder; normalises pixels itself with the spec's mean and std.
+    head : Head or None
+        For the spec's classes; None for a student that only compares.
+    digest : str
+        Identity of weights and spec, hex: part of every store's key.
+    folder : Path or None
+        The bundle it came from.
+    """
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        backend: Backend,
+        *,
+        head: Head | None = None,
+        digest: str = "",
+        folder: Path | None = None,
+    ) -> None:
+        if (head is None) != (not spec.classes):
+            msg = f"student {spec.name}: classes and head must come together."
+            raise InputError(msg)
+        if head is not None and head.weight.shape != (
+            len(spec.classes),
+            spec.embedding_dim,
+        ):
+            msg = (
+                f"student {spec.name}: the head is {head.weight.shape}, the spec says "
+                f"{len(spec.classes)} classes × {spec.embedding_dim}."
+            )
+            raise InputError(msg)
+        self.spec = spec
+        self.backend = backend
+        self.head = head
+        self.digest = digest
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        """The spec's name."""
+        return self.spec.name
+
+    @property
+    def device(self) -> DeviceChoice:
+        """Where it runs and why."""
+        return self.backend.device
+
+    @property
+    def modes(self) -> tuple[EmbeddingMode, ...]:
+        """Ways this student can lay embeddings on a grid."""
+        return ("tiles", "tokens") if self.spec.token_stride_px else ("tiles",)
+
+    def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Embed tiles.
+
+        Parameters
+        ----------
+        tiles : ndarray
+            ``(n, tile_px, tile_px, 3)`` uint8, RGB, at the spec's mpp.
+
+        Returns
+        -------
+        ndarray
+            ``(n, embedding_dim)`` float32.
+
+        Raises
+        ------
+        InputError
+            If the tiles have another shape or type.
+        ComputeError
+            If the backend fails or gives numbers that are not finite.
+        """
+        px = self.spec.tile_px
+        _check_pixels(tiles, f"(n, {px}, {px}, 3)", ok=tiles.shape[1:] == (px, px, 3))
+        return self._checked(self.backend.embed(tiles))
+
+    def tokens(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return one embedding per token of large windows.
+
+        Parameters
+        ----------
+        windows : ndarray
+            ``(n, h, w, 3)`` uint8 at the spec's mpp; ``h`` and ``w`` are multiples of
+            ``token_stride_px``.
+
+        Returns
+        -------
+        ndarray
+            ``(n, h / stride, w / stride, embedding_dim)`` float32; token ``(i, j)``
+            stands for pixels ``[i·stride, (i+1)·stride) × [j·stride, …)``.
+
+        Raises
+        ------
+        InputError
+            If the student has no tokens, or the windows do not fit.
+        ComputeError
+            If the backend fails or gives numbers that are not finite.
+        """
+        stride = self.spec.token_stride_px
+        if stride is None:
+            msg = f"student {self.name} has no tokens: use the mode 'tiles'."
+            raise InputError(msg)
+        fits = windows.ndim == 4 and windows.shape[3] == 3
+        fits = fits and not (windows.shape[1] % stride or windows.shape[2] % stride)
+        _check_pixels(windows, f"(n, k·{stride}, k·{stride}, 3)", ok=fits)
+        return self._checked(self.backend.tokens(windows))
+
+    def classify(self, embeddings: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """Return calibrated class probabilities ``(…, classes)`` of tile embeddings.
+
+        Raises
+        ------
+        InputError
+            If the student has no head.
+        """
+        if self.head is None:
+            msg = (
+                f"student {self.name} has no classes: it compares tissue only. Choose "
+                "one with classes, or paint strokes and fit."
+            )
+            raise InputError(msg)
+        return self.head.probabilities(embeddings)
+
+    def _checked(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if not np.isfinite(values).all():
+            msg = (
+                f"student {self.name} gave numbers that are not finite on "
+                f"{self.device.label}: try the CPU, or another student."
+            )
+            raise ComputeError(msg)
+        return values
+
+
+def _check_pixels(pixels: npt.NDArray[np.uint8], wanted: str, *, ok: bool) -> None:
+    if pixels.dtype != np.uint8 or not ok:
+        msg = f"expected uint8 {wanted}, got {pixels.dtype} {pixels.shape}."
+        raise InputError(msg)

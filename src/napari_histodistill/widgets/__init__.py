@@ -1,0 +1,1 @@
+"""Qt: build, connect, lay out; everything that decides lives in controllers."""

@@ -1,0 +1,47 @@
+"""What every test stands on: no network, fixed seeds, the shared data if it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+DATA = Path(
+    os.environ.get(
+        "HISTODISTILL_DATA", Path(__file__).parents[1].parent / "shared" / "data"
+    )
+)
+"""Real images that are not part of the repository; tests skip without them."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    from pytest_socket import disable_socket
+
+    # Unix sockets stay: X11, D-Bus and multiprocessing talk through them.
+    disable_socket(allow_unix_socket=True)
+    if item.get_closest_marker("data") and not DATA.is_dir():
+        pytest.skip(f"the shared data is not at {DATA} (set HISTODISTILL_DATA)")
+
+
+@pytest.fixture
+def data() -> Path:
+    """Return the folder of shared real data (mark the test with ``data``)."""
+    return DATA
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a seeded generator."""
+    return np.random.default_rng(20230310)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
+    """Keep every test out of the user's cache."""
+    monkeypatch.setenv(
+        "HISTODISTILL_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True))
+    )
