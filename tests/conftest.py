@@ -1,4 +1,4 @@
-"""What every test stands on: no network, fixed seeds, the shared data if it is there."""
+"""What every test stands on: no network, fixed seeds, shared data if it is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A slide and a student that need neither a file nor torch, for tests of everything else.
+"""A slide and a student that need neither a file nor torch, for all other tests.
 
 The fake encoder embeds a tile as its mean colour and three fixed mixtures of it, so
 tests can predict embeddings: equal tissue gives equal vectors.
