@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# The environment `core` proves that nothing below the widgets needs a window.
+collect_ignore = [] if importlib.util.find_spec("napari") else ["widgets"]
 
 DATA = Path(
     os.environ.get(
