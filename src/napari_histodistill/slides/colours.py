@@ -1,0 +1,92 @@
+"""What the numbers of a pixel mean: colour, alpha, palette, grey, or channels.
+
+A student sees 8-bit RGB and nothing else. Everything that is not quite that is either
+turned into it without loss of meaning (alpha over white, palettes) or kept as it is
+for display and said not to be colour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+RGB = ("R", "G", "B")
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """How stored samples become the channels of a slide.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        Names; exactly ``("R", "G", "B")`` if it is a colour image for a student.
+    convert : callable or None
+        Turns stored ``(h, w, samples)`` into ``(h, w, channels)``; None: as stored.
+    background : float
+        Stored value of pixels the file left out.
+    notes : tuple of str
+        What was changed, for people.
+    """
+
+    channels: tuple[str, ...]
+    convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
+    background: float = 0
+    notes: tuple[str, ...] = ()
+
+    def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return ``(h, w, channels)``."""
+        return pixels if self.convert is None else self.convert(pixels)
+
+
+def colours_of_samples(
+    samples: int, dtype: np.dtype[Any], *, alpha: bool | None = True
+) -> Colours:
+    """Choose for samples that are declared as (or taken for) red, green, blue.
+
+    Parameters
+    ----------
+    samples : int
+        Stored samples, at least three.
+    dtype : numpy dtype
+        Only uint8 is colour for a student.
+    alpha : bool or None
+        Whether a fourth sample is opacity; None if its meaning is unknown.
+    """
+    if dtype != np.uint8:
+        extra = tuple(f"extra {k + 1}" for k in range(samples - 3))
+        note = f"colour of type {dtype}: students read 8-bit colour only"
+        return Colours(("red", "green", "blue", *extra), notes=(note,))
+    if samples == 3:
+        return Colours(RGB, background=255)
+    if samples == 4 and alpha:
+        return Colours(RGB, over_white, 255, ("transparent parts are shown white",))
+    note = f"{samples - 3} extra channel(s) beside red, green, blue left out"
+    return Colours(RGB, first_three, 255, (note,))
+
+
+def over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Composite ``(h, w, 4)`` with straight alpha over white."""
+    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(rgb)
+    mixed = rgb.astype(np.uint16) * alpha + np.uint16(255) * (255 - alpha.astype("u2"))
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def premultiplied_over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Composite ``(h, w, 4)``, colours already multiplied by alpha, over white."""
+    mixed = pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype("u2"))
+    return np.minimum(mixed, 255).astype(np.uint8)
+
+
+def first_three(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Drop all but the first three samples."""
+    return np.ascontiguousarray(pixels[..., :3])

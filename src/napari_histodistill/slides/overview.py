@@ -1,0 +1,182 @@
+"""Coarser levels for slides that lack them, made when first looked at.
+
+napari fetches the coarsest level for every thumbnail and the whole view; without a
+small one a plain 40,000 px image would be read entirely to show a postage stamp.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from napari_histodistill.slides.slide import LevelInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.slide import PixelSource
+
+COARSEST_PX = 1024
+"""Levels are added until the longer side is at most this."""
+
+TILE_PX = 512
+"""Edge of the squares in which generated levels are computed."""
+
+IN_MEMORY_BYTES = 256 * 1024**2
+"""Generated levels larger than this go to a temporary file (deleted by itself)."""
+
+
+def with_overviews(source: PixelSource) -> PixelSource:
+    """Return the source itself if it is coarse enough, else one with more levels."""
+    last = source.levels[-1]
+    if max(last.height, last.width) <= COARSEST_PX:
+        return source
+    return OverviewSource(source)
+
+
+class OverviewSource:
+    """A source followed by generated levels: exact area means, computed once.
+
+    Each generated level is the one before shrunk 2 × (4 × while it is larger than
+    8192 px). Its size is the rounded quotient and the areas are cut accordingly, so
+    size ratios (which place a level in the world) are exact.
+    """
+
+    def __init__(self, source: PixelSource) -> None:
+        self._source = source
+        self._stored = len(source.levels)
+        self._generated: list[_Generated] = []
+        levels = list(source.levels)
+        while max(levels[-1].height, levels[-1].width) > COARSEST_PX:
+            levels.append(_shrunk(levels[-1]))
+        self.levels: Sequence[LevelInfo] = tuple(levels)
+        for k in range(self._stored, len(levels)):
+            self._generated.append(_Generated(levels[k]))
+
+    def read_level(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, channels)``; see :class:`PixelSource`."""
+        if level < self._stored:
+            return self._source.read_level(level, y, x, height, width)
+        generated = self._generated[level - self._stored]
+        for row in range(y // TILE_PX, (y + height - 1) // TILE_PX + 1):
+            for column in range(x // TILE_PX, (x + width - 1) // TILE_PX + 1):
+                with generated.locks[row][column]:
+                    if not generated.done[row, column]:
+                        self._compute(level, row, column)
+        pixels = generated.pixels
+        assert pixels is not None  # the loop above computed at least one tile
+        return np.array(pixels[y : y + height, x : x + width])
+
+    def close(self) -> None:
+        """Close the source; what was generated is freed with this object."""
+        self._source.close()
+
+    def _compute(self, level: int, row: int, column: int) -> None:
+        info, finer = self.levels[level], self.levels[level - 1]
+        y0, x0 = row * TILE_PX, column * TILE_PX
+        y1 = min(y0 + TILE_PX, info.height)
+        x1 = min(x0 + TILE_PX, info.width)
+        fy, fx = finer.height / info.height, finer.width / info.width
+        top, left = math.floor(y0 * fy), math.floor(x0 * fx)
+        bottom = min(finer.height, math.ceil(y1 * fy - 1e-9))
+        right = min(finer.width, math.ceil(x1 * fx - 1e-9))
+        source = self.read_level(level - 1, top, left, bottom - top, right - left)
+        box = (x0 * fx - left, y0 * fy - top, x1 * fx - left, y1 * fy - top)
+        small = shrink(source, box, y1 - y0, x1 - x0)
+        self._generated[level - self._stored].put(row, column, small)
+
+
+class _Generated:
+    """Pixels of one generated level and which of its squares are computed."""
+
+    def __init__(self, info: LevelInfo) -> None:
+        self._info = info
+        rows = math.ceil(info.height / TILE_PX)
+        columns = math.ceil(info.width / TILE_PX)
+        self.done = np.zeros((rows, columns), bool)
+        self.locks = [[threading.Lock() for _ in range(columns)] for _ in range(rows)]
+        self.pixels: npt.NDArray[Any] | None = None
+        self._making = threading.Lock()
+
+    def put(self, row: int, column: int, tile: npt.NDArray[Any]) -> None:
+        with self._making:
+            if self.pixels is None:
+                self.pixels = _storage(self._info, tile)
+        y, x = row * TILE_PX, column * TILE_PX
+        self.pixels[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        self.done[row, column] = True
+
+
+def shrink(
+    pixels: npt.NDArray[Any],
+    box: tuple[float, float, float, float],
+    height: int,
+    width: int,
+) -> npt.NDArray[Any]:
+    """Shrink a box of ``(h, w, channels)`` by area means, any type of pixel.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        ``(h, w, channels)``.
+    box : tuple of float
+        ``left, top, right, bottom`` in pixels of ``pixels``, edge convention.
+    height, width : int
+        Size of the result.
+    """
+    return resize(pixels, box, height, width, Image.Resampling.BOX)
+
+
+def resize(
+    pixels: npt.NDArray[Any],
+    box: tuple[float, float, float, float],
+    height: int,
+    width: int,
+    how: Image.Resampling,
+) -> npt.NDArray[Any]:
+    """Resample a box of ``(h, w, channels)`` with Pillow; see :func:`shrink`."""
+    box = _inside(box, pixels.shape)
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        return np.asarray(image.resize((width, height), how, box=box))
+    out = np.empty((height, width, pixels.shape[2]), pixels.dtype)
+    for k in range(pixels.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(pixels[..., k], np.float32))
+        values = np.asarray(plane.resize((width, height), how, box=box))
+        out[..., k] = np.rint(values) if pixels.dtype.kind in "bui" else values
+    return out
+
+
+def _inside(
+    box: tuple[float, float, float, float], shape: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """Take rounding errors off a box: Pillow refuses one that is 1e-12 too large."""
+    left, top, right, bottom = box
+    return max(0.0, left), max(0.0, top), min(shape[1], right), min(shape[0], bottom)
+
+
+def _shrunk(info: LevelInfo) -> LevelInfo:
+    factor = 4 if max(info.height, info.width) > 8192 else 2
+    return LevelInfo(
+        height=max(1, round(info.height / factor)),
+        width=max(1, round(info.width / factor)),
+        tile_height=TILE_PX,
+        tile_width=TILE_PX,
+    )
+
+
+def _storage(info: LevelInfo, tile: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    shape = (info.height, info.width, tile.shape[2])
+    if math.prod(shape) * tile.dtype.itemsize <= IN_MEMORY_BYTES:
+        return np.zeros(shape, tile.dtype)
+    with tempfile.TemporaryFile(prefix="histodistill-") as file:
+        return np.memmap(file, tile.dtype, "w+", shape=shape)

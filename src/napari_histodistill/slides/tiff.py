@@ -1,0 +1,197 @@
+"""TIFF slides: Aperio SVS, OME-TIFF, QPTIFF, plain pyramids and plain images.
+
+How a read goes: tifffile parses the page table once, at opening, and is closed again.
+The pages are sorted into levels and associated images. ``read_level`` asks the page
+reader for a rectangle; it reads the bytes of each compressed tile with one ``pread``,
+decodes it with imagecodecs in the shared threads, and pastes it. No zarr, no dask, no
+lock on the way: the general path is five to ten times slower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_histodistill.errors import SlideError
+from napari_histodistill.slides.decoding import SegmentCache
+from napari_histodistill.slides.filebytes import FileBytes, digest_file
+from napari_histodistill.slides.orientation import OrientedSource, describe
+from napari_histodistill.slides.overview import with_overviews
+from napari_histodistill.slides.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.tiff_layout import TiffLayout, layout_of
+from napari_histodistill.slides.tiff_page import DECODE_ERRORS, TiffPageReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.geometry import Mpp
+    from napari_histodistill.slides.colours import Colours
+    from napari_histodistill.slides.slide import PixelSource
+
+
+class TiffSource:
+    """Levels of a TIFF; the reference :class:`PixelSource`.
+
+    Parameters
+    ----------
+    file : FileBytes
+        Closed with the source.
+    cache : SegmentCache
+        Emptied with the source.
+    levels : sequence of sequence of TiffPageReader
+        Finest first; the pages of a level are its channels.
+    colours : Colours
+        How stored samples become channels.
+    """
+
+    def __init__(
+        self,
+        file: FileBytes,
+        cache: SegmentCache,
+        levels: Sequence[Sequence[TiffPageReader]],
+        colours: Colours,
+    ) -> None:
+        self._file, self._cache = file, cache
+        self._pages, self._colours = levels, colours
+        self.levels: Sequence[LevelInfo] = tuple(
+            LevelInfo(
+                height=pages[0].height,
+                width=pages[0].width,
+                tile_height=pages[0].tile_height,
+                tile_width=pages[0].tile_width,
+            )
+            for pages in levels
+        )
+
+    def read_level(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, channels)``; see :class:`PixelSource`."""
+        fill = self._colours.background
+        parts = [
+            page.read(y, x, height, width, background=fill)
+            for page in self._pages[level]
+        ]
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        return self._colours.apply(pixels)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        self._cache.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    source: PixelSource
+    layout: TiffLayout
+    associated: dict[str, Callable[[], npt.NDArray[np.uint8]]]
+
+
+def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
+    """Open a TIFF with this package's own reader.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tif : tifffile.TiffFile, optional
+        The same file if it was parsed already; closed by the caller.
+
+    Raises
+    ------
+    SlideError
+        If the file cannot be read; the message names the reason.
+    """
+    file = FileBytes(path)
+    try:
+        if tif is None:
+            with parse_tiff(path) as parsed:
+                opened = _opened(parsed, file)
+        else:
+            opened = _opened(tif, file)
+        layout = opened.layout
+        info = SlideInfo(
+            name=path.name,
+            path=path,
+            backend="tiff",
+            vendor=layout.vendor,
+            mpp=_oriented(layout.size.mpp, layout.orientation),
+            channels=layout.colours.channels,
+            digest=digest_file(file),
+            notes=layout.notes,
+        )
+        return Slide(opened.source, info, opened.associated)
+    except BaseException:
+        file.close()
+        raise
+
+
+def parse_tiff(path: Path) -> tifffile.TiffFile:
+    """Parse a TIFF's page table.
+
+    Raises
+    ------
+    SlideError
+        If it is no TIFF or its table is damaged.
+    """
+    try:
+        return tifffile.TiffFile(path)
+    except (*DECODE_ERRORS, OSError) as error:
+        msg = f"{path.name}: this TIFF is damaged or cut short ({error})."
+        raise SlideError(msg) from error
+
+
+def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
+    try:
+        layout = layout_of(tif, file.path.name)
+        cache = SegmentCache()
+        levels = [
+            [TiffPageReader(page, file, cache) for page in pages]
+            for pages in layout.levels
+        ]
+        associated = {
+            name: _associated_reader(page, colours, file)
+            for name, (page, colours) in layout.associated.items()
+        }
+    except (*DECODE_ERRORS, OSError) as error:
+        msg = f"{file.path.name}: the table of pages is damaged ({error})."
+        raise SlideError(msg) from error
+    source: PixelSource = TiffSource(file, cache, levels, layout.colours)
+    if layout.orientation != 1:
+        source = OrientedSource(source, layout.orientation)
+        note = f"stored {describe(layout.orientation)}; shown upright"
+        layout = replace(layout, notes=(*layout.notes, note))
+    return _Opened(with_overviews(source), layout, associated)
+
+
+def _associated_reader(
+    page: Any, colours: Colours, file: FileBytes
+) -> Callable[[], npt.NDArray[np.uint8]]:
+    # Built when asked for: a slide with a broken label is still a good slide.
+    def read() -> npt.NDArray[np.uint8]:
+        reader = TiffPageReader(page, file, SegmentCache())
+        pixels = reader.read(
+            0, 0, reader.height, reader.width, background=colours.background
+        )
+        pixels = colours.apply(pixels)
+        if pixels.shape[2] == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
+        if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
+            msg = f"{file.path.name}: this associated image is not an 8-bit picture."
+            raise SlideError(msg)
+        return pixels
+
+    return read
+
+
+def _oriented(mpp: Mpp | None, orientation: int) -> Mpp | None:
+    if mpp is None or orientation < 5:
+        return mpp
+    return replace(mpp, y=mpp.x, x=mpp.y)

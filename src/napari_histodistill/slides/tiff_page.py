@@ -1,0 +1,227 @@
+"""One page of a TIFF as rectangles of pixels, tiled or stripped, from any thread."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_histodistill.errors import SlideError
+from napari_histodistill.slides.decoding import SegmentCache, for_each
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.filebytes import FileBytes
+
+# imagecodecs raises RuntimeErrors of its own for damaged segments.
+DECODE_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    ImportError,
+    MemoryError,
+    struct.error,
+    tifffile.TiffFileError,
+)
+
+RAW_STRIP_BYTES = 512 * 1024
+"""Uncompressed strips are read in pieces of about this size."""
+
+APERIO_YCBCR_JPEG2000 = 33003
+
+
+class TiffPageReader:
+    """The pixels of one page; decodes each compressed segment once per read.
+
+    Everything that needs tifffile's open file is copied out at construction, so the
+    ``TiffFile`` may be closed afterwards.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage
+        The page, of an open file.
+    file : FileBytes
+        The same file for reading segments.
+    cache : SegmentCache
+        Shared by the pages of a file.
+
+    Raises
+    ------
+    SlideError
+        If the page cannot be decoded at all (unknown compression, no pixels).
+    """
+
+    def __init__(self, page: Any, file: FileBytes, cache: SegmentCache) -> None:
+        self._file, self._cache = file, cache
+        self._where = f"{file.path.name}, page {page.index}"
+        self.height, self.width = int(page.imagelength), int(page.imagewidth)
+        self.samples = int(page.samplesperpixel)
+        self._key = page.offset
+        self._refuse_unreadable(page)
+        self.dtype = np.dtype(page.dtype)
+        self._planes = self.samples if page.planarconfig == 2 else 1
+        self._compression = int(page.compression)
+        self._decode, self._tables = page.decode, page.jpegtables
+        self._offsets = np.asarray(page.dataoffsets, np.int64)
+        self._counts = np.asarray(page.databytecounts, np.int64)
+        self._raw: np.dtype[Any] | None = None
+        if page.is_tiled:
+            self.tile_height, self.tile_width = page.tilelength, page.tilewidth
+        else:
+            self.tile_height = min(int(page.rowsperstrip), self.height)
+            self.tile_width = self.width
+            self._cut_raw_strips(page)
+        self._rows = math.ceil(self.height / self.tile_height)
+        self._columns = math.ceil(self.width / self.tile_width)
+        if len(self._offsets) < self._rows * self._columns * self._planes:
+            msg = (
+                f"{self._where}: the file lists {len(self._offsets)} tiles but needs "
+                f"{self._rows * self._columns * self._planes}; it is damaged."
+            )
+            raise SlideError(msg)
+
+    def read(
+        self, y: int, x: int, height: int, width: int, *, background: float
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, samples)``; tiles the file left out are background.
+
+        Raises
+        ------
+        SlideError
+            If a segment is damaged or the file truncated; names the tile.
+        """
+        out = np.full((height, width, self.samples), background, self.dtype)
+        r0, r1 = y // self.tile_height, (y + height - 1) // self.tile_height
+        c0, c1 = x // self.tile_width, (x + width - 1) // self.tile_width
+        wanted = [
+            (plane, row, column)
+            for plane in range(self._planes)
+            for row in range(r0, r1 + 1)
+            for column in range(c0, c1 + 1)
+        ]
+
+        def paste(place: tuple[int, int, int]) -> None:
+            plane, row, column = place
+            segment = self._segment(plane, row, column)
+            if segment is None:
+                return
+            top, left = row * self.tile_height, column * self.tile_width
+            y0, x0 = max(y, top), max(x, left)
+            y1 = min(y + height, top + segment.shape[0])
+            x1 = min(x + width, left + segment.shape[1])
+            channel = slice(None) if self._planes == 1 else slice(plane, plane + 1)
+            out[y0 - y : y1 - y, x0 - x : x1 - x, channel] = segment[
+                y0 - top : y1 - top, x0 - left : x1 - left
+            ]
+
+        for_each(paste, wanted)
+        return out
+
+    def _segment(self, plane: int, row: int, column: int) -> npt.NDArray[Any] | None:
+        index = (plane * self._rows + row) * self._columns + column
+        count = int(self._counts[index])
+        if count == 0:
+            return None
+        key = (self._key, index)
+        segment = self._cache.get(key)
+        if segment is None:
+            data = self._file.read(int(self._offsets[index]), count)
+            segment = self._decoded(data, index, row, column)
+            self._cache.put(key, segment)
+        return segment
+
+    def _decoded(
+        self, data: bytes, index: int, row: int, column: int
+    ) -> npt.NDArray[Any]:
+        try:
+            return self.decode_segment(data, index)
+        except DECODE_ERRORS as error:
+            msg = (
+                f"{self._where}: the tile in row {row}, column {column} is damaged and "
+                f"cannot be decoded ({_first_line(error)})."
+            )
+            raise SlideError(msg) from error
+
+    def decode_segment(self, data: bytes, index: int) -> npt.NDArray[Any]:
+        """Return the pixels of one compressed segment, ``(height, width, samples)``."""
+        if self._raw is not None:
+            rows = np.frombuffer(data, self._raw).astype(self.dtype)
+            return rows.reshape(-1, self.width, self.samples // self._planes)
+        segment, _, _ = self._decode(data, index, jpegtables=self._tables)
+        pixels: npt.NDArray[Any] = segment[0]
+        if self._compression == APERIO_YCBCR_JPEG2000:
+            pixels = ycbcr_to_rgb(pixels)
+        # A segment that is a view of something larger would keep all of it in memory.
+        return pixels if pixels.base is None else pixels.copy()
+
+    def _refuse_unreadable(self, page: Any) -> None:
+        if self.height < 1 or self.width < 1 or self.samples < 1:
+            msg = f"{self._where}: the image is empty ({self.height} × {self.width})."
+            raise SlideError(msg)
+        if page.imagedepth != 1 or page.dtype is None:
+            what = "volumetric tiles" if page.imagedepth != 1 else "this type of pixel"
+            msg = f"{self._where}: {what} cannot be read; convert it to 8-bit RGB."
+            raise SlideError(msg)
+        if (
+            page.compression != 1
+            and page.compression not in tifffile.TIFF.DECOMPRESSORS
+        ):
+            msg = (
+                f"{self._where}: the compression {int(page.compression)} is not known; "
+                "convert the file to a JPEG or deflate TIFF."
+            )
+            raise SlideError(msg)
+
+    def _cut_raw_strips(self, page: Any) -> None:
+        """Cut uncompressed strips into shorter ones, so that a window reads its rows.
+
+        Many plain TIFFs are one strip as high as the image.
+        """
+        bits = {page.bitspersample} if page.compression == 1 else set()
+        row_bytes = self.width * (self.samples // self._planes) * self.dtype.itemsize
+        rows = max(1, RAW_STRIP_BYTES // row_bytes)
+        if not bits <= {8, 16, 32, 64} or not bits or page.predictor != 1:
+            return
+        if page.fillorder != 1 or rows >= self.tile_height:
+            return
+        offsets, counts = [], []
+        strips = math.ceil(self.height / self.tile_height)
+        pieces = math.ceil(self.tile_height / rows)
+        if self._planes * strips != len(self._offsets) or (
+            strips > 1 and self.tile_height % rows
+        ):
+            return
+        for k, start in enumerate(self._offsets):
+            strip_rows = min(
+                self.tile_height, self.height - (k % strips) * self.tile_height
+            )
+            for piece in range(pieces):
+                n = min(rows, strip_rows - piece * rows)
+                if n > 0:
+                    offsets.append(int(start) + piece * rows * row_bytes)
+                    counts.append(n * row_bytes if self._counts[k] else 0)
+        self._offsets, self._counts = np.array(offsets), np.array(counts)
+        self.tile_height = rows
+        self._raw = self.dtype.newbyteorder(page.parent.byteorder)
+
+
+def ycbcr_to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Convert full-range BT.601 YCbCr (what JPEG uses) to RGB, ``(h, w, 3)`` uint8."""
+    y, cb, cr = (pixels[..., k].astype(np.float32) for k in range(3))
+    cb -= 128
+    cr -= 128
+    rgb = np.stack(
+        [y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1
+    )
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:120] if text else type(error).__name__
