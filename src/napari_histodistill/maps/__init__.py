@@ -1,21 +1,42 @@
 """Embeddings on a grid, and what a person looks at: similarity and class maps."""
 
-from napari_histodistill.maps.classes import ClassMap, class_map
-from napari_histodistill.maps.engine import EmbedReport, embed_slide
-from napari_histodistill.maps.similarity import (
-    SimilarityMap,
+from napari_histodistill.maps.classes import (
+    ClassArea,
+    ClassMap,
+    class_map,
+    classify_embeddings,
+)
+from napari_histodistill.maps.engine import EmbedOptions, EmbedReport, embed_slide
+from napari_histodistill.maps.plan import plan_grid
+from napari_histodistill.maps.provenance import Provenance
+from napari_histodistill.maps.ranking import (
+    RankedRegion,
     rank_regions,
+    suggest_threshold,
+)
+from napari_histodistill.maps.similarity import (
+    SimilarityIndex,
+    SimilarityMap,
     similarity_map,
 )
-from napari_histodistill.maps.store import EmbeddingStore
+from napari_histodistill.maps.store import EmbeddingStore, remove_store
 
 __all__ = [
+    "ClassArea",
     "ClassMap",
+    "EmbedOptions",
     "EmbedReport",
     "EmbeddingStore",
+    "Provenance",
+    "RankedRegion",
+    "SimilarityIndex",
     "SimilarityMap",
     "class_map",
+    "classify_embeddings",
     "embed_slide",
+    "plan_grid",
     "rank_regions",
+    "remove_store",
     "similarity_map",
+    "suggest_threshold",
 ]

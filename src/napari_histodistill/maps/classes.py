@@ -1,0 +1,197 @@
+"""What is where: a class for every cell, by the student's head or a fitted probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.errors import InputError, StoreError
+from napari_histodistill.maps.store import DONE, EmbeddingStore
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.students.head import Head
+    from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
+    from napari_histodistill.students.student import Student
+
+_SLAB_ROWS = 16384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassArea:
+    """How much of a slide one class covers.
+
+    Attributes
+    ----------
+    name, color : str
+        As in the student's spec.
+    cells : int
+        Number of cells.
+    mm2 : float
+        Area on the slide; of a border cell only what lies on it.
+    """
+
+    name: str
+    color: str
+    cells: int
+    mm2: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClassMap:
+    """A class for every cell that was computed.
+
+    Attributes
+    ----------
+    labels : ndarray
+        ``(rows, columns)`` uint8: 0 none, ``k + 1`` class ``k``.
+    confidence : ndarray
+        ``(rows, columns)`` float32, the probability of the label; 0 where none.
+    probabilities : ndarray
+        ``(rows, columns, classes)`` float32; NaN where there is no embedding.
+    classes : tuple of ClassSpec
+        Names and colours.
+    grid : TileGrid
+        Where the cells lie.
+    mode : {"tiles", "tokens"}
+        Which embeddings were classified; heads are trained on tiles.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    classes: tuple[ClassSpec, ...]
+    grid: TileGrid
+    mode: EmbeddingMode = "tiles"
+
+    def areas(self) -> tuple[ClassArea, ...]:
+        """Return cells and area of every class, in the head's order, zeros included."""
+        size = len(self.classes) + 1
+        labels = self.labels.ravel()
+        cells = np.bincount(labels, minlength=size)
+        mm2 = np.bincount(labels, self.grid.areas_mm2().ravel(), minlength=size)
+        return tuple(
+            ClassArea(name=c.name, color=c.color, cells=int(n), mm2=float(a))
+            for c, n, a in zip(self.classes, cells[1:], mm2[1:], strict=True)
+        )
+
+    def at_least(self, confidence: float) -> ClassMap:
+        """Return the map with less confident cells left without a class."""
+        keep = self.confidence >= confidence
+        return replace(
+            self,
+            labels=np.where(keep, self.labels, 0).astype(np.uint8),
+            confidence=np.where(keep, self.confidence, 0).astype(np.float32),
+        )
+
+
+def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
+    """Classify a store with the head of the student that filled it.
+
+    Parameters
+    ----------
+    store : EmbeddingStore or path
+        May be unfinished: cells without embedding get no class.
+    student : Student
+        Must be the one that made the embeddings.
+
+    Raises
+    ------
+    StoreError
+        If the embeddings are another student's.
+    InputError
+        If the student has no classes.
+    """
+    if not isinstance(store, EmbeddingStore):
+        with EmbeddingStore.open(Path(store)) as opened:
+            return class_map(opened, student)
+    made_by = store.provenance
+    if made_by.student_digest != student.digest:
+        msg = (
+            f"{store.path}: these embeddings were made by student "
+            f"{made_by.student_name!r} ({made_by.student_digest[:8]}), not by "
+            f"{student.name!r} ({student.digest[:8]}); embed the slide with it first."
+        )
+        raise StoreError(msg)
+    if student.head is None:
+        msg = (
+            f"student {student.name} has no classes: it compares tissue only. Choose "
+            "one with classes, or paint strokes and fit."
+        )
+        raise InputError(msg)
+    status = store.status
+    embeddings = store.read()
+    # A writer may have finished more cells between the two reads.
+    status[np.isnan(embeddings[..., 0])] = 0
+    return classify_embeddings(
+        embeddings,
+        status,
+        store.grid,
+        student.head,
+        student.spec.classes,
+        made_by.mode,
+    )
+
+
+def classify_embeddings(
+    embeddings: npt.NDArray[np.floating],
+    status: npt.NDArray[np.uint8],
+    grid: TileGrid,
+    head: Head,
+    classes: tuple[ClassSpec, ...],
+    mode: EmbeddingMode = "tiles",
+) -> ClassMap:
+    """Classify embeddings with any head, for example one fitted to painted strokes.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        ``(rows, columns, dim)``.
+    status : ndarray
+        ``(rows, columns)`` uint8: 1 where there is an embedding.
+    grid : TileGrid
+        Where the cells lie.
+    head : Head
+        For embeddings of this width.
+    classes : tuple of ClassSpec
+        As many as the head has.
+    mode : {"tiles", "tokens"}
+        Which embeddings these are.
+
+    Raises
+    ------
+    InputError
+        If head, classes and embeddings do not fit.
+    """
+    count, dim = head.weight.shape
+    if embeddings.shape != (*status.shape, dim) or len(classes) != count:
+        msg = (
+            f"A head of {count} classes × {dim} does not fit {len(classes)} classes "
+            f"and embeddings {embeddings.shape}."
+        )
+        raise InputError(msg)
+    done = status == DONE
+    probabilities = np.full((*status.shape, count), np.nan, np.float32)
+    rows = embeddings[done]
+    found = np.empty((len(rows), count), np.float32)
+    for k in range(0, len(rows), _SLAB_ROWS):
+        found[k : k + _SLAB_ROWS] = head.probabilities(rows[k : k + _SLAB_ROWS])
+    probabilities[done] = found
+    labels = np.zeros(status.shape, np.uint8)
+    confidence = np.zeros(status.shape, np.float32)
+    if len(rows):
+        labels[done] = found.argmax(axis=1) + 1
+        confidence[done] = found.max(axis=1)
+    return ClassMap(
+        labels=labels,
+        confidence=confidence,
+        probabilities=probabilities,
+        classes=classes,
+        grid=grid,
+        mode=mode,
+    )

@@ -1,0 +1,354 @@
+"""The engine: a slide and a student become embeddings in a store.
+
+One unit of work is one block of the grid's cells. Reader threads fetch the next blocks'
+pixels (each block once) while the student works on the present one; the generator that
+the caller drives runs the student and writes the store. Reports come between batches.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.errors import ComputeError, InputError, SlideError, StoreError
+from napari_histodistill.maps.forward import block_window, embed_block
+from napari_histodistill.maps.plan import (
+    BlockQueue,
+    Unit,
+    check_grid,
+    check_mode,
+    check_slide,
+    plan_grid,
+    wanted_cells,
+)
+from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progress
+from napari_histodistill.maps.provenance import Provenance, store_key
+from napari_histodistill.maps.reading import Raster, read_window
+from napari_histodistill.maps.store import (
+    DONE,
+    PENDING,
+    UNREADABLE,
+    EmbeddingStore,
+    remove_store,
+)
+from napari_histodistill.running import CancelToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    import numpy.typing as npt
+
+    from napari_histodistill.geometry import Region
+    from napari_histodistill.maps.plan import Tissue
+    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.students.spec import EmbeddingMode
+    from napari_histodistill.students.student import Student
+
+__all__ = ["EmbedOptions", "EmbedReport", "embed_slide", "plan_grid"]
+
+_POLL_S = 0.1
+
+
+def embed_slide(  # noqa: PLR0913 - what a caller names, named here
+    slide: Slide,
+    student: Student,
+    store_path: Path | str,
+    *,
+    grid: TileGrid | None = None,
+    mode: EmbeddingMode = "tiles",
+    tissue: Tissue = "auto",
+    region: Region | None = None,
+    options: EmbedOptions | None = None,
+    cancel: CancelToken | None = None,
+    focus: Callable[[], Region | None] | None = None,
+) -> Generator[EmbedReport, None, None]:
+    """Embed a slide's tissue into a store; an unfinished store is continued.
+
+    A plain generator: drive it with ``for report in …``. Closing it, cancelling it or
+    an error leaves the finished blocks in the store and no thread behind. The numbers
+    do not depend on the visiting order or on interruptions.
+
+    Parameters
+    ----------
+    slide : Slide
+        A colour slide with µm per pixel; must stay open.
+    student : Student
+        Runs in the thread that drives the generator.
+    store_path : path
+        Made if missing.
+    grid : TileGrid, optional
+        From :func:`plan_grid`; one tile per cell without it.
+    mode : {"tiles", "tokens"}
+        Each tile alone through the encoder, or tokens of large windows averaged over
+        each tile's footprint.
+    tissue : "auto", TissueMask, ndarray of bool or None
+        Which cells: found by colour, given as a mask, given per cell ``(rows,
+        columns)``, or all.
+    region : Region, optional
+        Level-0 pixels; only cells that touch it.
+    options : EmbedOptions, optional
+        Batch size, threads, starting again.
+    cancel : CancelToken, optional
+        Looked at before every batch and while waiting for pixels.
+    focus : callable, optional
+        Asked before each block for the region a person looks at (level-0 pixels):
+        blocks there come first, from its centre outwards.
+
+    Yields
+    ------
+    EmbedReport
+        At once, then several times a second, and one for every finished block after
+        it is in the store.
+
+    Raises
+    ------
+    Cancelled
+        If ``cancel`` asked for it.
+    InputError
+        If slide, student, grid and masks do not fit (:class:`MissingMppError` where
+        the slide lacks µm per pixel), or there is no tissue.
+    StoreError
+        If the store is of another slide, student, grid or mode, is damaged, of a newer
+        version, or in use.
+    SlideError
+        If the slide cannot be read at all any more.
+    ComputeError
+        If the student fails.
+    """
+    options = options or EmbedOptions()
+    try:
+        note = check_slide(slide, student)
+        check_mode(student, mode)
+        grid = grid or plan_grid(slide, student, mode=mode)
+        check_grid(grid, slide, student)
+        rows, columns = grid.shape
+        yield EmbedReport(done=0, total=rows * columns, message="finding tissue")
+        cells = wanted_cells(slide, grid, tissue, region)
+        provenance = _provenance(slide, student, mode)
+        token = cancel or CancelToken()
+        token.check()
+        with _open_store(Path(store_path), grid, provenance, student, options) as store:
+            store.want(cells)
+            run = _Run(slide, student, store, options, token)
+            yield from run.reports(cells, focus or (lambda: None), note)
+    except RuntimeError as error:
+        # superqt and napari drop a RuntimeError and wait for ever.
+        msg = f"student {student.name} failed on {student.device.label}: {error}"
+        raise ComputeError(msg) from error
+
+
+class _Run:
+    """One pass over the blocks that are still to be computed."""
+
+    def __init__(
+        self,
+        slide: Slide,
+        student: Student,
+        store: EmbeddingStore,
+        options: EmbedOptions,
+        cancel: CancelToken,
+    ) -> None:
+        self.slide, self.student, self.store = slide, student, store
+        self.cancel = cancel
+        on_cpu = student.device.name.startswith("cpu")
+        self.batch_size = options.batch_size or (16 if on_cpu else 128)
+        self.readers = options.readers or (
+            1 if on_cpu else min(8, max(1, (os.cpu_count() or 2) // 2))
+        )
+        tile = student.spec.tile_px
+        self.halo_px = tile // 2 if options.halo_px is None else options.halo_px
+        self.retry_unreadable = options.retry_unreadable
+        self.status = store.status
+        self.wanted = np.zeros_like(self.status, bool)
+        self.progress = Progress()
+        self.problem = ""
+
+    def reports(
+        self,
+        cells: npt.NDArray[np.bool_],
+        focus: Callable[[], Region | None],
+        note: str,
+    ) -> Iterator[EmbedReport]:
+        """Compute what is missing of ``cells``; the store may hold and want more."""
+        self.wanted = cells
+        queue = BlockQueue(
+            self.store.grid,
+            self.store.block,
+            cells,
+            self.status,
+            retry_unreadable=self.retry_unreadable,
+        )
+        first = self._report()
+        resumed = f"{first.done} of {first.total} cells were there" * bool(first.done)
+        yield self._report(message="; ".join(filter(None, (note, resumed))))
+        with _read_ahead(self, queue, focus) as ahead:
+            self.progress.start()
+            for unit, future in ahead:
+                yield from self._await(future)
+                yield from self._compute(unit, future.result())
+        unreadable = int((self.wanted & (self.status == UNREADABLE)).sum())
+        if unreadable and not (self.status == DONE).any():
+            msg = f"{self.slide.name}: no cell could be read ({self.problem})."
+            raise SlideError(msg)
+        yield self._report(message=self.problem and f"unreadable: {self.problem}")
+
+    def read(self, unit: Unit, stop: threading.Event) -> Raster:
+        """Read a block's pixels (in a reader thread)."""
+        store = self.store
+        stride = self.student.spec.token_stride_px
+        tokens = store.provenance.mode == "tokens"
+        window = block_window(
+            store.grid, unit, self.halo_px, (stride or 1) if tokens else None
+        )
+        return read_window(self.slide, store.grid, window, stop)
+
+    def _await(self, future: Future[Raster]) -> Iterator[EmbedReport]:
+        while not wait([future], timeout=_POLL_S).done:
+            self.cancel.check()
+            if self.progress.is_due():
+                yield self._report()
+
+    def _compute(self, unit: Unit, raster: Raster) -> Iterator[EmbedReport]:
+        values = np.full((*unit.wanted.shape, self.store.dim), np.nan, dtype=np.float32)
+        status = np.where(unit.wanted, DONE, PENDING).astype(np.uint8)
+        self.problem = raster.problem or self.problem
+        self.cancel.check()
+        steps = embed_block(
+            self.student,
+            self.store,
+            unit,
+            raster,
+            batch_size=self.batch_size,
+            halo_px=self.halo_px,
+        )
+        for where, computed in steps:
+            self.progress.add(len(where[0]))
+            if computed is None:
+                status[where] = UNREADABLE
+            else:
+                values[where] = computed
+            self.cancel.check()
+            if self.progress.is_due():
+                yield self._report()
+        self.store.write_block(unit.row0, unit.column0, values, status)
+        self.status[unit.block] = status
+        yield self._report(block=unit.block)
+
+    def _report(
+        self, *, block: tuple[slice, slice] | None = None, message: str = ""
+    ) -> EmbedReport:
+        status = self.status[self.wanted]
+        done, total = int((status != PENDING).sum()), len(status)
+        rate = self.progress.rate()
+        self.progress.reported()
+        return EmbedReport(
+            done=done,
+            total=total,
+            unreadable=int((status == UNREADABLE).sum()),
+            cells_per_s=rate,
+            seconds_left=(total - done) / rate if rate else None,
+            block=block,
+            message=message,
+        )
+
+
+@contextmanager
+def _read_ahead(
+    run: _Run, queue: BlockQueue, focus: Callable[[], Region | None]
+) -> Iterator[Iterator[tuple[Unit, Future[Raster]]]]:
+    """Keep a few blocks in flight; leave no thread behind, however it ends."""
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(run.readers, thread_name_prefix="histodistill-read")
+
+    def ahead() -> Iterator[tuple[Unit, Future[Raster]]]:
+        flying: deque[tuple[Unit, Future[Raster]]] = deque()
+        while True:
+            # Asked as late as possible: whoever pans sees the view filled next.
+            while len(flying) <= run.readers and (unit := queue.take(focus())):
+                flying.append((unit, pool.submit(run.read, unit, stop)))
+            if not flying:
+                return
+            yield flying.popleft()
+
+    try:
+        yield ahead()
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _provenance(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
+    for what, digest in (("slide", slide.info.digest), ("student", student.digest)):
+        if not digest:
+            msg = f"The {what} has no digest: its store could not be told from others."
+            raise InputError(msg)
+    return Provenance(
+        slide_digest=slide.info.digest,
+        slide_name=slide.name,
+        slide_path=str(slide.path or ""),
+        student_digest=student.digest,
+        student_name=student.name,
+        mode=mode,
+        precision=student.device.precision,
+    )
+
+
+def _open_store(
+    path: Path,
+    grid: TileGrid,
+    provenance: Provenance,
+    student: Student,
+    options: EmbedOptions,
+) -> EmbeddingStore:
+    if options.restart and path.exists():
+        remove_store(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        block = options.block or _block_cells(grid, provenance.mode, student)
+        dim = student.spec.embedding_dim
+        return EmbeddingStore.create(
+            path, grid=grid, provenance=provenance, dim=dim, block=block
+        )
+    store = EmbeddingStore.open(path, writable=True)
+    if store.key != store_key(grid, provenance):
+        store.close()
+        difference = _difference(store, grid, provenance)
+        msg = (
+            f"{path}: this store holds something else ({difference}); choose another "
+            "path, or start again with --restart."
+        )
+        raise StoreError(msg)
+    return store
+
+
+def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> str:
+    have = store.provenance
+    if have.slide_digest != wanted.slide_digest:
+        return f"slide {have.slide_name!r} instead of {wanted.slide_name!r}"
+    if have.student_digest != wanted.student_digest:
+        return f"student {have.student_name!r} instead of {wanted.student_name!r}"
+    if have.mode != wanted.mode:
+        return f"{have.mode} instead of {wanted.mode}"
+    if have.precision != wanted.precision:
+        return f"computed in {have.precision} instead of {wanted.precision}"
+    mpp = store.grid.slide_mpp.mean, grid.slide_mpp.mean
+    return (
+        f"stride {store.grid.stride_um:g} µm at {mpp[0]:.4g} µm/px instead of "
+        f"{grid.stride_um:g} µm at {mpp[1]:.4g} µm/px"
+    )
+
+
+def _block_cells(grid: TileGrid, mode: EmbeddingMode, student: Student) -> int:
+    """Return a block's edge in cells: about a second of work, a window that fits."""
+    if mode == "tokens":
+        return max(1, 1024 // grid.stride_px)
+    on_cpu = student.device.name.startswith("cpu")
+    # Small strides share pixels: more cells from one read.
+    return 8 if on_cpu else 16

@@ -1,0 +1,317 @@
+"""What to compute: the grid of a slide and a student, the wanted cells, their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.maps.store import DONE, PENDING, UNREADABLE
+from napari_histodistill.slides.grid import TileGrid
+from napari_histodistill.slides.tissue import TissueMask, find_tissue
+
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    import numpy.typing as npt
+
+    from napari_histodistill.geometry import Region
+    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.students.spec import EmbeddingMode
+    from napari_histodistill.students.student import Student
+
+    Tissue: TypeAlias = Literal["auto"] | TissueMask | npt.NDArray[np.bool_] | None
+
+MAX_UPSAMPLING = 4.0
+"""A slide this many times coarser than the student's mpp is refused."""
+
+MAX_CELLS = 20_000_000
+"""More cells than this are a typing mistake in the stride, not a map."""
+
+
+def plan_grid(
+    slide: Slide,
+    student: Student,
+    *,
+    stride_um: float | None = None,
+    mode: EmbeddingMode = "tiles",
+) -> TileGrid:
+    """Lay the student's grid over a slide.
+
+    Parameters
+    ----------
+    slide : Slide
+        A colour slide that knows its µm per pixel.
+    student : Student
+        Whose tile and mpp the grid takes.
+    stride_um : float, optional
+        Wanted distance of cells in µm; one tile without it. The nearest stride that
+        lands on whole pixels (``tiles``) or whole tokens (``tokens``) is taken.
+    mode : {"tiles", "tokens"}
+        How embeddings will be laid on the grid.
+
+    Returns
+    -------
+    TileGrid
+        Its ``stride_um`` says what the stride became.
+
+    Raises
+    ------
+    MissingMppError
+        If the slide does not know its µm per pixel.
+    InputError
+        If the slide is not a colour image, is far coarser than the student needs, or
+        the stride is not usable; or the student has no tokens.
+    """
+    check_slide(slide, student)
+    check_mode(student, mode)
+    spec = student.spec
+    wanted = spec.tile_um if stride_um is None else stride_um
+    if not 0 < wanted < float("inf"):
+        msg = f"stride: {wanted} µm is not a distance; give a positive number."
+        raise InputError(msg)
+    step = spec.token_stride_px if mode == "tokens" else None
+    grid = TileGrid.over(
+        slide.shape,
+        slide.require_mpp(),
+        mpp=spec.mpp,
+        tile_px=spec.tile_px,
+        stride_px=_stride_px(wanted / spec.mpp, spec.tile_px, step or 1),
+    )
+    rows, columns = grid.shape
+    if rows * columns > MAX_CELLS:
+        msg = (
+            f"stride: {grid.stride_um:g} µm would make {rows} × {columns} cells; give "
+            "a larger one."
+        )
+        raise InputError(msg)
+    return grid
+
+
+def check_mode(student: Student, mode: EmbeddingMode) -> None:
+    """Refuse a way of laying embeddings that the student does not offer.
+
+    Raises
+    ------
+    InputError
+        If the student has no tokens, or the mode does not exist.
+    """
+    if mode not in student.modes:
+        have = " or ".join(student.modes)
+        msg = f"student {student.name} has no mode {mode!r}: use {have}."
+        raise InputError(msg)
+
+
+def check_slide(slide: Slide, student: Student) -> str:
+    """Refuse a slide that this student cannot see; return a note for people or "".
+
+    Raises
+    ------
+    MissingMppError
+        If the slide does not know its µm per pixel.
+    InputError
+        If it is not a colour image, or far coarser than the student needs.
+    """
+    if not slide.info.is_rgb:
+        channels = ", ".join(slide.info.channels)
+        msg = (
+            f"{slide.name}: a student sees H&E colour images only, and this slide has "
+            f"the channels {channels}."
+        )
+        raise InputError(msg)
+    coarse, wanted = slide.require_mpp().mean, student.spec.mpp
+    if coarse > MAX_UPSAMPLING * wanted * (1 + 1e-6):
+        msg = (
+            f"{slide.name}: {coarse:.4g} µm per pixel is too coarse for student "
+            f"{student.name}, which needs {wanted:.4g}; use a finer scan, or check "
+            "the µm/px of the slide."
+        )
+        raise InputError(msg)
+    if coarse > 1.1 * wanted:
+        return (
+            f"enlarged {coarse / wanted:.2g} ×: the slide has {coarse:.4g} µm/px, the "
+            f"student wants {wanted:.4g}"
+        )
+    return ""
+
+
+def check_grid(grid: TileGrid, slide: Slide, student: Student) -> None:
+    """Refuse a grid that was laid for another slide or another student.
+
+    Raises
+    ------
+    InputError
+        If sizes or µm per pixel differ.
+    """
+    spec, mpp = student.spec, slide.require_mpp()
+    if (grid.slide_height, grid.slide_width) != slide.shape or (
+        grid.slide_mpp.y,
+        grid.slide_mpp.x,
+    ) != (mpp.y, mpp.x):
+        msg = f"{slide.name}: the grid was laid over another slide or another µm/px."
+        raise InputError(msg)
+    if (grid.tile_px, grid.mpp) != (spec.tile_px, spec.mpp):
+        msg = (
+            f"the grid has tiles of {grid.tile_px} px at {grid.mpp:g} µm/px, student "
+            f"{spec.name} needs {spec.tile_px} px at {spec.mpp:g}."
+        )
+        raise InputError(msg)
+
+
+def wanted_cells(
+    slide: Slide, grid: TileGrid, tissue: Tissue, region: Region | None
+) -> npt.NDArray[np.bool_]:
+    """Return which cells to compute, ``(rows, columns)``: tissue inside the region.
+
+    Raises
+    ------
+    InputError
+        If no cell is left, or a mask does not fit the grid.
+    """
+    cells = np.ones(grid.shape, bool)
+    if region is not None:
+        cells[:] = False
+        cells[grid.cells_in(region)] = True
+        if not cells.any():
+            msg = f"{slide.name}: the region {region} lies outside the slide."
+            raise InputError(msg)
+    if isinstance(tissue, str):
+        tissue = find_tissue(slide)
+    if isinstance(tissue, TissueMask):
+        cells &= tissue.cells(grid)
+    elif tissue is not None:
+        mask = np.asarray(tissue)
+        if mask.shape != grid.shape or mask.dtype != bool:
+            msg = (
+                f"tissue: expected a bool array {grid.shape}, one value per cell, got "
+                f"{mask.dtype} {mask.shape}; a mask of other size goes through "
+                "TissueMask.from_array."
+            )
+            raise InputError(msg)
+        cells &= mask
+    if not cells.any():
+        msg = (
+            f"{slide.name}: there is no tissue in the region; edit the tissue layer, "
+            "or compute every cell (tissue off)."
+        )
+        raise InputError(msg)
+    return cells
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One block of cells: what is read, computed and written at once.
+
+    Attributes
+    ----------
+    row0, column0 : int
+        First cell.
+    wanted : ndarray
+        ``(h, w)`` bool: cells to compute.
+    """
+
+    row0: int
+    column0: int
+    wanted: npt.NDArray[np.bool_]
+
+    @property
+    def block(self) -> tuple[slice, slice]:
+        """Rows and columns of the grid."""
+        h, w = self.wanted.shape
+        return (
+            slice(self.row0, self.row0 + h),
+            slice(self.column0, self.column0 + w),
+        )
+
+    @property
+    def cells(self) -> int:
+        """How many cells are computed."""
+        return int(self.wanted.sum())
+
+
+class BlockQueue:
+    """Blocks that hold cells to compute, handed out nearest to where a person looks.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        Where the cells lie.
+    block : int
+        Edge of a block in cells.
+    wanted, status : ndarray
+        ``(rows, columns)``: what this run asks for, and what there is.
+    retry_unreadable : bool
+        Whether cells that could not be read before are tried again.
+    """
+
+    def __init__(
+        self,
+        grid: TileGrid,
+        block: int,
+        wanted: npt.NDArray[np.bool_],
+        status: npt.NDArray[np.uint8],
+        *,
+        retry_unreadable: bool = False,
+    ) -> None:
+        missing = wanted & (status == PENDING)
+        if retry_unreadable:
+            missing |= wanted & (status == UNREADABLE)
+        # A block is computed whole, finished cells included: its numbers then do not
+        # depend on what was asked for first.
+        needed = wanted | (status == DONE)
+        rows, columns = grid.shape
+        self._units = [
+            Unit(r, c, needed[r : r + block, c : c + block])
+            for r in range(0, rows, block)
+            for c in range(0, columns, block)
+            if missing[r : r + block, c : c + block].any()
+        ]
+        height, width = grid.cell_size
+        edge = block * height, block * width
+        self._edge = np.array(edge)
+        self._corner = np.array(
+            [(u.row0 * height, u.column0 * width) for u in self._units], float
+        ).reshape(-1, 2)
+        self._waiting = np.ones(len(self._units), bool)
+
+    def __len__(self) -> int:
+        return int(self._waiting.sum())
+
+    def take(self, focus: Region | None) -> Unit | None:
+        """Return the next block, or None: in view first, centre outwards, then rows."""
+        if not self._waiting.any():
+            return None
+        waiting = np.flatnonzero(self._waiting)
+        choice = int(waiting[0])
+        if focus is not None:
+            corner = self._corner[waiting]
+            start = np.array([focus.y, focus.x])
+            end = np.array([focus.bottom, focus.right])
+            visible = ((corner < end) & (corner + self._edge > start)).all(axis=1)
+            if visible.any():
+                away = corner[visible] + self._edge / 2 - np.array(focus.center)
+                choice = int(waiting[visible][np.argmin((away**2).sum(axis=1))])
+        self._waiting[choice] = False
+        return self._units[choice]
+
+
+def _stride_px(wanted_px: float, tile_px: int, step: int) -> int:
+    """Return the multiple of ``step`` nearest to the wish, of the tile's parity.
+
+    Tiles start on whole pixels only if tile and stride are both even or both odd.
+    """
+    near = max(1, round(wanted_px / step))
+    fitting = [
+        k * step
+        for k in range(max(1, near - 2), near + 3)
+        if (k * step - tile_px) % 2 == 0
+    ]
+    if not fitting:
+        msg = (
+            f"tokens every {step} px never meet tiles of {tile_px} px on whole pixels; "
+            "use the mode 'tiles'."
+        )
+        raise InputError(msg)
+    return min(fitting, key=lambda px: (abs(px - wanted_px), px))

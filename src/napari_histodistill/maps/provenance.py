@@ -1,0 +1,59 @@
+"""Whose embeddings these are, and the key that keeps two sorts of them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.students.spec import EmbeddingMode
+
+FORMAT_VERSION = 1
+"""Of the store on disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Whose embeddings these are.
+
+    Attributes
+    ----------
+    slide_digest, student_digest : str
+        Identity of content, hex.
+    slide_name, student_name : str
+        For people.
+    slide_path : str
+        Where the slide lay; empty for arrays. Not part of the key: files move.
+    mode : {"tiles", "tokens"}
+        How embeddings were laid on the grid; the two never mix in one store.
+    precision : str
+        What the arithmetic ran in.
+    """
+
+    slide_digest: str
+    slide_name: str
+    slide_path: str
+    student_digest: str
+    student_name: str
+    mode: EmbeddingMode
+    precision: str
+
+
+def store_key(grid: TileGrid, provenance: Provenance) -> str:
+    """Return the digest (hex) of everything that decides what the numbers are."""
+    identity = {
+        "format_version": FORMAT_VERSION,
+        "slide": provenance.slide_digest,
+        "student": provenance.student_digest,
+        "mode": provenance.mode,
+        "precision": provenance.precision,
+        "slide_shape": [grid.slide_height, grid.slide_width],
+        "slide_mpp": [grid.slide_mpp.y, grid.slide_mpp.x],
+        "mpp": grid.mpp,
+        "tile_px": grid.tile_px,
+        "stride_px": grid.stride_px,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,196 @@
+"""The best regions of a similarity map: where to look first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from skimage.filters import threshold_otsu
+from skimage.measure import label
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Region
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.maps.similarity import SimilarityMap
+    from napari_histodistill.slides.grid import TileGrid
+
+SPREAD_TILES = 4.0
+"""Two results of one connected region lie at least this many tiles apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedRegion:
+    """One place worth looking at.
+
+    Attributes
+    ----------
+    rank : int
+        1 is the most similar.
+    score : float
+        Similarity of its best cell.
+    y, x : float
+        Centre of its best cell, level-0 pixels, on the slide.
+    region : Region
+        Bounding box, level-0 pixels, on the slide.
+    cells : int
+        Number of cells.
+    area_mm2 : float
+        Area on the slide.
+    is_query : bool
+        Whether one of the positive clicks lies in it.
+    """
+
+    rank: int
+    score: float
+    y: float
+    x: float
+    region: Region
+    cells: int
+    area_mm2: float
+    is_query: bool
+
+
+def suggest_threshold(similarity: SimilarityMap) -> float:
+    """Return a threshold that shows the clearly similar tissue.
+
+    The larger of Otsu's threshold and the 90th percentile of the map, but never above
+    its 99.5th percentile: at least the very best cells stay.
+    """
+    values = _finite(similarity)
+    high, top = np.quantile(values, (0.9, 0.995))
+    if values.min() == values.max():
+        return float(values[0])
+    return float(min(max(threshold_otsu(values), high), top))
+
+
+def rank_regions(
+    similarity: SimilarityMap, *, threshold: float, limit: int = 20
+) -> tuple[RankedRegion, ...]:
+    """Return the regions at or above a threshold, best first.
+
+    Cells at or above the threshold that touch (also by a corner) form a region. A large
+    region is split between its best cells, kept :data:`SPREAD_TILES` tiles apart (non-
+    maximum suppression), so that the list leads to different places.
+
+    Parameters
+    ----------
+    similarity : SimilarityMap
+        From a query.
+    threshold : float
+        For example :func:`suggest_threshold`'s.
+    limit : int
+        How many at most.
+
+    Raises
+    ------
+    InputError
+        If the threshold is not a number or the limit is not positive.
+    """
+    if not np.isfinite(threshold) or limit < 1:
+        msg = f"Ranking needs a number and a positive limit, got {threshold}, {limit}."
+        raise InputError(msg)
+    values, grid = similarity.values, similarity.grid
+    above = np.nan_to_num(values, nan=-np.inf) >= threshold
+    components = label(above, connectivity=2)
+    rows, columns = np.nonzero(above)
+    peaks = _peaks(values, components, grid, rows, columns, limit)
+    owner = _owners(components, peaks, rows, columns)
+    clicked = {grid.cell_at(y, x) for y, x in similarity.at}
+    areas = grid.areas_mm2()
+    found = []
+    for k, (row, column) in enumerate(peaks):
+        mine = rows[owner == k], columns[owner == k]
+        y, x = _center(grid, row, column)
+        found.append(
+            RankedRegion(
+                rank=k + 1,
+                score=float(values[row, column]),
+                y=y,
+                x=x,
+                region=_bounds(grid, *mine),
+                cells=len(mine[0]),
+                area_mm2=float(areas[mine].sum()),
+                is_query=not clicked.isdisjoint(
+                    zip(*(m.tolist() for m in mine), strict=True)
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _peaks(
+    values: npt.NDArray[np.float32],
+    components: npt.NDArray[np.integer],
+    grid: TileGrid,
+    rows: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+    limit: int,
+) -> list[tuple[int, int]]:
+    """Return the best cells, best first, none close to a better one of its region."""
+    spread = SPREAD_TILES * grid.tile_px / grid.stride_px
+    # Ties in row order: the list must not change from run to run.
+    order = np.argsort(-values[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    of = components[rows, columns]
+    free = np.ones(len(rows), bool)
+    peaks: list[tuple[int, int]] = []
+    while len(peaks) < limit and free.any():
+        k = int(np.argmax(free))
+        peaks.append((int(rows[k]), int(columns[k])))
+        near = (rows - rows[k]) ** 2 + (columns - columns[k]) ** 2 < spread**2
+        free &= ~(near & (of == of[k]))
+        free[k] = False
+    return peaks
+
+
+def _owners(
+    components: npt.NDArray[np.integer],
+    peaks: list[tuple[int, int]],
+    rows: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+) -> npt.NDArray[np.intp]:
+    """Return for each cell the nearest peak of its own region, or −1."""
+    of = components[rows, columns]
+    best = np.full(len(rows), np.inf)
+    owner = np.full(len(rows), -1)
+    for k, (row, column) in enumerate(peaks):
+        away = (rows - row) ** 2 + (columns - column) ** 2
+        closer = (of == components[row, column]) & (away < best)
+        best[closer], owner[closer] = away[closer], k
+    return owner
+
+
+def _center(grid: TileGrid, row: int, column: int) -> tuple[float, float]:
+    cell = _on_slide(grid, grid.cell_region(row, column))
+    return cell.center
+
+
+def _bounds(
+    grid: TileGrid, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
+) -> Region:
+    height, width = grid.cell_size
+    r0, c0 = int(rows.min()), int(columns.min())
+    box = Region(
+        y=r0 * height,
+        x=c0 * width,
+        height=(int(rows.max()) + 1 - r0) * height,
+        width=(int(columns.max()) + 1 - c0) * width,
+    )
+    return _on_slide(grid, box)
+
+
+def _on_slide(grid: TileGrid, region: Region) -> Region:
+    slide = Region(y=0, x=0, height=grid.slide_height, width=grid.slide_width)
+    return region.intersection(slide) or region
+
+
+def _finite(similarity: SimilarityMap) -> npt.NDArray[np.float32]:
+    values = similarity.values[np.isfinite(similarity.values)]
+    if not values.size:
+        msg = "The similarity map is empty: no cell has an embedding."
+        raise InputError(msg)
+    return values

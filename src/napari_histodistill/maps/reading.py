@@ -1,0 +1,133 @@
+"""A block's pixels: read once, at the student's mpp, with what is unreadable marked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.errors import SlideError
+from napari_histodistill.geometry import Region
+from napari_histodistill.slides.resample import read_resampled
+
+if TYPE_CHECKING:
+    import threading
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.slide import Slide
+
+_PATCH_PX = 128
+"""How finely the hole of a damaged region is outlined, in student pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle in whole pixels of the student's mpp; may reach past the slide."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """Pixels of a window.
+
+    Attributes
+    ----------
+    window : Window
+        Where they lie.
+    pixels : ndarray
+        ``(height, width, 3)`` uint8.
+    bad : ndarray or None
+        ``(height, width)`` bool, True where the file could not be read; None if all
+        could.
+    problem : str
+        The reader's words, empty if all could be read.
+    """
+
+    window: Window
+    pixels: npt.NDArray[np.uint8]
+    bad: npt.NDArray[np.bool_] | None = None
+    problem: str = ""
+
+    def is_bad(self, y: int, x: int, height: int, width: int) -> bool:
+        """Whether a rectangle (window pixels) touches something unreadable."""
+        if self.bad is None:
+            return False
+        y0, x0 = max(0, y), max(0, x)
+        return bool(self.bad[y0 : y + height, x0 : x + width].any())
+
+
+def read_window(
+    slide: Slide, grid: TileGrid, window: Window, stop: threading.Event
+) -> Raster:
+    """Read a window in one go; where that fails, patch by patch around the damage.
+
+    Parameters
+    ----------
+    slide : Slide
+        Read by level-0 regions.
+    grid : TileGrid
+        Converts student pixels to level-0 pixels.
+    window : Window
+        What to read.
+    stop : threading.Event
+        Given up early (with an incomplete raster nobody uses) once it is set.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read anywhere any more: closed, or its disk is gone.
+    """
+    if stop.is_set():
+        return Raster(window, np.empty((0, 0, 3), np.uint8))
+    try:
+        return Raster(window, _read(slide, grid, window))
+    except SlideError as error:
+        problem = str(error)
+    pixels = np.zeros((window.height, window.width, 3), np.uint8)
+    bad = np.ones((window.height, window.width), bool)
+    for y in range(0, window.height, _PATCH_PX):
+        for x in range(0, window.width, _PATCH_PX):
+            if stop.is_set():
+                return Raster(window, pixels, bad, problem)
+            where = slice(y, y + _PATCH_PX), slice(x, x + _PATCH_PX)
+            height, width = bad[where].shape
+            patch = Window(window.y + y, window.x + x, height, width)
+            try:
+                pixels[where] = _read(slide, grid, patch)
+            except SlideError:
+                continue
+            bad[where] = False
+    if bad.all():
+        _check_alive(slide, problem)
+    return Raster(window, pixels, bad, problem)
+
+
+def _read(slide: Slide, grid: TileGrid, window: Window) -> npt.NDArray[np.uint8]:
+    height, width = window.height, window.width
+    region = grid.student_region(window.y, window.x, height, width)
+    return read_resampled(slide, region, height=height, width=width)
+
+
+def _check_alive(slide: Slide, problem: str) -> None:
+    """Tell a hole in a file from a file that is gone: some pixel can still be read.
+
+    Without this, a slide closed in mid-run would turn all its cells *unreadable*.
+    """
+    height, width = slide.shape
+    for level in reversed(range(len(slide.level_infos))):
+        for fraction in (0.5, 0.0, 0.25, 0.75, 0.999):
+            spot = Region(y=fraction * height, x=fraction * width, height=1, width=1)
+            try:
+                slide.read(spot, level)
+            except SlideError:
+                continue
+            return
+    msg = f"{slide.name}: nothing of it can be read any more ({problem})."
+    raise SlideError(msg)

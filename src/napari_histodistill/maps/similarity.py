@@ -1,0 +1,235 @@
+"""Where on the slide does the tissue look like this? Similarity to clicked places.
+
+The definition, once and for all:
+
+1. embeddings are centred by the mean embedding of the slide's computed cells, then
+   scaled to unit length. All tissue of a slide has much in common (stain, scanner), so
+   plain cosines crowd near 1; centring removes what is common.
+2. the query is Rocchio's: ``q = mean(positive) − 0.5 · mean(negative)`` of the unit
+   vectors of the cells that were clicked, scaled to unit length again (Rocchio 1971,
+   *Relevance feedback in information retrieval*).
+3. a cell's similarity is its cosine with ``q``: 1 the same, 0 unrelated, −1 opposite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.maps.store import DONE, EmbeddingStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.students.spec import EmbeddingMode
+
+Points = tuple[tuple[float, float], ...]
+
+NEGATIVE_WEIGHT = 0.5
+"""How strongly a "not like this" counts against a "like this"."""
+
+_IN_FLOAT32_BYTES = 1 << 30
+_SLAB_ROWS = 16384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SimilarityMap:
+    """How much every cell looks like the clicked ones.
+
+    Attributes
+    ----------
+    values : ndarray
+        ``(rows, columns)`` float32, −1 to 1; NaN where there is no embedding.
+    grid : TileGrid
+        Where the cells lie.
+    at, not_at : tuple of (y, x)
+        The clicks, level-0 pixels.
+    mode : {"tiles", "tokens"}
+        Which embeddings were compared.
+    """
+
+    values: npt.NDArray[np.float32]
+    grid: TileGrid
+    at: Points
+    not_at: Points = ()
+    mode: EmbeddingMode = "tiles"
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityIndex:
+    """Normalised embeddings of one slide, kept for instant clicks.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        ``(rows, columns, dim)``, any float type.
+    status : ndarray
+        ``(rows, columns)`` uint8: 1 where there is an embedding.
+    grid : TileGrid
+        Where the cells lie.
+    mode : {"tiles", "tokens"}
+        Which embeddings these are.
+
+    Raises
+    ------
+    InputError
+        If nothing was computed, or all cells have the same embedding.
+
+    Notes
+    -----
+    Held as float32 up to 1 GiB (200 000 cells × 1280), above that as float16.
+    """
+
+    embeddings: npt.NDArray[np.floating] = field(repr=False)
+    status: npt.NDArray[np.uint8] = field(repr=False)
+    grid: TileGrid
+    mode: EmbeddingMode = "tiles"
+
+    def __post_init__(self) -> None:
+        done = self.status == DONE
+        if not done.any():
+            msg = "No cell has an embedding yet: run the student first."
+            raise InputError(msg)
+        rows = np.cumsum(done.ravel()).reshape(done.shape) - 1
+        object.__setattr__(self, "_row_of", np.where(done, rows, -1))
+        object.__setattr__(self, "_unit", _unit_rows(self.embeddings, done))
+        # Only the normalised copy is needed from here on.
+        object.__setattr__(self, "embeddings", self.embeddings[:0])
+
+    @classmethod
+    def from_store(cls, store: EmbeddingStore) -> SimilarityIndex:
+        """Read a store's finished cells."""
+        status = store.status
+        values = store.read()
+        # A writer may have finished more cells between the two reads.
+        status[np.isnan(values[..., 0])] = 0
+        return cls(values, status, store.grid, store.provenance.mode)
+
+    def query(
+        self,
+        at: Sequence[tuple[float, float]],
+        not_at: Sequence[tuple[float, float]] = (),
+    ) -> SimilarityMap:
+        """Return the similarity of every cell to places a person chose.
+
+        Parameters
+        ----------
+        at : sequence of (y, x)
+            "Like this": at least one, level-0 pixels.
+        not_at : sequence of (y, x)
+            "Not like this".
+
+        Raises
+        ------
+        InputError
+            If there is no positive place, one lies outside the slide or where no
+            embedding is, or the choices cancel each other out.
+        """
+        if not at:
+            msg = "Choose at least one place that the search should resemble."
+            raise InputError(msg)
+        query = self._mean(at)
+        if not_at:
+            query -= np.float32(NEGATIVE_WEIGHT) * self._mean(not_at)
+        length = float(np.linalg.norm(query))
+        if length < 1e-6:
+            msg = (
+                "The chosen places leave nothing to search for: they look like the "
+                "slide's average, or cancel each other out; choose others."
+            )
+            raise InputError(msg)
+        values = np.full(self._row_of.shape, np.nan, np.float32)
+        values[self._row_of >= 0] = np.clip(self._dot(query / length), -1, 1)
+        return SimilarityMap(
+            values=values,
+            grid=self.grid,
+            at=tuple(at),
+            not_at=tuple(not_at),
+            mode=self.mode,
+        )
+
+    _row_of: npt.NDArray[np.intp] = field(init=False, repr=False)
+    _unit: npt.NDArray[np.floating] = field(init=False, repr=False)
+
+    def _mean(self, places: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
+        rows = [self._row(y, x) for y, x in places]
+        mean: npt.NDArray[np.float32] = self._unit[rows].astype(np.float32).mean(axis=0)
+        return mean
+
+    def _row(self, y: float, x: float) -> int:
+        row = int(self._row_of[self.grid.cell_at(y, x)])
+        if row < 0:
+            msg = (
+                f"There is no embedding at ({y:.0f}, {x:.0f}): glass, or not computed "
+                "yet; choose a place on computed tissue."
+            )
+            raise InputError(msg)
+        return row
+
+    def _dot(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        slabs = [
+            self._unit[k : k + _SLAB_ROWS].astype(np.float32, copy=False) @ query
+            for k in range(0, len(self._unit), _SLAB_ROWS)
+        ]
+        return np.concatenate(slabs)
+
+
+def similarity_map(
+    store: EmbeddingStore | Path | str,
+    *,
+    at: Sequence[tuple[float, float]],
+    not_at: Sequence[tuple[float, float]] = (),
+) -> SimilarityMap:
+    """Return where a slide looks like the given places (see the module's definition).
+
+    Parameters
+    ----------
+    store : EmbeddingStore or path
+        The slide's embeddings; may be unfinished.
+    at, not_at : sequence of (y, x)
+        "Like this" and "not like this", level-0 pixels.
+
+    Raises
+    ------
+    InputError
+        If a place has no embedding (:class:`StoreError` if the store is at fault).
+    """
+    if isinstance(store, EmbeddingStore):
+        return SimilarityIndex.from_store(store).query(at, not_at)
+    with EmbeddingStore.open(Path(store)) as opened:
+        return SimilarityIndex.from_store(opened).query(at, not_at)
+
+
+def _unit_rows(
+    embeddings: npt.NDArray[np.floating], done: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.floating]:
+    """Return ``(cells, dim)``: centred rows of unit length (zero rows stay zero)."""
+    count, dim = int(done.sum()), embeddings.shape[-1]
+    large = count * dim * 4 > _IN_FLOAT32_BYTES
+    rows = embeddings[done]
+    slabs = [slice(k, k + _SLAB_ROWS) for k in range(0, count, _SLAB_ROWS)]
+    total = np.zeros(dim)
+    for slab in slabs:
+        total += rows[slab].sum(axis=0, dtype=np.float32)
+    mean = (total / count).astype(np.float32)
+    unit = np.empty((count, dim), np.float16 if large else np.float32)
+    longest = 0.0
+    for slab in slabs:
+        centred = rows[slab].astype(np.float32) - mean
+        lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+        longest = max(longest, float(lengths.max()))
+        unit[slab] = centred / np.maximum(lengths, 1e-12)
+    if longest <= 1e-3 * float(np.linalg.norm(mean)):
+        msg = (
+            "All computed cells look the same to this student, so there is nothing to "
+            "compare; compute a larger region."
+        )
+        raise InputError(msg)
+    return unit

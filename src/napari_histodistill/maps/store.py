@@ -1,0 +1,411 @@
+"""Embeddings of one slide by one student on one grid, on disk and resumable.
+
+A store is a zarr (v3) group of three arrays over the grid's cells: ``embeddings``
+float16 ``(rows, columns, dim)``, ``status`` uint8 and ``wanted`` bool ``(rows,
+columns)``. One chunk of ``embeddings`` is one *block* of cells: one unit of work,
+written whole.
+
+What keeps a killed process from leaving a wrong number behind: zarr's local store
+writes a file beside the chunk and renames it, a chunk carries a checksum, and a cell's
+status turns to *done* only after its chunk is in place. A cell that is not done reads
+as NaN, so a done cell that is not finite can only be damage, and is called that.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from napari_histodistill.errors import ComputeError, StoreError
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.maps.lock import WriterLock
+from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
+from napari_histodistill.slides.grid import TileGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+    import zarr
+
+PENDING, DONE, UNREADABLE = 0, 1, 2
+"""A cell's status."""
+
+Block = tuple[slice, slice]
+
+_LOCK = "writer.lock"
+_ARRAYS = ("embeddings", "status", "wanted")
+# A poll of the status must not open thousands of files: big chunks there.
+_STATUS_CHUNK = 1024
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+class EmbeddingStore:
+    """An open store; get one from :meth:`create` or :meth:`open`.
+
+    Readers may look while one writer writes. Use it as a context manager, or call
+    :meth:`close`: a writer holds the store's lock until then.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    grid : TileGrid
+        Where the cells lie.
+    provenance : Provenance
+        Which slide, which student, how.
+    dim : int
+        Width of an embedding.
+    block : int
+        Edge of a block in cells.
+    key : str
+        Digest of slide, student, grid, mpp, mode, precision and format.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, lock: WriterLock | None) -> None:
+        self.path = path
+        self._lock = lock
+        with _damage(path):
+            meta: Any = group.attrs.asdict()["histodistill"]
+            _check_version(path, meta)
+            self.grid = _grid_from(meta["grid"])
+            self.provenance = Provenance(**meta["provenance"])
+            self.dim, self.block = int(meta["dim"]), int(meta["block"])
+            self.key = store_key(self.grid, self.provenance)
+            arrays: list[Any] = [group[name] for name in _ARRAYS]
+            self._embeddings, self._status, self._wanted = arrays
+            shape = self.grid.shape
+            shapes = (self._embeddings.shape, self._status.shape, self._wanted.shape)
+            if meta["key"] != self.key or shapes != ((*shape, self.dim), shape, shape):
+                msg = "its parts do not belong together"
+                raise ValueError(msg)
+            self._known: npt.NDArray[np.uint8] | None = None
+            if lock:
+                self._known = self._status[:]
+        self._check_chunks()
+
+    @classmethod
+    def create(
+        cls, path: Path, *, grid: TileGrid, provenance: Provenance, dim: int, block: int
+    ) -> EmbeddingStore:
+        """Make an empty store and open it for writing.
+
+        Raises
+        ------
+        StoreError
+            If something is in the way, or the place cannot be written to.
+        """
+        path = Path(path)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            msg = f"{path}: something is there already; choose another store."
+            raise StoreError(msg)
+        # Built aside and renamed: a half-made store never carries the name.
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_arrays(aside, grid, provenance, dim=dim, block=block)
+            if path.exists():
+                path.rmdir()
+            aside.rename(path)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            msg = f"{path}: cannot make a store there ({error.strerror or error})."
+            raise StoreError(msg) from error
+        return cls.open(path, writable=True)
+
+    @classmethod
+    def open(cls, path: Path | str, *, writable: bool = False) -> EmbeddingStore:
+        """Open a store.
+
+        Raises
+        ------
+        StoreError
+            If there is none, it is damaged or of a newer version, or (to write)
+            somebody else is writing to it.
+        """
+        import zarr
+
+        path = Path(path)
+        if not path.is_dir():
+            msg = f"{path}: there is no store; make one with `histodistill embed`."
+            raise StoreError(msg)
+        if not is_store(path):
+            msg = f"{path}: this folder is not an embedding store."
+            raise StoreError(msg)
+        lock = WriterLock(path / _LOCK) if writable else None
+        try:
+            with _damage(path):
+                group = zarr.open_group(path, mode="r+" if writable else "r")
+            return cls(path, group, lock)
+        except BaseException:
+            if lock:
+                lock.release()
+            raise
+
+    @property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """Status of every cell now: 0 pending, 1 done, 2 unreadable."""
+        if self._known is not None:
+            return self._known.copy()
+        with _damage(self.path):
+            return np.asarray(self._status[:], np.uint8)
+
+    @property
+    def wanted(self) -> npt.NDArray[np.bool_]:
+        """Cells that somebody asked for, ``(rows, columns)``."""
+        with _damage(self.path):
+            return np.asarray(self._wanted[:], bool)
+
+    def want(self, cells: npt.NDArray[np.bool_]) -> None:
+        """Ask for more cells, ``(rows, columns)``; what was asked for before stays."""
+        with _trouble_writing(self.path):
+            self._wanted[:] = self.wanted | cells
+
+    def read(self, block: Block | None = None) -> npt.NDArray[np.float16]:
+        """Return embeddings ``(rows, columns, dim)``; NaN in cells that are not done.
+
+        Parameters
+        ----------
+        block : tuple of slice, optional
+            Rows and columns to read; everything without it.
+
+        Raises
+        ------
+        StoreError
+            If a done cell cannot be read.
+        """
+        where = block or (slice(None), slice(None))
+        # Status first: whatever it calls done is already on disk.
+        done = self.status[where] == DONE
+        with _damage(self.path):
+            values = np.asarray(self._embeddings[(*where, slice(None))], np.float16)
+            if not np.isfinite(values[done]).all():
+                msg = "numbers of finished cells are missing"
+                raise ValueError(msg)
+        values[~done] = np.nan
+        return values
+
+    def write_block(
+        self,
+        row0: int,
+        column0: int,
+        values: npt.NDArray[np.floating],
+        status: npt.NDArray[np.uint8],
+    ) -> None:
+        """Write one whole block: numbers first, then their status.
+
+        Parameters
+        ----------
+        row0, column0 : int
+            First cell of the block: multiples of ``block``.
+        values : ndarray
+            ``(h, w, dim)``; what is not done is ignored.
+        status : ndarray
+            ``(h, w)`` uint8.
+
+        Raises
+        ------
+        ComputeError
+            If a number is not finite or does not fit float16.
+        StoreError
+            If the store is not open for writing or the disk refuses.
+        """
+        if self._known is None:
+            msg = f"{self.path}: the store was opened for reading only."
+            raise StoreError(msg)
+        where = self._block_at(row0, column0)
+        if values.shape != (*self._known[where].shape, self.dim):
+            msg = f"{self.path}: a block of another shape, {values.shape}."
+            raise StoreError(msg)
+        out = np.full(values.shape, np.nan, np.float16)
+        done = status == DONE
+        out[done] = _to_half(values[done], self.provenance.student_name)
+        with _trouble_writing(self.path):
+            self._embeddings[(*where, slice(None))] = out
+            self._known[where] = status
+            # Whole chunks from memory: no read-modify-write that could race.
+            chunk = self._status.chunks[0]
+            r, c = row0 // chunk * chunk, column0 // chunk * chunk
+            around = slice(r, r + chunk), slice(c, c + chunk)
+            self._status[around] = self._known[around]
+
+    def close(self) -> None:
+        """Let others write."""
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        rows, columns = self.grid.shape
+        return f"<EmbeddingStore {self.path.name!r} {rows} × {columns} × {self.dim}>"
+
+    def _block_at(self, row0: int, column0: int) -> Block:
+        rows, columns = self.grid.shape
+        inside = 0 <= row0 < rows and 0 <= column0 < columns
+        if not inside or row0 % self.block or column0 % self.block:
+            msg = f"{self.path}: no block starts at cell ({row0}, {column0})."
+            raise StoreError(msg)
+        return (
+            slice(row0, min(rows, row0 + self.block)),
+            slice(column0, min(columns, column0 + self.block)),
+        )
+
+    def _check_chunks(self) -> None:
+        """Refuse a store whose finished blocks have lost their file.
+
+        Only names and sizes are looked at; the checksums speak when a block is read.
+        """
+        done = self.status == DONE
+        rows, columns = np.nonzero(done)
+        blocks = np.unique(
+            np.stack([rows // self.block, columns // self.block], axis=1), axis=0
+        )
+        folder = self.path / "embeddings" / "c"
+        with _damage(self.path):
+            for i, j in blocks.tolist():
+                if not (folder / str(i) / str(j) / "0").stat().st_size:
+                    msg = f"block ({i}, {j}) is empty"
+                    raise ValueError(msg)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder holds a store of this package, sound or damaged."""
+    return path.is_dir() and all((path / name).is_dir() for name in _ARRAYS)
+
+
+def remove_store(path: Path) -> None:
+    """Delete a store and nothing else.
+
+    Raises
+    ------
+    StoreError
+        If it is not a store, holds files of somebody else, or is being written to.
+    """
+    known = {*_ARRAYS, _LOCK, "zarr.json"}
+    if not is_store(path) or any(entry.name not in known for entry in path.iterdir()):
+        msg = f"{path}: not (only) an embedding store; delete it by hand."
+        raise StoreError(msg)
+    # Only to learn that nobody writes; Windows renames no folder with an open file.
+    WriterLock(path / _LOCK).release()
+    try:
+        # Renamed first: a kill in between leaves no store with holes.
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.deleted")
+        path.rename(aside)
+        shutil.rmtree(aside)
+    except OSError as error:
+        msg = f"{path}: cannot be deleted ({error.strerror or error})."
+        raise StoreError(msg) from error
+
+
+def _make_arrays(
+    path: Path, grid: TileGrid, provenance: Provenance, *, dim: int, block: int
+) -> None:
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "key": store_key(grid, provenance),
+        "provenance": asdict(provenance),
+        "grid": asdict(grid),
+        "dim": dim,
+        "block": block,
+    }
+    group = zarr.create_group(path, attributes={"histodistill": meta}, zarr_format=3)
+    shape = grid.shape
+    side = max(block, _STATUS_CHUNK // block * block)
+    codec = ZstdCodec(level=1, checksum=True)
+    common: dict[str, Any] = {
+        "compressors": codec,
+        "config": {"write_empty_chunks": True},
+    }
+    group.create_array(
+        "embeddings",
+        shape=(*shape, dim),
+        chunks=(block, block, dim),
+        dtype="float16",
+        fill_value=float("nan"),
+        dimension_names=("y", "x", "c"),
+        **common,
+    )
+    for name, dtype in (("status", "uint8"), ("wanted", "bool")):
+        group.create_array(
+            name, shape=shape, chunks=(side, side), dtype=dtype, fill_value=0, **common
+        )
+
+
+def _grid_from(meta: dict[str, Any]) -> TileGrid:
+    return TileGrid(**{**meta, "slide_mpp": Mpp(**meta["slide_mpp"])})
+
+
+def _check_version(path: Path, meta: dict[str, Any]) -> None:
+    if meta["format_version"] > FORMAT_VERSION:
+        msg = (
+            f"{path}: written by a newer version of this program (format "
+            f"{meta['format_version']}, this one knows {FORMAT_VERSION}); update the "
+            "program, or start again with --restart."
+        )
+        raise StoreError(msg)
+
+
+def _to_half(values: npt.NDArray[np.floating], student: str) -> npt.NDArray[np.float16]:
+    largest = float(np.abs(values).max(initial=0))
+    if not largest <= _LARGEST:
+        msg = (
+            f"student {student} gave the number {largest:.3g}, more than the store's "
+            f"float16 can hold ({_LARGEST:.0f}): its embeddings need rescaling."
+        )
+        raise ComputeError(msg)
+    return values.astype(np.float16)
+
+
+def _zarr_errors() -> tuple[type[Exception], ...]:
+    from zarr.errors import BaseZarrError
+
+    known = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+    return (*known, BaseZarrError)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Call what goes wrong while reading by its name, and say what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except _zarr_errors() as error:
+        msg = (
+            f"{path}: the store is damaged ({_reason(error)}); compute it again with "
+            "--restart."
+        )
+        raise StoreError(msg) from error
+
+
+@contextmanager
+def _trouble_writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except _zarr_errors() as error:
+        msg = (
+            f"{path}: cannot be written ({_reason(error)}); what was finished before "
+            "is kept, run again to go on."
+        )
+        raise StoreError(msg) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
