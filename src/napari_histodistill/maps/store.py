@@ -34,6 +34,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import zarr
 
+__all__ = [
+    "DONE",
+    "PENDING",
+    "UNREADABLE",
+    "EmbeddingStore",
+    "Provenance",
+    "is_store",
+    "remove_store",
+    "store_key",
+]
+
 PENDING, DONE, UNREADABLE = 0, 1, 2
 """A cell's status."""
 
