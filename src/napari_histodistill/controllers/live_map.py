@@ -1,0 +1,186 @@
+"""The class map while it fills: arrays that grow on the GUI thread, block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.slides import TileGrid
+    from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
+
+HISTOGRAM_BINS = 8
+"""Confidence histograms on screen: enough to see "sure" against "guessing"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Cells that became final, as they cross from the worker to the GUI.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        Where.
+    status : ndarray
+        ``(h, w)`` uint8: 0 pending, 1 done, 2 unreadable.
+    probabilities : ndarray or None
+        ``(h, w, classes)`` float32, NaN where not done; None without a head.
+    """
+
+    rows: slice
+    columns: slice
+    status: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One line of the legend.
+
+    Attributes
+    ----------
+    name, color : str
+        Of the class.
+    cells : int
+        Cells that are this class and sure enough.
+    mm2 : float
+        Their area.
+    histogram : tuple of float
+        Share of the class's cells per confidence bin, from 1/classes to 1; sums to 1.
+    """
+
+    name: str
+    color: str
+    cells: int
+    mm2: float
+    histogram: tuple[float, ...]
+
+
+class LiveMap:
+    """Labels and confidence over a grid; lives on one thread.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        Where the cells lie.
+    classes : sequence of ClassSpec
+        Empty for a student without a head: then only :attr:`status` fills.
+    mode : {"tiles", "tokens"}
+        How the embeddings were laid.
+
+    Attributes
+    ----------
+    labels : ndarray
+        ``(rows, columns)`` uint8, 0 = nothing yet, ``k + 1`` = class ``k``.
+    confidence : ndarray
+        ``(rows, columns)`` float32: probability of that class, 0 where none.
+    status : ndarray
+        ``(rows, columns)`` uint8.
+    shown : ndarray
+        What the layer draws: labels that are sure enough. The same array for ever, so
+        a layer can hold it.
+    """
+
+    def __init__(
+        self, grid: TileGrid, classes: Sequence[ClassSpec], mode: EmbeddingMode
+    ) -> None:
+        self.grid = grid
+        self.classes = tuple(classes)
+        self.mode = mode
+        self.labels = np.zeros(grid.shape, np.uint8)
+        self.confidence = np.zeros(grid.shape, np.float32)
+        self.status = np.zeros(grid.shape, np.uint8)
+        self.shown = np.zeros(grid.shape, np.uint8)
+        self._probabilities = np.full(
+            (*grid.shape, len(self.classes)), np.nan, np.float32
+        )
+        self._min_confidence = 0.0
+        self._areas = grid.areas_mm2()
+
+    @property
+    def cells_done(self) -> int:
+        """Cells that have an embedding."""
+        return int((self.status == 1).sum())
+
+    @property
+    def cells_unreadable(self) -> int:
+        """Cells whose pixels the file would not give."""
+        return int((self.status == 2).sum())
+
+    @property
+    def min_confidence(self) -> float:
+        """Below this probability a cell is not shown."""
+        return self._min_confidence
+
+    def show_at_least(self, confidence: float) -> None:
+        """Show only cells that are at least this sure (0 to 1)."""
+        self._min_confidence = confidence
+        self._show(slice(None), slice(None))
+
+    def apply(self, patch: Patch) -> None:
+        """Take cells that became final."""
+        where = patch.rows, patch.columns
+        self.status[where] = patch.status
+        if patch.probabilities is None or not self.classes:
+            return
+        self._probabilities[where] = patch.probabilities
+        done = patch.status == 1
+        best = np.where(done, np.nan_to_num(patch.probabilities).argmax(axis=-1) + 1, 0)
+        self.labels[where] = best
+        self.confidence[where] = np.where(
+            done, np.nan_to_num(patch.probabilities).max(axis=-1), 0
+        )
+        self._show(*where)
+
+    def probabilities_at(self, row: int, column: int) -> npt.NDArray[np.float32]:
+        """Return the class probabilities of a cell, ``(classes,)``; NaN if not done."""
+        return self._probabilities[row, column]
+
+    def rows(self) -> tuple[ClassRow, ...]:
+        """Return the legend: area and confidence of every class, as shown now."""
+        floor = 1 / max(2, len(self.classes))
+        return tuple(
+            self._row(k, spec, floor) for k, spec in enumerate(self.classes)
+        )
+
+    def snapshot(self, *, hidden: Collection[int] = ()) -> ClassMap:
+        """Return a frozen class map of what is sure enough and visible, for export."""
+        from napari_histodistill.maps.classes import ClassMap
+
+        labels = self.shown.copy()
+        labels[np.isin(labels, [k + 1 for k in hidden])] = 0
+        return ClassMap(
+            labels=labels,
+            confidence=self.confidence.copy(),
+            probabilities=self._probabilities.copy(),
+            classes=self.classes,
+            grid=self.grid,
+            mode=self.mode,
+        )
+
+    def _row(self, k: int, spec: ClassSpec, floor: float) -> ClassRow:
+        shown = self.shown == k + 1
+        values = self.confidence[self.labels == k + 1]
+        counts, _ = np.histogram(
+            np.clip(values, floor, 1), HISTOGRAM_BINS, (floor, 1.0)
+        )
+        shares = counts / max(1, counts.sum())
+        return ClassRow(
+            name=spec.name,
+            color=spec.color,
+            cells=int(shown.sum()),
+            mm2=float(self._areas[shown].sum()),
+            histogram=tuple(shares.tolist()),
+        )
+
+    def _show(self, rows: slice, columns: slice) -> None:
+        labels = self.labels[rows, columns]
+        sure = self.confidence[rows, columns] >= self._min_confidence
+        self.shown[rows, columns] = np.where(sure, labels, 0)

@@ -1,0 +1,204 @@
+"""The long steps from a file to a filled map, as generators of frozen reports.
+
+Each function takes what it needs (never the session, which belongs to the GUI thread)
+and returns the work for a :class:`~napari_histodistill.controllers.job.Job`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.controllers.live_map import Patch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.controllers.planning import RunPlan
+    from napari_histodistill.geometry import Region
+    from napari_histodistill.maps.engine import EmbedReport
+    from napari_histodistill.maps.store import EmbeddingStore
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides import Slide
+    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.students.head import Head
+    from napari_histodistill.students.student import Student
+
+    Work = Callable[[CancelToken], Iterator[Any]]
+
+_STORED_ROWS = 64
+"""Rows of a stored map that are read and classified at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideOpened:
+    """A slide is open and its coarsest level was read."""
+
+    slide: Slide
+
+
+@dataclass(frozen=True, slots=True)
+class StudentLoaded:
+    """A student is ready; ``tiles_per_s`` was measured on blank tiles."""
+
+    student: Student
+    tiles_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TissueFound:
+    """Tissue of a slide."""
+
+    slide: Slide
+    tissue: TissueMask
+
+
+@dataclass(frozen=True, slots=True)
+class RunUpdate:
+    """Where a run stands, and the cells that just became final."""
+
+    report: EmbedReport
+    patch: Patch | None = None
+
+
+def open_work(opener: Callable[[Path], Slide], path: Path) -> Work:
+    """Open a slide and touch its coarsest level, so that napari need not wait for it."""
+
+    def work(cancel: CancelToken) -> Iterator[SlideOpened]:
+        slide = opener(path)
+        cancel.check()
+        np.asarray(slide.levels[-1])
+        yield SlideOpened(slide)
+
+    return work
+
+
+def student_work(loader: Callable[..., Student], name: str | Path, device: str) -> Work:
+    """Load a student and measure its speed on a few blank tiles."""
+
+    def work(cancel: CancelToken) -> Iterator[StudentLoaded]:
+        student = loader(name, device=device)
+        cancel.check()
+        px = student.spec.tile_px
+        blank = np.full((4, px, px, 3), 200, np.uint8)
+        student.embed(blank)  # the first call also builds plans and caches
+        cancel.check()
+        start = time.perf_counter()
+        student.embed(blank)
+        spent = max(time.perf_counter() - start, 1e-6)
+        yield StudentLoaded(student, len(blank) / spent)
+
+    return work
+
+
+def tissue_work(slide: Slide) -> Work:
+    """Find the tissue of a slide."""
+
+    def work(cancel: CancelToken) -> Iterator[TissueFound]:
+        from napari_histodistill.slides.tissue import find_tissue
+
+        tissue = find_tissue(slide)
+        cancel.check()
+        yield TissueFound(slide, tissue)
+
+    return work
+
+
+def run_work(
+    slide: Slide,
+    student: Student,
+    plan: RunPlan,
+    *,
+    restart: bool = False,
+    focus: Callable[[], Region | None] | None = None,
+) -> Work:
+    """Compute a plan's cells; a store that is there already is continued.
+
+    Parameters
+    ----------
+    slide, student : Slide, Student
+        Both stay open until the work has ended.
+    plan : RunPlan
+        Grid, mode, region, tissue and the store's place.
+    restart : bool
+        Forget the stored map first.
+    focus : callable, optional
+        Asked from the worker thread for what a person looks at, level-0 pixels.
+    """
+
+    def work(cancel: CancelToken) -> Iterator[RunUpdate]:
+        from napari_histodistill.maps.engine import EmbedOptions, embed_slide
+        from napari_histodistill.maps.store import EmbeddingStore
+
+        plan.store_path.parent.mkdir(parents=True, exist_ok=True)
+        cells = plan.polygon_cells()
+        store: EmbeddingStore | None = None
+        for report in embed_slide(
+            slide,
+            student,
+            plan.store_path,
+            grid=plan.grid,
+            mode=plan.mode,
+            tissue=plan.tissue if cells is None else _both(plan, cells),
+            region=plan.region,
+            options=EmbedOptions(restart=restart),
+            cancel=cancel,
+            focus=focus,
+        ):
+            patch = None
+            if report.block is not None:
+                store = store or EmbeddingStore.open(plan.store_path)
+                patch = patch_of(store, report.block, student.head)
+            yield RunUpdate(report, patch)
+
+    return work
+
+
+def stored_work(path: Path, head: Head | None) -> Work:
+    """Read a stored map, some rows at a time."""
+
+    def work(cancel: CancelToken) -> Iterator[Patch]:
+        from napari_histodistill.maps.store import EmbeddingStore
+
+        store = EmbeddingStore.open(path)
+        rows, columns = store.grid.shape
+        for row in range(0, rows, _STORED_ROWS):
+            cancel.check()
+            block = slice(row, min(rows, row + _STORED_ROWS)), slice(0, columns)
+            yield patch_of(store, block, head)
+
+    return work
+
+
+def patch_of(
+    store: EmbeddingStore, block: tuple[slice, slice], head: Head | None
+) -> Patch:
+    """Read a block of a store and classify it."""
+    status = store.status[block]
+    if head is None:
+        return Patch(*block, status, None)
+    return Patch(*block, status, head_probabilities(store.read(block), status, head))
+
+
+def head_probabilities(
+    embeddings: npt.NDArray[np.floating], status: npt.NDArray[np.uint8], head: Head
+) -> npt.NDArray[np.float32]:
+    """Return ``(h, w, classes)`` float32 probabilities, NaN where a cell is not done."""
+    done = status == 1
+    probabilities = np.full((*status.shape, len(head.bias)), np.nan, np.float32)
+    if done.any():
+        probabilities[done] = head.probabilities(embeddings[done].astype(np.float32))
+    return probabilities
+
+
+def _both(plan: RunPlan, cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    if plan.tissue is None:
+        return cells
+    inside: npt.NDArray[np.bool_] = cells & plan.tissue.cells(plan.grid)
+    return inside

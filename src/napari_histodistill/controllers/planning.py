@@ -1,0 +1,197 @@
+"""What a run would do: grid, cells, time, and where its store lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.cache import cache_dir
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.geometry import Region
+    from napari_histodistill.slides import Slide, TileGrid
+    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.students.spec import EmbeddingMode
+    from napari_histodistill.students.student import Student
+
+DIVISORS = (1, 2, 4, 7, 14, 28)
+"""Fractions of a tile that the Detail slider offers (7 is 32 px of 224)."""
+
+READABLE_CELLS = 400
+"""A map with fewer cells than this hardly shows a shape."""
+
+MOST_CELLS = 4_000_000
+"""Finer steps are not offered: the map would no longer be a small array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One step of the Detail slider.
+
+    Attributes
+    ----------
+    grid : TileGrid
+        Its stride is the step.
+    cells : int
+        About how many cells have tissue in them.
+    """
+
+    grid: TileGrid
+    cells: int
+
+    @property
+    def stride_um(self) -> float:
+        """Distance of cells, µm."""
+        return self.grid.stride_um
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything a run needs besides the slide and the student.
+
+    Attributes
+    ----------
+    grid : TileGrid
+        Where the cells lie.
+    mode : {"tiles", "tokens"}
+        How embeddings are laid.
+    region : Region or None
+        Level-0 pixels; None for the whole slide.
+    polygon : ndarray or None
+        ``(n, 2)`` float, level-0 pixels ``(y, x)``, edge convention: a drawn shape.
+    tissue : TissueMask or None
+        None computes every cell.
+    store_path : Path
+        Named by the key of slide, student, grid, mode and precision.
+    """
+
+    grid: TileGrid
+    mode: EmbeddingMode
+    store_path: Path
+    region: Region | None = None
+    polygon: npt.NDArray[np.float64] | None = None
+    tissue: TissueMask | None = None
+
+    def polygon_cells(self) -> npt.NDArray[np.bool_] | None:
+        """Return the cells whose centre lies in the polygon, or None without one.
+
+        Raises
+        ------
+        InputError
+            If the shape is too small to hold the centre of a single cell.
+        """
+        if self.polygon is None:
+            return None
+        from skimage.measure import points_in_poly
+
+        y, x = self.grid.centers()
+        centers = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+        inside = points_in_poly(centers, self.polygon).reshape(self.grid.shape)
+        if not inside.any():
+            msg = (
+                "The drawn shape lies between the cells of the map: draw a larger "
+                "one, or choose a finer detail."
+            )
+            raise InputError(msg)
+        return np.asarray(inside, bool)
+
+
+def detail_steps(
+    slide: Slide, student: Student, mode: EmbeddingMode, tissue: TissueMask | None
+) -> tuple[Detail, ...]:
+    """Return the strides that make sense on this slide, coarse to fine.
+
+    Raises
+    ------
+    InputError
+        If the student cannot see the slide (mpp missing, not H&E, too coarse).
+    """
+    from napari_histodistill.maps.engine import plan_grid
+
+    share = 1.0 if tissue is None else tissue.fraction
+    steps: list[Detail] = []
+    for divisor in DIVISORS:
+        wish = student.spec.tile_um / divisor
+        grid = plan_grid(slide, student, stride_um=wish, mode=mode)
+        cells = grid.shape[0] * grid.shape[1]
+        known = [step.grid.stride_px for step in steps]
+        if grid.stride_px not in known and (cells <= MOST_CELLS or not steps):
+            steps.append(Detail(grid, max(1, round(cells * share))))
+    return tuple(steps)
+
+
+def default_step(steps: tuple[Detail, ...]) -> int:
+    """Return the index of the coarsest step that still makes a readable map."""
+    for k, step in enumerate(steps):
+        if step.cells >= READABLE_CELLS:
+            return k
+    return len(steps) - 1
+
+
+def store_path_of(
+    slide: Slide, student: Student, grid: TileGrid, mode: EmbeddingMode
+) -> Path:
+    """Return where the map of this slide by this student on this grid is kept.
+
+    Raises
+    ------
+    InputError
+        If slide or student carry no digest.
+    """
+    from napari_histodistill.maps.store import Provenance, store_key
+
+    if not (slide.info.digest and student.digest):
+        msg = f"{slide.name}: nothing tells this slide or student from another."
+        raise InputError(msg)
+    key = store_key(
+        grid,
+        Provenance(
+            slide_digest=slide.info.digest,
+            slide_name=slide.name,
+            slide_path=str(slide.path or ""),
+            student_digest=student.digest,
+            student_name=student.name,
+            mode=mode,
+            precision=student.device.precision,
+        ),
+    )
+    return cache_dir("stores", key[:2]) / f"{key}.zarr"
+
+
+def stored_since(path: Path) -> str:
+    """Return when a stored map was last written, for people; "" if there is none."""
+    if not path.is_dir():
+        return ""
+    # The status array is what a run touches last.
+    files = [f for f in (path / "status").rglob("*") if f.is_file()]
+    if not files:
+        return ""
+    then = datetime.fromtimestamp(max(f.stat().st_mtime for f in files)).astimezone()
+    now = datetime.now().astimezone()
+    return then.strftime("%H:%M" if then.date() == now.date() else "%d %b %Y, %H:%M")
+
+
+def in_words(cells: int) -> str:
+    """Return a count rounded to what it is worth: "about 2,100 cells"."""
+    if cells < 100:
+        return f"{cells} cell{'s' * (cells != 1)}"
+    digits = len(str(cells)) - 2
+    return f"about {round(cells, -digits):,} cells"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return "8 s", "3 min" or "2 h 10 min"."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

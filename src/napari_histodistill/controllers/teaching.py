@@ -1,0 +1,252 @@
+"""Teach: painted strokes become a probe on the stored embeddings, and a student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.controllers.live_map import Patch
+from napari_histodistill.controllers.mapping import head_probabilities
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.controllers.mapping import Work
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides import TileGrid
+    from napari_histodistill.students.probe import ProbeFit
+    from napari_histodistill.students.spec import ClassSpec
+    from napari_histodistill.students.student import Student
+
+PALETTE = (
+    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
+    "#999999",
+)  # fmt: skip
+"""Okabe-Ito: tells classes apart also for the colour-blind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strokes:
+    """What was painted, snapshot on the GUI thread.
+
+    Attributes
+    ----------
+    labels : ndarray
+        ``(h, w)`` uint8, stretched exactly over the slide; 0 nothing, ``k + 1`` class
+        ``k``.
+    classes : tuple of ClassSpec
+        All classes on offer; some may be unpainted.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    classes: tuple[ClassSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A fitted probe and the map it draws.
+
+    Attributes
+    ----------
+    fit : ProbeFit
+        Head, strength, cross-validated score.
+    classes : tuple of ClassSpec
+        Those that were painted, in the head's order.
+    patch : Patch
+        The whole grid.
+    cells : int
+        Painted cells that it was fitted on.
+    """
+
+    fit: ProbeFit
+    classes: tuple[ClassSpec, ...]
+    patch: Patch
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSaved:
+    """A taught student lies in a bundle folder."""
+
+    folder: Path
+
+
+def painted_cells(
+    strokes: Strokes, grid: TileGrid
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return which cells lie under strokes, as what, and under which stroke.
+
+    A cell under several classes takes the one that covers most of it. Strokes are
+    connected runs of one colour; cells of one stroke look alike, so a fair test of the
+    probe holds out whole strokes.
+
+    Returns
+    -------
+    cells, labels, strokes : ndarray of int
+        ``(n,)`` each: flat index into the grid, class index, stroke number.
+    """
+    from skimage.measure import label
+
+    h, w = strokes.labels.shape
+    rows, columns = grid.shape
+    height, width = grid.cell_size
+    y, x = np.nonzero(strokes.labels)
+    if not len(y):
+        none = np.zeros(0, np.intp)
+        return none, none, none
+    connected = label(strokes.labels, connectivity=2)
+    row = ((y + 0.5) * grid.slide_height / h / height).astype(np.intp)
+    column = ((x + 0.5) * grid.slide_width / w / width).astype(np.intp)
+    cell = np.minimum(row, rows - 1) * columns + np.minimum(column, columns - 1)
+    votes = np.zeros((rows * columns, len(strokes.classes)), np.int32)
+    kind = np.minimum(strokes.labels[y, x].astype(np.intp), len(strokes.classes)) - 1
+    np.add.at(votes, (cell, kind), 1)
+    cells = np.flatnonzero(votes.any(axis=1))
+    labels = votes[cells].argmax(axis=1)
+    stroke = np.zeros(rows * columns, np.intp)
+    stroke[cell] = connected[y, x]
+    return cells, labels, stroke[cells]
+
+
+def teach_work(strokes: Strokes, *, store_path: Path) -> Work:
+    """Fit a probe to the strokes and classify every stored cell with it."""
+
+    def work(cancel: CancelToken) -> Iterator[Taught]:
+        from napari_histodistill.maps.store import EmbeddingStore
+        from napari_histodistill.students.probe import fit_probe
+
+        store = EmbeddingStore.open(store_path)
+        grid, status = store.grid, store.status
+        cells, labels, groups = painted_cells(strokes, grid)
+        done = status.ravel()[cells] == 1
+        cells, labels, groups = cells[done], labels[done], groups[done]
+        used = _check(strokes, labels, painted=len(done))
+        embeddings = store.read()
+        cancel.check()
+        flat = embeddings.reshape(-1, embeddings.shape[-1])[cells].astype(np.float32)
+        fit = fit_probe(
+            flat,
+            np.searchsorted(used, labels),
+            groups=groups if _enough_strokes(labels, groups) else None,
+        )
+        cancel.check()
+        whole = slice(0, grid.shape[0]), slice(0, grid.shape[1])
+        probabilities = head_probabilities(embeddings, status, fit.head)
+        yield Taught(
+            fit,
+            tuple(strokes.classes[k] for k in used),
+            Patch(*whole, status, probabilities),
+            len(cells),
+        )
+
+    return work
+
+
+def save_work(
+    student: Student, taught: Taught, folder: Path, *, slide_name: str
+) -> Work:
+    """Save the student with the taught head as a bundle of its own."""
+
+    def work(cancel: CancelToken) -> Iterator[StudentSaved]:
+        from napari_histodistill.students.bundle import save_student
+        from napari_histodistill.students.spec import Training
+
+        cancel.check()
+        head = taught.fit.head
+        spec = student.spec.model_copy(
+            update={
+                "name": _spec_name(folder.name),
+                "title": f"{_spec_name(folder.name)} (taught on {slide_name})",
+                "description": (
+                    f"A probe fitted to {taught.cells} painted cells of one slide; not "
+                    "tested on another."
+                ),
+                "classes": taught.classes,
+                "temperature": head.temperature,
+                "metrics": (),
+                "training": Training(
+                    data=f"strokes painted on {slide_name}",
+                    licence="as the slide's",
+                    attribution="painted by the user",
+                    tiles=taught.cells,
+                    cases=1,
+                ),
+            }
+        )
+        yield StudentSaved(
+            save_student(
+                folder,
+                spec,
+                head=head,
+                encoder_state=_own_weights(student),
+                card=_card(spec.name, student, taught, slide_name),
+            )
+        )
+
+    return work
+
+
+def _check(
+    strokes: Strokes, labels: npt.NDArray[np.intp], *, painted: int
+) -> npt.NDArray[np.intp]:
+    """Return the class indices that can be used, or say what is missing."""
+    used = np.unique(labels)
+    if len(used) >= 2:
+        return used
+    if painted and not len(labels):
+        msg = (
+            "The strokes lie where nothing was computed: paint on tissue that the map "
+            "covers, or run the student there first."
+        )
+    elif len(used) == 1:
+        name = strokes.classes[int(used[0])].name
+        msg = f"Only {name!r} is painted: paint a stroke of a second class, then fit."
+    else:
+        msg = "Nothing is painted yet: paint a stroke of each class, then fit."
+    raise InputError(msg)
+
+
+def _enough_strokes(
+    labels: npt.NDArray[np.intp], groups: npt.NDArray[np.intp]
+) -> bool:
+    return all(len(np.unique(groups[labels == k])) >= 2 for k in np.unique(labels))
+
+
+def _own_weights(student: Student) -> dict[str, object] | None:
+    """Return the encoder's tensors where the bundle must carry them itself."""
+    if student.spec.weights.source == "package":
+        return None
+    module = getattr(student.backend, "module", None)
+    if module is None:
+        msg = f"student {student.name} runs on a backend whose weights cannot be saved."
+        raise InputError(msg)
+    state: dict[str, object] = module.state_dict()
+    return state
+
+
+def _spec_name(text: str) -> str:
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._ -") else "-" for c in text)
+    return kept.lstrip("._ -")[:64] or "taught"
+
+
+def _card(name: str, student: Student, taught: Taught, slide_name: str) -> str:
+    names = ", ".join(c.name for c in taught.classes)
+    score = taught.fit.cv_score
+    tested = (
+        "not tested (too few strokes to hold some out)"
+        if score is None
+        else f"{score:.2f} cross-validated on the painted cells only"
+    )
+    return (
+        f"# {name}: a taught student\n\n"
+        f"Encoder: {student.name}. Classes: {names}. Fitted to {taught.cells} painted "
+        f"cells of {slide_name}; balanced accuracy {tested}. One slide says nothing of "
+        "another: check it before you trust it. Research use only.\n"
+    )
+

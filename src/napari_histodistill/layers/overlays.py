@@ -1,0 +1,241 @@
+"""What lies over a slide: class map, similarity, tissue, strokes, markers.
+
+All are arrays of the size of the grid (or of a thumbnail) with an exact transform,
+never images of the slide's size, and never cached by dask, since they change in place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.layers.placing import placement, thumbnail_world
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.layers.slide_layer import LayerTuple
+    from napari_histodistill.slides import TileGrid
+    from napari_histodistill.students.spec import ClassSpec
+
+VIRIDIS = (
+    "#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21918c", "#22a884",
+    "#44bf70", "#7ad151", "#bddf26", "#fde725",
+)  # fmt: skip
+"""Control points of matplotlib's viridis (CC0): perceptually uniform, colour-blind
+safe, and far from every H&E hue."""
+
+STROKE_UM = 8.0
+"""Edge of a pixel of the layer that people paint on."""
+
+STROKE_MAX_SIDE = 2048
+"""Painting is only smooth on small arrays."""
+
+MARKER_COLORS = {True: "#009e73", False: "#d55e00"}
+"""Like this; not like this. The symbols differ too (disc and cross)."""
+
+
+def class_colors(
+    classes: Sequence[ClassSpec], *, hidden: Collection[int] = ()
+) -> dict[int | None, str]:
+    """Return napari's colour of every label: 0, unknown and hidden are transparent.
+
+    Parameters
+    ----------
+    classes : sequence of ClassSpec
+        Class ``k`` is label ``k + 1``.
+    hidden : collection of int
+        Indices of classes that are not shown.
+    """
+    colors: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    for k, spec in enumerate(classes):
+        colors[k + 1] = "transparent" if k in hidden else spec.color
+    return colors
+
+
+def class_map_layer(
+    labels: npt.NDArray[np.uint8],
+    grid: TileGrid,
+    classes: Sequence[ClassSpec],
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Class map",
+) -> LayerTuple:
+    """Return a Labels layer of the grid's size.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``(rows, columns)`` uint8; 0 = nothing, ``k + 1`` = class ``k``. Kept, not
+        copied: change it in place and refresh the layer.
+    grid : TileGrid
+        Where the cells lie.
+    classes : sequence of ClassSpec
+        Names and colours.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+    name : str
+        Of the layer.
+    """
+    kwargs = placement(grid.world(), affine) | {
+        "name": name,
+        "colormap": class_colors(classes),
+        "opacity": 0.45,
+        "blending": "translucent",
+        "cache": False,
+        "multiscale": False,
+    }
+    return labels, kwargs, "labels"
+
+
+def similarity_colormap() -> dict[str, Any]:
+    """Return viridis, transparent where there is no value or it is below the limits."""
+    return {
+        "name": "histodistill similarity",
+        "colors": list(VIRIDIS),
+        "nan_color": "transparent",
+        "low_color": "transparent",
+    }
+
+
+def similarity_limits(
+    values: npt.NDArray[np.float32], threshold: float
+) -> tuple[float, float]:
+    """Return contrast limits that make everything below the threshold transparent."""
+    high = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+    return threshold, max(high, threshold + 1e-3)
+
+
+def similarity_layer(
+    values: npt.NDArray[np.float32],
+    grid: TileGrid,
+    *,
+    threshold: float,
+    affine: npt.NDArray[np.float64],
+    name: str = "Similarity",
+) -> LayerTuple:
+    """Return an Image layer of the grid's size.
+
+    Parameters
+    ----------
+    values : ndarray
+        ``(rows, columns)`` float32, NaN where there is no embedding.
+    grid : TileGrid
+        Where the cells lie.
+    threshold : float
+        What lies below is transparent.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+    name : str
+        Of the layer.
+    """
+    kwargs = placement(grid.world(), affine) | {
+        "name": name,
+        "rgb": False,
+        "colormap": similarity_colormap(),
+        "contrast_limits": similarity_limits(values, threshold),
+        "interpolation2d": "nearest",
+        "opacity": 0.65,
+        "blending": "translucent",
+        "cache": False,
+        "multiscale": False,
+    }
+    return values, kwargs, "image"
+
+
+def tissue_layer(
+    mask: npt.NDArray[np.bool_],
+    slide_shape: tuple[int, int],
+    mpp: tuple[float, float],
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Tissue",
+) -> LayerTuple:
+    """Return the tissue mask as Labels that a person can paint on and erase."""
+    world = thumbnail_world((mask.shape[0], mask.shape[1]), slide_shape, mpp)
+    kwargs = placement(world, affine) | {
+        "name": name,
+        "colormap": {None: "transparent", 0: "transparent", 1: "#0072b2"},
+        "opacity": 0.25,
+        "blending": "translucent",
+        "cache": False,
+        "multiscale": False,
+    }
+    return mask.astype(np.uint8), kwargs, "labels"
+
+
+def stroke_shape(
+    slide_shape: tuple[int, int], mpp: tuple[float, float]
+) -> tuple[int, int]:
+    """Return the size of the array that people paint on: about 8 µm a pixel."""
+    um = (slide_shape[0] * mpp[0], slide_shape[1] * mpp[1])
+    edge = max(STROKE_UM, max(um) / STROKE_MAX_SIDE)
+    # A small image gets finer pixels, so that a stroke still looks like one.
+    edge = min(edge, max(um) / 256)
+    return max(1, round(um[0] / edge)), max(1, round(um[1] / edge))
+
+
+def stroke_layer(
+    slide_shape: tuple[int, int],
+    mpp: tuple[float, float],
+    colors: dict[int | None, str],
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Teach: strokes",
+) -> LayerTuple:
+    """Return an empty Labels layer to paint strokes on."""
+    shape = stroke_shape(slide_shape, mpp)
+    world = thumbnail_world(shape, slide_shape, mpp)
+    kwargs = placement(world, affine) | {
+        "name": name,
+        "colormap": colors,
+        "opacity": 0.8,
+        "blending": "translucent",
+        "cache": False,
+        "multiscale": False,
+    }
+    return np.zeros(shape, np.uint8), kwargs, "labels"
+
+
+def marker_layer(
+    prompts: Sequence[tuple[float, float, bool]],
+    mpp: tuple[float, float],
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Like this / not like this",
+) -> LayerTuple:
+    """Return a Points layer of the places a person clicked.
+
+    Parameters
+    ----------
+    prompts : sequence of (y, x, like)
+        Level-0 pixels, edge convention; ``like`` is False for "not like this".
+    mpp : tuple of float
+        µm per level-0 pixel ``(y, x)``.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+    name : str
+        Of the layer.
+    """
+    points = np.array([[y - 0.5, x - 0.5] for y, x, _ in prompts], float).reshape(-1, 2)
+    kwargs: dict[str, Any] = {
+        "name": name,
+        "scale": mpp,
+        "affine": affine,
+        "units": ("um", "um"),
+        "border_color": "white",
+        "border_width": 0.15,
+        "canvas_size_limits": (12, 18),
+        "blending": "translucent_no_depth",
+        "symbol": [marker_symbol(like=like) for *_, like in prompts] or "disc",
+        "face_color": [MARKER_COLORS[like] for *_, like in prompts] or "white",
+    }
+    return points, kwargs, "points"
+
+
+def marker_symbol(*, like: bool) -> str:
+    """Return napari's symbol of a prompt; shape as well as colour tells them apart."""
+    return "disc" if like else "cross"

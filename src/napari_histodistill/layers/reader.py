@@ -1,0 +1,60 @@
+"""napari's way in: File › Open, drag and drop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_histodistill.layers.slide_layer import LayerTuple
+
+FILE_ENDINGS = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu",
+    ".qptiff", ".svslide", ".dcm", ".zarr", ".zarr.zip",
+)  # fmt: skip
+"""What we offer to read; ``napari.yaml`` lists the same as patterns."""
+
+PathLike = str | Path
+
+
+def get_reader(
+    path: PathLike | Sequence[PathLike],
+) -> Callable[[PathLike | Sequence[PathLike]], list[LayerTuple]] | None:
+    """Return a function that opens slides, or None for what we do not read.
+
+    Looks at names only: napari asks every plugin for every file, and a reader that
+    loads the file to answer makes everybody wait.
+
+    Parameters
+    ----------
+    path : str, Path or sequence of them
+        What the user opened.
+
+    Returns
+    -------
+    callable or None
+    """
+    paths = _as_list(path)
+    if paths and all(str(p).lower().rstrip("/\\").endswith(FILE_ENDINGS) for p in paths):
+        return read_slides
+    return None
+
+
+def read_slides(path: PathLike | Sequence[PathLike]) -> list[LayerTuple]:
+    """Open slides as napari layer tuples.
+
+    Raises
+    ------
+    SlideError
+        If a file cannot be opened; napari shows the sentence.
+    """
+    from napari_histodistill.layers.slide_layer import slide_layer
+    from napari_histodistill.slides import open_slide
+
+    return [slide_layer(open_slide(Path(p))) for p in _as_list(path)]
+
+
+def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    return [path] if isinstance(path, str | Path) else list(path)

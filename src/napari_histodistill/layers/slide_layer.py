@@ -1,0 +1,123 @@
+"""A slide as a napari layer: a lazy pyramid in µm that remembers where it came from.
+
+``metadata["histodistill"]`` of every slide layer is a :class:`SlideRef`; a widget that
+is given any layer can ask :func:`slide_of` for the open slide behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from napari_histodistill.geometry import Mpp
+    from napari_histodistill.slides import Slide
+
+    LayerTuple = tuple[Any, dict[str, Any], str]
+
+METADATA_KEY = "histodistill"
+
+CHANNEL_COLORS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#56b4e9")
+"""Okabe-Ito, blue first since DAPI usually is: for channels of fluorescence slides."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRef:
+    """What a layer remembers of its slide.
+
+    Attributes
+    ----------
+    slide : Slide
+        The open slide. It closes when the last layer and the last map let go of it.
+    name : str
+        What people call it.
+    path : Path or None
+        Where it came from; None for arrays.
+    mpp : Mpp or None
+        µm per level-0 pixel with provenance, as of opening.
+    """
+
+    slide: Slide = field(compare=False, repr=False)
+    name: str
+    path: Path | None = None
+    mpp: Mpp | None = None
+
+
+def slide_of(metadata: Mapping[str, Any]) -> Slide | None:
+    """Return the open slide behind a layer's metadata, or None for other layers."""
+    ref = metadata.get(METADATA_KEY)
+    return ref.slide if isinstance(ref, SlideRef) else None
+
+
+def units_of(slide: Slide) -> tuple[str, str]:
+    """Return the units of the slide's world: µm, or pixels where mpp is missing."""
+    unit = "um" if slide.mpp is not None else "pixel"
+    return (unit, unit)
+
+
+def slide_layer(
+    slide: Slide, *, translate: tuple[float, float] = (0.0, 0.0)
+) -> LayerTuple:
+    """Return one napari layer tuple for a slide.
+
+    Parameters
+    ----------
+    slide : Slide
+        Open; the layer reads from it lazily, so it must stay open.
+    translate : tuple of float
+        World position ``(y, x)`` of the centre of the first pixel, µm; lets two slides
+        lie side by side.
+
+    Returns
+    -------
+    tuple
+        ``(levels, kwargs, "image")``: a list of dask arrays, finest first,
+        ``(height, width, 3)`` for colour slides and ``(height, width, channels)`` with
+        ``channel_axis`` for others (napari makes one layer of each channel).
+    """
+    world = slide.world()
+    kwargs: dict[str, Any] = {
+        "name": slide.name,
+        "scale": world.scale,
+        "translate": translate,
+        "units": units_of(slide),
+        "multiscale": True,
+        "cache": False,
+        "metadata": {
+            METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)
+        },
+    }
+    levels: list[Any] = list(slide.levels)
+    if slide.info.is_rgb:
+        kwargs |= {"rgb": True, "contrast_limits": (0, 255)}
+        return levels, kwargs, "image"
+    limits = _channel_limits(slide)
+    if len(limits) == 1:
+        kwargs |= {"rgb": False, "contrast_limits": limits[0]}
+        return [level[:, :, 0] for level in levels], kwargs, "image"
+    kwargs |= {
+        "rgb": False,
+        "channel_axis": 2,
+        "name": [f"{slide.name} · {channel}" for channel in slide.info.channels],
+        "contrast_limits": limits,
+        "colormap": [
+            CHANNEL_COLORS[k % len(CHANNEL_COLORS)] for k in range(len(limits))
+        ],
+        "blending": "additive",
+    }
+    return levels, kwargs, "image"
+
+
+def _channel_limits(slide: Slide) -> list[tuple[float, float]]:
+    """Return contrast limits per channel from the coarsest level (it is small)."""
+    coarse = np.asarray(slide.levels[-1]).reshape(-1, slide.levels[-1].shape[2])
+    limits = []
+    for values in coarse.T:
+        low, high = np.nanpercentile(values.astype(np.float64), (0.5, 99.8))
+        limits.append((float(low), float(high if high > low else low + 1)))
+    return limits
