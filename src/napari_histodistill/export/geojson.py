@@ -1,0 +1,150 @@
+"""GeoJSON that QuPath opens (File › Import objects): drag the file onto the slide.
+
+Coordinates are level-0 pixels with the origin at the upper left corner, as QuPath
+wants them. One annotation per class (a multipolygon): thousands of single squares make
+QuPath slow. *Objects › Annotations › Split* makes single ones of it there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.export.outlines import outline, polygons
+from napari_histodistill.export.placing import write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.maps.ranking import RankedRegion
+
+_MARK = "napari-histodistill"
+_REGION_COLOR = "#d55e00"
+
+
+def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
+    """Write the merged outlines of every class that occurs.
+
+    Parameters
+    ----------
+    class_map : ClassMap
+        What to outline.
+    path : path
+        For example ``slide.geojson``.
+
+    Raises
+    ------
+    InputError
+        If a file of somebody else is there, or the place cannot be written to.
+    """
+    features = []
+    for k, area in enumerate(class_map.areas()):
+        if not area.cells:
+            continue
+        cells = class_map.labels == k + 1
+        shape = outline(cells, class_map.grid)
+        measurements = {
+            "Area mm^2": area.mm2,
+            "Cells": area.cells,
+            "Mean confidence": float(class_map.confidence[cells].mean()),
+        }
+        features.append(
+            _feature(_geometry(shape), area.name, area.color, measurements=measurements)
+        )
+    return _write(features, path)
+
+
+def write_regions_geojson(regions: Sequence[RankedRegion], path: Path | str) -> Path:
+    """Write the bounding boxes of ranked similar regions, best first.
+
+    Parameters
+    ----------
+    regions : sequence of RankedRegion
+        From :func:`rank_regions`.
+    path : path
+        For example ``similar.geojson``.
+
+    Raises
+    ------
+    InputError
+        If a file of somebody else is there, or the place cannot be written to.
+    """
+    features = []
+    for found in regions:
+        box = found.region
+        corners = (
+            (box.x, box.y),
+            (box.right, box.y),
+            (box.right, box.bottom),
+            (box.x, box.bottom),
+            (box.x, box.y),
+        )
+        geometry = {"type": "Polygon", "coordinates": [_ring(corners)]}
+        measurements = {
+            "Similarity": found.score,
+            "Rank": found.rank,
+            "Area mm^2": found.area_mm2,
+        }
+        features.append(
+            _feature(
+                geometry,
+                "Similar",
+                _REGION_COLOR,
+                name=f"#{found.rank} ({found.score:.2f})",
+                measurements=measurements,
+            )
+        )
+    return _write(features, path)
+
+
+def _feature(
+    geometry: dict[str, Any],
+    class_name: str,
+    color: str,
+    *,
+    name: str = "",
+    measurements: dict[str, float],
+) -> dict[str, Any]:
+    rgb = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
+    properties: dict[str, Any] = {
+        "objectType": "annotation",
+        "classification": {"name": class_name, "color": rgb},
+        "measurements": measurements,
+    }
+    if name:
+        properties["name"] = name
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _geometry(shape: Any) -> dict[str, Any]:
+    parts = [
+        [_ring(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
+        for polygon in polygons(shape)
+    ]
+    if len(parts) == 1:
+        return {"type": "Polygon", "coordinates": parts[0]}
+    return {"type": "MultiPolygon", "coordinates": parts}
+
+
+def _ring(points: Any) -> list[list[float]]:
+    """Return a ring with whole pixels written as integers: half the file."""
+    rounded = np.round(np.asarray(points, float), 3)
+    return [
+        [int(v) if math.floor(v) == v else float(v) for v in point] for point in rounded
+    ]
+
+
+def _write(features: list[dict[str, Any]], path: Path | str) -> Path:
+    # A foreign member is allowed by RFC 7946 (6.1); it tells our files from others.
+    document = {
+        "type": "FeatureCollection",
+        "creator": _MARK,
+        "features": features,
+    }
+    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
+    return write_file(path, text, lambda head: f'"creator":"{_MARK}"' in head)

@@ -1,0 +1,143 @@
+"""Maps as OME-Zarr images of the grid's size, placed on the slide in µm.
+
+OME-Zarr 0.4 (zarr version 2), not 0.5: in 2026 QuPath and Bio-Formats read 0.4 only,
+napari-ome-zarr and OMERO read both. Scale and translation are those of the grid, so an
+image lies on its slide wherever both are drawn in micrometres.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.export.placing import new_folder
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.maps.similarity import SimilarityMap
+    from napari_histodistill.slides.grid import TileGrid
+
+_VERSION = "0.4"
+_MARK = "napari-histodistill"
+_CHUNK = 1024
+
+
+def write_class_labels(class_map: ClassMap, path: Path | str) -> Path:
+    """Write a class map as a label image with names and colours.
+
+    Parameters
+    ----------
+    class_map : ClassMap
+        Labels ``0`` none, ``k + 1`` class ``k``.
+    path : path
+        A folder, for example ``classes.ome.zarr``.
+
+    Raises
+    ------
+    InputError
+        If something of somebody else is there, or the place cannot be written to.
+    """
+    areas = class_map.areas()
+    label: dict[str, Any] = {
+        "version": _VERSION,
+        "colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}]
+        + [
+            {"label-value": k, "rgba": [*_rgb(area.color), 255]}
+            for k, area in enumerate(areas, start=1)
+        ],
+        "properties": [
+            {"label-value": k, "name": a.name, "cells": a.cells, "mm2": a.mm2}
+            for k, a in enumerate(areas, start=1)
+        ],
+    }
+    extra = {"image-label": label}
+    return _write(class_map.labels, class_map.grid, Path(path), "classes", extra)
+
+
+def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
+    """Write a similarity map as a float32 image, NaN where nothing was computed.
+
+    Parameters
+    ----------
+    similarity : SimilarityMap
+        Values −1 to 1.
+    path : path
+        A folder, for example ``similarity.ome.zarr``.
+
+    Raises
+    ------
+    InputError
+        If something of somebody else is there, or the place cannot be written to.
+    """
+    finite = similarity.values[np.isfinite(similarity.values)]
+    top = float(finite.max()) if finite.size else 1.0
+    channel = {
+        "label": "similarity",
+        "color": "FFFFFF",
+        "active": True,
+        "window": {"min": -1.0, "max": 1.0, "start": 0.0, "end": top},
+    }
+    extra = {"omero": {"version": _VERSION, "channels": [channel]}}
+    return _write(similarity.values, similarity.grid, Path(path), "similarity", extra)
+
+
+def _write(
+    values: npt.NDArray[Any],
+    grid: TileGrid,
+    path: Path,
+    name: str,
+    extra: dict[str, Any],
+) -> Path:
+    import zarr
+    from numcodecs import Zlib
+
+    world = grid.world()
+    multiscale = {
+        "version": _VERSION,
+        "name": name,
+        "axes": [
+            {"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"
+        ],
+        "datasets": [
+            {
+                "path": "0",
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": list(world.scale)},
+                    {"type": "translation", "translation": list(world.translate)},
+                ],
+            }
+        ],
+    }
+    attributes = {"multiscales": [multiscale], **extra, "creator": _MARK}
+    with new_folder(path, _is_ours) as folder:
+        group = zarr.create_group(folder, zarr_format=2, attributes=attributes)
+        rows, columns = values.shape
+        array: Any = group.create_array(
+            "0",
+            shape=values.shape,
+            chunks=(min(rows, _CHUNK), min(columns, _CHUNK)),
+            dtype=values.dtype,
+            # The codec that every reader has, and native to none.
+            compressors=Zlib(level=5),
+            fill_value=0,
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+        )
+        array[:] = values
+    return path
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        attributes = json.loads((path / ".zattrs").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(attributes, dict) and attributes.get("creator") == _MARK
+
+
+def _rgb(color: str) -> list[int]:
+    return [int(color[k : k + 2], 16) for k in (1, 3, 5)]

@@ -1,0 +1,107 @@
+"""How results reach the disk: whole or not at all, and never over a stranger's file."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def write_file(path: Path | str, text: str, is_ours: Callable[[str], bool]) -> Path:
+    """Write a text file beside its place and rename it there.
+
+    Parameters
+    ----------
+    path : path
+        Parent folders are made.
+    text : str
+        Written as UTF-8.
+    is_ours : callable
+        Given the first 4096 characters of a file that is already there: whether it is
+        an earlier export, which may be replaced.
+
+    Raises
+    ------
+    InputError
+        If something else is there, or the place cannot be written to.
+    """
+    path = Path(path)
+    _refuse_strangers(path, lambda: path.is_file() and is_ours(_head(path)))
+    aside = _aside(path)
+    with _trouble(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.write_text(text, "utf-8", newline="")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Give a folder to fill; when the block ends well it takes its place.
+
+    Parameters
+    ----------
+    path : Path
+        Where it goes; parent folders are made.
+    is_ours : callable
+        Given a folder that is already there: whether it is an earlier export, which
+        may be replaced. An empty folder always may.
+
+    Raises
+    ------
+    InputError
+        If something else is there, or the place cannot be written to.
+    """
+    _refuse_strangers(
+        path, lambda: path.is_dir() and (not any(path.iterdir()) or is_ours(path))
+    )
+    aside, old = _aside(path), _aside(path)
+    try:
+        with _trouble(path):
+            aside.mkdir(parents=True)
+        yield aside
+        with _trouble(path):
+            if path.exists():
+                path.rename(old)
+            aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_strangers(path: Path, is_ours: Callable[[], bool]) -> None:
+    if path.exists() and not is_ours():
+        what = "a folder" if path.is_dir() else "a file"
+        msg = (
+            f"{path}: {what} is there that this export did not write; choose another "
+            "name or move it away."
+        )
+        raise InputError(msg)
+
+
+def _head(path: Path) -> str:
+    with _trouble(path), path.open("rb") as file:
+        return file.read(4096).decode("utf-8", "replace")
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+@contextmanager
+def _trouble(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        msg = f"{path}: cannot be written ({error.strerror or error})."
+        raise InputError(msg) from error

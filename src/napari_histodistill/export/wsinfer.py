@@ -1,0 +1,136 @@
+"""A student for other programs: the layout of WSInfer, which QuPath runs too.
+
+``torchscript_model.pt`` takes normalised RGB tiles and gives logits already divided by
+the student's temperature, since WSInfer and QuPath apply softmax themselves.
+``config.json`` follows version 1.0 of the WSInfer model zoo's schema.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.export.placing import new_folder
+
+if TYPE_CHECKING:
+    from napari_histodistill.students.student import Student
+
+_MODEL, _CONFIG = "torchscript_model.pt", "config.json"
+_TOLERANCE = 1e-3
+
+
+def export_wsinfer(student: Student, folder: Path | str) -> Path:
+    """Write a student in the layout of WSInfer and check that it computes the same.
+
+    Parameters
+    ----------
+    student : Student
+        With classes, running on torch.
+    folder : path
+        Made; an earlier export there is replaced. Its name is the model's in QuPath.
+
+    Raises
+    ------
+    InputError
+        If the student has no classes or does not run on torch, or the folder holds
+        something else.
+    ComputeError
+        If the exported model gives other probabilities than the student.
+    """
+    module = _torch_module(student)
+    traced = _trace(student, module)
+    _verify(student, traced)
+    with new_folder(Path(folder), _is_ours) as made:
+        traced.save(str(made / _MODEL))
+        text = json.dumps(_config(student), indent=2)
+        (made / _CONFIG).write_text(text + "\n", "utf-8")
+    return Path(folder)
+
+
+def _torch_module(student: Student) -> Any:
+    if student.head is None:
+        msg = (
+            f"student {student.name} has no classes, and WSInfer runs classifiers "
+            "only; choose one with classes."
+        )
+        raise InputError(msg)
+    module = getattr(student.backend, "module", None)
+    if module is None:
+        msg = f"student {student.name} does not run on torch: nothing to export."
+        raise InputError(msg)
+    return module
+
+
+def _trace(student: Student, module: Any) -> Any:
+    import torch
+
+    head = student.head
+    assert head is not None  # _torch_module has refused it
+    linear = torch.nn.Linear(*reversed(head.weight.shape))
+    # The temperature goes into the weights: one operation less, the same logits.
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(head.weight / head.temperature))
+        linear.bias.copy_(torch.from_numpy(head.bias / head.temperature))
+    # A copy: moving the student's own module to the CPU would take it from its device.
+    encoder = copy.deepcopy(module).to("cpu", torch.float32)
+    model = torch.nn.Sequential(encoder, linear).eval()
+    px = student.spec.tile_px
+    try:
+        # torch's remarks on tracing are silenced: _verify checks what they fear.
+        with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
+            return torch.jit.trace(model, torch.zeros(2, 3, px, px))
+    except RuntimeError as error:
+        msg = f"student {student.name} cannot be exported: {error}"
+        raise ComputeError(msg) from error
+
+
+def _verify(student: Student, traced: Any) -> None:
+    import torch
+
+    spec = student.spec
+    # Another number of tiles than was traced: a frozen batch size must not pass.
+    size = (5, spec.tile_px, spec.tile_px, 3)
+    tiles = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    scaled = tiles.astype(np.float32) / 255
+    normalised = (scaled - np.float32(spec.mean)) / np.float32(spec.std)
+    with torch.inference_mode():
+        logits = traced(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy()))
+        theirs = torch.softmax(logits, dim=1).numpy()
+    ours = student.classify(student.embed(tiles))
+    off = float(np.abs(theirs - ours).max())
+    if not off <= _TOLERANCE:
+        msg = (
+            f"student {student.name}: the exported model differs from the student by "
+            f"{off:.2g} in probability (at most {_TOLERANCE} is accepted)."
+        )
+        raise ComputeError(msg)
+
+
+def _config(student: Student) -> dict[str, Any]:
+    spec = student.spec
+    normalize = {"mean": list(spec.mean), "std": list(spec.std)}
+    return {
+        "spec_version": "1.0",
+        "type": "model",
+        "name": spec.name,
+        "architecture": spec.backbone,
+        "num_classes": len(spec.classes),
+        "patch_size_pixels": spec.tile_px,
+        "spacing_um_px": spec.mpp,
+        "class_names": list(spec.class_names),
+        "transform": [
+            {"name": "Resize", "arguments": {"size": spec.tile_px}},
+            {"name": "ToTensor"},
+            {"name": "Normalize", "arguments": normalize},
+        ],
+    }
+
+
+def _is_ours(folder: Path) -> bool:
+    return {entry.name for entry in folder.iterdir()} == {_MODEL, _CONFIG}
