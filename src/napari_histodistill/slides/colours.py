@@ -78,13 +78,15 @@ def over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(rgb)
     mixed = rgb.astype(np.uint16) * alpha + np.uint16(255) * (255 - alpha.astype("u2"))
-    return ((mixed + 127) // 255).astype(np.uint8)
+    composite: npt.NDArray[np.uint8] = ((mixed + 127) // 255).astype(np.uint8)
+    return composite
 
 
 def premultiplied_over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Composite ``(h, w, 4)``, colours already multiplied by alpha, over white."""
     mixed = pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype("u2"))
-    return np.minimum(mixed, 255).astype(np.uint8)
+    composite: npt.NDArray[np.uint8] = np.minimum(mixed, 255).astype(np.uint8)
+    return composite
 
 
 def first_three(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import SlideError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 BLOCK = 64 * 1024
 """Bytes of one sample of the fingerprint."""

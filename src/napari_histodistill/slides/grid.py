@@ -171,7 +171,9 @@ class TileGrid:
     def centers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return y of every row's centre and x of every column's, level-0 px, edge."""
         (rows, columns), (height, width) = self.shape, self.cell_size
-        return (np.arange(rows) + 0.5) * height, (np.arange(columns) + 0.5) * width
+        y = (np.arange(rows, dtype=np.float64) + 0.5) * height
+        x = (np.arange(columns, dtype=np.float64) + 0.5) * width
+        return y, x
 
     def areas_mm2(self) -> npt.NDArray[np.float64]:
         """Return each cell's area on the slide in mm², ``(rows, columns)``."""

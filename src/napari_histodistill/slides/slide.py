@@ -208,6 +208,14 @@ class Slide:
         """Return the same slide (same open files) with another µm per pixel."""
         return Slide(self._source, replace(self.info, mpp=mpp), self._associated)
 
+    @property
+    def usable_mpp(self) -> Mpp | None:
+        """The µm per pixel if it can be true or was typed by a person, else None."""
+        if self.mpp is None:
+            return None
+        typed = self.mpp.source.startswith("typed")
+        return self.mpp if typed or self.mpp.is_plausible else None
+
     def require_mpp(self) -> Mpp:
         """Return the µm per pixel, if there is one that can be true.
 
@@ -216,28 +224,30 @@ class Slide:
         MissingMppError
             If it is missing or absurd; the message says how to give it.
         """
+        if self.usable_mpp is not None:
+            return self.usable_mpp
         if self.mpp is None:
             msg = (
                 f"{self.name}: the file does not say how many µm a pixel spans; "
                 "give it with --mpp or in the field µm/px (0.25 for 40×, 0.5 for 20×)."
             )
             raise MissingMppError(msg)
-        if not self.mpp.is_plausible and not self.mpp.source.startswith("typed"):
-            msg = (
-                f"{self.name}: {self.mpp.mean:.4g} µm per pixel ({self.mpp.source}) "
-                "cannot be a microscope's; give the true value with --mpp or in the "
-                "field µm/px."
-            )
-            raise MissingMppError(msg)
-        return self.mpp
+        msg = (
+            f"{self.name}: {self.mpp.mean:.4g} µm per pixel ({self.mpp.source}) "
+            "cannot be a microscope's; give the true value with --mpp or in the "
+            "field µm/px."
+        )
+        raise MissingMppError(msg)
 
     def world(self, level: int = 0) -> WorldTransform:
         """Return scale and translate (µm) that place a level's pixels in the world.
 
-        Without µm per pixel the unit is the level-0 pixel. Pixel *edges* of all levels
+        Without a µm per pixel that can be true (:attr:`usable_mpp`) the unit is the
+        level-0 pixel. Pixel *edges* of all levels
         coincide at the upper left corner of the slide.
         """
-        my, mx = (self.mpp.y, self.mpp.x) if self.mpp else (1.0, 1.0)
+        mpp = self.usable_mpp
+        my, mx = (mpp.y, mpp.x) if mpp else (1.0, 1.0)
         sy, sx = self.scales[level]
         return WorldTransform(
             scale=(my * sy, mx * sx), translate=(my * (sy - 1) / 2, mx * (sx - 1) / 2)
@@ -289,6 +299,16 @@ class Slide:
             inside = self._source.read_level(level, y0, x0, y1 - y0, x1 - x0)
             out[y0 - y : y1 - y, x0 - x : x1 - x] = inside
         return out
+
+    def read_pixels(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, channels)`` at whole pixels of a level.
+
+        For callers that do their own arithmetic; the rectangle, in pixels of the level,
+        must lie inside it. See :meth:`read` for everybody else.
+        """
+        return self._source.read_level(level, y, x, height, width)
 
     def close(self) -> None:
         """Close the files. Reading afterwards raises a :class:`SlideError`."""
@@ -344,4 +364,6 @@ def _chunk_px(tile: int, extent: int) -> int:
     """Return the multiple of the native tile that is nearest to ``CHUNK_PX``."""
     if extent <= CHUNK_PX:
         return extent
+    if tile > 2 * CHUNK_PX:  # a strip is as wide as the slide: cut it for the screen
+        return CHUNK_PX
     return min(extent, tile * max(1, round(CHUNK_PX / tile)))

@@ -6,7 +6,7 @@ different ways; this module is the one place that knows them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,7 +163,7 @@ def _generic(pages: list[Any], name: str) -> TiffLayout:
             same_size += 1
         else:
             others[f"page {page.index}"] = page
-    notes = ()
+    notes: tuple[str, ...] = ()
     if same_size:
         notes = (f"{same_size + 1} pages of the same size: the first is shown",)
     size = meta.resolution_size(first)
@@ -203,8 +203,6 @@ def _layout(
 
 def _named(layout: TiffLayout, names: Sequence[str]) -> TiffLayout:
     """Put the file's channel names in place of numbers."""
-    from dataclasses import replace
-
     channels = layout.colours.channels
     if channels == ("R", "G", "B") or len(names) != len(channels):
         return layout
@@ -231,7 +229,7 @@ def page_colours(page: Any, name: str) -> Colours:
         convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
         if photometric == 0:
             convert = _inverted
-        elif dtype == bool:
+        elif dtype.kind == "b":
             convert = _black_and_white
         if samples == 1:
             return Colours(("grey",), convert)
@@ -285,7 +283,7 @@ def _same_picture(first: Any, page: Any) -> bool:
     factor = first.imagewidth / page.imagewidth
     expected = first.imagelength / factor
     slack = max(1.5, first.imagelength / first.imagewidth * 1.5)
-    return abs(page.imagelength - expected) <= slack
+    return bool(abs(page.imagelength - expected) <= slack)
 
 
 def _pyramid(first: Any, pages: list[Any]) -> tuple[Pages, ...]:

@@ -219,7 +219,8 @@ def ycbcr_to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     rgb = np.stack(
         [y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1
     )
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    eight_bit: npt.NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return eight_bit
 
 
 def _first_line(error: BaseException) -> str:
