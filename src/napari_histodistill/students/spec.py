@@ -5,6 +5,8 @@ One frozen schema is the validation, the file and the source of what the screens
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from typing import Annotated, Literal
 
@@ -120,13 +122,17 @@ class StudentSpec(_Frozen):
         Empty for a student without a head (similarity only).
     temperature : float
         Divides the logits, so that a probability of .8 is right 8 times in 10.
+    tensors_sha256 : str
+        Of the bundle's ``student.safetensors``, hex; empty where there is none.
+    digest : str
+        The student's identity, hex: see :meth:`computed_digest`. Empty until saved.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: Name
     title: str
     description: str = ""
-    backbone: str
+    backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")]
     tile_px: Annotated[int, Field(ge=8, le=4096)]
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
     mpp_source: Literal["stated", "estimated"] = "stated"
@@ -142,6 +148,7 @@ class StudentSpec(_Frozen):
     metrics: tuple[Metric, ...] = ()
     token_agreement: TokenAgreement | None = None
     tensors_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> StudentSpec:
@@ -156,6 +163,16 @@ class StudentSpec(_Frozen):
             msg = "std must be positive"
             raise ValueError(msg)
         return self
+
+    def computed_digest(self) -> str:
+        """Return the SHA-256 of all that makes this student itself, hex.
+
+        It covers every field but ``digest``, and through their own checksums the
+        tensors of the bundle and the weight file of the package.
+        """
+        content = self.model_dump(mode="json", exclude={"digest"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,0 +1,115 @@
+"""From a spec and its weights to a backend that is ready to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import timm
+import torch
+
+from napari_histodistill.errors import BundleError
+from napari_histodistill.students.backends.packages import load_package_weights
+from napari_histodistill.students.backends.torch import TorchBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from napari_histodistill.students.spec import StudentSpec
+    from napari_histodistill.students.student import DeviceChoice
+
+
+def build_backend(
+    spec: StudentSpec,
+    encoder: Mapping[str, npt.NDArray[Any]],
+    device: DeviceChoice,
+) -> TorchBackend:
+    """Build the encoder, load its weights and try it once.
+
+    Parameters
+    ----------
+    spec : StudentSpec
+        Names backbone and weights.
+    encoder : mapping of str to ndarray
+        The bundle's own weights; empty where a package holds them.
+    device : DeviceChoice
+        Where it will run.
+
+    Raises
+    ------
+    BundleError
+        If the backbone is unknown, the weights do not fit it, or it gives embeddings
+        or tokens of another size than the spec says.
+    ComputeError
+        If it cannot run on the device.
+    """
+    if spec.weights.source == "package":
+        state = load_package_weights(spec.weights.package, spec.weights.sha256)
+    else:
+        state = {name: torch.from_numpy(values) for name, values in encoder.items()}
+    module = build_module(spec)
+    _load_strictly(module, state, spec)
+    backend = TorchBackend(module, device, mean=spec.mean, std=spec.std)
+    _try_once(backend, spec)
+    return backend
+
+
+def build_module(spec: StudentSpec) -> torch.nn.Module:
+    """Return timm's module for a spec, without classifier, with random weights.
+
+    Raises
+    ------
+    BundleError
+        If the installed timm has no such backbone.
+    """
+    # Asked before create_model, which would take "hf-hub:…" as an order to download.
+    if not timm.is_model(spec.backbone):
+        msg = (
+            f"spec.json: backbone {spec.backbone!r} is no model of the installed timm "
+            f"{timm.__version__}: update timm."
+        )
+        raise BundleError(msg)
+    module: torch.nn.Module = timm.create_model(
+        spec.backbone, pretrained=False, num_classes=0
+    )
+    return module
+
+
+def _load_strictly(
+    module: torch.nn.Module, state: dict[str, torch.Tensor], spec: StudentSpec
+) -> None:
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        detail = " ".join(lines[1:2] or lines[:1])[:300]
+        msg = (
+            f"student {spec.name}: the weights do not fit the backbone "
+            f"{spec.backbone}: {detail}"
+        )
+        raise BundleError(msg) from error
+
+
+def _try_once(backend: TorchBackend, spec: StudentSpec) -> None:
+    """Refuse a spec that promises other sizes than the encoder gives."""
+    blank = np.full((1, spec.tile_px, spec.tile_px, 3), 128, np.uint8)
+    shape = backend.embed(blank).shape
+    if shape != (1, spec.embedding_dim):
+        msg = (
+            f"spec.json: embedding_dim is {spec.embedding_dim}, but {spec.backbone} "
+            f"gives {shape[1:]}."
+        )
+        raise BundleError(msg)
+    stride = spec.token_stride_px
+    if stride is None:
+        return
+    side = 2 * stride
+    shape = backend.tokens(np.full((1, side, side, 3), 128, np.uint8)).shape
+    if shape != (1, 2, 2, spec.embedding_dim):
+        msg = (
+            f"spec.json: token_stride_px is {stride}, but {spec.backbone} turns "
+            f"{side} px into tokens {shape[1:]}."
+        )
+        raise BundleError(msg)

@@ -1,0 +1,319 @@
+"""A student on disk: a folder with ``spec.json``, ``student.safetensors``, a card.
+
+Bundles come from strangers. Everything is checked before a tensor is used, nothing is
+ever unpickled, and a changed byte is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from napari_histodistill.errors import BundleError, InputError
+from napari_histodistill.students.bundled import find_bundled
+from napari_histodistill.students.card import write_card
+from napari_histodistill.students.head import Head
+from napari_histodistill.students.spec import FORMAT_VERSION, StudentSpec
+from napari_histodistill.students.tensors import (
+    Tensors,
+    check_tensors,
+    read_tensors,
+    write_tensors,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_histodistill.students.student import Student
+
+SPEC_FILE = "spec.json"
+TENSORS_FILE = "student.safetensors"
+CARD_FILE = "README.md"
+MAX_SPEC_BYTES = 2**20
+_HEAD = ("head.weight", "head.bias")
+_ENCODER = "encoder."
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    folder: Path
+    spec: StudentSpec
+    tensors: Tensors
+
+
+def load_spec(student: str | Path) -> StudentSpec:
+    """Read and check the spec of a bundled student or a bundle folder; no torch.
+
+    Parameters
+    ----------
+    student : str or Path
+        A bundled name (``"colon-probe"``) or a folder.
+
+    Raises
+    ------
+    BundleError
+        If there is no such student, or its spec is damaged, changed or newer.
+    """
+    return _read_spec(_folder_of(student))
+
+
+def load_student(
+    student: str | Path, *, device: str = "auto", threads: int | None = None
+) -> Student:
+    """Load a student, ready to run.
+
+    Parameters
+    ----------
+    student : str or Path
+        A bundled name (``"colon-probe"``; :func:`list_students` has all) or the folder
+        of a bundle.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    threads : int or None
+        CPU threads that torch uses, in the whole process; None leaves them alone.
+
+    Raises
+    ------
+    BundleError
+        If there is no such student, or anything in its folder is not as it must be.
+    DeviceError
+        If the device does not exist here.
+    ComputeError
+        If the encoder cannot run on the device.
+    """
+    bundle = _read_bundle(_folder_of(student))
+
+    from napari_histodistill.students.backends.build import build_backend
+    from napari_histodistill.students.device import choose_device
+    from napari_histodistill.students.student import Student
+
+    if threads is not None:
+        _set_threads(threads)
+    spec = bundle.spec
+    encoder = {
+        name.removeprefix(_ENCODER): values
+        for name, values in bundle.tensors.items()
+        if name.startswith(_ENCODER)
+    }
+    backend = build_backend(spec, encoder, choose_device(device))
+    return Student(
+        spec,
+        backend,
+        head=_head_of(bundle),
+        digest=spec.digest,
+        folder=bundle.folder,
+    )
+
+
+def save_student(
+    folder: str | Path,
+    spec: StudentSpec,
+    *,
+    head: Head | None = None,
+    encoder_state: dict[str, torch.Tensor] | None = None,
+    card: str = "",
+) -> Path:
+    """Write a bundle; all of it or nothing.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where; must not exist yet, or be a bundle, which is then replaced.
+    spec : StudentSpec
+        ``temperature``, checksums and digest are filled in here.
+    head : Head or None
+        For ``spec.classes``.
+    encoder_state : dict of str to torch.Tensor or None
+        timm's state without classifier; required for ``weights.source = "bundle"``.
+    card : str
+        Text of the model card; by default :func:`write_card` makes it from the spec.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If head, encoder and spec do not belong together, or the place is taken.
+    """
+    target = Path(folder)
+    if target.exists() and not (target / SPEC_FILE).is_file():
+        msg = f"{target} exists and is not a student: choose another folder."
+        raise InputError(msg)
+    _check_parts(spec, head, encoder_state)
+    tensors = _gather(head, encoder_state)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(
+        tempfile.mkdtemp(prefix=f".{target.name}-", suffix="-new", dir=target.parent)
+    )
+    try:
+        checksum = write_tensors(staging / TENSORS_FILE, tensors) if tensors else ""
+        update: dict[str, object] = {"tensors_sha256": checksum, "digest": ""}
+        if head is not None:
+            update["temperature"] = head.temperature
+        final = spec.model_copy(update=update)
+        final = final.model_copy(update={"digest": final.computed_digest()})
+        text = json.dumps(final.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (staging / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
+        (staging / CARD_FILE).write_text(card or write_card(final), encoding="utf-8")
+        staging.chmod(0o755)
+        _put(staging, target)
+    except OSError as error:
+        msg = f"{target} cannot be written: {error}."
+        raise InputError(msg) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _put(staging: Path, target: Path) -> None:
+    """Move the finished folder into place; the old one goes only when it stands."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    old = staging.with_name(staging.name.removesuffix("-new") + "-old")
+    target.rename(old)
+    staging.rename(target)
+    shutil.rmtree(old)
+
+
+def _check_parts(
+    spec: StudentSpec,
+    head: Head | None,
+    encoder_state: dict[str, torch.Tensor] | None,
+) -> None:
+    if (head is None) != (not spec.classes):
+        msg = f"student {spec.name}: classes and head must come together."
+        raise InputError(msg)
+    expected = (len(spec.classes), spec.embedding_dim)
+    if head is not None and head.weight.shape != expected:
+        msg = f"student {spec.name}: the head is {head.weight.shape}, not {expected}."
+        raise InputError(msg)
+    if (encoder_state is None) != (spec.weights.source == "package"):
+        msg = (
+            f"student {spec.name}: encoder_state is needed if, and only if, the spec's "
+            "weights.source is 'bundle'."
+        )
+        raise InputError(msg)
+
+
+def _gather(
+    head: Head | None, encoder_state: dict[str, torch.Tensor] | None
+) -> Tensors:
+    tensors = {
+        _ENCODER + name: values.detach().cpu().numpy()
+        for name, values in (encoder_state or {}).items()
+    }
+    if head is not None:
+        tensors |= dict(zip(_HEAD, (head.weight, head.bias), strict=True))
+    return tensors
+
+
+def _folder_of(student: str | Path) -> Path:
+    if isinstance(student, str):
+        bundled = find_bundled(student)
+        if bundled is not None:
+            return bundled
+    folder = Path(student)
+    if (folder / SPEC_FILE).is_file():
+        return folder
+    if folder.is_dir():
+        msg = f"{folder} is not a student bundle: it has no {SPEC_FILE}."
+    else:
+        msg = (
+            f"there is no student {str(student)!r}: give a bundled name (see "
+            "`histodistill students`) or the folder of a bundle."
+        )
+    raise BundleError(msg)
+
+
+def _read_spec(folder: Path) -> StudentSpec:
+    path = _inside(folder, SPEC_FILE)
+    try:
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            msg = f"{path} is larger than {MAX_SPEC_BYTES} bytes: not a student's spec."
+            raise BundleError(msg)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} cannot be read as JSON ({error}): get the bundle again."
+        raise BundleError(msg) from error
+    _check_version(path, content)
+    try:
+        spec = StudentSpec.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the spec"
+        msg = f"{path}: {field}: {first['msg']}."
+        raise BundleError(msg) from error
+    if spec.digest != spec.computed_digest():
+        msg = (
+            f"{path} was changed after it was saved (its digest does not match): get "
+            "the bundle again, or save it anew with save_student."
+        )
+        raise BundleError(msg)
+    return spec
+
+
+def _check_version(path: Path, content: object) -> None:
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        msg = f"{path}: format_version must be a whole number: not a student's spec."
+        raise BundleError(msg)
+    if version > FORMAT_VERSION:
+        msg = (
+            f"{path} was made by a newer version (format {version}, this one reads up "
+            f"to {FORMAT_VERSION}): update napari-histodistill."
+        )
+        raise BundleError(msg)
+
+
+def _read_bundle(folder: Path) -> _Bundle:
+    spec = _read_spec(folder)
+    path = _inside(folder, TENSORS_FILE)
+    if not spec.tensors_sha256:
+        if spec.classes or spec.weights.source == "bundle":
+            msg = f"{folder / SPEC_FILE}: tensors_sha256 is missing: bundle incomplete."
+            raise BundleError(msg)
+        return _Bundle(folder, spec, {})
+    tensors = read_tensors(path, spec.tensors_sha256)
+    expected: dict[str, tuple[int, ...]] = {}
+    if spec.classes:
+        classes = len(spec.classes)
+        expected = {_HEAD[0]: (classes, spec.embedding_dim), _HEAD[1]: (classes,)}
+    prefix = _ENCODER if spec.weights.source == "bundle" else None
+    check_tensors(path, tensors, expected, free_prefix=prefix)
+    return _Bundle(folder, spec, tensors)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        msg = f"{path} is a link that leads out of the bundle: copy the file itself."
+        raise BundleError(msg)
+    return path
+
+
+def _head_of(bundle: _Bundle) -> Head | None:
+    if not bundle.spec.classes:
+        return None
+    weight, bias = (bundle.tensors[name] for name in _HEAD)
+    return Head(
+        weight.astype("float32"), bias.astype("float32"), bundle.spec.temperature
+    )
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    if threads < 1:
+        msg = f"threads must be at least 1, got {threads}."
+        raise InputError(msg)
+    torch.set_num_threads(threads)

@@ -1,0 +1,52 @@
+"""Students that come with the package; listing them needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_histodistill.students.spec import StudentSpec
+
+_HOME = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class StudentEntry:
+    """One student that can be loaded by name.
+
+    Attributes
+    ----------
+    name : str
+        What :func:`load_student` takes.
+    spec : StudentSpec
+        What it is.
+    folder : Path
+        Its bundle.
+    digest : str
+        Its identity, hex.
+    """
+
+    name: str
+    spec: StudentSpec
+    folder: Path
+    digest: str
+
+
+def find_bundled(name: str) -> Path | None:
+    """Return the folder of a bundled student, or None if there is none so called."""
+    return next((folder for folder in _folders() if folder.name == name), None)
+
+
+def list_students() -> tuple[StudentEntry, ...]:
+    """Return the students that come with the package, those with classes first."""
+    from napari_histodistill.students.bundle import load_spec
+
+    specs = [(folder, load_spec(folder)) for folder in _folders()]
+    entries = [StudentEntry(s.name, s, folder, s.digest) for folder, s in specs]
+    return tuple(sorted(entries, key=lambda e: (not e.spec.classes, e.name)))
+
+
+def _folders() -> list[Path]:
+    return sorted(p.parent for p in _HOME.glob("*/spec.json"))

@@ -1,0 +1,80 @@
+"""The model card: what a student is, in words made from its spec alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_histodistill.students.spec import Metric, StudentSpec
+
+_LIMITS = """\
+Research use only: not a medical device, not for diagnosis. Tissue, stain, scanner or
+magnification unlike the training data give numbers all the same, and nothing in the
+student says so. Confidence is calibrated on the training data's cases, not on yours."""
+
+
+def write_card(spec: StudentSpec) -> str:
+    """Return the card as Markdown."""
+    parts = [f"# {spec.title}", spec.description, "## Facts", _facts(spec)]
+    if spec.classes:
+        rows = "\n".join(f"| {c.name} | `{c.color}` |" for c in spec.classes)
+        parts += ["## Classes", f"| class | colour |\n|---|---|\n{rows}"]
+    if spec.training:
+        parts += ["## Training data", _training(spec)]
+    if spec.metrics:
+        parts += ["## Measured", "\n".join(_metric(m) for m in spec.metrics)]
+    if spec.token_agreement:
+        parts += ["## Tokens against tiles", _agreement(spec)]
+    parts += ["## Limits", _LIMITS]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _facts(spec: StudentSpec) -> str:
+    weights = "in this bundle"
+    if spec.weights.source == "package":
+        weights = f"in the Python package `{spec.weights.package}`"
+    told = "estimated" if spec.mpp_source == "estimated" else "stated"
+    rows = [
+        ("name", f"`{spec.name}`"),
+        ("backbone", f"`{spec.backbone}` (timm), {spec.embedding_dim} numbers a tile"),
+        ("weights", f"{weights}; {spec.weights.licence or 'licence not stated'}"),
+        (
+            "tile",
+            f"{spec.tile_px} px at {spec.mpp:g} µm/px ({told}): {spec.tile_um:g} µm",
+        ),
+        ("licence", spec.licence),
+        ("digest", f"`{spec.digest}`"),
+    ]
+    body = "\n".join(f"| {key} | {value} |" for key, value in rows)
+    return f"| | |\n|---|---|\n{body}"
+
+
+def _training(spec: StudentSpec) -> str:
+    training = spec.training
+    if training is None:
+        return ""
+    lines = [f"{training.data} {training.tiles} tiles of {training.cases} cases."]
+    lines += [f"Attribution: {training.attribution}", f"Licence: {training.licence}"]
+    lines += [f"Arm: {training.arm}."]
+    return "\n\n".join(lines)
+
+
+def _metric(metric: Metric) -> str:
+    interval = ""
+    if metric.low is not None and metric.high is not None:
+        interval = f" ({metric.low:.3f} to {metric.high:.3f})"
+    return f"- {metric.name}: **{metric.value:.3f}**{interval}: {metric.protocol}"
+
+
+def _agreement(spec: StudentSpec) -> str:
+    agreement = spec.token_agreement
+    if agreement is None:
+        return ""
+    return (
+        "Tokens averaged over a tile are not the tile's embedding; the two never mix.\n"
+        f"Cosine {agreement.cosine_median:.2f} (5th percentile "
+        f"{agreement.cosine_p05:.2f}); rank correlation of similarity maps "
+        f"{agreement.rank_correlation_median:.2f} (worst "
+        f"{agreement.rank_correlation_worst:.2f}); {agreement.cells} cells of "
+        f"{agreement.measured_on}."
+    )

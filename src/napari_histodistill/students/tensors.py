@@ -1,0 +1,123 @@
+"""The tensors of a bundle: safetensors only, each checked before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from napari_histodistill.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Tensors = dict[str, npt.NDArray[Any]]
+else:
+    Tensors = dict
+
+MAX_BYTES = 4 * 2**30
+"""Larger files are refused: no student for a laptop weighs 4 GiB."""
+
+_DTYPES = ("float32", "float16", "int64")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Write a safetensors file and return its SHA-256, hex."""
+    content = save({name: np.ascontiguousarray(t) for name, t in tensors.items()})
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_tensors(path: Path, sha256: str) -> Tensors:
+    """Read a safetensors file whose bytes are exactly those that were saved.
+
+    The same bytes are hashed and parsed, so the file cannot change in between.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, too large, changed, or not safetensors (a pickle is refused
+        without being opened).
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            msg = f"{path} is larger than {MAX_BYTES >> 30} GiB: refused."
+            raise BundleError(msg)
+        content = path.read_bytes()
+    except OSError as error:
+        msg = f"{path} cannot be read ({error}): get the bundle again."
+        raise BundleError(msg) from error
+    if content.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
+        msg = (
+            f"{path} is a pickle or a zip archive, not safetensors: refused, because "
+            "opening a pickle can run any program."
+        )
+        raise BundleError(msg)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        msg = (
+            f"{path} was changed or damaged (SHA-256 {found[:12]}…, the spec says "
+            f"{sha256[:12]}…): get the bundle again."
+        )
+        raise BundleError(msg)
+    try:
+        tensors: Tensors = load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path} is not a safetensors file ({error}): get the bundle again."
+        raise BundleError(msg) from error
+    return tensors
+
+
+def check_tensors(
+    path: Path,
+    tensors: Tensors,
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    free_prefix: str | None = None,
+) -> None:
+    """Refuse tensors with a wrong name, shape, type or value.
+
+    Parameters
+    ----------
+    path : Path
+        Named in messages.
+    tensors : dict
+        As read.
+    expected : mapping of str to tuple of int
+        The shape of every tensor that must be there.
+    free_prefix : str or None
+        Tensors whose names start so are checked for type and value here, and for name
+        and shape by whoever builds the encoder.
+
+    Raises
+    ------
+    BundleError
+        Naming the tensor.
+    """
+    missing = sorted(set(expected) - set(tensors))
+    if missing:
+        msg = f"{path}: the tensor {missing[0]} is missing: get the bundle again."
+        raise BundleError(msg)
+    for name, values in tensors.items():
+        free = free_prefix is not None and name.startswith(free_prefix)
+        if name not in expected and not free:
+            msg = f"{path}: the tensor {name} is not one a student of this kind has."
+            raise BundleError(msg)
+        if name in expected and values.shape != expected[name]:
+            msg = (
+                f"{path}: the tensor {name} is {values.shape}, the spec says "
+                f"{expected[name]}."
+            )
+            raise BundleError(msg)
+        if values.dtype.name not in _DTYPES:
+            msg = f"{path}: the tensor {name} is {values.dtype}, not {_DTYPES[0]}."
+            raise BundleError(msg)
+        if not np.isfinite(values).all():
+            msg = f"{path}: the tensor {name} holds numbers that are not finite."
+            raise BundleError(msg)
