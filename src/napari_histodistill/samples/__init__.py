@@ -16,7 +16,6 @@ from napari_histodistill.cache import cache_dir
 from napari_histodistill.samples.synthetic import MPP, SyntheticTruth, paint_slide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = [
@@ -52,17 +51,22 @@ def ihc_sample() -> Path:
     scikit-image's ``immunohistochemistry``; its 0.5 µm per pixel is estimated from the
     size of the crypts, and the file says so.
     """
-    from napari_histodistill.slides.write import write_pyramid
-
-    def write(path: Path) -> None:
+    path = cache_dir("samples") / f"colon-ihc-v{IHC_VERSION}.ome.tif"
+    if not path.exists():
         from skimage.data import immunohistochemistry
 
-        image = np.ascontiguousarray(immunohistochemistry())
-        write_pyramid(
-            path, image, mpp=IHC_MPP, name=IHC_NAME, compression="zlib", note=IHC_NOTE
-        )
+        from napari_histodistill.slides.write import write_pyramid
 
-    return _once(f"colon-ihc-v{IHC_VERSION}.ome.tif", write)
+        write_pyramid(
+            path,
+            np.ascontiguousarray(immunohistochemistry()),
+            mpp=IHC_MPP,
+            name=IHC_NAME,
+            tile_px=128,  # so that even this small image is a pyramid
+            compression="zlib",
+            note=IHC_NOTE,
+        )
+    return path
 
 
 def synthetic_slide() -> Path:
@@ -105,7 +109,7 @@ def _layers(path: Path) -> list[Any]:
 
 def _synthetic_paths() -> tuple[Path, Path]:
     folder = cache_dir("samples")
-    stem = f"synthetic-colon-v{SYNTHETIC_VERSION}"
+    stem = f"synthetic-colon-not-real-tissue-v{SYNTHETIC_VERSION}"
     return folder / f"{stem}.ome.tif", folder / f"{stem}-truth.npz"
 
 
@@ -117,36 +121,16 @@ def _synthetic_truth_file() -> Path:
     from napari_histodistill.slides.write import write_pyramid
 
     image, known = paint_slide()
-
-    def write_slide(path: Path) -> None:
-        write_pyramid(path, image, mpp=MPP, name=SYNTHETIC_NAME, note=SYNTHETIC_NOTE)
-
-    def write_truth(path: Path) -> None:
+    write_pyramid(slide, image, mpp=MPP, name=SYNTHETIC_NAME, note=SYNTHETIC_NOTE)
+    beside = truth.with_name(f"{uuid.uuid4().hex[:8]}-{truth.name}")
+    try:
         np.savez_compressed(
-            path,
+            beside,
             labels=known.labels,
             classes=np.array(known.classes),
             um_per_px=known.um_per_px,
         )
-
-    _replace(slide, write_slide)
-    _replace(truth, write_truth)
-    return truth
-
-
-def _once(name: str, write: Callable[[Path], None]) -> Path:
-    path = cache_dir("samples") / name
-    if not path.exists():
-        _replace(path, write)
-    return path
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside and rename, so that a file that is there is a whole one."""
-    # The suffixes stay: writers look at them.
-    beside = path.with_name(f"tmp-{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        write(beside)
-        beside.replace(path)
+        beside.replace(truth)
     finally:
         beside.unlink(missing_ok=True)
+    return truth

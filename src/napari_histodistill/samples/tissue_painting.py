@@ -108,7 +108,7 @@ def make_stamps(rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def fibres(
-    angle: float, length: float, rng: np.random.Generator, side: int = 1536
+    angle: float, length: float, side: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Return a seamless texture of wavy streaks along an angle, mean 0, deviation 1."""
     fy = np.fft.fftfreq(side)[:, None]
@@ -127,6 +127,11 @@ def fibres(
     texture = ndimage.map_coordinates(texture, (y, x), order=1, mode="grid-wrap")
     waved: npt.NDArray[np.float32] = texture / texture.std()
     return waved
+
+
+def _texture_side(height: int, width: int) -> int:
+    """Return a texture's edge: large enough not to be seen repeating, no larger."""
+    return min(1536, -(-max(height, width) // 256) * 256)
 
 
 def enlarge(
@@ -181,7 +186,8 @@ def paint_ground(canvas: Canvas) -> npt.NDArray[np.float32]:
     height, width = canvas.h.shape
     flow = 0.9 * lay.smooth_noise(layout.edge.shape, 16, rng)
     flow *= 1 - np.exp(-((layout.depth / 220) ** 2))  # the muscle runs level
-    textures = [fibres(k * np.pi / 4, 36, rng) for k in range(4)]
+    side = _texture_side(height, width)
+    textures = [fibres(k * np.pi / 4, 36, side, rng) for k in range(4)]
     weights = [np.abs(np.cos(flow - k * np.pi / 4)) ** 6 for k in range(4)]
     norm = np.sqrt(sum(w**2 for w in weights))
     cloud = lay.smooth_noise(layout.edge.shape, 5, rng)
@@ -256,7 +262,7 @@ def finish(canvas: Canvas) -> npt.NDArray[np.uint8]:
     """
     layout, rng = canvas.layout, canvas.rng
     height, width = canvas.h.shape
-    fray = fibres(0.4, 9, rng)
+    fray = fibres(0.4, 9, _texture_side(height, width), rng)
     uneven = 1 + 0.05 * lay.smooth_noise(layout.edge.shape, 40, rng)
     noise = rng.normal(0, 2.1, (STRIP, width, 3)).astype(np.float32)
     image = np.empty((height, width, 3), np.uint8)

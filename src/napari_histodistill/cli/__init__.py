@@ -1,0 +1,149 @@
+"""``histodistill …``: the same core as the windows, without one.
+
+:func:`main` turns whatever happens into the promises of the command line: results on
+stdout (with ``--json`` one JSON object and nothing else), progress and warnings on
+stderr, errors in one sentence, exit 0 good, 2 bad input, 1 failure, 130 interrupted.
+
+Commands import what they need when they run: ``histodistill --help`` loads no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_histodistill import __version__
+from napari_histodistill.cli.compute import classify, embed
+from napari_histodistill.cli.demo import demo
+from napari_histodistill.cli.doctor import doctor
+from napari_histodistill.cli.learn import distill, evaluate
+from napari_histodistill.cli.look import info, students
+from napari_histodistill.cli.search import similar
+from napari_histodistill.cli.transfer import export
+from napari_histodistill.errors import HistodistillError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["app", "main"]
+
+FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="histodistill",
+    help=(
+        "More from routine H&E: run distilled students on whole slides. "
+        "Research use only."
+    ),
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    demo,
+    doctor,
+    info,
+    students,
+    embed,
+    classify,
+    similar,
+    distill,
+    evaluate,
+    export,
+):
+    app.command()(command)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"histodistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+    _debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show the traceback of an error; may stand anywhere."
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; those of the process by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # People add it at the end of a line that failed.
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
+    run = typer.main.get_command(app)
+    try:
+        code = run.main(given, prog_name="histodistill", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); silence the last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILURE
+    except Exception as error:  # noqa: BLE001 - the last place: a code and a sentence
+        if debug:
+            traceback.print_exc()
+        return _fail(*_explain(error))
+    # typer hands back the code of an explicit exit, and None after a plain return.
+    if code == INTERRUPTED:
+        print("Interrupted.", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return a sentence and an exit code for any exception."""
+    if isinstance(error, HistodistillError):
+        return str(error), error.exit_code
+    if type(error).__name__ == "Abort":
+        return "Interrupted.", INTERRUPTED
+    # typer's own: which module its exceptions live in depends on its version.
+    wording = getattr(error, "format_message", None)
+    if callable(wording):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "histodistill"
+        message = " ".join(str(wording()).split())
+        return f"{message} Try `{path} --help`.", BAD_INPUT
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}.", FAILURE
+    message = " ".join(str(error).split()) or "no message"
+    return (
+        f"Unexpected {type(error).__name__}: {message} (run again with --debug and "
+        "report it).",
+        FAILURE,
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"histodistill: {' '.join(message.split())}", file=sys.stderr)
+    return code

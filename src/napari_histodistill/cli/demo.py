@@ -1,0 +1,39 @@
+"""``demo``: the windows, on a sample or on a person's slide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_histodistill.cli.options import DEFAULT_STUDENT, StudentOption
+
+
+def demo(
+    slide: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SLIDE]", help="Your own slide; a sample without it."),
+    ] = None,
+    screenshot: Annotated[
+        Path | None,
+        typer.Option(
+            "--screenshot", metavar="FILE", help="Write a picture and close again."
+        ),
+    ] = None,
+    student: StudentOption = DEFAULT_STUDENT,
+) -> None:
+    """Open napari with the maps of a sample ready."""
+    from napari_histodistill.cli.display import require_display
+    from napari_histodistill.students.bundle import load_spec
+
+    load_spec(student)
+    require_display()
+    if slide is not None:
+        # A wrong file is said at once, not after napari has opened.
+        from napari_histodistill.slides import open_slide
+
+        open_slide(slide).close()
+    from napari_histodistill.widgets.demo import open_demo
+
+    open_demo(slide, screenshot=screenshot, student=student)

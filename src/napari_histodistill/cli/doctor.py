@@ -1,0 +1,227 @@
+"""``doctor``: what is installed, what it runs on, how fast, what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from napari_histodistill import __version__
+from napari_histodistill.cli.console import answering, tell
+from napari_histodistill.cli.display import display_state
+from napari_histodistill.cli.options import (
+    DEFAULT_STUDENT,
+    DeviceOption,
+    JsonOption,
+    StudentOption,
+)
+from napari_histodistill.errors import HistodistillError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+PACKAGES = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "timm",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
+    "dask",
+    "scikit-image",
+    "scikit-learn",
+    "napari",
+    "PyQt6",
+    "PySide6",
+    "openslide-python",
+)
+MEASURE_S = 2.0
+TILE_PX = 256
+
+
+def doctor(
+    student: StudentOption = DEFAULT_STUDENT,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Check this installation: device, speed, display.
+
+    Exits with 1 if something is broken that no command can do without; a missing
+    display or OpenSlide is only reported.
+    """
+    with answering(as_json=json) as answer:
+        result: dict[str, Any] = {
+            "version": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpus": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
+            "packages": _versions(),
+            "openslide": importlib.util.find_spec("openslide") is not None,
+            "display": _display(),
+        }
+        problems: list[str] = []
+        checks: dict[str, Callable[[], dict[str, Any]]] = {
+            "cache": _cache,
+            "decoding": _decoding,
+            "model": lambda: _model(student, device),
+        }
+        for name, check in checks.items():
+            tell(f"checking {name} …")
+            result[name] = _attempt(name, check, problems)
+        result["problems"] = problems
+        result["ok"] = not problems
+        answer.give(result, _text(result))
+    if problems:
+        raise typer.Exit(1)
+
+
+def _attempt(
+    name: str, check: Callable[[], dict[str, Any]], problems: list[str]
+) -> dict[str, Any] | None:
+    """Return what a check found, or note its problem: the others still run."""
+    try:
+        return check()
+    except HistodistillError as error:
+        problems.append(f"{name}: {error}")
+    except (ImportError, OSError, AttributeError) as error:
+        # A broken wheel shows itself in any of these while it is imported.
+        problems.append(f"{name}: {type(error).__name__}: {error}")
+    return None
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _display() -> dict[str, Any]:
+    state = display_state()
+    return {
+        "napari": state.napari,
+        "qt_binding": state.binding or None,
+        "screen": state.screen or None,
+        "missing_packages": list(state.missing_packages),
+        "apt_line": state.apt_line or None,
+        "problem": state.problem or None,
+    }
+
+
+def _cache() -> dict[str, Any]:
+    from napari_histodistill.cache import cache_dir
+
+    folder = cache_dir()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"0")
+    return {"folder": str(folder), "writable": True}
+
+
+def _decoding() -> dict[str, Any]:
+    """Read JPEG tiles of a pyramid made of the sample, each tile once per opening."""
+    from napari_histodistill.geometry import Region
+    from napari_histodistill.slides import open_slide
+    from napari_histodistill.slides.write import write_pyramid
+
+    side = 4096
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "doctor.ome.tif"
+        write_pyramid(path, _mosaic(side), mpp=0.5, tile_px=TILE_PX)
+        tiles, seconds = 0, 0.0
+        while seconds < MEASURE_S:
+            with open_slide(path) as slide:
+                start = time.perf_counter()
+                for y in range(0, side, TILE_PX):
+                    for x in range(0, side, TILE_PX):
+                        slide.read(Region(y=y, x=x, height=TILE_PX, width=TILE_PX))
+                        tiles += 1
+                seconds += time.perf_counter() - start
+    return {
+        "what": f"JPEG tiles of {TILE_PX} px, one thread, file in memory",
+        "tiles_per_s": round(tiles / seconds, 1),
+    }
+
+
+def _mosaic(side: int) -> npt.NDArray[np.uint8]:
+    """Return the sample, mirrored from copy to copy until it fills a square."""
+    import numpy as np
+    from skimage.data import immunohistochemistry
+
+    image = immunohistochemistry()
+    both = np.concatenate([image, image[:, ::-1]], axis=1)
+    four = np.concatenate([both, both[::-1]], axis=0)
+    times = -(-side // four.shape[0])
+    whole: npt.NDArray[np.uint8] = np.tile(four, (times, times, 1))[:side, :side]
+    return np.ascontiguousarray(whole)
+
+
+def _model(name: str, device: str) -> dict[str, Any]:
+    import numpy as np
+
+    from napari_histodistill.students import load_student
+
+    student = load_student(name, device=device)
+    on_cpu = student.device.name.startswith("cpu")
+    shape = (16 if on_cpu else 128, student.spec.tile_px, student.spec.tile_px, 3)
+    batch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    student.embed(batch)  # the first call also sets things up
+    tiles, start = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - start) < MEASURE_S:
+        student.embed(batch)
+        tiles += len(batch)
+    return {
+        "student": student.name,
+        "device": student.device.name,
+        "device_label": student.device.label,
+        "reason": student.device.reason,
+        "precision": student.device.precision,
+        "tile_px": student.spec.tile_px,
+        "tiles_per_s": round(tiles / seconds, 1),
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in result["packages"].items() if v)
+    absent = ", ".join(k for k, v in result["packages"].items() if not v)
+    display = result["display"]
+    lines = [
+        f"histodistill {result['version']}, Python {result['python']}, "
+        f"{result['cpus']} CPUs, {sys.platform}",
+        f"  packages   {versions}",
+        f"  absent     {absent or 'nothing'}",
+        f"  OpenSlide  {'present' if result['openslide'] else 'absent (optional)'}",
+        f"  display    {display['problem'] or 'ready: ' + display['screen']}",
+    ]
+    if result["cache"]:
+        lines.append(f"  cache      {result['cache']['folder']} (writable)")
+    if result["decoding"]:
+        found = result["decoding"]
+        lines.append(
+            f"  decoding   {found['tiles_per_s']:.0f} tiles/s ({found['what']})"
+        )
+    if result["model"]:
+        found = result["model"]
+        lines += [
+            f"  device     {found['device_label']}: {found['reason']}",
+            f"  model      {found['tiles_per_s']:.0f} tiles/s ({found['student']}, "
+            f"{found['tile_px']} px)",
+        ]
+    lines += [f"  PROBLEM    {problem}" for problem in result["problems"]]
+    return "\n".join(lines)

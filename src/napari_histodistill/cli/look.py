@@ -1,0 +1,115 @@
+"""``info`` and ``students``: what is there, without computing anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_histodistill.cli.console import answering
+from napari_histodistill.cli.options import JsonOption, MppOption, SlideArgument
+
+
+def info(slide: SlideArgument, mpp: MppOption = None, json: JsonOption = False) -> None:
+    """Show a slide's size, levels and µm per pixel."""
+    from napari_histodistill.slides import open_slide
+
+    with answering(as_json=json) as answer, open_slide(slide, mpp=mpp) as opened:
+        facts = opened.info
+        height, width = opened.shape
+        size = opened.mpp and (height * opened.mpp.y / 1e3, width * opened.mpp.x / 1e3)
+        levels = [
+            {
+                "height": level.height,
+                "width": level.width,
+                "downsample": round(downsample, 6),
+                "tile": [level.tile_height, level.tile_width],
+            }
+            for level, downsample in zip(
+                opened.level_infos, opened.downsamples, strict=True
+            )
+        ]
+        result: dict[str, Any] = {
+            "slide": str(slide),
+            "name": facts.name,
+            "backend": facts.backend,
+            "vendor": facts.vendor,
+            "height": height,
+            "width": width,
+            "dtype": str(opened.dtype),
+            "channels": list(facts.channels),
+            "levels": levels,
+            "mpp": None,
+            "size_mm": size and [round(s, 4) for s in size],
+            "associated_images": list(opened.associated_images),
+            "digest": facts.digest,
+            "notes": list(facts.notes),
+        }
+        if opened.mpp:
+            result["mpp"] = {
+                "y": opened.mpp.y,
+                "x": opened.mpp.x,
+                "source": opened.mpp.source,
+                "plausible": opened.mpp.is_plausible,
+            }
+        answer.give(result, _slide_text(result))
+
+
+def students(json: JsonOption = False) -> None:
+    """List the students, their classes and licences."""
+    from napari_histodistill.students import list_students
+
+    with answering(as_json=json) as answer:
+        entries = [
+            {
+                "name": entry.name,
+                "title": entry.spec.title,
+                "classes": list(entry.spec.class_names),
+                "mpp": entry.spec.mpp,
+                "mpp_source": entry.spec.mpp_source,
+                "tile_px": entry.spec.tile_px,
+                "backbone": entry.spec.backbone,
+                "embedding_dim": entry.spec.embedding_dim,
+                "licence": entry.spec.licence,
+                "digest": entry.digest,
+                "folder": str(entry.folder),
+            }
+            for entry in list_students()
+        ]
+        text = "\n".join(_student_text(entry) for entry in entries)
+        answer.give({"students": entries}, text)
+
+
+def _slide_text(facts: dict[str, Any]) -> str:
+    mpp = facts["mpp"]
+    if mpp is None:
+        scale = "unknown: give it with --mpp"
+    else:
+        scale = f"{mpp['y']:.4g} × {mpp['x']:.4g} µm, from {mpp['source']}"
+        scale += "" if mpp["plausible"] else " (not plausible: give it with --mpp)"
+    lines = [
+        f"{facts['name']}  ({facts['vendor'] or facts['backend']})",
+        f"  size        {facts['height']} × {facts['width']} px (height × width)",
+        f"  pixel       {scale}",
+        f"  channels    {', '.join(facts['channels'])} ({facts['dtype']})",
+        f"  associated  {', '.join(facts['associated_images']) or 'none'}",
+    ]
+    if facts["size_mm"]:
+        lines.insert(2, "              {:.2f} × {:.2f} mm".format(*facts["size_mm"]))
+    for k, level in enumerate(facts["levels"]):
+        lines.append(
+            f"  level {k}     {level['height']} × {level['width']} px, "
+            f"downsample {level['downsample']:.4g}"
+        )
+    lines += [f"  note        {note}" for note in facts["notes"]]
+    return "\n".join(lines)
+
+
+def _student_text(entry: dict[str, Any]) -> str:
+    classes = ", ".join(entry["classes"]) or "none (similarity only)"
+    estimated = " (estimated)" if entry["mpp_source"] == "estimated" else ""
+    return (
+        f"{entry['name']}  {entry['title']}\n"
+        f"  classes  {classes}\n"
+        f"  sees     {entry['tile_px']} px at {entry['mpp']:g} µm/px{estimated}\n"
+        f"  licence  {entry['licence']}\n"
+        f"  digest   {entry['digest'][:16]}"
+    )

@@ -1,0 +1,102 @@
+"""Options that several commands share: one wording, one meaning."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_histodistill.errors import InputError
+
+DEFAULT_STUDENT = "colon-probe"
+
+
+class Mode(StrEnum):
+    """How embeddings are laid on the grid (see ``students.spec.EmbeddingMode``)."""
+
+    tiles = "tiles"
+    tokens = "tokens"
+
+
+SlideArgument = Annotated[
+    Path, typer.Argument(metavar="SLIDE", help="A slide: SVS, TIFF, OME-Zarr, image.")
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder; made if missing.")
+]
+StudentOption = Annotated[
+    str,
+    typer.Option(
+        "--student",
+        metavar="NAME|DIR",
+        help="A student's name (see `histodistill students`) or a bundle folder.",
+    ),
+]
+MppOption = Annotated[
+    float | None,
+    typer.Option(
+        "--mpp",
+        metavar="µM",
+        help="µm per level-0 pixel, where the file does not say or is wrong.",
+    ),
+]
+StrideOption = Annotated[
+    float | None,
+    typer.Option(
+        "--stride-um",
+        metavar="µM",
+        help="Distance of neighbouring cells in µm; one tile without it.",
+    ),
+]
+ModeOption = Annotated[
+    Mode,
+    typer.Option(
+        "--mode",
+        help="tiles: each tile alone, what heads are trained on; tokens: far cheaper "
+        "per cell, and other numbers.",
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps."),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object on stdout and nothing else."),
+]
+ResumeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--restart",
+        help="Continue an existing store of the same slide and student (also the "
+        "default), or delete it and start again.",
+        show_default=False,
+    ),
+]
+AllCellsOption = Annotated[
+    bool, typer.Option("--all-cells", help="Glass too, not only tissue.")
+]
+
+
+def parse_point(text: str, option: str) -> tuple[float, float]:
+    """Return ``(y, x)`` of an option like ``1200,800``.
+
+    Raises
+    ------
+    InputError
+        If there are not two finite numbers.
+    """
+    parts = text.split(",")
+    try:
+        y, x = (float(part) for part in parts)
+    except ValueError:
+        y = x = float("nan")
+    if not (abs(y) < float("inf") and abs(x) < float("inf")):
+        msg = (
+            f"{option}: {text!r} is not a position; give two numbers Y,X in level-0 "
+            f"pixels, as in {option} 1200,800."
+        )
+        raise InputError(msg)
+    return y, x

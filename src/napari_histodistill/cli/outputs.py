@@ -1,0 +1,61 @@
+"""Folders and files that commands write: made late, checked first, written whole."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def output_folder(path: Path, option: str = "-o") -> Path:
+    """Make a folder for results and try whether it can be written to.
+
+    Raises
+    ------
+    InputError
+        If it cannot; the message names the option.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        msg = (
+            f"{option} {path}: cannot be written to ({reason}); choose another folder."
+        )
+        raise InputError(msg) from error
+    return path
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let a function write beside the path and rename: never a half-written file.
+
+    Raises
+    ------
+    InputError
+        If the place cannot be written to.
+    """
+    beside = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        write(beside)
+        beside.replace(path)
+    except OSError as error:
+        msg = f"{path}: cannot be written ({error.strerror or error})."
+        raise InputError(msg) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: Path, content: dict[str, Any]) -> Path:
+    """Write a JSON object for people and programs to read later."""
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    return write_whole(path, lambda beside: beside.write_text(text, "utf-8"))

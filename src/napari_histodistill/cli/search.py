@@ -1,0 +1,128 @@
+"""``similar``: where else on the slide the tissue looks like this."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_histodistill.cli.console import answering
+from napari_histodistill.cli.heatmap import write_heatmap
+from napari_histodistill.cli.options import JsonOption, OutOption, parse_point
+from napari_histodistill.cli.outputs import output_folder, write_whole
+
+if TYPE_CHECKING:
+    from napari_histodistill.maps.ranking import RankedRegion
+
+
+def similar(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="A store made by `embed`.")
+    ],
+    at: Annotated[
+        list[str],
+        typer.Option(
+            "--at", metavar="Y,X", help="Like this: level-0 pixels; may be repeated."
+        ),
+    ],
+    out: OutOption,
+    not_at: Annotated[
+        list[str] | None,
+        typer.Option("--not-at", metavar="Y,X", help="Not like this; may be repeated."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            min=-1,
+            max=1,
+            help="Similarity from which cells form regions; suggested from the map.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="How many regions at most.")
+    ] = 20,
+    json: JsonOption = False,
+) -> None:
+    """Map similarity to a place, rank alike regions.
+
+    Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and similarity.png.
+    """
+    from napari_histodistill.export import (
+        write_regions,
+        write_regions_geojson,
+        write_similarity,
+    )
+    from napari_histodistill.maps import (
+        EmbeddingStore,
+        rank_regions,
+        similarity_map,
+        suggest_threshold,
+    )
+
+    began = time.perf_counter()
+    like = [parse_point(text, "--at") for text in at]
+    unlike = [parse_point(text, "--not-at") for text in not_at or []]
+    with answering(as_json=json) as answer:
+        with EmbeddingStore.open(store) as opened:
+            made_by = opened.provenance
+            heat = similarity_map(opened, at=like, not_at=unlike)
+        level = suggest_threshold(heat) if threshold is None else threshold
+        regions = rank_regions(heat, threshold=level, limit=limit)
+        output_folder(out)
+        outputs = {
+            "ome_zarr": out / "similarity.zarr",
+            "csv": out / "regions.csv",
+            "geojson": out / "regions.geojson",
+            "png": out / "similarity.png",
+        }
+        write_similarity(heat, outputs["ome_zarr"])
+        write_regions(regions, outputs["csv"])
+        write_regions_geojson(regions, outputs["geojson"])
+        write_whole(outputs["png"], lambda path: write_heatmap(heat, path))
+        result = {
+            "store": str(store),
+            "slide": made_by.slide_name,
+            "student": made_by.student_name,
+            "student_digest": made_by.student_digest,
+            "mode": made_by.mode,
+            "at": like,
+            "not_at": unlike,
+            "threshold": level,
+            "regions": [_facts(region) for region in regions],
+            "outputs": {name: str(path) for name, path in outputs.items()},
+            "seconds": round(time.perf_counter() - began, 2),
+        }
+        answer.give(result, _text(result))
+
+
+def _facts(found: RankedRegion) -> dict[str, Any]:
+    box = found.region
+    return {
+        "rank": found.rank,
+        "score": round(found.score, 6),
+        "y": round(found.y, 2),
+        "x": round(found.x, 2),
+        "region": {
+            "y": round(box.y, 2),
+            "x": round(box.x, 2),
+            "height": round(box.height, 2),
+            "width": round(box.width, 2),
+        },
+        "cells": found.cells,
+        "area_mm2": found.area_mm2,
+        "is_query": found.is_query,
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    lines = [f"{len(result['regions'])} regions at or above {result['threshold']:.2f}"]
+    lines += [
+        f"{r['rank']:3}  {r['score']:.2f}  at {r['y']:.0f},{r['x']:.0f}  "
+        f"{r['area_mm2']:.3f} mm²" + ("  (clicked)" if r["is_query"] else "")
+        for r in result["regions"]
+    ]
+    lines += list(result["outputs"].values())
+    return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""``export``: a store's class map or a student, for other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_histodistill.cli.console import answering
+from napari_histodistill.cli.options import JsonOption
+from napari_histodistill.cli.outputs import output_folder
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_histodistill.maps import ClassMap
+
+
+class Format(StrEnum):
+    """What ``export --to`` knows."""
+
+    geojson = "geojson"
+    ome_zarr = "ome-zarr"
+    csv = "csv"
+    wsinfer = "wsinfer"
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="STORE|STUDENT",
+            help="A store (geojson, ome-zarr, csv) or a student (wsinfer).",
+        ),
+    ],
+    to: Annotated[Format, typer.Option("--to", help="The format.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="PATH", help="File or folder.")
+    ],
+    student: Annotated[
+        str | None,
+        typer.Option(
+            "--student",
+            metavar="NAME|DIR",
+            help="Whose classes; the student that made the store without it.",
+        ),
+    ] = None,
+    min_confidence: Annotated[
+        float,
+        typer.Option(
+            "--min-confidence",
+            min=0,
+            max=1,
+            help="Leave cells below this probability without a class.",
+        ),
+    ] = 0.0,
+    json: JsonOption = False,
+) -> None:
+    """Export a class map or a student for other programs.
+
+    A store becomes GeoJSON, OME-Zarr or CSV; a student the layout of WSInfer.
+    """
+    with answering(as_json=json) as answer:
+        if to is Format.wsinfer:
+            result = _export_student(source, out)
+        else:
+            result = _export_map(Path(source), to, out, student, min_confidence)
+        answer.give(result, str(out))
+
+
+def _export_student(source: str, out: Path) -> dict[str, Any]:
+    from napari_histodistill.maps.store import is_store
+
+    if is_store(Path(source)):
+        msg = f"--to wsinfer: {source} is a store; name a student or a bundle folder."
+        raise InputError(msg)
+    from napari_histodistill.export import export_wsinfer
+    from napari_histodistill.students import load_student
+
+    student = load_student(source, device="cpu")
+    output_folder(out.absolute().parent)
+    export_wsinfer(student, out)
+    return {
+        "source": source,
+        "format": Format.wsinfer.value,
+        "output": str(out),
+        "student": student.name,
+        "student_digest": student.digest,
+    }
+
+
+def _export_map(
+    store: Path, to: Format, out: Path, student: str | None, min_confidence: float
+) -> dict[str, Any]:
+    from napari_histodistill.maps import EmbeddingStore, class_map
+    from napari_histodistill.students import load_student
+
+    with EmbeddingStore.open(store) as opened:
+        made_by = opened.provenance
+        runner = load_student(student or made_by.student_name, device="cpu")
+        found = class_map(opened, runner).at_least(min_confidence)
+    output_folder(out.absolute().parent)
+    _write(found, to, out)
+    return {
+        "source": str(store),
+        "format": to.value,
+        "output": str(out),
+        "slide": made_by.slide_name,
+        "student": runner.name,
+        "student_digest": runner.digest,
+        "classes": {
+            area.name: {"cells": area.cells, "mm2": area.mm2} for area in found.areas()
+        },
+    }
+
+
+def _write(found: ClassMap, to: Format, out: Path) -> None:
+    from napari_histodistill.export import (
+        write_areas,
+        write_class_labels,
+        write_geojson,
+    )
+
+    writers = {
+        Format.geojson: write_geojson,
+        Format.ome_zarr: write_class_labels,
+        Format.csv: write_areas,
+    }
+    writers[to](found, out)

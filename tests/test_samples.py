@@ -1,0 +1,123 @@
+"""Samples: whole, honest, the same on every machine, and true to their truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_histodistill import samples
+from napari_histodistill.cache import cache_dir
+from napari_histodistill.layers.slide_layer import slide_of
+from napari_histodistill.samples.synthetic import paint_slide
+from napari_histodistill.samples.tissue_layout import CLASS_NAMES
+from napari_histodistill.slides import open_slide
+
+
+@pytest.fixture(scope="module")
+def painting():
+    return paint_slide(1600, 2200)
+
+
+def small_painting(monkeypatch, calls: list[int]) -> None:
+    """Make the painted slide small: the real one takes some 13 s."""
+
+    def paint():
+        calls.append(1)
+        return paint_slide(400, 600)
+
+    monkeypatch.setattr(samples, "paint_slide", paint)
+
+
+def test_ihc_sample_is_a_pyramid_of_the_bundled_image():
+    from skimage.data import immunohistochemistry
+
+    with open_slide(samples.ihc_sample()) as slide:
+        assert slide.shape == (512, 512)
+        assert slide.mpp is not None
+        assert slide.mpp.mean == pytest.approx(0.5)
+        whole = np.asarray(slide.levels[0])
+    np.testing.assert_array_equal(whole, immunohistochemistry())
+    with tifffile.TiffFile(samples.ihc_sample()) as tif:
+        assert len(tif.series[0].levels) == 2
+        assert "estimate" in tif.ome_metadata
+
+
+def test_ihc_sample_is_written_once():
+    first = samples.ihc_sample()
+    stamp = first.stat().st_mtime_ns
+    assert samples.ihc_sample() == first
+    assert first.stat().st_mtime_ns == stamp
+    assert [p.name for p in first.parent.iterdir()] == [first.name]
+
+
+def test_synthetic_slide_says_what_it_is_and_is_painted_once(monkeypatch):
+    calls: list[int] = []
+    small_painting(monkeypatch, calls)
+    path = samples.synthetic_slide()
+    assert "not-real-tissue" in path.name
+    with tifffile.TiffFile(path) as tif:
+        assert samples.SYNTHETIC_NAME in tif.ome_metadata
+        assert "It is not tissue" in tif.ome_metadata
+    truth = samples.synthetic_truth()
+    assert truth.labels.shape == (25, 37)
+    assert truth.um_per_px == 8
+    assert truth.classes == CLASS_NAMES
+    samples.synthetic_slide()
+    assert len(calls) == 1
+
+
+def test_a_slide_without_its_truth_is_painted_again(monkeypatch):
+    calls: list[int] = []
+    small_painting(monkeypatch, calls)
+    slide = samples.synthetic_slide()
+    for path in cache_dir("samples").glob("*.npz"):
+        path.unlink()
+    samples.synthetic_truth()
+    assert len(calls) == 2
+    assert slide.exists()
+
+
+def test_sample_functions_return_slide_layers(monkeypatch):
+    small_painting(monkeypatch, [])
+    for open_sample in (samples.open_ihc_sample, samples.open_synthetic_sample):
+        ((_levels, kwargs, kind),) = open_sample()
+        assert kind == "image"
+        slide = slide_of(kwargs["metadata"])
+        assert slide is not None
+        slide.close()
+
+
+def test_painting_is_the_same_each_time_and_differs_by_seed():
+    first, truth = paint_slide(300, 400)
+    again, truth_again = paint_slide(300, 400)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(truth.labels, truth_again.labels)
+    other, _ = paint_slide(300, 400, seed=1)
+    assert (first != other).any()
+
+
+def test_painting_holds_every_class(painting):
+    image, truth = painting
+    assert image.shape == (1600, 2200, 3)
+    assert truth.labels.shape == (100, 137)
+    share = np.bincount(truth.labels.ravel(), minlength=5) / truth.labels.size
+    assert (share > 0.003).all(), share
+
+
+def test_truth_lies_on_the_picture(painting):
+    """Glass is bright, lymphoid tissue bluest, and shifting the truth breaks it."""
+    image, truth = painting
+    height, width = (n * 16 for n in (99, 137))
+    cells = image[:height, :width].reshape(99, 16, 137, 16, 3).mean(axis=(1, 3))
+    labels = truth.labels[:99, :137]
+    brightness = cells.mean(axis=-1)
+    glass = labels == CLASS_NAMES.index("glass")
+    assert brightness[glass].min() > 205
+    assert np.median(brightness[~glass]) < 200
+    red_over_blue = cells[..., 0] / cells[..., 2]
+    by_class = [np.median(red_over_blue[labels == k]) for k in range(1, 5)]
+    assert int(np.argmin(by_class)) + 1 == CLASS_NAMES.index("lymphoid tissue")
+    agreement = ((brightness > 222) == glass).mean()
+    shifted = ((brightness > 222) == np.roll(glass, 6, axis=1)).mean()
+    assert agreement > 0.97 > shifted
