@@ -82,13 +82,6 @@ def over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return composite
 
 
-def premultiplied_over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Composite ``(h, w, 4)``, colours already multiplied by alpha, over white."""
-    mixed = pixels[..., :3].astype(np.uint16) + (255 - pixels[..., 3:].astype("u2"))
-    composite: npt.NDArray[np.uint8] = np.minimum(mixed, 255).astype(np.uint8)
-    return composite
-
-
 def first_three(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Drop all but the first three samples."""
     return np.ascontiguousarray(pixels[..., :3])

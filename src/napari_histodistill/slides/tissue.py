@@ -21,12 +21,23 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.grid import TileGrid
     from napari_histodistill.slides.slide import Slide
 
-DENSITY_BOUNDS = (0.05, 0.15)
+DENSITY_BOUNDS = (0.04, 0.08)
 """Optical density (log10, over glass) below which nothing is tissue, above which all
-is. Pale eosin measures about 0.06, haematoxylin 0.3."""
+is. Uneven light on glass stays below 0.03; pale stroma, blurred, measures about 0.08,
+eosin 0.15."""
 
-CHROMA_BOUNDS = (0.05, 0.12)
+CHROMA_BOUNDS = (0.04, 0.07)
 """The same for colourfulness: (max - min of R, G, B) / 255, over glass."""
+
+TEXTURE = 0.015
+"""Unevenness of optical density (standard deviation over the blur) that only tissue
+has: glass, even dusty or noisy, stays below 0.005, the palest stroma above 0.02."""
+
+BLUR_UM = 8.0
+"""Nuclei blend with the pale stroma around them: tissue is a matter of this scale."""
+
+BLUR_PX = 1.5
+"""The same in mask pixels, if µm per pixel is unknown or the mask is coarse."""
 
 SPECK_UM2 = 2500.0
 """Smaller pieces (a square of 50 µm) are dust; smaller holes are lumina."""
@@ -150,42 +161,55 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     level = next((k for k, n in enumerate(sizes) if n <= max_side_px), len(sizes) - 1)
     info = slide.level_infos[level]
     pixels = slide.read_pixels(level, 0, 0, info.height, info.width)
+    mpp = slide.usable_mpp
+    um = mpp.mean * slide.downsamples[level] if mpp else None
+    blur = BLUR_PX if um is None else max(BLUR_PX, BLUR_UM / um)
+    blur = min(blur, max(mask_side / 32 for mask_side in pixels.shape[:2]))
     if slide.info.is_rgb:
-        mask = stained(pixels)
+        mask = stained(pixels, blur_px=blur)
     elif pixels.shape[2] == 1:
         mask = np.ones(pixels.shape[:2], bool)
     else:
-        mask = bright(pixels)
-    sy, sx = slide.scales[level]
-    mpp = slide.usable_mpp
-    speck = SPECK_PX
-    if mpp is not None:
-        speck = max(speck, round(SPECK_UM2 / (mpp.y * sy * mpp.x * sx)))
+        mask = bright(pixels, blur_px=blur)
+    speck = SPECK_PX if um is None else max(SPECK_PX, round(SPECK_UM2 / um**2))
     # Never more than a hundredth of the image: on a tiny crop a gland is not dust.
     speck = min(speck, max(1, mask.size // 100))
     mask = ~without_specks(~without_specks(mask, speck), speck)
     return TissueMask(mask, slide.shape)
 
 
-def stained(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def stained(
+    pixels: npt.NDArray[np.uint8], *, blur_px: float = BLUR_PX
+) -> npt.NDArray[np.bool_]:
     """Return where an ``(h, w, 3)`` uint8 thumbnail is stained, ``(h, w)``."""
     from skimage.filters import gaussian
 
-    smooth = gaussian(
-        pixels.astype(np.float32), sigma=1, channel_axis=2, preserve_range=True
-    )
-    clean = np.clip(smooth / _glass(smooth), 1 / 255, 1)
+    def blurred(values: npt.NDArray[Any], sigma: float) -> npt.NDArray[Any]:
+        axis = 2 if values.ndim == 3 else None
+        return np.asarray(gaussian(values, sigma=sigma, channel_axis=axis))
+
+    fine = blurred(pixels.astype(np.float32) / 255, 1)
+    clean = np.clip(fine / _glass(fine), 1 / 255, 1)
     density = -np.log10(clean).mean(axis=2)
-    chroma = clean.max(axis=2) - clean.min(axis=2)
-    mask = density > _threshold(density, DENSITY_BOUNDS)
+    mean_density = blurred(density, blur_px)
+    variance = blurred(density**2, blur_px) - mean_density**2
+    texture = np.sqrt(np.maximum(variance, 0))
+    coarse = blurred(clean, blur_px)
+    chroma = coarse.max(axis=2) - coarse.min(axis=2)
+    mask = mean_density > _threshold(mean_density, DENSITY_BOUNDS)
     mask |= chroma > _threshold(chroma, CHROMA_BOUNDS)
+    # Texture leaks over an edge by the width of the blur: take that off again.
+    uneven = blurred((texture > TEXTURE).astype(np.float32), blur_px) > 0.9
+    mask |= uneven
     # Scanners fill what they did not scan with black: no tissue is that dark.
-    scanned = smooth.max(axis=2) > 20
+    scanned = coarse.max(axis=2) > 0.08
     found: npt.NDArray[np.bool_] = mask & scanned
     return found
 
 
-def bright(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def bright(
+    pixels: npt.NDArray[Any], *, blur_px: float = BLUR_PX
+) -> npt.NDArray[np.bool_]:
     """Return where ``(h, w, channels)`` of fluorescence is above its background."""
     from skimage.filters import gaussian, threshold_otsu
 
@@ -194,7 +218,7 @@ def bright(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     if not (high > low).any():
         return np.ones(pixels.shape[:2], bool)
     scaled = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
-    signal = gaussian(np.sqrt(scaled.mean(axis=2)), sigma=2)
+    signal = gaussian(np.sqrt(scaled.mean(axis=2)), sigma=blur_px)
     found: npt.NDArray[np.bool_] = signal > threshold_otsu(signal)
     return found
 
@@ -210,17 +234,17 @@ def without_specks(mask: npt.NDArray[np.bool_], area: int) -> npt.NDArray[np.boo
     return kept
 
 
-def _glass(smooth: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-    """Return the colour of empty glass, white if the image shows none.
+def _glass(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """Return the colour of empty glass (0 to 1), white if the image shows none.
 
     Glass is the brightest there is and nearly grey; in an all-tissue crop the brightest
     is tissue, and dividing by it would wash the picture out.
     """
-    light = smooth.min(axis=2)
-    brightest = smooth[light >= np.percentile(light, 95)]
+    light = image.min(axis=2)
+    brightest = image[light >= np.percentile(light, 98)]
     colour: npt.NDArray[np.floating[Any]] = np.median(brightest, axis=0)
-    if colour.min() < 200 or colour.max() - colour.min() > 25:
-        return np.full(3, 255.0)
+    if colour.min() < 0.78 or colour.max() - colour.min() > 0.1:
+        return np.ones(3)
     return colour
 
 
