@@ -94,7 +94,7 @@ def _write(
     extra: dict[str, Any],
 ) -> Path:
     import zarr
-    from numcodecs import Zlib
+    from numcodecs import Zlib  # type: ignore[import-untyped]
 
     world = grid.world()
     multiscale = {

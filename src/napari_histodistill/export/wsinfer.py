@@ -84,7 +84,8 @@ def _trace(student: Student, module: Any) -> Any:
     try:
         # torch's remarks on tracing are silenced: _verify checks what they fear.
         with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
-            return torch.jit.trace(model, torch.zeros(2, 3, px, px))
+            trace: Any = torch.jit.trace
+            return trace(model, torch.zeros(2, 3, px, px))
     except RuntimeError as error:
         msg = f"student {student.name} cannot be exported: {error}"
         raise ComputeError(msg) from error
@@ -98,7 +99,8 @@ def _verify(student: Student, traced: Any) -> None:
     size = (5, spec.tile_px, spec.tile_px, 3)
     tiles = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     scaled = tiles.astype(np.float32) / 255
-    normalised = (scaled - np.float32(spec.mean)) / np.float32(spec.std)
+    mean, std = (np.asarray(v, np.float32) for v in (spec.mean, spec.std))
+    normalised = (scaled - mean) / std
     with torch.inference_mode():
         logits = traced(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy()))
         theirs = torch.softmax(logits, dim=1).numpy()

@@ -114,11 +114,11 @@ def check_slide(slide: Slide, student: Student) -> str:
     InputError
         If it is not a colour image, or far coarser than the student needs.
     """
-    if not slide.info.is_rgb:
-        channels = ", ".join(slide.info.channels)
+    if not slide.info.is_rgb or slide.dtype != np.uint8:
+        channels = ", ".join(slide.info.channels[:4])
         msg = (
-            f"{slide.name}: a student sees H&E colour images only, and this slide has "
-            f"the channels {channels}."
+            f"{slide.name}: a student sees 8-bit H&E colour images only, and this slide "
+            f"has {slide.dtype} pixels with the channels {channels}."
         )
         raise InputError(msg)
     coarse, wanted = slide.require_mpp().mean, student.spec.mpp
