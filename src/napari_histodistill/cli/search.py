@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_histodistill.cli.console import answering
-from napari_histodistill.cli.heatmap import write_heatmap
 from napari_histodistill.cli.options import JsonOption, OutOption, parse_point
 from napari_histodistill.cli.outputs import output_folder, write_whole
 
@@ -50,6 +49,7 @@ def similar(
 
     Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and similarity.png.
     """
+    from napari_histodistill.cli.heatmap import write_heatmap
     from napari_histodistill.export import (
         write_regions,
         write_regions_geojson,

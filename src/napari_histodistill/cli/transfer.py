@@ -11,7 +11,7 @@ import typer
 from napari_histodistill.cli.console import answering
 from napari_histodistill.cli.options import JsonOption
 from napari_histodistill.cli.outputs import output_folder
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from napari_histodistill.maps import ClassMap
@@ -98,7 +98,16 @@ def _export_map(
 
     with EmbeddingStore.open(store) as opened:
         made_by = opened.provenance
-        runner = load_student(student or made_by.student_name, device="cpu")
+        try:
+            runner = load_student(student or made_by.student_name, device="cpu")
+        except BundleError as error:
+            if student is not None:
+                raise
+            msg = (
+                f"{store}: it was made by student {made_by.student_name!r}, which is "
+                "not among the installed ones; give its folder with --student."
+            )
+            raise InputError(msg) from error
         found = class_map(opened, runner).at_least(min_confidence)
     output_folder(out.absolute().parent)
     _write(found, to, out)

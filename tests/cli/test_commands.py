@@ -1,0 +1,255 @@
+"""The commands do what they say, and ``--json`` is one object on stdout, pure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from napari_histodistill import __version__
+from napari_histodistill.cli.heatmap import heat_colors
+from napari_histodistill.maps import EmbeddingStore
+
+# The package offers the command under the name of its module.
+DOCTOR = sys.modules["napari_histodistill.cli.doctor"]
+
+
+@pytest.fixture
+def store(run, slide_file, bundle, tmp_path):
+    run("embed", slide_file, "-o", tmp_path, "--student", bundle, "--stride-um", "32")
+    return tmp_path / "small.ome.zarr"
+
+
+def test_help_and_version_load_nothing_heavy():
+    script = (
+        "import sys, time; start = time.perf_counter()\n"
+        "from napari_histodistill.cli import main\n"
+        "for word in (['--help'], ['embed', '--help'], ['--version'], []):\n"
+        "    assert main(word) == 0\n"
+        "heavy = {'torch', 'timm', 'napari', 'qtpy', 'zarr', 'dask', 'sklearn',\n"
+        "         'skimage', 'scipy', 'tifffile', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "print('seconds', time.perf_counter() - start)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert __version__ in done.stdout
+    for name in ("demo", "doctor", "info", "students", "embed", "classify", "similar"):
+        assert name in done.stdout
+    # 0.3 s on two shared cores; several times that is a heavy import that crept in.
+    assert float(done.stdout.split()[-1]) < 2
+
+
+def test_info(run, slide_file, silent_slide):
+    outcome = run("info", slide_file, "--json")
+    assert outcome.code == 0
+    facts = outcome.json
+    assert (facts["height"], facts["width"]) == (600, 800)
+    assert facts["mpp"]["y"] == pytest.approx(0.5)
+    assert facts["mpp"]["source"]
+    assert facts["size_mm"] == [0.3, 0.4]
+    assert facts["levels"][0]["downsample"] == 1
+    assert run("info", silent_slide, "--json").json["mpp"] is None
+    typed = run("info", silent_slide, "--mpp", "0.25", "--json").json["mpp"]
+    assert (typed["y"], typed["source"]) == (0.25, "typed by the user")
+    text = run("info", silent_slide)
+    assert "unknown: give it with --mpp" in text.out
+
+
+def test_students(run):
+    found = run("students", "--json").json["students"]
+    by_name = {entry["name"]: entry for entry in found}
+    assert {"imagenet-lite0", "colon-probe"} <= set(by_name)
+    assert len(by_name["colon-probe"]["classes"]) == 6
+    assert by_name["imagenet-lite0"]["classes"] == []
+    assert all(e["digest"] and e["licence"] and e["mpp"] > 0 for e in found)
+    assert "similarity only" in run("students").out
+
+
+def test_embed_resumes_and_restarts(run, slide_file, bundle, tmp_path):
+    options = ("embed", slide_file, "-o", tmp_path, "--student", bundle, "--json")
+    first = run(*options)
+    assert first.code == 0
+    (facts,) = first.json["slides"]
+    with EmbeddingStore.open(facts["store"]) as made:
+        status = made.status
+        numbers = made.read()
+    assert facts["cells"] == (status == 1).sum() > 0
+    assert first.json["student"] == "tiny"
+    for flags in ((), ("--resume",), ("--restart",)):
+        again = run(*options, *flags)
+        assert again.code == 0
+        assert again.json["slides"][0]["cells"] == facts["cells"]
+        assert ("were there" in again.err) == (flags != ("--restart",))
+        with EmbeddingStore.open(facts["store"]) as made:
+            np.testing.assert_array_equal(made.read(), numbers)
+
+
+def test_embed_all_cells_takes_the_glass_too(run, slide_file, bundle, tmp_path):
+    options = ("embed", slide_file, "--student", bundle, "--json", "-o")
+    tissue = run(*options, tmp_path / "a").json["slides"][0]
+    everything = run(*options, tmp_path / "b", "--all-cells").json["slides"][0]
+    assert everything["cells"] == everything["rows"] * everything["columns"]
+    assert tissue["cells"] < everything["cells"]
+
+
+def test_classify(run, slide_file, bundle, tmp_path):
+    out = tmp_path / "deep" / "out"
+    outcome = run("classify", slide_file, "-o", out, "--student", bundle, "--json")
+    assert outcome.code == 0, outcome.err
+    result = outcome.json
+    assert result["student"] == "tiny"
+    assert result["mpp"] == 1.0
+    assert set(result["classes"]) == {"stroma", "gland"}
+    assert sum(c["cells"] for c in result["classes"].values()) == result["cells"] > 0
+    assert json.loads((out / "summary.json").read_text("utf-8")) == result
+    collection = json.loads((out / "class_map.geojson").read_text("utf-8"))
+    assert collection["type"] == "FeatureCollection"
+    assert (out / "areas.csv").read_text("utf-8").count("\n") >= 3
+    assert "image-label" in zarr.open_group(out / "class_map.zarr", mode="r").attrs
+    left = {p.name for p in out.iterdir()}
+    assert left == {
+        "class_map.geojson",
+        "class_map.zarr",
+        "areas.csv",
+        "summary.json",
+        "small.ome.zarr",
+    }
+
+
+def test_classify_again_uses_the_embeddings(run, slide_file, bundle, tmp_path):
+    options = ("classify", slide_file, "-o", tmp_path, "--student", bundle)
+    assert run(*options).code == 0
+    again = run(*options, "--min-confidence", "0.9999", "--json")
+    assert again.code == 0
+    assert "were there" in again.err
+    result = again.json
+    classified = sum(c["cells"] for c in result["classes"].values())
+    assert classified + result["unclassified"] == result["cells"]
+
+
+def test_similar(run, store, tmp_path):
+    out = tmp_path / "alike"
+    options = ("similar", store, "--at", "170,240", "--not-at", "110,110", "-o", out)
+    outcome = run(*options, "--json")
+    assert outcome.code == 0, outcome.err
+    result = outcome.json
+    assert result["at"] == [[170, 240]]
+    assert result["not_at"] == [[110, 110]]
+    scores = [region["score"] for region in result["regions"]]
+    assert scores == sorted(scores, reverse=True)
+    assert scores
+    assert all(s >= result["threshold"] - 1e-6 for s in scores)
+    assert any(region["is_query"] for region in result["regions"])
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "similarity.zarr",
+        "regions.csv",
+        "regions.geojson",
+        "similarity.png",
+    }
+    with Image.open(out / "similarity.png") as picture:
+        assert picture.mode == "RGBA"
+    text = run(*options, "--limit", "1")
+    assert text.code == 0
+    assert "1 regions" in text.out
+
+
+def test_similar_on_glass_is_refused(run, store, tmp_path):
+    outcome = run("similar", store, "--at", "2,2", "-o", tmp_path / "alike")
+    assert outcome.code == 2
+    assert "no embedding" in outcome.err
+    assert not (tmp_path / "alike").exists()
+
+
+def test_heat_colors():
+    colors = heat_colors(np.array([[-1.0, 1.0, np.nan]]))
+    assert colors[0].tolist()[:2] == [[68, 1, 84, 255], [253, 231, 37, 255]]
+    assert colors[0, 2, 3] == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("geojson", "map.geojson"), ("ome-zarr", "map.zarr"), ("csv", "areas.csv")],
+)
+def test_export_a_class_map(form, name, run, store, bundle, tmp_path):
+    path = tmp_path / "new" / name
+    options = ("export", store, "--to", form, "-o", path, "--student", bundle)
+    outcome = run(*options, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["output"] == str(path)
+    assert path.exists()
+
+
+def test_export_asks_for_the_student_that_is_not_installed(run, store, tmp_path):
+    outcome = run("export", store, "--to", "csv", "-o", tmp_path / "a.csv")
+    assert outcome.code == 2
+    assert "'tiny'" in outcome.err
+    assert "--student" in outcome.err
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_export_a_student(run, bundle, tmp_path):
+    outcome = run("export", bundle, "--to", "wsinfer", "-o", tmp_path / "w", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["student"] == "tiny"
+    assert (tmp_path / "w").is_dir()
+
+
+def test_a_store_is_no_student(run, store, tmp_path):
+    outcome = run("export", store, "--to", "wsinfer", "-o", tmp_path / "w")
+    assert outcome.code == 2
+    assert "is a store" in outcome.err
+
+
+def test_doctor(run, bundle, monkeypatch):
+    monkeypatch.setattr(DOCTOR, "MEASURE_S", 0.05)
+    outcome = run("doctor", "--student", bundle, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    assert found["ok"]
+    assert found["problems"] == []
+    assert found["decoding"]["tiles_per_s"] > 0
+    assert found["model"]["tiles_per_s"] > 0
+    assert found["model"]["reason"]
+    assert found["cache"]["writable"]
+    assert found["packages"]["torch"]
+    assert "display" in found
+    assert "tiles/s" in run("doctor", "--student", bundle).out
+
+
+def test_doctor_reports_what_is_broken_and_checks_the_rest(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(DOCTOR, "MEASURE_S", 0.05)
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("HISTODISTILL_CACHE", str(file / "below"))
+    outcome = run("doctor", "--student", "nobody", "--json")
+    assert outcome.code == 1
+    found = outcome.json
+    assert not found["ok"]
+    assert [p.split(":")[0] for p in found["problems"]] == ["cache", "model"]
+    assert found["decoding"]["tiles_per_s"] > 0
+
+
+@pytest.mark.data
+def test_a_real_slide(run, data, tmp_path):
+    slide = data / "slides" / "cmu-1-small-region.svs"
+    outcome = run("classify", slide, "-o", tmp_path, "--json")
+    assert outcome.code == 0, outcome.err
+    result = outcome.json
+    assert result["student"] == "colon-probe"
+    assert len(result["classes"]) == 6
+    assert result["slide_mpp"]["value"] == pytest.approx(0.499)
+    area = sum(c["mm2"] for c in result["classes"].values())
+    assert 0.3 < area <= 1.65
+    store = tmp_path / "cmu-1-small-region.zarr"
+    found = run("similar", store, "--at", "1400,1100", "-o", tmp_path / "s", "--json")
+    assert found.code == 0, found.err
+    assert found.json["regions"][0]["is_query"]
