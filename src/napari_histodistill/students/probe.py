@@ -1,0 +1,211 @@
+"""The probe: logistic regression on frozen embeddings, as strong as the data allow.
+
+Everything that is chosen (strength, temperature) is chosen inside the data it is given,
+on folds that keep groups together; whoever scores a probe passes training data only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.students.folds import group_folds
+from napari_histodistill.students.head import Head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+    Labels = npt.NDArray[np.intp]
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse regularisation (scikit-learn's C) that are tried, on standardised features."""
+
+DEFAULT_STRENGTH = 1e-2
+"""Used when there is too little to choose with."""
+
+INNER_FOLDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFit:
+    """A fitted probe.
+
+    Attributes
+    ----------
+    head : Head
+        Works on raw embeddings: the standardisation is folded into its weights.
+    strength : float
+        The C that was chosen; larger follows the samples more closely.
+    score : float or None
+        Balanced accuracy on held-out folds inside the given data; None where a class
+        has a single sample (or group), so that nothing could be held out.
+    counts : tuple of int
+        Samples per class.
+    """
+
+    head: Head
+    strength: float
+    score: float | None
+    counts: tuple[int, ...]
+
+
+def fit_probe(
+    embeddings: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    *,
+    groups: npt.NDArray[np.generic] | None = None,
+    seed: int = 0,
+) -> ProbeFit:
+    """Fit a probe and calibrate it.
+
+    Classes weigh alike however many samples they have. The strength with the best
+    balanced accuracy on inner folds is taken; the temperature (Guo et al. 2017) is the
+    one under which those folds' held-out labels are most likely.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        ``(n, dim)`` float.
+    labels : ndarray
+        ``(n,)`` int, ``0 … k - 1``, at least two classes and no gap between.
+    groups : ndarray or None
+        ``(n,)``; samples of one group (a case, a stroke) never lie on both sides of an
+        inner fold.
+    seed : int
+        For the folds.
+
+    Returns
+    -------
+    ProbeFit
+        The head and how it came about.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two classes, one has no samples, or the numbers do not
+        fit together or are not finite.
+    """
+    x, y = _checked(embeddings, labels, groups)
+    who = np.arange(len(y)) if groups is None else np.asarray(groups)
+    strength, score, temperature = DEFAULT_STRENGTH, None, 1.0
+    folds = min(INNER_FOLDS, _fewest_groups(y, who))
+    if folds >= 2:
+        fold = group_folds(y, who, folds=folds, seed=seed)
+        held_out = {c: _held_out_logits(x, y, fold, c) for c in STRENGTHS}
+        scores = {c: _balanced(y, z.argmax(axis=1)) for c, z in held_out.items()}
+        # The weakest of equals: it asks less of the data.
+        strength = max(STRENGTHS, key=lambda c: (scores[c], -c))
+        score = scores[strength]
+        temperature = _temperature(held_out[strength], y)
+    weight, bias = _fit(_standardise(x), y, strength)
+    head = Head(weight, bias, temperature)
+    return ProbeFit(head, strength, score, tuple(np.bincount(y).tolist()))
+
+
+def _checked(
+    embeddings: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    groups: npt.NDArray[np.generic] | None,
+) -> tuple[Floats, Labels]:
+    x, y = np.asarray(embeddings, np.float32), np.asarray(labels, np.intp)
+    fits = x.ndim == 2 and y.shape == (len(x),)
+    if not fits or (groups is not None and np.shape(groups) != y.shape):
+        msg = (
+            f"a probe needs (n, dim) embeddings and as many labels and groups, got "
+            f"{x.shape}, {y.shape} and {np.shape(groups)}."
+        )
+        raise InputError(msg)
+    if not np.isfinite(x).all():
+        msg = "a probe needs finite embeddings: leave out cells without one."
+        raise InputError(msg)
+    if len(np.unique(y)) < 2:
+        msg = "a probe needs samples of at least two classes: paint or label another."
+        raise InputError(msg)
+    if y.min() < 0 or not np.bincount(y).all():
+        msg = f"class {_first_gap(y)} has no samples: label some, or leave it out."
+        raise InputError(msg)
+    return x, y
+
+
+def _first_gap(y: Labels) -> int:
+    return int(y.min()) if y.min() < 0 else int(np.argmin(np.bincount(y)))
+
+
+def _fewest_groups(y: Labels, who: npt.NDArray[np.generic]) -> int:
+    """Return the number of groups of the class that has the fewest."""
+    return min(len(np.unique(who[y == label])) for label in np.unique(y))
+
+
+_Standard = tuple["Floats", "Floats", "Floats"]
+
+
+def _standardise(x: Floats) -> _Standard:
+    """Return standardised features, mean and scale; constant features become 0."""
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    scale = np.where(std > 1e-6, std, np.inf).astype(np.float32)
+    return (x - mean) / scale, mean, scale
+
+
+def _fit(standard: _Standard, y: Labels, strength: float) -> tuple[Floats, Floats]:
+    """Return weight ``(classes, dim)`` and bias for raw embeddings."""
+    from sklearn.linear_model import LogisticRegression
+
+    features, mean, scale = standard
+    # A tolerance of 1e-3 stops where no prediction changes any more.
+    model: Any = LogisticRegression(
+        C=strength, class_weight="balanced", max_iter=2000, tol=1e-3
+    )
+    model.fit(features, y)
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:  # two classes: scikit-learn keeps the difference only
+        weight = np.concatenate([-weight, weight]) / 2
+        bias = np.concatenate([-bias, bias]) / 2
+    weight = weight / scale
+    bias = bias - weight @ mean
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _held_out_logits(
+    x: Floats, y: Labels, fold: npt.NDArray[np.intp], strength: float
+) -> Floats:
+    """Return ``(n, classes)``: each sample's logits from a fit that never saw it."""
+    logits = np.zeros((len(y), y.max() + 1), np.float32)
+    for train, test in _splits(fold):
+        weight, bias = _fit(_standardise(x[train]), y[train], strength)
+        logits[test] = x[test] @ weight.T + bias
+    return logits
+
+
+def _splits(
+    fold: npt.NDArray[np.intp],
+) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    for k in np.unique(fold):
+        yield fold != k, fold == k
+
+
+def _balanced(y: Labels, predicted: Labels) -> float:
+    """Return the mean over classes of the share that was found."""
+    right = np.bincount(y, weights=predicted == y)
+    return float((right / np.bincount(y)).mean())
+
+
+def _temperature(logits: Floats, y: Labels) -> float:
+    """Return the temperature that makes the held-out labels most likely."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    def surprise(log_temperature: float) -> float:
+        z = logits.astype(np.float64) / np.exp(log_temperature)
+        found: float = (logsumexp(z, axis=1) - z[np.arange(len(y)), y]).mean()
+        return found
+
+    # Held-out folds of a few samples can be all right or all wrong; bounds keep the
+    # answer sane then.
+    best = minimize_scalar(surprise, bounds=(np.log(0.1), np.log(10)), method="bounded")
+    return float(np.exp(best.x))
