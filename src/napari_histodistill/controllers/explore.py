@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.mapping import RunUpdate, Work
+    from napari_histodistill.controllers.job import Work
+    from napari_histodistill.controllers.mapping import RunUpdate
     from napari_histodistill.maps.similarity import SimilarityIndex
     from napari_histodistill.slides import Slide
     from napari_histodistill.slides.tissue import TissueMask
@@ -156,6 +157,10 @@ class ExploreSession:
         self._lay_steps(keep=None)
         self._forget_map()
 
+    def drop_map(self) -> None:
+        """Let the map on screen go; the choice stays, and the store."""
+        self._forget_map()
+
     # --- planning -----------------------------------------------------------------
 
     @property
@@ -191,7 +196,7 @@ class ExploreSession:
 
     @property
     def detail_in_words(self) -> str:
-        """"64 µm · about 2,100 cells · tiles · about 1 min"."""
+        """Stride, count and time of the chosen step: "64 µm · about 2,100 cells"."""
         detail = self.detail
         if detail is None:
             return ""
@@ -254,9 +259,7 @@ class ExploreSession:
         if restart or self.live is None or self.taught is not None:
             self._new_map(detail, student)
         self.running = True
-        return run_work(
-            slide, student, plan, restart=restart, focus=lambda: self.view
-        )
+        return run_work(slide, student, plan, restart=restart, focus=lambda: self.view)
 
     def take_update(self, update: RunUpdate) -> None:
         """Take what a run reports."""
@@ -266,6 +269,21 @@ class ExploreSession:
     def run_ended(self) -> None:
         """Note that no run is going any more."""
         self.running = False
+
+    @property
+    def run_title(self) -> str:
+        """What the Run button says: "Run", "Continue" or "Run again"."""
+        if self.live is None or not self.live.cells_done:
+            return "Run"
+        return "Continue" if self.cells_missing else "Run again"
+
+    @property
+    def cells_missing(self) -> int:
+        """Wanted cells that the present map does not have yet."""
+        if self.live is None or self.why_not_run:
+            return 0
+        wanted = self.plan().wanted_cells()
+        return int((wanted & (self.live.status == 0)).sum())
 
     @property
     def store_path(self) -> Path | None:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from napari_histodistill.errors import Cancelled, HistodistillError
 from napari_histodistill.running import CancelToken
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 ReportT = TypeVar("ReportT")
+
+Work = Callable[[CancelToken], Iterator[Any]]
+"""What a job runs: given its token, an iterator of frozen reports."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +77,15 @@ class Job(Generic[ReportT]):
 
     @property
     def state(self) -> JobState:
-        """The state as of the last :meth:`poll`: final only once all reports are out."""
+        """The state as of the last :meth:`poll`: final once all reports are out."""
         if self._state is JobState.RUNNING and self._token.cancelled:
             return JobState.CANCELLING
         return self._state
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the work is over, polled or not."""
+        return self._ending is not None
 
     @property
     def is_active(self) -> bool:
@@ -133,7 +139,7 @@ class Job(Generic[ReportT]):
             self._ending = (JobState.CANCELLED, "")
         except HistodistillError as error:
             self._ending = (JobState.FAILED, str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - said below
             # The last line of defence: whatever a library raises must reach a person
             # as a sentence, and the log as a traceback.
             _log.exception("%s failed", self.name)

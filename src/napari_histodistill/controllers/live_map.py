@@ -141,14 +141,13 @@ class LiveMap:
 
     def probabilities_at(self, row: int, column: int) -> npt.NDArray[np.float32]:
         """Return the class probabilities of a cell, ``(classes,)``; NaN if not done."""
-        return self._probabilities[row, column]
+        found: npt.NDArray[np.float32] = self._probabilities[row, column]
+        return found
 
     def rows(self) -> tuple[ClassRow, ...]:
         """Return the legend: area and confidence of every class, as shown now."""
         floor = 1 / max(2, len(self.classes))
-        return tuple(
-            self._row(k, spec, floor) for k, spec in enumerate(self.classes)
-        )
+        return tuple(self._row(k, spec, floor) for k, spec in enumerate(self.classes))
 
     def snapshot(self, *, hidden: Collection[int] = ()) -> ClassMap:
         """Return a frozen class map of what is sure enough and visible, for export."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.controllers.job import Work
     from napari_histodistill.controllers.planning import RunPlan
     from napari_histodistill.geometry import Region
     from napari_histodistill.maps.engine import EmbedReport
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.tissue import TissueMask
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.student import Student
-
-    Work = Callable[[CancelToken], Iterator[Any]]
 
 _STORED_ROWS = 64
 """Rows of a stored map that are read and classified at a time."""
@@ -68,7 +67,7 @@ class RunUpdate:
 
 
 def open_work(opener: Callable[[Path], Slide], path: Path) -> Work:
-    """Open a slide and touch its coarsest level, so that napari need not wait for it."""
+    """Open a slide and read its coarsest level, so that napari need not wait."""
 
     def work(cancel: CancelToken) -> Iterator[SlideOpened]:
         slide = opener(path)
@@ -189,7 +188,7 @@ def patch_of(
 def head_probabilities(
     embeddings: npt.NDArray[np.floating], status: npt.NDArray[np.uint8], head: Head
 ) -> npt.NDArray[np.float32]:
-    """Return ``(h, w, classes)`` float32 probabilities, NaN where a cell is not done."""
+    """Return probabilities ``(h, w, classes)`` float32, NaN where not done."""
     done = status == 1
     probabilities = np.full((*status.shape, len(head.bias)), np.nan, np.float32)
     if done.any():

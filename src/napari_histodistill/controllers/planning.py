@@ -80,6 +80,15 @@ class RunPlan:
     polygon: npt.NDArray[np.float64] | None = None
     tissue: TissueMask | None = None
 
+    def wanted_cells(self) -> npt.NDArray[np.bool_]:
+        """Return the cells that a run would compute, ``(rows, columns)``."""
+        cells = np.zeros(self.grid.shape, bool)
+        cells[self.grid.cells_in(self.region) if self.region else ...] = True
+        if self.tissue is not None:
+            cells &= self.tissue.cells(self.grid)
+        polygon = self.polygon_cells()
+        return cells if polygon is None else cells & polygon
+
     def polygon_cells(self) -> npt.NDArray[np.bool_] | None:
         """Return the cells whose centre lies in the polygon, or None without one.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.mapping import Work
+    from napari_histodistill.controllers.job import Work
     from napari_histodistill.maps.ranking import RankedRegion
     from napari_histodistill.maps.similarity import SimilarityIndex, SimilarityMap
     from napari_histodistill.running import CancelToken
@@ -63,7 +63,7 @@ class Prompts:
             If the first prompt is a "not like this".
         """
         if not prompt.like and not self.at:
-            msg = "Click on something you look for first, then Shift-click what it is not."
+            msg = "Click on what you look for first, then Shift-click what it is not."
             raise InputError(msg)
         return replace(self, items=(*self.items, prompt))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.mapping import Work
+    from napari_histodistill.controllers.job import Work
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.probe import ProbeFit
@@ -212,9 +212,7 @@ def _check(
     raise InputError(msg)
 
 
-def _enough_strokes(
-    labels: npt.NDArray[np.intp], groups: npt.NDArray[np.intp]
-) -> bool:
+def _enough_strokes(labels: npt.NDArray[np.intp], groups: npt.NDArray[np.intp]) -> bool:
     return all(len(np.unique(groups[labels == k])) >= 2 for k in np.unique(labels))
 
 
@@ -231,7 +229,9 @@ def _own_weights(student: Student) -> dict[str, object] | None:
 
 
 def _spec_name(text: str) -> str:
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._ -") else "-" for c in text)
+    kept = "".join(
+        c if c.isascii() and (c.isalnum() or c in "._ -") else "-" for c in text
+    )
     return kept.lstrip("._ -")[:64] or "taught"
 
 
@@ -249,4 +249,3 @@ def _card(name: str, student: Student, taught: Taught, slide_name: str) -> str:
         f"cells of {slide_name}; balanced accuracy {tested}. One slide says nothing of "
         "another: check it before you trust it. Research use only.\n"
     )
-

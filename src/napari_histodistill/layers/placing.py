@@ -36,9 +36,7 @@ def moved_by(
     return affine
 
 
-def placement(
-    world: WorldTransform, affine: npt.NDArray[np.float64]
-) -> dict[str, Any]:
+def placement(world: WorldTransform, affine: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Return the layer keywords that lay a small array on a slide."""
     return {
         "scale": world.scale,

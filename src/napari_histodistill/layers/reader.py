@@ -37,7 +37,9 @@ def get_reader(
     callable or None
     """
     paths = _as_list(path)
-    if paths and all(str(p).lower().rstrip("/\\").endswith(FILE_ENDINGS) for p in paths):
+    if paths and all(
+        str(p).lower().rstrip("/\\").endswith(FILE_ENDINGS) for p in paths
+    ):
         return read_slides
     return None
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides import Slide
 
-    LayerTuple = tuple[Any, dict[str, Any], str]
+LayerTuple = tuple[Any, dict[str, Any], str]
+"""Data, keywords, layer type: what npe2 readers and samples return."""
 
 METADATA_KEY = "histodistill"
 
@@ -88,9 +89,7 @@ def slide_layer(
         "units": units_of(slide),
         "multiscale": True,
         "cache": False,
-        "metadata": {
-            METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)
-        },
+        "metadata": {METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)},
     }
     levels: list[Any] = list(slide.levels)
     if slide.info.is_rgb:

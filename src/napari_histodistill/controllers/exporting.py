@@ -1,0 +1,132 @@
+"""What can be exported from the Explore screen, and the work that does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from napari_histodistill.controllers.job import Work
+    from napari_histodistill.controllers.similar import SimilarResult
+    from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.running import CancelToken
+
+
+@dataclass(frozen=True, slots=True)
+class ExportKind:
+    """One line of the export menu.
+
+    Attributes
+    ----------
+    key : str
+        Name in code.
+    title, tooltip : str
+        On screen.
+    ending : str
+        Of the file.
+    needs : {"classes", "similar"}
+        What must be there.
+    """
+
+    key: str
+    title: str
+    tooltip: str
+    ending: str
+    needs: str
+
+
+EXPORTS = (
+    ExportKind(
+        "geojson",
+        "Class outlines for QuPath (GeoJSON)…",
+        "Merged outlines of each class in pixels of the slide, with names and colours.",
+        ".geojson",
+        "classes",
+    ),
+    ExportKind(
+        "omezarr",
+        "Class map (OME-Zarr)…",
+        "The map as labels with its place in µm.",
+        ".ome.zarr",
+        "classes",
+    ),
+    ExportKind(
+        "csv",
+        "Areas in mm² (CSV)…",
+        "A table: cells and mm² of each class.",
+        ".csv",
+        "classes",
+    ),
+    ExportKind(
+        "similar",
+        "Similar places for QuPath (GeoJSON)…",
+        "The ranked places with their similarity.",
+        ".geojson",
+        "similar",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file was written."""
+
+    path: Path
+
+
+def kind_of(key: str) -> ExportKind:
+    """Return the export of that name."""
+    return next(kind for kind in EXPORTS if kind.key == key)
+
+
+def export_work(
+    key: str, path: Path, *, classes: ClassMap | None, similar: SimilarResult | None
+) -> Work:
+    """Return work that writes one export.
+
+    Raises
+    ------
+    InputError
+        If there is nothing of that kind to export.
+    """
+    kind = kind_of(key)
+    if kind.needs == "classes" and (classes is None or not classes.classes):
+        msg = "There is no class map to export: run a student with classes first."
+        raise InputError(msg)
+    if kind.needs == "similar" and similar is None:
+        msg = "There is no search to export: click on tissue first."
+        raise InputError(msg)
+
+    def work(cancel: CancelToken) -> Iterator[Exported]:
+        cancel.check()
+        if classes is not None and kind.needs == "classes":
+            _write_classes(kind.key, classes, path)
+        elif similar is not None:
+            _write_similar(similar, path)
+        yield Exported(path)
+
+    return work
+
+
+def _write_classes(key: str, classes: ClassMap, path: Path) -> None:
+    from napari_histodistill.export.geojson import write_geojson
+    from napari_histodistill.export.omezarr import write_class_labels
+    from napari_histodistill.export.table import write_areas
+
+    writers = {
+        "geojson": write_geojson,
+        "omezarr": write_class_labels,
+        "csv": write_areas,
+    }
+    writers[key](classes, path)
+
+
+def _write_similar(similar: SimilarResult, path: Path) -> None:
+    from napari_histodistill.export.geojson import write_regions_geojson
+
+    write_regions_geojson(similar.ranked, path)

@@ -1,0 +1,87 @@
+"""What speaks for and against a map, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_histodistill.controllers.explore import ExploreSession
+    from napari_histodistill.slides import Slide
+    from napari_histodistill.students.spec import StudentSpec
+
+GOOD, CARE = "●", "▲"
+"""Signs differ in shape, not only in colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line: a sign and a sentence."""
+
+    sign: str
+    text: str
+
+
+def notes_on(session: ExploreSession) -> tuple[Note, ...]:
+    """Return what a person should know of the present choice and map."""
+    slide, student = session.slide, session.student
+    if slide is None or student is None:
+        return (Note(GOOD, "Nothing to judge yet."),)
+    notes = [
+        *_on_scale(slide, student.spec),
+        *_on_mode(session.mode, student.spec),
+        *_on_classes(session),
+        *(Note(CARE, note) for note in slide.info.notes),
+    ]
+    if session.live is not None and session.live.cells_unreadable:
+        n = session.live.cells_unreadable
+        notes.append(Note(CARE, f"{n:,} cells could not be read from the file."))
+    return tuple(notes)
+
+
+def _on_scale(slide: Slide, spec: StudentSpec) -> Iterator[Note]:
+    if slide.mpp is None:
+        return
+    have, want = slide.mpp.mean, spec.mpp
+    if have > 1.1 * want:
+        yield Note(
+            CARE,
+            f"The slide ({have:.2g} µm/px) is coarser than what the student was "
+            f"trained on ({want:.2g}): fine structure is missing.",
+        )
+    else:
+        yield Note(GOOD, f"Seen at the student's own {want:.2g} µm/px.")
+    if spec.mpp_source == "estimated":
+        yield Note(CARE, "The student's µm/px was estimated, not stated by its data.")
+
+
+def _on_mode(mode: str, spec: StudentSpec) -> Iterator[Note]:
+    if mode != "tokens":
+        return
+    agreement = spec.token_agreement
+    if agreement is None:
+        yield Note(CARE, "Tokens, not tiles: agreement of the two was not measured.")
+        return
+    yield Note(
+        CARE,
+        "Tokens, not tiles: similarity maps of the two agreed with rank correlation "
+        f"{agreement.rank_correlation_median:.2f} (worst "
+        f"{agreement.rank_correlation_worst:.2f}) on {agreement.measured_on}.",
+    )
+
+
+def _on_classes(session: ExploreSession) -> Iterator[Note]:
+    if session.taught is not None:
+        score = session.taught.fit.cv_score
+        tested = "" if score is None else f" ({score:.0%} right on held-out strokes)"
+        yield Note(
+            CARE,
+            f"Classes were fitted to {session.taught.cells} painted cells{tested}.",
+        )
+        return
+    spec = session.student.spec if session.student else None
+    if spec is not None and spec.classes:
+        names = ", ".join(name.replace("_", " ") for name in spec.class_names)
+        yield Note(CARE, f"Knows only: {names}. Other tissue gets one of these too.")

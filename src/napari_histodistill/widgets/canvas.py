@@ -1,0 +1,139 @@
+"""The canvas as an instrument: clicks, keys, and what is under the cursor.
+
+napari has its own use for Space and the digits. Ours apply while nobody paints or
+draws: in any other mode than pan/zoom, the keys mean what napari says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Layer
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+CLICK_PX = 4
+"""A press that moves further than this on the canvas is a drag."""
+
+KEYS = tuple(str(k) for k in range(1, 10))
+
+Disposer = Callable[[], None]
+
+
+def is_navigating(viewer: ViewerModel) -> bool:
+    """Whether the active layer is in pan/zoom: nobody paints, draws or picks."""
+    active = viewer.layers.selection.active
+    return active is None or str(getattr(active, "mode", "pan_zoom")) == "pan_zoom"
+
+
+class CanvasInput:
+    """Turns what happens on the canvas into calls; :meth:`close` undoes all of it.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Whose canvas.
+    on_click : callable
+        ``(world position, shift)`` for a click that was not a drag.
+    on_toggle : callable
+        ``(index)`` for the digits, 0 for key 1.
+    on_peek : callable
+        ``(looking)`` when Space is pressed and released.
+    describe : callable
+        ``(world position)`` → words for the status bar; "" leaves napari's.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        *,
+        on_click: Callable[[Any, bool], None],
+        on_toggle: Callable[[int], None],
+        on_peek: Callable[[bool], None],
+        describe: Callable[[Any], str],
+    ) -> None:
+        self._viewer = viewer
+        self._on_click, self._on_toggle, self._on_peek = on_click, on_toggle, on_peek
+        self._describe = describe
+        self._saying = False
+        self._bound: list[tuple[Any, str]] = []
+        self._keyed: list[Layer] = []
+        viewer.mouse_drag_callbacks.append(self._pressed)
+        viewer.events.status.connect(self._status)
+        self._bind(viewer)
+
+    def adopt(self, layer: Layer) -> None:
+        """Let our keys win over napari's while this layer is active.
+
+        Without this, 1 and 2 on an Image layer would switch its mode.
+        """
+        if isinstance(layer, Image) and not any(layer is k for k in self._keyed):
+            self._keyed.append(layer)
+            self._bind(layer)
+
+    def close(self) -> None:
+        """Give mouse, keys and status bar back."""
+        callbacks = self._viewer.mouse_drag_callbacks
+        if self._pressed in callbacks:
+            callbacks.remove(self._pressed)
+        self._viewer.events.status.disconnect(self._status)
+        for target, key in self._bound:
+            target.bind_key(key, None)
+        self._bound.clear()
+        self._keyed.clear()
+
+    def _bind(self, target: Any) -> None:
+        for k, key in enumerate(KEYS):
+            target.bind_key(key, self._toggler(k), overwrite=True)
+            self._bound.append((target, key))
+        if target is self._viewer:
+            target.bind_key("Space", self._peek, overwrite=True)
+            self._bound.append((target, "Space"))
+
+    def _toggler(self, index: int) -> Callable[[Any], None]:
+        def toggle(_target: Any) -> None:
+            if is_navigating(self._viewer):
+                self._on_toggle(index)
+
+        return toggle
+
+    def _peek(self, viewer: ViewerModel) -> Generator[None, None, None]:
+        active = viewer.layers.selection.active
+        if not is_navigating(viewer) and active is not None:
+            # napari's own meaning: hold to pan while painting.
+            before = active.mode
+            active.mode = "pan_zoom"
+            yield
+            active.mode = before
+            return
+        self._on_peek(True)
+        yield
+        self._on_peek(False)
+
+    def _pressed(self, viewer: ViewerModel, event: Any) -> Generator[None, None, None]:
+        if event.button != 1 or not is_navigating(viewer):
+            return
+        world, start = tuple(event.position), np.array(event.pos, float)
+        shift = "Shift" in event.modifiers
+        farthest = 0.0
+        yield
+        while event.type == "mouse_move":
+            moved = np.array(event.pos, float) - start
+            farthest = max(farthest, float(np.abs(moved).max()))
+            yield
+        if farthest <= CLICK_PX:
+            self._on_click(world, shift)
+
+    def _status(self, _event: Any) -> None:
+        if self._saying:
+            return
+        words = self._describe(tuple(self._viewer.cursor.position))
+        if words:
+            self._saying = True
+            try:
+                self._viewer.status = words
+            finally:
+                self._saying = False

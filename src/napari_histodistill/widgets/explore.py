@@ -1,0 +1,283 @@
+"""*Explore slide*: the panel that a pathologist meets.
+
+This file only composes. What a button means is decided in ``controllers``; each part
+(:class:`Choosing`, :class:`Mapping`, :class:`Searching`, :class:`Teaching`) keeps one
+panel, the session and the viewer in step; everything shared is on the workbench.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtGui import QCloseEvent, QShowEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QFrame,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histodistill.controllers.exporting import Exported, export_work, kind_of
+from napari_histodistill.controllers.trust import notes_on
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.students import list_students, load_student
+from napari_histodistill.students.bundle import load_spec
+from napari_histodistill.widgets.canvas import CanvasInput
+from napari_histodistill.widgets.choosing import Choosing, StudentChoice
+from napari_histodistill.widgets.classes_panel import ClassesPanel
+from napari_histodistill.widgets.mapping import Mapping
+from napari_histodistill.widgets.run_panel import RunPanel
+from napari_histodistill.widgets.searching import Searching
+from napari_histodistill.widgets.similar_panel import SimilarPanel
+from napari_histodistill.widgets.slide_layers import world_to_pixels
+from napari_histodistill.widgets.slide_panel import SlidePanel
+from napari_histodistill.widgets.teach_panel import TeachPanel
+from napari_histodistill.widgets.teaching import Teaching
+from napari_histodistill.widgets.trust_panel import TrustPanel
+from napari_histodistill.widgets.workbench import Workbench
+
+WIDTH = 340
+VIEW_SETTLE_MS = 250
+
+
+class ExploreWidget(QWidget):
+    """Run a student over a slide, see its map fill, find what looks alike, teach it.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The parameter's name tells napari to hand the viewer over.
+    load : callable, optional
+        ``(name or folder, device=…) -> Student``; for tests.
+    students : sequence of StudentChoice, optional
+        What is on offer; the bundled ones by default.
+    """
+
+    def __init__(
+        self,
+        napari_viewer: Any,
+        *,
+        load: Callable[..., Any] = load_student,
+        students: list[StudentChoice] | None = None,
+    ) -> None:
+        super().__init__()
+        # napari hands plugins a proxy that hides private names; layers that come out
+        # of it are proxies too and never identical to those in its events.
+        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        if students is None:
+            students = [StudentChoice(e.name, e.spec) for e in list_students()]
+        self.bench = Workbench(viewer, self)
+        self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
+        self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
+        self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
+        self._lay_out()
+        self.choosing = Choosing(
+            self.bench, self.slide_panel, load_student=load, students=students
+        )
+        self.mapping = Mapping(
+            self.bench, self.slide_panel, self.run_panel, self.classes_panel
+        )
+        self.searching = Searching(self.bench, self.similar_panel)
+        self.teaching = Teaching(self.bench, self.teach_panel)
+        self.canvas = CanvasInput(
+            viewer,
+            on_click=self._clicked,
+            on_toggle=self.classes_panel.toggle,
+            on_peek=self._peek,
+            describe=self._describe,
+        )
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(VIEW_SETTLE_MS)
+        self._disposers: list[Callable[[], None]] = []
+        self._closed = False
+        self._window: QWidget | None = None
+        self._connect()
+        self.choosing.layers_changed()
+        self.refresh()
+
+    @property
+    def session(self) -> Any:
+        """The state behind the panel."""
+        return self.bench.session
+
+    def refresh(self) -> None:
+        """Draw every panel from the session."""
+        self.choosing.show()
+        self.mapping.show()
+        self.searching.show()
+        self.teaching.show()
+        self.trust_panel.show_notes(notes_on(self.session))
+        nothing = "" if self.session.live else "Nothing to export yet: run a student."
+        self.trust_panel.explain(nothing)
+
+    def export(self, key: str, path: Path | None = None) -> None:
+        """Export the map or the search; asks for the file where none is given."""
+        kind, session = kind_of(key), self.session
+        if path is None:
+            name = session.slide.name if session.slide else "slide"
+            chosen, _ = QFileDialog.getSaveFileName(
+                self, kind.title.rstrip("…"), f"{Path(name).stem}{kind.ending}"
+            )
+            if not chosen:
+                return
+            path = Path(chosen)
+        hidden = self.classes_panel.hidden
+        classes = session.live.snapshot(hidden=hidden) if session.live else None
+        try:
+            work = export_work(key, path, classes=classes, similar=session.similar)
+        except HistodistillError as error:
+            self.say(str(error))
+            return
+        self.bench.pump.start(
+            work, name="Export", on_reports=self._exported, on_end=self.bench.report_end
+        )
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence to the person, below the progress bar."""
+        self.run_panel.say(sentence)
+
+    def shut_down(self) -> None:
+        """Stop all jobs and let go of the viewer; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.bench.pump.close()
+        self._settle.stop()
+        self.canvas.close()
+        self.choosing.close()
+        self.bench.drop_overlays(keep_layers=True)
+        for dispose in self._disposers:
+            dispose()
+        self._disposers.clear()
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Stop and let go, then close."""
+        self.shut_down()
+        super().closeEvent(event)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Watch the window that we are in: it closes without telling its docks."""
+        super().showEvent(event)
+        window = self.window()
+        if window is not self._window and window is not self:
+            self._window = window
+            window.destroyed.connect(self._window_gone)
+
+    def sizeHint(self) -> QSize:
+        """As wide as the design says."""
+        return QSize(WIDTH, 760)
+
+    # --- wiring -------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        bench = self.bench
+        bench.changed.connect(self.refresh)
+        bench.said.connect(self.say)
+        self.run_panel.device_chosen.connect(self.choosing.choose_device)
+        self.trust_panel.export.connect(self.export)
+        self.teaching.saved.connect(self._student_saved)
+        self.teaching.taught.connect(self.mapping.show_taught)
+        self._settle.timeout.connect(self._view_settled)
+        camera = bench.viewer.camera.events
+        for event in (camera.center, camera.zoom):
+            event.connect(self._view_moved)
+            self._disposers.append(
+                lambda event=event: event.disconnect(self._view_moved)
+            )
+        layers = bench.viewer.layers.events
+        for event in (layers.inserted, layers.removed):
+            event.connect(self._adopt_keys)
+            self._disposers.append(
+                lambda event=event: event.disconnect(self._adopt_keys)
+            )
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self.shut_down)
+            self._disposers.append(lambda: app.aboutToQuit.disconnect(self.shut_down))
+
+    def _adopt_keys(self, _event: Any = None) -> None:
+        if self.bench.slide_layer is not None:
+            self.canvas.adopt(self.bench.slide_layer)
+
+    def _view_moved(self, _event: Any = None) -> None:
+        self._settle.start()
+
+    def _view_settled(self) -> None:
+        self.bench.look()
+        if self.session.region == "view":
+            self.mapping.show()
+
+    def _clicked(self, world: Any, shift: bool) -> None:
+        layer, live = self.bench.slide_layer, self.session.live
+        if layer is None or live is None:
+            return
+        y, x = world_to_pixels(layer, world)
+        height, width = self.session.slide.shape
+        if 0 <= y < height and 0 <= x < width:
+            self.searching.click(y, x, like=not shift)
+
+    def _peek(self, looking: bool) -> None:
+        if self.bench.overlays is not None:
+            self.bench.overlays.peek(looking)
+
+    def _describe(self, world: Any) -> str:
+        layer = self.bench.slide_layer
+        if layer is None:
+            return ""
+        words: str = self.session.describe(*world_to_pixels(layer, world))
+        return words
+
+    def _student_saved(self, folder: Path) -> None:
+        self.choosing.add_student(
+            StudentChoice(folder, load_spec(folder)), choose=False
+        )
+
+    def _exported(self, reports: list[Exported]) -> None:
+        self.say(f"Wrote {reports[-1].path.name}.")
+
+    def _window_gone(self, _window: QObject | None = None) -> None:
+        self.shut_down()
+
+    def event(self, event: QEvent) -> bool:
+        """Stop also where a dock is deleted without being closed."""
+        if event.type() == QEvent.Type.DeferredDelete:
+            self.shut_down()
+        handled: bool = super().event(event)
+        return handled
+
+    # --- layout -------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(8, 6, 8, 6)
+        column.setSpacing(6)
+        sections = (
+            self.slide_panel, self.run_panel, None, self.classes_panel, None,
+            self.similar_panel, None, self.teach_panel, None, self.trust_panel,
+        )  # fmt: skip
+        for section in sections:
+            column.addWidget(section if section is not None else _line())
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidget(inside)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll)
+        self.setMinimumWidth(WIDTH - 20)
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    line.setFrameShadow(QFrame.Shadow.Sunken)
+    return line

@@ -1,0 +1,222 @@
+"""Our overlays in a viewer: put there, kept up to date, taken away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Labels, Layer, Points
+
+from napari_histodistill.controllers.live_map import LiveMap
+from napari_histodistill.controllers.similar import Prompts, SimilarResult
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.layers import overlays
+from napari_histodistill.layers.slide_layer import LayerTuple
+from napari_histodistill.slides import Slide
+from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, overlay_affine
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from napari.components import ViewerModel
+
+    from napari_histodistill.students.spec import ClassSpec
+
+MOVES = ("scale", "translate", "rotate", "shear", "affine")
+
+
+class Overlays:
+    """The overlays of one slide layer.
+
+    Layers are made when first needed and found again by identity, so a person may
+    rename, reorder or delete any of them at any time.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where they go.
+    slide_layer : Image
+        What they lie on; they follow when it is moved.
+    slide : Slide
+        With its µm per pixel.
+    mpp : Mpp
+        Of the slide.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, slide_layer: Image, slide: Slide, mpp: Mpp
+    ) -> None:
+        self._viewer, self._slide_layer = viewer, slide_layer
+        self._slide, self._mpp = slide, mpp
+        self._layers: dict[str, Layer] = {}
+        self._visible_before: dict[str, bool] = {}
+        for name in MOVES:
+            getattr(slide_layer.events, name).connect(self._follow)
+
+    def get(self, kind: str) -> Any:
+        """Return our layer of a kind, or None if it is not (any more) in the viewer."""
+        layer = self._layers.get(kind)
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    def owns(self, layer: Any) -> bool:
+        """Whether a layer is one of these."""
+        return any(layer is mine for mine in self._layers.values())
+
+    def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
+        """Draw a class map; the layer shares the live map's array."""
+        layer = self.get("classes")
+        if layer is not None and layer.data is live.shown:
+            self.refresh_classes()
+            return
+        self._remove("classes")
+        if live.classes:
+            made = overlays.class_map_layer(
+                live.shown, live.grid, live.classes, affine=self._affine()
+            )
+            self._add("classes", made)
+            self.hide_classes(live, hidden)
+
+    def refresh_classes(self) -> None:
+        """Draw the live map's array again, as cheaply as napari can."""
+        layer = self.get("classes")
+        if layer is not None:
+            layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+    def hide_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
+        """Make classes transparent."""
+        layer: Labels | None = self.get("classes")
+        if layer is not None:
+            layer.colormap = overlays.class_colors(live.classes, hidden=hidden)
+
+    def show_similar(self, result: SimilarResult) -> None:
+        """Draw a heatmap."""
+        values, grid = result.similarity.values, result.similarity.grid
+        layer: Image | None = self.get("similar")
+        if layer is not None and layer.data.shape == values.shape:
+            layer.data = values
+            self.set_threshold(result)
+            layer.visible = True
+            return
+        self._remove("similar")
+        made = overlays.similarity_layer(
+            values, grid, threshold=result.threshold, affine=self._affine()
+        )
+        self._add("similar", made)
+
+    def set_threshold(self, result: SimilarResult) -> None:
+        """Make what lies below the threshold transparent."""
+        layer: Image | None = self.get("similar")
+        if layer is not None:
+            limits = overlays.similarity_limits(
+                result.similarity.values, result.threshold
+            )
+            layer.contrast_limits_range = (-1.0, max(1.0, limits[1]))
+            layer.contrast_limits = limits
+
+    def show_markers(self, prompts: Prompts) -> None:
+        """Draw where a person clicked."""
+        items = [(p.y, p.x, p.like) for p in prompts.items]
+        layer: Points | None = self.get("markers")
+        if not items:
+            self._remove("markers")
+            return
+        made = overlays.marker_layer(
+            items, (self._mpp.y, self._mpp.x), affine=self._affine()
+        )
+        if layer is None:
+            self._add("markers", made)
+            return
+        points, kwargs, _ = made
+        layer.data = points
+        layer.face_color = kwargs["face_color"]
+        layer.symbol = kwargs["symbol"]
+        layer.selected_data = set()
+
+    def show_strokes(self, classes: Sequence[ClassSpec]) -> Labels:
+        """Return the layer to paint on, made if it is not there."""
+        layer: Labels | None = self.get("strokes")
+        if layer is None:
+            made = overlays.stroke_layer(
+                self._slide.shape,
+                (self._mpp.y, self._mpp.x),
+                overlays.class_colors(classes),
+                affine=self._affine(),
+            )
+            layer = self._add("strokes", made)
+            layer.brush_size = 8
+        layer.colormap = overlays.class_colors(classes)
+        return layer
+
+    def show_tissue(self, tissue: TissueMask) -> Labels:
+        """Draw the tissue mask, to be edited."""
+        layer: Labels | None = self.get("tissue")
+        if layer is None:
+            made = overlays.tissue_layer(
+                tissue.mask,
+                self._slide.shape,
+                (self._mpp.y, self._mpp.x),
+                affine=self._affine(),
+            )
+            layer = self._add("tissue", made)
+        return layer
+
+    def remove_search(self) -> None:
+        """Take the heatmap and the markers away."""
+        self._remove("similar")
+        self._remove("markers")
+
+    def remove_map(self) -> None:
+        """Take away what belongs to one map."""
+        self._remove("classes")
+        self.remove_search()
+
+    def peek(self, looking: bool) -> None:
+        """Hide the coloured overlays while somebody looks at the bare tissue."""
+        kinds = ("classes", "similar")
+        if looking:
+            shown = {k: layer for k in kinds if (layer := self.get(k)) is not None}
+            self._visible_before = {k: layer.visible for k, layer in shown.items()}
+            for layer in shown.values():
+                layer.visible = False
+            return
+        for kind, visible in self._visible_before.items():
+            if (layer := self.get(kind)) is not None:
+                layer.visible = visible
+        self._visible_before = {}
+
+    def close(self, *, keep_layers: bool) -> None:
+        """Stop following the slide layer; optionally take all overlays away."""
+        for name in MOVES:
+            getattr(self._slide_layer.events, name).disconnect(self._follow)
+        if not keep_layers:
+            for kind in list(self._layers):
+                self._remove(kind)
+        self._layers.clear()
+
+    def _affine(self) -> npt.NDArray[np.float64]:
+        return overlay_affine(self._slide_layer, self._mpp)
+
+    def _follow(self) -> None:
+        affine = self._affine()
+        for kind in self._layers:
+            if (layer := self.get(kind)) is not None:
+                layer.affine = affine
+
+    def _add(self, kind: str, made: LayerTuple) -> Any:
+        data, kwargs, layer_type = made
+        kwargs["metadata"] = {OVERLAY_MARK: kind}
+        active = self._viewer.layers.selection.active
+        layer = getattr(self._viewer, f"add_{layer_type}")(data, **kwargs)
+        self._layers[kind] = layer
+        if active is not None and active in self._viewer.layers:
+            # The person goes on with the layer they were on.
+            self._viewer.layers.selection.active = active
+        return layer
+
+    def _remove(self, kind: str) -> None:
+        layer = self.get(kind)
+        self._layers.pop(kind, None)
+        if layer is not None:
+            self._viewer.layers.remove(layer)

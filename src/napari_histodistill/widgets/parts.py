@@ -1,0 +1,108 @@
+"""Small pieces that several panels use: headings, hints, swatches, histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolButton, QWidget
+
+
+def heading(text: str) -> QLabel:
+    """Return a section's title."""
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label
+
+
+def hint(text: str = "") -> QLabel:
+    """Return a line of explanation that wraps and can be selected."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    # Without this a long sentence would widen the whole dock.
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def info_button(tooltip: str = "") -> QToolButton:
+    """Return the small "i" that carries details in its tooltip."""
+    button = QToolButton()
+    button.setText("ⓘ")
+    button.setAutoRaise(True)
+    button.setToolTip(tooltip)
+    return button
+
+
+def row(*widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
+    """Return widgets side by side; the one at ``stretch`` takes the room."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    for k, widget in enumerate(widgets):
+        layout.addWidget(widget, 1 if k == stretch else 0)
+    return layout
+
+
+def explain(widget: QWidget, tooltip: str, why_not: str = "") -> None:
+    """Enable a control and say what it does, or disable it and say why."""
+    widget.setEnabled(not why_not)
+    widget.setToolTip(why_not or tooltip)
+
+
+class Swatch(QWidget):
+    """A square of colour."""
+
+    def __init__(self, color: str) -> None:
+        super().__init__()
+        self._color = QColor(color)
+        self.setFixedSize(QSize(14, 14))
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Fill the square."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._color)
+        painter.drawRoundedRect(QRectF(self.rect()), 2, 2)
+        painter.end()
+
+
+class Histogram(QWidget):
+    """A row of bars, for the confidence of one class."""
+
+    def __init__(self, color: str) -> None:
+        super().__init__()
+        self._color = QColor(color)
+        self._bars: tuple[float, ...] = ()
+        self.setFixedSize(QSize(44, 16))
+
+    @property
+    def bars(self) -> tuple[float, ...]:
+        """Shares, left to right."""
+        return self._bars
+
+    def show_bars(self, bars: Sequence[float]) -> None:
+        """Draw these shares; the largest fills the height."""
+        if tuple(bars) != self._bars:
+            self._bars = tuple(bars)
+            self.update()
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Draw a base line and the bars."""
+        painter = QPainter(self)
+        faint = self.palette().color(self.foregroundRole())
+        faint.setAlphaF(0.35)
+        base = self.height() - 1
+        painter.fillRect(QRectF(0, base, self.width(), 1), faint)
+        highest = max(self._bars, default=0.0)
+        if highest > 0:
+            step = self.width() / len(self._bars)
+            for k, share in enumerate(self._bars):
+                height = (base - 1) * share / highest
+                bar = QRectF(k * step, base - height, step - 1, height)
+                painter.fillRect(bar, self._color)
+        painter.end()

@@ -1,0 +1,106 @@
+"""Jobs on the GUI thread: one timer asks all of them what is new."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from qtpy.QtCore import QObject, QTimer
+
+from napari_histodistill.controllers.job import Job, Work
+
+QUICK_MS = 40
+"""How soon an answer to a click is seen."""
+
+SLOW_S = 0.2
+"""A map is redrawn at most five times a second."""
+
+
+@dataclass
+class _Watched:
+    job: Job[Any]
+    on_reports: Callable[[list[Any]], None]
+    on_end: Callable[[Job[Any]], None] | None
+    period_s: float
+    due: float = field(default=0.0)
+
+
+class JobPump(QObject):
+    """Starts jobs by name and hands their reports to the GUI thread.
+
+    The timer runs only while something is going on. Starting a job abandons the one of
+    the same name: its reports are never seen again.
+    """
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._watched: dict[str, _Watched] = {}
+        self._leaving: list[Job[Any]] = []
+        self._timer = QTimer(self)
+        self._timer.setInterval(QUICK_MS)
+        self._timer.timeout.connect(self._turn)
+
+    def start(
+        self,
+        work: Work,
+        *,
+        name: str,
+        on_reports: Callable[[list[Any]], None],
+        on_end: Callable[[Job[Any]], None] | None = None,
+        slow: bool = False,
+    ) -> Job[Any]:
+        """Run ``work`` in a thread; ``slow`` jobs are asked five times a second."""
+        self.abandon(name)
+        job: Job[Any] = Job(work, name=name)
+        period = SLOW_S if slow else 0.0
+        self._watched[name] = _Watched(job, on_reports, on_end, period)
+        job.start()
+        self._timer.start()
+        return job
+
+    def is_active(self, name: str) -> bool:
+        """Whether a job of this name is going on."""
+        return name in self._watched
+
+    def cancel(self, name: str) -> None:
+        """Ask a job to stop; its end is still reported."""
+        if name in self._watched:
+            self._watched[name].job.cancel()
+
+    def abandon(self, *names: str) -> None:
+        """Stop jobs and forget them."""
+        for name in names:
+            watched = self._watched.pop(name, None)
+            if watched is not None:
+                watched.job.abandon()
+                self._leaving.append(watched.job)
+        self._leaving = [job for job in self._leaving if not job.join(0)]
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stop everything and wait, at most so long, for the threads to end."""
+        self._timer.stop()
+        self.abandon(*self._watched)
+        until = time.monotonic() + timeout_s
+        for job in self._leaving:
+            job.join(max(0.0, until - time.monotonic()))
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        for name, watched in list(self._watched.items()):
+            if now >= watched.due or watched.job.has_ended:
+                watched.due = now + watched.period_s
+                self._serve(name, watched)
+        if not self._watched:
+            self._timer.stop()
+
+    def _serve(self, name: str, watched: _Watched) -> None:
+        reports = watched.job.poll()
+        if reports:
+            watched.on_reports(reports)
+        # A handler may have started another job of this name.
+        if self._watched.get(name) is watched and watched.job.state.is_final:
+            del self._watched[name]
+            if watched.on_end is not None:
+                watched.on_end(watched.job)

@@ -1,0 +1,118 @@
+"""Run, cancel, progress, and where the student computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histodistill.controllers.planning import duration_in_words
+from napari_histodistill.maps.engine import EmbedReport
+from napari_histodistill.widgets.parts import explain, hint, row
+
+DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
+
+RUN_TIP = (
+    "Let the student look at the tissue. The map fills in while it works, what you "
+    "look at first."
+)
+
+
+class RunPanel(QWidget):
+    """The button that starts, the button that stops, and the bar between them."""
+
+    run = Signal()
+    cancel = Signal()
+    device_chosen = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.button = QPushButton("Run")
+        self.stop = QPushButton("Cancel")
+        self.stop.setToolTip("Stop within a second; what is done stays.")
+        self.stop.hide()
+        self.device = QComboBox()
+        for text, key in DEVICES:
+            self.device.addItem(text, key)
+        self.device.setToolTip("Where the student computes.")
+        self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.setTextVisible(True)
+        self.bar.hide()
+        self.message = hint()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        buttons = row(self.button, self.stop, self.device)
+        buttons.setStretch(0, 1)
+        buttons.setStretch(1, 1)
+        buttons.setStretch(2, 1)
+        layout.addLayout(buttons)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.message)
+        self.button.clicked.connect(self.run)
+        self.stop.clicked.connect(self.cancel)
+        self.device.activated.connect(
+            lambda k: self.device_chosen.emit(self.device.itemData(k))
+        )
+
+    def show_device(self, label: str, reason: str) -> None:
+        """Say where the student computes and why."""
+        k = self.device.currentIndex()
+        for index, (text, _) in enumerate(DEVICES):
+            shown = f"{text}: {label}" if index == k and text not in label else text
+            self.device.setItemText(index, shown if index == k and label else text)
+        if DEVICES[k][0] in label:
+            self.device.setItemText(k, label)
+        self.device.setToolTip(reason or "Where the student computes.")
+
+    def show_ready(self, text: str, why_not: str) -> None:
+        """Show the Run button as "Run", "Continue" or "Run again"."""
+        self.button.setText(text)
+        self.button.show()
+        explain(self.button, RUN_TIP, why_not)
+        self.stop.hide()
+        self.bar.hide()
+
+    def show_running(self) -> None:
+        """Turn Run into Cancel and show the bar."""
+        self.button.hide()
+        self.stop.setText("Cancel")
+        self.stop.setEnabled(True)
+        self.stop.show()
+        self.bar.setRange(0, 0)
+        self.bar.show()
+
+    def show_stopping(self) -> None:
+        """Say that the request to stop was heard."""
+        self.stop.setText("Stopping…")
+        self.stop.setEnabled(False)
+
+    def show_report(self, report: EmbedReport) -> None:
+        """Show how far a run is."""
+        if not report.cells_per_s:
+            self.message.setText(report.message.capitalize() or "Starting…")
+            return
+        self.bar.setRange(0, 1000)
+        self.bar.setValue(round(1000 * report.done / max(1, report.total)))
+        parts = [
+            f"{report.done:,} of {report.total:,} cells",
+            f"{report.cells_per_s:,.0f} cells/s",
+        ]
+        if report.seconds_left is not None:
+            parts.append(f"{duration_in_words(report.seconds_left)} left")
+        self.message.setText(" · ".join(parts))
+
+    def say(self, sentence: str | Sequence[str]) -> None:
+        """Show a sentence below the bar."""
+        text = sentence if isinstance(sentence, str) else " ".join(sentence)
+        self.message.setText(text)

@@ -1,0 +1,172 @@
+"""Slides among the viewer's layers, and the way between world and slide pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Shapes
+
+from napari_histodistill.controllers.job import Work
+from napari_histodistill.geometry import Mpp, Region
+from napari_histodistill.layers.placing import moved_by
+from napari_histodistill.layers.slide_layer import slide_of
+from napari_histodistill.slides import Slide, slide_from_arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.components import ViewerModel
+
+    from napari_histodistill.controllers.mapping import SlideOpened
+    from napari_histodistill.running import CancelToken
+
+OVERLAY_MARK = "histodistill overlay"
+"""Key in an overlay's metadata: it is ours, not a slide."""
+
+MICROMETRES = ("micrometer", "micrometre", "um", "µm", "micron")
+
+
+def slide_layers(viewer: ViewerModel) -> list[Image]:
+    """Return the layers that show a slide, top of the list last; one per slide."""
+    found: list[Image] = []
+    seen: set[int] = set()
+    for layer in viewer.layers:
+        if not isinstance(layer, Image) or OVERLAY_MARK in layer.metadata:
+            continue
+        slide = slide_of(layer.metadata)
+        if slide is None and not (layer.rgb and layer.ndim == 2):
+            continue
+        if slide is not None and id(slide) in seen:
+            continue  # a second channel of the same fluorescence slide
+        seen.add(id(slide))
+        found.append(layer)
+    return found
+
+
+def layer_mpp(layer: Image) -> Mpp | None:
+    """Return the µm per pixel that a layer's scale and units say, if they do."""
+    units = [str(unit) for unit in layer.units]
+    if not all(unit in MICROMETRES for unit in units):
+        return None
+    y, x = (abs(float(s)) for s in layer.scale[-2:])
+    return Mpp(y, x, "the layer's scale in µm") if y > 0 < x else None
+
+
+def adopt_work(layer: Image) -> Work:
+    """Return work that makes a slide of a plain RGB image layer.
+
+    The arrays are taken here, on the GUI thread; reading them happens in the thread.
+    """
+    levels = list(layer.data) if layer.multiscale else [layer.data]
+    name, mpp = layer.name, layer_mpp(layer)
+
+    def work(cancel: CancelToken) -> Iterator[SlideOpened]:
+        from napari_histodistill.controllers.mapping import SlideOpened
+
+        slide = slide_from_arrays(levels, name=name, mpp=mpp)
+        cancel.check()
+        yield SlideOpened(slide)
+
+    return work
+
+
+def slide_to_world(layer: Image) -> npt.NDArray[np.float64]:
+    """Return ``(3, 3)``: level-0 pixels (centre convention) to the world."""
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    there = np.array([layer.data_to_world(c)[-2:] for c in corners])
+    matrix = np.eye(3)
+    matrix[:2, 0], matrix[:2, 1] = there[1] - there[0], there[2] - there[0]
+    matrix[:2, 2] = there[0]
+    return matrix
+
+
+def overlay_affine(layer: Image, mpp: Mpp) -> npt.NDArray[np.float64]:
+    """Return where overlays of a slide layer go besides their own scale."""
+    return moved_by(slide_to_world(layer), (mpp.y, mpp.x))
+
+
+def world_to_pixels(layer: Image, position: Any) -> tuple[float, float]:
+    """Return a world position as level-0 pixels ``(y, x)``, edge convention."""
+    y, x = layer.world_to_data(position)[-2:]
+    return float(y) + 0.5, float(x) + 0.5
+
+
+def pixels_to_world(layer: Image, y: float, x: float) -> tuple[float, float]:
+    """Return level-0 pixels (edge convention) as a world position."""
+    there = layer.data_to_world((y - 0.5, x - 0.5))[-2:]
+    return float(there[0]), float(there[1])
+
+
+def view_region(viewer: ViewerModel, layer: Image, slide: Slide) -> Region | None:
+    """Return the part of the slide that the canvas shows, level-0 px; None if none."""
+    half = np.array(viewer.canvas.size, float) / 2 / viewer.camera.zoom
+    center = np.array(viewer.camera.center[-2:], float)
+    signs = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+    corners = np.array(
+        [world_to_pixels(layer, center + half * np.array(s)) for s in signs]
+    )
+    (y0, x0), (y1, x1) = corners.min(axis=0), corners.max(axis=0)
+    if not (y1 > y0 and x1 > x0):
+        return None
+    seen = Region(y=y0, x=x0, height=y1 - y0, width=x1 - x0)
+    height, width = slide.shape
+    return seen.intersection(Region(y=0, x=0, height=height, width=width))
+
+
+def go_to(viewer: ViewerModel, layer: Image, region: Region, share: float) -> None:
+    """Centre the canvas on a region, which then fills ``share`` of it.
+
+    The zoom stays if the region is already between half and twice that size: somebody
+    who walks through a list does not want to be thrown in and out.
+    """
+    center = pixels_to_world(layer, *region.center)
+    corner = np.array(pixels_to_world(layer, region.y, region.x))
+    extent = 2 * np.abs(np.array(center) - corner)
+    zoom = share * float(
+        np.min(np.array(viewer.canvas.size) / np.maximum(extent, 1e-9))
+    )
+    viewer.camera.center = center
+    if not zoom / 2 <= viewer.camera.zoom <= zoom * 2:
+        viewer.camera.zoom = zoom
+
+
+def selected_polygon(
+    viewer: ViewerModel, layer: Image
+) -> npt.NDArray[np.float64] | None:
+    """Return the selected shape as level-0 pixels ``(n, 2)``; None if there is none.
+
+    Without a selection, the last shape of the active (or only) Shapes layer counts.
+    """
+    shapes = _shapes_layer(viewer)
+    if shapes is None or not len(shapes.data):
+        return None
+    chosen = max(shapes.selected_data, default=len(shapes.data) - 1)
+    corners = np.asarray(shapes.data[chosen])
+    if str(shapes.shape_type[chosen]) in ("line", "path") or len(corners) < 3:
+        return None
+    if str(shapes.shape_type[chosen]) == "ellipse":
+        corners = _ellipse(corners)
+    world = np.array([shapes.data_to_world(c) for c in corners])
+    return np.array([world_to_pixels(layer, w) for w in world])
+
+
+def _shapes_layer(viewer: ViewerModel) -> Shapes | None:
+    active = viewer.layers.selection.active
+    if isinstance(active, Shapes):
+        return active
+    known = [
+        layer
+        for layer in viewer.layers
+        if isinstance(layer, Shapes) and OVERLAY_MARK not in layer.metadata
+    ]
+    return known[-1] if known else None
+
+
+def _ellipse(box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    center = box.mean(axis=0)
+    a, b = (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
+    t = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, np.newaxis]
+    outline: npt.NDArray[np.float64] = center + np.cos(t) * a + np.sin(t) * b
+    return outline

@@ -1,0 +1,106 @@
+"""What the parts of *Explore slide* share: viewer, session, jobs, the slide's layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import QObject, Signal
+
+from napari_histodistill.controllers.explore import ExploreSession
+from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.layers.slide_layer import METADATA_KEY, SlideRef
+from napari_histodistill.slides import Slide
+from napari_histodistill.widgets.overlays import Overlays
+from napari_histodistill.widgets.pump import JobPump
+from napari_histodistill.widgets.slide_layers import view_region
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+
+class Workbench(QObject):
+    """One panel's shared state on the GUI thread.
+
+    Attributes
+    ----------
+    changed : Signal
+        Something was chosen or computed: every panel draws itself again.
+    said : Signal(str)
+        A sentence for the person: a refusal or a failure.
+    """
+
+    changed = Signal()
+    said = Signal(str)
+
+    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.session = ExploreSession()
+        self.pump = JobPump(self)
+        self.slide_layer: Image | None = None
+        self.overlays: Overlays | None = None
+
+    def put_slide(self, layer: Image | None, slide: Slide | None) -> None:
+        """Explore the slide behind a layer, or nothing."""
+        self.drop_overlays(keep_layers=False)
+        self.slide_layer = layer
+        self.session.choose_slide(slide)
+        self._make_overlays()
+        self.changed.emit()
+
+    def put_mpp(self, value: float, source: str) -> None:
+        """Give the µm per pixel to slide and layer.
+
+        Raises
+        ------
+        InputError
+            If the number cannot be a microscope's.
+        """
+        self.session.type_mpp(value, source)
+        slide, layer = self.session.slide, self.slide_layer
+        if slide is None or slide.mpp is None or layer is None:
+            return
+        self.drop_overlays(keep_layers=False)
+        ref = layer.metadata.get(METADATA_KEY)
+        for other in list(self.viewer.layers):
+            same = isinstance(ref, SlideRef) and other.metadata.get(METADATA_KEY) is ref
+            if other is layer or same:
+                _scale_to(other, slide.mpp)
+                if isinstance(ref, SlideRef):
+                    other.metadata[METADATA_KEY] = replace(
+                        ref, slide=slide, mpp=slide.mpp
+                    )
+        self._make_overlays()
+        self.viewer.reset_view()
+        self.changed.emit()
+
+    def look(self) -> None:
+        """Tell the session what the canvas shows; the worker reads it from there."""
+        layer, slide = self.slide_layer, self.session.slide
+        if layer is not None and slide is not None:
+            self.session.view = view_region(self.viewer, layer, slide)
+
+    def drop_overlays(self, *, keep_layers: bool) -> None:
+        """Let go of the overlays."""
+        if self.overlays is not None:
+            self.overlays.close(keep_layers=keep_layers)
+            self.overlays = None
+
+    def report_end(self, job: Job[Any]) -> None:
+        """Say what went wrong, if something did, and draw everything again."""
+        if job.state is JobState.FAILED:
+            self.said.emit(job.error)
+        self.changed.emit()
+
+    def _make_overlays(self) -> None:
+        slide, layer = self.session.slide, self.slide_layer
+        if slide is not None and slide.mpp is not None and layer is not None:
+            self.overlays = Overlays(self.viewer, layer, slide, slide.mpp)
+
+
+def _scale_to(layer: Any, mpp: Mpp) -> None:
+    layer.scale = (*layer.scale[:-2], mpp.y, mpp.x)
+    layer.units = (*layer.units[:-2], "um", "um")
