@@ -64,7 +64,11 @@ def load_spec(student: str | Path) -> StudentSpec:
 
 
 def load_student(
-    student: str | Path, *, device: str = "auto", threads: int | None = None
+    student: str | Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
 ) -> Student:
     """Load a student, ready to run.
 
@@ -77,6 +81,8 @@ def load_student(
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     threads : int or None
         CPU threads that torch uses, in the whole process; None leaves them alone.
+    precision : {"float32", "bfloat16", "float16"} or None
+        What to compute in; None leaves it to :func:`choose_device`.
 
     Raises
     ------
@@ -101,7 +107,7 @@ def load_student(
         for name, values in bundle.tensors.items()
         if name.startswith(_ENCODER)
     }
-    backend = build_backend(spec, encoder, choose_device(device))
+    backend = build_backend(spec, encoder, choose_device(device, precision=precision))
     return Student(
         spec,
         backend,

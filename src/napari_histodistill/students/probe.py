@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.intp]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse regularisation (scikit-learn's C) that are tried, on standardised features."""
+"""Inverse regularisations (scikit-learn's C) tried on standardised features."""
 
 DEFAULT_STRENGTH = 1e-2
 """Used when there is too little to choose with."""
@@ -114,11 +114,11 @@ def _checked(
     groups: npt.NDArray[np.generic] | None,
 ) -> tuple[Floats, Labels]:
     x, y = np.asarray(embeddings, np.float32), np.asarray(labels, np.intp)
-    fits = x.ndim == 2 and y.shape == (len(x),)
-    if not fits or (groups is not None and np.shape(groups) != y.shape):
+    who = y.shape if groups is None else groups.shape
+    if x.ndim != 2 or not y.shape == who == (len(x),):
         msg = (
             f"a probe needs (n, dim) embeddings and as many labels and groups, got "
-            f"{x.shape}, {y.shape} and {np.shape(groups)}."
+            f"{x.shape}, {y.shape} and {who}."
         )
         raise InputError(msg)
     if not np.isfinite(x).all():

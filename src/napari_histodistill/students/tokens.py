@@ -59,7 +59,7 @@ def pool_tokens(
 def _weights(
     centers_px: npt.ArrayLike, count: int, stride_px: float, tile_px: float
 ) -> npt.NDArray[np.float32]:
-    """Return ``(tiles, tokens)``: the share of a tile's edge in each token; sums to 1."""
+    """Return ``(tiles, tokens)``: how a tile's edge is shared among tokens."""
     centers = np.atleast_1d(np.asarray(centers_px, np.float64))[:, None]
     first, last = centers - tile_px / 2, centers + tile_px / 2
     edges = np.arange(count + 1, dtype=np.float64) * stride_px
@@ -73,4 +73,5 @@ def _weights(
             f"({count} × {stride_px:g} px)."
         )
         raise InputError(msg)
-    return (covered / total).astype(np.float32)
+    shares: npt.NDArray[np.float32] = (covered / total).astype(np.float32)
+    return shares

@@ -1,0 +1,258 @@
+"""The tile folder: images with labels, cases and folds, described by a manifest.
+
+``manifest.csv`` has a header and a row per tile: ``image`` (a path, relative to the
+folder), and where there are any ``label``, ``case_id``, ``fold`` and partner columns
+(``mask``, ``dense``…), which are kept as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from napari_histodistill.errors import TileFolderError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+MANIFEST = "manifest.csv"
+_COLUMNS = ("image", "label", "case_id", "fold")
+_COLOUR_MODES = ("RGB", "RGBA", "L", "P", "LA", "CMYK", "YCbCr")
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One row of a manifest.
+
+    Attributes
+    ----------
+    row : int
+        Line in ``manifest.csv``, as an editor counts (the header is line 1).
+    image : Path
+        Where the picture is.
+    label, case_id, fold : str
+        Empty where the manifest does not say.
+    partners : mapping of str to str
+        The other columns as they stand.
+    """
+
+    row: int
+    image: Path
+    label: str
+    case_id: str
+    fold: str
+    partners: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TileFolder:
+    """A manifest that was read and checked; make one with :func:`read_tile_folder`.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is.
+    tiles : tuple of Tile
+        At least one, in the manifest's order.
+    """
+
+    folder: Path
+    tiles: tuple[Tile, ...]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def labels(self) -> npt.NDArray[np.str_]:
+        """Return every tile's label, ``(n,)``.
+
+        Raises
+        ------
+        TileFolderError
+            If a tile has none.
+        """
+        return self._complete("label", [t.label for t in self.tiles])
+
+    def case_ids(self) -> npt.NDArray[np.str_] | None:
+        """Return every tile's case, ``(n,)``, or None if no tile has one.
+
+        Raises
+        ------
+        TileFolderError
+            If some have one and some have not.
+        """
+        ids = [t.case_id for t in self.tiles]
+        return self._complete("case_id", ids) if any(ids) else None
+
+    def folds(self) -> npt.NDArray[np.str_] | None:
+        """Return every tile's fold, ``(n,)``, or None if no tile has one.
+
+        Raises
+        ------
+        TileFolderError
+            If some have one and some have not, or one case lies in two folds: a score
+            would then be flattered.
+        """
+        named = [t.fold for t in self.tiles]
+        if not any(named):
+            return None
+        home: dict[str, Tile] = {}
+        for tile in self.tiles:
+            first = home.setdefault(tile.case_id or str(tile.image), tile)
+            if first.fold != tile.fold:
+                msg = (
+                    f"{self._place(tile)}: case {tile.case_id!r} is in fold "
+                    f"{tile.fold!r} here and in fold {first.fold!r} in row {first.row}: "
+                    "keep every case in one fold."
+                )
+                raise TileFolderError(msg)
+        return self._complete("fold", named)
+
+    def read(
+        self, tile: Tile, tile_px: int
+    ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+        """Read one picture as the student wants it.
+
+        A square picture of another size is resized: it is taken to show the tissue
+        of one whole tile. Anything transparent lies on white.
+
+        Parameters
+        ----------
+        tile : Tile
+            One of :attr:`tiles`.
+        tile_px : int
+            The student's tile.
+
+        Returns
+        -------
+        pixels : ndarray
+            ``(tile_px, tile_px, 3)`` uint8, RGB.
+        size : tuple of int
+            Height and width in the file.
+
+        Raises
+        ------
+        TileFolderError
+            If it is no 8-bit picture, or not square.
+        """
+        try:
+            with Image.open(tile.image) as opened:
+                opened.load()
+                image: Image.Image = opened.copy()
+        except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+            msg = f"{self._place(tile)}: {tile.image} cannot be read ({error})."
+            raise TileFolderError(msg) from error
+        except Image.DecompressionBombError as error:
+            msg = f"{self._place(tile)}: {tile.image} is far too large for a tile."
+            raise TileFolderError(msg) from error
+        width, height = image.size
+        if image.mode not in _COLOUR_MODES or width != height:
+            msg = (
+                f"{self._place(tile)}: {tile.image} is {height} × {width} px of mode "
+                f"{image.mode}; a tile must be a square picture of 8 bits a channel."
+            )
+            raise TileFolderError(msg)
+        rgb = _on_white(image)
+        if width != tile_px:
+            rgb = rgb.resize((tile_px, tile_px), Image.Resampling.BICUBIC)
+        return np.asarray(rgb), (height, width)
+
+    def _place(self, tile: Tile) -> str:
+        return f"{self.folder / MANIFEST} row {tile.row}"
+
+    def _complete(self, column: str, values: list[str]) -> npt.NDArray[np.str_]:
+        for tile, value in zip(self.tiles, values, strict=True):
+            if not value:
+                msg = f"{self._place(tile)}: the column {column!r} is empty: fill it."
+                raise TileFolderError(msg)
+        return np.array(values)
+
+
+def read_tile_folder(folder: str | Path) -> TileFolder:
+    """Read and check a tile folder's manifest; pictures are not opened yet.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Holds ``manifest.csv``.
+
+    Raises
+    ------
+    TileFolderError
+        Naming the row and column that cannot be used, and why.
+    """
+    home = Path(folder)
+    path = home / MANIFEST
+    if not path.is_file():
+        what = "is not a tile folder" if home.is_dir() else "does not exist"
+        msg = f"{home} {what}: a folder with a {MANIFEST} is needed."
+        raise TileFolderError(msg)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path} cannot be read as a CSV table in UTF-8 ({error})."
+        raise TileFolderError(msg) from error
+    header = _header(path, rows)
+    tiles: list[Tile] = []
+    seen: dict[Path, int] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if not any(row):
+            continue
+        tile = _tile(path, header, number, row)
+        earlier = seen.setdefault(tile.image, number)
+        if earlier != number:
+            msg = f"{path} row {number}: {tile.image.name} is in row {earlier} already."
+            raise TileFolderError(msg)
+        tiles.append(tile)
+    if not tiles:
+        msg = f"{path} lists no tiles: add a row for each."
+        raise TileFolderError(msg)
+    return TileFolder(home, tuple(tiles))
+
+
+def _header(path: Path, rows: list[list[str]]) -> list[str]:
+    header = [name.strip() for name in rows[0]] if rows else []
+    if "image" not in header:
+        msg = f"{path}: the header has no column 'image', only {header}."
+        raise TileFolderError(msg)
+    if len(set(header)) != len(header):
+        msg = f"{path}: the header names a column twice: {header}."
+        raise TileFolderError(msg)
+    return header
+
+
+def _tile(path: Path, header: list[str], number: int, row: list[str]) -> Tile:
+    if len(row) != len(header):
+        msg = (
+            f"{path} row {number}: {len(row)} values for {len(header)} columns "
+            f"({', '.join(header)})."
+        )
+        raise TileFolderError(msg)
+    values = {k: v.strip() for k, v in zip(header, row, strict=True)}
+    if not values["image"]:
+        msg = f"{path} row {number}: the column 'image' is empty."
+        raise TileFolderError(msg)
+    image = path.parent / values["image"]
+    if not image.is_file():
+        msg = f"{path} row {number}: there is no file {image}."
+        raise TileFolderError(msg)
+    partners = {k: v for k, v in values.items() if k not in _COLUMNS}
+    label, case_id, fold = (values.get(k, "") for k in _COLUMNS[1:])
+    return Tile(number, image, label, case_id, fold, partners)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
