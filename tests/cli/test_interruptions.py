@@ -59,6 +59,7 @@ def undisturbed(tmp_path_factory, large_slide, bundle) -> Path:
     return out / "large.ome.zarr"
 
 
+@pytest.mark.slow
 def test_kill_then_resume_is_byte_identical(
     process, large_slide, bundle, tmp_path, undisturbed
 ):
@@ -81,6 +82,7 @@ def test_kill_then_resume_is_byte_identical(
         np.testing.assert_array_equal(ours.read(), theirs.read())
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_work(process, large_slide, bundle, tmp_path, undisturbed):
     options = ("embed", large_slide, "-o", tmp_path, "--student", bundle, *STRIDE)
     store = tmp_path / "large.ome.zarr"
