@@ -237,7 +237,7 @@ def _spec_name(text: str) -> str:
 
 def _card(name: str, student: Student, taught: Taught, slide_name: str) -> str:
     names = ", ".join(c.name for c in taught.classes)
-    score = taught.fit.cv_score
+    score = taught.fit.score
     tested = (
         "not tested (too few strokes to hold some out)"
         if score is None

@@ -74,7 +74,7 @@ def _on_mode(mode: str, spec: StudentSpec) -> Iterator[Note]:
 
 def _on_classes(session: ExploreSession) -> Iterator[Note]:
     if session.taught is not None:
-        score = session.taught.fit.cv_score
+        score = session.taught.fit.score
         tested = "" if score is None else f" ({score:.0%} right on held-out strokes)"
         yield Note(
             CARE,

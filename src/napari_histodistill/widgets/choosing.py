@@ -66,10 +66,10 @@ class Choosing(QObject):
         self.bench, self.panel = bench, panel
         self._load_student = load_student
         self._students = list(students)
-        self._current_student = -1
+        self._current_student = 0 if students else -1
+        self._student_asked = False
         self._device = "auto"
         self._layers: list[Image] = []
-        self._wanted_slide: str | None = None
         self._ruler: Layer | None = None
         panel.slide_chosen.connect(self._slide_picked)
         panel.open_slide.connect(self.ask_slide)
@@ -193,7 +193,7 @@ class Choosing(QObject):
 
     def choose_student(self, index: int) -> None:
         """Load a student of the list."""
-        self._current_student = index
+        self._current_student, self._student_asked = index, True
         self.bench.session.choose_student(None)
         self._drop_map()
         choice = self._students[index]
@@ -208,7 +208,7 @@ class Choosing(QObject):
     def choose_device(self, device: str) -> None:
         """Load the present student onto another device."""
         self._device = device
-        if self._current_student >= 0:
+        if self._student_asked:
             self.choose_student(self._current_student)
 
     def add_student(self, choice: StudentChoice, *, choose: bool = True) -> None:
@@ -258,8 +258,9 @@ class Choosing(QObject):
         if slide.mpp is not None:
             self.bench.viewer.scale_bar.visible = True
         self._find_tissue()
-        if self._current_student < 0 and self._students:
-            self.choose_student(0)
+        if not self._student_asked and self._students:
+            # Only now: loading one takes a moment, and nothing is done without a slide.
+            self.choose_student(self._current_student)
 
     def _find_tissue(self) -> None:
         slide = self.bench.session.slide

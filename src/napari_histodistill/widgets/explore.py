@@ -96,6 +96,7 @@ class ExploreWidget(QWidget):
         self._settle.setInterval(VIEW_SETTLE_MS)
         self._disposers: list[Callable[[], None]] = []
         self._closed = False
+        self._said = ""
         self._window: QWidget | None = None
         self._connect()
         self.choosing.layers_changed()
@@ -139,8 +140,10 @@ class ExploreWidget(QWidget):
         )
 
     def say(self, sentence: str) -> None:
-        """Show a sentence to the person, below the progress bar."""
-        self.run_panel.say(sentence)
+        """Show a sentence below the progress bar; "" takes the last one back."""
+        if sentence or self.run_panel.message.text() == self._said:
+            self.run_panel.say(sentence)
+        self._said = sentence
 
     def shut_down(self) -> None:
         """Stop all jobs and let go of the viewer; may be called twice."""
@@ -245,8 +248,9 @@ class ExploreWidget(QWidget):
         self.shut_down()
 
     def event(self, event: QEvent) -> bool:
-        """Stop also where a dock is deleted without being closed."""
-        if event.type() == QEvent.Type.DeferredDelete:
+        """Stop also where a dock lets go of us without closing us."""
+        orphaned = event.type() == QEvent.Type.ParentChange and self.parent() is None
+        if orphaned or event.type() == QEvent.Type.DeferredDelete:
             self.shut_down()
         handled: bool = super().event(event)
         return handled

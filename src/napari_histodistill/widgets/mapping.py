@@ -17,7 +17,7 @@ from napari_histodistill.widgets.slide_layers import selected_polygon
 from napari_histodistill.widgets.slide_panel import SlidePanel
 from napari_histodistill.widgets.workbench import Workbench
 
-RUN, STORED = "Run", "Stored map"
+RUN, STORED, LOADING = "Run", "Stored map", "Loading the student"
 
 
 class Mapping(QObject):
@@ -126,7 +126,10 @@ class Mapping(QObject):
         running = self.bench.pump.is_active(RUN)
         panel.lock("Cancel the run first, then change this." if running else "")
         if not running:
-            self.run_panel.show_ready(session.run_title, session.why_not_run)
+            why_not = session.why_not_run
+            if session.student is None and self.bench.pump.is_active(LOADING):
+                why_not = "The student is being loaded: a moment."
+            self.run_panel.show_ready(session.run_title, why_not)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)

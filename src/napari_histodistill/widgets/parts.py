@@ -31,7 +31,11 @@ def hint(text: str = "") -> QLabel:
 def info_button(tooltip: str = "") -> QToolButton:
     """Return the small "i" that carries details in its tooltip."""
     button = QToolButton()
-    button.setText("ⓘ")
+    button.setText("i")
+    font = button.font()
+    font.setBold(True)
+    font.setItalic(True)
+    button.setFont(font)
     button.setAutoRaise(True)
     button.setToolTip(tooltip)
     return button

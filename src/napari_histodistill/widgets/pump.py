@@ -64,6 +64,11 @@ class JobPump(QObject):
         """Whether a job of this name is going on."""
         return name in self._watched
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is going on."""
+        return bool(self._watched)
+
     def cancel(self, name: str) -> None:
         """Ask a job to stop; its end is still reported."""
         if name in self._watched:

@@ -49,6 +49,7 @@ class RunPanel(QWidget):
         self.bar.setTextVisible(True)
         self.bar.hide()
         self.message = hint()
+        self._obstacle = ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -82,6 +83,10 @@ class RunPanel(QWidget):
         explain(self.button, RUN_TIP, why_not)
         self.stop.hide()
         self.bar.hide()
+        # What stands in the way is worth a line of its own, not only a tooltip.
+        if why_not or self._obstacle:
+            self.message.setText(why_not)
+        self._obstacle = why_not
 
     def show_running(self) -> None:
         """Turn Run into Cancel and show the bar."""

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_histodistill.widgets.parts import explain, hint, info_button, row
 
 REGIONS = (
-    ("whole", "Whole slide", "Run on all tissue of the slide."),
+    ("whole", "Whole", "Run on all tissue of the slide."),
     ("view", "View", "Run on the tissue that the canvas shows now."),
     ("shape", "Shape", "Run inside the selected shape of a Shapes layer."),
 )
@@ -140,7 +140,7 @@ class SlidePanel(QWidget):
 
     def show_students(self, names: Sequence[str], current: int) -> None:
         """List the students, and the way to open another."""
-        _fill(self.student, [*names, OPEN_BUNDLE], current, empty="")
+        _fill(self.student, [*names, OPEN_BUNDLE], max(current, 0), empty="")
 
     def show_steps(self, count: int, step: int, words: str) -> None:
         """Set the detail slider's range and what it says."""
@@ -191,11 +191,10 @@ class SlidePanel(QWidget):
             self.regions.addButton(button, k)
             radios.addWidget(button)
         radios.addStretch(1)
-        radios.addWidget(self.tissue)
         grid.addLayout(radios, 3, 1)
         grid.addWidget(QLabel("Detail"), 4, 0)
         grid.addLayout(row(self.detail, self.mode), 4, 1)
-        grid.addWidget(self.detail_words, 5, 1)
+        grid.addLayout(row(self.detail_words, self.tissue), 5, 1)
         self.mpp.hide()
 
 

@@ -161,7 +161,7 @@ class Teaching(QObject):
         self.bench.session.take_taught(taught)
         self.panel.show_painting(False)
         self.paint(False)
-        score = taught.fit.cv_score
+        score = taught.fit.score
         tested = "" if score is None else f"; {score:.0%} right on held-out strokes"
         self.panel.say(f"Learned from {taught.cells} cells{tested}.")
         self.taught.emit()
