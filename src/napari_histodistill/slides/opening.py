@@ -31,9 +31,9 @@ OPENSLIDE_NAMES = {
     ".vms": "a Hamamatsu VMS slide",
     ".vmu": "a Hamamatsu VMU slide",
     ".svslide": "a Sakura slide",
+    ".czi": "a Zeiss CZI slide",
 }
 OTHER_NAMES = {
-    ".czi": "a Zeiss CZI slide",
     ".vsi": "an Olympus VSI slide",
     ".isyntax": "a Philips iSyntax slide",
     ".mcd": "an imaging mass cytometry file",
@@ -170,4 +170,6 @@ def _reason(error: SlideError) -> str:
     """Return the bare reason of a message of the OpenSlide backend."""
     cause = error.__cause__
     text = str(cause) if cause is not None else str(error)
+    if text.startswith("Unsupported or missing"):
+        return "it is of another kind"
     return text.rsplit(": ", 1)[-1].rstrip(".") if ": " in text else text.rstrip(".")

@@ -174,9 +174,20 @@ def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
 def _associated_reader(
     page: Any, colours: Colours, file: FileBytes
 ) -> Callable[[], npt.NDArray[np.uint8]]:
-    # Built when asked for: a slide with a broken label is still a good slide.
-    def read() -> npt.NDArray[np.uint8]:
+    # Built now, while tifffile's file is open, but a slide with a broken label is still
+    # a good slide: what is wrong is said when the label is asked for.
+    try:
         reader = TiffPageReader(page, file, SegmentCache())
+    except (SlideError, *DECODE_ERRORS) as error:
+        msg = f"{file.path.name}: this associated image is damaged ({error})."
+        broken = SlideError(msg)
+
+        def refuse() -> npt.NDArray[np.uint8]:
+            raise broken
+
+        return refuse
+
+    def read() -> npt.NDArray[np.uint8]:
         pixels = reader.read(
             0, 0, reader.height, reader.width, background=colours.background
         )

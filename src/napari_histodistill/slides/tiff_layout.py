@@ -65,8 +65,9 @@ def layout_of(tif: tifffile.TiffFile, name: str) -> TiffLayout:
         If it holds no image that can be shown.
     """
     pages = list(tif.pages)
-    if not pages:
-        msg = f"{name}: the TIFF holds no image."
+    if not any(p.imagelength > 0 < p.imagewidth for p in pages):
+        sizes = ", ".join(f"{p.imagelength} × {p.imagewidth} px" for p in pages)
+        msg = f"{name}: the TIFF holds no image with pixels ({sizes or 'no page'})."
         raise SlideError(msg)
     if tif.is_svs:
         return _aperio(pages, name)

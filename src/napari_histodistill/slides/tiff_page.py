@@ -30,9 +30,13 @@ DECODE_ERRORS = (
     tifffile.TiffFileError,
 )
 
+TRAILER = 16
+"""Bytes at the end of a JPEG among which its end marker is; some writers pad."""
+
 RAW_STRIP_BYTES = 512 * 1024
 """Uncompressed strips are read in pieces of about this size."""
 
+JPEG = 7
 APERIO_YCBCR_JPEG2000 = 33003
 
 
@@ -77,6 +81,7 @@ class TiffPageReader:
             self.tile_height = min(int(page.rowsperstrip), self.height)
             self.tile_width = self.width
             self._cut_raw_strips(page)
+        self._whole_jpegs = self._compression == JPEG and self._first_ends_well()
         self._rows = math.ceil(self.height / self.tile_height)
         self._columns = math.ceil(self.width / self.tile_width)
         if len(self._offsets) < self._rows * self._columns * self._planes:
@@ -153,12 +158,26 @@ class TiffPageReader:
         if self._raw is not None:
             rows = np.frombuffer(data, self._raw).astype(self.dtype)
             return rows.reshape(-1, self.width, self.samples // self._planes)
+        if self._whole_jpegs and not _ends_well(data[-TRAILER:]):
+            msg = "its JPEG data end too early"
+            raise ValueError(msg)
         segment, _, _ = self._decode(data, index, jpegtables=self._tables)
         pixels: npt.NDArray[Any] = segment[0]
         if self._compression == APERIO_YCBCR_JPEG2000:
             pixels = ycbcr_to_rgb(pixels)
         # A segment that is a view of something larger would keep all of it in memory.
         return pixels if pixels.base is None else pixels.copy()
+
+    def _first_ends_well(self) -> bool:
+        """Whether this file's JPEGs carry an end marker, as they must.
+
+        libjpeg fills what is missing of a truncated JPEG with grey and says nothing, so
+        the marker is looked for; unless the writer of this file never wrote it.
+        """
+        first = int(np.argmax(self._counts > 0))
+        count = min(TRAILER, int(self._counts[first]))
+        end = int(self._offsets[first] + self._counts[first])
+        return count > 0 and _ends_well(self._file.read(end - count, count))
 
     def _refuse_unreadable(self, page: Any) -> None:
         if self.height < 1 or self.width < 1 or self.samples < 1:
@@ -221,6 +240,10 @@ def ycbcr_to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     )
     eight_bit: npt.NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
     return eight_bit
+
+
+def _ends_well(trailer: bytes) -> bool:
+    return b"\xff\xd9" in trailer
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,73 @@
+"""Regions and µm per pixel."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Mpp, Region
+
+NUMBERS = st.floats(-1e5, 1e5)
+SIZES = st.floats(0.01, 1e5)
+REGIONS = st.builds(Region, y=NUMBERS, x=NUMBERS, height=SIZES, width=SIZES)
+
+
+@given(REGIONS, REGIONS)
+def test_an_intersection_lies_in_both(a, b):
+    common = a.intersection(b)
+    swapped = b.intersection(a)
+    assert common == swapped
+    if common is None:
+        apart_y = a.bottom <= b.y or b.bottom <= a.y
+        apart_x = a.right <= b.x or b.right <= a.x
+        assert apart_y or apart_x
+        return
+    for region in (a, b):
+        assert region.y <= common.y
+        assert region.x <= common.x
+        assert common.bottom <= region.bottom + 1e-6
+        assert common.right <= region.right + 1e-6
+
+
+@given(REGIONS)
+def test_a_region_meets_itself_and_holds_its_centre(region):
+    same = region.intersection(region)
+    assert same is not None
+    assert same.height == pytest.approx(region.height, abs=1e-6)
+    y, x = region.center
+    assert region.y <= y <= region.bottom
+    assert region.x <= x <= region.right
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"height": 0}, "positive height and width"),
+        ({"width": -1}, "positive height and width"),
+        ({"y": math.nan}, "finite numbers"),
+        ({"x": math.inf}, "finite numbers"),
+    ],
+)
+def test_impossible_regions_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        Region(**({"y": 0, "x": 0, "height": 1, "width": 1} | change))
+
+
+def test_mpp_has_a_mean_and_knows_what_a_microscope_can_do():
+    mpp = Mpp(0.2, 0.45, "a test")
+    assert mpp.mean == pytest.approx(0.3)
+    assert float(mpp) == mpp.mean
+    assert mpp.is_plausible
+    assert not Mpp(352.9, 352.9, "a tag").is_plausible
+    assert not Mpp(0.01, 0.01, "a tag").is_plausible
+
+
+@pytest.mark.parametrize("value", [0, -0.5, math.nan, math.inf])
+@pytest.mark.parametrize("axis", ["y", "x"])
+def test_mpp_must_be_positive(value, axis):
+    with pytest.raises(InputError, match="must be a positive number"):
+        Mpp(**({"y": 1, "x": 1, "source": "t"} | {axis: value}))
