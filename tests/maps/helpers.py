@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.maps.store import EmbeddingStore, Provenance
 from napari_histodistill.slides.grid import TileGrid
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROVENANCE = Provenance(
     slide_digest="5a" * 32,

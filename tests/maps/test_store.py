@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.maps.helpers import PROVENANCE, filled_store, new_store, small_grid
 
 from napari_histodistill.errors import ComputeError, StoreError
 from napari_histodistill.geometry import Mpp
@@ -22,7 +24,6 @@ from napari_histodistill.maps.store import (
     remove_store,
     store_key,
 )
-from tests.maps.helpers import PROVENANCE, filled_store, new_store, small_grid
 
 
 def test_blocks_come_back_and_the_rest_is_nan(tmp_path, rng):
@@ -240,12 +241,11 @@ def test_one_changed_byte_never_gives_wrong_numbers(tmp_path_factory, where, fli
     data[int(where * len(data))] ^= flip
     chunk.write_bytes(data)
     with EmbeddingStore.open(path) as store:
-        try:
+        read = None
+        with suppress(StoreError):
             read = store.read()
-        except StoreError as error:
-            assert "damaged" in str(error)
-        else:  # a bit that means nothing
-            np.testing.assert_array_equal(read, values)
+    # Refused, or a bit that means nothing.
+    assert read is None or np.array_equal(read, values)
 
 
 def test_truncated_chunk_is_damage(tmp_path, rng):

@@ -69,8 +69,7 @@ def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     try:
         with _trouble(path):
             aside.mkdir(parents=True)
-        yield aside
-        with _trouble(path):
+            yield aside
             if path.exists():
                 path.rename(old)
             aside.rename(path)

@@ -55,6 +55,10 @@ if TYPE_CHECKING:
 __all__ = ["EmbedOptions", "EmbedReport", "embed_slide", "plan_grid"]
 
 _POLL_S = 0.1
+# A window of 768 px and half a tile around it: half a second for a small student on two
+# cores. With the halo, tokens agree with those of endless windows (cosine of centred
+# embeddings: median .9996, 1st percentile .989, Lite0 on H&E); without it, .98 and .68.
+_TOKEN_BLOCK_PX = 768
 
 
 def embed_slide(  # noqa: PLR0913 - what a caller names, named here
@@ -159,7 +163,7 @@ class _Run:
         self.slide, self.student, self.store = slide, student, store
         self.cancel = cancel
         on_cpu = student.device.name.startswith("cpu")
-        self.batch_size = options.batch_size or (16 if on_cpu else 128)
+        self.batch_size = options.batch_size or (16 if on_cpu else 256)
         self.readers = options.readers or (
             1 if on_cpu else min(8, max(1, (os.cpu_count() or 2) // 2))
         )
@@ -348,7 +352,7 @@ def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> st
 def _block_cells(grid: TileGrid, mode: EmbeddingMode, student: Student) -> int:
     """Return a block's edge in cells: about a second of work, a window that fits."""
     if mode == "tokens":
-        return max(1, 1024 // grid.stride_px)
+        return max(1, _TOKEN_BLOCK_PX // grid.stride_px)
     on_cpu = student.device.name.startswith("cpu")
     # Small strides share pixels: more cells from one read.
     return 8 if on_cpu else 16

@@ -117,7 +117,7 @@ def check_slide(slide: Slide, student: Student) -> str:
     if not slide.info.is_rgb or slide.dtype != np.uint8:
         channels = ", ".join(slide.info.channels[:4])
         msg = (
-            f"{slide.name}: a student sees 8-bit H&E colour images only, and this slide "
+            f"{slide.name}: students see 8-bit H&E colour images only; this slide "
             f"has {slide.dtype} pixels with the channels {channels}."
         )
         raise InputError(msg)

@@ -113,7 +113,9 @@ def read_window(
 def _read(slide: Slide, grid: TileGrid, window: Window) -> npt.NDArray[np.uint8]:
     height, width = window.height, window.width
     region = grid.student_region(window.y, window.x, height, width)
-    return read_resampled(slide, region, height=height, width=width)
+    pixels = read_resampled(slide, region, height=height, width=width)
+    # torch wants memory that it may write to.
+    return np.require(pixels, np.uint8, "W")
 
 
 def _check_alive(slide: Slide, problem: str) -> None:

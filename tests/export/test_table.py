@@ -1,0 +1,86 @@
+"""Tables that add up."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from tests.fakes import colour_student
+from tests.maps.helpers import small_grid
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.export import write_areas, write_regions
+from napari_histodistill.geometry import Region
+from napari_histodistill.maps import RankedRegion
+from napari_histodistill.maps.classes import ClassMap
+
+
+def _map(labels) -> ClassMap:
+    labels = np.asarray(labels, np.uint8)
+    return ClassMap(
+        labels=labels,
+        confidence=np.ones(labels.shape, np.float32),
+        probabilities=np.ones((*labels.shape, 2), np.float32),
+        classes=colour_student().spec.classes,
+        grid=small_grid(height=labels.shape[0] * 64, width=labels.shape[1] * 64),
+    )
+
+
+def rows(path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_areas(tmp_path):
+    path = write_areas(_map([[1, 1, 2, 0], [1, 0, 0, 0]]), tmp_path / "a.csv")
+    stroma, gland = rows(path)
+    assert stroma == {
+        "class": "stroma",
+        "cells": "3",
+        "mm2": "0.003072",
+        "percent": "75.00",
+    }
+    assert gland["percent"] == "25.00"
+
+
+def test_nothing_classified(tmp_path):
+    path = write_areas(_map(np.zeros((2, 2))), tmp_path / "a.csv")
+    assert [r["percent"] for r in rows(path)] == ["0.00", "0.00"]
+
+
+def test_regions(tmp_path):
+    region = RankedRegion(
+        rank=1,
+        score=0.8765,
+        y=96.0,
+        x=160.5,
+        region=Region(y=64, x=128, height=64, width=65),
+        cells=1,
+        area_mm2=0.001024,
+        is_query=True,
+    )
+    (row,) = rows(write_regions([region], tmp_path / "r.csv"))
+    assert row == {
+        "rank": "1",
+        "similarity": "0.8765",
+        "y": "96.0",
+        "x": "160.5",
+        "box_y": "64.0",
+        "box_x": "128.0",
+        "box_height": "64.0",
+        "box_width": "65.0",
+        "cells": "1",
+        "mm2": "0.001024",
+        "is_query": "1",
+    }
+
+
+def test_only_own_tables_are_replaced(tmp_path):
+    found = _map([[1]])
+    write_areas(found, tmp_path / "a.csv")
+    write_areas(found, tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("patient,age\n")
+    with pytest.raises(InputError, match="that this export did not write"):
+        write_areas(found, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "patient,age\n"
