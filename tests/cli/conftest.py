@@ -126,7 +126,7 @@ def silent_slide(tmp_path_factory) -> Path:
 def large_slide(tmp_path_factory) -> Path:
     """Tissue without glass, large enough to be stopped in the middle."""
     rng = np.random.default_rng(1)
-    coarse = rng.integers(60, 200, (60, 80, 3), np.uint8)
+    coarse = rng.integers(60, 200, (45, 60, 3), np.uint8)
     image = coarse.repeat(40, axis=0).repeat(40, axis=1)
     path = tmp_path_factory.mktemp("slides") / "large.ome.tif"
     return write_pyramid(path, image, mpp=0.5, compression="zlib")

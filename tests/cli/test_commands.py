@@ -253,3 +253,75 @@ def test_a_real_slide(run, data, tmp_path):
     found = run("similar", store, "--at", "1400,1100", "-o", tmp_path / "s", "--json")
     assert found.code == 0, found.err
     assert found.json["regions"][0]["is_query"]
+
+
+@pytest.fixture
+def tile_folder(tmp_path):
+    rng = np.random.default_rng(3)
+    rows = ["image,label,case_id"]
+    for k in range(24):
+        label = ("stroma", "gland")[k % 2]
+        tile = rng.integers(0, 60, (64, 64, 3)) + (150 if label == "stroma" else 60)
+        Image.fromarray(tile.astype(np.uint8)).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{label},case{k // 4}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("protocol", ["auto", "head", "probe"])
+def test_evaluate(protocol, run, bundle, tile_folder):
+    options = ("--student", bundle, "--tiles", tile_folder, "--protocol", protocol)
+    outcome = run("evaluate", *options, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    assert found["n"] == 24
+    assert found["protocol"] == ("probe" if protocol == "probe" else "head")
+    assert found["reason"] in outcome.err
+    table = np.array(found["confusion"])
+    assert table.sum() == 24
+    assert found["accuracy"] == pytest.approx(np.trace(table) / 24)
+    assert set(found["per_class"]) == set(found["classes"]) == {"stroma", "gland"}
+    assert 0 <= found["balanced_accuracy"] <= 1
+    if protocol == "probe":
+        assert found["accuracy"] > 0.9  # bright against dark is easy for any features
+    assert "confusion" in run("evaluate", *options).out
+
+
+RECIPE = """
+arm = "{arm}"
+name = "quick"
+title = "A quick probe"
+licence = "BSD-3-Clause"
+mpp = 1.0
+[[classes]]
+name = "stroma"
+color = "#e69f00"
+[[classes]]
+name = "gland"
+color = "#56b4e9"
+[data]
+folder = "."
+description = "noise"
+licence = "CC0"
+attribution = "nobody"
+"""
+
+
+def test_distill_a_frozen_arm(run, tile_folder):
+    (tile_folder / "quick.toml").write_text(RECIPE.format(arm="frozen"))
+    out = tile_folder / "made" / "quick"
+    outcome = run("distill", tile_folder / "quick.toml", "-o", out, "--json")
+    assert outcome.code == 0, outcome.err
+    made = outcome.json
+    assert (made["student"], made["folder"]) == ("quick", str(out))
+    assert "accuracy" in {metric["name"] for metric in made["metrics"]}
+    assert (out / "spec.json").is_file()
+
+
+def test_distill_refuses_arms_that_do_not_exist(run, tile_folder):
+    (tile_folder / "quick.toml").write_text(RECIPE.format(arm="full"))
+    outcome = run("distill", tile_folder / "quick.toml", "-o", tile_folder / "made")
+    assert outcome.code == 2
+    assert "arm" in outcome.err
+    assert "'frozen'" in outcome.err
+    assert not (tile_folder / "made").exists()

@@ -5,13 +5,23 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_histodistill.cli.console import answering, tell
+from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
+from napari_histodistill.cli.outputs import output_folder
 from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_histodistill.distill.tilefolder import TileFolder
+    from napari_histodistill.students.student import Student
+
+PROGRESS_S = 10.0
 
 
 class Protocol(StrEnum):
@@ -47,14 +57,23 @@ def evaluate(
 
     Accuracy, balanced accuracy, confusion, per class, interval by cases.
     """
-    from napari_histodistill.distill.evaluate import evaluate_student
+    from napari_histodistill.distill.evaluate import choose_protocol, score_embeddings
+    from napari_histodistill.distill.tilefolder import read_tile_folder
     from napari_histodistill.students import load_student
 
     began = time.perf_counter()
     with answering(as_json=json) as answer:
+        folder = read_tile_folder(tiles)
         runner = load_student(student, device=device)
+        _kind, reason = choose_protocol(runner, folder, protocol.value)
         tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
-        found = evaluate_student(runner, tiles, protocol=protocol.value)
+        tell(reason)
+        embeddings, resized = _embed(runner, folder)
+        found = score_embeddings(
+            runner, folder, embeddings, protocol=protocol.value, resized=resized
+        )
+        for note in found.notes:
+            tell(note)
         result = {
             "student": runner.name,
             "student_digest": runner.digest,
@@ -63,6 +82,24 @@ def evaluate(
             "seconds": round(time.perf_counter() - began, 2),
         }
         answer.give(result, _score_text(result))
+
+
+def _embed(student: Student, folder: TileFolder) -> tuple[npt.NDArray[np.float32], int]:
+    """Return embeddings ``(n, dim)`` and how many tiles were resized, with progress."""
+    import numpy as np
+
+    from napari_histodistill.distill.evaluate import embed_tiles
+
+    parts, resized, said = [], 0, time.monotonic()
+    with interruptible() as cancel:
+        for report in embed_tiles(student, folder):
+            cancel.check()
+            parts.append(report.embeddings)
+            resized += report.resized
+            if time.monotonic() - said >= PROGRESS_S:
+                said = time.monotonic()
+                tell(f"{report.done} of {report.total} tiles")
+    return np.concatenate(parts), resized
 
 
 def distill(
@@ -82,6 +119,13 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was stopped.")
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="FOLDER", help="A tile folder in place of the recipe's."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Make a student by a recipe (arm = "frozen").
@@ -101,23 +145,41 @@ def distill(
             "it again without --resume."
         )
         raise InputError(msg)
+    from napari_histodistill.distill.config import read_config
     from napari_histodistill.distill.probe_recipe import run_recipe
+    from napari_histodistill.students.bundle import load_spec
 
     began = time.perf_counter()
+    target = out or Path(config.stem)
     with answering(as_json=json) as answer:
-        folder = run_recipe(config, out or Path(config.stem))
+        read_config(config)
+        output_folder(target.absolute().parent)  # said now, not after minutes
+        folder = run_recipe(config, target, data=data, device=device)
+        spec = load_spec(folder)
         result = {
             "config": str(config),
-            "student": str(folder),
+            "student": spec.name,
+            "student_digest": spec.digest,
+            "folder": str(folder),
+            "metrics": [metric.model_dump(mode="json") for metric in spec.metrics],
             "seconds": round(time.perf_counter() - began, 2),
         }
         answer.give(result, str(folder))
 
 
 def _score_text(result: dict[str, Any]) -> str:
+    wide = max(len(name) for name in result["classes"])
+    plain, balanced = result["accuracy_interval"], result["balanced_accuracy_interval"]
     lines = [
-        f"{result['student']} on {result['n']} tiles",
-        f"  accuracy           {result['accuracy']:.3f}",
-        f"  balanced accuracy  {result['balanced_accuracy']:.3f}",
+        f"{result['student']} on {result['n']} tiles, protocol {result['protocol']}",
+        f"  accuracy           {result['accuracy']:.3f}  "
+        f"(95 % interval {plain['low']:.3f} to {plain['high']:.3f})",
+        f"  balanced accuracy  {result['balanced_accuracy']:.3f}  "
+        f"(95 % interval {balanced['low']:.3f} to {balanced['high']:.3f})",
+        "  confusion (rows: truth, columns: predicted, in this order)",
+    ]
+    lines += [
+        f"    {name:{wide}}  " + " ".join(f"{count:5}" for count in row)
+        for name, row in zip(result["classes"], result["confusion"], strict=True)
     ]
     return "\n".join(lines)
