@@ -22,13 +22,13 @@ APERIO = "Aperio Image Library v12\r\n{w}x{h} (64x64) JPEG/RGB Q=90|AppMag = 20"
 def picture(height: int, width: int, samples: int = 3, seed: int = 1) -> np.ndarray:
     """Return smooth colours with some noise: no two places are alike, JPEG likes it."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width]
+    y, x = np.arange(height), np.arange(width)
     planes = [
-        128 + 90 * np.sin(y / (7 + k) + k) * np.cos(x / (11 - k))
-        for k in range(samples)
+        np.outer(np.sin(y / (7 + k) + k), np.cos(x / (11 - k))) for k in range(samples)
     ]
-    image = np.stack(planes, axis=-1) + rng.normal(0, 3, (height, width, samples))
-    return np.clip(image, 0, 255).astype(np.uint8)
+    smooth = np.rint(120 + 90 * np.stack(planes, axis=-1)).astype(np.uint8)
+    noise = rng.integers(0, 9, (height, width, samples), dtype=np.uint8)
+    return smooth + noise
 
 
 def at_size(image: np.ndarray, height: int, width: int) -> np.ndarray:

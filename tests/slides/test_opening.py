@@ -308,7 +308,7 @@ def test_read_checks_its_arguments():
 
 
 def test_dask_chunks_stay_near_1024(tmp_path):
-    made = write_tiff(tmp_path / "s.tif", shape=(3000, 2500), ratios=(1, 2))
+    made = write_tiff(tmp_path / "s.tif", shape=(2100, 1500), ratios=(1, 2))
     strips = write_tiff(
         tmp_path / "strips.tif", shape=(300, 5000), ratios=(1,), tile=None
     )

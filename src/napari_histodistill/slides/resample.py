@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
-from napari_histodistill.slides.overview import resize
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,10 +94,9 @@ def read_resampled(
     columns = _window(left, right, width)
     pixels = _read_mirrored(slide, level, rows, columns, (info.height, info.width))
     box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
-    out: npt.NDArray[np.uint8] = resize(
-        pixels, box, height, width, Image.Resampling.BILINEAR
-    )
-    return out
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
 
 
 def _window(start: float, stop: float, size: int) -> tuple[int, int]:
