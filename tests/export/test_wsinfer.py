@@ -1,0 +1,128 @@
+"""The WSInfer layout: a model that other programs run to the same probabilities."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tests.fakes import colour_student
+
+from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.export import export_wsinfer
+from napari_histodistill.students.head import Head
+from napari_histodistill.students.spec import ClassSpec, StudentSpec, WeightsSpec
+from napari_histodistill.students.student import DeviceChoice, Student
+
+
+@pytest.fixture(scope="module")
+def torch_student() -> Student:
+    import timm
+    import torch
+
+    from napari_histodistill.students.backends.torch import TorchBackend
+
+    torch.manual_seed(0)
+    module = timm.create_model("test_efficientnet", num_classes=0)
+    mean, std = (0.7, 0.6, 0.65), (0.2, 0.25, 0.3)
+    dim = module.num_features
+    spec = StudentSpec(
+        name="tiny",
+        title="Tiny",
+        backbone="test_efficientnet",
+        tile_px=64,
+        mpp=0.75,
+        mean=mean,
+        std=std,
+        token_stride_px=32,
+        embedding_dim=dim,
+        classes=tuple(
+            ClassSpec(name=n, color="#112233") for n in ("tumour", "stroma", "fat")
+        ),
+        temperature=1.7,
+        weights=WeightsSpec(source="bundle"),
+        licence="BSD-3-Clause",
+    )
+    rng = np.random.default_rng(0)
+    head = Head(
+        rng.normal(0, 3, (3, dim)).astype(np.float32),
+        rng.normal(size=3).astype(np.float32),
+        temperature=1.7,
+    )
+    device = DeviceChoice("cpu", "CPU", "a test")
+    backend = TorchBackend(module, device, mean=mean, std=std)
+    return Student(spec, backend, head=head, digest="d1" * 16)
+
+
+# QuPath and WSInfer load TorchScript; torch 2.14 wants everybody to move on.
+@pytest.mark.filterwarnings("ignore:.torch.jit.load.:FutureWarning")
+def test_another_program_gets_the_same_probabilities(tmp_path, torch_student, rng):
+    import torch
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    folder = export_wsinfer(torch_student, tmp_path / "models" / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    model = torch.jit.load(folder / "torchscript_model.pt")
+    tiles = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    arguments = config["transform"][2]["arguments"]
+    batch = torch.stack(
+        [normalize(to_tensor(t), arguments["mean"], arguments["std"]) for t in tiles]
+    )
+    with torch.inference_mode():
+        theirs = torch.softmax(model(batch), dim=1).numpy()
+    ours = torch_student.classify(torch_student.embed(tiles))
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+def test_the_configuration(tmp_path, torch_student):
+    folder = export_wsinfer(torch_student, tmp_path / "tiny")
+    assert json.loads((folder / "config.json").read_text()) == {
+        "spec_version": "1.0",
+        "type": "model",
+        "name": "tiny",
+        "architecture": "test_efficientnet",
+        "num_classes": 3,
+        "patch_size_pixels": 64,
+        "spacing_um_px": 0.75,
+        "class_names": ["tumour", "stroma", "fat"],
+        "transform": [
+            {"name": "Resize", "arguments": {"size": 64}},
+            {"name": "ToTensor"},
+            {
+                "name": "Normalize",
+                "arguments": {"mean": [0.7, 0.6, 0.65], "std": [0.2, 0.25, 0.3]},
+            },
+        ],
+    }
+
+
+def test_the_student_is_left_as_it_was(tmp_path, torch_student, rng):
+    tiles = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    before = torch_student.embed(tiles)
+    export_wsinfer(torch_student, tmp_path / "tiny")
+    export_wsinfer(torch_student, tmp_path / "tiny")  # an own export is replaced
+    np.testing.assert_array_equal(torch_student.embed(tiles), before)
+
+
+def test_a_model_that_differs_is_not_written(tmp_path, torch_student, monkeypatch):
+    from napari_histodistill.export import wsinfer
+
+    monkeypatch.setattr(wsinfer, "_TOLERANCE", -1.0)
+    with pytest.raises(ComputeError, match="exported model differs"):
+        export_wsinfer(torch_student, tmp_path / "tiny")
+    assert not list(tmp_path.iterdir())
+
+
+def test_students_without_classes_or_torch_are_refused(tmp_path):
+    with pytest.raises(InputError, match="has no classes"):
+        export_wsinfer(colour_student(with_head=False), tmp_path / "a")
+    with pytest.raises(InputError, match="does not run on torch"):
+        export_wsinfer(colour_student(), tmp_path / "a")
+
+
+def test_a_strangers_folder_is_kept(tmp_path, torch_student):
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="a folder is there"):
+        export_wsinfer(torch_student, tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
