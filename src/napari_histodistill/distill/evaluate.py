@@ -1,4 +1,4 @@
-"""How good is a student? Scored so that no tile judges a head that has seen its case."""
+"""How good is a student? No tile judges a head that has seen its case."""
 
 from __future__ import annotations
 
@@ -154,8 +154,10 @@ def score_embeddings(
 ) -> Evaluation:
     """Score embeddings that :func:`embed_tiles` gave; see :func:`evaluate_student`."""
     chosen, reason = choose_protocol(student, folder, protocol)
-    score = _score_head if chosen == "head" else _score_probe
-    found = score(student, folder, embeddings)
+    if chosen == "head":
+        found = _score_head(student, folder, embeddings)
+    else:
+        found = _score_probe(folder, embeddings)
     predicted = found.probabilities.argmax(axis=1)
     cases = folder.case_ids()
     table = confusion_table(found.truth, predicted, len(found.classes))
@@ -240,7 +242,7 @@ def _score_head(student: Student, folder: TileFolder, embeddings: Floats) -> _Fo
     return _Found(student.classify(embeddings), truth, names, ())
 
 
-def _score_probe(student: Student, folder: TileFolder, embeddings: Floats) -> _Found:
+def _score_probe(folder: TileFolder, embeddings: Floats) -> _Found:
     named, truth = np.unique(folder.labels(), return_inverse=True)
     truth = truth.reshape(-1).astype(np.intp)
     if len(named) < 2:

@@ -108,8 +108,8 @@ class TileFolder:
             if first.fold != tile.fold:
                 msg = (
                     f"{self._place(tile)}: case {tile.case_id!r} is in fold "
-                    f"{tile.fold!r} here and in fold {first.fold!r} in row {first.row}: "
-                    "keep every case in one fold."
+                    f"{tile.fold!r} here but in fold {first.fold!r} in row "
+                    f"{first.row}: keep every case in one fold."
                 )
                 raise TileFolderError(msg)
         return self._complete("fold", named)

@@ -147,7 +147,8 @@ class TorchBackend:
 
     def _normalised(self, batch: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Move bytes, not floats, to the device, and normalise there."""
-        raw = torch.from_numpy(np.ascontiguousarray(batch))
+        # torch warns of memory it may not write to, such as a picture of PIL.
+        raw = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
         if self._kind == "cuda":
             raw = raw.pin_memory()
         raw = raw.to(self.device.name, non_blocking=self._kind == "cuda")
