@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_histodistill.errors import InputError
@@ -16,6 +16,7 @@ SIZES = st.floats(0.01, 1e5)
 REGIONS = st.builds(Region, y=NUMBERS, x=NUMBERS, height=SIZES, width=SIZES)
 
 
+@settings(deadline=None)
 @given(REGIONS, REGIONS)
 def test_an_intersection_lies_in_both(a, b):
     common = a.intersection(b)
@@ -33,6 +34,7 @@ def test_an_intersection_lies_in_both(a, b):
         assert common.right <= region.right + 1e-6
 
 
+@settings(deadline=None)
 @given(REGIONS)
 def test_a_region_meets_itself_and_holds_its_centre(region):
     same = region.intersection(region)

@@ -32,6 +32,7 @@ def grids(draw) -> TileGrid:
     )
 
 
+@settings(deadline=None)
 @given(grids())
 def test_cells_tile_the_slide_without_gap_or_overlap(grid):
     rows, columns = grid.shape
@@ -52,6 +53,7 @@ def test_cells_tile_the_slide_without_gap_or_overlap(grid):
     assert grid.areas_mm2().max() <= grid.cell_mm2 * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(grids(), st.floats(0, 1), st.floats(0, 1))
 def test_every_pixel_lies_in_exactly_one_cell(grid, v, u):
     y = int(v * (grid.slide_height - 1)) + 0.5
@@ -70,6 +72,7 @@ def test_every_pixel_lies_in_exactly_one_cell(grid, v, u):
     assert columns.start <= column < columns.stop
 
 
+@settings(deadline=None)
 @given(grids())
 def test_the_centre_of_a_cell_is_the_centre_of_its_tile_in_the_world(grid):
     rows, columns = grid.shape
@@ -96,7 +99,7 @@ def test_the_centre_of_a_cell_is_the_centre_of_its_tile_in_the_world(grid):
         assert np.abs(np.subtract(found, expected)).max() <= limit
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(200, 1500),
     st.integers(200, 1500),

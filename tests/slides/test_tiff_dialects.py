@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -312,8 +314,6 @@ def test_aperio_mpp(tmp_path, text, mpp, note):
     with open_slide(made.path) as slide:
         assert (slide.mpp and slide.mpp.mean) == mpp
         assert slide.mpp is None or slide.mpp.source == "ImageDescription (MPP)"
-        import re
-
         assert re.search(note, " | ".join(slide.info.notes))
 
 
@@ -358,3 +358,100 @@ def test_reading_past_the_border_gives_background(tmp_path):
         # Level 1: the place is in level-0 pixels, the size in pixels of the level.
         coarse = slide.read(Region(y=100, x=100, height=20, width=20), level=1)
         np.testing.assert_array_equal(coarse, made.levels[1][50:70, 50:70])
+
+
+def qptiff_page(kind: str, name: str = "") -> str:
+    inner = f"<ImageType>{kind}</ImageType>" + (f"<Name>{name}</Name>" if name else "")
+    root = "PerkinElmer-QPI-ImageDescription"
+    return f'<?xml version="1.0" encoding="utf-8"?>\r\n<{root}>{inner}</{root}>'
+
+
+def write_qptiff(path, pages):
+    with tifffile.TiffWriter(path) as tif:
+        for image, kind, name in pages:
+            tif.write(
+                image,
+                photometric="rgb" if image.ndim == 3 else "minisblack",
+                description=qptiff_page(kind, name),
+                software="PerkinElmer-QPI",
+                resolution=(20000, 20000),
+                resolutionunit="centimeter",
+                metadata=None,
+            )
+
+
+def test_qptiff_channels_at_every_level(tmp_path):
+    image = picture(200, 240, 2)
+    half = at_size(image, 100, 120)
+    names = ("DAPI", "Opal 520")
+    thumbnail = (picture(50, 60), "Thumbnail", "")
+    path = tmp_path / "multiplex.qptiff"
+    write_qptiff(
+        path,
+        [
+            *((image[..., k], "FullResolution", n) for k, n in enumerate(names)),
+            thumbnail,
+            *((half[..., k], "ReducedResolution", n) for k, n in enumerate(names)),
+        ],
+    )
+    with open_slide(path) as slide:
+        assert slide.info.vendor == "PerkinElmer QPTIFF"
+        assert slide.info.channels == names
+        assert slide.mpp.mean == pytest.approx(0.5)
+        assert slide.associated_images == ("thumbnail",)
+        np.testing.assert_array_equal(whole(slide), image)
+        np.testing.assert_array_equal(whole(slide, 1), half)
+
+
+def test_qptiff_brightfield_is_colour(tmp_path):
+    image = picture(200, 240)
+    half = at_size(image, 100, 120)
+    path = tmp_path / "he.qptiff"
+    pages = [(image, "FullResolution", ""), (half, "ReducedResolution", "")]
+    write_qptiff(path, pages)
+    with open_slide(path) as slide:
+        assert slide.info.is_rgb
+        np.testing.assert_array_equal(whole(slide), image)
+        np.testing.assert_array_equal(whole(slide, 1), half)
+
+
+def test_a_broken_label_does_not_spoil_the_slide(tmp_path):
+    image = picture(128, 128)
+    path = tmp_path / "label.svs"
+    with tifffile.TiffWriter(path) as tif:
+        options = {"photometric": "rgb", "metadata": None, "compression": "zlib"}
+        text = APERIO.format(w=128, h=128)
+        tif.write(image, tile=(64, 64), description=text, **options)
+        tif.write(
+            picture(30, 40), rowsperstrip=30, description="x\nlabel 40x30", **options
+        )
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[1].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(bytes(data))
+    with open_slide(path) as slide:
+        assert slide.associated_images == ("label",)
+        np.testing.assert_array_equal(whole(slide), image)
+        with pytest.raises(SlideError, match="row 0, column 0 is damaged"):
+            slide.read_associated("label")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_is_refused_or_read_but_never_crashes(tmp_path, seed):
+    made = write_tiff(tmp_path / "f.tif", shape=(70, 90), ratios=(1,), tile=(32, 32))
+    rng = np.random.default_rng(seed)
+    data = bytearray(made.path.read_bytes())
+    with tifffile.TiffFile(made.path) as tif:
+        table = tif.pages[0].offset
+    for at in rng.integers(table, min(len(data), table + 200), 3):
+        data[at] = rng.integers(0, 256)
+    made.path.write_bytes(bytes(data))
+    sentence = "f.tif."
+    try:
+        with open_slide(made.path) as slide:
+            assert whole(slide).ndim == 3
+    except SlideError as error:
+        sentence = str(error)
+    assert re.search(r"f\.tif.*\.$", sentence)
+    assert "\n" not in sentence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes import array_slide, tissue_image
 
@@ -121,6 +121,7 @@ def test_a_one_pixel_slide_has_a_mask():
     assert find_tissue(slide).mask.shape == (1, 1)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 40),
     st.integers(1, 40),

@@ -104,3 +104,9 @@ def for_each(work: Callable[[T], None], items: Iterable[T]) -> None:
     errors = [error for f in futures if (error := f.exception()) is not None]
     if errors:
         raise errors[0]
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of somebody else's error, for use inside a sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:160] if lines else type(error).__name__

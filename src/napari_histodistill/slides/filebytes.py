@@ -77,6 +77,11 @@ class FileBytes:
             self._idle.wait_for(lambda: self._readers == 0)
             os.close(self._fd)
 
+    def __del__(self) -> None:
+        # Nobody can be reading any more. A failed constructor has nothing to close.
+        if hasattr(self, "_closed"):
+            self.close()
+
     def _pread(self, offset: int, count: int) -> bytes:
         # A damaged table may claim more bytes than there are: never allocate for it.
         count = max(0, min(count, self.size - offset))

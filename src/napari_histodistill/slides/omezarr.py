@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.colours import Colours, colours_of_samples
+from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.filebytes import digest_path
 from napari_histodistill.slides.overview import with_overviews
 from napari_histodistill.slides.slide import LevelInfo, Slide, SlideInfo
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
 ZARR_ERRORS = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
     RuntimeError,
-    IndexError,
     AttributeError,
-    NotImplementedError,
+    EOFError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 DEFAULT_AXES = {2: "yx", 3: "cyx", 4: "czyx", 5: "tczyx"}
@@ -121,7 +123,7 @@ class ZarrSource:
         except ZARR_ERRORS as error:
             msg = (
                 f"{self._name}: level {level} cannot be read around y {y}, x {x} "
-                f"({error})."
+                f"({reason(error)})."
             )
             raise SlideError(msg) from error
         left = [n for n in self._axes.names if n in {"y", "x", "c"}]
@@ -180,7 +182,8 @@ def open_omezarr(path: Path) -> Slide:
         return Slide(with_overviews(source), info)
     except ZARR_ERRORS as error:
         close()
-        msg = f"{path.name}: the OME-Zarr metadata cannot be understood ({error!r})."
+        why = reason(error)
+        msg = f"{path.name}: the OME-Zarr metadata cannot be understood ({why})."
         raise SlideError(msg) from error
     except BaseException:
         close()
@@ -202,7 +205,7 @@ def _open_group(path: Path) -> tuple[Any, Callable[[], None]]:
             raise
         return group, store.close
     except ZARR_ERRORS as error:
-        msg = f"{path.name}: there is no readable zarr group in it ({error})."
+        msg = f"{path.name}: there is no readable zarr group in it ({reason(error)})."
         raise SlideError(msg) from error
 
 

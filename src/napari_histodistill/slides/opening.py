@@ -9,6 +9,7 @@ from napari_histodistill.errors import SlideError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import openslide_backend
 from napari_histodistill.slides.arrays import slide_from_arrays
+from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.omezarr import is_zarr_folder, open_omezarr
 from napari_histodistill.slides.openslide_backend import open_with_openslide
 from napari_histodistill.slides.plain import open_plain
@@ -168,8 +169,7 @@ def _first_bytes(path: Path) -> bytes:
 
 def _reason(error: SlideError) -> str:
     """Return the bare reason of a message of the OpenSlide backend."""
-    cause = error.__cause__
-    text = str(cause) if cause is not None else str(error)
+    text = reason(error.__cause__ or error)
     if text.startswith("Unsupported or missing"):
         return "it is of another kind"
-    return text.rsplit(": ", 1)[-1].rstrip(".") if ": " in text else text.rstrip(".")
+    return text.rsplit(": ", 1)[-1]

@@ -6,6 +6,7 @@ only when a file needs it.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.colours import over_white
+from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.filebytes import digest_path
 from napari_histodistill.slides.overview import with_overviews
 from napari_histodistill.slides.slide import LevelInfo, Slide, SlideInfo
@@ -117,7 +119,9 @@ class OpenSlideSource:
                 # may still be reading with it.
                 if self._slide is slide and not self._closed:
                     self._slide = _opened(self._path)
-            msg = f"{self._path.name}: OpenSlide cannot read this part ({error})."
+            msg = (
+                f"{self._path.name}: OpenSlide cannot read this part ({reason(error)})."
+            )
             raise SlideError(msg) from error
 
 
@@ -152,7 +156,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
             backend="openslide",
             vendor=properties.get("openslide.vendor", ""),
             mpp=size.mpp,
-            digest=digest_path(path),
+            digest=_digest(path),
             notes=size.notes,
         )
         associated = {
@@ -195,8 +199,17 @@ def _opened(path: Path) -> Any:
         msg = f"{path.name}: OpenSlide does not read this kind of file."
         raise SlideError(msg) from error
     except (openslide.OpenSlideError, OSError) as error:
-        msg = f"{path.name}: OpenSlide cannot open it ({error})."
+        msg = f"{path.name}: OpenSlide cannot open it ({reason(error)})."
         raise SlideError(msg) from error
+
+
+def _digest(path: Path) -> str:
+    """Return the fingerprint of a slide and of the folder that MRXS keeps beside it."""
+    companion = path.with_suffix("")
+    own = digest_path(path)
+    if path.suffix.lower() != ".mrxs" or not companion.is_dir():
+        return own
+    return hashlib.sha256((own + digest_path(companion)).encode()).hexdigest()
 
 
 def _size(properties: dict[str, str]) -> PhysicalSize:

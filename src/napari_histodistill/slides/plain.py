@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.arrays import ArraySource
 from napari_histodistill.slides.colours import Colours, colours_of_samples
+from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.filebytes import digest_path
 from napari_histodistill.slides.overview import with_overviews
 from napari_histodistill.slides.slide import Slide, SlideInfo
@@ -75,7 +76,8 @@ def _decoded(
     except Image.DecompressionBombError as error:
         raise SlideError(_too_large(path, str(error))) from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        msg = f"{path.name}: the image is damaged and cannot be decoded ({error})."
+        why = reason(error)
+        msg = f"{path.name}: the image is damaged and cannot be decoded ({why})."
         raise SlideError(msg) from error
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from napari_histodistill.errors import SlideError
-from napari_histodistill.slides.decoding import SegmentCache
+from napari_histodistill.slides.decoding import SegmentCache, reason
 from napari_histodistill.slides.filebytes import FileBytes, digest_file
 from napari_histodistill.slides.orientation import OrientedSource, describe
 from napari_histodistill.slides.overview import with_overviews
@@ -144,7 +144,7 @@ def parse_tiff(path: Path) -> tifffile.TiffFile:
     try:
         return tifffile.TiffFile(path)
     except (*DECODE_ERRORS, OSError) as error:
-        msg = f"{path.name}: this TIFF is damaged or cut short ({error})."
+        msg = f"{path.name}: this TIFF is damaged or cut short ({reason(error)})."
         raise SlideError(msg) from error
 
 
@@ -161,7 +161,7 @@ def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
             for name, (page, colours) in layout.associated.items()
         }
     except (*DECODE_ERRORS, OSError) as error:
-        msg = f"{file.path.name}: the table of pages is damaged ({error})."
+        msg = f"{file.path.name}: the table of pages is damaged ({reason(error)})."
         raise SlideError(msg) from error
     source: PixelSource = TiffSource(file, cache, levels, layout.colours)
     if layout.orientation != 1:
@@ -179,7 +179,7 @@ def _associated_reader(
     try:
         reader = TiffPageReader(page, file, SegmentCache())
     except (SlideError, *DECODE_ERRORS) as error:
-        msg = f"{file.path.name}: this associated image is damaged ({error})."
+        msg = f"{file.path.name}: this associated image is damaged ({reason(error)})."
         broken = SlideError(msg)
 
         def refuse() -> npt.NDArray[np.uint8]:

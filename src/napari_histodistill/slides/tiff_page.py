@@ -10,20 +10,22 @@ import numpy as np
 import tifffile
 
 from napari_histodistill.errors import SlideError
-from napari_histodistill.slides.decoding import SegmentCache, for_each
+from napari_histodistill.slides.decoding import SegmentCache, for_each, reason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.filebytes import FileBytes
 
-# imagecodecs raises RuntimeErrors of its own for damaged segments.
+# What tifffile and imagecodecs raise over damaged files, as fuzzing showed.
 DECODE_ERRORS = (
     RuntimeError,
     ValueError,
     TypeError,
-    IndexError,
-    KeyError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
     ImportError,
     MemoryError,
     struct.error,
@@ -81,15 +83,17 @@ class TiffPageReader:
             self.tile_height = min(int(page.rowsperstrip), self.height)
             self.tile_width = self.width
             self._cut_raw_strips(page)
-        self._whole_jpegs = self._compression == JPEG and self._first_ends_well()
         self._rows = math.ceil(self.height / self.tile_height)
         self._columns = math.ceil(self.width / self.tile_width)
-        if len(self._offsets) < self._rows * self._columns * self._planes:
+        needed = self._rows * self._columns * self._planes
+        listed = min(len(self._offsets), len(self._counts))
+        if listed < needed:
             msg = (
-                f"{self._where}: the file lists {len(self._offsets)} tiles but needs "
-                f"{self._rows * self._columns * self._planes}; it is damaged."
+                f"{self._where}: the file is damaged, it lists {listed} tiles but needs "
+                f"{needed}."
             )
             raise SlideError(msg)
+        self._whole_jpegs = self._compression == JPEG and self._first_ends_well()
 
     def read(
         self, y: int, x: int, height: int, width: int, *, background: float
@@ -149,7 +153,7 @@ class TiffPageReader:
         except DECODE_ERRORS as error:
             msg = (
                 f"{self._where}: the tile in row {row}, column {column} is damaged and "
-                f"cannot be decoded ({_first_line(error)})."
+                f"cannot be decoded ({reason(error)})."
             )
             raise SlideError(msg) from error
 
@@ -244,8 +248,3 @@ def ycbcr_to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _ends_well(trailer: bytes) -> bool:
     return b"\xff\xd9" in trailer
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:120] if text else type(error).__name__
