@@ -89,8 +89,8 @@ class TiffPageReader:
         listed = min(len(self._offsets), len(self._counts))
         if listed < needed:
             msg = (
-                f"{self._where}: the file is damaged, it lists {listed} tiles but needs "
-                f"{needed}."
+                f"{self._where}: the file is damaged, it lists {listed} tiles and "
+                f"needs {needed}."
             )
             raise SlideError(msg)
         self._whole_jpegs = self._compression == JPEG and self._first_ends_well()
