@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from napari_histodistill.export import export_wsinfer
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.spec import ClassSpec, StudentSpec, WeightsSpec
 from napari_histodistill.students.student import DeviceChoice, Student
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +58,21 @@ def torch_student() -> Student:
     return Student(spec, backend, head=head, digest="d1" * 16)
 
 
+@pytest.fixture(scope="module")
+def exported(torch_student, tmp_path_factory) -> Path:
+    return export_wsinfer(
+        torch_student, tmp_path_factory.mktemp("wsinfer") / "models" / "tiny"
+    )
+
+
 # QuPath and WSInfer load TorchScript; torch 2.14 wants everybody to move on.
 @pytest.mark.filterwarnings("ignore:.torch.jit.load.:FutureWarning")
-def test_another_program_gets_the_same_probabilities(tmp_path, torch_student, rng):
+def test_another_program_gets_the_same_probabilities(exported, torch_student, rng):
     import torch
     from torchvision.transforms.functional import normalize, to_tensor
 
-    folder = export_wsinfer(torch_student, tmp_path / "models" / "tiny")
-    config = json.loads((folder / "config.json").read_text())
-    model = torch.jit.load(folder / "torchscript_model.pt")
+    config = json.loads((exported / "config.json").read_text())
+    model = torch.jit.load(exported / "torchscript_model.pt")
     tiles = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     arguments = config["transform"][2]["arguments"]
     batch = torch.stack(
@@ -75,9 +85,8 @@ def test_another_program_gets_the_same_probabilities(tmp_path, torch_student, rn
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
-def test_the_configuration(tmp_path, torch_student):
-    folder = export_wsinfer(torch_student, tmp_path / "tiny")
-    assert json.loads((folder / "config.json").read_text()) == {
+def test_the_configuration(exported):
+    assert json.loads((exported / "config.json").read_text()) == {
         "spec_version": "1.0",
         "type": "model",
         "name": "tiny",
@@ -97,11 +106,10 @@ def test_the_configuration(tmp_path, torch_student):
     }
 
 
-def test_the_student_is_left_as_it_was(tmp_path, torch_student, rng):
+def test_the_student_is_left_as_it_was(exported, torch_student, rng):
     tiles = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     before = torch_student.embed(tiles)
-    export_wsinfer(torch_student, tmp_path / "tiny")
-    export_wsinfer(torch_student, tmp_path / "tiny")  # an own export is replaced
+    export_wsinfer(torch_student, exported)  # an own export is replaced
     np.testing.assert_array_equal(torch_student.embed(tiles), before)
 
 
