@@ -57,7 +57,10 @@ def test_cancel_keeps_what_was_reported():
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (RuntimeError("CUDA is gone"), "Embedding failed: CUDA is gone (RuntimeError)."),
+        (
+            RuntimeError("CUDA is gone"),
+            "Embedding failed: CUDA is gone (RuntimeError).",
+        ),
         (ComputeError("The model said no."), "The model said no."),
         (ValueError(""), "Embedding failed: no further words (ValueError)."),
     ],

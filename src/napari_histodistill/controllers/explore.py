@@ -70,6 +70,8 @@ class ExploreSession:
         What the canvas shows, level-0 px; read by the worker, so only ever replaced.
     shape : ndarray or None
         ``(n, 2)`` level-0 px: the drawn shape.
+    student_trouble : str
+        Why a student that was chosen could not be loaded.
     steps, step : tuple of Detail, int
         Strides on offer and the chosen one.
     live : LiveMap or None
@@ -92,6 +94,7 @@ class ExploreSession:
         self.steps: tuple[Detail, ...] = ()
         self.step = 0
         self.trouble = ""
+        self.student_trouble = ""
         self.live: LiveMap | None = None
         self.prompts = Prompts()
         self.similar: SimilarResult | None = None
@@ -110,6 +113,7 @@ class ExploreSession:
 
     def choose_student(self, student: Student | None, tiles_per_s: float = 0.0) -> None:
         """Look with another student, or none."""
+        self.student_trouble = ""
         self.student, self.tiles_per_s = student, tiles_per_s
         if student is not None and self.mode not in student.modes:
             self.mode = "tiles"
@@ -180,7 +184,9 @@ class ExploreSession:
         if self.needs_mpp:
             return "Give the µm per pixel first: it decides how large the tissue is."
         if self.student is None:
-            return "Choose a student, and wait until it is loaded."
+            return self.student_trouble or (
+                "Choose a student, and wait until it is loaded."
+            )
         if self.trouble:
             return self.trouble
         if self.region == "shape" and self.shape is None:

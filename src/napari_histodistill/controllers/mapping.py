@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.live_map import Patch
+from napari_histodistill.controllers.llvm_clash import keep_triton_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,6 +83,7 @@ def student_work(loader: Callable[..., Student], name: str | Path, device: str) 
     """Load a student and measure its speed on a few blank tiles."""
 
     def work(cancel: CancelToken) -> Iterator[StudentLoaded]:
+        keep_triton_out()
         student = loader(name, device=device)
         cancel.check()
         px = student.spec.tile_px

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DIVISORS = (1, 2, 4, 7, 14, 28)
 """Fractions of a tile that the Detail slider offers (7 is 32 px of 224)."""
 
-READABLE_CELLS = 400
+READABLE_CELLS = 200
 """A map with fewer cells than this hardly shows a shape."""
 
 MOST_CELLS = 4_000_000

@@ -44,11 +44,8 @@ class StudentChoice:
 
     @property
     def title(self) -> str:
-        """Name, stain and scale, for the combo."""
-        what = (
-            f"{len(self.spec.classes)} classes" if self.spec.classes else "similarity"
-        )
-        return f"{self.spec.name} · {what} · {self.spec.mpp:g} µm/px"
+        """Name and scale, for the combo."""
+        return f"{self.spec.name} · {self.spec.mpp:g} µm/px"
 
 
 class Choosing(QObject):
@@ -201,7 +198,7 @@ class Choosing(QObject):
             student_work(self._load_student, choice.name, self._device),
             name="Loading the student",
             on_reports=self._student_loaded,
-            on_end=self.bench.report_end,
+            on_end=self._student_ended,
         )
         self.bench.changed.emit()
 
@@ -256,7 +253,7 @@ class Choosing(QObject):
     def _put(self, layer: Image, slide: Slide) -> None:
         self.bench.put_slide(layer, slide)
         if slide.mpp is not None:
-            self.bench.viewer.scale_bar.visible = True
+            self.bench.viewer.canvas.overlays.scale_bar.visible = True
         self._find_tissue()
         if not self._student_asked and self._students:
             # Only now: loading one takes a moment, and nothing is done without a slide.
@@ -279,6 +276,10 @@ class Choosing(QObject):
         loaded = reports[-1]
         self._drop_map()
         self.bench.session.choose_student(loaded.student, loaded.tiles_per_s)
+
+    def _student_ended(self, job: Job[Any]) -> None:
+        self.bench.session.student_trouble = job.error
+        self.bench.changed.emit()
 
     def _drop_map(self) -> None:
         self.bench.pump.abandon("Stored map", "Search", "Ranking", "Thumbnails", "Fit")

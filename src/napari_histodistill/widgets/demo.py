@@ -126,7 +126,10 @@ def query_place(live: Any) -> tuple[float, float]:
         label = order[1] if counts[order[1]] else order[0]
         score = np.where(done & (live.labels == label), live.confidence, -1.0)
     else:
-        score = done.astype(float)
+        rows, columns = np.indices(done.shape)
+        center = [axis[done].mean() for axis in (rows, columns)]
+        away = (rows - center[0]) ** 2 + (columns - center[1]) ** 2
+        score = np.where(done, -away.astype(float), -np.inf)
     row, column = np.unravel_index(int(score.argmax()), score.shape)
     y, x = live.grid.cell_region(int(row), int(column)).center
     height, width = live.grid.slide_height, live.grid.slide_width
@@ -162,8 +165,8 @@ def _add_side_by_side(viewer: Any, slides: list[Slide]) -> None:
 def _fit_view(viewer: Any, slide: Slide) -> None:
     scale = slide.world().scale
     size = slide.shape[0] * scale[0], slide.shape[1] * scale[1]
-    viewer.camera.center = (size[0] / 2, size[1] / 2)
-    viewer.camera.zoom = 0.92 * float(np.min(np.array(viewer.canvas.size) / size))
+    viewer.scene.camera.center = (size[0] / 2, size[1] / 2)
+    viewer.scene.camera.zoom = 0.92 * float(np.min(np.array(viewer.canvas.size) / size))
 
 
 def _wait(is_done: Callable[[], bool]) -> None:

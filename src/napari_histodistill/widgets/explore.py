@@ -187,7 +187,7 @@ class ExploreWidget(QWidget):
         self.teaching.saved.connect(self._student_saved)
         self.teaching.taught.connect(self.mapping.show_taught)
         self._settle.timeout.connect(self._view_settled)
-        camera = bench.viewer.camera.events
+        camera = bench.viewer.scene.camera.events
         for event in (camera.center, camera.zoom):
             event.connect(self._view_moved)
             self._disposers.append(

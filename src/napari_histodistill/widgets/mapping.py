@@ -92,7 +92,7 @@ class Mapping(QObject):
         except HistodistillError as error:
             self.bench.said.emit(str(error))
             return
-        self._looked_for = session.store_path
+        self._looked_for = (session.slide, session.store_path)
         self._draw()
         self.run_panel.show_running()
         self.bench.pump.start(
@@ -141,8 +141,8 @@ class Mapping(QObject):
         if not ready or session.live is not None or self.bench.pump.is_active(RUN):
             return
         path = session.plan().store_path if not session.why_not_run else None
-        if path is not None and path != self._looked_for:
-            self._looked_for = path
+        if path is not None and (session.slide, path) != self._looked_for:
+            self._looked_for = (session.slide, path)
             self._show_stored(session.stored_work())
 
     def _show_stored(self, work: Any) -> None:

@@ -54,9 +54,8 @@ class RunPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         buttons = row(self.button, self.stop, self.device)
-        buttons.setStretch(0, 1)
-        buttons.setStretch(1, 1)
-        buttons.setStretch(2, 1)
+        for place, share in enumerate((2, 2, 3)):
+            buttons.setStretch(place, share)
         layout.addLayout(buttons)
         layout.addWidget(self.bar)
         layout.addWidget(self.message)
@@ -68,12 +67,9 @@ class RunPanel(QWidget):
 
     def show_device(self, label: str, reason: str) -> None:
         """Say where the student computes and why."""
-        k = self.device.currentIndex()
+        chosen = self.device.currentIndex()
         for index, (text, _) in enumerate(DEVICES):
-            shown = f"{text}: {label}" if index == k and text not in label else text
-            self.device.setItemText(index, shown if index == k and label else text)
-        if DEVICES[k][0] in label:
-            self.device.setItemText(k, label)
+            self.device.setItemText(index, label if index == chosen else text)
         self.device.setToolTip(reason or "Where the student computes.")
 
     def show_ready(self, text: str, why_not: str) -> None:

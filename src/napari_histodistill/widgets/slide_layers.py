@@ -101,8 +101,8 @@ def pixels_to_world(layer: Image, y: float, x: float) -> tuple[float, float]:
 
 def view_region(viewer: ViewerModel, layer: Image, slide: Slide) -> Region | None:
     """Return the part of the slide that the canvas shows, level-0 px; None if none."""
-    half = np.array(viewer.canvas.size, float) / 2 / viewer.camera.zoom
-    center = np.array(viewer.camera.center[-2:], float)
+    half = np.array(viewer.canvas.size, float) / 2 / viewer.scene.camera.zoom
+    center = np.array(viewer.scene.camera.center[-2:], float)
     signs = ((-1, -1), (-1, 1), (1, -1), (1, 1))
     corners = np.array(
         [world_to_pixels(layer, center + half * np.array(s)) for s in signs]
@@ -127,9 +127,9 @@ def go_to(viewer: ViewerModel, layer: Image, region: Region, share: float) -> No
     zoom = share * float(
         np.min(np.array(viewer.canvas.size) / np.maximum(extent, 1e-9))
     )
-    viewer.camera.center = center
-    if not zoom / 2 <= viewer.camera.zoom <= zoom * 2:
-        viewer.camera.zoom = zoom
+    viewer.scene.camera.center = center
+    if not zoom / 2 <= viewer.scene.camera.zoom <= zoom * 2:
+        viewer.scene.camera.zoom = zoom
 
 
 def selected_polygon(

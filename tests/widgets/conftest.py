@@ -1,0 +1,97 @@
+"""Real windows under Xvfb, with a leak check around each of them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("napari", reason="the windows need napari and Qt")
+
+from napari_histodistill.widgets.choosing import StudentChoice
+from napari_histodistill.widgets.explore import ExploreWidget
+from tests.fakes import colour_student
+
+# zarr's loop and dask's pool belong to the process, not to us.
+OURS = ("histodistill",)
+
+
+def our_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith(OURS)]
+
+
+def wait_until(qtbot, is_true, timeout_s=20.0):
+    """Let the event loop turn until something is true."""
+    qtbot.waitUntil(is_true, timeout=int(timeout_s * 1000))
+
+
+@pytest.fixture
+def open_viewer(make_napari_viewer, qtbot):
+    """Return a function that opens a napari window; checks for leaks afterwards."""
+    from qtpy.QtCore import QTimer
+
+    opened = []
+
+    def open_one(*, show=True):
+        viewer = make_napari_viewer(show=show, strict_qt="raise")
+        viewer.window._qt_window.resize(1000, 760)
+        listeners = {
+            "status": viewer.events.status,
+            "inserted": viewer.layers.events.inserted,
+            "center": viewer.scene.camera.events.center,
+        }
+        before = {name: len(e.callbacks) for name, e in listeners.items()}
+        opened.append((viewer, listeners, before))
+        return viewer
+
+    yield open_one
+    for viewer, listeners, before in opened:
+        window = getattr(viewer.window, "_qt_window", None)
+        for widget in window.findChildren(ExploreWidget) if window else ():
+            widget.shut_down()
+            active = [t for t in widget.findChildren(QTimer) if t.isActive()]
+            assert not active, "a timer runs on after the panel has shut down"
+        left = {n: len(e.callbacks) - before[n] for n, e in listeners.items()}
+        # napari connects its own listeners for each layer; ours hang on objects of
+        # this package.
+        mine = [
+            (n, cb)
+            for n, e in listeners.items()
+            for cb in e.callbacks
+            if isinstance(cb, tuple)
+            and cb[0]() is not None
+            and type(cb[0]()).__module__.startswith("napari_histodistill")
+        ]
+        assert not mine, f"still listening to the viewer: {mine} ({left})"
+        assert not [
+            cb
+            for cb in viewer.mouse_drag_callbacks
+            if "histodistill" in getattr(cb, "__module__", "")
+        ]
+    until = time.monotonic() + 5
+    while our_threads() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not our_threads(), "a thread outlived its panel"
+    opened.clear()
+    gc.collect()
+
+
+@pytest.fixture
+def explore(open_viewer, qtbot):
+    """Return a function that opens a viewer with the panel docked."""
+
+    def open_one(student=None, load=None):
+        student = student or colour_student()
+        viewer = open_viewer()
+        widget = ExploreWidget(
+            viewer,
+            load=load or (lambda name, device="auto": student),
+            students=[StudentChoice("colour", student.spec)],
+        )
+        viewer.window.add_dock_widget(widget, area="right", name="Explore slide")
+        qtbot.wait(20)
+        return viewer, widget
+
+    return open_one
