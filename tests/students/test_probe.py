@@ -144,9 +144,7 @@ def test_tokens_under_a_tile_are_averaged_by_area():
 
 
 @settings(deadline=None, max_examples=50)
-@given(
-    st.integers(1, 6), st.integers(1, 6), st.floats(1, 200), st.floats(-0.4, 1.4)
-)
+@given(st.integers(1, 6), st.integers(1, 6), st.floats(1, 200), st.floats(-0.4, 1.4))
 def test_equal_tokens_pool_to_themselves(h, w, tile, place):
     tokens = np.full((h, w, 3), 2.5, np.float32)
     y = np.clip(place * h * 32, 1 - tile / 2, h * 32 + tile / 2 - 1)

@@ -189,7 +189,7 @@ def choose_protocol(
     if protocol not in ("auto", "head", "probe"):
         msg = f"protocol {protocol!r} is unknown: use auto, head or probe."
         raise InputError(msg)
-    unknown = sorted(set(folder.labels()) - set(student.spec.class_names))
+    unknown = sorted(set(folder.labels().tolist()) - set(student.spec.class_names))
     shared = _cases_seen(student, folder)
     if protocol == "probe":
         return "probe", "Asked for: out-of-fold probes on frozen features."
@@ -246,7 +246,8 @@ def _score_probe(folder: TileFolder, embeddings: Floats) -> _Found:
     named, truth = np.unique(folder.labels(), return_inverse=True)
     truth = truth.reshape(-1).astype(np.intp)
     if len(named) < 2:
-        msg = f"{folder.folder}: all tiles are {named[0]!r}: a probe needs two classes."
+        only = str(named[0])
+        msg = f"{folder.folder}: all tiles are {only!r}: a probe needs two classes."
         raise TileFolderError(msg)
     fold, groups = _outer_folds(folder, truth)
     probabilities = np.zeros((len(truth), len(named)), np.float32)

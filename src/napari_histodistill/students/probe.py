@@ -91,7 +91,7 @@ def fit_probe(
         If there are fewer than two classes, one has no samples, or the numbers do not
         fit together or are not finite.
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     x, y = _checked(embeddings, labels, groups)
     who = np.arange(len(y)) if groups is None else np.asarray(groups)
