@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.export.outlines import outline, polygons
+from napari_histodistill.export.outlines import outline
 from napari_histodistill.export.placing import write_file
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _feature(
 def _geometry(shape: Any) -> dict[str, Any]:
     parts = [
         [_ring(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
-        for polygon in polygons(shape)
+        for polygon in shape.geoms
     ]
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts[0]}

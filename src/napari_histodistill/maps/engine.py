@@ -163,7 +163,7 @@ class _Run:
         self.slide, self.student, self.store = slide, student, store
         self.cancel = cancel
         on_cpu = student.device.name.startswith("cpu")
-        self.batch_size = options.batch_size or (16 if on_cpu else 256)
+        self.batch_size = options.batch_size or (8 if on_cpu else 256)
         self.readers = options.readers or (
             1 if on_cpu else min(8, max(1, (os.cpu_count() or 2) // 2))
         )

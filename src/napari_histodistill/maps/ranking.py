@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from skimage.filters import threshold_otsu
-from skimage.measure import label
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
@@ -62,6 +60,8 @@ def suggest_threshold(similarity: SimilarityMap) -> float:
     anywhere in the gap). Raised to the 90th percentile where that is higher, but never
     above the 99.5th: at least the very best cells stay.
     """
+    from skimage.filters import threshold_otsu
+
     values = _finite(similarity)
     if values.min() == values.max():
         return float(values[0])
@@ -94,6 +94,8 @@ def rank_regions(
     InputError
         If the threshold is not a number or the limit is not positive.
     """
+    from skimage.measure import label
+
     if not np.isfinite(threshold) or limit < 1:
         msg = f"Ranking needs a number and a positive limit, got {threshold}, {limit}."
         raise InputError(msg)

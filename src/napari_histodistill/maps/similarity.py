@@ -13,7 +13,7 @@ The definition, once and for all:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,6 @@ class SimilarityMap:
     mode: EmbeddingMode = "tiles"
 
 
-@dataclass(frozen=True, eq=False)
 class SimilarityIndex:
     """Normalised embeddings of one slide, kept for instant clicks.
 
@@ -87,21 +86,21 @@ class SimilarityIndex:
     Held as float32 up to 1 GiB (200 000 cells × 1280), above that as float16.
     """
 
-    embeddings: npt.NDArray[np.floating] = field(repr=False)
-    status: npt.NDArray[np.uint8] = field(repr=False)
-    grid: TileGrid
-    mode: EmbeddingMode = "tiles"
-
-    def __post_init__(self) -> None:
-        done = self.status == DONE
+    def __init__(
+        self,
+        embeddings: npt.NDArray[np.floating],
+        status: npt.NDArray[np.uint8],
+        grid: TileGrid,
+        mode: EmbeddingMode = "tiles",
+    ) -> None:
+        done = status == DONE
         if not done.any():
             msg = "No cell has an embedding yet: run the student first."
             raise InputError(msg)
+        self.grid, self.mode = grid, mode
         rows = np.cumsum(done.ravel()).reshape(done.shape) - 1
-        object.__setattr__(self, "_row_of", np.where(done, rows, -1))
-        object.__setattr__(self, "_unit", _unit_rows(self.embeddings, done))
-        # Only the normalised copy is needed from here on.
-        object.__setattr__(self, "embeddings", self.embeddings[:0])
+        self._row_of = np.where(done, rows, -1)
+        self._unit = _unit_rows(embeddings, done)
 
     @classmethod
     def from_store(cls, store: EmbeddingStore) -> SimilarityIndex:
@@ -154,9 +153,6 @@ class SimilarityIndex:
             not_at=tuple(not_at),
             mode=self.mode,
         )
-
-    _row_of: npt.NDArray[np.intp] = field(init=False, repr=False)
-    _unit: npt.NDArray[np.floating] = field(init=False, repr=False)
 
     def _mean(self, places: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
         rows = [self._row(y, x) for y, x in places]
@@ -213,19 +209,21 @@ def _unit_rows(
     """Return ``(cells, dim)``: centred rows of unit length (zero rows stay zero)."""
     count, dim = int(done.sum()), embeddings.shape[-1]
     large = count * dim * 4 > _IN_FLOAT32_BYTES
-    rows = embeddings[done]
+    kept = embeddings[done]
     slabs = [slice(k, k + _SLAB_ROWS) for k in range(0, count, _SLAB_ROWS)]
+    unit = np.empty((count, dim), np.float16 if large else np.float32)
     total = np.zeros(dim)
     for slab in slabs:
-        total += rows[slab].sum(axis=0, dtype=np.float32)
+        unit[slab] = kept[slab]
+        total += unit[slab].sum(axis=0, dtype=np.float32)
     mean = (total / count).astype(np.float32)
-    unit = np.empty((count, dim), np.float16 if large else np.float32)
     longest = 0.0
     for slab in slabs:
-        centred = rows[slab].astype(np.float32) - mean
-        lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+        centred = unit[slab] - mean
+        lengths = np.sqrt(np.einsum("ij,ij->i", centred, centred))[:, np.newaxis]
         longest = max(longest, float(lengths.max()))
-        unit[slab] = centred / np.maximum(lengths, 1e-12)
+        centred /= np.maximum(lengths, 1e-12)
+        unit[slab] = centred
     if longest <= 1e-3 * float(np.linalg.norm(mean)):
         msg = (
             "All computed cells look the same to this student, so there is nothing to "
