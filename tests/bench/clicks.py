@@ -7,11 +7,11 @@ array once.
 from __future__ import annotations
 
 import numpy as np
-from tests.bench.figures import Figure, seconds, taking_turns
 
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.slides import TileGrid
+from tests.bench.figures import Figure, seconds, taking_turns
 
 ROWS, COLUMNS, DIM = 400, 500, 1280
 

@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from tests.bench.figures import Figure, seconds, taking_turns
 
 from napari_histodistill.maps import embed_slide
 from napari_histodistill.maps.engine import EmbedOptions, plan_grid
 from napari_histodistill.samples import synthetic_slide
 from napari_histodistill.slides import open_slide
 from napari_histodistill.students import load_student
+from tests.bench.figures import Figure, seconds, taking_turns
 
 BATCH = 16
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import imagecodecs
 import numpy as np
 import tifffile
-from tests.bench.figures import Figure, seconds, taking_turns
 
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides import open_slide
+from tests.bench.figures import Figure, seconds, taking_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.fakes import tissue_image
 
 from napari_histodistill.cli import main
 from napari_histodistill.slides.write import write_pyramid
+from tests.fakes import tissue_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable

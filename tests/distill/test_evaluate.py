@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from tests.fakes import colour_student
 
 from napari_histodistill.distill import scores
 from napari_histodistill.distill.evaluate import (
@@ -18,6 +17,7 @@ from napari_histodistill.distill.tilefolder import read_tile_folder
 from napari_histodistill.errors import InputError, TileFolderError
 from napari_histodistill.students.spec import Training
 from napari_histodistill.students.student import Student
+from tests.fakes import colour_student
 
 RIGHT = [
     (label, label, f"case{c}", str(c % 3))

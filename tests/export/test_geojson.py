@@ -10,8 +10,6 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes import PURPLE, array_slide, colour_student
-from tests.maps.helpers import small_grid
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.export import write_geojson, write_regions_geojson
@@ -24,6 +22,8 @@ from napari_histodistill.maps import (
     plan_grid,
     rank_regions,
 )
+from tests.fakes import PURPLE, array_slide, colour_student
+from tests.maps.helpers import small_grid
 
 CLASSES = colour_student().spec.classes
 

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 import zarr
-from tests.fakes import colour_student
-from tests.maps.helpers import small_grid
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.export import write_class_labels, write_similarity
 from napari_histodistill.maps import SimilarityMap
 from napari_histodistill.maps.classes import ClassMap
+from tests.fakes import colour_student
+from tests.maps.helpers import small_grid
 
 
 @pytest.fixture

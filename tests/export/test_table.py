@@ -6,14 +6,14 @@ import csv
 
 import numpy as np
 import pytest
-from tests.fakes import colour_student
-from tests.maps.helpers import small_grid
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.export import write_areas, write_regions
 from napari_histodistill.geometry import Region
 from napari_histodistill.maps import RankedRegion
 from napari_histodistill.maps.classes import ClassMap
+from tests.fakes import colour_student
+from tests.maps.helpers import small_grid
 
 
 def _map(labels) -> ClassMap:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.fakes import colour_student
 
 from napari_histodistill.errors import ComputeError, InputError
 from napari_histodistill.export import export_wsinfer
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.spec import ClassSpec, StudentSpec, WeightsSpec
 from napari_histodistill.students.student import DeviceChoice, Student
+from tests.fakes import colour_student
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.fakes import array_slide, colour_student
-from tests.maps.helpers import small_grid
 
 from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.maps import (
@@ -15,6 +13,8 @@ from napari_histodistill.maps import (
     embed_slide,
 )
 from napari_histodistill.students.head import Head
+from tests.fakes import array_slide, colour_student
+from tests.maps.helpers import small_grid
 
 
 @pytest.fixture

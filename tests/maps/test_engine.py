@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.fakes import PURPLE, array_slide, colour_student, tissue_image
 
 from napari_histodistill.errors import (
     Cancelled,
@@ -31,6 +30,7 @@ from napari_histodistill.maps import (
 )
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.resample import read_resampled
+from tests.fakes import PURPLE, array_slide, colour_student, tissue_image
 
 
 def run(slide, student, path, **kwargs):

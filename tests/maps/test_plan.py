@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes import array_slide, colour_student, tissue_image
-from tests.maps.helpers import small_grid
 
 from napari_histodistill.errors import InputError, MissingMppError
 from napari_histodistill.geometry import Mpp, Region
@@ -15,6 +13,8 @@ from napari_histodistill.maps import plan_grid
 from napari_histodistill.maps.plan import BlockQueue, check_grid, wanted_cells
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.slides.tissue import TissueMask
+from tests.fakes import array_slide, colour_student, tissue_image
+from tests.maps.helpers import small_grid
 
 
 def test_one_tile_per_cell_by_default():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.maps.helpers import small_grid
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps import SimilarityMap, rank_regions, suggest_threshold
+from tests.maps.helpers import small_grid
 
 
 def similar(values, at=((32.0, 32.0),), **grid) -> SimilarityMap:

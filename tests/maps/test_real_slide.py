@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.fakes import colour_student
 
 from napari_histodistill.maps import EmbeddingStore, embed_slide, plan_grid
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.resample import read_resampled
+from tests.fakes import colour_student
 
 pytestmark = pytest.mark.data
 

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes import array_slide, colour_student
-from tests.maps.helpers import filled_store, new_store, small_grid
 
 from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.maps import (
@@ -21,6 +19,8 @@ from napari_histodistill.maps import (
 )
 from napari_histodistill.maps import similarity as module
 from napari_histodistill.maps.similarity import NEGATIVE_WEIGHT
+from tests.fakes import array_slide, colour_student
+from tests.maps.helpers import filled_store, new_store, small_grid
 
 
 def noise(rng, dim=16):

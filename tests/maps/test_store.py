@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.maps.helpers import PROVENANCE, filled_store, new_store, small_grid
 
 from napari_histodistill.errors import ComputeError, StoreError
 from napari_histodistill.geometry import Mpp
@@ -24,6 +23,7 @@ from napari_histodistill.maps.store import (
     remove_store,
     store_key,
 )
+from tests.maps.helpers import PROVENANCE, filled_store, new_store, small_grid
 
 
 def test_blocks_come_back_and_the_rest_is_nan(tmp_path, rng):

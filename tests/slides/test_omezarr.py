@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import zarr
-from tests.slides.factory import at_size, picture
 from zarr.storage import LocalStore, ZipStore
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides import open_slide
+from tests.slides.factory import at_size, picture
 
 AXES_CYX = (
     {"name": "c", "type": "channel"},

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tests.slides.factory import picture, write_tiff
 
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region
@@ -17,6 +16,7 @@ from napari_histodistill.slides import (
     plain,
     slide_from_arrays,
 )
+from tests.slides.factory import picture, write_tiff
 
 
 @pytest.fixture

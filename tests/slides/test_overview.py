@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tests.slides.factory import picture
 
 from napari_histodistill.slides import overview, slide_from_arrays
 from napari_histodistill.slides.overview import OverviewSource, with_overviews
 from napari_histodistill.slides.slide import LevelInfo
+from tests.slides.factory import picture
 
 
 class Counting:

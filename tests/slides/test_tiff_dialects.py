@@ -8,11 +8,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from tests.slides.factory import APERIO, at_size, picture, write_tiff
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides import open_slide
+from tests.slides.factory import APERIO, at_size, picture, write_tiff
 
 
 def whole(slide, level=0):

@@ -9,11 +9,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from tests.slides.factory import count_decodes, picture, write_tiff
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.decoding import SegmentCache, for_each
+from tests.slides.factory import count_decodes, picture, write_tiff
 
 
 def test_each_segment_is_decoded_once_per_read(tmp_path, monkeypatch):

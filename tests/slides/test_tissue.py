@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes import array_slide, tissue_image
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides import TileGrid, open_slide, slide_from_arrays
 from napari_histodistill.slides.tissue import TissueMask, find_tissue
+from tests.fakes import array_slide, tissue_image
 
 
 def glass(rng, height=500, width=700, colour=(243, 241, 244), noise=2.0):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
-from tests.slides.factory import picture
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.write import write_pyramid
+from tests.slides.factory import picture
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "zlib"])

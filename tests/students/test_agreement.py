@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.fakes import array_slide, colour_student
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.agreement import measure_agreement
+from tests.fakes import array_slide, colour_student
 
 
 @pytest.fixture
