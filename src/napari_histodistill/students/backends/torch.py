@@ -86,7 +86,8 @@ class TorchBackend:
     def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)`` float32, pooled, for tiles ``(n, tile, tile, 3)``.
 
-        The same tiles give the same bytes on a CPU, whatever else was embedded before.
+        The same tiles give the same bytes on a CPU, whatever else was embedded before,
+        as long as the number of threads stays.
 
         Raises
         ------
