@@ -56,8 +56,8 @@ def slide_of(metadata: Mapping[str, Any]) -> Slide | None:
 
 
 def units_of(slide: Slide) -> tuple[str, str]:
-    """Return the units of the slide's world: µm, or pixels where mpp is missing."""
-    unit = "um" if slide.mpp is not None else "pixel"
+    """Return the units of the slide's world: µm, or pixels without a usable mpp."""
+    unit = "um" if slide.usable_mpp is not None else "pixel"
     return (unit, unit)
 
 
@@ -116,7 +116,8 @@ def _channel_limits(slide: Slide) -> list[tuple[float, float]]:
     """Return contrast limits per channel from the coarsest level (it is small)."""
     coarse = np.asarray(slide.levels[-1]).reshape(-1, slide.levels[-1].shape[2])
     limits = []
-    for values in coarse.T:
-        low, high = np.nanpercentile(values.astype(np.float64), (0.5, 99.8))
+    for channel in coarse.T:
+        values = channel[np.isfinite(channel)].astype(np.float64)
+        low, high = np.percentile(values, (0.5, 99.8)) if values.size else (0, 1)
         limits.append((float(low), float(high if high > low else low + 1)))
     return limits
