@@ -157,7 +157,7 @@ class LiveMap:
         labels[np.isin(labels, [k + 1 for k in hidden])] = 0
         return ClassMap(
             labels=labels,
-            confidence=self.confidence.copy(),
+            confidence=np.where(labels > 0, self.confidence, 0).astype(np.float32),
             probabilities=self._probabilities.copy(),
             classes=self.classes,
             grid=self.grid,

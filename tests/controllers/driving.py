@@ -1,0 +1,59 @@
+"""Sessions driven without a window: work is run here, its reports handed back."""
+
+from __future__ import annotations
+
+from napari_histodistill.controllers.explore import ExploreSession
+from napari_histodistill.controllers.mapping import tissue_work
+from napari_histodistill.running import CancelToken
+from tests.fakes import array_slide, colour_student
+
+GLAND, OTHER_GLAND = (210.0, 240.0), (390.0, 360.0)
+STROMA, GLASS = (300.0, 640.0), (20.0, 20.0)
+"""Places on :func:`tests.fakes.tissue_image`, level-0 px."""
+
+
+def drive(work):
+    """Run work to its end, as a job does; return its reports."""
+    return list(work(CancelToken()))
+
+
+def open_session(slide=None, student=None, *, tissue=True) -> ExploreSession:
+    """Return a session that can run."""
+    session = ExploreSession()
+    session.choose_slide(array_slide() if slide is None else slide)
+    session.choose_student(colour_student() if student is None else student)
+    if tissue:
+        (found,) = drive(tissue_work(session.slide))
+        session.take_tissue(found.tissue)
+    return session
+
+
+def run(session, *, restart=False):
+    """Press Run and wait; return the last report."""
+    report = None
+    for update in session.run_work(restart=restart)(CancelToken()):
+        session.take_update(update)
+        report = update.report
+    session.run_ended()
+    return report
+
+
+def ran_session(slide=None, student=None) -> ExploreSession:
+    """Return a session whose map is complete."""
+    session = open_session(slide, student)
+    run(session)
+    return session
+
+
+def show_stored(session):
+    """Read the stored map, as the panel does when a slide is opened again."""
+    for patch in drive(session.stored_work()):
+        session.live.apply(patch)
+
+
+def ask(session):
+    """Answer the present prompts; return what was reported."""
+    answers = drive(session.query_work())
+    for answer in answers:
+        session.take_answer(answer)
+    return answers
