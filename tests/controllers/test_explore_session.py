@@ -12,17 +12,12 @@ import pytest
 from napari_histodistill.controllers import llvm_clash
 from napari_histodistill.controllers.explore import ExploreSession
 from napari_histodistill.controllers.exporting import EXPORTS, export_work
-from napari_histodistill.controllers.live_map import LiveMap, Patch
 from napari_histodistill.controllers.mapping import (
     open_work,
     student_work,
     tissue_work,
 )
-from napari_histodistill.controllers.planning import (
-    default_step,
-    duration_in_words,
-    in_words,
-)
+from napari_histodistill.controllers.planning import default_step
 from napari_histodistill.controllers.similar import (
     LISTED,
     Prompt,
@@ -145,22 +140,6 @@ def test_the_view_and_a_shape_count_fewer_cells():
         session.plan().wanted_cells()
 
 
-@pytest.mark.parametrize(
-    ("cells", "words"),
-    [(1, "1 cell"), (35, "35 cells"), (2123, "about 2,100 cells")],
-)
-def test_counts_in_words(cells, words):
-    assert in_words(cells) == words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "1 s"), (59, "59 s"), (150, "2 min"), (7800, "2 h 10 min")],
-)
-def test_durations_in_words(seconds, words):
-    assert duration_in_words(seconds) == words
-
-
 # --- running ------------------------------------------------------------------------
 
 
@@ -198,7 +177,7 @@ def test_cancelling_keeps_blocks_and_continue_finishes():
                 token.cancel()
     session.run_ended()
     kept = session.live.cells_done
-    assert 0 < kept
+    assert kept > 0
     assert session.cells_missing > 0
     assert session.run_title == "Continue"
     run(session)
@@ -250,40 +229,6 @@ def test_opening_and_loading_report_once(tmp_path):
     assert loaded[0].tiles_per_s > 0
     assert names[0][:2] == ("x", "cpu")
     assert warmed == [1]
-
-
-# --- the live map -------------------------------------------------------------------
-
-
-def patch_of(grid, probabilities, status=None):
-    rows, columns = grid.shape
-    values = np.broadcast_to(np.float32(probabilities), (rows, columns, 2)).copy()
-    status = np.ones(grid.shape, np.uint8) if status is None else status
-    return Patch(slice(0, rows), slice(0, columns), status, values)
-
-
-def test_confidence_hides_but_does_not_forget():
-    grid = session_for().detail.grid
-    live = LiveMap(grid, CLASSES, "tiles")
-    shown = live.shown
-    status = np.ones(grid.shape, np.uint8)
-    status[0, 0], status[0, 1] = 0, 2
-    live.apply(patch_of(grid, [0.3, 0.7], status))
-    assert live.cells_unreadable == 1
-    assert live.labels[0, 0] == live.labels[0, 1] == 0
-    assert (live.shown == live.labels).all()
-    rows = live.rows()
-    assert [r.name for r in rows] == ["one", "two"]
-    assert rows[1].cells == live.cells_done
-    assert rows[1].mm2 == pytest.approx(grid.areas_mm2()[status == 1].sum())
-    assert sum(rows[1].histogram) == pytest.approx(1)
-    live.show_at_least(0.8)
-    assert not live.shown.any()
-    assert live.shown is shown, "the layer holds this very array"
-    assert live.rows()[1].cells == 0
-    live.show_at_least(0.5)
-    assert live.snapshot(hidden={1}).labels.max() == 0
-    assert live.snapshot().areas()[1].cells == live.cells_done
 
 
 # --- similar ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_histodistill.controllers.live_map import LiveMap
+from napari_histodistill.controllers.live_map import ClassRow, LiveMap
 from napari_histodistill.controllers.mapping import run_work, stored_work
 from napari_histodistill.controllers.planning import (
     Detail,
@@ -276,6 +276,17 @@ class ExploreSession:
         """Note that no run is going any more."""
         self.running = False
 
+    def class_rows(self) -> tuple[ClassRow, ...]:
+        """Return the legend: of the map, or of what the student could find."""
+        if self.live is not None:
+            return self.live.rows()
+        if self.student is None or not self.steps:
+            return ()
+        return tuple(
+            ClassRow(name=c.name, color=c.color, cells=0, mm2=0.0, histogram=())
+            for c in self.student.spec.classes
+        )
+
     @property
     def run_title(self) -> str:
         """What the Run button says: "Run", "Continue" or "Run again"."""
@@ -338,9 +349,13 @@ class ExploreSession:
         path = self.store_path
         if not self.prompts.items or path is None or self.live is None:
             return None
-        fresh = self._indexed_cells == self.live.cells_done
+        done = self.live.cells_done
+        fresh = self._indexed_cells == done
         return query_work(
-            self.prompts, store_path=path, index=self._index if fresh else None
+            self.prompts,
+            store_path=path,
+            index=self._index if fresh else None,
+            cells=done,
         )
 
     def take_answer(self, answer: IndexBuilt | SimilarResult) -> bool:
@@ -408,7 +423,8 @@ class ExploreSession:
         label = int(self.live.labels[row, column])
         if label:
             sure = float(self.live.confidence[row, column])
-            parts.append(f"{self.live.classes[label - 1].name} {sure:.0%}")
+            name = self.live.classes[label - 1].name.replace("_", " ")
+            parts.append(f"{name} {sure:.0%}")
         elif self.live.status[row, column] == 2:
             parts.append("unreadable")
         if self.similar is not None:

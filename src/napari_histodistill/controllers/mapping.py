@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.controllers.gentle_import import import_torch_gently
 from napari_histodistill.controllers.live_map import Patch
-from napari_histodistill.controllers.llvm_clash import keep_triton_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,11 +79,18 @@ def open_work(opener: Callable[[Path], Slide], path: Path) -> Work:
     return work
 
 
-def student_work(loader: Callable[..., Student], name: str | Path, device: str) -> Work:
+def student_work(
+    loader: Callable[..., Student],
+    name: str | Path,
+    device: str,
+    *,
+    warm_up: Callable[[], None] = import_torch_gently,
+) -> Work:
     """Load a student and measure its speed on a few blank tiles."""
 
     def work(cancel: CancelToken) -> Iterator[StudentLoaded]:
-        keep_triton_out()
+        warm_up()
+        cancel.check()
         student = loader(name, device=device)
         cancel.check()
         px = student.spec.tile_px

@@ -129,7 +129,12 @@ def detail_steps(
     steps: list[Detail] = []
     for divisor in DIVISORS:
         wish = student.spec.tile_um / divisor
-        grid = plan_grid(slide, student, stride_um=wish, mode=mode)
+        try:
+            grid = plan_grid(slide, student, stride_um=wish, mode=mode)
+        except InputError:
+            if not steps:
+                raise
+            break  # more cells than any map may have: so would all finer ones
         cells = grid.shape[0] * grid.shape[1]
         known = [step.grid.stride_px for step in steps]
         if grid.stride_px not in known and (cells <= MOST_CELLS or not steps):

@@ -116,8 +116,13 @@ def query_work(
     *,
     store_path: Path,
     index: SimilarityIndex | None,
+    cells: int,
 ) -> Work:
-    """Answer a query; builds the index first where there is none yet."""
+    """Answer a query; builds the index first where there is none yet.
+
+    ``cells`` is how many cells the asker knows to be done: the index has those at
+    least, and is stale once there are more.
+    """
 
     def work(cancel: CancelToken) -> Iterator[IndexBuilt | SimilarResult]:
         from napari_histodistill.maps.ranking import rank_regions, suggest_threshold
@@ -127,7 +132,7 @@ def query_work(
         ready = index
         if ready is None:
             ready = SimilarityIndex.from_store(EmbeddingStore.open(store_path))
-            yield IndexBuilt(ready, int((ready.status == 1).sum()))
+            yield IndexBuilt(ready, cells)
         cancel.check()
         similarity = ready.query(prompts.at, prompts.not_at)
         threshold = suggest_threshold(similarity)

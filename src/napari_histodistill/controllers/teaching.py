@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    import torch
 
     from napari_histodistill.controllers.job import Work
     from napari_histodistill.running import CancelToken
@@ -216,7 +217,7 @@ def _enough_strokes(labels: npt.NDArray[np.intp], groups: npt.NDArray[np.intp]) 
     return all(len(np.unique(groups[labels == k])) >= 2 for k in np.unique(labels))
 
 
-def _own_weights(student: Student) -> dict[str, object] | None:
+def _own_weights(student: Student) -> dict[str, torch.Tensor] | None:
     """Return the encoder's tensors where the bundle must carry them itself."""
     if student.spec.weights.source == "package":
         return None
@@ -224,7 +225,7 @@ def _own_weights(student: Student) -> dict[str, object] | None:
     if module is None:
         msg = f"student {student.name} runs on a backend whose weights cannot be saved."
         raise InputError(msg)
-    state: dict[str, object] = module.state_dict()
+    state: dict[str, torch.Tensor] = module.state_dict()
     return state
 
 

@@ -83,5 +83,5 @@ def _on_classes(session: ExploreSession) -> Iterator[Note]:
         return
     spec = session.student.spec if session.student else None
     if spec is not None and spec.classes:
-        names = ", ".join(name.replace("_", " ") for name in spec.class_names)
-        yield Note(CARE, f"Knows only: {names}. Other tissue gets one of these too.")
+        n = len(spec.classes)
+        yield Note(CARE, f"Knows only its {n} classes: other tissue gets one too.")

@@ -83,7 +83,7 @@ def class_map_layer(
     kwargs = placement(grid.world(), affine) | {
         "name": name,
         "colormap": class_colors(classes),
-        "opacity": 0.45,
+        "opacity": 0.4,
         "blending": "translucent",
         "cache": False,
         "multiscale": False,
@@ -138,7 +138,7 @@ def similarity_layer(
         "colormap": similarity_colormap(),
         "contrast_limits": similarity_limits(values, threshold),
         "interpolation2d": "nearest",
-        "opacity": 0.65,
+        "opacity": 0.6,
         "blending": "translucent",
         "cache": False,
         "multiscale": False,

@@ -21,6 +21,7 @@ from napari_histodistill.widgets.explore import ExploreWidget
 WINDOW = (1500, 940)
 PATIENCE_S = 1800.0
 GAP_UM = 60.0
+DEMO_CELLS = 1100
 
 
 def open_demo(
@@ -51,6 +52,7 @@ def open_demo(
     viewer.window.add_dock_widget(widget, area="right", name="Explore slide")
     _add_side_by_side(viewer, opened)
     widget.choosing.choose_layer(viewer.layers[0])
+    viewer.layers.selection.active = viewer.layers[0]
     _fit_view(viewer, opened[0])
     conductor = _Conductor(widget)
     conductor.begin()
@@ -97,6 +99,7 @@ class _Conductor:
             self.problem = session.why_not_run
         elif not self._ran and not session.why_not_run:
             self._ran = True
+            self._choose_detail()
             if session.run_title != "Run again":
                 self.widget.mapping.run()
             else:
@@ -105,6 +108,15 @@ class _Conductor:
             self._asked = True
             where = query_place(session.live)
             self.widget.searching.click(*where, like=True)
+
+    def _choose_detail(self) -> None:
+        """Take the finest step that a laptop fills while somebody looks on."""
+        session = self.widget.session
+        fitting = [
+            k for k, step in enumerate(session.steps) if step.cells <= DEMO_CELLS
+        ]
+        if fitting and fitting[-1] > session.step:
+            self.widget.mapping.choose_step(fitting[-1])
 
     def _heard(self, sentence: str) -> None:
         failed = self._ran and self.widget.session.live is None

@@ -8,6 +8,7 @@ panel, the session and the viewer in step; everything shared is on the workbench
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.exporting import Exported, export_work, kind_of
+from napari_histodistill.controllers.gentle_import import import_work
 from napari_histodistill.controllers.trust import notes_on
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students import list_students, load_student
@@ -99,6 +101,9 @@ class ExploreWidget(QWidget):
         self._said = ""
         self._window: QWidget | None = None
         self._connect()
+        self.bench.pump.start(
+            import_work("pandas"), name="Warming up", on_reports=lambda _: None
+        )
         self.choosing.layers_changed()
         self.refresh()
 
@@ -187,22 +192,19 @@ class ExploreWidget(QWidget):
         self.teaching.saved.connect(self._student_saved)
         self.teaching.taught.connect(self.mapping.show_taught)
         self._settle.timeout.connect(self._view_settled)
-        camera = bench.viewer.scene.camera.events
-        for event in (camera.center, camera.zoom):
-            event.connect(self._view_moved)
-            self._disposers.append(
-                lambda event=event: event.disconnect(self._view_moved)
-            )
-        layers = bench.viewer.layers.events
-        for event in (layers.inserted, layers.removed):
-            event.connect(self._adopt_keys)
-            self._disposers.append(
-                lambda event=event: event.disconnect(self._adopt_keys)
-            )
+        camera, layers = bench.viewer.scene.camera.events, bench.viewer.layers.events
+        self._listen(camera.center, self._view_moved)
+        self._listen(camera.zoom, self._view_moved)
+        self._listen(layers.inserted, self._adopt_keys)
+        self._listen(layers.removed, self._adopt_keys)
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self.shut_down)
-            self._disposers.append(lambda: app.aboutToQuit.disconnect(self.shut_down))
+            self._disposers.append(partial(app.aboutToQuit.disconnect, self.shut_down))
+
+    def _listen(self, event: Any, callback: Callable[..., None]) -> None:
+        event.connect(callback)
+        self._disposers.append(partial(event.disconnect, callback))
 
     def _adopt_keys(self, _event: Any = None) -> None:
         if self.bench.slide_layer is not None:

@@ -143,7 +143,16 @@ class Mapping(QObject):
         path = session.plan().store_path if not session.why_not_run else None
         if path is not None and (session.slide, path) != self._looked_for:
             self._looked_for = (session.slide, path)
+            self._make_room()
             self._show_stored(session.stored_work())
+
+    def _make_room(self) -> None:
+        """Let napari make the layer now: it takes too long for the middle of a run."""
+        session, overlays = self.bench.session, self.bench.overlays
+        detail, student = session.detail, session.student
+        if overlays is None or detail is None or student is None:
+            return
+        overlays.make_room(detail.grid, student.spec.classes)
 
     def _show_stored(self, work: Any) -> None:
         if work is None:
@@ -214,8 +223,7 @@ class Mapping(QObject):
             self.bench.overlays.refresh_classes()
 
     def _show_legend(self) -> None:
-        live = self.bench.session.live
-        self.classes_panel.show_rows(live.rows() if live is not None else ())
+        self.classes_panel.show_rows(self.bench.session.class_rows())
         self.classes_panel.back.setVisible(self.bench.session.taught is not None)
 
     def _drop(self) -> None:

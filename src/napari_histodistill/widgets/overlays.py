@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
+    from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.spec import ClassSpec
 
 MOVES = ("scale", "translate", "rotate", "shear", "affine")
@@ -65,18 +66,39 @@ class Overlays:
         return any(layer is mine for mine in self._layers.values())
 
     def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
-        """Draw a class map; the layer shares the live map's array."""
-        layer = self.get("classes")
-        if layer is not None and layer.data is live.shown:
-            self.refresh_classes()
+        """Draw a class map; the layer shares the live map's array.
+
+        A layer that is there is given the new map: napari takes a quarter of a second
+        to make one, and a few milliseconds to change one.
+        """
+        layer: Labels | None = self.get("classes")
+        if not live.classes:
+            self._hide("classes")
             return
-        self._remove("classes")
-        if live.classes:
-            made = overlays.class_map_layer(
-                live.shown, live.grid, live.classes, affine=self._affine()
+        made = overlays.class_map_layer(
+            live.shown, live.grid, live.classes, affine=self._affine()
+        )
+        if layer is None:
+            layer = self._add("classes", made)
+        elif layer.data is live.shown:
+            self.refresh_classes()
+        else:
+            _, kwargs, _ = made
+            layer.data = live.shown
+            layer.scale, layer.translate = kwargs["scale"], kwargs["translate"]
+            layer.affine = kwargs["affine"]
+        self.hide_classes(live, hidden)
+        layer.visible = True
+
+    def make_room(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> None:
+        """Add an empty class layer now, so that no run has to wait for it."""
+        if classes and self.get("classes") is None:
+            empty = np.zeros(grid.shape, np.uint8)
+            affine = self._affine()
+            self._add(
+                "classes",
+                overlays.class_map_layer(empty, grid, classes, affine=affine),
             )
-            self._add("classes", made)
-            self.hide_classes(live, hidden)
 
     def refresh_classes(self) -> None:
         """Draw the live map's array again, as cheaply as napari can."""
@@ -169,7 +191,7 @@ class Overlays:
 
     def remove_map(self) -> None:
         """Take away what belongs to one map."""
-        self._remove("classes")
+        self._hide("classes")
         self.remove_search()
 
     def peek(self, looking: bool) -> None:
@@ -214,6 +236,10 @@ class Overlays:
             # The person goes on with the layer they were on.
             self._viewer.layers.selection.active = active
         return layer
+
+    def _hide(self, kind: str) -> None:
+        if (layer := self.get(kind)) is not None:
+            layer.visible = False
 
     def _remove(self, kind: str) -> None:
         layer = self.get(kind)

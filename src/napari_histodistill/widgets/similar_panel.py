@@ -169,7 +169,7 @@ def _thumbnail_list() -> QListWidget:
     places.setUniformItemSizes(True)
     places.setSpacing(2)
     places.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    places.setFixedHeight(THUMBNAIL_PX + 46)
+    places.setFixedHeight(THUMBNAIL_PX + 40)
     return places
 
 

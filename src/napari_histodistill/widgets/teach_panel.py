@@ -49,6 +49,7 @@ class TeachPanel(QWidget):
         self.fit_button = QPushButton("Fit")
         self.save_button = QPushButton("Save as student…")
         self.words = hint()
+        self.words.hide()
         self._swatch = Swatch("#000000")
         self._first = row(self._swatch, self.names, self.add, stretch=1)
         layout = QVBoxLayout(self)
