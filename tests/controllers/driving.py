@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from napari_histodistill.controllers.explore import ExploreSession
 from napari_histodistill.controllers.mapping import tissue_work
+from napari_histodistill.errors import Cancelled
 from napari_histodistill.running import CancelToken
 from tests.fakes import array_slide, colour_student
 
@@ -36,6 +39,26 @@ def run(session, *, restart=False):
         report = update.report
     session.run_ended()
     return report
+
+
+def stop_after_the_first_block(session):
+    """Press Run, and Cancel when the first part of the map appears."""
+    token = CancelToken()
+
+    def until_cancelled():
+        for update in session.run_work()(token):
+            session.take_update(update)
+            if update.patch is not None:
+                token.cancel()
+
+    with pytest.raises(Cancelled):
+        until_cancelled()
+    session.run_ended()
+
+
+def computed(session) -> int:
+    """Return how many tiles the session's student has looked at."""
+    return sum(session.student.backend.batches)
 
 
 def ran_session(slide=None, student=None) -> ExploreSession:

@@ -31,7 +31,7 @@ from tests.fakes import array_slide, colour_student, tissue_image
 
 
 def steps_of(shape=(600, 800), mode="tiles", tissue=None):
-    blank = da.zeros((*shape, 3), np.uint8, chunks=2048)
+    blank = da.zeros((*shape, 3), dtype=np.uint8, chunks=2048)
     mpp = Mpp(0.5, 0.5, "a test")
     slide = slide_from_arrays([blank], name="blank", mpp=mpp, digest="b1" * 32)
     return detail_steps(slide, colour_student(), mode, tissue)

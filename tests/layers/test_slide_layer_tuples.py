@@ -89,7 +89,8 @@ def test_equal_slides_have_equal_references():
 
 @pytest.mark.parametrize("size", [(600, 800), (1500, 3100), (40, 9000)])
 def test_the_coarsest_level_fits_a_screen(size):
-    slide = slide_from_arrays([da.zeros((*size, 3), np.uint8)], name="big", digest="d")
+    blank = da.zeros((*size, 3), dtype=np.uint8)
+    slide = slide_from_arrays([blank], name="big", digest="d")
     levels, _, _ = slide_layer(slide)
     sizes = [level.shape[:2] for level in levels]
     assert sizes[0] == size
