@@ -15,11 +15,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.bench.figures import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TICK_MS = 10
 RUNS = 3

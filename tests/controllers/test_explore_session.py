@@ -170,11 +170,15 @@ def test_cancelling_keeps_blocks_and_continue_finishes():
     session = session_for()
     session.choose_step(len(session.steps) - 1)
     token = CancelToken()
-    with pytest.raises(Cancelled):
+
+    def until_cancelled():
         for update in session.run_work()(token):
             session.take_update(update)
             if update.patch is not None:
                 token.cancel()
+
+    with pytest.raises(Cancelled):
+        until_cancelled()
     session.run_ended()
     kept = session.live.cells_done
     assert kept > 0

@@ -313,7 +313,7 @@ def test_only_the_sure_cells(ran):
 
 
 def test_the_status_bar_says_what_is_under_the_cursor(ran):
-    viewer, widget, layer = ran()
+    viewer, _widget, layer = ran()
     viewer.cursor.position = pixels_to_world(layer, *GLAND)
     viewer.status = "napari's own words"
     assert viewer.status.startswith("gland ")

@@ -11,6 +11,7 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.controllers.live_map import LiveMap
 from napari_histodistill.errors import ComputeError
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import Slide, open_slide
@@ -124,24 +125,25 @@ class _Conductor:
             self.problem = sentence
 
 
-def query_place(live: Any) -> tuple[float, float]:
-    """Return a place worth asking about: the surest cell of the second commonest class.
+def query_place(live: LiveMap) -> tuple[float, float]:
+    """Return a place worth asking about: the heart of the second commonest class.
 
     The commonest class is the background of the story; the second is what one would
-    look for. Level-0 pixels, edge convention.
+    look for. Its heart is the cell of it that lies deepest among its own kind, so that
+    the tile around it shows that class and little else. Level-0 pixels, edge
+    convention.
     """
+    from scipy.ndimage import distance_transform_edt
+
     done = live.status == 1
+    kind = done
     if live.classes:
         counts = np.bincount(live.labels[done], minlength=len(live.classes) + 1)
         counts[0] = 0
         order = np.argsort(-counts)
-        label = order[1] if counts[order[1]] else order[0]
-        score = np.where(done & (live.labels == label), live.confidence, -1.0)
-    else:
-        rows, columns = np.indices(done.shape)
-        center = [axis[done].mean() for axis in (rows, columns)]
-        away = (rows - center[0]) ** 2 + (columns - center[1]) ** 2
-        score = np.where(done, -away.astype(float), -np.inf)
+        kind = live.labels == (order[1] if counts[order[1]] else order[0])
+    depth = distance_transform_edt(np.pad(kind, 1))[1:-1, 1:-1]
+    score = np.where(kind, depth + live.confidence, -1.0)
     row, column = np.unravel_index(int(score.argmax()), score.shape)
     y, x = live.grid.cell_region(int(row), int(column)).center
     height, width = live.grid.slide_height, live.grid.slide_width

@@ -35,6 +35,7 @@ class Mapping(QObject):
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
         self._looked_for: Any = None
+        self._has_cells = False
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
         slide_panel.step_chosen.connect(self.choose_step)
@@ -93,6 +94,7 @@ class Mapping(QObject):
             self.bench.said.emit(str(error))
             return
         self._looked_for = (session.slide, session.store_path)
+        self._has_cells = False
         self._draw()
         self.run_panel.show_running()
         self.bench.pump.start(
@@ -181,6 +183,9 @@ class Mapping(QObject):
         if any(update.patch is not None for update in updates):
             self._redraw()
             self._show_legend()
+            if not self._has_cells:
+                self._has_cells = True
+                self.bench.changed.emit()  # from now on there is something to search
 
     def _ended(self, job: Job[Any]) -> None:
         session = self.bench.session

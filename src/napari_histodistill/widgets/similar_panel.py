@@ -139,7 +139,7 @@ class SimilarPanel(QWidget):
         """Fill in a picture, ``(px, px, 3)`` uint8."""
         item = self.places.item(rank - 1)
         if item is not None:
-            item.setIcon(QIcon(_pixmap(image)))
+            item.setIcon(_icon(image))
 
     def clear(self) -> None:
         """Show that there is no search."""
@@ -171,6 +171,14 @@ def _thumbnail_list() -> QListWidget:
     places.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     places.setFixedHeight(THUMBNAIL_PX + 40)
     return places
+
+
+def _icon(image: npt.NDArray[np.uint8]) -> QIcon:
+    """Return an icon that looks the same when selected: a tint would be a stain."""
+    pixmap = _pixmap(image)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)
+    return icon
 
 
 def _pixmap(image: npt.NDArray[np.uint8]) -> QPixmap:
