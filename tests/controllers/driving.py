@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from napari_histodistill.controllers.explore import ExploreSession
@@ -54,6 +56,17 @@ def stop_after_the_first_block(session):
     with pytest.raises(Cancelled):
         until_cancelled()
     session.run_ended()
+
+
+def finish(job):
+    """Start a job and poll it to its end; return its reports."""
+    reports, stop = [], time.monotonic() + 20
+    job.start()
+    while job.is_active:
+        reports += job.poll()
+        assert time.monotonic() < stop
+        time.sleep(0.002)
+    return reports
 
 
 def computed(session) -> int:

@@ -22,6 +22,7 @@ from tests.controllers.driving import (
     STROMA,
     ExploreSession,
     computed,
+    finish,
     open_session,
     ran_session,
     run,
@@ -372,16 +373,6 @@ class Moody:
         if self.broken:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
         return self._backend.embed(tiles)
-
-
-def finish(job):
-    reports, stop = [], time.monotonic() + 20
-    job.start()
-    while job.is_active:
-        reports += job.poll()
-        assert time.monotonic() < stop
-        time.sleep(0.002)
-    return reports
 
 
 def test_a_runtime_error_becomes_a_sentence_and_the_session_stays_usable():
