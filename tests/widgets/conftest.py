@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 
@@ -75,7 +74,6 @@ def open_viewer(make_napari_viewer, qtbot):
         time.sleep(0.02)
     assert not our_threads(), "a thread outlived its panel"
     opened.clear()
-    gc.collect()
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.job import Work
     from napari_histodistill.running import CancelToken
+    from napari_histodistill.students.student import Student
 
 _LIBRARIES = (
     # (file, whether its symbols are for everybody, as torch itself loads it)
@@ -36,6 +37,20 @@ _LIBRARIES = (
     ("libtorch_cpu.so", False),
     ("libtorch_python.so", False),
 )
+
+
+def load_student_gently(name: str | Path, *, device: str = "auto") -> Student:
+    """Load a student in a thread of a process that has a window.
+
+    Raises
+    ------
+    BundleError, DeviceError
+        As :func:`~napari_histodistill.students.load_student`.
+    """
+    from napari_histodistill.students import load_student
+
+    import_torch_gently()
+    return load_student(name, device=device)
 
 
 def import_torch_gently() -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.gentle_import import import_torch_gently
 from napari_histodistill.controllers.live_map import Patch
 
 if TYPE_CHECKING:
@@ -79,18 +78,10 @@ def open_work(opener: Callable[[Path], Slide], path: Path) -> Work:
     return work
 
 
-def student_work(
-    loader: Callable[..., Student],
-    name: str | Path,
-    device: str,
-    *,
-    warm_up: Callable[[], None] = import_torch_gently,
-) -> Work:
+def student_work(loader: Callable[..., Student], name: str | Path, device: str) -> Work:
     """Load a student and measure its speed on a few blank tiles."""
 
     def work(cancel: CancelToken) -> Iterator[StudentLoaded]:
-        warm_up()
-        cancel.check()
         student = loader(name, device=device)
         cancel.check()
         px = student.spec.tile_px

@@ -24,10 +24,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.exporting import Exported, export_work, kind_of
-from napari_histodistill.controllers.gentle_import import import_work
+from napari_histodistill.controllers.gentle_import import (
+    import_work,
+    load_student_gently,
+)
 from napari_histodistill.controllers.trust import notes_on
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.students import list_students, load_student
+from napari_histodistill.students import list_students
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.canvas import CanvasInput
 from napari_histodistill.widgets.choosing import Choosing, StudentChoice
@@ -64,7 +67,7 @@ class ExploreWidget(QWidget):
         self,
         napari_viewer: Any,
         *,
-        load: Callable[..., Any] = load_student,
+        load: Callable[..., Any] = load_student_gently,
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__()
