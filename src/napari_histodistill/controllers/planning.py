@@ -139,8 +139,6 @@ def detail_steps(
         known = [step.grid.stride_px for step in steps]
         if grid.stride_px not in known and (cells <= MOST_CELLS or not steps):
             steps.append(Detail(grid, max(1, round(cells * share))))
-        if cells > MOST_CELLS:
-            break  # finer ones are larger still, and the largest cannot be planned
     return tuple(steps)
 
 
