@@ -8,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A busy machine is no failure: how long an example takes is not what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # The environment `core` proves that nothing below the widgets needs a window.
 collect_ignore = [] if importlib.util.find_spec("napari") else ["widgets"]
