@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_histodistill.cli.cluster import connected, embed_on_cluster, give_cohort
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -31,40 +32,9 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_histodistill.maps import ClassMap, EmbedReport
-    from napari_histodistill.running import CancelToken
-    from napari_histodistill.slides import Slide, TileGrid
+    from napari_histodistill.maps import ClassMap
+    from napari_histodistill.maps.cohort import SlideResult, SlideRun, SlideTask
     from napari_histodistill.students.student import Student
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """One slide to be embedded, checked before anything is computed or written."""
-
-    slide: Slide
-    student: Student
-    grid: TileGrid
-    store: Path
-    mode: Mode
-    restart: bool
-    all_cells: bool
-
-    def run(self, cancel: CancelToken) -> EmbedReport:
-        """Embed with progress on stderr."""
-        from napari_histodistill.maps import embed_slide
-        from napari_histodistill.maps.engine import EmbedOptions
-
-        reports = embed_slide(
-            self.slide,
-            self.student,
-            self.store,
-            grid=self.grid,
-            mode=self.mode.value,
-            tissue=None if self.all_cells else "auto",
-            options=EmbedOptions(restart=self.restart),
-            cancel=cancel,
-        )
-        return follow(reports, self.slide.name)
 
 
 def embed(
@@ -79,6 +49,15 @@ def embed(
     stride_um: StrideOption = None,
     all_cells: AllCellsOption = False,
     device: DeviceOption = "auto",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Of a dask scheduler, such as tcp://host:8786: each slide becomes a "
+            "task for its workers, which must see the same paths.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Embed slides into stores that can be resumed.
@@ -86,42 +65,42 @@ def embed(
     Each slide gets DIR/<stem>.zarr. A store of the same slide, student and grid is
     continued where it stopped; another is refused unless --restart says to delete it.
     """
-    from napari_histodistill.students import load_student
-
     began = time.perf_counter()
     _check_stems(slides)
-    with answering(as_json=json) as answer, ExitStack() as files:
-        opened = [_open(files, path, mpp) for path in slides]
-        runner = load_student(student, device=device)
-        plans = [
-            _plan(
-                slide,
-                runner,
-                out / f"{path.stem}.zarr",
+    with answering(as_json=json) as answer:
+        tasks = [
+            _task(
+                path,
+                out,
+                student,
+                mpp=mpp,
                 mode=mode,
                 stride_um=stride_um,
-                restart=resume is False,
                 all_cells=all_cells,
+                device=device,
+                restart=resume is False,
             )
-            for slide, path in zip(opened, slides, strict=True)
+            for path in slides
         ]
-        output_folder(out)
-        tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
-        done = []
-        with interruptible() as cancel:
-            for plan, path in zip(plans, slides, strict=True):
-                start = time.perf_counter()
-                last = plan.run(cancel)
-                done.append(_store_facts(plan, path, last, start))
-        result = {
+        if scheduler is None:
+            runner = _check(tasks)
+            results = _embed_here(tasks, runner, out)
+        else:
+            with connected(scheduler) as client:
+                # What computes is elsewhere; here the slides are only looked at.
+                runner = _check([replace(task, device="cpu") for task in tasks])
+                results = embed_on_cluster(client, tasks, runner, out)
+        entries = [_store_facts(result) for result in results if not result.error]
+        facts = {
             "student": runner.name,
             "student_digest": runner.digest,
             "mode": mode.value,
-            "device": runner.device.label,
-            "slides": done,
+            "device": ", ".join(dict.fromkeys(r.device for r in results if r.device)),
+            "slides": entries,
             "seconds": round(time.perf_counter() - began, 2),
         }
-        answer.give(result, "\n".join(_store_text(entry) for entry in done))
+        text = "\n".join(_store_text(entry) for entry in entries)
+        give_cohort(answer, facts, text, results)
 
 
 def classify(
@@ -152,28 +131,31 @@ def classify(
     second call is quick.
     """
     from napari_histodistill.maps import class_map
-    from napari_histodistill.students import load_student
+    from napari_histodistill.maps.cohort import open_task
 
     began = time.perf_counter()
     with answering(as_json=json) as answer, ExitStack() as files:
         _require_classes(student)
-        opened = _open(files, slide, mpp)
-        _refuse_foreign(out, slide)
-        runner = load_student(student, device=device)
-        plan = _plan(
-            opened,
-            runner,
-            out / f"{slide.stem}.zarr",
+        task = _task(
+            slide,
+            out,
+            student,
+            mpp=mpp,
             mode=mode,
             stride_um=stride_um,
-            restart=resume is False,
             all_cells=all_cells,
+            device=device,
+            restart=resume is False,
         )
+        plan = files.enter_context(open_task(task))
+        _tell_notes(plan)
+        _refuse_foreign(out, slide)
+        runner = plan.student
         output_folder(out)
         tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
         with interruptible() as cancel:
-            last = plan.run(cancel)
-        found = class_map(plan.store, runner).at_least(min_confidence)
+            last = follow(plan.reports(cancel), plan.slide.name)
+        found = class_map(task.store, runner).at_least(min_confidence)
         areas = found.areas()
         result = {
             "slide": str(slide),
@@ -194,7 +176,7 @@ def classify(
             "min_confidence": min_confidence,
             "outputs": {
                 **_write_class_map(found, out),
-                "store": str(plan.store),
+                "store": str(task.store),
                 "summary": str(out / "summary.json"),
             },
             "seconds": round(time.perf_counter() - began, 2),
@@ -218,38 +200,65 @@ def _write_class_map(found: ClassMap, out: Path) -> dict[str, str]:
     return {name: str(path) for name, path in outputs.items()}
 
 
-def _open(files: ExitStack, path: Path, mpp: float | None) -> Slide:
-    from napari_histodistill.slides import open_slide
-
-    slide = files.enter_context(open_slide(path, mpp=mpp))
-    for note in slide.info.notes:
-        tell(f"{slide.name}: {note}")
-    slide.require_mpp()
-    return slide
-
-
-def _plan(
-    slide: Slide,
-    student: Student,
-    store: Path,
+def _task(
+    slide: Path,
+    out: Path,
+    student: str,
     *,
+    mpp: float | None,
     mode: Mode,
     stride_um: float | None,
-    restart: bool,
     all_cells: bool,
-) -> _Plan:
-    from napari_histodistill.maps.engine import plan_grid
+    device: str,
+    restart: bool,
+) -> SlideTask:
+    from napari_histodistill.maps.cohort import SlideTask
 
-    grid = plan_grid(slide, student, stride_um=stride_um, mode=mode.value)
-    return _Plan(
+    return SlideTask(
         slide=slide,
+        store=out / f"{slide.stem}.zarr",
         student=student,
-        grid=grid,
-        store=store,
-        mode=mode,
-        restart=restart,
+        mpp=mpp,
+        mode=mode.value,
+        stride_um=stride_um,
         all_cells=all_cells,
+        device=device,
+        restart=restart,
     )
+
+
+def _check(tasks: Sequence[SlideTask]) -> Student:
+    """Look at every slide before anything is computed or written; the student."""
+    from napari_histodistill.maps.cohort import open_task
+
+    student = None
+    for task in tasks:
+        with open_task(task) as run:
+            _tell_notes(run)
+            student = run.student
+    assert student is not None  # typer asks for one slide at least
+    return student
+
+
+def _tell_notes(run: SlideRun) -> None:
+    for note in run.slide.info.notes:
+        tell(f"{run.slide.name}: {note}")
+
+
+def _embed_here(
+    tasks: Sequence[SlideTask], student: Student, out: Path
+) -> list[SlideResult]:
+    """Embed one slide after the other in this process; the first error ends it."""
+    from napari_histodistill.maps.cohort import open_task
+
+    output_folder(out)
+    tell(f"{student.name} on {student.device.label}: {student.device.reason}")
+    results = []
+    with interruptible() as cancel:
+        for task in tasks:
+            with open_task(task) as run:
+                results.append(run.result(follow(run.reports(cancel), run.slide.name)))
+    return results
 
 
 def _check_stems(slides: Sequence[Path]) -> None:
@@ -300,19 +309,16 @@ def _refuse_foreign(out: Path, slide: Path) -> None:
         raise InputError(msg)
 
 
-def _store_facts(
-    plan: _Plan, path: Path, last: EmbedReport, start: float
-) -> dict[str, Any]:
-    rows, columns = plan.grid.shape
+def _store_facts(result: SlideResult) -> dict[str, Any]:
     return {
-        "slide": str(path),
-        "store": str(plan.store),
-        "rows": rows,
-        "columns": columns,
-        "stride_um": plan.grid.stride_um,
-        "cells": last.done - last.unreadable,
-        "unreadable": last.unreadable,
-        "seconds": round(time.perf_counter() - start, 2),
+        "slide": str(result.task.slide),
+        "store": str(result.task.store),
+        "rows": result.rows,
+        "columns": result.columns,
+        "stride_um": result.stride_um,
+        "cells": result.cells,
+        "unreadable": result.unreadable,
+        "seconds": result.seconds,
     }
 
 

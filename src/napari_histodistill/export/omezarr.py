@@ -1,8 +1,8 @@
 """Maps as OME-Zarr images of the grid's size, placed on the slide in µm.
 
-OME-Zarr 0.4 (zarr version 2), not 0.5: in 2026 QuPath and Bio-Formats read 0.4 only,
-napari-ome-zarr and OMERO read both. Scale and translation are those of the grid, so an
-image lies on its slide wherever both are drawn in micrometres.
+OME-Zarr 0.4 (zarr version 2), not 0.5: 0.4 is what readers have supported longest, and
+napari-ome-zarr reads 0.5 only with a newer ome-zarr. Scale and translation are those of
+the grid, so an image lies on its slide wherever both are drawn in micrometres.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _write(
     extra: dict[str, Any],
 ) -> Path:
     import zarr
-    from numcodecs import Zlib  # type: ignore[import-untyped]
+    from numcodecs import Zlib
 
     world = grid.world()
     multiscale = {

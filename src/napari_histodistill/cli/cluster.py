@@ -1,0 +1,143 @@
+"""``embed --scheduler``: what the command line adds to ``maps.cluster``."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_histodistill.cli.console import interruptible, tell
+from napari_histodistill.cli.outputs import output_folder
+from napari_histodistill.errors import ComputeError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from distributed import Client
+
+    from napari_histodistill.cli.console import Answer
+    from napari_histodistill.maps.cohort import SlideResult, SlideTask
+    from napari_histodistill.students.student import Student
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Client]:
+    """Keep a connection to a scheduler while slides are looked at and embedded.
+
+    Raises
+    ------
+    InputError
+        If dask.distributed is not installed, or no scheduler answers there.
+    """
+    from napari_histodistill.maps.cluster import connect
+
+    with connect(address) as client:
+        # A scheduler that goes away becomes a sentence here; dask logs a traceback.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+        yield client
+
+
+def embed_on_cluster(
+    client: Client, tasks: Sequence[SlideTask], student: Student, out: Path
+) -> list[SlideResult]:
+    """Embed slides on the workers of a scheduler, with a line on stderr for each.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        See :func:`connected`.
+    tasks : sequence of SlideTask
+        As typed; relative paths are made absolute, old stores deleted here.
+    student : Student
+        What all workers must have.
+    out : Path
+        Folder of the stores.
+
+    Returns
+    -------
+    list of SlideResult
+        In the order of the tasks, failures among them.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to, or a store cannot be deleted.
+    Cancelled
+        After Ctrl-C; what is done is kept.
+    """
+    from napari_histodistill.maps.cluster import embed_cohort
+
+    output_folder(out)
+    sent = {_to_send(task, student): task for task in tasks}
+    ended: dict[SlideTask, SlideResult] = {}
+    with interruptible() as cancel:
+        # Deleted here and once: a worker may be given the same slide again.
+        for task in tasks:
+            _delete_if_asked(task)
+        for result in embed_cohort(client, list(sent), cancel=cancel, tell=tell):
+            task = sent[result.task]
+            ended[task] = replace(result, task=task)
+            tell(f"{len(ended)} of {len(tasks)}: {_in_a_line(ended[task])}")
+    return [ended[task] for task in tasks]
+
+
+def give_cohort(
+    answer: Answer, facts: dict[str, Any], text: str, results: Sequence[SlideResult]
+) -> None:
+    """Print what was finished, and fail if something was not.
+
+    Raises
+    ------
+    InputError, ComputeError
+        If a slide failed; the object printed before then has ``failed``, too.
+    """
+    failed = [result for result in results if result.error]
+    if not failed:
+        answer.give(facts, text)
+        return
+    entries = [
+        {"slide": str(r.task.slide), "store": str(r.task.store), "error": r.error}
+        for r in failed
+    ]
+    answer.give({**facts, "failed": entries}, text)
+    many = f"{len(failed)} of {len(results)} slides failed, the first one: "
+    msg = (many if len(results) > 1 else "") + _in_a_line(failed[0])
+    if all(result.exit_code == InputError.exit_code for result in failed):
+        raise InputError(msg)
+    raise ComputeError(msg)
+
+
+def _to_send(task: SlideTask, student: Student) -> SlideTask:
+    from napari_histodistill.students.bundled import find_bundled
+
+    name = task.student
+    return replace(
+        task,
+        slide=task.slide.absolute(),
+        store=task.store.absolute(),
+        student=name if find_bundled(name) else str(Path(name).absolute()),
+        student_digest=student.digest,
+        restart=False,
+    )
+
+
+def _delete_if_asked(task: SlideTask) -> None:
+    from napari_histodistill.maps import remove_store
+
+    if task.restart and task.store.exists():
+        remove_store(task.store)
+
+
+def _in_a_line(result: SlideResult) -> str:
+    name = result.task.slide.name
+    if result.error:
+        return result.error if name in result.error else f"{name}: {result.error}"
+    line = f"{name}: {result.cells} cells in {result.seconds:.1f} s on {result.device}"
+    if not result.task.store.exists():
+        line += (
+            f"; but {result.task.store} is not seen here: workers must write to a "
+            "folder that this machine shares"
+        )
+    return line

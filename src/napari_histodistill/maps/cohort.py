@@ -1,0 +1,223 @@
+"""One slide of a cohort as a value: what to embed, and what came of it.
+
+A :class:`SlideTask` says all that a process needs to embed one slide and can be sent to
+another machine; :func:`embed_task` does it and answers with a :class:`SlideResult` of
+plain numbers and text. Nothing here knows how tasks travel (see ``maps/cluster.py``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from napari_histodistill.errors import BundleError, ComputeError, HistodistillError
+from napari_histodistill.maps.engine import EmbedOptions, embed_slide
+from napari_histodistill.maps.plan import plan_grid
+from napari_histodistill.running import CancelToken
+from napari_histodistill.slides import open_slide
+from napari_histodistill.students.bundle import load_spec, load_student
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from napari_histodistill.maps.progress import EmbedReport
+    from napari_histodistill.slides import Slide, TileGrid
+    from napari_histodistill.students.spec import EmbeddingMode
+    from napari_histodistill.students.student import Student
+
+__all__ = ["SlideResult", "SlideRun", "SlideTask", "embed_task", "open_task"]
+
+_LOADING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideTask:
+    """A slide to be embedded; can be pickled.
+
+    Attributes
+    ----------
+    slide, store : Path
+        What to read, what to write; absolute where another process does it.
+    student : str
+        A bundled name or a bundle folder.
+    student_digest : str
+        What the student must be; empty takes whatever has that name.
+    mpp : float or None
+        µm per level-0 pixel, where the file does not say.
+    mode : {"tiles", "tokens"}
+        How embeddings are laid on the grid.
+    stride_um : float or None
+        Distance of cells in µm; None takes one tile.
+    all_cells : bool
+        Glass too, not only tissue.
+    device : str
+        As in ``load_student``.
+    restart : bool
+        Delete an existing store first.
+    """
+
+    slide: Path
+    store: Path
+    student: str
+    student_digest: str = ""
+    mpp: float | None = None
+    mode: EmbeddingMode = "tiles"
+    stride_um: float | None = None
+    all_cells: bool = False
+    device: str = "auto"
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideResult:
+    """What became of a task; can be pickled.
+
+    Attributes
+    ----------
+    task : SlideTask
+        What was asked for.
+    error : str
+        Why the slide is not finished, in a sentence; empty if it is.
+    exit_code : int
+        Of the error, as in :class:`HistodistillError`; 0 if there is none.
+    rows, columns : int
+        Shape of the grid.
+    stride_um : float
+        What the stride became.
+    cells, unreadable : int
+        Cells with an embedding, and cells that the file could not give.
+    seconds : float
+        From opening the slide to the last block.
+    device : str
+        Where the student ran, for people.
+    """
+
+    task: SlideTask
+    error: str = ""
+    exit_code: int = 0
+    rows: int = 0
+    columns: int = 0
+    stride_um: float = 0.0
+    cells: int = 0
+    unreadable: int = 0
+    seconds: float = 0.0
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideRun:
+    """A task with slide, student and grid at hand; get one from :func:`open_task`."""
+
+    task: SlideTask
+    slide: Slide
+    student: Student
+    grid: TileGrid
+    began: float
+
+    def reports(self, cancel: CancelToken | None = None) -> Iterator[EmbedReport]:
+        """Embed; see :func:`embed_slide`."""
+        return embed_slide(
+            self.slide,
+            self.student,
+            self.task.store,
+            grid=self.grid,
+            mode=self.task.mode,
+            tissue=None if self.task.all_cells else "auto",
+            options=EmbedOptions(restart=self.task.restart),
+            cancel=cancel,
+        )
+
+    def result(self, last: EmbedReport) -> SlideResult:
+        """Return what came of it, after the last report."""
+        rows, columns = self.grid.shape
+        return SlideResult(
+            task=self.task,
+            rows=rows,
+            columns=columns,
+            stride_um=self.grid.stride_um,
+            cells=last.done - last.unreadable,
+            unreadable=last.unreadable,
+            seconds=round(time.perf_counter() - self.began, 2),
+            device=self.student.device.label,
+        )
+
+
+@contextmanager
+def open_task(task: SlideTask) -> Iterator[SlideRun]:
+    """Open the slide, load the student (kept in the process) and lay the grid.
+
+    Nothing is written; to enter and leave is a check of the task.
+
+    Raises
+    ------
+    InputError
+        If slide, student and options do not fit (:class:`SlideError`,
+        :class:`MissingMppError`, :class:`BundleError`, :class:`DeviceError`).
+    ComputeError
+        If the student cannot run on the device.
+    """
+    began = time.perf_counter()
+    with open_slide(task.slide, mpp=task.mpp) as slide:
+        slide.require_mpp()
+        student = _student_of(task)
+        grid = plan_grid(slide, student, stride_um=task.stride_um, mode=task.mode)
+        yield SlideRun(task=task, slide=slide, student=student, grid=grid, began=began)
+
+
+def embed_task(task: SlideTask, *, cancel: CancelToken | None = None) -> SlideResult:
+    """Embed one slide to the end; an unfinished store is continued.
+
+    Parameters
+    ----------
+    task : SlideTask
+        What to do.
+    cancel : CancelToken, optional
+        Stops the slide; what is done is kept, and the result says so.
+
+    Returns
+    -------
+    SlideResult
+        With ``error`` where this package refuses or fails: the next slide may do well.
+
+    Raises
+    ------
+    ComputeError
+        For anything unforeseen, in words only: whoever sent the task may try again, and
+        an exception of torch or of a reader may not be readable elsewhere.
+    """
+    token = cancel or CancelToken()
+    try:
+        token.check()
+        with open_task(task) as run:
+            return run.result(deque(run.reports(token), maxlen=1).pop())
+    except HistodistillError as error:
+        return SlideResult(task=task, error=str(error), exit_code=error.exit_code)
+    except Exception as error:  # noqa: BLE001 - raised again, in words
+        words = " ".join(str(error).split()) or "no message"
+        msg = f"{task.slide.name}: unexpected {type(error).__name__}: {words}."
+        raise ComputeError(msg) from None
+
+
+def _student_of(task: SlideTask) -> Student:
+    # Read anew for every slide: a bundle may be saved again while a worker lives.
+    digest = load_spec(task.student).digest
+    if task.student_digest not in {"", digest}:
+        msg = (
+            f"student {task.student}: not the same here ({digest[:12]}…) as where the "
+            f"run was started ({task.student_digest[:12]}…); install the same version "
+            "of it on every machine."
+        )
+        raise BundleError(msg)
+    with _LOADING:
+        return _loaded(task.student, task.device, digest)
+
+
+@lru_cache(maxsize=1)
+def _loaded(student: str, device: str, _digest: str) -> Student:
+    return load_student(student, device=device)
