@@ -236,7 +236,6 @@ def test_an_interrupted_map_is_found_again_and_goes_on():
     assert again.cells_missing == 0
 
 
-@pytest.mark.xfail(reason="Run begins an empty map and shows only the new blocks")
 def test_run_shows_also_what_was_stored_before_and_not_looked_at():
     """A region can hide that a map is stored, until Run continues it."""
     first = open_session()

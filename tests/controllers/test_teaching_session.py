@@ -185,7 +185,6 @@ def test_teaching_keeps_the_wished_confidence_and_the_way_back():
     assert session.live.min_confidence == 0.6
 
 
-@pytest.mark.xfail(reason="Run begins an empty map and shows only the new blocks")
 def test_running_on_after_teaching_keeps_what_was_there():
     session = open_session()
     session.region, session.view = "view", Region(y=0, x=0, height=600, width=700)

@@ -115,6 +115,7 @@ def run_work(
     plan: RunPlan,
     *,
     restart: bool = False,
+    show_stored: bool = False,
     focus: Callable[[], Region | None] | None = None,
 ) -> Work:
     """Compute a plan's cells; a store that is there already is continued.
@@ -127,18 +128,18 @@ def run_work(
         Grid, mode, region, tissue and the store's place.
     restart : bool
         Forget the stored map first.
+    show_stored : bool
+        Report also the cells that an earlier run has stored: for a map that is empty.
     focus : callable, optional
         Asked from the worker thread for what a person looks at, level-0 pixels.
     """
 
     def work(cancel: CancelToken) -> Iterator[RunUpdate]:
         from napari_histodistill.maps.engine import EmbedOptions, embed_slide
-        from napari_histodistill.maps.store import EmbeddingStore
 
         plan.store_path.parent.mkdir(parents=True, exist_ok=True)
         cells = plan.polygon_cells()
-        store: EmbeddingStore | None = None
-        for report in embed_slide(
+        reports = embed_slide(
             slide,
             student,
             plan.store_path,
@@ -149,14 +150,31 @@ def run_work(
             options=EmbedOptions(restart=restart),
             cancel=cancel,
             focus=focus,
-        ):
-            patch = None
-            if report.block is not None:
-                store = store or EmbeddingStore.open(plan.store_path)
-                patch = patch_of(store, report.block, student.head)
-            yield RunUpdate(report, patch)
+        )
+        # The engine looks for tissue first; from its second report on the store stands.
+        yield RunUpdate(next(reports))
+        yield from _with_patches(reports, plan.store_path, student.head, show_stored)
 
     return work
+
+
+def _with_patches(
+    reports: Iterator[EmbedReport],
+    path: Path,
+    head: Head | None,
+    show_stored: bool,  # noqa: FBT001 - private, named at its only call
+) -> Iterator[RunUpdate]:
+    from napari_histodistill.maps.store import EmbeddingStore
+
+    store: EmbeddingStore | None = None
+    for report in reports:
+        store = store or EmbeddingStore.open(path)
+        if show_stored and report.done:
+            for block in _slabs(store):
+                yield RunUpdate(report, patch_of(store, block, head))
+        show_stored = False
+        patch = patch_of(store, report.block, head) if report.block else None
+        yield RunUpdate(report, patch)
 
 
 def stored_work(path: Path, head: Head | None) -> Work:
@@ -166,13 +184,17 @@ def stored_work(path: Path, head: Head | None) -> Work:
         from napari_histodistill.maps.store import EmbeddingStore
 
         store = EmbeddingStore.open(path)
-        rows, columns = store.grid.shape
-        for row in range(0, rows, _STORED_ROWS):
+        for block in _slabs(store):
             cancel.check()
-            block = slice(row, min(rows, row + _STORED_ROWS)), slice(0, columns)
             yield patch_of(store, block, head)
 
     return work
+
+
+def _slabs(store: EmbeddingStore) -> Iterator[tuple[slice, slice]]:
+    rows, columns = store.grid.shape
+    for row in range(0, rows, _STORED_ROWS):
+        yield slice(row, min(rows, row + _STORED_ROWS)), slice(0, columns)
 
 
 def patch_of(
