@@ -18,7 +18,7 @@ from napari_histodistill.slides import open_slide
 from napari_histodistill.students import load_student
 from tests.bench.figures import Figure, seconds, taking_turns
 
-BATCH = 16
+BATCH = 8
 
 
 def measure() -> list[Figure]:

@@ -54,6 +54,7 @@ def open_demo(
     _add_side_by_side(viewer, opened)
     widget.choosing.choose_layer(viewer.layers[0])
     viewer.layers.selection.active = viewer.layers[0]
+    _settle(0.3)  # the canvas has its size only once the window was drawn
     _fit_view(viewer, opened[0])
     conductor = _Conductor(widget)
     conductor.begin()
