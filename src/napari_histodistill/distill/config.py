@@ -86,8 +86,16 @@ def read_config(path: str | Path) -> DistillConfig:
         Naming the file and the field that cannot be used.
     """
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{path}: the recipe cannot be opened ({error.strerror})."
+        raise InputError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path} is not a text file; a recipe is TOML."
+        raise InputError(msg) from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         msg = f"{path} cannot be read as TOML ({error})."
         raise InputError(msg) from error
     try:
