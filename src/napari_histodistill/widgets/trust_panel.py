@@ -21,7 +21,8 @@ class TrustPanel(QWidget):
         super().__init__()
         self.notes = hint()
         self.button = QToolButton()
-        self.button.setText("Export")
+        # Room for the menu's arrow, which napari's theme draws over the text.
+        self.button.setText("Export" + 4 * "\N{NO-BREAK SPACE}")
         self.button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self.button)
         menu.setToolTipsVisible(True)
