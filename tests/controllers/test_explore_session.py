@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers import llvm_clash
 from napari_histodistill.controllers.explore import ExploreSession
 from napari_histodistill.controllers.exporting import EXPORTS, export_work
 from napari_histodistill.controllers.mapping import (
@@ -32,6 +31,7 @@ from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
+from napari_histodistill.students import llvm_clash
 from napari_histodistill.students.spec import ClassSpec
 from tests.fakes import PINK, PURPLE, array_slide, colour_student
 

@@ -5,7 +5,7 @@ the interpreter's lock for a quarter of a second: loading them first through
 ``dlopen``, which ``ctypes`` calls without the lock, costs the window nothing. A full
 garbage collection over the hundred thousands of objects of a fresh torch takes as long:
 it is put off until the import is over. And triton must stay out where Mesa draws (see
-:mod:`~napari_histodistill.controllers.llvm_clash`). Measured: from stalls of 240 ms to
+:mod:`~napari_histodistill.students.llvm_clash`). Measured: from stalls of 240 ms to
 35 ms.
 """
 
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.llvm_clash import keep_triton_out
+from napari_histodistill.students.llvm_clash import keep_triton_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

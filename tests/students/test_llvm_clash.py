@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from napari_histodistill.controllers import llvm_clash
-from napari_histodistill.controllers.llvm_clash import keep_triton_out, mesa_uses_llvm
+from napari_histodistill.students import llvm_clash
+from napari_histodistill.students.llvm_clash import keep_triton_out, mesa_uses_llvm
 
 WITH_MESA = (
     "7f1 r-xp 0 08:01 1 /usr/lib/x86_64-linux-gnu/libLLVM-15.so.1\n"
