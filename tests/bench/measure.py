@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("starting", "reading", "embedding", "clicks", "stalls")
+NAMES = ("starting", "reading", "embedding", "cancelling", "clicks", "stalls")
 
 
 def machine() -> str:

@@ -112,7 +112,7 @@ def test_the_store_is_named_by_its_content_not_by_the_file():
 def test_a_student_without_identity_has_no_store():
     colour = colour_student()
     nobody = Student(colour.spec, colour.backend, head=colour.head)
-    with pytest.raises(InputError, match="tells this slide or student"):
+    with pytest.raises(InputError, match="student has no digest"):
         store_path_of(array_slide(), nobody, steps_of()[0].grid, "tiles")
 
 

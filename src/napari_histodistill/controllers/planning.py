@@ -160,23 +160,9 @@ def store_path_of(
     InputError
         If slide or student carry no digest.
     """
-    from napari_histodistill.maps.store import Provenance, store_key
+    from napari_histodistill.maps.provenance import provenance_of, store_key
 
-    if not (slide.info.digest and student.digest):
-        msg = f"{slide.name}: nothing tells this slide or student from another."
-        raise InputError(msg)
-    key = store_key(
-        grid,
-        Provenance(
-            slide_digest=slide.info.digest,
-            slide_name=slide.name,
-            slide_path=str(slide.path or ""),
-            student_digest=student.digest,
-            student_name=student.name,
-            mode=mode,
-            precision=student.device.precision,
-        ),
-    )
+    key = store_key(grid, provenance_of(slide, student, mode))
     return cache_dir("stores", key[:2]) / f"{key}.zarr"
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.errors import ComputeError, InputError, SlideError, StoreError
+from napari_histodistill.errors import ComputeError, SlideError, StoreError
 from napari_histodistill.maps.forward import block_window, embed_block
 from napari_histodistill.maps.plan import (
     BlockQueue,
@@ -29,7 +29,7 @@ from napari_histodistill.maps.plan import (
     wanted_cells,
 )
 from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progress
-from napari_histodistill.maps.provenance import Provenance, store_key
+from napari_histodistill.maps.provenance import Provenance, provenance_of, store_key
 from napari_histodistill.maps.reading import Raster, read_window
 from napari_histodistill.maps.store import (
     DONE,
@@ -136,7 +136,7 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
         rows, columns = grid.shape
         yield EmbedReport(done=0, total=rows * columns, message="finding tissue")
         cells = wanted_cells(slide, grid, tissue, region)
-        provenance = _provenance(slide, student, mode)
+        provenance = provenance_of(slide, student, mode)
         token = cancel or CancelToken()
         token.check()
         with _open_store(Path(store_path), grid, provenance, student, options) as store:
@@ -287,22 +287,6 @@ def _read_ahead(
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _provenance(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
-    for what, digest in (("slide", slide.info.digest), ("student", student.digest)):
-        if not digest:
-            msg = f"The {what} has no digest: its store could not be told from others."
-            raise InputError(msg)
-    return Provenance(
-        slide_digest=slide.info.digest,
-        slide_name=slide.name,
-        slide_path=str(slide.path or ""),
-        student_digest=student.digest,
-        student_name=student.name,
-        mode=mode,
-        precision=student.device.precision,
-    )
 
 
 def _open_store(

@@ -7,9 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_histodistill.errors import InputError
+
 if TYPE_CHECKING:
     from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.slide import Slide
     from napari_histodistill.students.spec import EmbeddingMode
+    from napari_histodistill.students.student import Student
 
 FORMAT_VERSION = 1
 """Of the store on disk."""
@@ -40,6 +44,29 @@ class Provenance:
     student_name: str
     mode: EmbeddingMode
     precision: str
+
+
+def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
+    """Return whose embeddings a run of this student on this slide would be.
+
+    Raises
+    ------
+    InputError
+        If slide or student carry no digest.
+    """
+    for what, digest in (("slide", slide.info.digest), ("student", student.digest)):
+        if not digest:
+            msg = f"The {what} has no digest: its store could not be told from others."
+            raise InputError(msg)
+    return Provenance(
+        slide_digest=slide.info.digest,
+        slide_name=slide.name,
+        slide_path=str(slide.path or ""),
+        student_digest=student.digest,
+        student_name=student.name,
+        mode=mode,
+        precision=student.device.precision,
+    )
 
 
 def store_key(grid: TileGrid, provenance: Provenance) -> str:
