@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_histodistill.distill.config import read_config
 from napari_histodistill.distill.evaluate import (
     case_digest,
     choose_protocol,
     evaluate_student,
 )
 from napari_histodistill.distill.probe_recipe import run_recipe
+from napari_histodistill.distill.recipe import read_recipe
 from napari_histodistill.distill.tilefolder import TileFolder, read_tile_folder
 from napari_histodistill.errors import InputError, TileFolderError
 from napari_histodistill.students.bundle import load_spec, load_student
@@ -97,11 +97,11 @@ def test_a_taken_folder_is_told_first(recipe, tmp_path):
 def test_bad_recipes_name_the_field(recipe, old, new, words):
     recipe.write_text(RECIPE.replace(old, new))
     with pytest.raises(InputError, match=words):
-        read_config(recipe)
+        read_recipe(recipe)
 
 
 def test_the_shipped_recipe_is_the_shipped_student():
-    config = read_config(Path(__file__).parents[2] / "training" / "colon-probe.toml")
+    config = read_recipe(Path(__file__).parents[2] / "training" / "colon-probe.toml")
     spec = load_spec("colon-probe")
     for field in ("name", "title", "description", "licence", "mpp", "classes"):
         assert getattr(spec, field) == getattr(config, field)

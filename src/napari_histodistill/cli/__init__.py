@@ -19,8 +19,9 @@ import typer
 from napari_histodistill import __version__
 from napari_histodistill.cli.compute import classify, embed
 from napari_histodistill.cli.demo import demo
+from napari_histodistill.cli.distilling import distill
 from napari_histodistill.cli.doctor import doctor
-from napari_histodistill.cli.learn import distill, evaluate
+from napari_histodistill.cli.learn import evaluate
 from napari_histodistill.cli.look import info, students
 from napari_histodistill.cli.search import similar
 from napari_histodistill.cli.transfer import export

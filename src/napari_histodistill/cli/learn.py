@@ -1,4 +1,4 @@
-"""``evaluate`` and ``distill``: score a student, make one."""
+"""``evaluate``: score a student."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import typer
 
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
-from napari_histodistill.cli.outputs import output_folder
-from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,71 +98,6 @@ def _embed(student: Student, folder: TileFolder) -> tuple[npt.NDArray[np.float32
                 said = time.monotonic()
                 tell(f"{report.done} of {report.total} tiles")
     return np.concatenate(parts), resized
-
-
-def distill(
-    config: Annotated[
-        Path,
-        typer.Argument(metavar="CONFIG.toml|RUN_FOLDER", help="What to make."),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="RUN_FOLDER",
-            help="Where to; a new folder with the config's name without it.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run that was stopped.")
-    ] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", metavar="FOLDER", help="A tile folder in place of the recipe's."
-        ),
-    ] = None,
-    device: DeviceOption = "auto",
-    json: JsonOption = False,
-) -> None:
-    """Make a student by a recipe (arm = "frozen").
-
-    This version knows the frozen arm only: the encoder stays as it is and a head is
-    fitted on labelled tiles.
-    """
-    if config.is_dir():
-        msg = (
-            f"{config}: run folders belong to trained arms, which this version does "
-            'not have; give a CONFIG.toml with arm = "frozen".'
-        )
-        raise InputError(msg)
-    if resume:
-        msg = (
-            '--resume: arm = "frozen" takes minutes and keeps nothing in between; run '
-            "it again without --resume."
-        )
-        raise InputError(msg)
-    from napari_histodistill.distill.config import read_config
-    from napari_histodistill.distill.probe_recipe import run_recipe
-    from napari_histodistill.students.bundle import load_spec
-
-    began = time.perf_counter()
-    target = out or Path(config.stem)
-    with answering(as_json=json) as answer:
-        read_config(config)
-        output_folder(target.absolute().parent)  # said now, not after minutes
-        folder = run_recipe(config, target, data=data, device=device)
-        spec = load_spec(folder)
-        result = {
-            "config": str(config),
-            "student": spec.name,
-            "student_digest": spec.digest,
-            "folder": str(folder),
-            "metrics": [metric.model_dump(mode="json") for metric in spec.metrics],
-            "seconds": round(time.perf_counter() - began, 2),
-        }
-        answer.give(result, str(folder))
 
 
 def _score_text(result: dict[str, Any]) -> str:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.config import DistillConfig, read_config
+from napari_histodistill.distill.config import FrozenConfig
 from napari_histodistill.distill.evaluate import (
     case_digest,
     embed_tiles,
     score_embeddings,
 )
+from napari_histodistill.distill.networks import start_folder
+from napari_histodistill.distill.recipe import read_recipe
 from napari_histodistill.distill.tilefolder import TileFolder, read_tile_folder
 from napari_histodistill.errors import InputError, TileFolderError
 from napari_histodistill.students.bundle import SPEC_FILE, load_student, save_student
-from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.probe import fit_probe
 from napari_histodistill.students.spec import Metric, StudentSpec, Training
 
@@ -40,7 +41,7 @@ def run_recipe(
     Parameters
     ----------
     config : str or Path
-        The recipe, TOML (see :class:`DistillConfig`).
+        The recipe, TOML (see :class:`FrozenConfig`).
     out : str or Path
         Folder of the bundle to write.
     data : str, Path or None
@@ -60,7 +61,10 @@ def run_recipe(
     ComputeError
         If the encoder fails.
     """
-    recipe = read_config(config)
+    recipe = read_recipe(config)
+    if not isinstance(recipe, FrozenConfig):
+        msg = f'{config}: only arm = "frozen" is made this way.'
+        raise InputError(msg)
     home = Path(config).parent
     target = Path(out)
     if target.exists() and not (target / SPEC_FILE).is_file():
@@ -68,7 +72,9 @@ def run_recipe(
         raise InputError(msg)
     folder = read_tile_folder(home / recipe.data.folder if data is None else data)
     _check_labels(recipe, folder)
-    base = load_student(_start(recipe, home), device=device, precision="float32")
+    base = load_student(
+        start_folder(recipe.student, home), device=device, precision="float32"
+    )
     if base.spec.weights.source == "bundle":
         msg = (
             f"{config}: student {recipe.student!r} carries its own weights; this "
@@ -84,13 +90,7 @@ def run_recipe(
     return save_student(target, spec, head=fit.head)
 
 
-def _start(recipe: DistillConfig, home: Path) -> str | Path:
-    if find_bundled(recipe.student) is not None:
-        return recipe.student
-    return home / recipe.student
-
-
-def _check_labels(recipe: DistillConfig, folder: TileFolder) -> None:
+def _check_labels(recipe: FrozenConfig, folder: TileFolder) -> None:
     wanted, found = {c.name for c in recipe.classes}, set(folder.labels().tolist())
     if wanted != found:
         msg = (
@@ -101,7 +101,7 @@ def _check_labels(recipe: DistillConfig, folder: TileFolder) -> None:
 
 
 def _spec(
-    recipe: DistillConfig, base: StudentSpec, folder: TileFolder, score: Evaluation
+    recipe: FrozenConfig, base: StudentSpec, folder: TileFolder, score: Evaluation
 ) -> StudentSpec:
     cases = folder.case_ids()
     digests = () if cases is None else sorted({case_digest(str(c)) for c in cases})

@@ -113,7 +113,7 @@ def _choose_and_fit(
         # The weakest of equals: it asks less of the data.
         strength = max(STRENGTHS, key=lambda c: (scores[c], -c))
         score = scores[strength]
-        temperature = _temperature(held_out[strength], y)
+        temperature = fit_temperature(held_out[strength], y)
     weight, bias = _fit(_standardise(x), y, strength)
     head = Head(weight, bias, temperature)
     return ProbeFit(head, strength, score, tuple(np.bincount(y).tolist()))
@@ -206,8 +206,16 @@ def _balanced(y: Labels, predicted: Labels) -> float:
     return float((right / np.bincount(y)).mean())
 
 
-def _temperature(logits: Floats, y: Labels) -> float:
-    """Return the temperature that makes the held-out labels most likely."""
+def fit_temperature(logits: Floats, y: Labels) -> float:
+    """Return the temperature that makes held-out labels most likely (Guo et al. 2017).
+
+    Parameters
+    ----------
+    logits : ndarray
+        ``(n, classes)`` float, of samples that were not fitted on.
+    y : ndarray
+        ``(n,)`` int.
+    """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 

@@ -1,0 +1,203 @@
+"""``distill``: make a student, or a whole table of them, by a recipe."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_histodistill.cli.console import answering, interruptible, tell
+from napari_histodistill.cli.options import DeviceOption, JsonOption
+from napari_histodistill.cli.outputs import output_folder
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.config import DistillConfig
+    from napari_histodistill.distill.experiment_config import ExperimentConfig
+    from napari_histodistill.distill.reports import TrainingReport
+
+PROGRESS_S = 5.0
+
+
+def distill(
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG.toml|RUN_FOLDER", help="What to make."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="RUN_FOLDER",
+            help="Where to; a new folder with the config's name without it.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue what was stopped.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="FOLDER", help="A tile folder in place of the recipe's."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Runs at once, for a table of runs.")
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="CPU threads of a single run."),
+    ] = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Make a student by a recipe, or go on with a run that was stopped.
+
+    A recipe fits a head on frozen features, trains an encoder with or without dense
+    partners, or runs a whole table of such trainings ([experiment]).
+    """
+    from napari_histodistill.distill.config import DistillConfig, FrozenConfig
+    from napari_histodistill.distill.recipe import read_recipe
+
+    with answering(as_json=json) as answer:
+        began = time.perf_counter()
+        if config.is_dir():
+            result = _continue(config, resume=resume, device=device, threads=threads)
+        else:
+            recipe = read_recipe(config)
+            target = out or Path(config.stem)
+            output_folder(target.absolute().parent)  # said now, not after minutes
+            if isinstance(recipe, FrozenConfig):
+                result = _frozen(
+                    config, target, data=data, device=device, resume=resume
+                )
+            else:
+                place = data or config.parent / _source(recipe)
+                _refuse_leftovers(target, resume=resume)
+                if isinstance(recipe, DistillConfig):
+                    result = _trained(recipe, target, place, config, device, threads)
+                else:
+                    result = _experiment(recipe, target, place, workers, device)
+        seconds = round(time.perf_counter() - began, 2)
+        answer.give(
+            {"config": str(config), **result, "seconds": seconds}, result["folder"]
+        )
+
+
+def _source(recipe: DistillConfig | ExperimentConfig) -> str:
+    from napari_histodistill.distill.config import DistillConfig
+
+    base = recipe if isinstance(recipe, DistillConfig) else recipe.first()
+    return base.data.folder
+
+
+def _refuse_leftovers(target: Path, *, resume: bool) -> None:
+    """Ask for --resume before a folder that holds work is touched."""
+    if not resume and target.is_dir() and any(target.iterdir()):
+        msg = (
+            f"{target} is not empty: give --resume to continue what is there, or "
+            "another folder with -o."
+        )
+        raise InputError(msg)
+
+
+def _continue(
+    folder: Path, *, resume: bool, device: str, threads: int | None
+) -> dict[str, Any]:
+    from napari_histodistill.distill.run_folder import read_run
+
+    read_run(folder)
+    if not resume:
+        msg = f"{folder} is a run folder: give --resume to continue it."
+        raise InputError(msg)
+    return _train(folder, device, threads)
+
+
+def _frozen(
+    config: Path, target: Path, *, data: Path | None, device: str, resume: bool
+) -> dict[str, Any]:
+    from napari_histodistill.distill.probe_recipe import run_recipe
+
+    if resume:
+        msg = (
+            '--resume: arm = "frozen" takes minutes and keeps nothing in between; run '
+            "it again without --resume."
+        )
+        raise InputError(msg)
+    return _student(run_recipe(config, target, data=data, device=device))
+
+
+def _trained(
+    recipe: DistillConfig,
+    target: Path,
+    data: Path,
+    config: Path,
+    device: str,
+    threads: int | None,
+) -> dict[str, Any]:
+    from napari_histodistill.distill.run_folder import start_run
+
+    folder = start_run(recipe, target, data, home=config.parent)
+    return _train(folder, device, threads)
+
+
+def _train(folder: Path, device: str, threads: int | None) -> dict[str, Any]:
+    from napari_histodistill.distill.run import train
+
+    said = 0.0
+    last = ""
+    with interruptible() as cancel:
+        for report in train(folder, cancel=cancel, device=device, threads=threads):
+            last = report.message
+            due = time.monotonic() - said >= PROGRESS_S
+            if report.kind != "step" or due or report.step == report.steps:
+                said = time.monotonic() if report.kind == "step" else said
+                tell(_line(report))
+    return _student(Path(last))
+
+
+def _line(report: TrainingReport) -> str:
+    """Return one report in a line for people."""
+    if report.message:
+        return f"{report.kind}: {report.message}"
+    parts = [f"{report.kind} {report.step} of {report.steps}"]
+    if report.total is not None:
+        parts.append(f"loss {report.total:.4g}")
+    if report.effective_rank is not None:
+        parts.append(f"effective rank {report.effective_rank:.1f}")
+    if report.pairs_per_second is not None:
+        parts.append(f"{report.pairs_per_second:.0f} pairs/s")
+    if report.seconds_left is not None:
+        minutes, seconds = divmod(round(report.seconds_left), 60)
+        parts.append(f"{minutes}:{seconds:02} left")
+    return ", ".join(parts)
+
+
+def _experiment(
+    recipe: ExperimentConfig, target: Path, data: Path, workers: int, device: str
+) -> dict[str, Any]:
+    from napari_histodistill.distill.experiment import run_experiment
+
+    last = None
+    with interruptible() as cancel:
+        for last in run_experiment(
+            recipe, target, data=data, workers=workers, device=device, cancel=cancel
+        ):
+            tell(last.message)
+    failed = 0 if last is None else last.failed
+    return {"folder": str(target), "runs": last and last.total, "failed": failed}
+
+
+def _student(folder: Path) -> dict[str, Any]:
+    from napari_histodistill.students.bundle import load_spec
+
+    spec = load_spec(folder)
+    return {
+        "student": spec.name,
+        "student_digest": spec.digest,
+        "folder": str(folder),
+        "metrics": [metric.model_dump(mode="json") for metric in spec.metrics],
+    }

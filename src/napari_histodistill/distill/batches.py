@@ -1,0 +1,91 @@
+"""Which pairs a step sees, and every random number of it: functions of seed and step.
+
+Nothing random is carried from step to step, so a run that continues after a stop needs
+no memory of generators to end as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Rows = npt.NDArray[np.intp]
+
+ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER = range(7)
+"""What a stream of random numbers is for; the second part of every seed."""
+
+
+def stream(*parts: int) -> np.random.Generator:
+    """Return numpy's generator of one stream: ``stream(seed, purpose, …)``."""
+    return np.random.default_rng(parts)
+
+
+def torch_seed(*parts: int) -> int:
+    """Return a seed for torch that belongs to one stream."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def torch_stream(*parts: int) -> torch.Generator:
+    """Return torch's CPU generator of one stream."""
+    return torch.Generator().manual_seed(torch_seed(*parts))
+
+
+def batch_rows(pairs: int, batch: int, step: int, seed: int) -> Rows:
+    """Return the pairs of a step, each pair once per epoch.
+
+    Parameters
+    ----------
+    pairs : int
+        How many there are.
+    batch : int
+        How many a step takes, at most ``pairs``.
+    step : int
+        Counted from 0.
+    seed : int
+        The run's.
+
+    Returns
+    -------
+    ndarray
+        ``(batch,)``; a batch may reach from one epoch into the next.
+    """
+    places = np.arange(step * batch, (step + 1) * batch)
+    epochs, within = np.divmod(places, pairs)
+    rows = np.empty(batch, np.intp)
+    for epoch in np.unique(epochs):
+        order = stream(seed, ORDER, int(epoch)).permutation(pairs)
+        here = epochs == epoch
+        rows[here] = order[within[here]]
+    return rows
+
+
+def balanced_rows(
+    labels: npt.NDArray[np.integer], batch: int, step: int, seed: int, *, balance: float
+) -> Rows:
+    """Return the pairs of a step, drawn so that rare classes come more often.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``(pairs,)`` int.
+    batch, step, seed : int
+        As for :func:`batch_rows`.
+    balance : float
+        A class of share p comes with a frequency in proportion to p^(1 − balance).
+
+    Returns
+    -------
+    ndarray
+        ``(batch,)``, drawn with replacement.
+    """
+    counts = np.bincount(labels).astype(np.float64)
+    weights = counts[labels] ** -balance
+    drawn = stream(seed, WEIGHTS, step).choice(
+        len(labels), batch, p=weights / weights.sum()
+    )
+    return drawn.astype(np.intp)

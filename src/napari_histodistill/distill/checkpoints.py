@@ -1,0 +1,110 @@
+"""What a run keeps on disk to go on from: safetensors, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from napari_histodistill.errors import ComputeError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+_FIELD = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a checkpoint stands.
+
+    Attributes
+    ----------
+    step : int
+        Optimiser steps that were taken.
+    recipe : str
+        Digest of the configuration, hex.
+    pairs : str
+        Digest of the pairs, hex.
+    best_step : int
+        Step of the best checkpoint so far.
+    best_score : float or None
+        Its validation loss; None where nothing is kept aside to validate on.
+    """
+
+    step: int
+    recipe: str
+    pairs: str
+    best_step: int
+    best_score: float | None
+
+
+def write_checkpoint(path: Path, tensors: Tensors, mark: Mark) -> None:
+    """Write a checkpoint; an interruption leaves the earlier one as it was.
+
+    Raises
+    ------
+    ComputeError
+        If it cannot be written (a full disk); the earlier one is intact.
+    """
+    values = {slot: getattr(mark, slot) for slot in Mark.__slots__}
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        save_file(whole, part, metadata={_FIELD: json.dumps(values)})
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        msg = (
+            f"{path} cannot be written ({error}): free space and continue the run; the "
+            "last good checkpoint is intact."
+        )
+        raise ComputeError(msg) from error
+
+
+def read_mark(path: Path) -> Mark | None:
+    """Return where a checkpoint stands, or None if there is none.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    return None if not path.is_file() else _read(path, tensors=False)[1]
+
+
+def read_checkpoint(path: Path) -> tuple[Tensors, Mark]:
+    """Read a checkpoint onto the CPU.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged.
+    """
+    return _read(path, tensors=True)
+
+
+def _read(path: Path, *, tensors: bool) -> tuple[Tensors, Mark]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            mark = Mark(**json.loads((file.metadata() or {})[_FIELD]))
+            found = {k: file.get_tensor(k) for k in file.keys()} if tensors else {}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        msg = (
+            f"{path} cannot be read ({error}): it is damaged; remove it and start the "
+            "run again."
+        )
+        raise InputError(msg) from error
+    return found, mark

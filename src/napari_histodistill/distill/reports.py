@@ -1,0 +1,101 @@
+"""What a training run says while it runs, and ``events.jsonl``, where it says it.
+
+The file is the interface: whoever watches a run reads its end, in any process.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_histodistill.errors import ComputeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVENTS = "events.jsonl"
+
+Kind = Literal[
+    "started", "step", "validation", "checkpoint", "finished", "stopped", "failed"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """One line of ``events.jsonl``.
+
+    Attributes
+    ----------
+    kind : str
+        ``started`` (also after a stop), ``step``, ``validation``, ``checkpoint``,
+        ``finished``, ``stopped``, ``failed``.
+    step, steps : int
+        Optimiser steps taken, and how many there will be.
+    total : float or None
+        The loss, for ``step`` and ``validation``.
+    terms : dict of str to float
+        Its parts.
+    learning_rate : float or None
+        Of this step.
+    feature_std, effective_rank : float or None
+        Health of the embeddings: see ``health.py``.
+    pairs_per_second : float or None
+        Since the last ``step`` report.
+    seconds_left : float or None
+        At this pace.
+    message : str
+        For people.
+    """
+
+    kind: Kind
+    step: int
+    steps: int
+    total: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+    learning_rate: float | None = None
+    feature_std: float | None = None
+    effective_rank: float | None = None
+    pairs_per_second: float | None = None
+    seconds_left: float | None = None
+    message: str = ""
+
+
+def append_event(folder: Path, report: TrainingReport) -> None:
+    """Add a line to a run's ``events.jsonl``.
+
+    Raises
+    ------
+    ComputeError
+        If it cannot be written (a full disk).
+    """
+    line = json.dumps({"time": round(time.time(), 3), **asdict(report)})
+    try:
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        msg = f"{folder / EVENTS} cannot be written ({error}): free space and continue."
+        raise ComputeError(msg) from error
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return a run's events in order; steps that were taken again count once.
+
+    A run that was killed may leave half a line, and takes the steps since its last
+    checkpoint again: the later report of a step replaces the earlier.
+    """
+    path = folder / EVENTS
+    if not path.is_file():
+        return []
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for place, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        once = event["kind"] in {"step", "validation", "checkpoint"}
+        key = (event["kind"], event["step"]) if once else ("once", place)
+        found.pop(key, None)
+        found[key] = event
+    return list(found.values())

@@ -1,0 +1,280 @@
+"""The training loop: from a run's folder to a student in it."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_histodistill.distill.checkpoints import (
+    BEST,
+    LAST,
+    Mark,
+    read_checkpoint,
+    write_checkpoint,
+)
+from napari_histodistill.distill.recipe import recipe_text
+from napari_histodistill.distill.reports import TrainingReport, append_event
+from napari_histodistill.distill.run_folder import CHECKPOINTS, read_run
+from napari_histodistill.errors import (
+    Cancelled,
+    ComputeError,
+    HistodistillError,
+    InputError,
+)
+from napari_histodistill.running import CancelToken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_histodistill.distill.config import DistillConfig
+    from napari_histodistill.distill.pairs import PairSplit
+    from napari_histodistill.distill.processes import Processes
+    from napari_histodistill.distill.trainer import Trainer
+    from napari_histodistill.distill.views import Views
+    from napari_histodistill.students.student import DeviceChoice
+
+
+def train(
+    folder: Path,
+    *,
+    cancel: CancelToken | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    processes: Processes | None = None,
+) -> Iterator[TrainingReport]:
+    """Start or continue a run, until ``folder/student`` stands.
+
+    On a CPU, with the same number of threads, a run that was interrupted at any moment
+    and continued ends with the same bytes as one that never was.
+
+    Parameters
+    ----------
+    folder : Path
+        From :func:`start_run`.
+    cancel : CancelToken or None
+        Ends the run after the current step: a checkpoint is written and the best so
+        far becomes the student.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    threads : int or None
+        CPU threads that torch uses, in the whole process; None leaves them alone.
+    processes : Processes or None
+        How batches are spread; one process by default.
+
+    Yields
+    ------
+    TrainingReport
+        Each is also a line of ``events.jsonl``.
+
+    Raises
+    ------
+    InputError
+        If recipe and pairs do not fit together.
+    ComputeError
+        If the loss is no longer finite, the embeddings collapse, the disk is full or
+        torch fails; checkpoints stay as they are.
+    DeviceMemoryError
+        If a batch does not fit.
+    Cancelled
+        After a stop, when everything is saved.
+    """
+    token = cancel or CancelToken()
+    config, place = read_run(folder)
+    try:
+        for report in _Run(folder, config, place, token).reports(
+            device, threads, processes
+        ):
+            append_event(folder, report)
+            yield report
+    except HistodistillError as error:
+        kind: Any = "stopped" if isinstance(error, Cancelled) else "failed"
+        report = TrainingReport(kind, 0, config.schedule.steps, message=str(error))
+        # A full disk is what is being told: the event is then not written.
+        with suppress(ComputeError):
+            append_event(folder, report)
+        raise
+
+
+@dataclass(slots=True)
+class _Run:
+    folder: Path
+    config: DistillConfig
+    place: dict[str, str]
+    cancel: CancelToken
+
+    def reports(
+        self, device: str, threads: int | None, processes: Processes | None
+    ) -> Iterator[TrainingReport]:
+        from napari_histodistill.distill.finish import write_student
+        from napari_histodistill.distill.pairs import load_pairs
+
+        steps = self.config.schedule.steps
+        split = load_pairs(self.config, Path(self.place["data"]))
+        self._check_batch(split)
+        choice = training_device(self.config, device, threads)
+        trainer, validation = self._build(split, choice, processes)
+        mark = self._resume(trainer, split)
+        yield TrainingReport(
+            "started",
+            mark.step,
+            steps,
+            message=f"{len(split.train)} pairs on {choice.label}: {choice.reason}",
+        )
+        try:
+            for item in self._steps(trainer, validation, mark):
+                if isinstance(item, Mark):
+                    mark = item
+                else:
+                    yield item
+        except Cancelled:
+            write_student(
+                self.folder, self.config, split, self._kept(trainer, BEST).average
+            )
+            raise
+        which = BEST if self.config.schedule.keep == "best" else LAST
+        path = write_student(
+            self.folder, self.config, split, self._kept(trainer, which).average
+        )
+        yield TrainingReport("finished", steps, steps, message=str(path))
+
+    def _check_batch(self, split: PairSplit) -> None:
+        batch = self.config.schedule.batch
+        if len(split.train) < batch:
+            msg = (
+                f"schedule.batch: there are {len(split.train)} pairs to train on, a "
+                f"batch wants {batch}: make it smaller, or bring more pairs."
+            )
+            raise InputError(msg)
+
+    def _build(
+        self, split: PairSplit, choice: DeviceChoice, processes: Processes | None
+    ) -> tuple[Trainer, Views | None]:
+        import torch
+
+        from napari_histodistill.distill.batches import START, torch_seed
+        from napari_histodistill.distill.networks import DistillNet
+        from napari_histodistill.distill.trainer import Trainer, converted
+        from napari_histodistill.distill.views import Views
+
+        home = Path(self.place["home"])
+
+        def views(pairs: Any) -> Views:
+            return Views(
+                self.config, pairs, home=home, device=choice.name, cancel=self.cancel
+            )
+
+        with converted(choice.name):
+            training = views(split.train)
+            validation = views(split.validation) if split.validation else None
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(torch_seed(self.config.seed, START))
+                net = DistillNet(self.config, training.inputs, home)
+        trainer = Trainer(
+            self.config,
+            net,
+            training,
+            device=choice.name,
+            precision=choice.precision,
+            processes=processes,
+        )
+        return trainer, validation
+
+    def _resume(self, trainer: Trainer, split: PairSplit) -> Mark:
+        recipe = hashlib.sha256(recipe_text(self.config).encode()).hexdigest()
+        fresh = Mark(0, recipe, split.train.digest(), 0, None)
+        path = self.folder / CHECKPOINTS / LAST
+        if not path.is_file():
+            return fresh
+        tensors, mark = read_checkpoint(path)
+        if mark.recipe != fresh.recipe or mark.pairs != fresh.pairs:
+            what = "recipe" if mark.recipe != fresh.recipe else "pairs"
+            msg = (
+                f"{path}: the {what} changed since this run was stopped: put it back, "
+                "or start a run in another folder."
+            )
+            raise InputError(msg)
+        trainer.load(tensors)
+        return mark
+
+    def _steps(
+        self, trainer: Trainer, validation: Views | None, mark: Mark
+    ) -> Iterator[TrainingReport | Mark]:
+        from napari_histodistill.distill.watch import Watch
+
+        schedule = self.config.schedule
+        watch = Watch(self.config)
+        first = mark.step
+        for number in range(mark.step, schedule.steps):
+            if self.cancel.cancelled:
+                yield self._save(trainer, replace(mark, step=number))
+                self.cancel.check()
+            result = trainer.step(number)
+            done = number + 1
+            last = done == schedule.steps
+            watch.check_finite(result, done, mark.step)
+            if done % schedule.report_every == 0 or last or done == first + 1:
+                yield watch.report(result, done, mark.step)
+            if done % schedule.checkpoint_every == 0 or last:
+                mark = replace(mark, step=done)
+                if validation is not None:
+                    found = trainer.validate(validation)
+                    yield watch.validation(found, done)
+                    mark = self._judge(mark, found.total)
+                else:
+                    mark = self._judge(mark, None)
+                yield self._save(trainer, mark)
+                yield TrainingReport("checkpoint", done, schedule.steps)
+
+    def _judge(self, mark: Mark, score: float | None) -> Mark:
+        """Return the mark with this step as the best, if it is; the later of equals."""
+        if score is None or mark.best_score is None or score <= mark.best_score:
+            return replace(mark, best_step=mark.step, best_score=score)
+        return mark
+
+    def _save(self, trainer: Trainer, mark: Mark) -> Mark:
+        # The best first: after a kill between the two, these steps are taken again and
+        # write it again.
+        places = self.folder / CHECKPOINTS
+        if mark.best_step in {mark.step, 0}:
+            write_checkpoint(places / BEST, trainer.student_tensors(), mark)
+        write_checkpoint(places / LAST, trainer.tensors(), mark)
+        return mark
+
+    def _kept(self, trainer: Trainer, which: str) -> Trainer:
+        """Return the trainer with the chosen checkpoint's student loaded."""
+        if which == BEST:
+            tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
+            trainer.load_student(tensors)
+        return trainer
+
+
+def training_device(
+    config: DistillConfig, device: str, threads: int | None
+) -> DeviceChoice:
+    """Choose device and precision for training.
+
+    ``precision = "auto"`` takes bfloat16 where it is native: it has float32's range, so
+    nothing needs scaling. float16 is used only if the recipe asks for it.
+
+    Raises
+    ------
+    DeviceError
+        If the device does not exist here.
+    """
+    import torch
+
+    from napari_histodistill.students.device import choose_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    wanted = config.schedule.precision
+    if wanted != "auto":
+        return choose_device(device, precision=wanted)
+    choice = choose_device(device)
+    native = choice.precision == "bfloat16" or (
+        choice.name.startswith("cuda") and torch.cuda.is_bf16_supported()
+    )
+    return choose_device(device, precision="bfloat16" if native else "float32")

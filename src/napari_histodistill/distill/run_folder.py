@@ -1,0 +1,91 @@
+"""A training run's folder, which is its interface.
+
+```
+RUN/config.toml       the recipe, all defaults written out
+RUN/run.json          where the pairs are
+RUN/events.jsonl      what happened, line by line
+RUN/checkpoints/      last and best
+RUN/student/          the bundle
+```
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from napari_histodistill.distill.config import DistillConfig
+from napari_histodistill.distill.recipe import read_toml, recipe_text, validated
+from napari_histodistill.errors import InputError
+
+CONFIG, RUN, CHECKPOINTS, STUDENT = "config.toml", "run.json", "checkpoints", "student"
+
+
+def start_run(
+    config: DistillConfig, folder: Path, data: Path, *, home: Path | None = None
+) -> Path:
+    """Prepare a run's folder; :func:`train` does the rest.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        The recipe.
+    folder : Path
+        New or empty, or already this very run.
+    data : Path
+        Tile folder or pairs folder.
+    home : Path or None
+        Folder that students named in the recipe are relative to.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another run, or something else.
+    """
+    place = {"data": str(data.absolute()), "home": str((home or Path()).absolute())}
+    if (folder / CONFIG).is_file() and (folder / RUN).is_file():
+        known, where = read_run(folder)
+        if known == config and where == place:
+            return folder
+        msg = (
+            f"{folder} holds another run: continue that one with --resume, or choose "
+            "another folder."
+        )
+        raise InputError(msg)
+    if folder.exists() and any(folder.iterdir()):
+        msg = f"{folder} is not empty and not a run: choose another folder."
+        raise InputError(msg)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN).write_text(json.dumps(place, indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG).write_text(recipe_text(config), encoding="utf-8")
+    except OSError as error:
+        msg = f"{folder} cannot be written ({error.strerror}): choose another folder."
+        raise InputError(msg) from error
+    return folder
+
+
+def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
+    """Return a run's recipe and where its pairs are.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run, or its files are damaged.
+    """
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / RUN).is_file():
+        msg = f"{folder} is not a training run: it has no {CONFIG} and {RUN}."
+        raise InputError(msg)
+    config = validated(DistillConfig, read_toml(path), str(path))
+    try:
+        place = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return config, {"data": place["data"], "home": place["home"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{folder / RUN} cannot be read ({error}): start the run again."
+        raise InputError(msg) from error

@@ -1,0 +1,381 @@
+"""One training step, and all state that a later step depends on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_histodistill.distill.batches import (
+    AUGMENT,
+    TORCH,
+    VALIDATE,
+    balanced_rows,
+    batch_rows,
+    torch_seed,
+)
+from napari_histodistill.distill.objectives import joint_embedding_loss
+from napari_histodistill.distill.processes import Alone
+from napari_histodistill.errors import ComputeError, DeviceMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_histodistill.distill.config import DistillConfig, ScheduleConfig
+    from napari_histodistill.distill.networks import DistillNet, Outputs
+    from napari_histodistill.distill.processes import Processes
+    from napari_histodistill.distill.views import StepInputs, Views
+
+    Tensor = torch.Tensor
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+MEMORY_WORDS = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepResult:
+    """What one batch gave.
+
+    Attributes
+    ----------
+    total : float
+        The loss that was minimised.
+    terms : dict of str to float
+        Its parts.
+    embeddings : Tensor
+        ``(n, dim)``, detached, of the first sparse view.
+    """
+
+    total: float
+    terms: dict[str, float]
+    embeddings: Tensor
+
+
+def learning_rate(schedule: ScheduleConfig, step: int) -> float:
+    """Return the rate of a step: linear warm-up, then a cosine to 0."""
+    warm = round(schedule.warmup_share * schedule.steps)
+    if step < warm:
+        return schedule.lr * (step + 1) / warm
+    done = (step - warm) / max(1, schedule.steps - warm)
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Trainer:
+    """Net, optimiser and moving average.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        What is trained.
+    net : DistillNet
+        Freshly made; moved to the device here.
+    views : Views
+        Of the training pairs.
+    device : str
+        torch's name.
+    precision : {"float32", "bfloat16", "float16"}
+        Of the arithmetic; weights and losses stay float32.
+    processes : Processes or None
+        How the batch is spread; one process by default.
+
+    Attributes
+    ----------
+    net : DistillNet
+        Current weights.
+    average : DistillNet
+        What a student is made from: the moving average, or ``net`` itself.
+    """
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        net: DistillNet,
+        views: Views,
+        *,
+        device: str,
+        precision: str,
+        processes: Processes | None = None,
+    ) -> None:
+        self.config = config
+        self.views = views
+        self._device = device
+        self._dtype = DTYPES[precision]
+        self._processes = processes or Alone()
+        with converted(device):
+            net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net = net
+            self.average = net
+            if config.schedule.average:
+                self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
+            self.optimiser = _optimiser(config.schedule, net)
+            self._scaler = torch.amp.GradScaler(
+                device.partition(":")[0], enabled=precision == "float16"
+            )
+            wrapped = self._processes.wrap(net, self.optimiser)
+            self._run: Callable[..., Outputs] = (
+                torch.compile(wrapped) if config.schedule.compile else wrapped
+            )
+
+    def step(self, number: int) -> StepResult:
+        """Take one optimiser step.
+
+        Parameters
+        ----------
+        number : int
+            Counted from 0; decides about pairs, views, dropout and learning rate.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the batch does not fit.
+        ComputeError
+            If torch fails.
+        """
+        schedule, seed = self.config.schedule, self.config.seed
+        rank = self._processes.rank
+        rows = self._processes.share(self._rows(number))
+        rate = learning_rate(schedule, number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.net.train()
+        with converted(self._device), self._randomness(TORCH, number, rank):
+            inputs = self.views.draw(rows, seed, AUGMENT, number, rank)
+            outputs, total, terms = self._forward(inputs)
+            self.optimiser.zero_grad(set_to_none=True)
+            self._processes.backward(self._scaler.scale(total))
+            self._scaler.unscale_(self.optimiser)
+            self._clip()
+            self._scaler.step(self.optimiser)
+            self._scaler.update()
+            self._move_average(number)
+            return _result(outputs, total, terms)
+
+    def validate(self, views: Views) -> StepResult:
+        """Return the loss on other pairs, with the same augmented views every time."""
+        batch = min(self.config.schedule.batch, len(views.pairs))
+        self.average.eval()
+        results = []
+        with (
+            converted(self._device),
+            torch.inference_mode(),
+            self._randomness(VALIDATE, 0),
+        ):
+            for start in range(0, len(views.pairs) - batch + 1, batch):
+                rows = np.arange(start, start + batch)
+                inputs = views.draw(rows, self.config.seed, VALIDATE, start)
+                outputs = self._outputs(self.average, inputs)
+                total, terms = self._loss(inputs, outputs)
+                results.append(_result(outputs, total, terms))
+        names = results[0].terms
+        return StepResult(
+            float(np.mean([r.total for r in results])),
+            {k: float(np.mean([r.terms[k] for r in results])) for k in names},
+            torch.cat([r.embeddings for r in results]),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all state but the step's number, by name."""
+        found = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        if self.average is not self.net:
+            kept = self.average.state_dict()
+            found |= {f"average.{k}": v for k, v in kept.items()}
+        for place, parameter in enumerate(self._parameters()):
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                found[f"optimiser.{place}.{key}"] = torch.as_tensor(value)
+        if self._scaler.is_enabled():
+            found["scaler.scale"] = torch.tensor(self._scaler.get_scale())
+        return found
+
+    def student_tensors(self) -> dict[str, Tensor]:
+        """Return what a student is made from."""
+        return dict(self.average.state_dict())
+
+    def load_student(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what :meth:`student_tensors` gave."""
+        self.average.load_state_dict(tensors)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` gave, to the last bit."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {
+                k.removeprefix(prefix): v
+                for k, v in tensors.items()
+                if k.startswith(prefix)
+            }
+
+        with converted(self._device):
+            self.net.load_state_dict(part("net."))
+            if self.average is not self.net:
+                self.average.load_state_dict(part("average."))
+            for place, parameter in enumerate(self._parameters()):
+                state = part(f"optimiser.{place}.")
+                self.optimiser.state[parameter] = {
+                    k: v.clone()
+                    if k == "step"
+                    else torch.empty_like(parameter).copy_(v)
+                    for k, v in state.items()
+                }
+            if self._scaler.is_enabled():
+                scale = tensors["scaler.scale"].item()
+                self._scaler.load_state_dict(
+                    self._scaler.state_dict() | {"scale": scale}
+                )
+
+    def _rows(self, number: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        config, pairs = self.config, self.views.pairs
+        batch, seed = config.schedule.batch, config.seed
+        if config.arm == "supervised" and config.schedule.balance:
+            assert pairs.labels is not None
+            return balanced_rows(
+                pairs.labels, batch, number, seed, balance=config.schedule.balance
+            )
+        return batch_rows(len(pairs), batch, number, seed)
+
+    @contextmanager
+    def _randomness(self, *parts: int) -> Iterator[None]:
+        """Seed torch's global generator (dropout) for a while, and put it back."""
+        cuda = [self._device] if self._device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(torch_seed(self.config.seed, *parts))
+            yield
+
+    def _forward(self, inputs: StepInputs) -> tuple[Outputs, Tensor, dict[str, Tensor]]:
+        outputs = self._outputs(self._run, inputs)
+        return outputs, *self._loss(inputs, outputs)
+
+    def _outputs(self, net: Callable[..., Outputs], inputs: StepInputs) -> Outputs:
+        kind = self._device.partition(":")[0]
+        lower = self._dtype != torch.float32
+        with torch.autocast(kind, self._dtype, enabled=lower):
+            return net(
+                [_channels_last(view) for view in inputs.sparse],
+                [_channels_last(view) for view in inputs.partners],
+            )
+
+    def _loss(
+        self, inputs: StepInputs, outputs: Outputs
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        total = torch.zeros((), device=self._device)
+        terms: dict[str, Tensor] = {}
+        if outputs.projections:
+            scale = self.net.log_scale
+            joint = joint_embedding_loss(
+                self.config.objective,
+                outputs.projections,
+                confidence=inputs.confidence,
+                temperature=None if scale is None else (-scale).exp(),
+                gather=self._processes.gather,
+            )
+            weighs = self.config.objective.weight if outputs.logits is not None else 1.0
+            total, terms = total + weighs * joint.total, dict(joint.terms)
+        if outputs.logits is not None:
+            assert inputs.labels is not None
+            entropy = nn.functional.cross_entropy(
+                outputs.logits.float(),
+                inputs.labels,
+                label_smoothing=self.config.schedule.label_smoothing,
+            )
+            total, terms = total + entropy, terms | {"cross-entropy": entropy}
+        return total, terms
+
+    def _clip(self) -> None:
+        schedule = self.config.schedule
+        if not schedule.clip_norm:
+            return
+        trained = [p for p in self._parameters() if p.grad is not None]
+        groups = [[p] for p in trained] if schedule.clip_each else [trained]
+        for group in groups:
+            nn.utils.clip_grad_norm_(group, schedule.clip_norm)
+
+    def _move_average(self, number: int) -> None:
+        if self.average is self.net:
+            return
+        # Early on the average follows quickly: it must not remember where it began.
+        decay = min(self.config.schedule.average, (number + 1) / (number + 10))
+        with torch.no_grad():
+            for mine, theirs in zip(
+                self.average.state_dict().values(),
+                self.net.state_dict().values(),
+                strict=True,
+            ):
+                if mine.dtype.is_floating_point:
+                    mine.lerp_(theirs, 1 - decay)
+                else:
+                    mine.copy_(theirs)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+
+@contextmanager
+def converted(device: str) -> Iterator[None]:
+    """Turn whatever torch raises into one of our errors.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If memory ran out.
+    ComputeError
+        For any other ``RuntimeError``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()[0][:300]
+        if any(word in str(error) for word in MEMORY_WORDS):
+            msg = (
+                f"{device} ran out of memory in training ({said}): halve "
+                "schedule.batch, or make input_px or the projector smaller."
+            )
+            raise DeviceMemoryError(msg) from error
+        msg = f"training failed on {device}: {said}"
+        raise ComputeError(msg) from error
+
+
+def _optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Optimizer:
+    """Return the optimiser; norms and biases do not decay."""
+    parts = (
+        (net.student, 1.0),
+        (net.projector, schedule.head_lr_scale),
+        (net.head, schedule.head_lr_scale),
+        (net.partners, schedule.dense_lr_scale),
+        (net.partner_projectors, schedule.head_lr_scale),
+    )
+    groups = []
+    for module, scale in parts:
+        trained = [p for p in module.parameters() if p.requires_grad] if module else []
+        for decays in (True, False):
+            chosen = [p for p in trained if (p.ndim > 1) == decays]
+            decay = schedule.weight_decay if decays else 0.0
+            if chosen:
+                groups.append({"params": chosen, "scale": scale, "weight_decay": decay})
+    if net.log_scale is not None:
+        groups.append({"params": [net.log_scale], "scale": 1.0, "weight_decay": 0.0})
+    kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, lr=schedule.lr)
+
+
+def _channels_last(view: Tensor) -> Tensor:
+    """Lay pictures out as convolutions like them; leave tables alone."""
+    return (
+        view.contiguous(memory_format=torch.channels_last) if view.ndim == 4 else view
+    )
+
+
+def _result(outputs: Outputs, total: Tensor, terms: dict[str, Tensor]) -> StepResult:
+    return StepResult(
+        float(total.detach()),
+        {name: float(value.detach()) for name, value in terms.items()},
+        outputs.embeddings.detach().float(),
+    )
