@@ -17,7 +17,7 @@ from napari_histodistill.distill.checkpoints import (
 )
 from napari_histodistill.distill.recipe import recipe_text
 from napari_histodistill.distill.reports import TrainingReport, append_event
-from napari_histodistill.distill.run_folder import CHECKPOINTS, read_run
+from napari_histodistill.distill.run_folder import CHECKPOINTS, STUDENT, read_run
 from napari_histodistill.errors import (
     Cancelled,
     ComputeError,
@@ -83,11 +83,13 @@ def train(
     """
     token = cancel or CancelToken()
     config, place = read_run(folder)
+    writes = processes is None or processes.rank == 0
     try:
-        for report in _Run(folder, config, place, token).reports(
+        for report in _Run(folder, config, place, token, writes).reports(
             device, threads, processes
         ):
-            append_event(folder, report)
+            if writes:
+                append_event(folder, report)
             yield report
     except HistodistillError as error:
         kind: Any = "stopped" if isinstance(error, Cancelled) else "failed"
@@ -104,11 +106,11 @@ class _Run:
     config: DistillConfig
     place: dict[str, str]
     cancel: CancelToken
+    writes: bool  # the first of several processes; the others only compute
 
     def reports(
         self, device: str, threads: int | None, processes: Processes | None
     ) -> Iterator[TrainingReport]:
-        from napari_histodistill.distill.finish import write_student
         from napari_histodistill.distill.pairs import load_pairs
 
         steps = self.config.schedule.steps
@@ -130,14 +132,10 @@ class _Run:
                 else:
                     yield item
         except Cancelled:
-            write_student(
-                self.folder, self.config, split, self._kept(trainer, BEST).average
-            )
+            self._write_student(trainer, split, BEST)
             raise
         which = BEST if self.config.schedule.keep == "best" else LAST
-        path = write_student(
-            self.folder, self.config, split, self._kept(trainer, which).average
-        )
+        path = self._write_student(trainer, split, which)
         yield TrainingReport("finished", steps, steps, message=str(path))
 
     def _check_batch(self, split: PairSplit) -> None:
@@ -235,6 +233,8 @@ class _Run:
         return mark
 
     def _save(self, trainer: Trainer, mark: Mark) -> Mark:
+        if not self.writes:
+            return mark
         # The best first: after a kill between the two, these steps are taken again and
         # write it again.
         places = self.folder / CHECKPOINTS
@@ -243,12 +243,15 @@ class _Run:
         write_checkpoint(places / LAST, trainer.tensors(), mark)
         return mark
 
-    def _kept(self, trainer: Trainer, which: str) -> Trainer:
-        """Return the trainer with the chosen checkpoint's student loaded."""
+    def _write_student(self, trainer: Trainer, split: PairSplit, which: str) -> Path:
+        from napari_histodistill.distill.finish import write_student
+
+        if not self.writes:
+            return self.folder / STUDENT
         if which == BEST:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
-        return trainer
+        return write_student(self.folder, self.config, split, trainer.average)
 
 
 def training_device(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.config import DistillConfig, ScheduleConfig
     from napari_histodistill.distill.networks import DistillNet, Outputs
+    from napari_histodistill.distill.objectives import Gather
     from napari_histodistill.distill.processes import Processes
     from napari_histodistill.distill.views import StepInputs, Views
 
@@ -174,7 +175,8 @@ class Trainer:
                 rows = np.arange(start, start + batch)
                 inputs = views.draw(rows, self.config.seed, VALIDATE, start)
                 outputs = self._outputs(self.average, inputs)
-                total, terms = self._loss(inputs, outputs)
+                # Every process validates on all pairs: nothing to join.
+                total, terms = self._loss(inputs, outputs, Alone().gather)
                 results.append(_result(outputs, total, terms))
         names = results[0].terms
         return StepResult(
@@ -252,7 +254,7 @@ class Trainer:
 
     def _forward(self, inputs: StepInputs) -> tuple[Outputs, Tensor, dict[str, Tensor]]:
         outputs = self._outputs(self._run, inputs)
-        return outputs, *self._loss(inputs, outputs)
+        return outputs, *self._loss(inputs, outputs, self._processes.gather)
 
     def _outputs(self, net: Callable[..., Outputs], inputs: StepInputs) -> Outputs:
         kind = self._device.partition(":")[0]
@@ -264,7 +266,7 @@ class Trainer:
             )
 
     def _loss(
-        self, inputs: StepInputs, outputs: Outputs
+        self, inputs: StepInputs, outputs: Outputs, gather: Gather
     ) -> tuple[Tensor, dict[str, Tensor]]:
         total = torch.zeros((), device=self._device)
         terms: dict[str, Tensor] = {}
@@ -275,7 +277,7 @@ class Trainer:
                 outputs.projections,
                 confidence=inputs.confidence,
                 temperature=None if scale is None else (-scale).exp(),
-                gather=self._processes.gather,
+                gather=gather,
             )
             weighs = self.config.objective.weight if outputs.logits is not None else 1.0
             total, terms = total + weighs * joint.total, dict(joint.terms)

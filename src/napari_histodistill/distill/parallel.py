@@ -1,0 +1,184 @@
+"""One net trained by several processes, as one process would on the joined batch.
+
+Lightning Fabric starts the processes and averages the gradients. What it cannot know is
+joined here: the statistics of the joint-embedding loss (``Spread.gather``) and those of
+batch normalisation.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed.nn.functional as joined
+from torch import nn
+
+from napari_histodistill.distill.run import train
+from napari_histodistill.distill.run_folder import read_run
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from numpy import intp
+
+    from napari_histodistill.distill.networks import DistillNet
+
+    Rows = npt.NDArray[intp]
+
+
+class Spread:
+    """One of several processes; see :class:`processes.Processes`.
+
+    Parameters
+    ----------
+    fabric : lightning_fabric.Fabric
+        Launched.
+    """
+
+    def __init__(self, fabric: Any) -> None:
+        self._fabric = fabric
+        self._wrapped: nn.Module | None = None
+        self.rank: int = fabric.global_rank
+        self.world: int = fabric.world_size
+
+    def wrap(
+        self,
+        net: DistillNet,
+        optimiser: torch.optim.Optimizer,  # noqa: ARG002 - Fabric needs the module only
+    ) -> nn.Module:
+        """Return the net in Fabric's wrapping, its batch statistics joined."""
+        join_batch_norm(net)
+        wrapped: nn.Module = self._fabric.setup_module(net, move_to_device=False)
+        self._wrapped = wrapped
+        return wrapped
+
+    def share(self, rows: Rows) -> Rows:
+        """Return every world-th row, beginning with this rank's."""
+        return rows[self.rank :: self.world]
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the joined batch ``(world · n, …)``; gradients flow back to all."""
+        parts: tuple[torch.Tensor, ...] = joined.all_gather(values.contiguous())
+        return torch.cat(parts)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Compute gradients; Fabric averages them over the processes."""
+        self._fabric.backward(loss, model=self._wrapped)
+
+
+def join_batch_norm(net: nn.Module) -> None:
+    """Let every batch normalisation use the statistics of the joined batch.
+
+    PyTorch's own ``SyncBatchNorm`` does so on CUDA only, and replaces modules, which
+    renames what a checkpoint holds.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Changed in place; its state's names stay.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.forward = MethodType(_joined_forward, module)  # type: ignore[method-assign]
+
+
+def _joined_forward(self: Any, values: torch.Tensor) -> torch.Tensor:
+    if self.training:
+        normal = _normalise(self, values)
+    else:
+        normal = nn.functional.batch_norm(
+            values,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=False,
+            eps=self.eps,
+        )
+    # timm's batch norm carries the activation that follows it.
+    for name in ("drop", "act"):
+        normal = getattr(self, name, nn.Identity())(normal)
+    return normal
+
+
+def _normalise(norm: Any, values: torch.Tensor) -> torch.Tensor:
+    """Normalise by the mean and variance of all processes' values together."""
+    across = [0, *range(2, values.ndim)]
+    shape = (1, -1, *(1,) * (values.ndim - 2))
+    exact = values.float()
+    count = torch.tensor(
+        [exact.numel() / exact.shape[1]], dtype=torch.float32, device=exact.device
+    )
+    sums = torch.cat([exact.sum(across), exact.square().sum(across), count])
+    sums = joined.all_reduce(sums)
+    total, width = sums[-1], exact.shape[1]
+    mean = sums[:width] / total
+    variance = sums[width : 2 * width] / total - mean.square()
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        unbiased = variance * total / (total - 1)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(unbiased, norm.momentum)
+    scaled = (exact - mean.view(shape)) * torch.rsqrt(variance + norm.eps).view(shape)
+    scaled = scaled * norm.weight.view(shape) + norm.bias.view(shape)
+    return scaled.to(values.dtype)
+
+
+def train_in_processes(
+    folder: Path, *, count: int, device: str = "auto", threads: int | None = None
+) -> None:
+    """Start or continue a run in several processes (one per GPU, or on the CPU).
+
+    The first process writes the run's folder, and says on stderr what happens. A run
+    that is killed continues from its last checkpoint, in as many processes as before.
+
+    Parameters
+    ----------
+    folder : Path
+        From :func:`start_run`.
+    count : int
+        Processes; must divide the batch.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    threads : int or None
+        CPU threads of each process.
+
+    Raises
+    ------
+    InputError
+        If Lightning Fabric is not installed, or the batch cannot be divided.
+    """
+    batch = read_run(folder)[0].schedule.batch
+    if batch % count:
+        msg = f"schedule.batch: {batch} pairs cannot be dealt to {count} processes."
+        raise InputError(msg)
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        msg = (
+            "several processes need Lightning Fabric: pip install "
+            "napari-histodistill[parallel]"
+        )
+        raise InputError(msg) from error
+    on_cuda = device.startswith("cuda") or (
+        device == "auto" and torch.cuda.device_count() >= count
+    )
+    fabric = Fabric(
+        accelerator="cuda" if on_cuda else "cpu", devices=count, strategy="ddp_spawn"
+    )
+    fabric.launch(_one_process, str(folder), on_cuda, threads)
+
+
+def _one_process(fabric: Any, folder: str, on_cuda: bool, threads: int | None) -> None:  # noqa: FBT001 - Fabric passes by position
+    device = f"cuda:{fabric.local_rank}" if on_cuda else "cpu"
+    member = Spread(fabric)
+    for report in train(Path(folder), device=device, threads=threads, processes=member):
+        if member.rank == 0:
+            loss = "" if report.total is None else f" loss {report.total:.4g}"
+            sys.stderr.write(
+                f"{report.kind} {report.step} of {report.steps}{loss} {report.message}\n"
+            )
+    fabric.barrier()
