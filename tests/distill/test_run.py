@@ -24,7 +24,7 @@ from napari_histodistill.errors import (
 )
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students import load_student
-from tests.distill.small_runs import small_config, write_textures
+from tests.distill.small_runs import TINY, small_config, write_textures
 
 
 @pytest.fixture(scope="module")
@@ -247,18 +247,24 @@ def test_half_a_line_of_a_killed_run_is_skipped(tiles, tmp_path):
     assert [e["total"] for e in after if e["step"] == before[1]["step"]].count(9.0) == 1
 
 
-def test_frozen_views_teach_as_live_ones_do(tiles, tmp_path, monkeypatch):
+def test_views_of_a_frozen_teacher_are_computed_once(tiles, tmp_path, monkeypatch):
     monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-    dense = {
-        "tile_px": 64,
-        "input_px": 32,
-        "encoder": {"backbone": "test_resnet", "frozen": True},
-        "frozen_views": 3,
-    }
+    whole = {"tile_px": 64, "input_px": 64, "encoder": TINY}
+    run(small_config("supervised", sparse=whole), tmp_path / "teacher", tiles)
+    start = str(tmp_path / "teacher" / "student")
+    encoder = {"backbone": "test_resnet", "frozen": True, "start": start}
+    dense = {"tile_px": 64, "input_px": 32, "encoder": encoder, "frozen_views": 3}
     config = small_config(dense=[dense])
     run(config, tmp_path / "a", tiles)
     kept = list((tmp_path / "cache" / "teacher").rglob("*.npy"))
     assert len(kept) == 48
-    assert np.load(kept[0]).shape == (3, 96)
+    views = np.load(kept[0])
+    assert views.shape == (3, 96)
+    assert not np.array_equal(views[0], views[1])
+
+    def never(*_arguments):
+        pytest.fail("computed again")
+
+    monkeypatch.setattr("napari_histodistill.distill.teacher._write", never)
     run(config, tmp_path / "b", tiles)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Rows = npt.NDArray[np.intp]
 
-ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER = range(7)
+ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER, MIX = range(8)
 """What a stream of random numbers is for; the second part of every seed."""
 
 

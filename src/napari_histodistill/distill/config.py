@@ -71,6 +71,13 @@ class EncoderConfig(Frozen):
     frozen: bool = False
     frozen_layers: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _frozen_starts_somewhere(self) -> EncoderConfig:
+        if self.frozen and not self.start:
+            msg = "a frozen encoder needs a start: random weights teach nothing"
+            raise ValueError(msg)
+        return self
+
 
 class SparseConfig(Frozen):
     """What the student sees.
@@ -199,6 +206,9 @@ class ScheduleConfig(Frozen):
     balance : float
         Classes are drawn with frequency to the power of 1 − ``balance``: 0 as they
         come, 1 all alike (arm ``supervised``).
+    mixup : float
+        α of mixup (Zhang et al. 2018): pictures and labels of two tiles are blended; 0
+        for none (arm ``supervised`` without partners).
     precision : {"auto", "float32", "bfloat16", "float16"}
         Of the arithmetic; weights stay float32. auto takes what is fast on the device.
     compile : bool
@@ -223,6 +233,7 @@ class ScheduleConfig(Frozen):
     average: Share = 0.0
     label_smoothing: Share = 0.0
     balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mixup: Weight = 0.0
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     report_every: Annotated[int, Field(ge=1)] = 10
@@ -335,6 +346,9 @@ class DistillConfig(_Recipe):
             raise ValueError(msg)
         if self.arm == "supervised" and len(self.classes) < 2:
             msg = "arm 'supervised' needs at least two classes"
+            raise ValueError(msg)
+        if self.schedule.mixup and (self.arm != "supervised" or self.dense):
+            msg = "schedule.mixup blends labels: only for 'supervised' without [[dense]]"
             raise ValueError(msg)
         return self
 

@@ -94,7 +94,7 @@ def validated(schema: type[Config], content: dict[str, Any], where: str) -> Conf
 def recipe_text(config: DistillConfig) -> str:
     """Return a recipe as TOML that :func:`read_recipe` reads back to an equal value."""
     lines: list[str] = []
-    _write_table(lines, (), config.model_dump(mode="json"))
+    _write_table(lines, (), config.model_dump(mode="json", exclude_none=True))
     return "\n".join(lines).strip() + "\n"
 
 

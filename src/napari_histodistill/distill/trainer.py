@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +14,12 @@ from torch import nn
 
 from napari_histodistill.distill.batches import (
     AUGMENT,
+    MIX,
     TORCH,
     VALIDATE,
     balanced_rows,
     batch_rows,
+    stream,
     torch_seed,
 )
 from napari_histodistill.distill.objectives import joint_embedding_loss
@@ -151,7 +153,10 @@ class Trainer:
         self.net.train()
         with converted(self._device), self._randomness(TORCH, number, rank):
             inputs = self.views.draw(rows, seed, AUGMENT, number, rank)
-            outputs, total, terms = self._forward(inputs)
+            own = self._own_share(number, rank)
+            outputs = self._outputs(self._run, _mixed(inputs, own))
+            gather = self._processes.gather
+            total, terms = self._loss(inputs, outputs, gather, own)
             self.optimiser.zero_grad(set_to_none=True)
             self._processes.backward(self._scaler.scale(total))
             self._scaler.unscale_(self.optimiser)
@@ -252,9 +257,13 @@ class Trainer:
             torch.manual_seed(torch_seed(self.config.seed, *parts))
             yield
 
-    def _forward(self, inputs: StepInputs) -> tuple[Outputs, Tensor, dict[str, Tensor]]:
-        outputs = self._outputs(self._run, inputs)
-        return outputs, *self._loss(inputs, outputs, self._processes.gather)
+    def _own_share(self, number: int, rank: int) -> float:
+        """Return how much of a tile is left after mixup; at least half."""
+        alpha = self.config.schedule.mixup
+        if not alpha:
+            return 1.0
+        drawn = float(stream(self.config.seed, MIX, number, rank).beta(alpha, alpha))
+        return max(drawn, 1 - drawn)
 
     def _outputs(self, net: Callable[..., Outputs], inputs: StepInputs) -> Outputs:
         kind = self._device.partition(":")[0]
@@ -266,7 +275,7 @@ class Trainer:
             )
 
     def _loss(
-        self, inputs: StepInputs, outputs: Outputs, gather: Gather
+        self, inputs: StepInputs, outputs: Outputs, gather: Gather, own: float = 1.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         total = torch.zeros((), device=self._device)
         terms: dict[str, Tensor] = {}
@@ -283,13 +292,19 @@ class Trainer:
             total, terms = total + weighs * joint.total, dict(joint.terms)
         if outputs.logits is not None:
             assert inputs.labels is not None
-            entropy = nn.functional.cross_entropy(
-                outputs.logits.float(),
-                inputs.labels,
-                label_smoothing=self.config.schedule.label_smoothing,
-            )
+            entropy = own * self._entropy(outputs.logits, inputs.labels)
+            if own < 1:
+                others = self._entropy(outputs.logits, inputs.labels.flip(0))
+                entropy = entropy + (1 - own) * others
             total, terms = total + entropy, terms | {"cross-entropy": entropy}
         return total, terms
+
+    def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
+            logits.float(),
+            labels,
+            label_smoothing=self.config.schedule.label_smoothing,
+        )
 
     def _clip(self) -> None:
         schedule = self.config.schedule
@@ -366,6 +381,14 @@ def _optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Optimiz
         groups.append({"params": [net.log_scale], "scale": 1.0, "weight_decay": 0.0})
     kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
     return kind(groups, lr=schedule.lr)
+
+
+def _mixed(inputs: StepInputs, own: float) -> StepInputs:
+    """Blend every tile with its mirror in the batch, which is another one at random."""
+    if own == 1:
+        return inputs
+    blended = tuple(own * x + (1 - own) * x.flip(0) for x in inputs.sparse)
+    return replace(inputs, sparse=blended)
 
 
 def _channels_last(view: Tensor) -> Tensor:

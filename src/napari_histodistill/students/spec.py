@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT_VERSION = 1
+
+_ADDED = ("backbone_options", "input_px", "familiarity")
+"""Fields that older bundles do not have: their digests must stay what they are."""
 
 EmbeddingMode = Literal["tiles", "tokens"]
 """How embeddings are laid on a grid; the two are different spaces and never mix.
@@ -85,6 +88,7 @@ class Training(_Frozen):
     arm: str = "frozen"
     tiles: int = 0
     cases: int = 0
+    partners: tuple[str, ...] | None = None
     case_digests: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
 
 
@@ -105,6 +109,8 @@ class StudentSpec(_Frozen):
     ----------
     backbone : str
         Name of a timm model.
+    backbone_options : dict or None
+        Further arguments of ``timm.create_model``, such as ``channels``.
     tile_px : int
         Edge of the tile that the encoder sees, px at ``mpp``.
     mpp : float
@@ -133,7 +139,11 @@ class StudentSpec(_Frozen):
     title: str
     description: str = ""
     backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")]
-    tile_px: Annotated[int, Field(ge=8, le=4096)]
+    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] | None = (
+        None
+    )
+    tile_px: Annotated[int, Field(ge=4, le=4096)]
+    input_px: Annotated[int, Field(ge=8, le=4096)] | None = None
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
     mpp_source: Literal["stated", "estimated"] = "stated"
     mean: Rgb
@@ -171,6 +181,7 @@ class StudentSpec(_Frozen):
         tensors of the bundle and the weight file of the package.
         """
         content = self.model_dump(mode="json", exclude={"digest"})
+        _drop_unset(content)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -183,3 +194,11 @@ class StudentSpec(_Frozen):
     def tile_um(self) -> float:
         """Edge of the tile in µm."""
         return self.tile_px * self.mpp
+
+
+def _drop_unset(content: dict[str, Any]) -> None:
+    """Leave out what later versions added and this student does not use."""
+    for table, names in ((content, _ADDED), (content["training"] or {}, ("partners",))):
+        for name in names:
+            if table.get(name) is None:
+                table.pop(name, None)

@@ -51,7 +51,13 @@ def build_backend(
         state = {name: torch.from_numpy(values) for name, values in encoder.items()}
     module = build_module(spec)
     _load_strictly(module, state, spec)
-    backend = TorchBackend(module, device, mean=spec.mean, std=spec.std)
+    backend = TorchBackend(
+        module,
+        device,
+        mean=spec.mean,
+        std=spec.std,
+        input_px=spec.input_px,
+    )
     _try_once(backend, spec)
     return backend
 
@@ -71,9 +77,16 @@ def build_module(spec: StudentSpec) -> torch.nn.Module:
             f"{timm.__version__}: update timm."
         )
         raise BundleError(msg)
-    module: torch.nn.Module = timm.create_model(
-        spec.backbone, pretrained=False, num_classes=0
-    )
+    try:
+        module: torch.nn.Module = timm.create_model(
+            spec.backbone,
+            pretrained=False,
+            num_classes=0,
+            **(spec.backbone_options or {}),
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        msg = f"spec.json: backbone_options do not fit {spec.backbone} ({error})."
+        raise BundleError(msg) from error
     return module
 
 

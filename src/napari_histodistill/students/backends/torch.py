@@ -57,6 +57,8 @@ class TorchBackend:
         Where to run, and in which precision.
     mean, std : tuple of float
         Per channel, for pixels scaled to 0..1.
+    input_px : int or None
+        Tiles are enlarged to this for the encoder (bilinear); None leaves them.
 
     Attributes
     ----------
@@ -67,9 +69,16 @@ class TorchBackend:
     """
 
     def __init__(
-        self, module: torch.nn.Module, device: DeviceChoice, *, mean: Rgb, std: Rgb
+        self,
+        module: torch.nn.Module,
+        device: DeviceChoice,
+        *,
+        mean: Rgb,
+        std: Rgb,
+        input_px: int | None = None,
     ) -> None:
         self.device = device
+        self._input_px = input_px
         self._kind = device.name.partition(":")[0]
         self.batch_pixels = BATCH_PIXELS[self._kind]
         self._dtype = _DTYPES[device.precision]
@@ -162,6 +171,10 @@ class TorchBackend:
         return torch.autocast(self._kind, dtype=self._dtype)
 
     def _pooled(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self._input_px is not None:
+            pixels = torch.nn.functional.interpolate(
+                pixels, size=(self._input_px,) * 2, mode="bilinear", align_corners=False
+            )
         module = cast("Any", self.module)
         pooled: torch.Tensor = module.forward_head(
             module.forward_features(pixels), pre_logits=True
