@@ -348,7 +348,9 @@ class DistillConfig(_Recipe):
             msg = "arm 'supervised' needs at least two classes"
             raise ValueError(msg)
         if self.schedule.mixup and (self.arm != "supervised" or self.dense):
-            msg = "schedule.mixup blends labels: only for 'supervised' without [[dense]]"
+            msg = (
+                "schedule.mixup blends labels: only for 'supervised' without [[dense]]"
+            )
             raise ValueError(msg)
         return self
 

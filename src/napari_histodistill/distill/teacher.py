@@ -85,7 +85,7 @@ def teacher_features(
             continue
         path = place / f"{name[:32]}.npy"
         if not path.is_file():
-            seed = torch_stream(config.seed, TEACHER, int(name[:8], 16))
+            seed = torch_stream(TEACHER, int(name[:8], 16))
             many = np.repeat(picture[np.newaxis], dense.frozen_views, axis=0)
             pixels = torch.from_numpy(many).permute(0, 3, 1, 2).to(device)
             with torch.inference_mode():
@@ -108,7 +108,6 @@ def _key(config: DistillConfig, dense: DenseConfig, encoder: ImageEncoder) -> st
         dense.input_px,
         dense.frozen_views,
         config.augmentation,
-        config.seed,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
