@@ -118,7 +118,7 @@ def collapsed(std: float, rank: float, dim: int) -> str:
     if dim > 2 and rank < LEAST_RANK:
         return (
             "Embeddings differ in nearly one direction only "
-            f"(effective rank {rank:.1f} of {dim} dimensions)."
+            f"(effective rank {rank:.2f} of {dim} dimensions)."
         )
     return ""
 

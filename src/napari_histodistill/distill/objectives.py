@@ -17,7 +17,7 @@ Pure functions of the projections of one batch. The three share their conduct:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import combinations
@@ -75,24 +75,24 @@ def vicreg(  # noqa: PLR0913 - three coefficients, one name each
 ) -> Loss:
     r"""Variance-invariance-covariance regularisation (Bardes et al. 2022).
 
-    For :math:`V` branches :math:`z^a` of shape :math:`(N, d)`:
+    For branches :math:`z^a` of shape :math:`(N, d)`:
 
     * *invariance*: sum over pairs of branches of the mean of
       :math:`(z^a - z^b)^2` over rows and dimensions;
-    * *variance*: mean over branches of the mean over dimensions of
+    * *variance*: mean over branches and dimensions of
       :math:`\max(0, 1 - \sqrt{\mathrm{Var}_{N-1} + 10^{-4}})`;
     * *covariance*: sum over branches of the squared off-diagonal entries of the
       covariance (normalised by :math:`N - 1`), divided by :math:`d`.
 
     With two branches this is the authors' official code, ``main_vicreg.py``.
 
-    With ``published_code`` the sums are those of ``n_branch_loss`` in the code published
-    with Farndale et al. 2023 (and kept in TriDeNT's): *invariance* over ordered pairs,
-    twice the above; *variance* summed over branches, of
+    With ``published_code`` the sums are those of ``n_branch_loss`` in the code
+    published with Farndale et al. 2023 (TriDeNT's is the same): *invariance* over
+    ordered pairs, twice the above; *variance* summed over branches, of
     :math:`\mathrm{Var}_{N} + 10^{-5}`; *covariance* normalised by :math:`N`. For two
     branches and large :math:`N` that is twice the official loss at half the covariance
-    coefficient. (That code differentiates the sum over a batch's rows: :math:`N` times
-    these gradients, which Adam's step is blind to but a clipped gradient is not.)
+    coefficient. (That code differentiates the sum over a batch's rows, :math:`N` times
+    these gradients: Adam's step is blind to it, a clipped gradient is not.)
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def vicreg(  # noqa: PLR0913 - three coefficients, one name each
         If branches or weights do not fit together, or the batch has one row.
     """
     with _full_precision(projections):
-        branches, weights = _joined(projections, confidence, gather)
+        branches, shares = _joined(projections, confidence, gather)
         ddof, epsilon = (0, 1e-5) if published_code else (1, 1e-4)
         spread = [
             functional.relu(
@@ -128,8 +128,7 @@ def vicreg(  # noqa: PLR0913 - three coefficients, one name each
             for z in branches
         ]
         apart = _sum(
-            _weighted_mean((a - b).pow(2).mean(dim=1), weights)
-            for a, b in combinations(branches, 2)
+            shares @ (a - b).pow(2).mean(dim=1) for a, b in combinations(branches, 2)
         )
         terms = {
             "invariance": 2 * apart if published_code else apart,
@@ -154,8 +153,8 @@ def barlow_twins(
     r"""Redundancy reduction (Zbontar et al. 2021), summed over pairs of branches.
 
     :math:`\sum_i (1 - C_{ii})^2 + \lambda \sum_{i \ne j} C_{ij}^2`, where :math:`C` is
-    the cross-correlation of two branches' dimensions over the batch, standardised as the
-    authors' batch normalisation does it: biased variance, plus :math:`10^{-5}`.
+    the cross-correlation of two branches' dimensions over the batch, standardised as
+    the authors' batch normalisation does it: biased variance, plus :math:`10^{-5}`.
 
     With ``confidence`` the diagonal, which makes branches agree, holds *weighted*
     correlations: means, variances and products all with the weights, so that it stays
@@ -183,18 +182,15 @@ def barlow_twins(
     InputError
         If branches or weights do not fit together, or the batch has one row.
     """
+    weighed = confidence is not None
     with _full_precision(projections):
-        branches, weights = _joined(projections, confidence, gather)
-        plain = [_standardised(z, torch.ones_like(weights)) for z in branches]
-        trusted = (
-            plain
-            if confidence is None
-            else [_standardised(z, weights) for z in branches]
-        )
+        branches, shares = _joined(projections, confidence, gather)
+        alike = torch.full_like(shares, 1 / len(shares))
+        plain = [_standardised(z, alike) for z in branches]
+        trusted = [_standardised(z, shares) for z in branches] if weighed else plain
         terms = {
             "on_diagonal": _sum(
-                (_weighted_mean(a * b, weights) - 1).pow(2).sum()
-                for a, b in combinations(trusted, 2)
+                (shares @ (a * b) - 1).pow(2).sum() for a, b in combinations(trusted, 2)
             ),
             "off_diagonal": _sum(
                 _squares_beside_diagonal(a, b) / len(a) ** 2
@@ -246,11 +242,11 @@ def infonce(
         msg = f"The temperature is {temperature}: InfoNCE needs one above 0."
         raise InputError(msg)
     with _full_precision(projections):
-        branches, weights = _joined(projections, confidence, gather)
+        branches, shares = _joined(projections, confidence, gather)
         units = [functional.normalize(z, dim=1) for z in branches]
-        own = torch.arange(len(weights), device=weights.device)
+        own = torch.arange(len(shares), device=shares.device)
         total = _sum(
-            _weighted_mean(_both_ways(a @ b.T / temperature, own), weights)
+            shares @ _both_ways(a @ b.T / temperature, own)
             for a, b in combinations(units, 2)
         )
         return Loss(total, {"contrast": total})
@@ -328,7 +324,7 @@ def _full_precision(projections: Sequence[Tensor]) -> AbstractContextManager[obj
 def _joined(
     projections: Sequence[Tensor], confidence: Tensor | None, gather: Gather
 ) -> tuple[list[Tensor], Tensor]:
-    """Return the joined batch: branches (N, d) and weights (N,), in full precision."""
+    """Return the joined batch: branches (N, d); rows' shares (N,), of sum 1."""
     shapes = [tuple(z.shape) for z in projections]
     if len(set(shapes)) > 1 or len(shapes[0]) != 2 or not shapes[0][1]:
         msg = (
@@ -353,23 +349,19 @@ def _joined(
     if len(whole) < 2:
         msg = f"The batch has {len(whole)} pairs: a joint-embedding loss needs two."
         raise InputError(msg)
-    *branches, last = whole.split([width] * len(projections) + [1], dim=1)
-    return branches, last[:, 0]
+    *branches, last = torch.split(whole, [width] * len(projections) + [1], dim=1)
+    # Divided here: weights that are all 0 then give 0, with gradients that are 0.
+    shares = last[:, 0] / last.sum().clamp_min(torch.finfo(exact).tiny)
+    return branches, shares
 
 
-def _sum(values: Sequence[Tensor] | object) -> Tensor:
-    return torch.stack(list(values)).sum()  # type: ignore[call-overload]
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(values)).sum()
 
 
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Return Σ w v / Σ w over rows of (N,) or (N, d); 0 where all weights are 0."""
-    smallest = torch.finfo(weights.dtype).tiny
-    return weights @ values / weights.sum().clamp_min(smallest)
-
-
-def _standardised(values: Tensor, weights: Tensor) -> Tensor:
-    centred = values - _weighted_mean(values, weights)
-    variance = _weighted_mean(centred.pow(2), weights)
+def _standardised(values: Tensor, shares: Tensor) -> Tensor:
+    centred = values - shares @ values
+    variance = shares @ centred.pow(2)
     return centred / torch.sqrt(variance + _BATCH_NORM_EPS)
 
 
