@@ -323,5 +323,12 @@ def test_distill_refuses_arms_that_do_not_exist(run, tile_folder):
     outcome = run("distill", tile_folder / "quick.toml", "-o", tile_folder / "made")
     assert outcome.code == 2
     assert "arm" in outcome.err
-    assert "'frozen'" in outcome.err
+    assert "'privileged'" in outcome.err
     assert not (tile_folder / "made").exists()
+
+
+def test_distill_does_not_resume_a_frozen_arm(run, tile_folder):
+    (tile_folder / "quick.toml").write_text(RECIPE.format(arm="frozen"))
+    outcome = run("distill", tile_folder / "quick.toml", "--resume")
+    assert outcome.code == 2
+    assert "--resume" in outcome.err

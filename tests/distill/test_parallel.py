@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 import torch
@@ -77,5 +76,3 @@ def test_a_batch_that_cannot_be_dealt_is_refused(tiles, tmp_path):
     start_run(small_config(schedule={"batch": 9}), tmp_path / "run", tiles)
     with pytest.raises(InputError, match="9 pairs cannot be dealt to 2"):
         train_in_processes(tmp_path / "run", count=2, device="cpu")
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.reports import TrainingReport
 
 PROGRESS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """What a single run may use."""
+
+    device: str
+    threads: int | None
+    processes: int
 
 
 def distill(
@@ -51,6 +61,10 @@ def distill(
         int | None,
         typer.Option("--threads", min=1, help="CPU threads of a single run."),
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", min=1, help="Processes of a single run: GPUs."),
+    ] = 1,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -64,8 +78,9 @@ def distill(
 
     with answering(as_json=json) as answer:
         began = time.perf_counter()
+        machine = _Machine(device, threads, processes)
         if config.is_dir():
-            result = _continue(config, resume=resume, device=device, threads=threads)
+            result = _continue(config, resume=resume, machine=machine)
         else:
             recipe = read_recipe(config)
             target = out or Path(config.stem)
@@ -78,7 +93,7 @@ def distill(
                 place = data or config.parent / _source(recipe)
                 _refuse_leftovers(target, resume=resume)
                 if isinstance(recipe, DistillConfig):
-                    result = _trained(recipe, target, place, config, device, threads)
+                    result = _trained(recipe, target, place, config, machine)
                 else:
                     result = _experiment(recipe, target, place, workers, device)
         seconds = round(time.perf_counter() - began, 2)
@@ -104,16 +119,14 @@ def _refuse_leftovers(target: Path, *, resume: bool) -> None:
         raise InputError(msg)
 
 
-def _continue(
-    folder: Path, *, resume: bool, device: str, threads: int | None
-) -> dict[str, Any]:
+def _continue(folder: Path, *, resume: bool, machine: _Machine) -> dict[str, Any]:
     from napari_histodistill.distill.run_folder import read_run
 
     read_run(folder)
     if not resume:
         msg = f"{folder} is a run folder: give --resume to continue it."
         raise InputError(msg)
-    return _train(folder, device, threads)
+    return _train(folder, machine)
 
 
 def _frozen(
@@ -135,28 +148,38 @@ def _trained(
     target: Path,
     data: Path,
     config: Path,
-    device: str,
-    threads: int | None,
+    machine: _Machine,
 ) -> dict[str, Any]:
     from napari_histodistill.distill.run_folder import start_run
 
     folder = start_run(recipe, target, data, home=config.parent)
-    return _train(folder, device, threads)
+    return _train(folder, machine)
 
 
-def _train(folder: Path, device: str, threads: int | None) -> dict[str, Any]:
+def _train(folder: Path, machine: _Machine) -> dict[str, Any]:
     from napari_histodistill.distill.run import train
+    from napari_histodistill.distill.run_folder import STUDENT
 
+    if machine.processes > 1:
+        from napari_histodistill.distill.parallel import train_in_processes
+
+        train_in_processes(
+            folder,
+            count=machine.processes,
+            device=machine.device,
+            threads=machine.threads,
+        )
+        return _student(folder / STUDENT)
     said = 0.0
-    last = ""
     with interruptible() as cancel:
-        for report in train(folder, cancel=cancel, device=device, threads=threads):
-            last = report.message
+        for report in train(
+            folder, cancel=cancel, device=machine.device, threads=machine.threads
+        ):
             due = time.monotonic() - said >= PROGRESS_S
             if report.kind != "step" or due or report.step == report.steps:
                 said = time.monotonic() if report.kind == "step" else said
                 tell(_line(report))
-    return _student(Path(last))
+    return _student(folder / STUDENT)
 
 
 def _line(report: TrainingReport) -> str:

@@ -1,8 +1,8 @@
 """Augmentation: batches of views on the device, drawn from one explicit generator.
 
-A view is cut, turned, flipped and resampled in one step, straight from the source pixels:
-the chain of single transforms that image libraries offer resamples several times, and
-draws from generators that a resumed run could not put back to where they were.
+A view is cut, turned, flipped and resampled in one step, straight from the source. The
+chain of single transforms that image libraries offer resamples several times, and draws
+from generators that a resumed run could not put back to where they were.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def change_colours(views: Tensor, colour: Colour, generator: torch.Generator) ->
     Parameters
     ----------
     views : Tensor
-        ``(n, c, h, w)`` float32 in 0..1; with c ≠ 3 only brightness and contrast change.
+        ``(n, c, h, w)`` float32 in 0..1; with c ≠ 3 only brightness and contrast.
     colour : Colour
         How far.
     generator : torch.Generator
@@ -93,7 +93,8 @@ def _restained(views: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     to_hed, to_od = _OD_TO_HED.to(views.device), _HED_TO_OD.to(views.device)
     matrix = to_hed @ (scale[:, :, None] * to_od)
     density = torch.einsum("nchw,ncd->ndhw", density, matrix)
-    return torch.exp(-density - (shift @ to_od)[:, :, None, None])
+    restained: Tensor = torch.exp(-density - (shift @ to_od)[:, :, None, None])
+    return restained
 
 
 def _matrix(balance: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
@@ -112,7 +113,8 @@ def _matrix(balance: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
 
 
 def _mixed(views: Tensor, matrix: Tensor) -> Tensor:
-    return torch.einsum("ndc,nchw->ndhw", matrix, views)
+    mixed: Tensor = torch.einsum("ndc,nchw->ndhw", matrix, views)
+    return mixed
 
 
 def _each(values: Tensor) -> Tensor:

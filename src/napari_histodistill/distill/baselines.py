@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.tilefolder import TileFolder
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+
+    from napari_histodistill.distill.tilefolder import TileFolder
 
     Floats = npt.NDArray[np.float32]
     Pixels = npt.NDArray[np.uint8]
@@ -27,7 +27,8 @@ _BATCH = 64
 
 def mean_rgb(tiles: Pixels) -> Floats:
     """Return ``(n, 3)``: the mean colour of tiles ``(n, h, w, 3)``."""
-    return tiles.mean(axis=(1, 2), dtype=np.float32)
+    found: Floats = tiles.mean(axis=(1, 2), dtype=np.float32)
+    return found
 
 
 def colour_histogram(tiles: Pixels) -> Floats:
@@ -58,7 +59,8 @@ def raw_pixels(tiles: Pixels, train: npt.NDArray[np.bool_]) -> Floats:
     flat = tiles.reshape(len(tiles), -1).astype(np.float32) / 255
     components = min(COMPONENTS, int(train.sum()), flat.shape[1])
     fitted = PCA(components, svd_solver="randomized", random_state=0).fit(flat[train])
-    return fitted.transform(flat).astype(np.float32)
+    found: Floats = fitted.transform(flat).astype(np.float32)
+    return found
 
 
 def frozen_features(tiles: Pixels, student: str = "imagenet-lite0") -> Floats:

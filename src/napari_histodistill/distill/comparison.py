@@ -164,7 +164,9 @@ def compare(
     cases = sorted({case for s in scores for case in s.cases})
     rng = np.random.default_rng(seed)
     share = np.full(len(cases), 1 / max(1, len(cases)))
-    draws = rng.multinomial(len(cases), share, RESAMPLES) if cases else np.zeros((0, 0))
+    draws = np.zeros((0, 0), np.int64)
+    if cases:
+        draws = rng.multinomial(len(cases), share, RESAMPLES)
     judge = _Judge(design, found, {case: k for k, case in enumerate(cases)}, draws)
     return Table(
         tuple(judge.row(variant, failures or {}) for variant in design.variants), design
@@ -243,7 +245,7 @@ class _Judge:
     def _values(
         self, variant: str, seeds: Sequence[int], key: str
     ) -> dict[str, list[Counts]]:
-        """Return by metric, for every seed, the value and then that of each resample."""
+        """Return by metric, for every seed: the value, then that of each resample."""
         values: dict[str, list[Counts]] = {m: [] for m in METRICS}
         for seed in seeds:
             counts = self._counts(variant, seed, key)

@@ -207,8 +207,8 @@ class ScheduleConfig(Frozen):
         Classes are drawn with frequency to the power of 1 − ``balance``: 0 as they
         come, 1 all alike (arm ``supervised``).
     mixup : float
-        α of mixup (Zhang et al. 2018): pictures and labels of two tiles are blended; 0
-        for none (arm ``supervised`` without partners).
+        Alpha of mixup (Zhang et al. 2018): pictures and labels of two tiles are
+        blended; 0 for none (arm ``supervised`` without partners).
     precision : {"auto", "float32", "bfloat16", "float16"}
         Of the arithmetic; weights stay float32. auto takes what is fast on the device.
     compile : bool

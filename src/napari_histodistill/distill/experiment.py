@@ -18,7 +18,6 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.comparison import Table, compare
@@ -30,6 +29,7 @@ from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from napari_histodistill.distill.experiment_config import ExperimentConfig
 

@@ -11,7 +11,7 @@ from napari_histodistill.distill.baselines import BASELINES
 from napari_histodistill.distill.comparison import Design
 from napari_histodistill.distill.config import DistillConfig, Frozen
 from napari_histodistill.distill.recipe import validated
-from napari_histodistill.students.spec import Name
+from napari_histodistill.students.spec import Name  # noqa: TC001 - pydantic reads it
 
 Words = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -73,7 +73,7 @@ class Variant(Frozen):
     """
 
     name: Name
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field(default_factory=dict)
 
 
 class ExperimentConfig(Frozen):

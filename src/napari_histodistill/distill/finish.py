@@ -12,7 +12,8 @@ from napari_histodistill.distill.evaluate import case_digest
 from napari_histodistill.distill.run_folder import STUDENT
 from napari_histodistill.distill.scores import accuracies
 from napari_histodistill.students.bundle import load_student, save_student
-#from napari_histodistill.students.familiarity import fit_familiarity
+
+# from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.probe import fit_probe, fit_temperature
 from napari_histodistill.students.spec import (
@@ -83,7 +84,7 @@ def write_student(
         final,
         head=head,
         encoder_state=state,
-        #familiarity=fit_familiarity(train, held),
+        # familiarity=fit_familiarity(train, held),
     )
 
 
@@ -101,16 +102,16 @@ def _spec(
         tiles=len(split.train),
         cases=len(cases),
         case_digests=tuple(cases),
-        #        partners=tuple(_in_words(dense) for dense in config.dense),
+        partners=tuple(_in_words(dense) for dense in config.dense),
     )
     return StudentSpec(
         name=config.name,
         title=config.title,
         description=config.description,
         backbone=sparse.encoder.backbone,
-        #        backbone_options=sparse.encoder.options or None,
+        backbone_options=sparse.encoder.options or None,
         tile_px=sparse.tile_px,
-        #        input_px=sparse.input_px if enlarged else None,
+        input_px=sparse.input_px if enlarged else None,
         mpp=config.student_mpp,
         mpp_source=config.mpp_source,
         mean=_rgb(encoder.mean),

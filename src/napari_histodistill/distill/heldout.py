@@ -97,7 +97,7 @@ class RunScore:
         return cls(**(plain | changed))
 
 
-def score_held_out(
+def score_held_out(  # noqa: PLR0913 - what, on what, and whose
     embeddings: Floats,
     tiles: LabelledTiles,
     *,

@@ -58,6 +58,8 @@ class ImageEncoder(nn.Module):
         shape = (1, len(self.mean), 1, 1)
         self.register_buffer("_mean", torch.tensor(mean).view(shape), persistent=False)
         self.register_buffer("_std", torch.tensor(std).view(shape), persistent=False)
+        self._mean: Tensor
+        self._std: Tensor
         self._fixed = [module.get_submodule(name) for name in fixed]
         for part in self._fixed:
             part.requires_grad_(requires_grad=False)

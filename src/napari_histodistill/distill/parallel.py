@@ -61,7 +61,9 @@ class Spread:
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """Return the joined batch ``(world · n, …)``; gradients flow back to all."""
-        parts: tuple[torch.Tensor, ...] = joined.all_gather(values.contiguous())
+        parts: tuple[torch.Tensor, ...] = joined.all_gather(  # type: ignore[no-untyped-call]
+            values.contiguous()
+        )
         return torch.cat(parts)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -113,7 +115,7 @@ def _normalise(norm: Any, values: torch.Tensor) -> torch.Tensor:
         [exact.numel() / exact.shape[1]], dtype=torch.float32, device=exact.device
     )
     sums = torch.cat([exact.sum(across), exact.square().sum(across), count])
-    sums = joined.all_reduce(sums)
+    sums = joined.all_reduce(sums)  # type: ignore[no-untyped-call]
     total, width = sums[-1], exact.shape[1]
     mean = sums[:width] / total
     variance = sums[width : 2 * width] / total - mean.square()
@@ -124,7 +126,8 @@ def _normalise(norm: Any, values: torch.Tensor) -> torch.Tensor:
         norm.running_var.lerp_(unbiased, norm.momentum)
     scaled = (exact - mean.view(shape)) * torch.rsqrt(variance + norm.eps).view(shape)
     scaled = scaled * norm.weight.view(shape) + norm.bias.view(shape)
-    return scaled.to(values.dtype)
+    normal: torch.Tensor = scaled.to(values.dtype)
+    return normal
 
 
 def train_in_processes(
@@ -172,13 +175,17 @@ def train_in_processes(
     fabric.launch(_one_process, str(folder), on_cuda, threads)
 
 
-def _one_process(fabric: Any, folder: str, on_cuda: bool, threads: int | None) -> None:  # noqa: FBT001 - Fabric passes by position
+def _one_process(
+    fabric: Any,
+    folder: str,
+    on_cuda: bool,  # noqa: FBT001 - Fabric passes by position
+    threads: int | None,
+) -> None:
     device = f"cuda:{fabric.local_rank}" if on_cuda else "cpu"
     member = Spread(fabric)
     for report in train(Path(folder), device=device, threads=threads, processes=member):
         if member.rank == 0:
             loss = "" if report.total is None else f" loss {report.total:.4g}"
-            sys.stderr.write(
-                f"{report.kind} {report.step} of {report.steps}{loss} {report.message}\n"
-            )
+            at = f"{report.kind} {report.step} of {report.steps}"
+            sys.stderr.write(f"{at}{loss} {report.message}\n")
     fabric.barrier()

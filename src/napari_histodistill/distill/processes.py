@@ -66,4 +66,4 @@ class Alone:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients."""
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,7 +15,7 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     from napari_histodistill.distill.experiment_config import ExperimentConfig
 
-    Recipe = FrozenConfig | DistillConfig | ExperimentConfig
+    Recipe: TypeAlias = FrozenConfig | DistillConfig | ExperimentConfig
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -1,0 +1,154 @@
+"""Trainings from the command line: started, stopped, killed, continued, scored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_histodistill.distill.recipe import read_recipe, recipe_text
+from napari_histodistill.distill.reports import read_events
+from tests.distill.small_runs import small_config, write_textures
+
+SMOKE = Path(__file__).parents[2] / "training" / "smoke.toml"
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    return write_textures(tmp_path_factory.mktemp("data") / "tiles")
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    files = [*(folder / "student").iterdir(), *(folder / "checkpoints").iterdir()]
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def start(*arguments) -> subprocess.Popen:
+    command = [sys.executable, "-m", "napari_histodistill.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
+    while not any(e["step"] >= step for e in read_events(folder)):
+        assert process.poll() is None, process.communicate()[1].decode()
+        time.sleep(0.02)
+
+
+def options(recipe, tiles, out):
+    return (
+        "distill",
+        recipe,
+        "--data",
+        tiles,
+        "-o",
+        out,
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    schedule = {"steps": 40, "checkpoint_every": 7, "average": 0.9}
+    path.write_text(recipe_text(small_config("triplet", schedule=schedule)))
+    return path
+
+
+@pytest.mark.slow
+def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(
+    run, tiles, tmp_path, recipe
+):
+    whole = run(*options(recipe, tiles, tmp_path / "whole"), "--json")
+    assert whole.code == 0, whole.err
+    for step in (9, 23):
+        again = [] if step == 9 else ["--resume"]
+        process = start(*options(recipe, tiles, tmp_path / "parts"), *again)
+        wait_for_step(tmp_path / "parts", step, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    events = read_events(tmp_path / "parts")
+    assert events[-1]["kind"] != "finished"
+    done = run(
+        "distill", tmp_path / "parts", "--resume", "--device", "cpu", "--threads", "1"
+    )
+    assert done.code == 0, done.err
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_a_student_and_says_130(tiles, tmp_path, recipe):
+    process = start(*options(recipe, tiles, tmp_path / "run"))
+    wait_for_step(tmp_path / "run", 2, process)
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate()
+    assert process.returncode == 130, err.decode()
+    assert (tmp_path / "run" / "student" / "spec.json").is_file()
+    assert read_events(tmp_path / "run")[-1]["kind"] == "stopped"
+
+
+def test_the_smoke_recipe_then_evaluate(run, tiles, tmp_path):
+    made = run("distill", SMOKE, "--data", tiles, "-o", tmp_path / "run", "--json")
+    assert made.code == 0, made.err
+    assert made.json["folder"] == str(tmp_path / "run" / "student")
+    scored = run(
+        "evaluate", "--student", made.json["folder"], "--tiles", tiles, "--json"
+    )
+    assert scored.code == 0, scored.err
+    assert scored.json["n"] == 48
+    assert scored.json["protocol"] == "probe"
+
+
+def test_a_run_is_not_overwritten(run, tiles, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("words")
+    outcome = run("distill", SMOKE, "--data", tiles, "-o", tmp_path / "run")
+    assert outcome.code == 2
+    assert "not empty" in outcome.err
+    resumed = run("distill", SMOKE, "--data", tiles, "-o", tmp_path / "run", "--resume")
+    assert resumed.code == 2
+    assert "not a run" in resumed.err
+    assert [f.name for f in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_folder_wants_to_be_asked(run, tiles, tmp_path):
+    from napari_histodistill.distill.run_folder import start_run
+
+    start_run(small_config(), tmp_path / "run", tiles)
+    outcome = run("distill", tmp_path / "run")
+    assert outcome.code == 2
+    assert "--resume" in outcome.err
+
+
+def test_paper_recipe_takes_a_step(tiles, tmp_path):
+    """The published settings, at their own sizes but for batch and projector."""
+    from napari_histodistill.distill.run import train
+    from napari_histodistill.distill.run_folder import start_run
+
+    config = read_recipe(SMOKE.parent / "paper-nct.toml")
+    assert config.schedule.steps * config.schedule.batch == 100 * 100_000
+    small = config.model_copy(
+        update={
+            "objective": config.objective.model_copy(
+                update={"projector": (64, 64, 64)}
+            ),
+            "schedule": config.schedule.model_copy(
+                update={"steps": 1, "batch": 4, "checkpoint_every": 1}
+            ),
+        }
+    )
+    start_run(small, tmp_path / "run", tiles)
+    reports = list(train(tmp_path / "run", device="cpu"))
+    assert reports[-1].kind == "finished"
+    spec = json.loads((tmp_path / "run" / "student" / "spec.json").read_text())
+    assert (spec["backbone"], spec["tile_px"], spec["input_px"]) == ("resnet50", 7, 224)
+    assert spec["mpp"] == 16.0
