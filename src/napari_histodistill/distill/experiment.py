@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.comparison import Table, compare
+from napari_histodistill.distill.experiment_final import describe_final, train_final
 from napari_histodistill.distill.experiment_job import FAILURE, SCORE, Job
 from napari_histodistill.distill.heldout import RunScore
 from napari_histodistill.distill.recipe import recipe_text
@@ -114,13 +115,22 @@ def run_experiment(
         )
     table = write_results(config, jobs, out)
     yield ExperimentReport(done, len(jobs), failed, table.to_markdown())
+    if config.experiment.final:
+        for report in train_final(
+            config, out, data, device=device, threads=workers, cancel=token
+        ):
+            if report.kind in {"started", "checkpoint", "finished"}:
+                what = f"final student: {report.kind} {report.step} of {report.steps}"
+                yield ExperimentReport(done, len(jobs), failed, what)
+        kept = describe_final(config, out, table, _scores(jobs))
+        yield ExperimentReport(done, len(jobs), failed, f"final student: {kept}")
 
 
 def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table:
     """Write table, figures and all scores from the runs that are there."""
     from napari_histodistill.distill.figures import draw_confusion, draw_intervals
 
-    scores = [_score(job) for job in jobs if (job.folder / SCORE).is_file()]
+    scores = _scores(jobs)
     failures = {
         (job.variant, job.fold, job.seed): _failure(job)
         for job in jobs
@@ -226,6 +236,10 @@ def _run_process(job: Job, token: CancelToken) -> float:
             encoding="utf-8",
         )
     return time.monotonic() - began
+
+
+def _scores(jobs: list[Job]) -> list[RunScore]:
+    return [_score(job) for job in jobs if (job.folder / SCORE).is_file()]
 
 
 def _score(job: Job) -> RunScore:
