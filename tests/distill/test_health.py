@@ -122,7 +122,7 @@ def test_a_table_is_needed(measure, shape):
 def test_collapse_is_a_sentence(std, rank, dim, words):
     found = collapsed(std, rank, dim)
     assert (found == "") if words == "" else (words in found)
-    assert not found or found.endswith(".")
+    assert not found.endswith(".")  # a place and an advice follow
 
 
 def test_a_healthy_and_a_collapsed_cloud(rng):
