@@ -38,7 +38,7 @@ def colour_histogram(tiles: Pixels) -> Floats:
     for row, tile in enumerate(tiles):
         for channel in range(3):
             counts = np.bincount(
-                tile[..., channel].ravel() * BINS // 256, minlength=BINS
+                tile[..., channel].ravel() // (256 // BINS), minlength=BINS
             )
             found[row, channel] = counts / counts.sum()
     return np.sqrt(found).reshape(n, -1)

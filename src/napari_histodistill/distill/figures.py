@@ -50,7 +50,7 @@ def draw_curves(events: Sequence[dict[str, Any]], path: Path) -> None:
             label="validation",
         )
     names = sorted({name for e in steps for name in e["terms"]})
-    for colour, name in zip(PALETTE, names, strict=False):
+    for colour, name in zip(PALETTE, names, strict=False):  # few terms, many colours
         terms.plot(at, [e["terms"].get(name) for e in steps], color=colour, label=name)
     health.plot(
         at,
@@ -62,7 +62,8 @@ def draw_curves(events: Sequence[dict[str, Any]], path: Path) -> None:
     for axes, title in ((loss, "loss"), (terms, "its terms"), (health, "embeddings")):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("step")
-        axes.legend(frameon=False, fontsize=8)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
