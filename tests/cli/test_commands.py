@@ -287,6 +287,15 @@ def test_evaluate(protocol, run, bundle, tile_folder):
     assert "confusion" in run("evaluate", *options).out
 
 
+def test_evaluate_draws(run, bundle, tile_folder, tmp_path):
+    options = ("--student", bundle, "--tiles", tile_folder)
+    outcome = run("evaluate", *options, "--figures", tmp_path / "figures", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["effective_rank"] > 1
+    drawn = {f.name for f in (tmp_path / "figures").iterdir()}
+    assert drawn == {"confusion.png", "embeddings.png"}
+
+
 RECIPE = """
 arm = "{arm}"
 name = "quick"

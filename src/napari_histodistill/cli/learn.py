@@ -11,11 +11,13 @@ import typer
 
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
+from napari_histodistill.cli.outputs import output_folder
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_histodistill.distill.scores import Evaluation
     from napari_histodistill.distill.tilefolder import TileFolder
     from napari_histodistill.students.student import Student
 
@@ -48,6 +50,14 @@ def evaluate(
             "folds; auto: the honest one of the two.",
         ),
     ] = Protocol.auto,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures",
+            metavar="DIR",
+            help="Also draw the confusion matrix and a map of the embeddings there.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -62,6 +72,8 @@ def evaluate(
     began = time.perf_counter()
     with answering(as_json=json) as answer:
         folder = read_tile_folder(tiles)
+        if figures is not None:
+            output_folder(figures)  # said now, not after minutes
         runner = load_student(student, device=device)
         _kind, reason = choose_protocol(runner, folder, protocol.value)
         tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
@@ -77,8 +89,11 @@ def evaluate(
             "student_digest": runner.digest,
             "tiles": str(tiles),
             **found.as_dict(),
+            "effective_rank": round(_rank(embeddings), 2),
             "seconds": round(time.perf_counter() - began, 2),
         }
+        if figures is not None:
+            _draw(runner, folder, embeddings, found, figures)
         answer.give(result, _score_text(result))
 
 
@@ -98,6 +113,41 @@ def _embed(student: Student, folder: TileFolder) -> tuple[npt.NDArray[np.float32
                 said = time.monotonic()
                 tell(f"{report.done} of {report.total} tiles")
     return np.concatenate(parts), resized
+
+
+def _rank(embeddings: npt.NDArray[np.float32]) -> float:
+    """Return the effective rank of the embeddings (RankMe)."""
+    import torch
+
+    from napari_histodistill.distill.health import effective_rank
+
+    return effective_rank(torch.from_numpy(embeddings))
+
+
+def _draw(
+    student: Student,
+    folder: TileFolder,
+    embeddings: npt.NDArray[np.float32],
+    found: Evaluation,
+    place: Path,
+) -> None:
+    """Write ``confusion.png`` and ``embeddings.png``."""
+    import numpy as np
+
+    from napari_histodistill.distill.figures import (
+        PALETTE,
+        draw_confusion,
+        draw_embedding_map,
+    )
+
+    known = {c.name: c.color for c in student.spec.classes}
+    classes = [
+        (name, known.get(name, PALETTE[k % len(PALETTE)]))
+        for k, name in enumerate(found.classes)
+    ]
+    labels = np.array([found.classes.index(label) for label in folder.labels()])
+    draw_confusion(found.confusion, found.classes, place / "confusion.png")
+    draw_embedding_map(embeddings, labels, classes, place / "embeddings.png")
 
 
 def _score_text(result: dict[str, Any]) -> str:

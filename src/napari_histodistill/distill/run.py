@@ -16,8 +16,17 @@ from napari_histodistill.distill.checkpoints import (
     write_checkpoint,
 )
 from napari_histodistill.distill.recipe import recipe_text
-from napari_histodistill.distill.reports import TrainingReport, append_event
-from napari_histodistill.distill.run_folder import CHECKPOINTS, STUDENT, read_run
+from napari_histodistill.distill.reports import (
+    TrainingReport,
+    append_event,
+    read_events,
+)
+from napari_histodistill.distill.run_folder import (
+    CHECKPOINTS,
+    CURVES,
+    STUDENT,
+    read_run,
+)
 from napari_histodistill.errors import (
     Cancelled,
     ComputeError,
@@ -111,6 +120,7 @@ class _Run:
     def reports(
         self, device: str, threads: int | None, processes: Processes | None
     ) -> Iterator[TrainingReport]:
+        from napari_histodistill.distill.figures import draw_curves
         from napari_histodistill.distill.pairs import load_pairs
 
         steps = self.config.schedule.steps
@@ -136,6 +146,8 @@ class _Run:
             raise
         which = BEST if self.config.schedule.keep == "best" else LAST
         path = self._write_student(trainer, split, which)
+        if self.writes:
+            draw_curves(read_events(self.folder), self.folder / CURVES)
         yield TrainingReport("finished", steps, steps, message=str(path))
 
     def _check_batch(self, split: PairSplit) -> None:

@@ -6,6 +6,7 @@ RUN/run.json          where the pairs are
 RUN/events.jsonl      what happened, line by line
 RUN/checkpoints/      last and best
 RUN/student/          the bundle
+RUN/curves.png        loss, its terms, health of the embeddings
 ```
 """
 
@@ -18,7 +19,8 @@ from napari_histodistill.distill.config import DistillConfig
 from napari_histodistill.distill.recipe import read_toml, recipe_text, validated
 from napari_histodistill.errors import InputError
 
-CONFIG, RUN, CHECKPOINTS, STUDENT = "config.toml", "run.json", "checkpoints", "student"
+CONFIG, RUN = "config.toml", "run.json"
+CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
 
 
 def start_run(
