@@ -109,7 +109,8 @@ def _matrix(balance: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
     grey = _LUMA.to(turn.device).expand(3, 3)
     eye = torch.eye(3, device=turn.device)
     saturate = grey + saturation[:, None, None] * (eye - grey)
-    return hue @ saturate @ torch.diag_embed(balance)
+    found: Tensor = hue @ saturate @ torch.diag_embed(balance)
+    return found
 
 
 def _mixed(views: Tensor, matrix: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     Rows = npt.NDArray[np.intp]
 
-ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER, MIX = range(8)
+ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER, MIX, PARTNERS, SPLIT = range(
+    10
+)
 """What a stream of random numbers is for; the second part of every seed."""
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.csv"
 _COLUMNS = ("image", "label", "case_id", "fold")
-_COLOUR_MODES = ("RGB", "RGBA", "L", "P", "LA", "CMYK", "YCbCr")
+_COLOUR_MODES = ("1", "RGB", "RGBA", "L", "P", "LA", "CMYK", "YCbCr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,27 +141,106 @@ class TileFolder:
         TileFolderError
             If it is no 8-bit picture, or not square.
         """
-        try:
-            with Image.open(tile.image) as opened:
-                opened.load()
-                image: Image.Image = opened.copy()
-        except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-            msg = f"{self._place(tile)}: {tile.image} cannot be read ({error})."
-            raise TileFolderError(msg) from error
-        except Image.DecompressionBombError as error:
-            msg = f"{self._place(tile)}: {tile.image} is far too large for a tile."
-            raise TileFolderError(msg) from error
+        image = self._open(tile, tile.image)
         width, height = image.size
-        if image.mode not in _COLOUR_MODES or width != height:
-            msg = (
-                f"{self._place(tile)}: {tile.image} is {height} × {width} px of mode "
-                f"{image.mode}; a tile must be a square picture of 8 bits a channel."
-            )
-            raise TileFolderError(msg)
         rgb = _on_white(image)
         if width != tile_px:
             rgb = rgb.resize((tile_px, tile_px), Image.Resampling.BICUBIC)
         return np.asarray(rgb), (height, width)
+
+    def read_partner(
+        self, tile: Tile, column: str, kind: str, tile_px: int
+    ) -> npt.NDArray[np.generic]:
+        """Read what a partner column names.
+
+        Parameters
+        ----------
+        tile : Tile
+            One of :attr:`tiles`.
+        column : str
+            Of the manifest; holds a path relative to the folder.
+        kind : {"image", "mask", "expression"}
+            A colour picture, a picture of categories, or a NumPy file ``(genes,)``.
+        tile_px : int
+            Edge that pictures are brought to; categories are not blended.
+
+        Returns
+        -------
+        ndarray
+            ``(tile_px, tile_px, 3)`` uint8, ``(tile_px, tile_px, 1)`` uint8, or
+            ``(genes,)`` float32.
+
+        Raises
+        ------
+        TileFolderError
+            If there is no such column or file, or it is not of that kind.
+        """
+        path = self._partner_file(tile, column)
+        if kind == "expression":
+            return self._read_expression(tile, path)
+        image = self._open(tile, path)
+        if kind == "image":
+            rgb = _on_white(image)
+            if rgb.size != (tile_px, tile_px):
+                rgb = rgb.resize((tile_px, tile_px), Image.Resampling.BICUBIC)
+            return np.asarray(rgb)
+        # A palette's entries are the categories; their colours are not.
+        grey = image if image.mode == "P" else image.convert("L")
+        if grey.size != (tile_px, tile_px):
+            grey = grey.resize((tile_px, tile_px), Image.Resampling.NEAREST)
+        return np.asarray(grey)[:, :, np.newaxis]
+
+    def _partner_file(self, tile: Tile, column: str) -> Path:
+        if column not in tile.partners:
+            named = ", ".join(sorted(tile.partners)) or "no partners"
+            msg = (
+                f"{self.folder / MANIFEST}: dense.column names {column!r}, the "
+                f"manifest has {named}."
+            )
+            raise TileFolderError(msg)
+        if not tile.partners[column]:
+            msg = f"{self._place(tile)}: the column {column!r} is empty: fill it."
+            raise TileFolderError(msg)
+        path = self.folder / tile.partners[column]
+        if not path.is_file():
+            msg = f"{self._place(tile)}: there is no file {path}."
+            raise TileFolderError(msg)
+        return path
+
+    def _read_expression(self, tile: Tile, path: Path) -> npt.NDArray[np.float32]:
+        try:
+            values = np.asarray(np.load(path, allow_pickle=False), np.float32)
+        except (OSError, ValueError) as error:
+            msg = f"{self._place(tile)}: {path} cannot be read as numbers ({error})."
+            raise TileFolderError(msg) from error
+        if values.ndim != 1 or not np.isfinite(values).all():
+            msg = (
+                f"{self._place(tile)}: {path} must hold one finite number per gene, "
+                f"not an array of shape {values.shape}."
+            )
+            raise TileFolderError(msg)
+        return values
+
+    def _open(self, tile: Tile, path: Path) -> Image.Image:
+        """Return a square picture of 8 bits a channel, whole in memory."""
+        try:
+            with Image.open(path) as opened:
+                opened.load()
+                image: Image.Image = opened.copy()
+        except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+            msg = f"{self._place(tile)}: {path} cannot be read ({error})."
+            raise TileFolderError(msg) from error
+        except Image.DecompressionBombError as error:
+            msg = f"{self._place(tile)}: {path} is far too large for a tile."
+            raise TileFolderError(msg) from error
+        width, height = image.size
+        if image.mode not in _COLOUR_MODES or width != height:
+            msg = (
+                f"{self._place(tile)}: {path} is {height} × {width} px of mode "
+                f"{image.mode}; a tile must be a square picture of 8 bits a channel."
+            )
+            raise TileFolderError(msg)
+        return image
 
     def _place(self, tile: Tile) -> str:
         return f"{self.folder / MANIFEST} row {tile.row}"

@@ -1,0 +1,297 @@
+"""Pairs of sparse images and dense partners: how they are read, and how split.
+
+What comes out is arrays: no file is opened after :func:`load_pairs`, and what was left
+out by the recipe is never read at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_histodistill.distill.batches import PARTNERS, SPLIT, stream, torch_seed
+from napari_histodistill.distill.tilefolder import read_tile_folder
+from napari_histodistill.errors import TileFolderError
+from napari_histodistill.students.folds import group_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.distill.config import DenseConfig, DistillConfig
+    from napari_histodistill.distill.tilefolder import Tile, TileFolder
+
+    Ints = npt.NDArray[np.intp]
+    Pixels = npt.NDArray[np.uint8]
+
+Kind = Literal["image", "mask", "expression"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partner:
+    """What one dense branch sees of every pair.
+
+    Attributes
+    ----------
+    kind : {"image", "mask", "expression"}
+        As in the recipe.
+    values : ndarray
+        ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, 1)`` uint8 for a mask,
+        ``(n, genes)`` float32 for expression.
+    """
+
+    kind: Kind
+    values: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairSet:
+    """Pairs in memory, row for row.
+
+    Attributes
+    ----------
+    sparse : ndarray
+        ``(n, h, w, 3)`` uint8, RGB.
+    partners : tuple of Partner
+        One per dense branch.
+    labels : ndarray or None
+        ``(n,)`` int, places in the recipe's classes.
+    cases : ndarray
+        ``(n,)``, what must stay on one side of a split: a case or a region.
+    confidence : ndarray
+        ``(n,)`` float32, weight of each pair in the invariance term.
+    """
+
+    sparse: Pixels
+    partners: tuple[Partner, ...]
+    labels: Ints | None
+    cases: npt.NDArray[np.str_]
+    confidence: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.sparse)
+
+    def take(self, rows: Ints) -> PairSet:
+        """Return the pairs of these rows, in their order."""
+        return PairSet(
+            self.sparse[rows],
+            tuple(Partner(p.kind, p.values[rows]) for p in self.partners),
+            None if self.labels is None else self.labels[rows],
+            self.cases[rows],
+            self.confidence[rows],
+        )
+
+    def digest(self) -> str:
+        """Return a SHA-256 of every value: what a continued run must find again."""
+        found = hashlib.sha256()
+        arrays = [self.sparse, *(p.values for p in self.partners), self.confidence]
+        if self.labels is not None:
+            arrays.append(self.labels)
+        for array in arrays:
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        found.update("\n".join(map(str, self.cases)).encode())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairSplit:
+    """Pairs to train on, and pairs of other cases to judge checkpoints by, if any."""
+
+    train: PairSet
+    validation: PairSet | None
+
+
+def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
+    """Read a recipe's pairs and split them by case.
+
+    Controls are made here, each side of the split apart, so that nothing of the
+    validation pairs reaches training through a shuffled or a blank partner.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        Names columns, sizes, controls and the split.
+    data : Path
+        A tile folder.
+
+    Raises
+    ------
+    TileFolderError
+        Naming the row and column that cannot be used, and why.
+    """
+    folder = read_tile_folder(data)
+    tiles = _kept(folder, config.data.leave_out)
+    cases = _cases(tiles)
+    labels = _labels(folder, tiles, config)
+    validation = _validation_rows(config, labels, cases)
+    everything = PairSet(
+        sparse=_pictures(folder, tiles, config.sparse.tile_px),
+        partners=tuple(_partner(folder, tiles, dense) for dense in config.dense),
+        labels=labels,
+        cases=cases,
+        confidence=np.ones(len(tiles), np.float32),
+    )
+    rows = np.arange(len(tiles))
+    train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
+    if not len(validation):
+        return PairSplit(train, None)
+    kept = everything.take(validation)
+    return PairSplit(train, controlled(kept, config, train))
+
+
+def controlled(
+    pairs: PairSet, config: DistillConfig, source: PairSet | None = None
+) -> PairSet:
+    """Return the pairs with the partners that the recipe's controls ask for.
+
+    Parameters
+    ----------
+    pairs : PairSet
+        With their own partners.
+    config : DistillConfig
+        ``dense[i].partner`` says which control, ``seed`` how partners are dealt.
+    source : PairSet or None
+        Where a blank partner's mean comes from: the training pairs, controls done;
+        ``pairs`` themselves by default.
+
+    Raises
+    ------
+    TileFolderError
+        If partners cannot be dealt so that none stays within its case.
+    """
+    partners = []
+    for place, (dense, own) in enumerate(
+        zip(config.dense, pairs.partners, strict=True)
+    ):
+        if dense.partner == "shuffled":
+            drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
+            partners.append(Partner(own.kind, own.values[drawn]))
+        elif dense.partner == "blank":
+            from_here = own if source is None else source.partners[place]
+            blank = _blank(from_here)
+            partners.append(Partner(own.kind, np.repeat(blank, len(pairs), axis=0)))
+        else:
+            partners.append(own)
+    return PairSet(
+        pairs.sparse, tuple(partners), pairs.labels, pairs.cases, pairs.confidence
+    )
+
+
+def _kept(folder: TileFolder, leave_out: tuple[str, ...]) -> list[Tile]:
+    folds = folder.folds()
+    named = set() if folds is None else set(folds.tolist())
+    missing = sorted(set(leave_out) - named)
+    if missing:
+        msg = (
+            f"data.leave_out: {folder.folder} has no fold {missing[0]!r}, only "
+            f"{', '.join(sorted(named)) or 'tiles without folds'}."
+        )
+        raise TileFolderError(msg)
+    tiles = [tile for tile in folder.tiles if tile.fold not in leave_out]
+    if not tiles:
+        msg = f"data.leave_out: no tile of {folder.folder} is left to train on."
+        raise TileFolderError(msg)
+    return tiles
+
+
+def _cases(tiles: Sequence[Tile]) -> npt.NDArray[np.str_]:
+    # A tile that names no case stands for itself.
+    return np.array([tile.case_id or tile.image.name for tile in tiles])
+
+
+def _labels(
+    folder: TileFolder, tiles: Sequence[Tile], config: DistillConfig
+) -> Ints | None:
+    names = [c.name for c in config.classes]
+    if not names:
+        return None
+    for tile in tiles:
+        if tile.label not in names:
+            said = f"has the label {tile.label!r}" if tile.label else "has no label"
+            msg = (
+                f"{folder.folder} row {tile.row} {said}; the recipe's classes are "
+                f"{', '.join(names)}."
+            )
+            raise TileFolderError(msg)
+    return np.array([names.index(tile.label) for tile in tiles], np.intp)
+
+
+def _validation_rows(
+    config: DistillConfig, labels: Ints | None, cases: npt.NDArray[np.str_]
+) -> Ints:
+    share = config.data.validation_share
+    if not share:
+        return np.empty(0, np.intp)
+    groups = len(np.unique(cases))
+    folds = max(2, round(1 / share))
+    if groups < folds:
+        msg = (
+            f"data.validation_share: {groups} cases cannot be split so that a share of "
+            f"{share:g} is kept aside: name a larger share, 0, or bring more cases."
+        )
+        raise TileFolderError(msg)
+    strata = np.zeros(len(cases), np.intp) if labels is None else labels
+    fold = group_folds(
+        strata, cases, folds=folds, seed=torch_seed(config.seed, SPLIT) % 2**32
+    )
+    return np.flatnonzero(fold == 0)
+
+
+def _pictures(folder: TileFolder, tiles: Sequence[Tile], tile_px: int) -> Pixels:
+    return np.stack([folder.read(tile, tile_px)[0] for tile in tiles])
+
+
+def _partner(folder: TileFolder, tiles: Sequence[Tile], dense: DenseConfig) -> Partner:
+    if not dense.column:
+        return Partner(dense.kind, _pictures(folder, tiles, dense.tile_px))
+    values = [
+        folder.read_partner(tile, dense.column, dense.kind, dense.tile_px)
+        for tile in tiles
+    ]
+    for tile, found in zip(tiles, values, strict=True):
+        if found.shape != values[0].shape:
+            msg = (
+                f"{folder.folder} row {tile.row}: {dense.column!r} has "
+                f"{len(found)} values, row {tiles[0].row} has {len(values[0])}."
+            )
+            raise TileFolderError(msg)
+    return Partner(dense.kind, np.stack(values))
+
+
+def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
+    """Return whose partner each row gets: another case's, every partner once."""
+    _, member = np.unique(cases, return_inverse=True)
+    counts = np.bincount(member)
+    total = len(member)
+    if 2 * counts.max() > total:
+        msg = (
+            "partner = 'shuffled': one case holds more than half of the pairs, so "
+            "partners cannot be dealt to other cases: bring more cases."
+        )
+        raise TileFolderError(msg)
+    # Rows case by case, cases in random order: a shift by the largest case's size
+    # always leaves the case. Shuffled within cases, it is as random as that allows.
+    key = random.permutation(len(counts))[member]
+    order = np.lexsort((random.random(total), key))
+    giver = np.roll(order, -int(counts.max()))
+    drawn = np.empty(total, np.intp)
+    drawn[order] = giver
+    return drawn
+
+
+def _blank(partner: Partner) -> npt.NDArray[Any]:
+    """Return ``(1, …)``: the mean partner, or for masks the commonest category."""
+    if partner.kind == "mask":
+        common = np.bincount(partner.values.reshape(-1)).argmax()
+        return np.full_like(partner.values[:1], common)
+    mean = partner.values.mean(axis=0, dtype=np.float64)[None]
+    if np.issubdtype(partner.values.dtype, np.integer):
+        mean = np.rint(mean)
+    blank: npt.NDArray[Any] = mean.astype(partner.values.dtype)
+    return blank
