@@ -227,5 +227,7 @@ def test_a_mask_that_is_no_picture_is_named(tmp_path):
     folder = write_textures(tmp_path / "tiles")
     Image.new("L", (64, 32)).save(folder / "0-0-1-mask.png")
     config = small_config(dense=[dense(column="mask", kind="mask")])
-    with pytest.raises(TileFolderError, match=r"row 3: .*0-0-1-mask\.png is 32 × 64 px"):
+    with pytest.raises(
+        TileFolderError, match=r"row 3: .*0-0-1-mask\.png is 32 × 64 px"
+    ):
         load_pairs(config, folder)

@@ -12,6 +12,7 @@ from napari_histodistill.maps import (
     classify_embeddings,
     embed_slide,
 )
+from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
 from tests.fakes import array_slide, colour_student
 from tests.maps.helpers import small_grid
@@ -110,3 +111,23 @@ def test_nothing_computed_yet():
     found = classify_embeddings(values, status, grid, head, student.spec.classes)
     assert not found.labels.any()
     assert [a.cells for a in found.areas()] == [0, 0]
+
+
+@pytest.mark.parametrize("mode", ["tiles", "tokens"])
+def test_what_is_unlike_the_training_tiles_is_marked_on_tiles_only(tmp_path, mode):
+    slide, student = array_slide(), colour_student()
+    for _ in embed_slide(slide, student, tmp_path / "s", mode=mode):
+        pass
+    assert class_map(tmp_path / "s", student).unfamiliar is None
+    # It learned from purple only: pink is new to it.
+    found = class_map(tmp_path / "s", student)
+    with EmbeddingStore.open(tmp_path / "s") as store:
+        purple = store.read()[found.labels == 2].astype(np.float32)
+    student.familiarity = fit_familiarity(purple, np.arange(len(purple)))
+    marked = class_map(tmp_path / "s", student).unfamiliar
+    if mode == "tokens":
+        assert marked is None
+    else:
+        assert marked[found.labels == 1].mean() > 0.9
+        assert marked[found.labels == 2].mean() < 0.2
+        assert not marked[found.labels == 0].any()

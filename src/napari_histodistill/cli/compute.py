@@ -173,6 +173,9 @@ def classify(
             "unreadable": last.unreadable,
             "classes": {a.name: {"cells": a.cells, "mm2": a.mm2} for a in areas},
             "unclassified": last.done - last.unreadable - sum(a.cells for a in areas),
+            "unfamiliar": (
+                None if found.unfamiliar is None else int(found.unfamiliar.sum())
+            ),
             "min_confidence": min_confidence,
             "outputs": {
                 **_write_class_map(found, out),

@@ -78,7 +78,7 @@ class ExploreSession(Choice):
         if not self.stored_since or self.detail is None or self.student is None:
             return None
         self._new_map(self.detail, self.student)
-        return stored_work(self._store_path(self.detail), self.student.head)
+        return stored_work(self._store_path(self.detail), self.student)
 
     def run_work(self, *, restart: bool = False) -> Work:
         """Return work that computes the map.
@@ -263,6 +263,8 @@ class ExploreSession(Choice):
             sure = float(self.live.confidence[row, column])
             name = self.live.classes[label - 1].name.replace("_", " ")
             parts.append(f"{name} {sure:.0%}")
+            if self.live.unfamiliar[row, column]:
+                parts.append("unlike the training tiles")
         elif self.live.status[row, column] == 2:
             parts.append("unreadable")
         if self.similar is not None:

@@ -32,12 +32,16 @@ class Patch:
         ``(h, w)`` uint8: 0 pending, 1 done, 2 unreadable.
     probabilities : ndarray or None
         ``(h, w, classes)`` float32, NaN where not done; None without a head.
+    unfamiliar : ndarray or None
+        ``(h, w)`` bool: looks unlike what the student learned from; None where that
+        cannot be told.
     """
 
     rows: slice
     columns: slice
     status: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32] | None
+    unfamiliar: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class LiveMap:
         ``(rows, columns)`` float32: probability of that class, 0 where none.
     status : ndarray
         ``(rows, columns)`` uint8.
+    unfamiliar : ndarray
+        ``(rows, columns)`` bool: done, and unlike what the student learned from.
     shown : ndarray
         What the layer draws: labels that are sure enough. The same array for ever, so
         a layer can hold it.
@@ -97,6 +103,7 @@ class LiveMap:
         self.labels = np.zeros(grid.shape, np.uint8)
         self.confidence = np.zeros(grid.shape, np.float32)
         self.status = np.zeros(grid.shape, np.uint8)
+        self.unfamiliar = np.zeros(grid.shape, np.bool_)
         self.shown = np.zeros(grid.shape, np.uint8)
         self._probabilities = np.full(
             (*grid.shape, len(self.classes)), np.nan, np.float32
@@ -128,6 +135,8 @@ class LiveMap:
         """Take cells that became final."""
         where = patch.rows, patch.columns
         self.status[where] = patch.status
+        if patch.unfamiliar is not None:
+            self.unfamiliar[where] = patch.unfamiliar
         if patch.probabilities is None or not self.classes:
             return
         self._probabilities[where] = patch.probabilities

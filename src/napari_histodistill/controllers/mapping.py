@@ -153,7 +153,7 @@ def run_work(
         )
         # The engine looks for tissue first; from its second report on the store stands.
         yield RunUpdate(next(reports))
-        yield from _with_patches(reports, plan.store_path, student.head, show_stored)
+        yield from _with_patches(reports, plan.store_path, student, show_stored)
 
     return work
 
@@ -161,7 +161,7 @@ def run_work(
 def _with_patches(
     reports: Iterator[EmbedReport],
     path: Path,
-    head: Head | None,
+    student: Student,
     show_stored: bool,  # noqa: FBT001 - private, named at its only call
 ) -> Iterator[RunUpdate]:
     from napari_histodistill.maps.store import EmbeddingStore
@@ -171,13 +171,13 @@ def _with_patches(
         store = store or EmbeddingStore.open(path)
         if show_stored and report.done:
             for block in _slabs(store):
-                yield RunUpdate(report, patch_of(store, block, head))
+                yield RunUpdate(report, patch_of(store, block, student))
         show_stored = False
-        patch = patch_of(store, report.block, head) if report.block else None
+        patch = patch_of(store, report.block, student) if report.block else None
         yield RunUpdate(report, patch)
 
 
-def stored_work(path: Path, head: Head | None) -> Work:
+def stored_work(path: Path, student: Student) -> Work:
     """Read a stored map, some rows at a time."""
 
     def work(cancel: CancelToken) -> Iterator[Patch]:
@@ -186,7 +186,7 @@ def stored_work(path: Path, head: Head | None) -> Work:
         store = EmbeddingStore.open(path)
         for block in _slabs(store):
             cancel.check()
-            yield patch_of(store, block, head)
+            yield patch_of(store, block, student)
 
     return work
 
@@ -198,13 +198,23 @@ def _slabs(store: EmbeddingStore) -> Iterator[tuple[slice, slice]]:
 
 
 def patch_of(
-    store: EmbeddingStore, block: tuple[slice, slice], head: Head | None
+    store: EmbeddingStore, block: tuple[slice, slice], student: Student
 ) -> Patch:
-    """Read a block of a store and classify it."""
+    """Read a block of a store, classify it and see what looks unlike the training."""
     status = store.status[block]
-    if head is None:
+    # Tokens are another space: what was measured on tiles says nothing there.
+    known = student.familiarity if store.provenance.mode == "tiles" else None
+    if student.head is None and known is None:
         return Patch(*block, status, None)
-    return Patch(*block, status, head_probabilities(store.read(block), status, head))
+    embeddings = store.read(block)
+    probabilities = unfamiliar = None
+    if student.head is not None:
+        probabilities = head_probabilities(embeddings, status, student.head)
+    if known is not None:
+        done = status == 1
+        unfamiliar = np.zeros(status.shape, np.bool_)
+        unfamiliar[done] = known.unfamiliar(embeddings[done])
+    return Patch(*block, status, probabilities, unfamiliar)
 
 
 def head_probabilities(

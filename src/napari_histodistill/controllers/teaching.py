@@ -171,6 +171,7 @@ def save_work(
                 "classes": taught.classes,
                 "temperature": head.temperature,
                 "metrics": (),
+                "familiarity": None,
                 "training": Training(
                     data=f"strokes painted on {slide_name}",
                     licence="as the slide's",

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.spec import StudentSpec
 
+MANY = 0.05
+"""Share of unfamiliar cells from which a person is warned."""
+
 GOOD, CARE = "●", "▲"
 """Signs differ in shape, not only in colour."""
 
@@ -33,6 +36,7 @@ def notes_on(session: ExploreSession) -> tuple[Note, ...]:
         *_on_scale(slide, student.spec),
         *_on_mode(session.mode, student.spec),
         *_on_classes(session),
+        *_on_familiarity(session),
         *(Note(CARE, note) for note in slide.info.notes),
     ]
     if session.live is not None and session.live.cells_unreadable:
@@ -70,6 +74,23 @@ def _on_mode(mode: str, spec: StudentSpec) -> Iterator[Note]:
         f"{agreement.rank_correlation_median:.2f} (worst "
         f"{agreement.rank_correlation_worst:.2f}) on {agreement.measured_on}.",
     )
+
+
+def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
+    student, live = session.student, session.live
+    if student is None or student.familiarity is None or session.taught is not None:
+        return
+    if live is None or not live.cells_done or live.mode != "tiles":
+        return
+    share = live.unfamiliar.sum() / live.cells_done
+    if share >= MANY:
+        yield Note(
+            CARE,
+            f"{share:.0%} of the map looks unlike the tiles the student learned from: "
+            "its classes there were never tested.",
+        )
+    else:
+        yield Note(GOOD, "The tissue looks like the tiles the student learned from.")
 
 
 def _on_classes(session: ExploreSession) -> Iterator[Note]:

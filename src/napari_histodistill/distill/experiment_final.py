@@ -1,11 +1,12 @@
 """The student that is kept: one variant trained on everything, with honest figures.
 
 What its card says was measured out of fold, on students that had not seen the tiles; so
-was the temperature of its head.
+were the temperature of its head and the distance at which tissue counts as unfamiliar.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_histodistill.students.bundle import (
     load_student,
     save_student,
 )
+from napari_histodistill.students.familiarity import PERCENTILE
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.probe import fit_temperature
 from napari_histodistill.students.spec import Metric
@@ -92,6 +94,15 @@ def describe_final(
         logits = np.array([z for s in own for z in s.logits], np.float32)
         truth = np.array([t for s in own for t in s.truth], np.intp)
         head = Head(head.weight, head.bias, fit_temperature(logits, truth))
+    familiarity = student.familiarity
+    apart = [d for s in own for d in s.distances]
+    if familiarity is not None and apart:
+        how = f"{PERCENTILE:g} % of {len(apart)} tiles of cases left out lay within"
+        familiarity = replace(
+            familiarity,
+            threshold=float(np.percentile(apart, PERCENTILE)),
+            protocol=how,
+        )
     tensors = load_file(folder / TENSORS_FILE)
     encoder = {
         name.removeprefix("encoder."): values
@@ -104,7 +115,7 @@ def describe_final(
         spec,
         head=head,
         encoder_state=encoder,
-        familiarity=student.familiarity,
+        familiarity=familiarity,
     )
 
 

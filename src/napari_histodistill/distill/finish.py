@@ -12,8 +12,7 @@ from napari_histodistill.distill.evaluate import case_digest
 from napari_histodistill.distill.run_folder import STUDENT
 from napari_histodistill.distill.scores import accuracies
 from napari_histodistill.students.bundle import load_student, save_student
-
-# from napari_histodistill.students.familiarity import fit_familiarity
+from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.probe import fit_probe, fit_temperature
 from napari_histodistill.students.spec import (
@@ -84,7 +83,7 @@ def write_student(
         final,
         head=head,
         encoder_state=state,
-        # familiarity=fit_familiarity(train, held),
+        familiarity=fit_familiarity(train, split.train.cases, held=held),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from napari_histodistill.distill.batches import stream
 from napari_histodistill.distill.health import effective_rank, feature_std
 from napari_histodistill.errors import InputError
+from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.probe import fit_probe
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class RunScore:
         By share of the training labels; ``"head"`` for a trained head's own answer.
     logits : tuple of tuple of float
         ``(rows, classes)`` of a trained head; empty for a probe.
+    distances : tuple of float
+        ``(rows,)``, how far each tile lies from the training tiles; beside a trained
+        head only. See ``students/familiarity.py``.
     strength : float
         Of the probe on all labels.
     effective_rank, feature_std : float
@@ -78,6 +82,7 @@ class RunScore:
     cases: tuple[str, ...]
     predicted: dict[str, tuple[int, ...]]
     logits: tuple[tuple[float, ...], ...] = ()
+    distances: tuple[float, ...] = ()
     strength: float = 0.0
     effective_rank: float = 0.0
     feature_std: float = 0.0
@@ -93,6 +98,7 @@ class RunScore:
         tuples = ("rows", "truth", "cases")
         changed: dict[str, Any] = {name: tuple(plain[name]) for name in tuples}
         changed["predicted"] = {k: tuple(v) for k, v in plain["predicted"].items()}
+        changed["distances"] = tuple(plain.get("distances", ()))
         changed["logits"] = tuple(tuple(row) for row in plain["logits"])
         return cls(**(plain | changed))
 
@@ -150,9 +156,12 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         predicted[share] = tuple(found.tolist())
         strength = fit.strength if share == FRACTIONS[0] else strength
     logits = np.zeros((0, 0), np.float32)
+    distances = np.zeros(0, np.float32)
     if head is not None:
         logits = embeddings[test] @ head.weight.T + head.bias
         predicted["head"] = tuple(logits.argmax(axis=1).tolist())
+        known = fit_familiarity(embeddings[~test], tiles.cases[~test])
+        distances = known.distance(embeddings[test])
     seen = torch.from_numpy(np.ascontiguousarray(embeddings[test]))
     return RunScore(
         variant=variant,
@@ -163,6 +172,7 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         cases=tuple(tiles.cases[test].tolist()),
         predicted=predicted,
         logits=tuple(tuple(row) for row in logits.round(5).tolist()),
+        distances=tuple(distances.round(5).tolist()),
         strength=strength,
         effective_rank=effective_rank(seen),
         feature_std=feature_std(seen),

@@ -60,6 +60,9 @@ class ClassMap:
         Where the cells lie.
     mode : {"tiles", "tokens"}
         Which embeddings were classified; heads are trained on tiles.
+    unfamiliar : ndarray or None
+        ``(rows, columns)`` bool: looks unlike what the student learned from; None where
+        that cannot be told.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -68,6 +71,7 @@ class ClassMap:
     classes: tuple[ClassSpec, ...]
     grid: TileGrid
     mode: EmbeddingMode = "tiles"
+    unfamiliar: npt.NDArray[np.bool_] | None = None
 
     def areas(self) -> tuple[ClassArea, ...]:
         """Return cells and area of every class, in the head's order, zeros included."""
@@ -128,7 +132,7 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
     embeddings = store.read()
     # A writer may have finished more cells between the two reads.
     status[np.isnan(embeddings[..., 0])] = 0
-    return classify_embeddings(
+    found = classify_embeddings(
         embeddings,
         status,
         store.grid,
@@ -136,6 +140,12 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
         student.spec.classes,
         made_by.mode,
     )
+    if student.familiarity is None or made_by.mode != "tiles":
+        return found
+    unfamiliar = np.zeros(status.shape, np.bool_)
+    done = status == DONE
+    unfamiliar[done] = student.familiarity.unfamiliar(embeddings[done])
+    return replace(found, unfamiliar=unfamiliar)
 
 
 def classify_embeddings(

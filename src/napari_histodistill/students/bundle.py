@@ -18,8 +18,13 @@ from pydantic import ValidationError
 from napari_histodistill.errors import BundleError, InputError
 from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.card import write_card
+from napari_histodistill.students.familiarity import Familiarity
 from napari_histodistill.students.head import Head
-from napari_histodistill.students.spec import FORMAT_VERSION, StudentSpec
+from napari_histodistill.students.spec import (
+    FORMAT_VERSION,
+    FamiliaritySpec,
+    StudentSpec,
+)
 from napari_histodistill.students.tensors import (
     Tensors,
     check_tensors,
@@ -37,6 +42,7 @@ TENSORS_FILE = "student.safetensors"
 CARD_FILE = "README.md"
 MAX_SPEC_BYTES = 2**20
 _HEAD = ("head.weight", "head.bias")
+_FAMILIARITY = ("familiarity.mean", "familiarity.basis")
 _ENCODER = "encoder."
 
 
@@ -112,6 +118,7 @@ def load_student(
         spec,
         backend,
         head=_head_of(bundle),
+        familiarity=_familiarity_of(bundle),
         digest=spec.digest,
         folder=bundle.folder,
     )
@@ -123,6 +130,7 @@ def save_student(
     *,
     head: Head | None = None,
     encoder_state: dict[str, torch.Tensor] | None = None,
+    familiarity: Familiarity | None = None,
     card: str = "",
 ) -> Path:
     """Write a bundle; all of it or nothing.
@@ -132,11 +140,13 @@ def save_student(
     folder : str or Path
         Where; must not exist yet, or be a bundle, which is then replaced.
     spec : StudentSpec
-        ``temperature``, checksums and digest are filled in here.
+        ``temperature``, ``familiarity``, checksums and digest are filled in here.
     head : Head or None
         For ``spec.classes``.
     encoder_state : dict of str to torch.Tensor or None
         timm's state without classifier; required for ``weights.source = "bundle"``.
+    familiarity : Familiarity or None
+        What the student was trained on, as a distance.
     card : str
         Text of the model card; by default :func:`write_card` makes it from the spec.
 
@@ -148,21 +158,25 @@ def save_student(
     Raises
     ------
     InputError
-        If head, encoder and spec do not belong together, or the place is taken.
+        If head, encoder, familiarity and spec do not fit, or the place is taken.
     """
     target = Path(folder)
     if target.exists() and not (target / SPEC_FILE).is_file():
         msg = f"{target} exists and is not a student: choose another folder."
         raise InputError(msg)
-    _check_parts(spec, head, encoder_state)
-    tensors = _gather(head, encoder_state)
+    _check_parts(spec, head, encoder_state, familiarity)
+    tensors = _gather(head, encoder_state, familiarity)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(
         tempfile.mkdtemp(prefix=f".{target.name}-", suffix="-new", dir=target.parent)
     )
     try:
         checksum = write_tensors(staging / TENSORS_FILE, tensors) if tensors else ""
-        update: dict[str, object] = {"tensors_sha256": checksum, "digest": ""}
+        update: dict[str, object] = {
+            "tensors_sha256": checksum,
+            "digest": "",
+            "familiarity": _familiarity_spec(familiarity),
+        }
         if head is not None:
             update["temperature"] = head.temperature
         final = spec.model_copy(update=update)
@@ -195,6 +209,7 @@ def _check_parts(
     spec: StudentSpec,
     head: Head | None,
     encoder_state: dict[str, torch.Tensor] | None,
+    familiarity: Familiarity | None,
 ) -> None:
     if (head is None) != (not spec.classes):
         msg = f"student {spec.name}: classes and head must come together."
@@ -202,6 +217,12 @@ def _check_parts(
     expected = (len(spec.classes), spec.embedding_dim)
     if head is not None and head.weight.shape != expected:
         msg = f"student {spec.name}: the head is {head.weight.shape}, not {expected}."
+        raise InputError(msg)
+    if familiarity is not None and len(familiarity.mean) != spec.embedding_dim:
+        msg = (
+            f"student {spec.name}: familiarity has {len(familiarity.mean)} numbers, an "
+            f"embedding {spec.embedding_dim}."
+        )
         raise InputError(msg)
     if (encoder_state is None) != (spec.weights.source == "package"):
         msg = (
@@ -212,7 +233,9 @@ def _check_parts(
 
 
 def _gather(
-    head: Head | None, encoder_state: dict[str, torch.Tensor] | None
+    head: Head | None,
+    encoder_state: dict[str, torch.Tensor] | None,
+    familiarity: Familiarity | None,
 ) -> Tensors:
     tensors = {
         _ENCODER + name: values.detach().cpu().numpy()
@@ -220,7 +243,21 @@ def _gather(
     }
     if head is not None:
         tensors |= dict(zip(_HEAD, (head.weight, head.bias), strict=True))
+    if familiarity is not None:
+        parts = (familiarity.mean, familiarity.basis)
+        tensors |= dict(zip(_FAMILIARITY, parts, strict=True))
     return tensors
+
+
+def _familiarity_spec(familiarity: Familiarity | None) -> FamiliaritySpec | None:
+    if familiarity is None:
+        return None
+    return FamiliaritySpec(
+        components=len(familiarity.basis),
+        noise=familiarity.noise,
+        threshold=familiarity.threshold,
+        protocol=familiarity.protocol,
+    )
 
 
 def _folder_of(student: str | Path) -> Path:
@@ -285,7 +322,7 @@ def _read_bundle(folder: Path) -> _Bundle:
     spec = _read_spec(folder)
     path = _inside(folder, TENSORS_FILE)
     if not spec.tensors_sha256:
-        if spec.classes or spec.weights.source == "bundle":
+        if spec.classes or spec.weights.source == "bundle" or spec.familiarity:
             msg = f"{folder / SPEC_FILE}: tensors_sha256 is missing: bundle incomplete."
             raise BundleError(msg)
         return _Bundle(folder, spec, {})
@@ -293,7 +330,10 @@ def _read_bundle(folder: Path) -> _Bundle:
     expected: dict[str, tuple[int, ...]] = {}
     if spec.classes:
         classes = len(spec.classes)
-        expected = {_HEAD[0]: (classes, spec.embedding_dim), _HEAD[1]: (classes,)}
+        expected |= {_HEAD[0]: (classes, spec.embedding_dim), _HEAD[1]: (classes,)}
+    if spec.familiarity:
+        shape = (spec.familiarity.components, spec.embedding_dim)
+        expected |= {_FAMILIARITY[0]: shape[1:], _FAMILIARITY[1]: shape}
     prefix = _ENCODER if spec.weights.source == "bundle" else None
     check_tensors(path, tensors, expected, free_prefix=prefix)
     return _Bundle(folder, spec, tensors)
@@ -313,6 +353,20 @@ def _head_of(bundle: _Bundle) -> Head | None:
     weight, bias = (bundle.tensors[name] for name in _HEAD)
     return Head(
         weight.astype("float32"), bias.astype("float32"), bundle.spec.temperature
+    )
+
+
+def _familiarity_of(bundle: _Bundle) -> Familiarity | None:
+    said = bundle.spec.familiarity
+    if said is None:
+        return None
+    mean, basis = (bundle.tensors[name] for name in _FAMILIARITY)
+    return Familiarity(
+        mean.astype("float32"),
+        basis.astype("float32"),
+        said.noise,
+        said.threshold,
+        said.protocol,
     )
 
 

@@ -9,8 +9,13 @@ if TYPE_CHECKING:
 
 _LIMITS = """\
 Research use only: not a medical device, not for diagnosis. Tissue, stain, scanner or
-magnification unlike the training data give numbers all the same, and nothing in the
-student says so. Confidence is calibrated on the training data's cases, not on yours."""
+magnification unlike the training data give numbers all the same, and {told}.
+Confidence is calibrated on the training data's cases, not on yours."""
+_UNTOLD = "nothing in the\nstudent says so"
+_TOLD = (
+    "a distance to\nthe training data's embeddings marks only what lies far out "
+    "({protocol}): near is no proof"
+)
 
 
 def write_card(spec: StudentSpec) -> str:
@@ -25,8 +30,14 @@ def write_card(spec: StudentSpec) -> str:
         parts += ["## Measured", "\n".join(_metric(m) for m in spec.metrics)]
     if spec.token_agreement:
         parts += ["## Tokens against tiles", _agreement(spec)]
-    parts += ["## Limits", _LIMITS]
+    parts += ["## Limits", _limits(spec)]
     return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _limits(spec: StudentSpec) -> str:
+    known = spec.familiarity
+    told = _TOLD.format(protocol=known.protocol) if known else _UNTOLD
+    return _LIMITS.format(told=told)
 
 
 def _facts(spec: StudentSpec) -> str:
@@ -40,7 +51,8 @@ def _facts(spec: StudentSpec) -> str:
         ("weights", f"{weights}; {spec.weights.licence or 'licence not stated'}"),
         (
             "tile",
-            f"{spec.tile_px} px at {spec.mpp:g} µm/px ({told}): {spec.tile_um:g} µm",
+            f"{spec.tile_px} px at {spec.mpp:g} µm/px ({told}): {spec.tile_um:g} µm"
+            + (f", enlarged to {spec.input_px} px" if spec.input_px else ""),
         ),
         ("licence", spec.licence),
         ("digest", f"`{spec.digest}`"),
@@ -55,7 +67,8 @@ def _training(spec: StudentSpec) -> str:
         return ""
     lines = [f"{training.data} {training.tiles} tiles of {training.cases} cases."]
     lines += [f"Attribution: {training.attribution}", f"Licence: {training.licence}"]
-    lines += [f"Arm: {training.arm}."]
+    partners = "; ".join(training.partners or ())
+    lines += [f"Arm: {training.arm}{f', partners: {partners}' if partners else ''}."]
     return "\n\n".join(lines)
 
 

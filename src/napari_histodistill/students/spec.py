@@ -102,6 +102,15 @@ class Metric(_Frozen):
     protocol: str
 
 
+class FamiliaritySpec(_Frozen):
+    """How to tell tissue unlike the training data; see ``students/familiarity.py``."""
+
+    components: Annotated[int, Field(ge=0, le=4096)]
+    noise: Positive
+    threshold: Positive
+    protocol: str
+
+
 class StudentSpec(_Frozen):
     """Everything that is needed to run a student, and its measured character.
 
@@ -157,6 +166,7 @@ class StudentSpec(_Frozen):
     training: Training | None = None
     metrics: tuple[Metric, ...] = ()
     token_agreement: TokenAgreement | None = None
+    familiarity: FamiliaritySpec | None = None
     tensors_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.students.familiarity import Familiarity
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
 
@@ -65,6 +66,8 @@ class Student:
         Runs the encoder; normalises pixels itself with the spec's mean and std.
     head : Head or None
         For the spec's classes; None for a student that only compares.
+    familiarity : Familiarity or None
+        What it was trained on, as a distance; None where nobody measured it.
     digest : str
         Identity of weights and spec, hex: part of every store's key.
     folder : Path or None
@@ -77,6 +80,7 @@ class Student:
         backend: Backend,
         *,
         head: Head | None = None,
+        familiarity: Familiarity | None = None,
         digest: str = "",
         folder: Path | None = None,
     ) -> None:
@@ -95,6 +99,7 @@ class Student:
         self.spec = spec
         self.backend = backend
         self.head = head
+        self.familiarity = familiarity
         self.digest = digest
         self.folder = folder
 

@@ -1,0 +1,159 @@
+"""Whether tissue looks like what a student learned from: a distance and a threshold.
+
+A student answers for any pixels. What it was trained on is remembered as a Gaussian in
+embedding space, and an embedding that lies far out is called unfamiliar: its class may
+be right, but nothing that was measured speaks for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.floating]
+
+PERCENTILE = 99.0
+"""Share of embeddings of unseen cases of the training data that are familiar."""
+
+_EXPLAINED = 0.95
+_MOST = 64
+_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Familiarity:
+    """A Gaussian with few own directions (probabilistic PCA) and a threshold.
+
+    Attributes
+    ----------
+    mean : ndarray
+        ``(dim,)`` float32.
+    basis : ndarray
+        ``(components, dim)`` float32: principal directions, each divided by the
+        standard deviation along it.
+    noise : float
+        Variance per direction of all that the components do not span.
+    threshold : float
+        Distances above it are unfamiliar.
+    protocol : str
+        What the threshold was measured on.
+    """
+
+    mean: npt.NDArray[np.float32]
+    basis: npt.NDArray[np.float32]
+    noise: float
+    threshold: float
+    protocol: str
+
+    def distance(self, embeddings: Floats) -> npt.NDArray[np.float32]:
+        """Return how far out embeddings lie.
+
+        The Mahalanobis distance under probabilistic PCA (Tipping & Bishop 1999), over
+        the square root of the dimension: about 1 for the training data itself. For
+        unfamiliar inputs see Lee et al. 2018, *A simple unified framework for detecting
+        out-of-distribution samples*.
+
+        Parameters
+        ----------
+        embeddings : ndarray
+            ``(…, dim)``.
+
+        Returns
+        -------
+        ndarray
+            ``(…)`` float32, no unit.
+        """
+        centred = embeddings.astype(np.float32) - self.mean
+        whitened = centred @ self.basis.T
+        # Lengths² of the basis rows are 1 / variance, so this is the part of the
+        # embedding that the components span.
+        scale = 1 / np.maximum((self.basis**2).sum(axis=1), 1e-12)
+        spanned = (whitened**2 * scale).sum(axis=-1)
+        rest = np.maximum((centred**2).sum(axis=-1) - spanned, 0) / self.noise
+        squared = (whitened**2).sum(axis=-1) + rest
+        found: npt.NDArray[np.float32] = np.sqrt(squared / centred.shape[-1])
+        return found
+
+    def unfamiliar(self, embeddings: Floats) -> npt.NDArray[np.bool_]:
+        """Return which embeddings ``(…, dim)`` lie beyond the threshold, ``(…)``."""
+        far: npt.NDArray[np.bool_] = self.distance(embeddings) > self.threshold
+        return far
+
+
+def fit_familiarity(
+    train: Floats, groups: npt.NDArray[np.generic], *, held: Floats | None = None
+) -> Familiarity:
+    """Fit the Gaussian to training embeddings, the threshold to unseen cases.
+
+    Parameters
+    ----------
+    train : ndarray
+        ``(n, dim)``, n ≥ 2.
+    groups : ndarray
+        ``(n,)``, the case of each.
+    held : ndarray or None
+        ``(m, dim)``, embeddings of cases that the encoder did not learn from. Without
+        them every case is measured against the Gaussian of the others: the encoder has
+        seen it then, so the threshold comes out low.
+
+    Raises
+    ------
+    InputError
+        If the embeddings are too few or all alike.
+    """
+    mean, basis, noise = _gaussian(train)
+    if held is not None and len(held):
+        model = Familiarity(mean, basis, noise, np.inf, "")
+        distances = model.distance(held)
+        how = f"{PERCENTILE:g} % of {len(held)} tiles of unseen cases lie within"
+    else:
+        distances = _between_cases(train, groups)
+        how = f"{PERCENTILE:g} % of the training tiles lie within, each case left out"
+    threshold = float(np.percentile(distances, PERCENTILE))
+    return Familiarity(mean, basis, noise, threshold, how)
+
+
+def _between_cases(train: Floats, groups: npt.NDArray[np.generic]) -> Floats:
+    _, member = np.unique(groups, return_inverse=True)
+    fold = member.reshape(-1) % _FOLDS
+    distances = np.empty(len(train), np.float32)
+    for k in np.unique(fold):
+        others = fold != k
+        if others.sum() < 2:
+            others[:] = True
+        model = Familiarity(*_gaussian(train[others]), np.inf, "")
+        distances[fold == k] = model.distance(train[fold == k])
+    return distances
+
+
+def _gaussian(
+    values: Floats,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
+    count, dim = values.shape
+    mean = values.mean(axis=0, dtype=np.float64)
+    centred = values.astype(np.float64) - mean
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    variances = lengths**2 / max(count - 1, 1)
+    total = variances.sum()
+    if count < 2 or not total > 0:
+        msg = (
+            "familiarity: the training embeddings are too few or all alike: train on "
+            "more tiles."
+        )
+        raise InputError(msg)
+    explained = np.cumsum(variances) / total
+    # As many as explain most of it; one direction at least is left to the noise.
+    keep = min(
+        int(np.searchsorted(explained, _EXPLAINED)) + 1, _MOST, dim - 1, count - 1
+    )
+    rest = max(total - variances[:keep].sum(), 1e-6 * total)
+    noise = float(rest / (dim - keep))
+    basis = directions[:keep] / np.sqrt(np.maximum(variances[:keep], noise))[:, None]
+    return mean.astype(np.float32), basis.astype(np.float32), noise
