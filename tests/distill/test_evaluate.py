@@ -26,8 +26,9 @@ RIGHT = [
 ]
 
 
-def fitted_on(student: Student, *cases: str) -> Student:
+def fitted_on(student: Student, *cases: str, arm: str = "frozen") -> Student:
     training = Training(
+        arm=arm,
         data="tiles",
         licence="none",
         attribution="a test",
@@ -80,6 +81,29 @@ def test_cases_the_head_was_fitted_on_force_the_probe(colour_tiles):
     forced = evaluate_student(student, home, protocol="head")
     assert forced.protocol == "head"
     assert "flattering" in forced.reason
+
+
+def test_a_trained_encoder_is_judged_on_cases_it_has_not_seen(colour_tiles):
+    student = fitted_on(colour_student(), "case3", "case5", arm="supervised")
+    home = colour_tiles(RIGHT)
+    found = evaluate_student(student, home)
+    assert (found.protocol, found.n, found.cases) == ("head", 14, 7)
+    assert found.notes[0].startswith("4 tiles of 2 cases were left out: colour was")
+    forced = evaluate_student(student, home, protocol="probe")
+    assert forced.n == 18
+    assert "the encoder was trained on 2 of these cases: flattering" in forced.reason
+
+
+def test_a_trained_encoder_that_has_seen_all_is_said_to_flatter(colour_tiles):
+    everyone = [f"case{c}" for c in range(9)]
+    home = colour_tiles(RIGHT)
+    for student in (
+        fitted_on(colour_student(), *everyone, arm="supervised"),
+        fitted_on(colour_student(with_head=False), *everyone, arm="privileged"),
+    ):
+        found = evaluate_student(student, home)
+        assert (found.protocol, found.n) == ("probe", 18)
+        assert "trained on 9 of these cases: flattering" in found.reason
 
 
 def test_other_cases_leave_the_head_in_place(colour_tiles):

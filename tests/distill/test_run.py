@@ -43,6 +43,10 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
+def last_of(run: Path) -> Path:
+    return run / "checkpoints" / checkpoints.LAST
+
+
 def stop_after(folder, step):
     token = CancelToken()
 
@@ -104,7 +108,7 @@ def test_other_seeds_give_other_students(tiles, tmp_path):
 def test_a_stop_keeps_the_best_as_a_student(tiles, tmp_path):
     start_run(small_config(), tmp_path / "run", tiles)
     stop_after(tmp_path / "run", 3)
-    mark = checkpoints.read_mark(tmp_path / "run" / "checkpoints" / checkpoints.LAST)
+    mark = checkpoints.read_checkpoint(last_of(tmp_path / "run"))[1]
     assert mark.step == 3
     assert load_student(tmp_path / "run" / "student", device="cpu").spec.name == "small"
     assert read_events(tmp_path / "run")[-1]["kind"] == "stopped"
@@ -114,7 +118,7 @@ def test_the_best_checkpoint_has_the_lowest_validation_loss(tiles, tmp_path):
     config = small_config(schedule={"steps": 12, "lr": 3e-2})
     reports = run(config, tmp_path / "run", tiles)
     losses = {r.step: r.total for r in reports if r.kind == "validation"}
-    mark = checkpoints.read_mark(tmp_path / "run" / "checkpoints" / checkpoints.LAST)
+    mark = checkpoints.read_checkpoint(last_of(tmp_path / "run"))[1]
     assert mark.best_score == min(losses.values())
     assert losses[mark.best_step] == mark.best_score
 

@@ -65,7 +65,11 @@ def evaluate(
 
     Accuracy, balanced accuracy, confusion, per class, interval by cases.
     """
-    from napari_histodistill.distill.evaluate import choose_protocol, score_embeddings
+    from napari_histodistill.distill.evaluate import (
+        choose_protocol,
+        score_embeddings,
+        unseen_tiles,
+    )
     from napari_histodistill.distill.tilefolder import read_tile_folder
     from napari_histodistill.students import load_student
 
@@ -75,12 +79,18 @@ def evaluate(
         if figures is not None:
             output_folder(figures)  # said now, not after minutes
         runner = load_student(student, device=device)
+        folder, notes = unseen_tiles(runner, folder, protocol.value)
         _kind, reason = choose_protocol(runner, folder, protocol.value)
         tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
         tell(reason)
         embeddings, resized = _embed(runner, folder)
         found = score_embeddings(
-            runner, folder, embeddings, protocol=protocol.value, resized=resized
+            runner,
+            folder,
+            embeddings,
+            protocol=protocol.value,
+            resized=resized,
+            notes=notes,
         )
         for note in found.notes:
             tell(note)

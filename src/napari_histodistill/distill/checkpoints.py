@@ -74,17 +74,6 @@ def write_checkpoint(path: Path, tensors: Tensors, mark: Mark) -> None:
         raise ComputeError(msg) from error
 
 
-def read_mark(path: Path) -> Mark | None:
-    """Return where a checkpoint stands, or None if there is none.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
-    return None if not path.is_file() else _read(path, tensors=False)[1]
-
-
 def read_checkpoint(path: Path) -> tuple[Tensors, Mark]:
     """Read a checkpoint onto the CPU.
 
@@ -93,18 +82,13 @@ def read_checkpoint(path: Path) -> tuple[Tensors, Mark]:
     InputError
         If the file is missing or damaged.
     """
-    return _read(path, tensors=True)
-
-
-def _read(path: Path, *, tensors: bool) -> tuple[Tensors, Mark]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             mark = Mark(**json.loads((file.metadata() or {})[_FIELD]))
-            found = {k: file.get_tensor(k) for k in file.keys()} if tensors else {}  # noqa: SIM118 - no mapping
+            return {k: file.get_tensor(k) for k in file.keys()}, mark  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         msg = (
             f"{path} cannot be read ({error}): it is damaged; remove it and start the "
             "run again."
         )
         raise InputError(msg) from error
-    return found, mark

@@ -116,7 +116,9 @@ def evaluate_student(
         ``"head"`` scores the student's own classes. ``"probe"`` fits a logistic
         regression on its frozen embeddings in every fold's complement, everything
         chosen inside it, and scores the fold. ``"auto"`` takes the head if it knows all
-        labels and was fitted on none of the cases, otherwise the probe.
+        labels and was fitted on none of the cases, otherwise the probe. Of a student
+        whose encoder was trained, only cases that it has not seen are scored then, if
+        there are any: no refit can undo what an encoder has seen.
 
     Returns
     -------
@@ -135,12 +137,13 @@ def evaluate_student(
     """
     tiles = folder if isinstance(folder, TileFolder) else read_tile_folder(folder)
     tiles.labels()  # a missing label is told now, not after minutes of embedding
+    tiles, notes = unseen_tiles(student, tiles, protocol)
     choose_protocol(student, tiles, protocol)
     reports = list(embed_tiles(student, tiles))
     embeddings = np.concatenate([r.embeddings for r in reports])
     resized = sum(r.resized for r in reports)
     return score_embeddings(
-        student, tiles, embeddings, protocol=protocol, resized=resized
+        student, tiles, embeddings, protocol=protocol, resized=resized, notes=notes
     )
 
 
@@ -151,6 +154,7 @@ def score_embeddings(
     *,
     protocol: Protocol = "auto",
     resized: int = 0,
+    notes: tuple[str, ...] = (),
 ) -> Evaluation:
     """Score embeddings that :func:`embed_tiles` gave; see :func:`evaluate_student`."""
     chosen, reason = choose_protocol(student, folder, protocol)
@@ -178,8 +182,30 @@ def score_embeddings(
         protocol=chosen,
         reason=reason,
         folds=found.folds,
-        notes=_notes(student, resized, known_cases=cases is not None),
+        notes=notes + _notes(student, resized, known_cases=cases is not None),
     )
+
+
+def unseen_tiles(
+    student: Student, folder: TileFolder, protocol: Protocol = "auto"
+) -> tuple[TileFolder, tuple[str, ...]]:
+    """Return the tiles to score, and a note if some were left out.
+
+    Tiles of cases that a trained encoder has seen are left out, unless that leaves
+    nothing or a protocol was asked for.
+    """
+    cases = folder.case_ids()
+    if protocol != "auto" or cases is None or not _encoder_trained(student):
+        return folder, ()
+    seen = _seen(student, cases)
+    if not seen.any() or seen.all():
+        return folder, ()
+    kept = tuple(t for t, out in zip(folder.tiles, seen, strict=True) if not out)
+    note = (
+        f"{seen.sum()} tiles of {len(np.unique(cases[seen]))} cases were left out: "
+        f"{student.name} was trained on them."
+    )
+    return TileFolder(folder.folder, kept), (note,)
 
 
 def choose_protocol(
@@ -191,8 +217,13 @@ def choose_protocol(
         raise InputError(msg)
     unknown = sorted(set(folder.labels().tolist()) - set(student.spec.class_names))
     shared = _cases_seen(student, folder)
+    flattering = (
+        f"; the encoder was trained on {shared} of these cases: flattering"
+        if shared and _encoder_trained(student)
+        else ""
+    )
     if protocol == "probe":
-        return "probe", "Asked for: out-of-fold probes on frozen features."
+        return "probe", f"Asked for: out-of-fold probes on frozen features{flattering}."
     if protocol == "head":
         if unknown:
             msg = f"student {student.name} does not know the label {unknown[0]!r}."
@@ -203,12 +234,13 @@ def choose_protocol(
         have = "has no classes" if not student.spec.classes else "has other classes"
         return (
             "probe",
-            f"The student {have}; figures are out-of-fold fits on frozen features.",
+            f"The student {have}; figures are out-of-fold fits on frozen features"
+            f"{flattering}.",
         )
     if shared:
         return "probe", (
             f"{shared} of these tiles' cases were used to fit this head; figures are "
-            "out-of-fold refits on frozen features."
+            f"out-of-fold refits on frozen features{flattering}."
         )
     return "head", _why_head(student, folder)
 
@@ -227,13 +259,22 @@ def _why_head(student: Student, folder: TileFolder) -> str:
     return "The head knows all labels and was fitted on none of these cases."
 
 
+def _encoder_trained(student: Student) -> bool:
+    training = student.spec.training
+    return training is not None and training.arm != "frozen"
+
+
 def _cases_seen(student: Student, folder: TileFolder) -> int:
-    """Return how many of the folder's cases the student's head was fitted on."""
-    cases, training = folder.case_ids(), student.spec.training
-    if cases is None or training is None:
-        return 0
-    known = set(training.case_digests)
-    return sum(case_digest(str(case)) in known for case in np.unique(cases))
+    """Return how many of the folder's cases the student was fitted on."""
+    cases = folder.case_ids()
+    return 0 if cases is None else int(_seen(student, np.unique(cases)).sum())
+
+
+def _seen(student: Student, cases: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+    """Return which of these cases the student was fitted on, ``(n,)``."""
+    training = student.spec.training
+    known = set() if training is None else set(training.case_digests)
+    return np.array([case_digest(str(case)) in known for case in cases], np.bool_)
 
 
 def _score_head(student: Student, folder: TileFolder, embeddings: Floats) -> _Found:
