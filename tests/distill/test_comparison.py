@@ -133,3 +133,32 @@ def test_a_trained_head_is_judged_where_asked():
     rows = compare([*scores, *two_folds("other")], design).rows
     assert rows[0].metrics["accuracy"].value == 1
     assert rows[1].metrics["accuracy"].value == 0.75  # no head: its probe
+
+
+CHOOSING = replace(
+    DESIGN, variants=("best", "base", "other"), chosen={"best": ("base", "other")}
+)
+
+
+def test_a_chosen_row_takes_the_trial_that_did_best_inside():
+    base = [
+        replace(r, inner=i) for r, i in zip(two_folds("base"), (0.6, 0.2), strict=True)
+    ]
+    # Outside the training folds the other is perfect: that must not matter.
+    other = [
+        run("other", "1", [0, 0, 0, 1], [0, 0, 0, 1]),
+        run("other", "2", [2, 2, 1, 0], [2, 2, 1, 0]),
+    ]
+    other = [replace(r, inner=i) for r, i in zip(other, (0.5, 0.3), strict=True)]
+    row = compare([*base, *other], CHOOSING).rows[0]
+    assert row.chosen == {"base": 1, "other": 1}
+    # Fold 1 as base has it (one a and no c wrong), fold 2 as other has it.
+    assert row.confusion == ((3, 1, 0), (0, 2, 0), (0, 0, 2))
+    said = compare([*base, *other], CHOOSING).to_markdown()
+    assert "- best: base 1 ×, other 1 ×" in said
+
+
+def test_nothing_is_chosen_among_fewer_trials():
+    row = compare([*two_folds("base"), *two_folds("other")[:1]], CHOOSING).rows[0]
+    assert row.missing == ("fold 2 seed 0",)
+    assert row.metrics is None

@@ -8,7 +8,8 @@ paired.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,8 @@ class Row:
         Medians over runs.
     confusion : tuple of tuple of int
         Pooled over seeds; rows are the truth.
+    chosen : dict of str to int
+        Of a chosen row: how often each trial was taken.
     """
 
     variant: str
@@ -71,6 +74,7 @@ class Row:
     feature_std: float = 0.0
     minutes: float = 0.0
     confusion: tuple[tuple[int, ...], ...] = ()
+    chosen: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,9 @@ class Design:
         Variants that have one seed only.
     judge : str
         ``"1.0"`` (a probe on all labels) or ``"head"``.
+    chosen : dict of str to tuple of str
+        Rows that take one of several trials anew for every fold and seed: the one whose
+        probe did best on inner folds of the training tiles.
     """
 
     variants: tuple[str, ...]
@@ -103,6 +110,7 @@ class Design:
     baseline: str
     fixed: tuple[str, ...] = ()
     judge: str = "1.0"
+    chosen: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +143,17 @@ class Table:
             for row in self.rows
             if row.missing
         ]
-        return "\n".join(
-            [*lines, *(["", "Not there:", "", *missing] if missing else [])]
-        )
+        taken = [
+            f"- {row.variant}: "
+            + ", ".join(f"{name} {count} ×" for name, count in row.chosen.items())
+            for row in self.rows
+            if row.chosen
+        ]
+        notes = [
+            *(["", "Chosen inside the training folds:", "", *taken] if taken else []),
+            *(["", "Not there:", "", *missing] if missing else []),
+        ]
+        return "\n".join([*lines, *notes])
 
 
 def compare(
@@ -161,6 +177,7 @@ def compare(
         Of the resampling.
     """
     found = {(s.variant, s.fold, s.seed): s for s in scores}
+    taken = _choose(found, design)
     cases = sorted({case for s in scores for case in s.cases})
     rng = np.random.default_rng(seed)
     share = np.full(len(cases), 1 / max(1, len(cases)))
@@ -168,9 +185,31 @@ def compare(
     if cases:
         draws = rng.multinomial(len(cases), share, RESAMPLES)
     judge = _Judge(design, found, {case: k for k, case in enumerate(cases)}, draws)
+    rows = [judge.row(variant, failures or {}) for variant in design.variants]
     return Table(
-        tuple(judge.row(variant, failures or {}) for variant in design.variants), design
+        tuple(replace(r, chosen=taken.get(r.variant, {})) for r in rows), design
     )
+
+
+def _choose(
+    found: dict[tuple[str, str, int], RunScore], design: Design
+) -> dict[str, dict[str, int]]:
+    """Add the runs of chosen rows to ``found``; return how often each trial was taken.
+
+    Nothing is chosen where a trial is missing: the row would then compare less.
+    """
+    taken: dict[str, Counter[str]] = {name: Counter() for name in design.chosen}
+    for name, trials in design.chosen.items():
+        for seed in design.seeds:
+            for fold in design.folds:
+                runs = [found.get((trial, fold, seed)) for trial in trials]
+                there = [run for run in runs if run is not None]
+                if len(there) < len(trials):
+                    continue
+                best = max(there, key=lambda run: run.inner)
+                found[name, fold, seed] = replace(best, variant=name)
+                taken[name][best.variant] += 1
+    return {name: dict(count) for name, count in taken.items()}
 
 
 class _Judge:

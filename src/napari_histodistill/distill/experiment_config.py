@@ -33,6 +33,9 @@ class ExperimentTable(Frozen):
         Untrained features judged beside them: see ``baselines.py``.
     grouping : dict of str to tuple of str
         Coarser classes: name → classes.
+    chosen : dict of str to tuple of str
+        Further rows: name → variants, of which every fold and seed takes the one whose
+        probe did best on inner folds of the training tiles.
     judge : {"probe", "head"}
         Whose answers count: a probe on frozen embeddings, or the trained head's.
     final : str
@@ -48,6 +51,7 @@ class ExperimentTable(Frozen):
     baseline: str
     baselines: tuple[str, ...] = ()
     grouping: dict[str, tuple[str, ...]]
+    chosen: dict[Name, Words] = Field(default_factory=dict)
     judge: Literal["probe", "head"] = "probe"
     final: str = ""
     final_steps: int | None = None
@@ -95,14 +99,23 @@ class ExperimentConfig(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExperimentConfig:
-        names = [v.name for v in self.variants] + list(self.experiment.baselines)
+        table = self.experiment
+        variants = [v.name for v in self.variants]
+        names = [*table.chosen, *variants, *table.baselines]
         if len(set(names)) != len(names):
             msg = "two variants have the same name"
             raise ValueError(msg)
-        for wanted in (self.experiment.baseline, self.experiment.final):
-            if wanted and wanted not in names:
-                msg = f"experiment: {wanted!r} is no variant"
-                raise ValueError(msg)
+        for row, trials in table.chosen.items():
+            for trial in trials:
+                if trial not in variants:
+                    msg = f"experiment.chosen.{row}: {trial!r} is no variant"
+                    raise ValueError(msg)
+        if table.baseline not in names:
+            msg = f"experiment.baseline: {table.baseline!r} is no variant"
+            raise ValueError(msg)
+        if table.final and table.final not in variants:
+            msg = f"experiment.final: {table.final!r} is no variant"
+            raise ValueError(msg)
         return self
 
     def run(
@@ -152,13 +165,18 @@ class ExperimentConfig(Frozen):
             for name in classes
         )
         return Design(
-            variants=(*(v.name for v in self.variants), *table.baselines),
+            variants=(
+                *table.chosen,
+                *(v.name for v in self.variants),
+                *table.baselines,
+            ),
             folds=table.folds,
             seeds=table.seeds,
             classes=classes,
             groups=groups,
             baseline=table.baseline,
             fixed=table.baselines,
+            chosen=table.chosen,
             judge="head" if table.judge == "head" else "1.0",
         )
 

@@ -68,6 +68,10 @@ class RunScore:
         head only. See ``students/familiarity.py``.
     strength : float
         Of the probe on all labels.
+    inner : float
+        Balanced accuracy of that probe on inner folds of the training tiles: what
+        settings may be chosen by. An encoder that was trained on labels has seen theirs
+        there.
     effective_rank, feature_std : float
         Of the embeddings of the held-out tiles.
     minutes : float
@@ -84,6 +88,7 @@ class RunScore:
     logits: tuple[tuple[float, ...], ...] = ()
     distances: tuple[float, ...] = ()
     strength: float = 0.0
+    inner: float = 0.0
     effective_rank: float = 0.0
     feature_std: float = 0.0
     minutes: float = 0.0
@@ -145,7 +150,7 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         msg = f"fold {held_out!r} must hold some of the tiles, and not all of them."
         raise InputError(msg)
     predicted: dict[str, tuple[int, ...]] = {}
-    strength = 0.0
+    strength = inner = 0.0
     for share in FRACTIONS:
         rows = _labelled(tiles, ~test, float(share), seed)
         present, y = np.unique(tiles.labels[rows], return_inverse=True)
@@ -154,7 +159,8 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         )
         found = present[fit.head.probabilities(embeddings[test]).argmax(axis=1)]
         predicted[share] = tuple(found.tolist())
-        strength = fit.strength if share == FRACTIONS[0] else strength
+        if share == FRACTIONS[0]:
+            strength, inner = fit.strength, fit.score or 0.0
     logits = np.zeros((0, 0), np.float32)
     distances = np.zeros(0, np.float32)
     if head is not None:
@@ -174,6 +180,7 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         logits=tuple(tuple(row) for row in logits.round(5).tolist()),
         distances=tuple(distances.round(5).tolist()),
         strength=strength,
+        inner=inner,
         effective_rank=effective_rank(seen),
         feature_std=feature_std(seen),
         minutes=minutes,
