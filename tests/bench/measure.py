@@ -14,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("starting", "reading", "embedding", "cancelling", "clicks", "stalls")
+NAMES = (
+    *("starting", "reading", "embedding", "cancelling", "clicks", "stalls"),
+    "training",
+)
 
 
 def machine() -> str:
