@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -121,3 +123,21 @@ def test_truth_lies_on_the_picture(painting):
     agreement = ((brightness > 222) == glass).mean()
     shifted = ((brightness > 222) == np.roll(glass, 6, axis=1)).mean()
     assert agreement > 0.97 > shifted
+
+
+def test_the_stored_tiles_are_the_painted_ones(tmp_path):
+    """sample_data/tiles can be made again; JPEG may differ by a shade elsewhere."""
+    from napari_histodistill.distill.tilefolder import read_tile_folder
+    from napari_histodistill.samples.tiles import write_painted_tiles
+
+    stored = Path(__file__).parents[1] / "sample_data" / "tiles"
+    again = write_painted_tiles(tmp_path / "tiles")
+    names = sorted(f.name for f in stored.iterdir())
+    assert names == sorted(f.name for f in again.iterdir())
+    manifest = (stored / "manifest.csv").read_text()
+    assert manifest == (again / "manifest.csv").read_text()
+    folder, anew = read_tile_folder(stored), read_tile_folder(again)
+    assert len(folder.folds()) == 72
+    for old, new in zip(folder.tiles, anew.tiles, strict=True):
+        before, after = (f.read(t, 112)[0] for f, t in ((folder, old), (anew, new)))
+        assert np.abs(before.astype(int) - after).mean() < 3

@@ -96,16 +96,19 @@ def test_ctrl_c_keeps_a_student_and_says_130(tiles, tmp_path, recipe):
     assert read_events(tmp_path / "run")[-1]["kind"] == "stopped"
 
 
-def test_the_smoke_recipe_then_evaluate(run, tiles, tmp_path):
-    made = run("distill", SMOKE, "--data", tiles, "-o", tmp_path / "run", "--json")
+def test_the_smoke_recipe_then_evaluate(run, tmp_path):
+    """As the recipe's first lines say, on what a clean clone holds."""
+    made = run("distill", SMOKE, "-o", tmp_path / "run", "--json")
     assert made.code == 0, made.err
     assert made.json["folder"] == str(tmp_path / "run" / "student")
+    painted = SMOKE.parents[1] / "sample_data" / "tiles"
     scored = run(
-        "evaluate", "--student", made.json["folder"], "--tiles", tiles, "--json"
+        "evaluate", "--student", made.json["folder"], "--tiles", painted, "--json"
     )
     assert scored.code == 0, scored.err
-    assert scored.json["n"] == 48
+    assert scored.json["n"] == 72
     assert scored.json["protocol"] == "probe"
+    assert "flattering" in scored.json["reason"]
 
 
 def test_a_run_is_not_overwritten(run, tiles, tmp_path):

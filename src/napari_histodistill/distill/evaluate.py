@@ -117,8 +117,8 @@ def evaluate_student(
         regression on its frozen embeddings in every fold's complement, everything
         chosen inside it, and scores the fold. ``"auto"`` takes the head if it knows all
         labels and was fitted on none of the cases, otherwise the probe. Of a student
-        whose encoder was trained, only cases that it has not seen are scored then, if
-        there are any: no refit can undo what an encoder has seen.
+        whose encoder was trained too, the head is scored on the cases that it has not
+        seen, if there are any: no refit can undo what an encoder has seen.
 
     Returns
     -------
@@ -191,11 +191,18 @@ def unseen_tiles(
 ) -> tuple[TileFolder, tuple[str, ...]]:
     """Return the tiles to score, and a note if some were left out.
 
-    Tiles of cases that a trained encoder has seen are left out, unless that leaves
-    nothing or a protocol was asked for.
+    Tiles of cases that a trained encoder has seen are left out where its own head can be
+    scored on the others. A probe needs all the tiles it can get: there the reason says
+    that the encoder has seen them.
     """
     cases = folder.case_ids()
-    if protocol != "auto" or cases is None or not _encoder_trained(student):
+    knows = set(folder.labels().tolist()) <= set(student.spec.class_names)
+    if (
+        protocol != "auto"
+        or cases is None
+        or not knows
+        or not _encoder_trained(student)
+    ):
         return folder, ()
     seen = _seen(student, cases)
     if not seen.any() or seen.all():
