@@ -191,9 +191,9 @@ def unseen_tiles(
 ) -> tuple[TileFolder, tuple[str, ...]]:
     """Return the tiles to score, and a note if some were left out.
 
-    Tiles of cases that a trained encoder has seen are left out where its own head can be
-    scored on the others. A probe needs all the tiles it can get: there the reason says
-    that the encoder has seen them.
+    Tiles of cases that a trained encoder has seen are left out where its own head can
+    be scored on the others. A probe needs all the tiles it can get: there the reason
+    says that the encoder has seen them.
     """
     cases = folder.case_ids()
     knows = set(folder.labels().tolist()) <= set(student.spec.class_names)
