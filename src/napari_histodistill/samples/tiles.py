@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.samples import SyntheticTruth
+    from napari_histodistill.samples.synthetic import SyntheticTruth
 
 TILE_PX, TILE_UM = 112, 112.0
 CLASSES = ("stroma", "gland", "crowded gland")

@@ -1,0 +1,328 @@
+"""Where a place of the sparse image lies on the dense one: from landmarks to a matrix.
+
+Positions are ``(y, x)`` in µm, each in the world of its own image. A registration
+maps the sparse world to the dense one, so that for every sparse tile the partner can be
+read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Points = npt.NDArray[np.float64]
+
+Kind = Literal["rigid", "similarity", "affine"]
+KINDS: tuple[Kind, ...] = ("rigid", "similarity", "affine")
+FEWEST = {"rigid": 2, "similarity": 2, "affine": 3}
+"""Landmarks that decide each kind; one more is needed to see how good it is."""
+
+CELL_UM = 3.5
+"""Half a lymphocyte nucleus: with a smaller error a cell meets itself."""
+
+_FORMAT = "napari-histodistill registration"
+_DRAWS = 500
+_SIGMAS = 2.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """A transform with its evidence.
+
+    Attributes
+    ----------
+    kind : {"rigid", "similarity", "affine"}
+        What the transform may do.
+    matrix : ndarray
+        ``(3, 3)`` float64: (y, x, 1) in the sparse world to (y, x, 1) in the dense.
+    residuals_um : ndarray
+        ``(n,)``, µm in the dense world, for every landmark: where the transform that is
+        fitted *without* it puts it, against where it was clicked. NaN where too few
+        others are left to fit one.
+    inliers : ndarray
+        ``(n,)`` bool: landmarks that were used.
+    """
+
+    kind: Kind
+    matrix: Points
+    residuals_um: Points
+    inliers: npt.NDArray[np.bool_]
+
+    @property
+    def median_um(self) -> float:
+        """Median residual of the landmarks in use, µm; NaN if none can be judged."""
+        used = self.residuals_um[self.inliers]
+        used = used[np.isfinite(used)]
+        return float(np.median(used)) if len(used) else float("nan")
+
+    @property
+    def worst(self) -> int | None:
+        """Index of the landmark that fits worst; None if none can be judged."""
+        if not np.isfinite(self.residuals_um).any():
+            return None
+        return int(np.nanargmax(self.residuals_um))
+
+    @property
+    def scale(self) -> float:
+        """How much larger the dense image shows the tissue: 1 if µm are right."""
+        return float(np.sqrt(abs(np.linalg.det(self.matrix[:2, :2]))))
+
+    @property
+    def degrees(self) -> float:
+        """Rotation from sparse to dense, counter-clockwise as seen on screen."""
+        return (
+            float(np.degrees(np.arctan2(-self.matrix[0, 1], self.matrix[1, 1]))) + 0.0
+        )
+
+    def to_dense(self, points: Points) -> Points:
+        """Return ``(n, 2)`` µm of the dense world for ``(n, 2)`` of the sparse."""
+        return apply(self.matrix, points)
+
+    def to_sparse(self, points: Points) -> Points:
+        """Return ``(n, 2)`` µm of the sparse world for ``(n, 2)`` of the dense."""
+        return apply(np.linalg.inv(self.matrix).astype(np.float64), points)
+
+    def confidence(self, tile_um: float) -> float:
+        """Return the share of a tile that its partner surely shows, 0 to 1.
+
+        A partner that is off by the median residual r in an unknown direction still
+        covers at least (1 - r / tile)² of a square tile.
+
+        Raises
+        ------
+        InputError
+            If no landmark is left over to tell the residual.
+        """
+        if not np.isfinite(self.median_um):
+            msg = (
+                f"the registration cannot be judged: place {FEWEST[self.kind] + 1} "
+                "landmarks or more."
+            )
+            raise InputError(msg)
+        return float(max(0.0, 1 - self.median_um / tile_um) ** 2)
+
+    @property
+    def cells_meet(self) -> bool:
+        """Whether the error is small enough for cells to meet themselves."""
+        return self.median_um < CELL_UM
+
+    def smallest_tile_um(self, confidence: float = 0.8) -> float:
+        """Return the tile edge (µm) from which a pair has this confidence."""
+        return self.median_um / (1 - confidence**0.5)
+
+
+def apply(matrix: Points, points: Points) -> Points:
+    """Return points ``(n, 2)`` under a ``(3, 3)`` matrix."""
+    mapped: Points = points @ matrix[:2, :2].T + matrix[:2, 2]
+    return mapped
+
+
+def fit_landmarks(
+    sparse_um: Points, dense_um: Points, kind: Kind = "similarity", *, seed: int = 0
+) -> Registration:
+    """Fit a transform to landmarks, and leave out those that contradict the others.
+
+    With at least two more landmarks than the transform needs, outliers are found by
+    least median of squares (Rousseeuw 1984): like RANSAC it fits random minimal sets,
+    but it needs no threshold in µm, which nobody knows beforehand. The transform is
+    then the least-squares fit to the rest.
+
+    Parameters
+    ----------
+    sparse_um, dense_um : ndarray
+        ``(n, 2)`` float, row for row the same place in both worlds.
+    kind : {"rigid", "similarity", "affine"}
+        Turn and shift; and one scale; and shear.
+    seed : int
+        Of the random minimal sets.
+
+    Raises
+    ------
+    InputError
+        If landmarks are too few, unequal in number, or lie on a line or a point.
+    """
+    _check(sparse_um, dense_um, kind)
+    inliers = np.ones(len(sparse_um), np.bool_)
+    if len(sparse_um) >= FEWEST[kind] + 2:
+        inliers = _agreeing(sparse_um, dense_um, kind, seed)
+    matrix = _fit(sparse_um[inliers], dense_um[inliers], kind)
+    if matrix is None:
+        raise InputError(_degenerate(kind))
+    residuals = np.array(
+        [
+            _left_out(sparse_um, dense_um, kind, inliers, place)
+            for place in range(len(sparse_um))
+        ]
+    )
+    return Registration(kind, matrix, residuals, inliers)
+
+
+def write_registration(path: Path, registration: Registration) -> None:
+    """Write a registration as JSON.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    content = {
+        "format": _FORMAT,
+        "version": 1,
+        "unit": "µm, (y, x), sparse world to dense world",
+        "kind": registration.kind,
+        "matrix": registration.matrix.tolist(),
+        "residuals_um": [
+            None if np.isnan(r) else float(r) for r in registration.residuals_um
+        ],
+        "inliers": registration.inliers.tolist(),
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}): choose another place."
+        raise InputError(msg) from error
+
+
+def read_registration(path: Path) -> Registration:
+    """Read what :func:`write_registration` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is no registration, or its numbers cannot be one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT or content["kind"] not in KINDS:
+            raise ValueError(content["format"])
+        matrix = np.array(content["matrix"], np.float64)
+        residuals = np.array(
+            [np.nan if r is None else r for r in content["residuals_um"]], np.float64
+        )
+        inliers = np.array(content["inliers"], np.bool_)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path} is no registration that this program wrote ({error})."
+        raise InputError(msg) from error
+    good = matrix.shape == (3, 3) and np.isfinite(matrix).all()
+    if not good or abs(np.linalg.det(matrix)) < 1e-12 or len(residuals) != len(inliers):
+        msg = f"{path}: the matrix is not a registration: align the layers again."
+        raise InputError(msg)
+    return Registration(content["kind"], matrix, residuals, inliers)
+
+
+def _check(sparse: Points, dense: Points, kind: Kind) -> None:
+    if kind not in KINDS:
+        msg = f"a registration is {', '.join(KINDS)}, not {kind!r}."
+        raise InputError(msg)
+    if sparse.shape != dense.shape or sparse.ndim != 2 or sparse.shape[1] != 2:
+        msg = (
+            f"there are {len(sparse)} landmarks on the H&E and {len(dense)} on the "
+            "partner: every place must be clicked on both."
+        )
+        raise InputError(msg)
+    if len(sparse) < FEWEST[kind]:
+        msg = (
+            f"{len(sparse)} landmarks are too few: {kind} needs {FEWEST[kind]}, and "
+            "one more to see how well it fits."
+        )
+        raise InputError(msg)
+    if not (np.isfinite(sparse).all() and np.isfinite(dense).all()):
+        msg = "landmarks must be finite numbers: remove the one that is not."
+        raise InputError(msg)
+
+
+def _degenerate(kind: Kind) -> str:
+    return (
+        f"these landmarks do not decide a {kind} transform (they lie on one line or "
+        "one point): spread them over the tissue."
+    )
+
+
+def _fit(sparse: Points, dense: Points, kind: Kind) -> Points | None:
+    """Return the least-squares matrix ``(3, 3)``, or None if points do not decide it."""
+    from skimage import transform
+
+    shape = {
+        "rigid": transform.EuclideanTransform,
+        "similarity": transform.SimilarityTransform,
+        "affine": transform.AffineTransform,
+    }[kind]
+    # Centred first, in units of the landmarks' own spread: µm of a slide run into tens
+    # of thousands, and squares of them cost digits.
+    spread = max(float(np.abs(sparse - sparse.mean(0)).max()), 1e-9)
+    shift_s, shift_d = sparse.mean(0), dense.mean(0)
+    source, target = (sparse - shift_s) / spread, (dense - shift_d) / spread
+    if kind == "affine" and np.linalg.matrix_rank(source, tol=1e-6) < 2:
+        return None
+    if np.abs(source).max() < 1e-6 or np.abs(target).max() < 1e-6:
+        return None
+    if hasattr(shape, "from_estimate"):  # scikit-image ≥ 0.26
+        found = shape.from_estimate(source, target)
+        if not found:
+            return None
+    else:
+        found = shape()
+        if not found.estimate(source, target):
+            return None
+    inner = np.asarray(found.params, np.float64)
+    matrix = np.eye(3)
+    matrix[:2, :2] = inner[:2, :2]
+    matrix[:2, 2] = inner[:2, 2] * spread + shift_d - inner[:2, :2] @ shift_s
+    whole = np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 1e-9
+    return matrix if whole else None
+
+
+def _distances(matrix: Points, sparse: Points, dense: Points) -> Points:
+    away: Points = np.linalg.norm(apply(matrix, sparse) - dense, axis=1)
+    return away
+
+
+def _agreeing(
+    sparse: Points, dense: Points, kind: Kind, seed: int
+) -> npt.NDArray[np.bool_]:
+    count, fewest = len(sparse), FEWEST[kind]
+    rng = np.random.default_rng(seed)
+    best, smallest = None, np.inf
+    for _ in range(_DRAWS):
+        rows = rng.choice(count, fewest, replace=False)
+        matrix = _fit(sparse[rows], dense[rows], kind)
+        if matrix is None:
+            continue
+        median = float(np.median(_distances(matrix, sparse, dense)))
+        if median < smallest:
+            best, smallest = matrix, median
+    if best is None:
+        raise InputError(_degenerate(kind))
+    # Rousseeuw and Leroy's scale for few points; a pixel's worth of µm at the least.
+    sigma = max(1.4826 * (1 + 5 / (count - fewest)) * smallest, 1e-6)
+    agree: npt.NDArray[np.bool_] = _distances(best, sparse, dense) <= _SIGMAS * sigma
+    return agree if agree.sum() >= fewest else np.ones(count, np.bool_)
+
+
+def _left_out(
+    sparse: Points,
+    dense: Points,
+    kind: Kind,
+    inliers: npt.NDArray[np.bool_],
+    place: int,
+) -> float:
+    others = inliers.copy()
+    others[place] = False
+    if others.sum() < FEWEST[kind]:
+        return float("nan")
+    matrix = _fit(sparse[others], dense[others], kind)
+    if matrix is None:
+        return float("nan")
+    return float(_distances(matrix, sparse[[place]], dense[[place]])[0])
