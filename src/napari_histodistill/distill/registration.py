@@ -8,6 +8,7 @@ read.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -109,7 +110,8 @@ class Registration:
                 "landmarks or more."
             )
             raise InputError(msg)
-        return float(max(0.0, 1 - self.median_um / tile_um) ** 2)
+        share = max(0.0, 1 - self.median_um / tile_um)
+        return share * share
 
     @property
     def cells_meet(self) -> bool:
@@ -118,7 +120,7 @@ class Registration:
 
     def smallest_tile_um(self, confidence: float = 0.8) -> float:
         """Return the tile edge (µm) from which a pair has this confidence."""
-        return self.median_um / (1 - confidence**0.5)
+        return self.median_um / (1 - math.sqrt(confidence))
 
 
 def apply(matrix: Points, points: Points) -> Points:
@@ -251,7 +253,7 @@ def _degenerate(kind: Kind) -> str:
 
 
 def _fit(sparse: Points, dense: Points, kind: Kind) -> Points | None:
-    """Return the least-squares matrix ``(3, 3)``, or None if points do not decide it."""
+    """Return the least-squares matrix ``(3, 3)``; None where it is undecided."""
     from skimage import transform
 
     shape = {

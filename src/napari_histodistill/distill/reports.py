@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 EVENTS = "events.jsonl"
 
 Kind = Literal[
-    "started", "step", "validation", "checkpoint", "finished", "stopped", "failed"
+    "started",
+    "step",
+    "validation",
+    "checkpoint",
+    "paused",
+    "finished",
+    "stopped",
+    "failed",
 ]
 
 
@@ -30,7 +37,7 @@ class TrainingReport:
     ----------
     kind : str
         ``started`` (also after a stop), ``step``, ``validation``, ``checkpoint``,
-        ``finished``, ``stopped``, ``failed``.
+        ``paused``, ``finished``, ``stopped``, ``failed``.
     step, steps : int
         Optimiser steps taken, and how many there will be.
     total : float or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ from napari_histodistill.distill.reports import (
 from napari_histodistill.distill.run_folder import (
     CHECKPOINTS,
     CURVES,
+    LOCK,
+    PAUSE,
+    STOP,
     STUDENT,
     read_run,
 )
@@ -33,6 +37,7 @@ from napari_histodistill.errors import (
     HistodistillError,
     InputError,
 )
+from napari_histodistill.lock import WriterLock
 from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
@@ -44,6 +49,9 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.trainer import Trainer
     from napari_histodistill.distill.views import Views
     from napari_histodistill.students.student import DeviceChoice
+
+PAUSED_S = 0.2
+"""How often a paused run looks whether it may go on."""
 
 
 def train(
@@ -57,7 +65,9 @@ def train(
     """Start or continue a run, until ``folder/student`` stands.
 
     On a CPU, with the same number of threads, a run that was interrupted at any moment
-    and continued ends with the same bytes as one that never was.
+    and continued ends with the same bytes as one that never was. A file ``stop`` in the
+    folder is as good as the token, and while there is a file ``pause`` no step is taken
+    (not with several processes: they would not see it at the same step).
 
     Parameters
     ----------
@@ -81,7 +91,7 @@ def train(
     Raises
     ------
     InputError
-        If recipe and pairs do not fit together.
+        If recipe and pairs do not fit together, or another process trains here.
     ComputeError
         If the loss is no longer finite, the embeddings collapse, the disk is full or
         torch fails; checkpoints stay as they are.
@@ -93,10 +103,12 @@ def train(
     token = cancel or CancelToken()
     config, place = read_run(folder)
     writes = processes is None or processes.rank == 0
+    lock = WriterLock(folder / LOCK, wait_s=1) if writes else None
+    if writes:  # a request to an earlier process is not one to this
+        (folder / STOP).unlink(missing_ok=True)
+    run = _Run(folder, config, place, token, writes, processes is None)
     try:
-        for report in _Run(folder, config, place, token, writes).reports(
-            device, threads, processes
-        ):
+        for report in run.reports(device, threads, processes):
             if writes:
                 append_event(folder, report)
             yield report
@@ -107,6 +119,9 @@ def train(
         with suppress(ComputeError):
             append_event(folder, report)
         raise
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 @dataclass(slots=True)
@@ -116,6 +131,7 @@ class _Run:
     place: dict[str, str]
     cancel: CancelToken
     writes: bool  # the first of several processes; the others only compute
+    alone: bool
 
     def reports(
         self, device: str, threads: int | None, processes: Processes | None
@@ -218,6 +234,8 @@ class _Run:
         watch = Watch(self.config)
         first = mark.step
         for number in range(mark.step, schedule.steps):
+            if self.alone:
+                yield from self._obey(number)
             if self.cancel.cancelled:
                 yield self._save(trainer, replace(mark, step=number))
                 self.cancel.check()
@@ -237,6 +255,18 @@ class _Run:
                     mark = self._judge(mark, None)
                 yield self._save(trainer, mark)
                 yield TrainingReport("checkpoint", done, schedule.steps)
+
+    def _obey(self, done: int) -> Iterator[TrainingReport]:
+        """Wait while the folder says pause; turn its stop into the token's."""
+        if (self.folder / PAUSE).exists():
+            yield TrainingReport("paused", done, self.config.schedule.steps)
+        while not self.cancel.cancelled:
+            if (self.folder / STOP).exists():
+                self.cancel.cancel()
+            elif not (self.folder / PAUSE).exists():
+                break
+            else:
+                time.sleep(PAUSED_S)
 
     def _judge(self, mark: Mark, score: float | None) -> Mark:
         """Return the mark with this step as the best, if it is; the later of equals."""

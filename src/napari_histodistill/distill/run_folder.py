@@ -7,6 +7,8 @@ RUN/events.jsonl      what happened, line by line
 RUN/checkpoints/      last and best
 RUN/student/          the bundle
 RUN/curves.png        loss, its terms, health of the embeddings
+RUN/lock              held by the process that trains
+RUN/pause, RUN/stop   made by whoever wants that; looked for between two steps
 ```
 """
 
@@ -21,6 +23,7 @@ from napari_histodistill.errors import InputError
 
 CONFIG, RUN = "config.toml", "run.json"
 CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
+LOCK, PAUSE, STOP = "lock", "pause", "stop"
 
 
 def start_run(

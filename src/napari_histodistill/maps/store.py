@@ -24,7 +24,7 @@ import numpy as np
 
 from napari_histodistill.errors import ComputeError, StoreError
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.maps.lock import WriterLock
+from napari_histodistill.lock import WriterLock
 from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
 from napari_histodistill.slides.grid import TileGrid
 
@@ -149,7 +149,7 @@ class EmbeddingStore:
         if not is_store(path):
             msg = f"{path}: this folder is not an embedding store."
             raise StoreError(msg)
-        lock = WriterLock(path / _LOCK) if writable else None
+        lock = WriterLock(path / _LOCK, error=StoreError) if writable else None
         try:
             with _damage(path):
                 group = zarr.open_group(path, mode="r+" if writable else "r")
@@ -308,7 +308,7 @@ def remove_store(path: Path) -> None:
         msg = f"{path}: not (only) an embedding store; delete it by hand."
         raise StoreError(msg)
     # Only to learn that nobody writes; Windows renames no folder with an open file.
-    WriterLock(path / _LOCK).release()
+    WriterLock(path / _LOCK, error=StoreError).release()
     try:
         # Renamed first: a kill in between leaves no store with holes.
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.deleted")

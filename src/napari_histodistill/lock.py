@@ -1,4 +1,4 @@
-"""One writer per store: a lock that the operating system drops with the process.
+"""One writer per store or run: a lock that the operating system drops with the process.
 
 A lock *file* that stays behind after ``kill -9`` would have to be judged stale by
 guessing. ``flock`` and ``msvcrt.locking`` need no guess; the file only says who it is.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from typing import TYPE_CHECKING
 
-from napari_histodistill.errors import StoreError
+from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,27 +42,43 @@ class WriterLock:
     path : Path
         The lock file; made if missing, left in place afterwards.
 
+    error : type
+        Of the error that is raised.
+    wait_s : float
+        How long to try: who merely looks (:func:`is_held`) holds it for an instant.
+
     Raises
     ------
-    StoreError
+    InputError
         If somebody else holds it, or the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, error: type[InputError] = InputError, wait_s: float = 0.0
+    ) -> None:
         try:
             self._file = path.open("a+b")
-        except OSError as error:
-            msg = f"{path.parent}: cannot be written to ({error.strerror or error})."
-            raise StoreError(msg) from error
+        except OSError as trouble:
+            why = trouble.strerror or trouble
+            msg = f"{path.parent}: cannot be written to ({why})."
+            raise error(msg) from trouble
+        until = time.monotonic() + wait_s
         try:
-            _try_lock(self._file)
-        except OSError as error:
+            while True:
+                try:
+                    _try_lock(self._file)
+                    break
+                except OSError:
+                    if time.monotonic() >= until:
+                        raise
+                    time.sleep(0.02)
+        except OSError as trouble:
             self._file.close()
             msg = (
                 f"{path.parent}: another run is writing to it ({_holder(path)}); wait "
-                "until it is done, stop it, or choose another store."
+                "until it is done, stop it, or choose another place."
             )
-            raise StoreError(msg) from error
+            raise error(msg) from trouble
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {platform.node()}".encode())
         self._file.flush()
@@ -69,6 +86,18 @@ class WriterLock:
     def release(self) -> None:
         """Let others write; may be called twice."""
         self._file.close()
+
+
+def is_held(path: Path) -> bool:
+    """Return whether somebody holds the lock on a file; a missing file is free."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("r+b") as file:
+            _try_lock(file)
+    except OSError:
+        return True
+    return False
 
 
 def _holder(path: Path) -> str:
