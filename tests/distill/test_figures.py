@@ -58,7 +58,9 @@ EVENTS = [
     ],
     ids=["curves", "curves of nothing", "intervals", "confusion", "map"],
 )
-def test_a_figure_is_drawn(draw, tmp_path):
+def test_a_figure_is_drawn(draw, tmp_path, monkeypatch):
+    # Another test may have brought pyplot in; what counts is who does it here.
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     draw(tmp_path / "figure.png")
     assert shades(tmp_path / "figure.png") > 20
     assert "matplotlib.pyplot" not in sys.modules

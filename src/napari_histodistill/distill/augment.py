@@ -88,18 +88,22 @@ class Augment:
     ----------
     preset : {"paper", "histology", "none"}
         See :data:`PRESETS`; ``none`` only resamples.
-    kind : {"image", "mask"}
-        Colours of masks are left alone. Pictures with other than three channels get
-        brightness and contrast only.
+    kind : {"image", "channels", "mask"}
+        ``channels`` that are no colours get brightness and contrast only, masks not
+        even that.
     out_px : int
         Edge of a view.
     """
 
     def __init__(
-        self, preset: Preset, *, kind: Literal["image", "mask"], out_px: int
+        self,
+        preset: Preset,
+        *,
+        kind: Literal["image", "channels", "mask"],
+        out_px: int,
     ) -> None:
         self._preset = PRESETS.get(preset)
-        self._colours = kind == "image"
+        self._kind = kind
         self._out_px = out_px
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -122,8 +126,10 @@ class Augment:
         geometry, colour = self._preset
         theta = draw_cuts(geometry, len(images), generator).to(images.device)
         views = _cut(_reduced(images, self._out_px), theta, self._out_px)
-        if self._colours:
-            views = change_colours(views, colour, generator)
+        if self._kind != "mask":
+            views = change_colours(
+                views, colour, generator, stains=self._kind == "image"
+            )
         return views
 
 

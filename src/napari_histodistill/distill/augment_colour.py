@@ -53,17 +53,22 @@ class Colour:
     hue: float = 0.0
 
 
-def change_colours(views: Tensor, colour: Colour, generator: torch.Generator) -> Tensor:
+def change_colours(
+    views: Tensor, colour: Colour, generator: torch.Generator, *, stains: bool = True
+) -> Tensor:
     """Return views in other colours.
 
     Parameters
     ----------
     views : Tensor
-        ``(n, c, h, w)`` float32 in 0..1; with c ≠ 3 only brightness and contrast.
+        ``(n, c, h, w)`` float32 in 0..1.
     colour : Colour
         How far.
     generator : torch.Generator
         On the CPU.
+    stains : bool
+        Whether the channels are red, green and blue of a stain; without, or if there
+        are other than three, only brightness and contrast change.
     """
     n, channels = views.shape[:2]
 
@@ -77,7 +82,7 @@ def change_colours(views: Tensor, colour: Colour, generator: torch.Generator) ->
     brightness = draw(-1, 1) * colour.brightness
     saturation, turn = draw(*colour.saturation), draw(-1, 1) * colour.hue
     inverted = draw(0, 1) < colour.invert
-    if channels == 3:
+    if stains and channels == 3:
         if colour.stain_shift or colour.stain_scale != (1.0, 1.0):
             views = _restained(views, scale, shift)
         views = _mixed(views, _matrix(balance, saturation, turn))

@@ -109,9 +109,11 @@ class DenseConfig(Frozen):
     Attributes
     ----------
     column : str
-        Column of the manifest that names the partner's file; empty for the sparse
-        picture itself at ``tile_px`` (a higher magnification).
-    kind : {"image", "mask", "expression"}
+        Column of the manifest that names the partner's file, or name of the layer that
+        was sampled; empty for the sparse picture itself at ``tile_px`` (a higher
+        magnification).
+    kind : {"image", "channels", "mask", "expression"}
+        ``channels``: a picture whose channels are no colours, as in fluorescence.
         ``mask``: values are categories, sampled without interpolation.
         ``expression``: a vector per tile (log-normalised counts).
     tile_px, input_px : int
@@ -128,7 +130,7 @@ class DenseConfig(Frozen):
     """
 
     column: str = ""
-    kind: Literal["image", "mask", "expression"] = "image"
+    kind: Literal["image", "channels", "mask", "expression"] = "image"
     tile_px: Annotated[int, Field(ge=4, le=4096)] = 224
     input_px: Annotated[int, Field(ge=8, le=1024)] = 224
     encoder: EncoderConfig

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_histodistill.distill.batches import PARTNERS, SPLIT, stream, torch_seed
+from napari_histodistill.distill.pairs_store import is_pairs, read_pairs
 from napari_histodistill.distill.tilefolder import read_tile_folder
-from napari_histodistill.errors import TileFolderError
+from napari_histodistill.errors import StoreError, TileFolderError
 from napari_histodistill.students.folds import group_folds
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.intp]
     Pixels = npt.NDArray[np.uint8]
 
-Kind = Literal["image", "mask", "expression"]
+Kind = Literal["image", "channels", "mask", "expression"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +39,11 @@ class Partner:
 
     Attributes
     ----------
-    kind : {"image", "mask", "expression"}
+    kind : {"image", "channels", "mask", "expression"}
         As in the recipe.
     values : ndarray
-        ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, 1)`` uint8 for a mask,
-        ``(n, genes)`` float32 for expression.
+        ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, c)`` uint8 for channels,
+        ``(n, h, w, 1)`` uint8 for a mask, ``(n, genes)`` float32 for expression.
     """
 
     kind: Kind
@@ -108,7 +109,7 @@ class PairSplit:
 
 
 def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
-    """Read a recipe's pairs and split them by case.
+    """Read a recipe's pairs and split them by case, or by region.
 
     Controls are made here, each side of the split apart, so that nothing of the
     validation pairs reaches training through a shuffled or a blank partner.
@@ -118,31 +119,62 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     config : DistillConfig
         Names columns, sizes, controls and the split.
     data : Path
-        A tile folder.
+        A tile folder, or pairs that were sampled from layers (``pairs.zarr``).
 
     Raises
     ------
     TileFolderError
         Naming the row and column that cannot be used, and why.
+    StoreError
+        If stored pairs are damaged or lack what the recipe names.
     """
-    folder = read_tile_folder(data)
-    tiles = _kept(folder, config.data.leave_out)
-    cases = _cases(tiles)
-    labels = _labels(folder, tiles, config)
-    validation = _validation_rows(config, labels, cases)
-    everything = PairSet(
-        sparse=_pictures(folder, tiles, config.sparse.tile_px),
-        partners=tuple(_partner(folder, tiles, dense) for dense in config.dense),
-        labels=labels,
-        cases=cases,
-        confidence=np.ones(len(tiles), np.float32),
-    )
-    rows = np.arange(len(tiles))
+    read = _from_store if is_pairs(data) else _from_tiles
+    everything = read(config, data)
+    validation = _validation_rows(config, everything.labels, everything.cases)
+    rows = np.arange(len(everything))
     train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
     if not len(validation):
         return PairSplit(train, None)
     kept = everything.take(validation)
     return PairSplit(train, controlled(kept, config, train))
+
+
+def _from_tiles(config: DistillConfig, data: Path) -> PairSet:
+    folder = read_tile_folder(data)
+    tiles = _kept(folder, config.data.leave_out)
+    return PairSet(
+        sparse=_pictures(folder, tiles, config.sparse.tile_px),
+        partners=tuple(_partner(folder, tiles, dense) for dense in config.dense),
+        labels=_labels(folder, tiles, config),
+        cases=_cases(tiles),
+        confidence=np.ones(len(tiles), np.float32),
+    )
+
+
+def _from_store(config: DistillConfig, data: Path) -> PairSet:
+    stored = read_pairs(data)
+    for field, given in (
+        ("classes", config.classes),
+        ("data.leave_out", config.data.leave_out),
+    ):
+        if given:
+            msg = f"{field}: pairs sampled from layers have no labels and no folds."
+            raise StoreError(msg)
+    partners: list[Partner] = []
+    for dense in config.dense:
+        px = dense.tile_px
+        if dense.column:
+            partner = stored.partner(dense.column, dense.kind, px)
+            partners.append(Partner(dense.kind, partner))
+        else:
+            partners.append(Partner(dense.kind, stored.sparse(px)))
+    return PairSet(
+        sparse=stored.sparse(config.sparse.tile_px),
+        partners=tuple(partners),
+        labels=None,
+        cases=stored.regions,
+        confidence=stored.confidence,
+    )
 
 
 def controlled(

@@ -159,8 +159,9 @@ class TileFolder:
             One of :attr:`tiles`.
         column : str
             Of the manifest; holds a path relative to the folder.
-        kind : {"image", "mask", "expression"}
-            A colour picture, a picture of categories, or a NumPy file ``(genes,)``.
+        kind : {"image", "channels", "mask", "expression"}
+            A picture of three channels (colours or not), a picture of categories,
+            or a NumPy file ``(genes,)``.
         tile_px : int
             Edge that pictures are brought to; categories are not blended.
 
@@ -179,7 +180,7 @@ class TileFolder:
         if kind == "expression":
             return self._read_expression(tile, path)
         image = self._open(tile, path)
-        if kind == "image":
+        if kind in {"image", "channels"}:
             rgb = _on_white(image)
             if rgb.size != (tile_px, tile_px):
                 rgb = rgb.resize((tile_px, tile_px), Image.Resampling.BICUBIC)

@@ -7,7 +7,7 @@ pixels are interpolated at exact sub-pixel positions; nothing is rounded to whol
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -86,6 +86,16 @@ def read_resampled(
     if height < 1 or width < 1:
         msg = f"A resampled image needs a positive size, got {height} × {width}."
         raise InputError(msg)
+    pixels, box = _around(slide, region, height, width)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
+
+
+def _around(
+    slide: Slide, region: Region, height: int, width: int
+) -> tuple[npt.NDArray[Any], tuple[float, float, float, float]]:
+    """Return the pixels that a resampling needs, and the region within them."""
     level = best_level(slide, region, height=height, width=width)
     info, (sy, sx) = slide.level_infos[level], slide.scales[level]
     top, bottom = region.y / sy, region.bottom / sy
@@ -94,9 +104,7 @@ def read_resampled(
     columns = _window(left, right, width)
     pixels = _read_mirrored(slide, level, rows, columns, (info.height, info.width))
     box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image)
+    return pixels, box
 
 
 def _window(start: float, stop: float, size: int) -> tuple[int, int]:
@@ -111,7 +119,7 @@ def _read_mirrored(
     rows: tuple[int, int],
     columns: tuple[int, int],
     shape: tuple[int, int],
-) -> npt.NDArray[np.uint8]:
+) -> npt.NDArray[Any]:
     y, x = _mirrored(*rows, shape[0]), _mirrored(*columns, shape[1])
     y0, x0 = int(y.min()), int(x.min())
     pixels = slide.read_pixels(
@@ -132,3 +140,56 @@ def _mirrored(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
     """
     index = np.arange(start, stop) % (2 * size)
     return np.where(index < size, index, 2 * size - 1 - index)
+
+
+def read_channels(
+    slide: Slide, region: Region, *, height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Read a rectangle of a slide with any channels and resample it to a size.
+
+    As :func:`read_resampled`, for pixels of any type; channels are never mixed.
+
+    Returns
+    -------
+    ndarray
+        ``(height, width, channels)`` float32, in the slide's own values.
+
+    Raises
+    ------
+    SlideError
+        If the file cannot be read there.
+    """
+    pixels, box = _around(slide, region, height, width)
+    resized = [
+        Image.fromarray(np.ascontiguousarray(pixels[:, :, k], np.float32)).resize(
+            (width, height), Image.Resampling.BILINEAR, box=box
+        )
+        for k in range(pixels.shape[2])
+    ]
+    return np.stack([np.asarray(channel) for channel in resized], axis=-1)
+
+
+def read_nearest(
+    slide: Slide, pixels: npt.NDArray[np.float64]
+) -> npt.NDArray[np.generic]:
+    """Return a slide's own values at places, nothing blended: for categories.
+
+    Parameters
+    ----------
+    slide : Slide
+    pixels : ndarray
+        ``(h, w, 2)``, (y, x) in level-0 pixels, edge convention; places outside get
+        the nearest value inside.
+
+    Returns
+    -------
+    ndarray
+        ``(h, w, channels)`` of the slide's type.
+    """
+    shape = np.array(slide.shape)
+    place = np.clip(np.floor(pixels).astype(np.intp), 0, shape - 1)
+    y0, x0 = place.min((0, 1)).tolist()
+    y1, x1 = place.max((0, 1)).tolist()
+    window = slide.read_pixels(0, y0, x0, y1 - y0 + 1, x1 - x0 + 1)
+    found: npt.NDArray[np.generic] = window[place[..., 0] - y0, place[..., 1] - x0]
+    return found

@@ -94,6 +94,17 @@ class TissueMask:
             scale=(my * sy, mx * sx), translate=(my * (sy - 1) / 2, mx * (sx - 1) / 2)
         )
 
+    def at(self, places: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return whether level-0 positions ``(…, 2)``, (y, x), edge, are tissue.
+
+        A position outside the slide is told of its border.
+        """
+        shape = np.array(self.mask.shape)
+        pixels = np.floor(places * (shape / self.slide_shape)).astype(np.intp)
+        pixels = np.clip(pixels, 0, shape - 1)
+        found: npt.NDArray[np.bool_] = self.mask[pixels[..., 0], pixels[..., 1]]
+        return found
+
     def cells(
         self, grid: TileGrid, *, min_fraction: float = 0.1
     ) -> npt.NDArray[np.bool_]:
