@@ -229,4 +229,7 @@ def test_a_student_comes_out_of_stored_pairs(plan, tmp_path):
     assert reports[-1].kind == "finished"
     student = load_student(run / STUDENT, device="cpu")
     assert student.spec.training.arm == "privileged"
-    assert student.embed(plan.sparse_tile(0)[None]).shape == (1, student.dim)
+    assert student.embed(plan.sparse_tile(0)[None]).shape == (
+        1,
+        student.spec.embedding_dim,
+    )

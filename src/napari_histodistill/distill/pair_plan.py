@@ -10,7 +10,7 @@ way round.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -121,7 +121,7 @@ class PairPlan:
         )
         return read_resampled(self.sparse, region, height=tile_px, width=tile_px)
 
-    def partner_tile(self, pair: int, partner: int) -> npt.NDArray[np.generic]:
+    def partner_tile(self, pair: int, partner: int) -> npt.NDArray[Any]:
         """Return what a partner shows of a pair: ``(h, w, c)`` uint8, or ``(genes,)``.
 
         A spot's genes come as float32.
@@ -129,7 +129,8 @@ class PairPlan:
         found = self.partners[partner]
         if isinstance(found, Spots):
             assert self.spot is not None
-            return found.values[self.spot[pair]]
+            genes: npt.NDArray[np.float32] = found.values[self.spot[pair]]
+            return genes
         return found.read(self.centres_um[pair], self.sampling.tile_um)
 
 

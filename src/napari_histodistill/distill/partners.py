@@ -92,10 +92,12 @@ class DenseLayer:
             ``(n, k)``.
         """
         pixels, shape = self.pixels(points), np.array(self.slide.shape)
-        within = ((pixels >= -1e-6) & (pixels <= shape + 1e-6)).all(-1)
+        near = (pixels >= -1e-6) & (pixels <= shape + 1e-6)
+        within: Bools = near[..., 0] & near[..., 1]
+        whole = np.logical_and.reduce(within, axis=1)
         if self.tissue is None:
-            return within.all(1), within
-        return within.all(1), within & self.tissue.at(pixels)
+            return whole, within
+        return whole, within & self.tissue.at(pixels)
 
     def read(self, centre: Floats, edge: float) -> npt.NDArray[np.uint8]:
         """Return what this layer shows of a sparse tile.
@@ -119,9 +121,7 @@ class DenseLayer:
         pixels = self.pixels(points)
         if self.kind == "mask":
             found = read_nearest(self.slide, pixels)
-            if self.instances:
-                found = (found > 0).astype(np.uint8)
-            return np.asarray(found, np.uint8)
+            return np.asarray(found != 0 if self.instances else found, np.uint8)
         values = self._level(pixels)
         if self.ranges is not None:
             low, high = self.ranges.T
@@ -225,7 +225,8 @@ class Spots:
 
     def centres_um(self) -> Floats:
         """Return ``(n, 2)``: the spots in the sparse world."""
-        return apply(np.linalg.inv(self.matrix), self.positions_um)
+        inverse: Floats = np.linalg.inv(self.matrix).astype(np.float64)
+        return apply(inverse, self.positions_um)
 
 
 def dense_layer(
