@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from napari_histodistill.distill import experiment as experiment_module
 from napari_histodistill.distill.experiment import run_experiment
 from napari_histodistill.distill.experiment_config import ExperimentConfig, merged
 from napari_histodistill.distill.experiment_job import SCORE
+from napari_histodistill.distill.score_book import SCORES
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
 from tests.distill.small_runs import TINY, small_config, write_textures
@@ -194,3 +196,26 @@ def test_tables_merge_field_by_field_and_lists_as_a_whole():
     base = {"a": {"x": 1, "y": 2}, "b": [1, 2]}
     assert merged(base, {"a": {"y": 3}, "b": [9]}) == {"a": {"x": 1, "y": 3}, "b": [9]}
     assert base == {"a": {"x": 1, "y": 2}, "b": [1, 2]}
+
+
+def test_a_table_goes_on_from_its_book_of_scores(tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment_module, "_run_process", fake_process)
+    config = small_experiment()
+    run_all(config, tmp_path / "out", tiles)
+    book = tmp_path / "out" / SCORES
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / SCORES).write_bytes(book.read_bytes())
+    ran = []
+
+    def never(job, token):
+        ran.append(job)
+        return fake_process(job, token)
+
+    monkeypatch.setattr(experiment_module, "_run_process", never)
+    run_all(config, again, tiles)
+    assert ran == []
+    for name in (SCORES, "table.md", "results.json"):
+        assert (again / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    # No case is named in what is kept.
+    assert "case0" not in gzip.decompress(book.read_bytes()).decode()

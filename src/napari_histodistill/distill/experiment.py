@@ -3,6 +3,7 @@
 ```
 OUT/experiment.toml                          what was to be run
 OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json
+OUT/scores.jsonl.gz                          every prediction, see score_book.py
 OUT/results.json  table.md  intervals.png    what was found
 OUT/final/                                   the student trained on everything
 ```
@@ -25,6 +26,7 @@ from napari_histodistill.distill.experiment_final import describe_final, train_f
 from napari_histodistill.distill.experiment_job import FAILURE, SCORE, Job
 from napari_histodistill.distill.heldout import RunScore
 from napari_histodistill.distill.recipe import recipe_text
+from napari_histodistill.distill.score_book import SCORES, read_scores, write_scores
 from napari_histodistill.errors import InputError
 from napari_histodistill.running import CancelToken
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.distill.experiment_config import ExperimentConfig
+    from napari_histodistill.distill.score_book import Key
 
 POLL_S = 0.5
 
@@ -99,7 +102,8 @@ def run_experiment(
     token = cancel or CancelToken()
     jobs = _jobs(config, out, data, device)
     _claim(config, out)
-    todo = [job for job in jobs if not (job.folder / SCORE).is_file()]
+    known = _scores(jobs, out)
+    todo = [job for job in jobs if job.key not in known]
     done = len(jobs) - len(todo)
     yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are there")
     failed = 0
@@ -122,7 +126,7 @@ def run_experiment(
             if report.kind in {"started", "checkpoint", "finished"}:
                 what = f"final student: {report.kind} {report.step} of {report.steps}"
                 yield ExperimentReport(done, len(jobs), failed, what)
-        kept = describe_final(config, out, table, _scores(jobs))
+        kept = describe_final(config, out, table, list(_scores(jobs, out).values()))
         yield ExperimentReport(done, len(jobs), failed, f"final student: {kept}")
 
 
@@ -130,13 +134,10 @@ def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table
     """Write table, figures and all scores from the runs that are there."""
     from napari_histodistill.distill.figures import draw_confusion, draw_intervals
 
-    scores = _scores(jobs)
-    failures = {
-        (job.variant, job.fold, job.seed): _failure(job)
-        for job in jobs
-        if _failure(job)
-    }
+    scores = list(_scores(jobs, out).values())
+    failures = {job.key: _failure(job) for job in jobs if _failure(job)}
     table = compare(scores, config.design(), failures=failures)
+    write_scores(out / SCORES, scores)
     (out / "results.json").write_text(
         json.dumps(table.to_dict(), indent=1) + "\n", encoding="utf-8"
     )
@@ -238,8 +239,16 @@ def _run_process(job: Job, token: CancelToken) -> float:
     return time.monotonic() - began
 
 
-def _scores(jobs: list[Job]) -> list[RunScore]:
-    return [_score(job) for job in jobs if (job.folder / SCORE).is_file()]
+def _scores(jobs: list[Job], out: Path) -> dict[Key, RunScore]:
+    """Return what is there, in the order of the jobs: own runs, then the book's."""
+    book = read_scores(out / SCORES)
+    found = {}
+    for job in jobs:
+        if (job.folder / SCORE).is_file():
+            found[job.key] = _score(job)
+        elif job.key in book:
+            found[job.key] = book[job.key]
+    return found
 
 
 def _score(job: Job) -> RunScore:

@@ -54,6 +54,11 @@ class Job:
     full_px: int
     classes: tuple[str, ...]
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Variant, fold and seed."""
+        return self.variant, self.fold, self.seed
+
     def as_json(self) -> str:
         """Return a line that :meth:`from_json` reads."""
         return json.dumps(asdict(self), default=str)
@@ -136,6 +141,7 @@ def _baseline(job: Job, folder: TileFolder) -> RunScore:
 def _labelled(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
     import numpy as np
 
+    from napari_histodistill.distill.evaluate import case_digest
     from napari_histodistill.distill.heldout import LabelledTiles
     from napari_histodistill.errors import InputError
 
@@ -144,7 +150,9 @@ def _labelled(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
         msg = f"{folder.folder}: an experiment needs the columns case_id and fold."
         raise InputError(msg)
     labels = np.array([names.index(label) for label in folder.labels()], np.intp)
-    return LabelledTiles(labels, cases, folds)
+    # Scores travel further than tiles: who a case is does not.
+    digests = np.array([case_digest(case) for case in cases.tolist()])
+    return LabelledTiles(labels, digests, folds)
 
 
 def main() -> None:
