@@ -31,7 +31,7 @@ from tests.bench.figures import Figure, taking_turns
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TILES, TILE_PX, VIEW_PX, BATCH, STEPS, WARM = 512, 224, 64, 128, 12, 3
+TILES, TILE_PX, VIEW_PX, BATCH, STEPS, WARM = 512, 224, 64, 128, 8, 2
 PROJECTOR = 1024
 BACKBONES: dict[str, dict[str, Any]] = {
     "test_resnet": {"channels": (32, 64, 128, 256), "layers": (1, 1, 1, 1)},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_histodistill.distill.registration import apply
+from napari_histodistill.distill.registration import apply, inverse
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.resample import read_channels, read_nearest
@@ -225,8 +225,7 @@ class Spots:
 
     def centres_um(self) -> Floats:
         """Return ``(n, 2)``: the spots in the sparse world."""
-        inverse: Floats = np.linalg.inv(self.matrix).astype(np.float64)
-        return apply(inverse, self.positions_um)
+        return apply(inverse(self.matrix), self.positions_um)
 
 
 def dense_layer(

@@ -12,6 +12,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,6 +116,13 @@ class RunProcess:
                 return False
             time.sleep(0.05)
         return True
+
+    def leave(self) -> None:
+        """Watch it no longer; it runs on, and leaves no zombie when it ends."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            # Somebody must collect it, or its entry stays as long as this process.
+            threading.Thread(target=process.wait, name="collector", daemon=True).start()
 
     def kill(self) -> None:
         """End the process at once; what its last checkpoint holds is kept."""

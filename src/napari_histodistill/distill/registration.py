@@ -91,7 +91,7 @@ class Registration:
 
     def to_sparse(self, points: Points) -> Points:
         """Return ``(n, 2)`` µm of the sparse world for ``(n, 2)`` of the dense."""
-        return apply(np.linalg.inv(self.matrix).astype(np.float64), points)
+        return apply(inverse(self.matrix), points)
 
     def confidence(self, tile_um: float) -> float:
         """Return the share of a tile that its partner surely shows, 0 to 1.
@@ -121,6 +121,12 @@ class Registration:
     def smallest_tile_um(self, confidence: float = 0.8) -> float:
         """Return the tile edge (µm) from which a pair has this confidence."""
         return self.median_um / (1 - math.sqrt(confidence))
+
+
+def inverse(matrix: Points) -> Points:
+    """Return the ``(3, 3)`` matrix of the way back."""
+    back: Points = np.linalg.inv(matrix).astype(np.float64)
+    return back
 
 
 def apply(matrix: Points, points: Points) -> Points:
@@ -307,8 +313,8 @@ def _agreeing(
             best, smallest = matrix, median
     if best is None:
         raise InputError(_degenerate(kind))
-    # Rousseeuw and Leroy's scale for few points; a pixel's worth of µm at the least.
-    sigma = max(1.4826 * (1 + 5 / (count - fewest)) * smallest, 1e-6)
+    # Rousseeuw and Leroy's scale for few points; at the least what a hand is off by.
+    sigma = max(1.4826 * (1 + 5 / (count - fewest)) * smallest, CELL_UM)
     agree: npt.NDArray[np.bool_] = _distances(best, sparse, dense) <= _SIGMAS * sigma
     return agree if agree.sum() >= fewest else np.ones(count, np.bool_)
 

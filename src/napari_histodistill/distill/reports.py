@@ -52,6 +52,9 @@ class TrainingReport:
         Since the last ``step`` report.
     seconds_left : float or None
         At this pace.
+    retrieval, chance : float or None
+        For ``validation``: how often a sparse view finds its own twin among others that
+        were kept aside, and how often by chance.
     message : str
         For people.
     """
@@ -66,6 +69,8 @@ class TrainingReport:
     effective_rank: float | None = None
     pairs_per_second: float | None = None
     seconds_left: float | None = None
+    retrieval: float | None = None
+    chance: float | None = None
     message: str = ""
 
 

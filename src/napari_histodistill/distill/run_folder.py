@@ -3,6 +3,7 @@
 ```
 RUN/config.toml       the recipe, all defaults written out
 RUN/run.json          where the pairs are
+RUN/pairs.zarr        the pairs themselves, where they were sampled for this run
 RUN/events.jsonl      what happened, line by line
 RUN/checkpoints/      last and best
 RUN/student/          the bundle
@@ -52,17 +53,22 @@ def start_run(
     InputError
         If the folder holds another run, or something else.
     """
-    place = {"data": str(data.absolute()), "home": str((home or Path()).absolute())}
+    # Pairs inside the folder move with it.
+    inside = data.absolute().parent == folder.absolute()
+    place = {
+        "data": data.name if inside else str(data.absolute()),
+        "home": str((home or Path()).absolute()),
+    }
     if (folder / CONFIG).is_file() and (folder / RUN).is_file():
         known, where = read_run(folder)
-        if known == config and where == place:
+        if known == config and where == place | {"data": str(data.absolute())}:
             return folder
         msg = (
             f"{folder} holds another run: continue that one with --resume, or choose "
             "another folder."
         )
         raise InputError(msg)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(p.name != place["data"] for p in folder.iterdir()):
         msg = f"{folder} is not empty and not a run: choose another folder."
         raise InputError(msg)
     try:
@@ -90,7 +96,8 @@ def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
     config = validated(DistillConfig, read_toml(path), str(path))
     try:
         place = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return config, {"data": place["data"], "home": place["home"]}
+        data = str(folder.absolute() / place["data"])  # as it is, if absolute
+        return config, {"data": data, "home": place["home"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"{folder / RUN} cannot be read ({error}): start the run again."
         raise InputError(msg) from error

@@ -57,11 +57,18 @@ class StepResult:
         Its parts.
     embeddings : Tensor
         ``(n, dim)``, detached, of the first sparse view.
+    retrieval : float or None
+        In a validation of a joint embedding: how often a sparse view's own twin is
+        the nearest of all twins in the batch.
+    batch : int
+        Pairs that were compared at a time; by chance, retrieval is one in so many.
     """
 
     total: float
     terms: dict[str, float]
     embeddings: Tensor
+    retrieval: float | None = None
+    batch: int = 0
 
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
@@ -170,7 +177,7 @@ class Trainer:
         """Return the loss on other pairs, with the same augmented views every time."""
         batch = min(self.config.schedule.batch, len(views.pairs))
         self.average.eval()
-        results = []
+        results, found = [], []
         with (
             converted(self._device),
             torch.inference_mode(),
@@ -183,11 +190,15 @@ class Trainer:
                 # Every process validates on all pairs: nothing to join.
                 total, terms = self._loss(inputs, outputs, Alone().gather)
                 results.append(_result(outputs, total, terms))
+                if outputs.projections:
+                    found.append(_retrieved(outputs.projections))
         names = results[0].terms
         return StepResult(
             float(np.mean([r.total for r in results])),
             {k: float(np.mean([r.terms[k] for r in results])) for k in names},
             torch.cat([r.embeddings for r in results]),
+            retrieval=float(np.mean(found)) if found else None,
+            batch=batch,
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -396,6 +407,17 @@ def _channels_last(view: Tensor) -> Tensor:
     return (
         view.contiguous(memory_format=torch.channels_last) if view.ndim == 4 else view
     )
+
+
+def _retrieved(projections: tuple[Tensor, ...]) -> float:
+    """Return how often the first branch's own twin in the last is the nearest."""
+    first, last = (
+        nn.functional.normalize(p.float(), dim=1)
+        for p in (projections[0], projections[-1])
+    )
+    nearest = (first @ last.T).argmax(dim=1)
+    own = torch.arange(len(nearest), device=nearest.device)
+    return float((nearest == own).float().mean())
 
 
 def _result(outputs: Outputs, total: Tensor, terms: dict[str, Tensor]) -> StepResult:

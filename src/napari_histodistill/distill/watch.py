@@ -77,6 +77,8 @@ class Watch:
             terms=result.terms,
             feature_std=feature_std(result.embeddings),
             effective_rank=effective_rank(result.embeddings),
+            retrieval=result.retrieval,
+            chance=None if result.retrieval is None else 1 / result.batch,
         )
 
     def _check_collapse(self, what: str, done: int, saved: int) -> None:

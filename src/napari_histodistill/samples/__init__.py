@@ -1,8 +1,9 @@
 """Slides to start with, made on this machine: nothing is downloaded.
 
 ``ihc_sample`` is real tissue, ``synthetic_slide`` is painted. Both are pyramidal
-OME-TIFF files in the user's cache, written once. ``open_ihc_sample`` and
-``open_synthetic_sample`` are what napari's *File › Open Sample* calls.
+OME-TIFF files in the user's cache, written once. ``ihc_pair`` and ``painted_pair`` are
+small and made anew. The functions ``open_…`` are what napari's *File › Open Sample*
+calls.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ from napari_histodistill.samples.synthetic import MPP, SyntheticTruth, paint_sli
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy.typing as npt
+
+    from napari_histodistill.slides import Slide
+
 __all__ = [
+    "ihc_pair",
     "ihc_sample",
+    "open_ihc_pair",
     "open_ihc_sample",
+    "open_painted_pair",
     "open_synthetic_sample",
+    "painted_pair",
     "synthetic_slide",
     "synthetic_truth",
 ]
@@ -38,6 +47,8 @@ IHC_NOTE = (
     "Imaging (CMMI), no known copyright restrictions. The 0.5 µm per pixel is an "
     "estimate from the size of the crypts: the image carries no scale."
 )
+IHC_PAIR_NAMES = ("Colon, haematoxylin alone", "Colon, DAB alone")
+PAIR_NAMES = ("Painted H&E (not real tissue)", "Painted fluorescence")
 SYNTHETIC_NAME = "Synthetic colon (not real tissue)"
 SYNTHETIC_NOTE = (
     "Painted by a program to look like H&E-stained colon. It is not tissue: use it to "
@@ -100,11 +111,76 @@ def open_synthetic_sample() -> list[Any]:
     return _layers(synthetic_slide())
 
 
-def _layers(path: Path) -> list[Any]:
+def painted_pair() -> tuple[Slide, Slide]:
+    """Return the H&E-like and the fluorescence slide of a painted pair, 2048 px.
+
+    What is known of it: :func:`~napari_histodistill.samples.paired.paint_pair`.
+    """
+    from napari_histodistill.samples.paired import CHANNELS, paint_pair
+
+    pair = paint_pair()
+    return _slide(pair.sparse, PAIR_NAMES[0]), _slide(
+        pair.dense, PAIR_NAMES[1], channels=CHANNELS
+    )
+
+
+def ihc_pair() -> tuple[Slide, Slide]:
+    """Return one real section as two slides: its haematoxylin, and its DAB.
+
+    Colour deconvolution (Ruifrok and Johnston 2001) of scikit-image's
+    ``immunohistochemistry``, 512 × 512 px: the sparse slide is the section as
+    haematoxylin alone would have stained it, the dense one its DAB. They are in
+    register by construction.
+    """
+    from skimage.color import hed2rgb, rgb2hed
+    from skimage.data import immunohistochemistry
+
+    stains = rgb2hed(immunohistochemistry())
+    alone = np.zeros_like(stains)
+    alone[..., 0] = stains[..., 0]
+    sparse = np.rint(hed2rgb(alone) * 255).astype(np.uint8)
+    strength = np.clip(stains[..., 2] / np.percentile(stains[..., 2], 99.9), 0, 1)
+    dab = np.rint(strength * 65535).astype(np.uint16)
+    return (
+        _slide(sparse, IHC_PAIR_NAMES[0], mpp=IHC_MPP),
+        _slide(dab, IHC_PAIR_NAMES[1], mpp=IHC_MPP, channels=("DAB",)),
+    )
+
+
+def open_painted_pair() -> list[Any]:
+    """Return the layers of *File › Open Sample › H&E and a marker*."""
+    return _layers_of(*painted_pair())
+
+
+def open_ihc_pair() -> list[Any]:
+    """Return the layers of *File › Open Sample › Haematoxylin and DAB*."""
+    return _layers_of(*ihc_pair())
+
+
+def _slide(
+    pixels: npt.NDArray[Any],
+    name: str,
+    *,
+    mpp: float = MPP,
+    channels: tuple[str, ...] | None = None,
+) -> Slide:
+    from napari_histodistill.geometry import Mpp
+    from napari_histodistill.slides import slide_from_arrays
+
+    known = Mpp(mpp, mpp, "the sample")
+    return slide_from_arrays(pixels, name=name, mpp=known, channels=channels)
+
+
+def _layers_of(*slides: Slide) -> list[Any]:
     from napari_histodistill.layers.slide_layer import slide_layer
+
+    return [slide_layer(slide) for slide in slides]
+
+
+def _layers(path: Path) -> list[Any]:
     from napari_histodistill.slides import open_slide
 
-    return [slide_layer(open_slide(path))]
+    return _layers_of(open_slide(path))
 
 
 def _synthetic_paths() -> tuple[Path, Path]:

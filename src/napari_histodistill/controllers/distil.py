@@ -1,0 +1,293 @@
+"""What *Distil a student* knows: layers, how they lie, pairs, the run. No window.
+
+Four steps that can be walked back; a change in one forgets what later ones decided.
+Every step says in one line what it decided, or in one sentence why it cannot.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from napari_histodistill.controllers.distil_pairs import (
+    Partner,
+    Planned,
+    input_of,
+    plan_work,
+)
+from napari_histodistill.distill.pair_plan import Sampling
+from napari_histodistill.distill.pairs_store import PAIRS, write_pairs
+from napari_histodistill.distill.presets import (
+    PRESETS,
+    VALIDATION_SHARE,
+    enough_for,
+    recipe_for,
+)
+from napari_histodistill.distill.registration import (
+    FEWEST,
+    Kind,
+    Registration,
+    fit_landmarks,
+)
+from napari_histodistill.distill.run_folder import STUDENT, start_run
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_histodistill.controllers.job import Work
+    from napari_histodistill.distill.config import DistillConfig
+    from napari_histodistill.distill.process import RunProcess
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides import Slide
+
+    Floats = npt.NDArray[np.float64]
+
+REDUCED = 4
+"""How much coarser the student sees than a partner that is the same layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many pairs are on disk; with a folder, the run is ready to start."""
+
+    done: int
+    total: int
+    folder: Path | None = None
+
+
+@dataclass(slots=True)
+class DistilSession:
+    """State behind the window; belongs to the GUI thread.
+
+    Attributes
+    ----------
+    sparse : Slide or None
+        The H&E.
+    partners : tuple of Partner
+        What teaches; several at once are allowed.
+    sampling : Sampling
+        Size of the tiles.
+    planned, trained : Planned or None
+        The pairs, once laid out; those that the run was started with from here.
+    preset : str
+        Key of the preset.
+    with_partner : bool
+        False trains the control that never sees a partner.
+    run : RunProcess or None
+        The training, from here or found again.
+    """
+
+    sparse: Slide | None = None
+    partners: tuple[Partner, ...] = ()
+    sampling: Sampling = field(default_factory=lambda: Sampling(mpp=0.5, tile_px=128))
+    planned: Planned | None = None
+    trained: Planned | None = None
+    preset: str = PRESETS[0].key
+    with_partner: bool = True
+    run: RunProcess | None = None
+
+    def choose(self, sparse: Slide | None, partners: Sequence[Partner]) -> None:
+        """Choose layers; pairs are forgotten."""
+        self.sparse, self.partners = sparse, tuple(partners)
+        self.planned = None
+
+    def sample(self, mpp: float, tile_px: int) -> None:
+        """Choose the size of the tiles; pairs are forgotten.
+
+        Raises
+        ------
+        InputError
+            If a number cannot be one.
+        """
+        if not (0.05 <= mpp <= 50 and 16 <= tile_px <= 1024):
+            msg = (
+                f"Tiles of {tile_px} px at {mpp:g} µm/px: choose 16 to 1024 px at "
+                "0.05 to 50 µm/px."
+            )
+            raise InputError(msg)
+        self.sampling = replace(self.sampling, mpp=mpp, tile_px=tile_px)
+        self.planned = None
+
+    def register(self, partner: int, sparse: Floats, dense: Floats, kind: Kind) -> None:
+        """Fit a transform to landmarks; pairs are forgotten.
+
+        Parameters
+        ----------
+        partner : int
+            Which of the partners.
+        sparse, dense : ndarray
+            ``(n, 2)`` µm in either world, row for row.
+        kind : {"rigid", "similarity", "affine"}
+            What it may do.
+
+        Raises
+        ------
+        InputError
+            If the landmarks do not decide it.
+        """
+        found = fit_landmarks(sparse, dense, kind)
+        self.put_registration(partner, found)
+
+    def put_registration(self, partner: int, found: Registration | None) -> None:
+        """Take a registration, or go back to how the layers lie."""
+        partners = list(self.partners)
+        partners[partner] = replace(partners[partner], registration=found)
+        self.partners, self.planned = tuple(partners), None
+
+    # --- why not, and what was decided -----------------------------------------------
+
+    @property
+    def why_no_pairs(self) -> str:
+        """Why pairs cannot be laid out; empty if they can."""
+        if self.sparse is None:
+            return (
+                "No H&E yet: drop a slide on the window, or File › Open Sample › "
+                "HistoDistill."
+            )
+        if self.sparse.usable_mpp is None:
+            return (
+                f"{self.sparse.name} does not say how many µm a pixel spans: give its "
+                "layer a scale in µm, or type it in Explore slide."
+            )
+        if not self.sparse.info.is_rgb:
+            return f"{self.sparse.name} is no RGB image: a student sees H&E in colour."
+        if not self.partners:
+            return "Choose a partner: what shall teach the student?"
+        for partner in self.partners:
+            if partner.slide is not None and partner.slide.usable_mpp is None:
+                return (
+                    f"{partner.name} does not say how many µm a pixel spans: give its "
+                    "layer a scale in µm."
+                )
+        return ""
+
+    @property
+    def why_no_training(self) -> str:
+        """Why a training cannot start; empty if it can."""
+        if self.why_no_pairs:
+            return self.why_no_pairs
+        if self.planned is None:
+            return "Preview the pairs first."
+        if self.training_pairs < PRESETS[0].fewest // 2:
+            return (
+                f"{len(self.planned.plan)} pairs are too few to learn from: choose "
+                "smaller tiles."
+            )
+        return ""
+
+    @property
+    def training_pairs(self) -> int:
+        """Pairs that are trained on; the other regions are kept aside."""
+        if self.planned is None:
+            return 0
+        # The split goes by region: about this share is kept aside.
+        return round(len(self.planned.plan) * (1 - VALIDATION_SHARE))
+
+    def say_layers(self) -> str:
+        """Return what step 1 decided."""
+        if self.sparse is None or not self.partners:
+            return ""
+        names = ", ".join(
+            "its own full resolution" if p.kind == "same" else p.name
+            for p in self.partners
+        )
+        return f"{self.sparse.name} learns from {names}"
+
+    def say_alignment(self, partner: int = 0) -> str:
+        """Return what step 2 decided for a partner."""
+        if partner >= len(self.partners):
+            return ""
+        chosen = self.partners[partner]
+        if chosen.kind == "same":
+            return "Nothing to align: it is the same layer."
+        known = chosen.registration
+        if known is None:
+            return "As the layers lie on the canvas."
+        used = int(known.inliers.sum())
+        words = f"{used} landmarks · {known.kind}"
+        left_out = len(known.inliers) - used
+        if left_out:
+            words += f" ({left_out} left out)"
+        if math.isfinite(known.median_um):
+            words += f" · median {known.median_um:.1f} µm"
+            worst = known.worst
+            if worst is not None:
+                words += f" · worst #{worst + 1} {known.residuals_um[worst]:.1f} µm"
+            words += (
+                " · cells meet themselves"
+                if known.cells_meet
+                else f" · too far off for single cells; tiles of "
+                f"{known.smallest_tile_um():.0f} µm or more agree"
+            )
+        else:
+            fewest = FEWEST[known.kind] + 1
+            words += f" · place {fewest} or more to see how good it is"
+        return words
+
+    def say_pairs(self) -> str:
+        """Return what step 3 decided."""
+        if self.planned is None:
+            return ""
+        plan, kept = self.planned.plan, self.training_pairs
+        words = (
+            f"{len(plan):,} pairs of {self.sampling.tile_um:.0f} µm, about {kept:,} to "
+            f"train on and {len(plan) - kept:,} in regions kept aside. "
+        )
+        if plan.off_partner:
+            words += f"{plan.off_partner:,} tiles lie off the partner. "
+        return words + enough_for(kept)
+
+    # --- work for jobs ---------------------------------------------------------------
+
+    def plan_work(self) -> Work:
+        """Return the work that lays out pairs and reads a few to look at."""
+        assert self.sparse is not None
+        return plan_work(self.sparse, self.partners, self.sampling)
+
+    def write_work(self, folder: Path, name: str) -> Work:
+        """Return the work that writes the pairs and prepares the run's folder."""
+        assert self.planned is not None
+        plan, config = self.planned.plan, self.recipe(name)
+
+        def work(cancel: CancelToken) -> Iterator[Written]:
+            if folder.exists():
+                msg = f"{folder} is there already: choose another name."
+                raise InputError(msg)
+            for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
+                yield Written(done, len(plan))
+            start_run(config, folder, folder / PAIRS)
+            yield Written(len(plan), len(plan), folder)
+
+        return work
+
+    def recipe(self, name: str) -> DistillConfig:
+        """Return the recipe of the chosen preset for the pairs that are laid out."""
+        assert self.planned is not None
+        same = any(p.kind == "same" for p in self.partners)
+        sampling = self.sampling
+        partners = [input_of(p, self.planned.plan) for p in self.partners]
+        return recipe_for(
+            self.preset,
+            name=name,
+            source=self.say_layers(),
+            mpp=sampling.mpp,
+            tile_px=sampling.tile_px,
+            student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
+            pairs=self.training_pairs,
+            partners=partners if self.with_partner else [],
+        )
+
+    # --- the run ---------------------------------------------------------------------
+
+    @property
+    def student(self) -> Path | None:
+        """The bundle of the run, once there is one."""
+        if self.run is None or not (self.run.folder / STUDENT / "spec.json").is_file():
+            return None
+        return self.run.folder / STUDENT

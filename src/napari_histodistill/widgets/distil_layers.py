@@ -1,0 +1,162 @@
+"""Which of the viewer's layers can be paired, and how they lie on each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Labels, Layer, Points
+
+from napari_histodistill.controllers.distil_pairs import Partner
+from napari_histodistill.distill.partners import Spots
+from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.layers.slide_layer import METADATA_KEY, slide_of
+from napari_histodistill.slides import Slide, slide_from_arrays
+from napari_histodistill.widgets.slide_layers import (
+    OVERLAY_MARK,
+    layer_mpp,
+    overlay_affine,
+    slide_layers,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    Floats = npt.NDArray[np.float64]
+
+
+def sparse_layers(viewer: ViewerModel) -> list[Image]:
+    """Return the layers that a student could see: RGB images and colour slides."""
+    return [layer for layer in slide_layers(viewer) if layer.rgb]
+
+
+def partner_layers(viewer: ViewerModel, sparse: Layer | None) -> list[Layer]:
+    """Return the layers that could teach: images, labels, points with a table."""
+    found: list[Layer] = []
+    seen = set() if sparse is None else {id(slide_of(sparse.metadata) or sparse)}
+    for layer in viewer.layers:
+        if OVERLAY_MARK in layer.metadata or layer.ndim != 2:
+            continue
+        fits = isinstance(layer, Image | Labels) or (
+            isinstance(layer, Points) and bool(_genes(layer))
+        )
+        same = id(slide_of(layer.metadata) or layer)
+        if fits and same not in seen:
+            seen.add(same)  # a second channel of the same slide is the same partner
+            found.append(layer)
+    return found
+
+
+def slide_behind(layer: Layer) -> Slide:
+    """Return the slide of a layer, made of its arrays where it is not one of ours."""
+    known = slide_of(layer.metadata)
+    if known is not None:
+        return known
+    levels = list(layer.data) if layer.multiscale else [layer.data]
+    # The digest would read every pixel; pairs are sampled once and kept.
+    return slide_from_arrays(
+        levels, name=layer.name, mpp=layer_mpp(layer), digest=f"layer {layer.name}"
+    )
+
+
+def partner_of(layer: Layer, sparse: Layer, sparse_slide: Slide) -> Partner:
+    """Return a layer as a partner, lying as it does on the canvas.
+
+    Raises
+    ------
+    InputError
+        If it cannot be one, in a sentence.
+    """
+    here = own_to_world(sparse, sparse_slide.usable_mpp)
+    if isinstance(layer, Points):
+        table = _genes(layer)
+        values = np.stack([_numbers(layer, name) for name in table], axis=1)
+        places = np.array([layer.data_to_world(p)[-2:] for p in layer.data])
+        spots = Spots(layer.name, places, _normalised(values), tuple(table))
+        return Partner(layer.name, "spots", spots=spots, lies=here)
+    slide = slide_behind(layer)
+    there = own_to_world(layer, slide.usable_mpp)
+    return Partner(
+        layer_title(layer),
+        "mask" if isinstance(layer, Labels) else "picture",
+        slide=slide,
+        lies=np.linalg.inv(there) @ here,
+    )
+
+
+def layer_title(layer: Layer) -> str:
+    """Return the name of a layer, or of the slide that it is a channel of."""
+    slide = slide_of(layer.metadata)
+    return layer.name if slide is None or slide.info.is_rgb else slide.name
+
+
+def own_to_world(layer: Layer, mpp: Mpp | None) -> Floats:
+    """Return ``(3, 3)``: the layer's own µm (pixel centres × mpp) to the canvas."""
+    return overlay_affine(layer, mpp or Mpp(1, 1, "pixels"))
+
+
+def lay_on(
+    viewer: ViewerModel, layer: Layer, partner: Partner, sparse: Layer, slide: Slide
+) -> None:
+    """Write a registration to the partner's layer: it then lies on the sparse one.
+
+    All channels of a slide are moved; what else their transform says stays.
+    """
+    if partner.slide is None or partner.registration is None:
+        return
+    here = own_to_world(sparse, slide.usable_mpp)
+    wanted = here @ np.linalg.inv(partner.registration.matrix)
+    for channel in channels_of(viewer, layer):
+        now = own_to_world(channel, partner.slide.usable_mpp)
+        before = np.asarray(channel.affine)[-3:, -3:]
+        plain = np.linalg.inv(before) @ now
+        channel.affine = wanted @ np.linalg.inv(plain)
+
+
+def channels_of(viewer: ViewerModel, layer: Layer) -> list[Layer]:
+    """Return a layer and all other channels of its slide."""
+    ref = layer.metadata.get(METADATA_KEY)
+    same = [x for x in viewer.layers if x.metadata.get(METADATA_KEY) is ref]
+    return same if ref is not None else [layer]
+
+
+def _genes(layer: Points) -> list[str]:
+    return [
+        str(name)
+        for name in layer.features.columns
+        if layer.features[name].dtype.kind in "iuf"
+    ]
+
+
+def _numbers(layer: Points, name: str) -> npt.NDArray[np.float32]:
+    numbers = np.asarray(layer.features[name], np.float32)
+    if not np.isfinite(numbers).all():
+        msg = f"{layer.name}: the column {name!r} has empty places: fill or drop them."
+        raise InputError(msg)
+    return numbers
+
+
+def _normalised(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return counts as log1p of counts per 10,000; other tables as they are."""
+    counts = (values >= 0).all() and (values == np.rint(values)).all()
+    if not counts:
+        return values
+    total = np.maximum(values.sum(axis=1, keepdims=True), 1)
+    normal: npt.NDArray[np.float32] = np.log1p(values / total * 1e4)
+    return normal
+
+
+def describe(layer: Any) -> str:
+    """Return a layer's name and what it holds, for a list."""
+    if isinstance(layer, Labels):
+        return f"{layer.name} (labels)"
+    if isinstance(layer, Points):
+        return f"{layer.name} ({len(_genes(layer))} columns)"
+    slide = slide_of(layer.metadata)
+    if slide is None or slide.info.is_rgb:
+        return str(layer.name)
+    channels = ", ".join(slide.info.channels[:4])
+    more = "…" if len(slide.info.channels) > 4 else ""
+    return f"{slide.name} ({channels}{more})"

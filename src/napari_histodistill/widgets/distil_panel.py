@@ -1,0 +1,193 @@
+"""The controls of *Distil a student*; what they mean is wired in ``distil.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+)
+
+from napari_histodistill.distill.presets import PRESETS
+from napari_histodistill.widgets.distil_parts import Curves, TwinGallery
+from napari_histodistill.widgets.parts import hint, row
+from napari_histodistill.widgets.step import Step
+
+KINDS = (
+    ("similarity", "Shift, turn and scale"),
+    ("rigid", "Shift and turn"),
+    ("affine", "Shift, turn, scale and shear"),
+)
+
+
+class LayersStep(Step):
+    """Which layer is sparse, which are dense."""
+
+    def __init__(self) -> None:
+        super().__init__("1  Layers")
+        self.sparse = QComboBox()
+        self.sparse.setToolTip("The H&E: all that the student will ever see.")
+        self.sparse.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.partners = QListWidget()
+        self.partners.setToolTip(
+            "What teaches: tick one or several. Images, labels, points with a table, "
+            "or the same layer at full resolution."
+        )
+        self.partners.setMaximumHeight(60)
+        self.meaning = hint()
+        self.meaning.hide()
+        self.column.addLayout(row(QLabel("H&E"), self.sparse, stretch=1))
+        self.column.addWidget(QLabel("Partner"))
+        self.column.addWidget(self.partners)
+        self.column.addWidget(self.meaning)
+
+    def show_sparse(self, names: Sequence[str], current: int) -> None:
+        """Offer these layers as the H&E."""
+        self.sparse.blockSignals(True)
+        self.sparse.clear()
+        self.sparse.addItems(list(names))
+        self.sparse.setCurrentIndex(current)
+        self.sparse.blockSignals(False)
+
+    def show_partners(self, names: Sequence[str], ticked: Sequence[bool]) -> None:
+        """Offer these layers as partners."""
+        self.partners.blockSignals(True)
+        self.partners.clear()
+        for name, on in zip(names, ticked, strict=True):
+            item = QListWidgetItem(name)
+            item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
+            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+            self.partners.addItem(item)
+        self.partners.blockSignals(False)
+
+    def mean(self, words: str) -> None:
+        """Say what the choice means."""
+        self.meaning.setText(words)
+        self.meaning.setVisible(bool(words))
+
+    def ticked(self) -> list[bool]:
+        """Return which partners are ticked."""
+        items = [self.partners.item(k) for k in range(self.partners.count())]
+        return [
+            i is not None and i.checkState() == Qt.CheckState.Checked for i in items
+        ]
+
+
+class AlignStep(Step):
+    """How the partner lies on the H&E."""
+
+    def __init__(self) -> None:
+        super().__init__("2  Align")
+        self.pick = QPushButton("Pick landmarks")
+        self.pick.setCheckable(True)
+        self.pick_tip = (
+            "Click a place on the H&E, then the same place on the partner, and so on: "
+            "only the layer that is asked about is shown. Press again when done."
+        )
+        self.kind = QComboBox()
+        for key, text in KINDS:
+            self.kind.addItem(text, key)
+        self.kind.setToolTip("What the transform may do; the least that fits is best.")
+        self.kind.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.remove = QPushButton("Remove worst")
+        self.remove.setToolTip("Remove the landmark that fits worst.")
+        self.load = QPushButton("Load…")
+        self.load.setToolTip("Read a transform from a file.")
+        self.save = QPushButton("Save…")
+        self.save.setToolTip("Write the transform, with its evidence, to a file.")
+        self.flicker = QPushButton("Flicker")
+        self.flicker.setCheckable(True)
+        self.flicker.setToolTip("Show both layers in turn: what jumps is not aligned.")
+        self.task = hint()
+        self.task.hide()
+        self.column.addLayout(row(self.pick, self.kind, stretch=1))
+        self.column.addWidget(self.task)
+        self.column.addLayout(row(self.remove, self.flicker, self.load, self.save))
+
+    def ask(self, task: str) -> None:
+        """Say what to click next."""
+        self.task.setText(task)
+        self.task.setVisible(bool(task))
+
+
+class PairsStep(Step):
+    """Size of the tiles, and what they look like."""
+
+    def __init__(self) -> None:
+        super().__init__("3  Pairs")
+        self.px = QSpinBox()
+        self.px.setRange(16, 1024)
+        self.px.setSingleStep(16)
+        self.px.setValue(128)
+        self.px.setSuffix(" px")
+        self.px.setToolTip("Edge of a tile.")
+        self.mpp = QDoubleSpinBox()
+        self.mpp.setRange(0.05, 50)
+        self.mpp.setDecimals(3)
+        self.mpp.setSingleStep(0.25)
+        self.mpp.setValue(0.5)
+        self.mpp.setSuffix(" µm/px")
+        self.mpp.setToolTip("How coarsely the student looks: 0.5 is a 20× objective.")
+        self.preview = QPushButton("Preview")
+        self.preview.setToolTip(
+            "Lay out the pairs and look at some. Nothing is written."
+        )
+        self.gallery = TwinGallery()
+        self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
+        self.column.addWidget(self.gallery)
+
+
+class TrainStep(Step):
+    """The run: preset, start, pause, stop, curves, and what comes out."""
+
+    def __init__(self) -> None:
+        super().__init__("4  Train")
+        self.preset = QComboBox()
+        for preset in PRESETS:
+            self.preset.addItem(preset.title, preset.key)
+        self.alone = QCheckBox("without the partner")
+        self.alone.setToolTip(
+            "Train the control that never sees the partner, all else alike: to see "
+            "what the partner taught."
+        )
+        self.words = hint()
+        self.start = QPushButton("Start")
+        self.pause = QPushButton("Pause")
+        self.pause.setToolTip("Wait after the current step; the machine is free then.")
+        self.stop = QPushButton("Stop, keep best")
+        self.stop.setToolTip("End after the current step; the best student is kept.")
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.hide()
+        self.curves = Curves()
+        self.curves.hide()
+        self.warning = hint()
+        self.warning.hide()
+        self.use = QPushButton("Use in Explore")
+        self.use.setToolTip("Open the student in Explore slide, on this slide.")
+        self.command = QPushButton("Copy as command")
+        self.command.setToolTip("Copy the command line that trains the same again.")
+        self.folder = QPushButton("Open folder")
+        self.folder.setToolTip("Settings, events, curves, pairs and the student.")
+        self.column.addLayout(row(self.preset, self.alone))
+        self.column.addWidget(self.words)
+        self.column.addLayout(row(self.start, self.pause, self.stop))
+        self.column.addWidget(self.bar)
+        self.column.addWidget(self.curves)
+        self.column.addWidget(self.warning)
+        self.column.addLayout(row(self.use, self.command, self.folder))
+
+    def warn(self, words: str) -> None:
+        """Say that something looks wrong."""
+        self.warning.setText(f"▲ {words}" if words else "")
+        self.warning.setVisible(bool(words))

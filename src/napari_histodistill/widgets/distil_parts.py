@@ -1,0 +1,165 @@
+"""Pictures of a training: curves, and a gallery of twins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
+
+LINE, DOTS, RANK = "#56b4e9", "#e69f00", "#009e73"
+TWIN_PX = 46
+PER_ROW = 6
+
+
+class Curves(QWidget):
+    """Loss of the steps and of what is kept aside, and how much is told apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: tuple[tuple[str, str, list[tuple[float, float]], bool], ...] = ()
+        self._steps = 1
+        self.setMinimumHeight(110)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setToolTip(
+            "Left: the loss, lower is better; dots are places kept aside. Right: how "
+            "many directions the student uses to tell places apart (effective rank); "
+            "it should not fall towards 1."
+        )
+
+    def sizeHint(self) -> QSize:
+        """As high as two labels and a plot."""
+        return QSize(300, 110)
+
+    def show_events(self, events: Sequence[dict[str, Any]]) -> None:
+        """Draw a run's events."""
+        steps = [e for e in events if e["kind"] == "step" and e["total"] is not None]
+        judged = [e for e in events if e["kind"] == "validation"]
+        self._steps = max((e["steps"] for e in steps), default=1)
+        self._lines = (
+            ("loss", LINE, [(e["step"], e["total"]) for e in steps], True),
+            ("kept aside", DOTS, [(e["step"], e["total"]) for e in judged], False),
+            (
+                "told apart",
+                RANK,
+                [
+                    (e["step"], e["effective_rank"])
+                    for e in steps
+                    if e["effective_rank"]
+                ],
+                True,
+            ),
+        )
+        self.update()
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Draw two plots side by side."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        half = self.width() / 2
+        for place, lines in enumerate((self._lines[:2], self._lines[2:])):
+            box = QRectF(place * half + 4, 16, half - 10, self.height() - 22)
+            self._plot(painter, box, lines)
+        painter.end()
+
+    def _plot(self, painter: QPainter, box: QRectF, lines: Sequence[Any]) -> None:
+        faint = self.palette().color(self.foregroundRole())
+        text = QColor(faint)
+        faint.setAlphaF(0.3)
+        painter.setPen(QPen(faint, 1))
+        painter.drawLine(box.bottomLeft(), box.bottomRight())
+        painter.drawLine(box.topLeft(), box.bottomLeft())
+        values = [y for _, _, points, _ in lines for _, y in points]
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        span = (high - low) or 1.0
+        left = box.left()
+        for name, color, points, joined in lines:
+            painter.setPen(QPen(QColor(color), 1.6))
+            painter.drawText(QPointF(left, 11), name)
+            left += painter.fontMetrics().horizontalAdvance(name) + 10
+            at = [
+                QPointF(
+                    box.left() + box.width() * x / self._steps,
+                    box.bottom() - box.height() * (y - low) / span,
+                )
+                for x, y in points
+            ]
+            if joined:
+                painter.drawPolyline(QPolygonF(at))
+            else:
+                painter.setBrush(QColor(color))
+                for point in at:
+                    painter.drawEllipse(point, 2.5, 2.5)
+                painter.setBrush(Qt.BrushStyle.NoBrush)
+        if values:
+            painter.setPen(text)
+            where = box.adjusted(3, 0, -2, 0)
+            top = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop
+            end = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignBottom
+            painter.drawText(where, int(top), f"{high:.3g}")
+            painter.drawText(where, int(end), f"{low:.3g}")
+
+
+class TwinGallery(QWidget):
+    """Sparse tiles above, their dense twins below, confidence as a bar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setSpacing(3)
+
+    def show_twins(
+        self,
+        twins: Sequence[
+            tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None, float]
+        ],
+    ) -> None:
+        """Replace what is shown."""
+        while self._grid.count():
+            item = self._grid.takeAt(0)
+            if item is not None and item.widget() is not None:
+                item.widget().deleteLater()
+        for k, (sparse, dense, confidence) in enumerate(twins):
+            row, column = divmod(k, PER_ROW)
+            for below, picture in enumerate((sparse, dense)):
+                if picture is not None:
+                    label = QLabel()
+                    label.setPixmap(pixmap_of(picture, TWIN_PX))
+                    label.setToolTip(f"Sure to {confidence:.0%} to be the same tissue.")
+                    self._grid.addWidget(label, 3 * row + below, column)
+            self._grid.addWidget(_Bar(confidence), 3 * row + 2, column)
+
+
+class _Bar(QWidget):
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._share = share
+        self.setFixedSize(TWIN_PX, 4)
+        self.setToolTip(f"Sure to {share:.0%} to be the same tissue.")
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        faint = self.palette().color(self.foregroundRole())
+        faint.setAlphaF(0.25)
+        painter.fillRect(self.rect(), faint)
+        filled = QRectF(0, 0, self.width() * self._share, self.height())
+        painter.fillRect(filled, QColor(RANK))
+        painter.end()
+
+
+def pixmap_of(picture: npt.NDArray[np.uint8], side: int) -> QPixmap:
+    """Return an ``(h, w, 3)`` uint8 picture, ``side`` px wide and high."""
+    pixels = np.ascontiguousarray(picture)
+    height, width = pixels.shape[:2]
+    image = QImage(
+        pixels.data, width, height, 3 * width, QImage.Format.Format_RGB888
+    ).copy()
+    smooth = Qt.TransformationMode.SmoothTransformation
+    return QPixmap.fromImage(image).scaled(
+        side, side, Qt.AspectRatioMode.IgnoreAspectRatio, smooth
+    )

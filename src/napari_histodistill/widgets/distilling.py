@@ -1,0 +1,224 @@
+"""The training run as seen from the window: step 4 of *Distil a student*."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QObject, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QApplication
+
+from napari_histodistill.controllers.distil import Written
+from napari_histodistill.controllers.distil_run import (
+    health_of,
+    newest_run,
+    run_name,
+    say_run,
+)
+from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.distill.pairs_store import PAIRS
+from napari_histodistill.distill.presets import preset_named
+from napari_histodistill.distill.process import RunProcess, look_at, start_process
+from napari_histodistill.distill.run_folder import CONFIG
+from napari_histodistill.widgets.distil_bench import DistilBench
+from napari_histodistill.widgets.distil_panel import TrainStep
+from napari_histodistill.widgets.parts import explain
+
+WATCH_MS = 400
+WRITING = "Writing pairs"
+
+
+class Distilling(QObject):
+    """Starts, watches and steers the run; it lives in its folder, not here."""
+
+    def __init__(self, bench: DistilBench, step: TrainStep) -> None:
+        super().__init__(bench)
+        self.bench, self.step = bench, step
+        self._timer = bench.timer(WATCH_MS, self.look)
+        step.preset.activated.connect(self._preset_chosen)
+        step.alone.toggled.connect(self._alone_toggled)
+        step.start.clicked.connect(self.start)
+        step.pause.clicked.connect(self.pause)
+        step.stop.clicked.connect(self.stop)
+        step.use.clicked.connect(self.use)
+        step.command.clicked.connect(self.command)
+        step.folder.clicked.connect(self._open_folder)
+
+    @property
+    def works(self) -> bool:
+        """Whether a process trains."""
+        run = self.bench.session.run
+        return run is not None and run.view().works
+
+    def close(self) -> None:
+        """Watch no longer; a training runs on."""
+        self._timer.stop()
+        if self.bench.session.run is not None:
+            self.bench.session.run.leave()
+
+    def find(self) -> None:
+        """Show the newest run, if it still works or could go on."""
+        newest = newest_run(self.bench.runs)
+        if newest is None or self.bench.session.run is not None:
+            return
+        view = look_at(newest)
+        if view.works or view.resumable:
+            self.bench.session.run = RunProcess(newest)
+            self._timer.start()
+            self.look()
+
+    def start(self) -> None:
+        """Write the pairs and train; or go on with a run that ended early."""
+        bench, session = self.bench, self.bench.session
+        if self._can_go_on():
+            assert session.run is not None
+            self._begin(session.run.folder)
+            return
+        if session.why_no_training or session.sparse is None:
+            bench.said.emit(session.why_no_training)
+            return
+        name = run_name(session.sparse)
+        bench.pump.start(
+            session.write_work(bench.runs / name, name),
+            name=WRITING,
+            on_reports=self._written,
+            on_end=self._ended,
+            slow=True,
+        )
+        bench.changed.emit()
+
+    def pause(self) -> None:
+        """Pause the run, or let it go on."""
+        run = self.bench.session.run
+        if run is not None:
+            paused = run.view().state == "paused"
+            self.bench.attempt(run.go_on if paused else run.pause)
+            self.look()
+
+    def stop(self) -> None:
+        """Ask the run to end and keep the best."""
+        if self.bench.session.run is not None:
+            self.bench.attempt(self.bench.session.run.stop)
+
+    def use(self) -> Any:
+        """Open the student in *Explore slide*; returns that panel."""
+        student = self.bench.session.student
+        if student is None:
+            return None
+        _, panel = self.bench.viewer.window.add_plugin_dock_widget(
+            "napari-histodistill", "Explore slide", tabify=True
+        )
+        if self.bench.sparse_layer is not None:
+            panel.choosing.choose_layer(self.bench.sparse_layer)
+        panel.choosing.open_bundle(student)
+        return panel
+
+    def command(self) -> str:
+        """Copy, and return, the command line that trains the same again."""
+        run = self.bench.session.run
+        if run is None:
+            return ""
+        words = shlex.join(
+            [
+                *("histodistill", "distill", str(run.folder / CONFIG)),
+                *("--data", str(run.folder / PAIRS)),
+                *("-o", str(run.folder.with_name(f"{run.folder.name}-again"))),
+            ]
+        )
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(words)
+        self.bench.said.emit("The command was copied.")
+        return words
+
+    def look(self) -> None:
+        """Show how the run stands."""
+        run, step = self.bench.session.run, self.step
+        if run is None:
+            return
+        view = run.view()
+        if not view.works:
+            self._timer.stop()
+        last = [e for e in view.events if e["kind"] == "step"][-1:]
+        step.bar.setVisible(view.works)
+        share = last[0]["step"] / last[0]["steps"] if last else 0
+        step.bar.setValue(round(1000 * share))
+        step.curves.setVisible(bool(last))
+        step.curves.show_events(view.events)
+        step.warn(health_of(view))
+        step.say(say_run(view))
+        self._enable(view)
+
+    def show(self) -> None:
+        """Draw the step."""
+        session = self.bench.session
+        self.step.words.setText(preset_named(session.preset).words)
+        self._enable(None if session.run is None else session.run.view())
+
+    def _can_go_on(self) -> bool:
+        """Whether Start means going on: a run ended early, and no new pairs wait."""
+        session = self.bench.session
+        run = session.run
+        waiting = session.planned is not None and not self._trained
+        return run is not None and run.view().resumable and not waiting
+
+    @property
+    def _trained(self) -> bool:
+        """Whether the pairs on the screen are those of the run."""
+        session = self.bench.session
+        return session.trained is not None and session.trained is session.planned
+
+    def _enable(self, view: Any) -> None:
+        session, step = self.bench.session, self.step
+        works = view is not None and view.works
+        again = self._can_go_on()
+        why = "A training is going on." if works else session.why_no_training
+        if self.bench.pump.is_active(WRITING):
+            why = "The pairs are being written."
+        step.start.setText("Go on" if again else "Start")
+        explain(step.start, "Train in a process of its own.", "" if again else why)
+        step.pause.setEnabled(works)
+        paused = works and view.state == "paused"
+        step.pause.setText("Go on" if paused else "Pause")
+        step.stop.setEnabled(works)
+        step.use.setEnabled(session.student is not None and not works)
+        step.command.setEnabled(session.run is not None)
+        step.folder.setEnabled(session.run is not None)
+
+    def _written(self, reports: list[Written]) -> None:
+        last = reports[-1]
+        self.step.say(f"Writing pairs: {last.done:,} of {last.total:,}.")
+        if last.folder is not None:
+            self.bench.session.trained = self.bench.session.planned
+            self._begin(last.folder)
+
+    def _begin(self, folder: Path) -> None:
+        def begin() -> None:
+            self.bench.session.run = start_process(folder)
+
+        if self.bench.attempt(begin):
+            self._timer.start()
+            self.look()
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.state is JobState.FAILED:
+            self.bench.said.emit(job.error)
+        self.bench.changed.emit()
+
+    def _preset_chosen(self, index: int) -> None:
+        self.bench.session.preset = self.step.preset.itemData(index)
+        self.bench.session.trained = None
+        self.bench.changed.emit()
+
+    def _alone_toggled(self, on: bool) -> None:
+        self.bench.session.with_partner = not on
+        self.bench.session.trained = None
+        self.bench.changed.emit()
+
+    def _open_folder(self) -> None:
+        if self.bench.session.run is not None:
+            QDesktopServices.openUrl(
+                QUrl.fromLocalFile(str(self.bench.session.run.folder))
+            )
