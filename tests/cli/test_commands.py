@@ -66,7 +66,7 @@ def test_info(run, slide_file, silent_slide):
 def test_students(run):
     found = run("students", "--json").json["students"]
     by_name = {entry["name"]: entry for entry in found}
-    assert {"imagenet-lite0", "colon-probe"} <= set(by_name)
+    assert {"imagenet-lite0", "colon-probe", "colon-he"} <= set(by_name)
     assert len(by_name["colon-probe"]["classes"]) == 6
     assert by_name["imagenet-lite0"]["classes"] == []
     assert all(e["digest"] and e["licence"] and e["mpp"] > 0 for e in found)
@@ -244,7 +244,7 @@ def test_a_real_slide(run, data, tmp_path):
     outcome = run("classify", slide, "-o", tmp_path, "--json")
     assert outcome.code == 0, outcome.err
     result = outcome.json
-    assert result["student"] == "colon-probe"
+    assert result["student"] == "colon-he"
     assert len(result["classes"]) == 6
     assert result["slide_mpp"]["value"] == pytest.approx(0.499)
     area = sum(c["mm2"] for c in result["classes"].values())

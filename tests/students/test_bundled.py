@@ -25,7 +25,7 @@ def lite0_sha256() -> str:
     return load_spec("imagenet-lite0").weights.sha256
 
 
-def test_listing_names_both_and_loads_no_torch():
+def test_listing_names_all_and_loads_no_torch():
     code = (
         "import sys; from napari_histodistill.students import list_students;"
         "print(*(e.name for e in list_students()));"
@@ -34,7 +34,7 @@ def test_listing_names_both_and_loads_no_torch():
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert out == ["colon-probe imagenet-lite0", "set()"]
+    assert out == ["colon-he colon-probe imagenet-lite0", "set()"]
 
 
 @pytest.mark.parametrize("entry", list_students(), ids=lambda e: e.name)
@@ -66,6 +66,24 @@ def test_the_colon_probe_names_its_data():
     accuracy = figures["accuracy"]
     assert 0.78 < accuracy.value < 0.84
     assert accuracy.low < accuracy.value < accuracy.high
+
+
+def test_colon_he_is_small_and_carries_its_figures_and_its_data():
+    folder = find_bundled("colon-he")
+    assert folder is not None
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 12e6
+    spec = load_spec("colon-he")
+    assert [c.name for c in spec.classes] == [
+        c.name for c in load_spec("colon-probe").classes
+    ]
+    assert spec.familiarity is not None
+    assert "cases left out" in spec.familiarity.protocol
+    assert spec.training.cases == 271
+    assert "10.3389/fmed.2023.1114673" in spec.training.attribution
+    figures = {m.name: m.value for m in spec.metrics}
+    probe = {m.name: m.value for m in load_spec("colon-probe").metrics}
+    for name in ("accuracy", "balanced accuracy"):
+        assert figures[name] > probe[name]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typer
 
 from napari_histodistill.errors import InputError
 
-DEFAULT_STUDENT = "colon-probe"
+DEFAULT_STUDENT = "colon-he"
 
 
 class Mode(StrEnum):

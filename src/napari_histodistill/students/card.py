@@ -43,12 +43,13 @@ def _limits(spec: StudentSpec) -> str:
 def _facts(spec: StudentSpec) -> str:
     weights = "in this bundle"
     if spec.weights.source == "package":
-        weights = f"in the Python package `{spec.weights.package}`"
+        licence = spec.weights.licence or "licence not stated"
+        weights = f"in the Python package `{spec.weights.package}`; {licence}"
     told = "estimated" if spec.mpp_source == "estimated" else "stated"
     rows = [
         ("name", f"`{spec.name}`"),
         ("backbone", f"`{spec.backbone}` (timm), {spec.embedding_dim} numbers a tile"),
-        ("weights", f"{weights}; {spec.weights.licence or 'licence not stated'}"),
+        ("weights", weights),
         (
             "tile",
             f"{spec.tile_px} px at {spec.mpp:g} µm/px ({told}): {spec.tile_um:g} µm"
