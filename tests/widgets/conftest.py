@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
 from napari_histodistill.widgets.choosing import StudentChoice
+from napari_histodistill.widgets.distil import DistilWidget
 from napari_histodistill.widgets.explore import ExploreWidget
 from tests.fakes import colour_student
 
@@ -24,6 +25,10 @@ def our_threads() -> list[str]:
 def wait_until(qtbot, is_true, timeout_s=20.0):
     """Let the event loop turn until something is true."""
     qtbot.waitUntil(is_true, timeout=int(timeout_s * 1000))
+
+
+def _panels(window, kind):
+    return window.findChildren(kind) if window else []
 
 
 @pytest.fixture
@@ -48,7 +53,8 @@ def open_viewer(make_napari_viewer, qtbot):
     yield open_one
     for viewer, listeners, before in opened:
         window = getattr(viewer.window, "_qt_window", None)
-        for widget in window.findChildren(ExploreWidget) if window else ():
+        panels = [*_panels(window, ExploreWidget), *_panels(window, DistilWidget)]
+        for widget in panels:
             widget.shut_down()
             active = [t for t in widget.findChildren(QTimer) if t.isActive()]
             assert not active, "a timer runs on after the panel has shut down"

@@ -241,6 +241,8 @@ class DistilSession:
         )
         if plan.off_partner:
             words += f"{plan.off_partner:,} tiles lie off the partner. "
+        if plan.between_regions:
+            words += f"{plan.between_regions:,} lie between two regions. "
         return words + enough_for(kept)
 
     # --- work for jobs ---------------------------------------------------------------

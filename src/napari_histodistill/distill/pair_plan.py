@@ -36,6 +36,10 @@ REGIONS = 6
 """Regions along the longer side of the sampled area: a sixth of it is about what is
 kept aside, and neighbours inside a region stay on one side of the split."""
 
+SPOT_REGION = 4
+"""Least tiles along a region's side around spots, which lie anywhere: of smaller
+regions, too many tiles would straddle a border."""
+
 _LATTICE = 8
 """Points along a tile's edge at which tissue is looked up."""
 
@@ -197,7 +201,8 @@ def plan_pairs(
         # Torn, folded or lost tissue: where one layer has some and the other has not.
         confidence *= layer.confidence * (here == there).mean(1)
         shown &= seen
-    region, alone = _regions(low, edge, shown)
+    fewest = 1 if spots is None else SPOT_REGION
+    region, alone = _regions(low, edge, shown, fewest=fewest)
     kept = _drawn(np.flatnonzero(shown & alone & (confidence > 0)), sampling)
     if not len(kept):
         msg = f"{sparse.name}: no tile of {edge:.0f} µm lies on all partners at once."
@@ -268,13 +273,13 @@ def _lattice(centres: Floats, edge: float) -> Floats:
 
 
 def _regions(
-    low: Floats, edge: float, shown: Bools
+    low: Floats, edge: float, shown: Bools, *, fewest: int
 ) -> tuple[npt.NDArray[np.str_], Bools]:
     """Return every tile's region, and whether it lies in that region alone."""
     origin = low[shown].min(0)
     extent = (low[shown] + edge).max(0) - origin
     # Whole tiles, so that tiles of a grid never straddle a border.
-    side = edge * max(1, round(float(extent.max()) / edge / REGIONS))
+    side = edge * max(fewest, round(float(extent.max()) / edge / REGIONS))
     rounding = 1e-6 * edge
     first = np.floor((low - origin + rounding) / side).astype(int)
     last = np.floor((low + edge - origin - rounding) / side).astype(int)
