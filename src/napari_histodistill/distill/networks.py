@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import timm
 import torch
 from torch import nn
 
 from napari_histodistill.errors import InputError
+from napari_histodistill.students.llvm_clash import keep_triton_out
+
+keep_triton_out()  # timm brings triton in
+import timm  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
