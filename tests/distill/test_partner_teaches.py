@@ -1,0 +1,106 @@
+"""What a partner teaches: a painted pair whose secret only the partner shows.
+
+The whole way, as the window goes it: layers, pairs, two trainings that differ in
+nothing but the partner, two students, one probe. The secret: ``samples/paired.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from napari_histodistill.distill.config import DistillConfig
+from napari_histodistill.distill.pair_plan import Sampling, plan_pairs
+from napari_histodistill.distill.pairs import load_pairs
+from napari_histodistill.distill.pairs_store import read_pairs, write_pairs
+from napari_histodistill.distill.partners import dense_layer
+from napari_histodistill.distill.presets import PartnerInput, recipe_for
+from napari_histodistill.distill.run import train
+from napari_histodistill.distill.run_folder import STUDENT, start_run
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.samples.paired import CHANNELS, paint_pair
+from napari_histodistill.slides import slide_from_arrays
+from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.students import load_student
+
+PX = 48
+MARGIN = 0.1
+
+
+def test_equal_seeds_paint_equal_pairs():
+    first, again, other = paint_pair(256), paint_pair(256), paint_pair(256, seed=1)
+    np.testing.assert_array_equal(first.sparse, again.sparse)
+    np.testing.assert_array_equal(first.dense, again.dense)
+    assert (first.sparse != other.sparse).any()
+    # The marker shines inside its zones and nowhere else.
+    inside = first.dense[..., 1][first.positive].mean()
+    assert inside > 2 * first.dense[..., 1][~first.positive].mean()
+    # The colour of the sparse layer gives nothing away.
+    means = first.sparse.mean(2)
+    apart = abs(means[first.positive].mean() - means[~first.positive].mean())
+    assert apart < 0.5 * means.std()
+
+
+def small(config: DistillConfig) -> DistillConfig:
+    """Return a preset's recipe with narrower networks and smaller batches."""
+    plain = config.model_dump(mode="json")
+    for branch in (plain["sparse"], *plain["dense"]):
+        branch["encoder"]["options"]["channels"] = [16, 32, 64, 128]
+    plain["schedule"] |= {"batch": 64, "checkpoint_every": 150, "keep": "last"}
+    return DistillConfig.model_validate(plain)
+
+
+@pytest.mark.slow
+def test_the_partner_makes_the_student_see_it(tmp_path):
+    painted, mpp = paint_pair(1152), Mpp(0.5, 0.5, "painted")
+    sparse = slide_from_arrays(painted.sparse, name="H&E", mpp=mpp)
+    dense = slide_from_arrays(painted.dense, name="marker", mpp=mpp, channels=CHANNELS)
+    plan = plan_pairs(
+        sparse,
+        [dense_layer(dense, name="marker", tile_px=PX)],
+        Sampling(mpp=0.5, tile_px=PX),
+        tissue=TissueMask(np.ones((4, 4), bool), sparse.shape),
+    )
+    list(write_pairs(tmp_path / "pairs.zarr", plan))
+    stored = read_pairs(tmp_path / "pairs.zarr")
+    corners = np.rint(stored.position_um / 0.5 + 0.5 - PX / 2).astype(int)
+    share = np.array(
+        [painted.positive[y : y + PX, x : x + PX].mean() for y, x in corners]
+    )
+    clear, positive = abs(share - 0.5) > 0.4, share > 0.5
+    found = {}
+    for partners in ([], [PartnerInput("marker", "channels", PX)]):
+        config = small(
+            recipe_for(
+                "quick",
+                name="painted",
+                source="painted",
+                mpp=0.5,
+                tile_px=PX,
+                student_px=PX,
+                pairs=len(plan) * 4 // 5,
+                partners=partners,
+            )
+        )
+        folder = tmp_path / config.arm
+        start_run(config, folder, tmp_path / "pairs.zarr")
+        list(train(folder, device="cpu", threads=1))
+        held_out = load_pairs(config, tmp_path / "pairs.zarr").validation
+        assert held_out is not None
+        held = np.isin(stored.regions, held_out.cases)
+        student = load_student(
+            folder / STUDENT, device="cpu", threads=1, precision="float32"
+        )
+        embeddings = student.embed(stored.sparse())
+        probe = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)
+        )
+        probe.fit(embeddings[clear & ~held], positive[clear & ~held])
+        told = probe.decision_function(embeddings[clear & held])
+        found[config.arm] = roc_auc_score(positive[clear & held], told)
+    assert found["triplet"] > found["unprivileged"] + MARGIN, found
+    assert found["triplet"] > 0.85, found
