@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TILES, TILE_PX, VIEW_PX, BATCH, STEPS, WARM = 512, 224, 64, 128, 8, 2
 PROJECTOR = 1024
+ROUNDS = 3
 BACKBONES: dict[str, dict[str, Any]] = {
     "test_resnet": {"channels": (32, 64, 128, 256), "layers": (1, 1, 1, 1)},
     "tf_efficientnet_lite0": {},
@@ -57,15 +58,17 @@ def measure() -> list[Figure]:
             ) -> float:
                 return _plain(b, o, tiles, fast=fast)
 
-            mine, theirs = taking_turns(ours, plain, 3)
-            figures.append(Figure(name, mine, "pairs/s", "lightly, plain", theirs))
-            mine, theirs = taking_turns(ours, lambda: plain(fast=True), 3)
-            what = "lightly with our arithmetic"
-            figures.append(Figure(name, mine, "pairs/s", what, theirs))
-            mine, theirs = taking_turns(lambda: ours("float32"), plain, 3)
-            figures.append(
-                Figure(f"{name}, float32", mine, "pairs/s", "lightly, plain", theirs)
-            )
+            trials = [
+                ("", ours, "lightly, plain", plain),
+                ("", ours, "lightly with our arithmetic", lambda: plain(fast=True)),
+                (", float32", lambda: ours("float32"), "lightly, plain", plain),
+            ]
+            for more, one, what, other in trials:
+                mine, theirs = taking_turns(one, other, ROUNDS)
+                figure = Figure(name + more, mine, "pairs/s", what, theirs)
+                # Minutes each: seen as they come.
+                print(figure.row(), flush=True)
+                figures.append(figure)
     return figures
 
 
