@@ -1,4 +1,4 @@
-"""Where generated samples and embedding stores are kept on this machine."""
+"""Where samples, embedding stores and trainings are kept on this machine."""
 
 from __future__ import annotations
 
@@ -17,5 +17,17 @@ def cache_dir(*parts: str) -> Path:
     root = os.environ.get("HISTODISTILL_CACHE")
     base = Path(root) if root else platformdirs.user_cache_path("napari-histodistill")
     folder = base.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def runs_dir() -> Path:
+    """Return (and make) the folder of trainings: work, which no cleaner may remove.
+
+    ``HISTODISTILL_RUNS`` overrides the platform's place for data.
+    """
+    root = os.environ.get("HISTODISTILL_RUNS")
+    data = platformdirs.user_data_path("napari-histodistill") / "runs"
+    folder = Path(root) if root else data
     folder.mkdir(parents=True, exist_ok=True)
     return folder

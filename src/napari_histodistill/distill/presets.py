@@ -77,8 +77,8 @@ PRESETS = (
     Preset(
         "careful",
         "Careful",
-        "EfficientNet-Lite0 from ImageNet weights: a student to work with. An hour on "
-        "a CPU.",
+        "EfficientNet-Lite0 from ImageNet weights: a student to work with. Far slower; "
+        "the time left is told once it runs.",
         400,
     ),
     Preset(

@@ -66,7 +66,7 @@ def paint_pair(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedPair:
     Parameters
     ----------
     side : int
-        Edge in pixels; 2048 px take about two seconds.
+        Edge in pixels; 2048 px take some seconds.
     seed : int
         Of everything random.
     """

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.cache import cache_dir
+from napari_histodistill.cache import runs_dir
 from napari_histodistill.widgets.aligning import Aligning
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import (
@@ -48,13 +48,13 @@ class DistilWidget(QWidget):
     napari_viewer : napari.Viewer
         The parameter's name tells napari to hand the viewer over.
     runs : Path, optional
-        Where runs are kept; a folder of the user's cache by default.
+        Where runs are kept; a folder of the user's data by default.
     """
 
     def __init__(self, napari_viewer: Any, *, runs: Path | None = None) -> None:
         super().__init__()
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
-        kept = cache_dir("runs") if runs is None else runs
+        kept = runs_dir() if runs is None else runs
         self.bench = DistilBench(viewer, kept, self)
         self.layers_step, self.align_step = LayersStep(), AlignStep()
         self.pairs_step, self.train_step = PairsStep(), TrainStep()
