@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     Rows = npt.NDArray[np.intp]
 
-ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER, MIX, PARTNERS, SPLIT = range(
-    10
-)
+(
+    *(ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER, MIX, PARTNERS, SPLIT),
+    SURROUND,
+) = range(11)
 """What a stream of random numbers is for; the second part of every seed."""
 
 

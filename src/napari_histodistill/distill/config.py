@@ -181,6 +181,27 @@ class ObjectiveConfig(Frozen):
     weight: Positive = 1.0
 
 
+class SurroundingsConfig(Frozen):
+    """Some views are shown again among other tissue, and must embed alike.
+
+    For students whose tokens are used: it makes the mean of a tile's tokens, which see
+    past its border, agree with the tile cut out. ``surroundings.py`` has the formula.
+
+    Attributes
+    ----------
+    margin_px : int
+        Other tissue on every side, px of the view; a multiple of the token's stride.
+    share : float
+        Of the batch that is shown twice.
+    weight : float
+        Of the term in the loss.
+    """
+
+    margin_px: Annotated[int, Field(ge=1, le=512)] = 64
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    weight: Positive = 1.0
+
+
 class ScheduleConfig(Frozen):
     """How it is trained.
 
@@ -317,6 +338,8 @@ class DistillConfig(_Recipe):
         The partners; none for ``unprivileged``.
     objective, schedule : ObjectiveConfig, ScheduleConfig
         Loss and training.
+    surroundings : SurroundingsConfig or None
+        Whether tiles must embed alike among other tissue; None leaves it open.
     augmentation : {"paper", "histology", "none"}
         Preset of ``augment.py``, drawn independently for every branch.
     half_precision : bool
@@ -334,6 +357,7 @@ class DistillConfig(_Recipe):
     objective: ObjectiveConfig = ObjectiveConfig()
     augmentation: Literal["paper", "histology", "none"] = "histology"
     schedule: ScheduleConfig
+    surroundings: SurroundingsConfig | None = None
     half_precision: bool = False
     temperature: Positive = 1.0
 
@@ -352,6 +376,12 @@ class DistillConfig(_Recipe):
         if self.schedule.mixup and (self.arm != "supervised" or self.dense):
             msg = (
                 "schedule.mixup blends labels: only for 'supervised' without [[dense]]"
+            )
+            raise ValueError(msg)
+        if self.surroundings and self.sparse.input_px != self.sparse.tile_px:
+            msg = (
+                "[surroundings] is for students with tokens: sparse.input_px must be "
+                "sparse.tile_px"
             )
             raise ValueError(msg)
         return self

@@ -7,7 +7,7 @@ if there is one) survives.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -85,6 +85,37 @@ class ImageEncoder(nn.Module):
         found: Tensor = self.module((images - self._mean) / self._std)
         return found
 
+    def middle(self, windows: Tensor, margin_px: int) -> Tensor:
+        """Return ``(n, dim)``: the tokens within a margin of windows, pooled.
+
+        Parameters
+        ----------
+        windows : Tensor
+            ``(n, c, size, size)`` in 0..1.
+        margin_px : int
+            What lies around the tile in question, on every side.
+
+        Raises
+        ------
+        InputError
+            If the backbone has no feature map, or the margin is not whole tokens.
+        """
+        module = cast("Any", self.module)
+        tokens: Tensor = module.forward_features((windows - self._mean) / self._std)
+        size = windows.shape[-1]
+        stride = size // tokens.shape[-1] if tokens.ndim == 4 else 0
+        if not stride or stride * tokens.shape[-1] != size or margin_px % stride:
+            msg = (
+                "surroundings: view and margin must be whole tokens of a convolutional "
+                f"backbone; this one turns {size} px into {tuple(tokens.shape[1:])}, "
+                f"and margin_px is {margin_px}."
+            )
+            raise InputError(msg)
+        around = margin_px // stride
+        inside = tokens[..., around : -around or None, around : -around or None]
+        found: Tensor = module.forward_head(inside, pre_logits=True)
+        return found
+
 
 class ExpressionEncoder(nn.Module):
     """An MLP on log-normalised counts (Farndale et al. 2025, TriDeNT).
@@ -160,11 +191,14 @@ class Outputs(NamedTuple):
         ``(n, width)`` each: sparse views first, then partners.
     logits : Tensor or None
         ``(n, classes)``, where there is a head.
+    among : Tensor or None
+        ``(k, dim)``: the first ``k`` tiles once more, among other tissue.
     """
 
     embeddings: Tensor
     projections: tuple[Tensor, ...]
     logits: Tensor | None
+    among: Tensor | None = None
 
 
 class DistillNet(nn.Module):
@@ -215,7 +249,12 @@ class DistillNet(nn.Module):
         scale = -torch.log(torch.tensor(config.objective.temperature))
         self.log_scale = nn.Parameter(scale) if learned else None
 
-    def forward(self, sparse: Sequence[Tensor], partners: Sequence[Tensor]) -> Outputs:
+    def forward(
+        self,
+        sparse: Sequence[Tensor],
+        partners: Sequence[Tensor],
+        windows: Tensor | None = None,
+    ) -> Outputs:
         """Run every branch.
 
         Parameters
@@ -224,6 +263,8 @@ class DistillNet(nn.Module):
             Views ``(n, 3, h, w)`` in 0..1.
         partners : sequence of Tensor
             One view of every partner.
+        windows : Tensor or None
+            The first views among other tissue, ``(k, 3, h + 2·margin, …)``.
         """
         embeddings = [self.student(view) for view in sparse]
         projections: list[Tensor] = []
@@ -239,7 +280,11 @@ class DistillNet(nn.Module):
         if self.head is not None:
             kept = nn.functional.dropout(embeddings[0], HEAD_DROPOUT, self.training)
             logits = self.head(kept)
-        return Outputs(embeddings[0], tuple(projections), logits)
+        among = None
+        if windows is not None:
+            margin_px = (windows.shape[-1] - sparse[0].shape[-1]) // 2
+            among = self.student.middle(windows, margin_px)
+        return Outputs(embeddings[0], tuple(projections), logits, among)
 
 
 def build_encoder(

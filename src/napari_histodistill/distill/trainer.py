@@ -15,15 +15,18 @@ from torch import nn
 from napari_histodistill.distill.batches import (
     AUGMENT,
     MIX,
+    SURROUND,
     TORCH,
     VALIDATE,
     balanced_rows,
     batch_rows,
     stream,
     torch_seed,
+    torch_stream,
 )
 from napari_histodistill.distill.objectives import joint_embedding_loss
 from napari_histodistill.distill.processes import Alone
+from napari_histodistill.distill.surroundings import surround, surroundings_loss
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
 
 if TYPE_CHECKING:
@@ -161,7 +164,8 @@ class Trainer:
         with converted(self._device), self._randomness(TORCH, number, rank):
             inputs = self.views.draw(rows, seed, AUGMENT, number, rank)
             own = self._own_share(number, rank)
-            outputs = self._outputs(self._run, _mixed(inputs, own))
+            mixed = _mixed(inputs, own)
+            outputs = self._outputs(self._run, mixed, self._windows(mixed, number))
             gather = self._processes.gather
             total, terms = self._loss(inputs, outputs, gather, own)
             self.optimiser.zero_grad(set_to_none=True)
@@ -276,13 +280,27 @@ class Trainer:
         drawn = float(stream(self.config.seed, MIX, number, rank).beta(alpha, alpha))
         return max(drawn, 1 - drawn)
 
-    def _outputs(self, net: Callable[..., Outputs], inputs: StepInputs) -> Outputs:
+    def _windows(self, inputs: StepInputs, number: int) -> Tensor | None:
+        """Return some views among others, where the recipe asks for it."""
+        config = self.config.surroundings
+        if config is None:
+            return None
+        drawn = torch_stream(self.config.seed, SURROUND, number, self._processes.rank)
+        return surround(inputs.sparse[0], config, drawn)
+
+    def _outputs(
+        self,
+        net: Callable[..., Outputs],
+        inputs: StepInputs,
+        windows: Tensor | None = None,
+    ) -> Outputs:
         kind = self._device.partition(":")[0]
         lower = self._dtype != torch.float32
         with torch.autocast(kind, self._dtype, enabled=lower):
             return net(
                 [_channels_last(view) for view in inputs.sparse],
                 [_channels_last(view) for view in inputs.partners],
+                None if windows is None else _channels_last(windows),
             )
 
     def _loss(
@@ -308,6 +326,10 @@ class Trainer:
                 others = self._entropy(outputs.logits, inputs.labels.flip(0))
                 entropy = entropy + (1 - own) * others
             total, terms = total + entropy, terms | {"cross-entropy": entropy}
+        if outputs.among is not None and self.config.surroundings is not None:
+            changed = surroundings_loss(outputs.embeddings, outputs.among)
+            total = total + self.config.surroundings.weight * changed
+            terms["surroundings"] = changed
         return total, terms
 
     def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
