@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-APERIO = "Aperio Image Library v12\r\n{w}x{h} (64x64) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"
+APERIO = (
+    "Aperio Image Library v12\r\n{w}x{h} (64x64) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"
+)
 QPI = (
     '<?xml version="1.0"?><PerkinElmer-QPI-ImageDescription>'
     "<ImageType>{kind}</ImageType><Name>{name}</Name>"

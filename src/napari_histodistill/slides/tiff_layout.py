@@ -244,6 +244,9 @@ def page_colours(page: Any, name: str) -> Colours:
 
 def _palette(page: Any) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
     table = np.asarray(page.colormap).T.astype(np.uint32)
+    if table.ndim != 2 or table.shape[1] != 3 or not len(table):
+        msg = "its palette is not a table of colours"
+        raise ValueError(msg)
     # The standard says 16 bits; some writers store 8.
     table8 = (table >> 8 if table.max(initial=0) > 255 else table).astype(np.uint8)
 

@@ -224,7 +224,9 @@ class TiffPageReader:
         first = np.arange(0, self.tile_height, rows)
         strip_rows = np.full(strips, self.tile_height)
         strip_rows[-1] = self.height - (strips - 1) * self.tile_height
-        piece_rows = np.minimum(rows, np.tile(strip_rows, self._planes)[:, None] - first)
+        piece_rows = np.minimum(
+            rows, np.tile(strip_rows, self._planes)[:, None] - first
+        )
         real = piece_rows > 0
         offsets = self._offsets[:, None] + first * row_bytes
         counts = piece_rows * row_bytes * (self._counts != 0)[:, None]
