@@ -89,7 +89,7 @@ def _fuzz(folder: Path, options: argparse.Namespace) -> dict[str, object]:
 
 
 def _cycles(folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    from tests.faults.cycling import open_and_close, embed_again_and_again
+    from tests.faults.cycling import embed_again_and_again, open_and_close
 
     return {
         "slides": asdict(open_and_close(folder, options.slides)),

@@ -50,9 +50,6 @@ def main() -> None:
 def _load() -> None:
     import tifffile  # noqa: F401
 
-    import napari_histodistill.distill.recipe
-    import napari_histodistill.distill.tilefolder
-    import napari_histodistill.slides.opening
     import napari_histodistill.students.bundle  # noqa: F401
 
 

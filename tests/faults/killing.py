@@ -8,9 +8,12 @@ import random
 import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.faults.workplace import Workplace, run, start
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMMANDS = ("embed", "classify", "distill")
 

@@ -124,9 +124,10 @@ def raw_tiff(*pages: Page, big: bool = False, order: str = "<") -> bytes:
     for page in pages:
         start = len(out)
         out += page.data
-        entries = []
-        for entry in sorted(page.entries.values(), key=lambda e: e.tag):
-            entries.append(_placed(entry, page, start, out, order, size))
+        entries = [
+            _placed(entry, page, start, out, order, size)
+            for entry in sorted(page.entries.values(), key=lambda e: e.tag)
+        ]
         out += b"\0" * (len(out) % 2)
         here = len(out)
         struct.pack_into(order + pointer, out, link, here)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_histodistill.errors import HistodistillError
 from tests.faults import mutating, seeds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 MAX_GROWTH_MB = 512
 MAX_SECONDS = 5.0

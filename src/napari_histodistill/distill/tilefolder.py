@@ -223,7 +223,7 @@ class TileFolder:
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(stored, np.ndarray):
                 msg = "an archive of several arrays"
-                raise ValueError(msg)  # noqa: TRY004 - a file's fault
+                raise ValueError(msg)
             values = np.array(stored, np.float32)
         except _NUMBER_ERRORS as error:
             msg = f"{self._place(tile)}: {path} cannot be read as numbers ({error})."
@@ -241,7 +241,7 @@ class TileFolder:
         try:
             with _opened(path) as opened:
                 if opened.width * opened.height > MAX_TILE_PX:
-                    raise Image.DecompressionBombError  # noqa: TRY301
+                    raise Image.DecompressionBombError
                 opened.load()
                 image: Image.Image = opened.copy()
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
