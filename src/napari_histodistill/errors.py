@@ -8,6 +8,17 @@ Code at the edge of torch therefore converts what it catches (:class:`ComputeErr
 
 from __future__ import annotations
 
+MAX_MESSAGE = 1200
+"""Characters; a hostile file may have a name, or a field, of a million."""
+
+
+def _shortened(message: str) -> str:
+    """Leave out the middle of what nobody would read."""
+    if len(message) <= MAX_MESSAGE:
+        return message
+    half = MAX_MESSAGE // 2
+    return f"{message[:half]} … {message[-half:]}"
+
 
 class HistodistillError(Exception):
     """Base of every error this package raises on purpose.
@@ -20,6 +31,9 @@ class HistodistillError(Exception):
     """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_shortened(str(message)))
 
 
 class InputError(HistodistillError):

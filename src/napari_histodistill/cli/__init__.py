@@ -18,6 +18,7 @@ import typer
 
 from napari_histodistill import __version__
 from napari_histodistill.cli.compute import classify, embed
+from napari_histodistill.cli.console import printable
 from napari_histodistill.cli.demo import demo
 from napari_histodistill.cli.distilling import distill
 from napari_histodistill.cli.doctor import doctor
@@ -146,5 +147,5 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"histodistill: {' '.join(message.split())}", file=sys.stderr)
+    print(printable(f"histodistill: {' '.join(message.split())}"), file=sys.stderr)
     return code

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, TextIO
+from unicodedata import category
 
 from napari_histodistill.running import CancelToken
 
@@ -38,7 +39,7 @@ class Answer:
         out = (
             json.dumps(result, ensure_ascii=False, indent=2) if self._as_json else text
         )
-        print(out, file=self._stdout)
+        print(_encodable(out) if self._as_json else printable(out), file=self._stdout)
 
 
 @contextmanager
@@ -49,9 +50,19 @@ def answering(*, as_json: bool) -> Iterator[Answer]:
         yield Answer(stdout, as_json=as_json)
 
 
+def _encodable(text: str) -> str:
+    r"""Write halves of characters (names that are not UTF-8) as JSON's ``\udce9``."""
+    return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def printable(text: str) -> str:
+    """Take out what a terminal would obey: names may hold escape sequences."""
+    return "".join(c if c in "\n\t" or category(c)[0] != "C" else "�" for c in text)
+
+
 def tell(message: str) -> None:
     """Say something on stderr."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 _FIELD = "checkpoint"
+_DAMAGE = (
+    OSError, SafetensorError, LookupError, TypeError, ValueError, RecursionError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,15 @@ def write_checkpoint(path: Path, tensors: Tensors, mark: Mark) -> None:
         raise ComputeError(msg) from error
 
 
+def _mark(values: dict[str, Any]) -> Mark:
+    mark = Mark(**values)
+    whole = all(type(n) is int and n >= 0 for n in (mark.step, mark.best_step))
+    if not whole or not isinstance(mark.best_score, int | float | None):
+        msg = "where it stands is not said in numbers"
+        raise ValueError(msg)
+    return mark
+
+
 def read_checkpoint(path: Path) -> tuple[Tensors, Mark]:
     """Read a checkpoint onto the CPU.
 
@@ -84,9 +97,9 @@ def read_checkpoint(path: Path) -> tuple[Tensors, Mark]:
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            mark = Mark(**json.loads((file.metadata() or {})[_FIELD]))
+            mark = _mark(json.loads((file.metadata() or {})[_FIELD]))
             return {k: file.get_tensor(k) for k in file.keys()}, mark  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         msg = (
             f"{path} cannot be read ({error}): it is damaged; remove it and start the "
             "run again."

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_histodistill.students.spec import ClassSpec, Name
+from napari_histodistill.students.spec import BackboneOptions, ClassSpec, Name
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -66,7 +66,7 @@ class EncoderConfig(Frozen):
     """
 
     backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")]
-    options: dict[str, bool | int | float | str | tuple[int, ...]] = {}
+    options: BackboneOptions = {}
     start: str = ""
     frozen: bool = False
     frozen_layers: tuple[str, ...] = ()

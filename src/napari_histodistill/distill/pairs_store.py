@@ -33,6 +33,13 @@ FORMAT_VERSION = 1
 PAIRS = "pairs.zarr"
 _KIND = "pairs"
 _ROWS = 64
+MAX_RATIO = 1000
+"""By which pictures can shrink on disk, nearly blank ones included."""
+
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    ArithmeticError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,7 @@ class StoredPairs:
     def _read(self, name: str) -> npt.NDArray[Any]:
         try:
             values: npt.NDArray[Any] = self._group[name][:]
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise _damaged(self.path, error) from error
         return values
 
@@ -169,6 +176,8 @@ def read_pairs(path: Path | str) -> StoredPairs:
             msg = f"{path}: written by a newer version of this program; update it."
             raise StoreError(msg)
         arrays: list[Any] = [group[k] for k in ("region", "confidence", "position_um")]
+        titles = ["sparse", *(f"partner-{k}" for k in range(len(meta["partners"])))]
+        _check_rows([*arrays, *(group[title] for title in titles)])
         region, confidence, position = (array[:] for array in arrays)
         return StoredPairs(
             path=path,
@@ -186,8 +195,20 @@ def read_pairs(path: Path | str) -> StoredPairs:
         )
     except StoreError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from error
+
+
+def _check_rows(arrays: list[Any]) -> None:
+    """Refuse arrays that claim more than can be in their files, or do not match."""
+    if len({array.shape[0] for array in arrays}) != 1:
+        msg = "its arrays are of different lengths"
+        raise ValueError(msg)
+    for array in arrays:
+        stored = array.nbytes_stored()
+        if array.nbytes > max(2**28, MAX_RATIO * stored):
+            msg = f"{array.basename} claims {array.nbytes} bytes and holds {stored}"
+            raise ValueError(msg)
 
 
 def write_pairs(

@@ -13,11 +13,17 @@ from napari_histodistill.distill.config import DistillConfig, FrozenConfig
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_histodistill.distill.experiment_config import ExperimentConfig
 
     Recipe: TypeAlias = FrozenConfig | DistillConfig | ExperimentConfig
 
 Config = TypeVar("Config", bound=BaseModel)
+
+MAX_CHARACTERS = 2**20
+MAX_DOTS = 2000
+"""In one line: a list of so many fractions, or a key of absurdly many parts."""
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -53,16 +59,26 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         If it cannot be opened or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+        # What tomllib does with a key of n parts grows with their square.
+        if len(text) > MAX_CHARACTERS or max(_dots(text), default=0) > MAX_DOTS:
+            msg = f"{path} is too large or too deeply nested for a recipe."
+            raise InputError(msg)
+        return tomllib.loads(text)
     except OSError as error:
         msg = f"{path}: the recipe cannot be opened ({error.strerror})."
         raise InputError(msg) from error
     except UnicodeDecodeError as error:
         msg = f"{path} is not a text file; a recipe is TOML."
         raise InputError(msg) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{path} cannot be read as TOML ({error})."
         raise InputError(msg) from error
+
+
+def _dots(text: str) -> Iterator[int]:
+    return (line.count(".") for line in text.splitlines())
 
 
 def validated(schema: type[Config], content: dict[str, Any], where: str) -> Config:

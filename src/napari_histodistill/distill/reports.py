@@ -6,11 +6,12 @@ The file is the interface: whoever watches a run reads its end, in any process.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from napari_histodistill.errors import ComputeError
+from napari_histodistill.errors import ComputeError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,10 @@ Kind = Literal[
     "stopped",
     "failed",
 ]
+
+_KINDS = get_args(Kind)
+
+MAX_EVENTS_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +89,42 @@ def append_event(folder: Path, report: TrainingReport) -> None:
     """
     line = json.dumps({"time": round(time.time(), 3), **asdict(report)})
     try:
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with (folder / EVENTS).open("ab") as file:
+            if file.tell() and not _ends_a_line(folder / EVENTS):
+                line = "\n" + line  # half a line of a run that was killed
+            file.write(f"{line}\n".encode())
     except OSError as error:
         msg = f"{folder / EVENTS} cannot be written ({error}): free space and continue."
         raise ComputeError(msg) from error
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Return the lines of the file's end; a run of a million steps fits."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - MAX_EVENTS_BYTES))
+            return file.read(MAX_EVENTS_BYTES).splitlines()
+    except OSError as error:
+        msg = f"{path} cannot be read ({error.strerror})."
+        raise InputError(msg) from error
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """Return one event, or None for what this program did not write."""
+    try:
+        event = json.loads(line)
+        kind, step = event["kind"], event["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    fits = kind in _KINDS and isinstance(step, int) and "message" in event
+    return event if fits else None
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -101,10 +137,9 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for place, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            event = json.loads(line)
-        except ValueError:
+    for place, line in enumerate(_lines(path)):
+        event = _event(line)
+        if event is None:
             continue
         once = event["kind"] in {"step", "validation", "checkpoint"}
         key = (event["kind"], event["step"]) if once else ("once", place)

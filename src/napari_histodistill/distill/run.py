@@ -222,7 +222,11 @@ class _Run:
                 "or start a run in another folder."
             )
             raise InputError(msg)
-        trainer.load(tensors)
+        try:
+            trainer.load(tensors)
+        except (ComputeError, LookupError, TypeError, ValueError) as error:
+            msg = f"{path} does not fit this recipe ({error}): start the run again."
+            raise InputError(msg) from error
         return mark
 
     def _steps(

@@ -68,13 +68,17 @@ def start_run(
             "another folder."
         )
         raise InputError(msg)
-    if folder.exists() and any(p.name != place["data"] for p in folder.iterdir()):
+    # A kill in the middle of this function leaves no more than these two.
+    ours = {place["data"], RUN, f"{CONFIG}.part"}
+    if folder.exists() and any(p.name not in ours for p in folder.iterdir()):
         msg = f"{folder} is not empty and not a run: choose another folder."
         raise InputError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN).write_text(json.dumps(place, indent=2) + "\n", encoding="utf-8")
-        (folder / CONFIG).write_text(recipe_text(config), encoding="utf-8")
+        part = folder / f"{CONFIG}.part"
+        part.write_text(recipe_text(config), encoding="utf-8")
+        part.replace(folder / CONFIG)
     except OSError as error:
         msg = f"{folder} cannot be written ({error.strerror}): choose another folder."
         raise InputError(msg) from error

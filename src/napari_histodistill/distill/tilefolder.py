@@ -8,8 +8,11 @@ folder), and where there are any ``label``, ``case_id``, ``fold`` and partner co
 from __future__ import annotations
 
 import csv
+import os
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MANIFEST = "manifest.csv"
+MAX_COLUMNS, MAX_ROWS = 1000, 10_000_000
+MAX_TILE_PX = 64 * 10**6
+"""A picture of 8000 × 8000 px is no tile."""
+
+# What NumPy raises over files that are not what they say.
+_NUMBER_ERRORS = (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError)
 _COLUMNS = ("image", "label", "case_id", "fold")
 _COLOUR_MODES = ("1", "RGB", "RGBA", "L", "P", "LA", "CMYK", "YCbCr")
 
@@ -202,16 +211,21 @@ class TileFolder:
         if not tile.partners[column]:
             msg = f"{self._place(tile)}: the column {column!r} is empty: fill it."
             raise TileFolderError(msg)
-        path = self.folder / tile.partners[column]
-        if not path.is_file():
+        path = _inside(self.folder, tile.partners[column], self._place(tile))
+        if not _is_file(path):
             msg = f"{self._place(tile)}: there is no file {path}."
             raise TileFolderError(msg)
         return path
 
     def _read_expression(self, tile: Tile, path: Path) -> npt.NDArray[np.float32]:
         try:
-            values = np.asarray(np.load(path, allow_pickle=False), np.float32)
-        except (OSError, ValueError) as error:
+            # Mapped: a header may claim more numbers than the file, or memory, has.
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(stored, np.ndarray):
+                msg = "an archive of several arrays"
+                raise ValueError(msg)
+            values = np.array(stored, np.float32)
+        except _NUMBER_ERRORS as error:
             msg = f"{self._place(tile)}: {path} cannot be read as numbers ({error})."
             raise TileFolderError(msg) from error
         if values.ndim != 1 or not np.isfinite(values).all():
@@ -225,7 +239,9 @@ class TileFolder:
     def _open(self, tile: Tile, path: Path) -> Image.Image:
         """Return a square picture of 8 bits a channel, whole in memory."""
         try:
-            with Image.open(path) as opened:
+            with _opened(path) as opened:
+                if opened.width * opened.height > MAX_TILE_PX:
+                    raise Image.DecompressionBombError
                 opened.load()
                 image: Image.Image = opened.copy()
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
@@ -275,14 +291,18 @@ def read_tile_folder(folder: str | Path) -> TileFolder:
         raise TileFolderError(msg)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, strict=True))
+            table = csv.reader(file, strict=True)
+            header = _header(path, next(table, []))
+            rows = list(islice(table, MAX_ROWS + 1))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         msg = f"{path} cannot be read as a CSV table in UTF-8 ({error})."
         raise TileFolderError(msg) from error
-    header = _header(path, rows)
+    if len(rows) > MAX_ROWS:
+        msg = f"{path} lists more than {MAX_ROWS} tiles: split the folder."
+        raise TileFolderError(msg)
     tiles: list[Tile] = []
     seen: dict[Path, int] = {}
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in enumerate(rows, start=2):
         if not any(row):
             continue
         tile = _tile(path, header, number, row)
@@ -297,8 +317,11 @@ def read_tile_folder(folder: str | Path) -> TileFolder:
     return TileFolder(home, tuple(tiles))
 
 
-def _header(path: Path, rows: list[list[str]]) -> list[str]:
-    header = [name.strip() for name in rows[0]] if rows else []
+def _header(path: Path, row: list[str]) -> list[str]:
+    if len(row) > MAX_COLUMNS:
+        msg = f"{path}: {len(row)} columns are not a manifest; at most {MAX_COLUMNS}."
+        raise TileFolderError(msg)
+    header = [name.strip() for name in row]
     if "image" not in header:
         msg = f"{path}: the header has no column 'image', only {header}."
         raise TileFolderError(msg)
@@ -306,6 +329,29 @@ def _header(path: Path, rows: list[list[str]]) -> list[str]:
         msg = f"{path}: the header names a column twice: {header}."
         raise TileFolderError(msg)
     return header
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+    """Return a path of the manifest, which may not lead out of its folder."""
+    path = PurePath(os.path.normpath(name))
+    if path.is_absolute() or path.parts[:1] == ("..",):
+        msg = f"{where}: {name} lies outside the folder: copy the file into it."
+        raise TileFolderError(msg)
+    return folder / name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the disk allows
+        return False
+
+
+def _opened(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        # Our own, lower limit takes the place of Pillow's warning.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def _tile(path: Path, header: list[str], number: int, row: list[str]) -> Tile:
@@ -319,8 +365,8 @@ def _tile(path: Path, header: list[str], number: int, row: list[str]) -> Tile:
     if not values["image"]:
         msg = f"{path} row {number}: the column 'image' is empty."
         raise TileFolderError(msg)
-    image = path.parent / values["image"]
-    if not image.is_file():
+    image = _inside(path.parent, values["image"], f"{path} row {number}")
+    if not _is_file(image):
         msg = f"{path} row {number}: there is no file {image}."
         raise TileFolderError(msg)
     partners = {k: v for k, v in values.items() if k not in _COLUMNS}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.maps.store import DONE, PENDING, UNREADABLE
+from napari_histodistill.maps.store import DONE, MAX_CELLS, PENDING, UNREADABLE
 from napari_histodistill.slides.grid import TileGrid
 from napari_histodistill.slides.tissue import TissueMask, find_tissue
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_UPSAMPLING = 4.0
 """A slide this many times coarser than the student's mpp is refused."""
-
-MAX_CELLS = 20_000_000
-"""More cells than this are a typing mistake in the stride, not a map."""
 
 
 def plan_grid(

@@ -52,6 +52,13 @@ Block = tuple[slice, slice]
 
 _LOCK = "writer.lock"
 _ARRAYS = ("embeddings", "status", "wanted")
+_TYPES = (np.dtype("float16"), np.dtype("uint8"), np.dtype("bool"))
+MAX_CELLS = 20_000_000
+"""More cells than this are a typing mistake in the stride, not a map."""
+
+_MAX_DIM = 65_536
+_MAX_BLOCK_BYTES = 2**30
+_MAX_METADATA_BYTES = 2**24
 # A poll of the status must not open thousands of files: big chunks there.
 _STATUS_CHUNK = 1024
 _LARGEST = float(np.finfo(np.float16).max)
@@ -88,12 +95,20 @@ class EmbeddingStore:
             self.grid = _grid_from(meta["grid"])
             self.provenance = Provenance(**meta["provenance"])
             self.dim, self.block = int(meta["dim"]), int(meta["block"])
+            _check_sizes(self.grid, self.dim, self.block)
             self.key = store_key(self.grid, self.provenance)
             arrays: list[Any] = [group[name] for name in _ARRAYS]
             self._embeddings, self._status, self._wanted = arrays
             shape = self.grid.shape
             shapes = (self._embeddings.shape, self._status.shape, self._wanted.shape)
-            if meta["key"] != self.key or shapes != ((*shape, self.dim), shape, shape):
+            types = tuple(array.dtype for array in arrays)
+            if (
+                meta["key"] != self.key
+                or shapes != ((*shape, self.dim), shape, shape)
+                or self._embeddings.chunks != (self.block, self.block, self.dim)
+                or {self._status.chunks, self._wanted.chunks} != {_side(self.block)}
+                or types != _TYPES
+            ):
                 msg = "its parts do not belong together"
                 raise ValueError(msg)
             self._known: npt.NDArray[np.uint8] | None = None
@@ -152,6 +167,7 @@ class EmbeddingStore:
         lock = WriterLock(path / _LOCK, error=StoreError) if writable else None
         try:
             with _damage(path):
+                _check_metadata(path)
                 group = zarr.open_group(path, mode="r+" if writable else "r")
             return cls(path, group, lock)
         except BaseException:
@@ -290,6 +306,13 @@ class EmbeddingStore:
                     raise ValueError(msg)
 
 
+def _check_metadata(path: Path) -> None:
+    for file in (path / "zarr.json", *(path / name / "zarr.json" for name in _ARRAYS)):
+        if file.stat().st_size > _MAX_METADATA_BYTES:
+            msg = f"{file.name} is larger than {_MAX_METADATA_BYTES >> 20} MiB"
+            raise ValueError(msg)
+
+
 def is_store(path: Path) -> bool:
     """Whether a folder holds a store of this package, sound or damaged."""
     return path.is_dir() and all((path / name).is_dir() for name in _ARRAYS)
@@ -335,7 +358,6 @@ def _make_arrays(
     }
     group = zarr.create_group(path, attributes={"histodistill": meta}, zarr_format=3)
     shape = grid.shape
-    side = max(block, _STATUS_CHUNK // block * block)
     codec = ZstdCodec(level=1, checksum=True)
     common: dict[str, Any] = {
         "compressors": codec,
@@ -352,8 +374,24 @@ def _make_arrays(
     )
     for name, dtype in (("status", "uint8"), ("wanted", "bool")):
         group.create_array(
-            name, shape=shape, chunks=(side, side), dtype=dtype, fill_value=0, **common
+            name, shape=shape, chunks=_side(block), dtype=dtype, fill_value=0, **common
         )
+
+
+def _side(block: int) -> tuple[int, int]:
+    """Return the chunk of the small arrays: whole blocks, about a thousand cells."""
+    side = max(block, _STATUS_CHUNK // block * block)
+    return side, side
+
+
+def _check_sizes(grid: TileGrid, dim: int, block: int) -> None:
+    rows, columns = grid.shape
+    if not (0 < rows * columns <= MAX_CELLS and 0 < dim <= _MAX_DIM):
+        msg = f"{rows} × {columns} cells of {dim} numbers are too many"
+        raise ValueError(msg)
+    if not 0 < block**2 * dim * 2 <= _MAX_BLOCK_BYTES:
+        msg = f"blocks of {block} × {block} cells are too large"
+        raise ValueError(msg)
 
 
 def _grid_from(meta: dict[str, Any]) -> TileGrid:
@@ -384,8 +422,9 @@ def _to_half(values: npt.NDArray[np.floating], student: str) -> npt.NDArray[np.f
 def _zarr_errors() -> tuple[type[Exception], ...]:
     from zarr.errors import BaseZarrError
 
-    known = (OSError, ValueError, KeyError, TypeError, RuntimeError)
-    return (*known, BaseZarrError)
+    known = (OSError, ValueError, LookupError, TypeError, RuntimeError)
+    more = (AttributeError, ArithmeticError, MemoryError)
+    return (*known, *more, BaseZarrError)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.colours import Colours, colours_of_samples
+from napari_histodistill.slides.limits import MAX_CHANNELS
 from napari_histodistill.slides.overview import with_overviews
 from napari_histodistill.slides.slide import LevelInfo, Slide, SlideInfo
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Mpp
-
-MAX_CHANNELS = 512
 
 
 class ArraySource:

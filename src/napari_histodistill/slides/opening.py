@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+from errno import ENOENT, ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +80,16 @@ def open_slide(
 
 
 def _open(path: Path) -> Slide:
-    if not path.exists():
-        msg = f"{path}: there is no such file."
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
+        if isinstance(error, OSError) and error.errno not in {ENOENT, ENOTDIR}:
+            msg = f"{path}: the file cannot be opened ({error.strerror})."
+        else:
+            msg = f"{path}: there is no such file."
+        raise SlideError(msg) from error
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        msg = f"{path}: this is a device or a pipe, not a file; copy it to a file."
         raise SlideError(msg)
     if path.is_dir():
         if is_zarr_folder(path):

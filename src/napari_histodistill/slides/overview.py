@@ -68,8 +68,8 @@ class OverviewSource:
         generated = self._generated[level - self._stored]
         for row in range(y // TILE_PX, (y + height - 1) // TILE_PX + 1):
             for column in range(x // TILE_PX, (x + width - 1) // TILE_PX + 1):
-                with generated.locks[row][column]:
-                    if not generated.done[row, column]:
+                with generated.lock(row, column):
+                    if (row, column) not in generated.done:
                         self._compute(level, row, column)
         pixels = generated.pixels
         assert pixels is not None  # the loop above computed at least one tile
@@ -99,12 +99,15 @@ class _Generated:
 
     def __init__(self, info: LevelInfo) -> None:
         self._info = info
-        rows = math.ceil(info.height / TILE_PX)
-        columns = math.ceil(info.width / TILE_PX)
-        self.done = np.zeros((rows, columns), bool)
-        self.locks = [[threading.Lock() for _ in range(columns)] for _ in range(rows)]
+        self.done: set[tuple[int, int]] = set()
         self.pixels: npt.NDArray[Any] | None = None
+        self._locks: dict[tuple[int, int], threading.Lock] = {}
         self._making = threading.Lock()
+
+    def lock(self, row: int, column: int) -> threading.Lock:
+        """Return the lock of one square; made when first asked for."""
+        with self._making:
+            return self._locks.setdefault((row, column), threading.Lock())
 
     def put(self, row: int, column: int, tile: npt.NDArray[Any]) -> None:
         with self._making:
@@ -112,7 +115,7 @@ class _Generated:
                 self.pixels = _storage(self._info, tile)
         y, x = row * TILE_PX, column * TILE_PX
         self.pixels[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-        self.done[row, column] = True
+        self.done.add((row, column))
 
 
 def shrink(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from napari_histodistill.errors import InputError, MissingMppError
+from napari_histodistill.errors import InputError, MissingMppError, SlideError
 from napari_histodistill.geometry import Mpp, Region, WorldTransform
+from napari_histodistill.slides.limits import extent_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,6 +131,11 @@ class Slide:
         self.info = info
         self._associated = dict(associated or {})
         first = source.levels[0]
+        for level in source.levels:
+            problem = extent_problem(level.height, level.width)
+            if problem:
+                msg = f"{info.name}: {problem}; the file is damaged or made up."
+                raise SlideError(msg)
         self._probe = source.read_level(0, 0, 0, 1, 1)
         self.scales: tuple[tuple[float, float], ...] = tuple(
             (first.height / level.height, first.width / level.width)

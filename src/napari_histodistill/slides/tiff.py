@@ -9,6 +9,7 @@ lock on the way: the general path is five to ten times slower.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.colours import Colours
     from napari_histodistill.slides.slide import PixelSource
+
+
+MAX_ASSOCIATED_PX = 100 * 10**6
+"""Labels and macro images are pictures of the glass, read whole."""
+
+# What tifffile says of damaged tags is for its own users; ours get one sentence.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TiffSource:
@@ -188,6 +196,12 @@ def _associated_reader(
         return refuse
 
     def read() -> npt.NDArray[np.uint8]:
+        if reader.height * reader.width > MAX_ASSOCIATED_PX:
+            msg = (
+                f"{file.path.name}: an associated image of {reader.height} × "
+                f"{reader.width} px is too large to be read whole."
+            )
+            raise SlideError(msg)
         pixels = reader.read(
             0, 0, reader.height, reader.width, background=colours.background
         )

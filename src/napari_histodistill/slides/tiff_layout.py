@@ -14,6 +14,7 @@ import numpy as np
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides import tiff_metadata as meta
 from napari_histodistill.slides.colours import Colours, colours_of_samples
+from napari_histodistill.slides.tiff_limits import MAX_LEVELS, bounded_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,9 +65,9 @@ def layout_of(tif: tifffile.TiffFile, name: str) -> TiffLayout:
     SlideError
         If it holds no image that can be shown.
     """
-    pages = list(tif.pages)
+    pages = bounded_pages(tif.pages, name)
     if not any(p.imagelength > 0 < p.imagewidth for p in pages):
-        sizes = ", ".join(f"{p.imagelength} × {p.imagewidth} px" for p in pages)
+        sizes = ", ".join(f"{p.imagelength} × {p.imagewidth} px" for p in pages[:4])
         msg = f"{name}: the TIFF holds no image with pixels ({sizes or 'no page'})."
         raise SlideError(msg)
     if tif.is_svs:
@@ -75,7 +76,7 @@ def layout_of(tif: tifffile.TiffFile, name: str) -> TiffLayout:
         return _qptiff(pages, name)
     if tif.is_ome:
         images = meta.ome_images(pages[0].description)
-        if images and max(images[0].pages) < len(pages):
+        if images and all(0 <= k < len(pages) for k in images[0].pages):
             return _ome(pages, images, name)
     return _generic(pages, name)
 
@@ -127,13 +128,14 @@ def _qptiff(pages: list[Any], name: str) -> TiffLayout:
 def _ome(pages: list[Any], images: tuple[meta.OmeImage, ...], name: str) -> TiffLayout:
     image = images[0]
     base = tuple(pages[k] for k in image.pages)
-    steps = min(len(page.pages or ()) for page in base)
-    levels = [base, *(tuple(p.pages[k] for p in base) for k in range(steps))]
+    below = [bounded_pages(page.pages or (), name, MAX_LEVELS) for page in base]
+    steps = min(map(len, below))
+    levels = [base, *(tuple(pages[k] for pages in below) for k in range(steps))]
     others = {}
     for k, other in enumerate(images[1:], start=1):
-        page = pages[other.pages[0]] if other.pages[0] < len(pages) else None
-        if page is None:
+        if not all(0 <= p < len(pages) for p in other.pages):
             continue
+        page = pages[other.pages[0]]
         if not steps and len(other.pages) == len(base) and _same_picture(base[0], page):
             # Before sub-IFDs, Bio-Formats wrote every level as an image of its own.
             levels.append(tuple(pages[p] for p in other.pages))
@@ -152,7 +154,7 @@ def _generic(pages: list[Any], name: str) -> TiffLayout:
     """Levels are smaller copies of the first page: same samples, same proportions."""
     first = max(pages, key=lambda p: (p.imagelength * p.imagewidth, -p.index))
     rest = [p for p in pages if p is not first]
-    sub = list(first.pages or ())
+    sub = bounded_pages(first.pages or (), name, MAX_LEVELS)
     levels = [first, *(p for p in [*sub, *rest] if _same_picture(first, p))]
     found = _pyramid(first, levels)
     used = {id(p) for group in found for p in group}
@@ -242,6 +244,9 @@ def page_colours(page: Any, name: str) -> Colours:
 
 def _palette(page: Any) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
     table = np.asarray(page.colormap).T.astype(np.uint32)
+    if table.ndim != 2 or table.shape[1] != 3 or not len(table):
+        msg = "its palette is not a table of colours"
+        raise ValueError(msg)
     # The standard says 16 bits; some writers store 8.
     table8 = (table >> 8 if table.max(initial=0) > 255 else table).astype(np.uint8)
 

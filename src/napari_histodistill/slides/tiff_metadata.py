@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from napari_histodistill.geometry import Mpp
+from napari_histodistill.slides.limits import MAX_CHANNELS
 
 PRINT_DPI = (72, 96, 100, 150, 200, 240, 300, 400, 600)
 """Resolutions that programs write when they know none."""
@@ -142,6 +143,9 @@ def _ome_image(
     # One page holds all samples of a channel: an RGB image has SizeC 3 but one page.
     planes = len(channels) if channels and max(samples) > 1 else sizes["C"]
     sizes["C"] = max(1, planes)
+    if sizes["C"] > MAX_CHANNELS or not all(0 < n < 2**31 for n in sizes.values()):
+        msg = f"its OME-XML says {sizes['C']} channels and {sizes['Z']} planes"
+        raise ValueError(msg)
     order = pixels.get("DimensionOrder", "XYCZT")[2:]
     pages = _ome_pages(pixels, sizes, order, first_page)
     names = tuple(
@@ -171,15 +175,18 @@ def _ome_pages(
     for d in order:
         strides[d] = stride
         stride *= sizes[d]
-    plane_page: dict[int, int] = {}
+    step = strides["C"]
+    pages = [first_page + c * step for c in range(sizes["C"])]
     for block in pixels.iterfind("{*}TiffData"):
         if "IFD" not in block.attrib:
             continue
         start = sum(int(block.get(f"First{d}", "0")) * strides[d] for d in "CZT")
-        for k in range(int(block.get("PlaneCount", "1"))):
-            plane_page[start + k] = int(block.attrib["IFD"]) + k
-    planes = [c * strides["C"] for c in range(sizes["C"])]
-    return tuple(plane_page.get(p, first_page + p) for p in planes)
+        stop = start + int(block.get("PlaneCount", "1"))
+        # Only the planes at z = 0, t = 0: a block may claim 10⁹ of them.
+        first, last = max(0, -(-start // step)), min(len(pages), -(-stop // step))
+        for c in range(first, last):
+            pages[c] = int(block.attrib["IFD"]) + c * step - start
+    return tuple(pages)
 
 
 def _ome_size(pixels: ET.Element) -> PhysicalSize:

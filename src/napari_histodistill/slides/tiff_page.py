@@ -11,6 +11,11 @@ import tifffile
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.decoding import SegmentCache, for_each, reason
+from napari_histodistill.slides.tiff_limits import (
+    check_encoded,
+    check_page,
+    check_segment_size,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,6 +42,8 @@ TRAILER = 16
 
 RAW_STRIP_BYTES = 512 * 1024
 """Uncompressed strips are read in pieces of about this size."""
+
+MAX_PIECES = 2**22
 
 JPEG = 7
 APERIO_YCBCR_JPEG2000 = 33003
@@ -80,11 +87,12 @@ class TiffPageReader:
         if page.is_tiled:
             self.tile_height, self.tile_width = page.tilelength, page.tilewidth
         else:
-            self.tile_height = min(int(page.rowsperstrip), self.height)
+            self.tile_height = max(1, min(int(page.rowsperstrip), self.height))
             self.tile_width = self.width
             self._cut_raw_strips(page)
         self._rows = math.ceil(self.height / self.tile_height)
         self._columns = math.ceil(self.width / self.tile_width)
+        check_segment_size(page, self.tile_height, self.tile_width, self._where)
         needed = self._rows * self._columns * self._planes
         listed = min(len(self._offsets), len(self._counts))
         if listed < needed:
@@ -165,6 +173,9 @@ class TiffPageReader:
         if self._whole_jpegs and not _ends_well(data[-TRAILER:]):
             msg = "its JPEG data end too early"
             raise ValueError(msg)
+        check_encoded(
+            self._compression, data, self.tile_height, self.tile_width, self.samples
+        )
         segment, _, _ = self._decode(data, index, jpegtables=self._tables)
         pixels: npt.NDArray[Any] = segment[0]
         if self._compression == APERIO_YCBCR_JPEG2000:
@@ -184,21 +195,10 @@ class TiffPageReader:
         return count > 0 and _ends_well(self._file.read(end - count, count))
 
     def _refuse_unreadable(self, page: Any) -> None:
-        if self.height < 1 or self.width < 1 or self.samples < 1:
-            msg = f"{self._where}: the image is empty ({self.height} × {self.width})."
-            raise SlideError(msg)
+        check_page(page, self._where)
         if page.imagedepth != 1 or page.dtype is None:
             what = "volumetric tiles" if page.imagedepth != 1 else "this type of pixel"
             msg = f"{self._where}: {what} cannot be read; convert it to 8-bit RGB."
-            raise SlideError(msg)
-        if (
-            page.compression != 1
-            and page.compression not in tifffile.TIFF.DECOMPRESSORS
-        ):
-            msg = (
-                f"{self._where}: the compression {int(page.compression)} is not known; "
-                "convert the file to a JPEG or deflate TIFF."
-            )
             raise SlideError(msg)
 
     def _cut_raw_strips(self, page: Any) -> None:
@@ -213,23 +213,24 @@ class TiffPageReader:
             return
         if page.fillorder != 1 or rows >= self.tile_height:
             return
-        offsets, counts = [], []
         strips = math.ceil(self.height / self.tile_height)
-        pieces = math.ceil(self.tile_height / rows)
         if self._planes * strips != len(self._offsets) or (
             strips > 1 and self.tile_height % rows
         ):
             return
-        for k, start in enumerate(self._offsets):
-            strip_rows = min(
-                self.tile_height, self.height - (k % strips) * self.tile_height
-            )
-            for piece in range(pieces):
-                n = min(rows, strip_rows - piece * rows)
-                if n > 0:
-                    offsets.append(int(start) + piece * rows * row_bytes)
-                    counts.append(n * row_bytes if self._counts[k] else 0)
-        self._offsets, self._counts = np.array(offsets), np.array(counts)
+        if len(self._offsets) * math.ceil(self.tile_height / rows) > MAX_PIECES:
+            return
+        # The first row of every piece inside its strip, and how many rows it has.
+        first = np.arange(0, self.tile_height, rows)
+        strip_rows = np.full(strips, self.tile_height)
+        strip_rows[-1] = self.height - (strips - 1) * self.tile_height
+        piece_rows = np.minimum(
+            rows, np.tile(strip_rows, self._planes)[:, None] - first
+        )
+        real = piece_rows > 0
+        offsets = self._offsets[:, None] + first * row_bytes
+        counts = piece_rows * row_bytes * (self._counts != 0)[:, None]
+        self._offsets, self._counts = offsets[real], counts[real]
         self.tile_height = rows
         self._raw = self.dtype.newbyteorder(page.parent.byteorder)
 

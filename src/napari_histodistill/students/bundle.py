@@ -284,7 +284,9 @@ def _read_spec(folder: Path) -> StudentSpec:
         if path.stat().st_size > MAX_SPEC_BYTES:
             msg = f"{path} is larger than {MAX_SPEC_BYTES} bytes: not a student's spec."
             raise BundleError(msg)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=_only_once
+        )
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path} cannot be read as JSON ({error}): get the bundle again."
         raise BundleError(msg) from error
@@ -303,6 +305,17 @@ def _read_spec(folder: Path) -> StudentSpec:
         )
         raise BundleError(msg)
     return spec
+
+
+def _only_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse an object that says one thing twice: readers would not agree on it."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        msg = f"the field {twice!r} stands there twice"
+        raise ValueError(msg)
+    return found
 
 
 def _check_version(path: Path, content: object) -> None:
@@ -341,6 +354,9 @@ def _read_bundle(folder: Path) -> _Bundle:
 
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
+    if path.exists() and not path.is_file():
+        msg = f"{path} is not a file: get the bundle again."
+        raise BundleError(msg)
     if not path.resolve().is_relative_to(folder.resolve()):
         msg = f"{path} is a link that leads out of the bundle: copy the file itself."
         raise BundleError(msg)

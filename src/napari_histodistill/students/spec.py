@@ -10,7 +10,7 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 FORMAT_VERSION = 1
 
@@ -29,6 +29,38 @@ HexColor = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rgb = tuple[float, float, float]
+
+MAX_OPTION = 4096
+_NO_OPTIONS = (
+    "cache_dir", "checkpoint_path", "exportable", "features_only", "in_chans", "no_jit",
+    "num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+    "pretrained_strict", "scriptable",
+)  # fmt: skip
+
+
+def check_backbone_options(options: _Options | None) -> _Options | None:
+    """Refuse options that would load a file, change timm, or fill the memory.
+
+    Raises
+    ------
+    ValueError
+        Naming the option: a bundle comes from strangers, and ``checkpoint_path`` would
+        make timm open any file.
+    """
+    for name, value in (options or {}).items():
+        if name in _NO_OPTIONS:
+            msg = f"{name} is not an option of a network"
+            raise ValueError(msg)
+        numbers = value if isinstance(value, tuple) else (value,)
+        too_large = any(isinstance(n, int) and abs(n) > MAX_OPTION for n in numbers)
+        if len(numbers) > 64 or too_large:
+            msg = f"{name} has numbers beyond {MAX_OPTION}"
+            raise ValueError(msg)
+    return options
+
+
+_Options = dict[str, bool | int | float | str | tuple[int, ...]]
+BackboneOptions = Annotated[_Options, AfterValidator(check_backbone_options)]
 
 
 class _Frozen(BaseModel):
@@ -148,9 +180,7 @@ class StudentSpec(_Frozen):
     title: str
     description: str = ""
     backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")]
-    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] | None = (
-        None
-    )
+    backbone_options: BackboneOptions | None = None
     tile_px: Annotated[int, Field(ge=4, le=4096)]
     input_px: Annotated[int, Field(ge=8, le=4096)] | None = None
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]

@@ -24,6 +24,9 @@ else:
 MAX_BYTES = 4 * 2**30
 """Larger files are refused: no student for a laptop weighs 4 GiB."""
 
+MAX_HEADER_BYTES = 2**24
+"""Names and shapes of a hundred thousand tensors."""
+
 _DTYPES = ("float32", "float16", "int64")
 
 
@@ -49,17 +52,18 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
         if path.stat().st_size > MAX_BYTES:
             msg = f"{path} is larger than {MAX_BYTES >> 30} GiB: refused."
             raise BundleError(msg)
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            _check_start(path, file.read(8))
+            file.seek(0)
+            # Piece by piece: bytes that are not wanted never fill the memory.
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            content = file.read() if found == sha256 else b""
     except OSError as error:
         msg = f"{path} cannot be read ({error}): get the bundle again."
         raise BundleError(msg) from error
-    if content.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
-        msg = (
-            f"{path} is a pickle or a zip archive, not safetensors: refused, because "
-            "opening a pickle can run any program."
-        )
-        raise BundleError(msg)
-    found = hashlib.sha256(content).hexdigest()
+    if found == sha256:
+        found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         msg = (
             f"{path} was changed or damaged (SHA-256 {found[:12]}…, the spec says "
@@ -68,10 +72,26 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
         raise BundleError(msg)
     try:
         tensors: Tensors = load(content)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, MemoryError) as error:
         msg = f"{path} is not a safetensors file ({error}): get the bundle again."
         raise BundleError(msg) from error
     return tensors
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    if start.startswith((b"PK", *(bytes([0x80, k]) for k in range(2, 6)))):
+        msg = (
+            f"{path} is a pickle or a zip archive, not safetensors: refused, because "
+            "opening a pickle can run any program."
+        )
+        raise BundleError(msg)
+    header = int.from_bytes(start, "little")
+    if not 2 <= header <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+        msg = (
+            f"{path} is not a safetensors file (its header says that it is {header} "
+            "bytes long): get the bundle again."
+        )
+        raise BundleError(msg)
 
 
 def check_tensors(

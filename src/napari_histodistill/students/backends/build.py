@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import DeviceChoice
 
 
+# What networks raise over options that they do not have or cannot be.
+_MISFITS = (
+    TypeError, ValueError, AssertionError, RuntimeError, LookupError, AttributeError,
+    ArithmeticError, MemoryError,
+)  # fmt: skip
+
+
 def build_backend(
     spec: StudentSpec,
     encoder: Mapping[str, npt.NDArray[Any]],
@@ -49,6 +56,7 @@ def build_backend(
         state = load_package_weights(spec.weights.package, spec.weights.sha256)
     else:
         state = {name: torch.from_numpy(values) for name, values in encoder.items()}
+        _check_shapes(spec, state)
     module = build_module(spec)
     _load_strictly(module, state, spec)
     backend = TorchBackend(
@@ -84,10 +92,30 @@ def build_module(spec: StudentSpec) -> torch.nn.Module:
             num_classes=0,
             **(spec.backbone_options or {}),
         )
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except _MISFITS as error:
         msg = f"spec.json: backbone_options do not fit {spec.backbone} ({error})."
         raise BundleError(msg) from error
     return module
+
+
+def _check_shapes(spec: StudentSpec, state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights of another network before that network takes its memory.
+
+    A spec may name a network of 28 GB beside weights of a kilobyte.
+    """
+    with torch.device("meta"):
+        wanted = build_module(spec).state_dict()
+    for name, tensor in wanted.items():
+        found = state.get(name)
+        # torch takes one number in a list for a number, and saved files hold that.
+        alone = found is not None and found.numel() == 1 and tensor.ndim == 0
+        if found is None or not (alone or found.shape == tensor.shape):
+            shape = "missing" if found is None else str(tuple(found.shape))
+            msg = (
+                f"student {spec.name}: the weights do not fit the backbone "
+                f"{spec.backbone}: {name} is {shape}, not {tuple(tensor.shape)}."
+            )
+            raise BundleError(msg)
 
 
 def _load_strictly(

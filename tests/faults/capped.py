@@ -1,0 +1,113 @@
+"""Commands in a process of their own whose memory is capped: what a bomb meets."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MEMORY_MB = 768
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command did under the cap."""
+
+    code: int
+    out: str
+    err: str
+    cpu_s: float
+
+    @property
+    def sentence(self) -> str:
+        """The one line that says why it ended."""
+        lines = self.err.splitlines()
+        said = [line for line in lines if line.startswith("histodistill:")]
+        assert len(said) == 1, self.err
+        assert "Traceback" not in self.err
+        assert "Unexpected" not in said[0], said[0]
+        return said[0]
+
+
+def run_capped(
+    commands: Sequence[Sequence[object]],
+    *,
+    memory_mb: int = MEMORY_MB,
+    imports: Sequence[str] = (),
+    timeout: float = 240,
+) -> list[Result]:
+    """Run ``histodistill`` commands one after another in one capped process.
+
+    Parameters
+    ----------
+    commands : sequence of sequence
+        Arguments of each.
+    memory_mb : int
+        Address space they may take beyond the interpreter and its libraries.
+    imports : sequence of str
+        Modules that are loaded before the cap is set.
+    timeout : float
+        For all of them, seconds.
+    """
+    job = {
+        "commands": [[os.fsdecode(str(a)) for a in c] for c in commands],
+        "memory_mb": memory_mb,
+        "imports": list(imports),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.capped"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    results = [Result(**json.loads(line)) for line in done.stdout.splitlines()]
+    assert len(results) == len(commands), (
+        f"the process ended with {done.returncode} in {commands[len(results)]}: "
+        f"{done.stderr[-2000:]}"
+    )
+    return results
+
+
+def main() -> None:
+    """Read a job from stdin, write a line of JSON per command."""
+    import importlib
+
+    from napari_histodistill.cli import main as histodistill
+
+    job = json.load(sys.stdin)
+    for name in ("napari_histodistill.slides", "scipy.ndimage", *job["imports"]):
+        importlib.import_module(name)
+    warnings.simplefilter("ignore")
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + job["memory_mb"] * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for arguments in job["commands"]:
+        out, err = io.StringIO(), io.StringIO()
+        began = time.process_time()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = histodistill(arguments)
+        result = Result(code, out.getvalue(), err.getvalue(), 0.0)
+        spent = round(time.process_time() - began, 2)
+        print(json.dumps({**asdict(result), "cpu_s": spent}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
