@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
     from napari_histodistill.slides.slide import LevelInfo, PixelSource
 
-STRIPE_PX = 16
+STRIPE_PX = 8
 """Width of the diagonal stripes, in pixels of the level that is read."""
 
-YELLOW, BLACK = (255, 208, 0), (32, 32, 32)
+YELLOW, BLUE = (255, 208, 0), (0, 72, 255)
+"""Neither is a colour of stained tissue, glass or a gap, not even for a single pixel."""
+
+SPOTS = (0.0, 0.5, 0.1, 0.9, 0.3, 0.7, 0.999)
+"""Where a slide is tried, down and across, before it is called unreadable."""
 
 Place = tuple[int, int, int]
 """Level, and y and x of the upper left corner of a compressed tile in its pixels."""
@@ -122,7 +126,7 @@ def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels loo
         If the slide was closed. Everything else is damage.
     """
     damage = Damage(height, width)
-    pixels = read_part(source, level, y, x, height, width, damage=damage, like=like)
+    pixels = read_part(source, level, y, x, height, width, damage=damage)
     if damage.bad is not None:
         pixels = np.require(pixels, requirements="W")
         pixels[damage.bad] = stripes(y, x, damage.bad, like)[damage.bad]
@@ -138,7 +142,6 @@ def read_part(  # noqa: PLR0913 - as above
     width: int,
     *,
     damage: Damage,
-    like: npt.NDArray[Any],
 ) -> npt.NDArray[Any]:
     """Read a rectangle and note what cannot be read, whose pixels may be anything."""
     own = getattr(source, "read_damaged", None)
@@ -150,6 +153,7 @@ def read_part(  # noqa: PLR0913 - as above
     except ClosedSlideError:
         raise
     except SlideError:
+        like = probe(source)
         out = np.zeros((height, width, like.shape[-1]), like.dtype)
     info = source.levels[level]
     for top, left, bottom, right in _tiles(info, y, x, height, width):
@@ -170,6 +174,29 @@ def read_part(  # noqa: PLR0913 - as above
     return out
 
 
+def probe(source: PixelSource) -> npt.NDArray[Any]:
+    """Return a pixel ``(1, 1, channels)`` of level 0: the first that can be read.
+
+    Raises
+    ------
+    SlideError
+        If there is none at many places: a slide of which nothing can be read is none.
+    """
+    first = source.levels[0]
+    problem: SlideError | None = None
+    for down in SPOTS:
+        for right in SPOTS:
+            y, x = int(down * first.height), int(right * first.width)
+            try:
+                return source.read_level(0, y, x, 1, 1)
+            except ClosedSlideError:
+                raise
+            except SlideError as error:
+                problem = problem or error
+    assert problem is not None
+    raise problem
+
+
 def stripes(
     y: int, x: int, bad: npt.NDArray[np.bool_], like: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
@@ -179,11 +206,11 @@ def stripes(
     light = (rows[:, None] + columns[None, :]) // STRIPE_PX % 2 == 0
     channels, dtype = like.shape[-1], like.dtype
     if channels == 3 and dtype == np.uint8:
-        colours = np.array([BLACK, YELLOW], np.uint8)
+        colours = np.array([BLUE, YELLOW], np.uint8)
         striped: npt.NDArray[Any] = colours[light.astype(np.intp)]
         return striped
     top = np.iinfo(dtype).max if dtype.kind in "ui" else 1
-    grey = np.where(light, top, 0).astype(dtype)
+    grey = np.where(light, top, top // 2 if dtype.kind in "ui" else 0.5).astype(dtype)
     return np.repeat(grey[..., None], channels, axis=2)
 
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.damage import Damage, read_part
+from napari_histodistill.slides.shrinking import read_shrunk, shrinks_of
 from napari_histodistill.slides.slide import LevelInfo
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.damage import Place
     from napari_histodistill.slides.slide import PixelSource
 
 COARSEST_PX = 1024
@@ -65,15 +69,43 @@ class OverviewSource:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if level < self._stored:
             return self._source.read_level(level, y, x, height, width)
+        damage = Damage(height, width)
+        pixels = self.read_damaged(level, y, x, height, width, damage)
+        if damage.bad is not None:
+            raise SlideError(damage.problem)
+        return pixels
+
+    def read_damaged(
+        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
+    ) -> npt.NDArray[Any]:
+        """Read what can be read and note the rest; see :func:`read_part`."""
+        if level < self._stored:
+            return read_part(self._source, level, y, x, height, width, damage=damage)
         generated = self._generated[level - self._stored]
         for row in range(y // TILE_PX, (y + height - 1) // TILE_PX + 1):
             for column in range(x // TILE_PX, (x + width - 1) // TILE_PX + 1):
                 with generated.locks[row][column]:
                     if not generated.done[row, column]:
                         self._compute(level, row, column)
-        pixels = generated.pixels
+        window = slice(y, y + height), slice(x, x + width)
+        pixels, bad = generated.pixels, generated.bad
         assert pixels is not None  # the loop above computed at least one tile
-        return np.array(pixels[y : y + height, x : x + width])
+        if bad is not None and bad[window].any():
+            part = Damage(height, width)
+            part.bad, part.problem = bad[window].copy(), generated.problem
+            part.places = set(generated.places)
+            damage.add_part(part, 0, 0)
+        return np.array(pixels[window])
+
+    def shrinks(self, level: int) -> tuple[int, ...]:
+        """Return by what a level can be shrunk while decoding."""
+        return shrinks_of(self._source, level) if level < self._stored else ()
+
+    def read_shrunk(
+        self, level: int, shrink: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return a rectangle of a shrunk level, in pixels of that."""
+        return read_shrunk(self._source, level, shrink, y, x, height, width)
 
     def close(self) -> None:
         """Close the source; what was generated is freed with this object."""
@@ -88,10 +120,51 @@ class OverviewSource:
         top, left = math.floor(y0 * fy), math.floor(x0 * fx)
         bottom = min(finer.height, math.ceil(y1 * fy - 1e-9))
         right = min(finer.width, math.ceil(x1 * fx - 1e-9))
-        source = self.read_level(level - 1, top, left, bottom - top, right - left)
         box = (x0 * fx - left, y0 * fy - top, x1 * fx - left, y1 * fy - top)
-        small = shrink(source, box, y1 - y0, x1 - x0)
-        self._generated[level - self._stored].put(row, column, small)
+        window = (top, left, bottom - top, right - left)
+        factor = self._factor(level - 1, window, min(fy, fx))
+        damage = Damage(*window[2:])
+        try:
+            small = self._small(level - 1, window, box, factor, (y1 - y0, x1 - x0))
+        except ClosedSlideError:
+            raise
+        except SlideError:
+            source = self.read_damaged(level - 1, *window, damage)
+            small = shrink(source, box, y1 - y0, x1 - x0)
+        generated = self._generated[level - self._stored]
+        if damage.bad is not None:
+            bad = damage.bad[..., None].astype(np.float32)
+            touched = shrink(bad, box, y1 - y0, x1 - x0)[..., 0] > 0
+            generated.mark(row, column, touched, damage)
+        generated.put(row, column, small)
+
+    def _small(
+        self,
+        level: int,
+        window: tuple[int, int, int, int],
+        box: tuple[float, float, float, float],
+        factor: int,
+        shape: tuple[int, int],
+    ) -> npt.NDArray[Any]:
+        """Return the box of a window as ``shape`` pixels, decoded at a fraction."""
+        if factor == 1:
+            source = self.read_level(level, *window)
+        else:
+            y, x, height, width = (side // factor for side in window)
+            source = self.read_shrunk(level, factor, y, x, height, width)
+        left, top, right, bottom = (side / factor for side in box)
+        return shrink(source, (left, top, right, bottom), *shape)
+
+    def _factor(
+        self, level: int, window: tuple[int, int, int, int], most: float
+    ) -> int:
+        """Return by how much a window can be shrunk while decoding, exactly."""
+        fitting = [
+            f
+            for f in self.shrinks(level)
+            if f <= most and all(side % f == 0 for side in window)
+        ]
+        return max(fitting, default=1)
 
 
 class _Generated:
@@ -104,6 +177,9 @@ class _Generated:
         self.done = np.zeros((rows, columns), bool)
         self.locks = [[threading.Lock() for _ in range(columns)] for _ in range(rows)]
         self.pixels: npt.NDArray[Any] | None = None
+        self.bad: npt.NDArray[np.bool_] | None = None
+        self.problem = ""
+        self.places: set[Place] = set()
         self._making = threading.Lock()
 
     def put(self, row: int, column: int, tile: npt.NDArray[Any]) -> None:
@@ -113,6 +189,18 @@ class _Generated:
         y, x = row * TILE_PX, column * TILE_PX
         self.pixels[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
         self.done[row, column] = True
+
+    def mark(
+        self, row: int, column: int, bad: npt.NDArray[np.bool_], damage: Damage
+    ) -> None:
+        """Note which pixels of a square were made of some that cannot be read."""
+        with self._making:
+            if self.bad is None:
+                self.bad = np.zeros((self._info.height, self._info.width), bool)
+            self.problem = self.problem or damage.problem
+            self.places |= damage.places
+        y, x = row * TILE_PX, column * TILE_PX
+        self.bad[y : y + bad.shape[0], x : x + bad.shape[1]] = bad
 
 
 def shrink(
