@@ -15,14 +15,21 @@ import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 import tifffile
 
+from napari_histodistill.geometry import Region
 from napari_histodistill.slides import open_slide
+from napari_histodistill.slides.resample import read_resampled
+from napari_histodistill.slides.tiff import TiffSource
 from tests.bench import readers
 from tests.bench.figures import HEADER, Figure, in_turns, seconds
-from tests.bench.readers import Window
+
+if TYPE_CHECKING:
+    from tests.bench.readers import Window
 
 SIDE, ROUNDS = 8192, 5
 GOALS = {
@@ -108,6 +115,35 @@ def compare(path: Path, tile_px: int, threads: int, rounds: int) -> list[Figure]
     return figures
 
 
+def shrunk(path: Path, mpp: float, rounds: int) -> tuple[tuple[float, ...], ...]:
+    """Return megapixels per second (of the result) with and without shrinking."""
+    windows = [
+        Region(y=y + 0.5, x=x + 0.5, height=2048, width=2048)
+        for y in range(0, SIDE - 2048, 2048)
+        for x in range(0, SIDE - 2048, 2048)
+    ]
+    px = round(2048 * 0.25 / mpp)
+
+    def rate(shrinks) -> float:
+        with (
+            open_slide(path) as slide,
+            mock.patch.object(TiffSource, "shrinks", shrinks),
+        ):
+            taken = seconds(
+                lambda: [read_resampled(slide, w, height=px, width=px) for w in windows]
+            )
+        return len(windows) * px * px / taken / 1e6
+
+    runs = in_turns(
+        {
+            "shrunk": partial(rate, TiffSource.shrinks),
+            "whole": partial(rate, lambda self, level: ()),
+        },
+        rounds,
+    )
+    return runs["shrunk"], runs["whole"]
+
+
 def _rate(read, path, windows, threads, megapixels) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's
@@ -124,6 +160,19 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
             write(path, image, tile_px=tile_px)
             for threads in (1, 2):
                 figures += compare(path, tile_px, threads, rounds)
+        for ratios, mpp in (
+            ((1, 4, 16), 0.5),
+            ((1, 4, 16), 1.0),
+            ((1,), 0.5),
+            ((1,), 1.0),
+        ):
+            path = Path(folder) / f"levels-{len(ratios)}.tif"
+            if not path.exists():
+                write(path, image, tile_px=256, ratios=ratios)
+            levels = " and ".join(f"{0.25 * r:g}" for r in ratios)
+            what = f"resampled to {mpp:g} µm/px from levels of {levels} µm/px"
+            ours, whole = shrunk(path, mpp, rounds)
+            figures.append(Figure(what, ours, "MP/s", "decoded whole", whole))
         opened = tuple(seconds(lambda: open_slide(path).close()) for _ in range(7))
     return [*figures, Figure("open_slide", opened, "s")]
 

@@ -26,7 +26,7 @@ STRIPE_PX = 8
 """Width of the diagonal stripes, in pixels of the level that is read."""
 
 YELLOW, BLUE = (255, 208, 0), (0, 72, 255)
-"""Neither is a colour of stained tissue, glass or a gap, not even for a single pixel."""
+"""Neither is a colour of tissue, glass or a gap, not even a single pixel of it."""
 
 SPOTS = (0.0, 0.5, 0.1, 0.9, 0.3, 0.7, 0.999)
 """Where a slide is tried, down and across, before it is called unreadable."""
@@ -210,7 +210,8 @@ def stripes(
         striped: npt.NDArray[Any] = colours[light.astype(np.intp)]
         return striped
     top = np.iinfo(dtype).max if dtype.kind in "ui" else 1
-    grey = np.where(light, top, top // 2 if dtype.kind in "ui" else 0.5).astype(dtype)
+    dark = {"u": top // 2, "i": top // 2, "b": 0}.get(dtype.kind, 0.5)
+    grey = np.where(light, top, dark).astype(dtype)
     return np.repeat(grey[..., None], channels, axis=2)
 
 
