@@ -46,6 +46,10 @@ class SlideError(InputError):
     """A slide cannot be opened or read: the message names the file and the reason."""
 
 
+class ClosedSlideError(SlideError):
+    """A slide was read after it was closed: a slip of ours, never damage of a file."""
+
+
 class MissingMppError(SlideError):
     """The slide does not say how many µm a pixel spans, and nobody else did."""
 

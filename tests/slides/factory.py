@@ -83,9 +83,9 @@ def count_decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
     seen: Counter[tuple[int, int]] = Counter()
     original = TiffPageReader.decode_segment
 
-    def counted(self: TiffPageReader, data: bytes, index: int) -> np.ndarray:
+    def counted(self: TiffPageReader, data: bytes, index: int, *how: Any) -> np.ndarray:
         seen[id(self), index] += 1
-        return original(self, data, index)
+        return original(self, data, index, *how)
 
     monkeypatch.setattr(TiffPageReader, "decode_segment", counted)
     return seen

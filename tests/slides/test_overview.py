@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.slides import overview, slide_from_arrays
-from napari_histodistill.slides.overview import OverviewSource, with_overviews
+from napari_histodistill.slides.overview import OverviewSource, shrink, with_overviews
 from napari_histodistill.slides.slide import LevelInfo
 from tests.slides.factory import picture
 
@@ -111,3 +111,12 @@ def test_large_levels_go_to_a_temporary_file(monkeypatch):
     monkeypatch.undo()
     np.testing.assert_array_equal(on_disk, whole(OverviewSource(Counting(image)), 1))
     assert type(on_disk) is np.ndarray
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_whole_steps_take_the_short_way_to_the_same_means(step):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 60, 3), np.uint8)
+    height, width = 48 // step, 60 // step
+    exact = pixels.reshape(height, step, width, step, 3).mean((1, 3))
+    short = shrink(pixels, (0, 0, 60, 48), height, width)
+    np.testing.assert_array_equal(short, np.rint(exact))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import imagecodecs
@@ -11,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_histodistill.errors import SlideError
-from napari_histodistill.slides import open_slide
+from napari_histodistill.slides import decoding, open_slide
 from napari_histodistill.slides.decoding import SegmentCache, for_each
 from tests.slides.factory import count_decodes, picture, write_tiff
 
@@ -154,24 +155,78 @@ def test_digest_follows_content_not_name(tmp_path):
 
 def test_the_cache_is_bounded_but_keeps_the_latest():
     cache = SegmentCache(max_bytes=100)
+
+    def touch(key, size):
+        with cache.using(key, lambda _: np.zeros((size, 1, 1), np.uint8)):
+            pass
+
     for k in range(5):
-        cache.put(k, np.zeros(40, np.uint8))
-    assert [k for k in range(5) if cache.get(k) is not None] == [3, 4]
-    cache.put("big", np.zeros(1000, np.uint8))
-    assert cache.get("big") is not None
-    assert cache.get(4) is None
+        touch(k, 40)
+    assert [k for k in range(5) if k in cache] == [3, 4]
+    touch("big", 1000)
+    assert "big" in cache
+    assert 4 not in cache
 
 
-def test_for_each_raises_after_all_items_ended():
-    done = []
+def test_a_lent_segment_outlives_being_pushed_out():
+    cache = SegmentCache(max_bytes=100)
+
+    def filled(value):
+        def decode(out):
+            out[:] = value
+            return out
+
+        return decode
+
+    with cache.using("held", filled(7), (8, 8, 1)) as held:
+        for k in range(20):
+            with cache.using(k, filled(k + 10), (8, 8, 1)) as other:
+                assert (other == k + 10).all()
+        assert "held" not in cache
+        assert (held == 7).all()
+
+
+def test_a_failed_decode_is_not_remembered():
+    cache = SegmentCache()
+
+    def fail(out):
+        msg = "no"
+        raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="no"), cache.using("a", fail, (8, 8, 1)):
+        pass
+    assert "a" not in cache
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_for_each_raises_after_what_was_begun_has_ended(threads, monkeypatch):
+    monkeypatch.setattr(decoding, "_cores", lambda: threads)
+    begun, ended = set(), set()
 
     def work(k):
-        if k == 0:
-            msg = "first"
+        begun.add(k)
+        if k == 3:
+            msg = "fourth"
             raise ValueError(msg)
-        time.sleep(0.01)
-        done.append(k)
+        time.sleep(0.005)
+        ended.add(k)
 
-    with pytest.raises(ValueError, match="first"):
-        for_each(work, range(8))
-    assert sorted(done) == list(range(1, 8))
+    with (
+        decoding.decoding_threads(threads),
+        pytest.raises(ValueError, match="fourth"),
+    ):
+        for_each(work, range(200))
+    assert ended == begun - {3}
+    assert len(begun) < 50
+
+
+def test_for_each_does_everything_once_beside_other_callers():
+    seen = Counter()
+
+    def read(caller):
+        for_each(lambda k: seen.update([(caller, k)]), range(50))
+
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(read, range(8)))
+    assert len(seen) == 8 * 50
+    assert set(seen.values()) == {1}

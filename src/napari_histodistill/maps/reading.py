@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import SlideError
+from napari_histodistill.slides.damage import probe
 from napari_histodistill.slides.resample import read_resampled
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 _PATCH_PX = 64
 """How finely the hole of a damaged region is outlined, in student pixels."""
-
-_SPOTS = (0.5, 0.1, 0.9, 0.3, 0.7, 0.0, 0.999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +122,9 @@ def _check_alive(slide: Slide, problem: str) -> None:
 
     Without this, a slide closed in mid-run would turn all its cells *unreadable*.
     """
-    height, width = slide.shape
-    # Level 0 only: overviews may lie in memory and outlive the file.
-    for down in _SPOTS:
-        for right in _SPOTS:
-            try:
-                slide.read_pixels(0, int(down * height), int(right * width), 1, 1)
-            except SlideError:
-                continue
-            return
-    msg = f"{slide.name}: nothing of it can be read any more ({problem})."
-    raise SlideError(msg)
+    try:
+        # Level 0 only: overviews may lie in memory and outlive the file.
+        probe(slide.source)
+    except SlideError as error:
+        msg = f"{slide.name}: nothing of it can be read any more ({problem})."
+        raise SlideError(msg) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.errors import SlideError
+from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.colours import Colours, colours_of_samples
 from napari_histodistill.slides.limits import MAX_CHANNELS
 from napari_histodistill.slides.overview import with_overviews
@@ -45,7 +45,7 @@ class ArraySource:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if self._closed:
             msg = f"{self._name}: the slide was closed; open it again."
-            raise SlideError(msg)
+            raise ClosedSlideError(msg)
         window = self._arrays[level][y : y + height, x : x + width]
         pixels = np.asarray(window)
         if pixels.ndim == 2:

@@ -7,7 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from napari_histodistill.errors import SlideError
+from napari_histodistill.errors import ClosedSlideError, SlideError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,17 +39,18 @@ class FileBytes:
             msg = f"{path.name}: the file cannot be opened ({error.strerror})."
             raise SlideError(msg) from error
         self.size = os.fstat(self._fd).st_size
-        self._idle = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._readers = 0
         self._closed = False
         self._seek_lock = threading.Lock()
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from ``offset``."""
-        with self._idle:
+        with self._lock:  # several thousand times a second: no condition's detours
             if self._closed:
                 msg = f"{self.path.name}: the slide was closed; open it again."
-                raise SlideError(msg)
+                raise ClosedSlideError(msg)
             self._readers += 1
         try:
             data = self._pread(offset, count)
@@ -57,9 +58,10 @@ class FileBytes:
             msg = f"{self.path.name}: reading at byte {offset} failed ({error})."
             raise SlideError(msg) from error
         finally:
-            with self._idle:
+            with self._lock:
                 self._readers -= 1
-                self._idle.notify_all()
+                if self._closed:
+                    self._idle.notify_all()
         if len(data) != count:
             msg = (
                 f"{self.path.name}: the file ends before byte {offset + count}; it is "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.errors import SlideError
+from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.colours import Colours, colours_of_samples
 from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.filebytes import digest_path
@@ -112,7 +112,7 @@ class ZarrSource:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if self._closed:
             msg = f"{self._name}: the slide was closed; open it again."
-            raise SlideError(msg)
+            raise ClosedSlideError(msg)
         key: list[Any] = [0] * len(self._axes.names)
         key[self._axes.y] = slice(y, y + height)
         key[self._axes.x] = slice(x, x + width)

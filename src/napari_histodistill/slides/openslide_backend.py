@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.errors import SlideError
+from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.colours import over_white
 from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.filebytes import digest_path
@@ -109,7 +109,7 @@ class OpenSlideSource:
 
         if self._closed:
             msg = f"{self._path.name}: the slide was closed; open it again."
-            raise SlideError(msg)
+            raise ClosedSlideError(msg)
         slide = self._slide
         try:
             return question(slide)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.slides.damage import Damage, read_part
 from napari_histodistill.slides.slide import LevelInfo
 
 if TYPE_CHECKING:
@@ -51,16 +52,35 @@ class OrientedSource:
         self, level: int, y: int, x: int, height: int, width: int
     ) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
+        stored = self._stored(level, y, x, height, width)
+        return self._upright(self._source.read_level(level, *stored))
+
+    def read_damaged(
+        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
+    ) -> npt.NDArray[Any]:
+        """Read what can be read and note the rest; see :func:`read_part`."""
+        stored = self._stored(level, y, x, height, width)
+        part = Damage(*stored[2:])
+        pixels = read_part(self._source, level, *stored, damage=part)
+        if part.bad is not None:
+            part.bad = self._upright(part.bad)
+            damage.add_part(part, 0, 0)
+        return self._upright(pixels)
+
+    def _stored(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> tuple[int, int, int, int]:
+        """Return where an upright rectangle lies in the stored image."""
         info = self.levels[level]
         if self._flip_y:
             y = info.height - y - height
         if self._flip_x:
             x = info.width - x - width
+        return (x, y, width, height) if self._transposed else (y, x, height, width)
+
+    def _upright(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self._transposed:
-            pixels = self._source.read_level(level, x, y, width, height)
             pixels = pixels.swapaxes(0, 1)
-        else:
-            pixels = self._source.read_level(level, y, x, height, width)
         pixels = pixels[:: -1 if self._flip_y else 1, :: -1 if self._flip_x else 1]
         return np.ascontiguousarray(pixels)
 

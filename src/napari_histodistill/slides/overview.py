@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.damage import Damage, read_part
+from napari_histodistill.slides.shrinking import read_shrunk, shrinks_of
 from napari_histodistill.slides.slide import LevelInfo
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.damage import Place
     from napari_histodistill.slides.slide import PixelSource
 
 COARSEST_PX = 1024
@@ -65,15 +69,43 @@ class OverviewSource:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if level < self._stored:
             return self._source.read_level(level, y, x, height, width)
+        damage = Damage(height, width)
+        pixels = self.read_damaged(level, y, x, height, width, damage)
+        if damage.bad is not None:
+            raise SlideError(damage.problem)
+        return pixels
+
+    def read_damaged(
+        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
+    ) -> npt.NDArray[Any]:
+        """Read what can be read and note the rest; see :func:`read_part`."""
+        if level < self._stored:
+            return read_part(self._source, level, y, x, height, width, damage=damage)
         generated = self._generated[level - self._stored]
         for row in range(y // TILE_PX, (y + height - 1) // TILE_PX + 1):
             for column in range(x // TILE_PX, (x + width - 1) // TILE_PX + 1):
                 with generated.lock(row, column):
                     if (row, column) not in generated.done:
                         self._compute(level, row, column)
-        pixels = generated.pixels
+        window = slice(y, y + height), slice(x, x + width)
+        pixels, bad = generated.pixels, generated.bad
         assert pixels is not None  # the loop above computed at least one tile
-        return np.array(pixels[y : y + height, x : x + width])
+        if bad is not None and bad[window].any():
+            part = Damage(height, width)
+            part.bad, part.problem = bad[window].copy(), generated.problem
+            part.places = set(generated.places)
+            damage.add_part(part, 0, 0)
+        return np.array(pixels[window])
+
+    def shrinks(self, level: int) -> tuple[int, ...]:
+        """Return by what a level can be shrunk while decoding."""
+        return shrinks_of(self._source, level) if level < self._stored else ()
+
+    def read_shrunk(
+        self, level: int, shrink: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return a rectangle of a shrunk level, in pixels of that."""
+        return read_shrunk(self._source, level, shrink, y, x, height, width)
 
     def close(self) -> None:
         """Close the source; what was generated is freed with this object."""
@@ -85,13 +117,65 @@ class OverviewSource:
         y1 = min(y0 + TILE_PX, info.height)
         x1 = min(x0 + TILE_PX, info.width)
         fy, fx = finer.height / info.height, finer.width / info.width
-        top, left = math.floor(y0 * fy), math.floor(x0 * fx)
-        bottom = min(finer.height, math.ceil(y1 * fy - 1e-9))
-        right = min(finer.width, math.ceil(x1 * fx - 1e-9))
-        source = self.read_level(level - 1, top, left, bottom - top, right - left)
-        box = (x0 * fx - left, y0 * fy - top, x1 * fx - left, y1 * fy - top)
-        small = shrink(source, box, y1 - y0, x1 - x0)
-        self._generated[level - self._stored].put(row, column, small)
+        area = (x0 * fx, y0 * fy, x1 * fx, y1 * fy)
+        shape = y1 - y0, x1 - x0
+        whole = (finer.height, finer.width)
+        generated = self._generated[level - self._stored]
+        try:
+            factor = self._factor(level - 1, area, min(fy, fx))
+            window, box = _around(area, factor, whole)
+            source = (
+                self.read_level(level - 1, *window)
+                if factor == 1
+                else self.read_shrunk(level - 1, factor, *window)
+            )
+        except ClosedSlideError:
+            raise
+        except SlideError:
+            window, box = _around(area, 1, whole)
+            damage = Damage(*window[2:])
+            source = self.read_damaged(level - 1, *window, damage)
+            if damage.bad is not None:
+                bad = damage.bad[..., None].astype(np.float32)
+                generated.mark(
+                    row, column, shrink(bad, box, *shape)[..., 0] > 0, damage
+                )
+        generated.put(row, column, shrink(source, box, *shape))
+
+    def _factor(
+        self, level: int, area: tuple[float, float, float, float], most: float
+    ) -> int:
+        """Return by how much a level can be shrunk while decoding an area of it."""
+        info = self.levels[level]
+        fitting = [
+            f
+            for f in self.shrinks(level)
+            if f <= most + 1e-3
+            and math.ceil(area[3] / f - 1e-9) * f <= info.height
+            and math.ceil(area[2] / f - 1e-9) * f <= info.width
+        ]
+        return max(fitting, default=1)
+
+
+def _around(
+    area: tuple[float, float, float, float], factor: int, whole: tuple[int, int]
+) -> tuple[tuple[int, int, int, int], tuple[float, float, float, float]]:
+    """Return the whole pixels around an area of a shrunk level, and the area in them.
+
+    Parameters
+    ----------
+    area : tuple of float
+        ``left, top, right, bottom`` in pixels of the level.
+    factor : int
+        What the level is shrunk by.
+    whole : tuple of int
+        Height and width of the level.
+    """
+    left, top, right, bottom = (side / factor for side in area)
+    y, x = math.floor(top), math.floor(left)
+    height = min(whole[0] // factor, math.ceil(bottom - 1e-9)) - y
+    width = min(whole[1] // factor, math.ceil(right - 1e-9)) - x
+    return (y, x, height, width), (left - x, top - y, right - x, bottom - y)
 
 
 class _Generated:
@@ -102,6 +186,9 @@ class _Generated:
         self.done: set[tuple[int, int]] = set()
         self.pixels: npt.NDArray[Any] | None = None
         self._locks: dict[tuple[int, int], threading.Lock] = {}
+        self.bad: npt.NDArray[np.bool_] | None = None
+        self.problem = ""
+        self.places: set[Place] = set()
         self._making = threading.Lock()
 
     def lock(self, row: int, column: int) -> threading.Lock:
@@ -116,6 +203,18 @@ class _Generated:
         y, x = row * TILE_PX, column * TILE_PX
         self.pixels[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
         self.done.add((row, column))
+
+    def mark(
+        self, row: int, column: int, bad: npt.NDArray[np.bool_], damage: Damage
+    ) -> None:
+        """Note which pixels of a square were made of some that cannot be read."""
+        with self._making:
+            if self.bad is None:
+                self.bad = np.zeros((self._info.height, self._info.width), bool)
+            self.problem = self.problem or damage.problem
+            self.places |= damage.places
+        y, x = row * TILE_PX, column * TILE_PX
+        self.bad[y : y + bad.shape[0], x : x + bad.shape[1]] = bad
 
 
 def shrink(
@@ -136,6 +235,10 @@ def shrink(
         Size of the result.
     """
     left, top, right, bottom = _inside(box, pixels.shape)
+    step = (bottom - top) / height
+    whole = step == round(step) == (right - left) / width and top == left == 0
+    if whole and pixels.dtype == np.uint8 and step <= 16:
+        return _whole_means(pixels[: round(bottom), : round(right)], int(step))
     kind = np.float32 if pixels.dtype.itemsize <= 2 else np.float64
     rows = _means(pixels, top, bottom, height, kind)
     means = _means(rows.swapaxes(0, 1), left, right, width, kind).swapaxes(0, 1)
@@ -143,6 +246,21 @@ def shrink(
         means = np.rint(means)
     out: npt.NDArray[Any] = np.ascontiguousarray(means.astype(pixels.dtype))
     return out
+
+
+def _whole_means(pixels: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.uint8]:
+    """Return the means of ``step × step`` pixels, halves rounded to even, quickly."""
+    if step == 1:
+        return np.ascontiguousarray(pixels)
+    total = pixels[::step, ::step].astype(np.uint16)
+    for k in range(1, step * step):
+        total += pixels[k // step :: step, k % step :: step]
+    area = step * step
+    # Always rounding halves up would brighten a slide by an eighth a level.
+    total += (total // area) % 2 if area % 2 == 0 else 0
+    total += (area - 1) // 2
+    means: npt.NDArray[np.uint8] = (total // area).astype(np.uint8)
+    return means
 
 
 def _means(

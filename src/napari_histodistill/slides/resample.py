@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
+from napari_histodistill.slides.shrinking import read_shrunk, shrinks_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,9 +21,17 @@ if TYPE_CHECKING:
     from napari_histodistill.geometry import Region
     from napari_histodistill.slides.slide import Slide
 
-TOLERANCE = 1.01
-"""A level up to one percent too coarse still counts as fine enough: pyramids that say
-4 × are often 4.0003 × and shrinking the level below by hand gains nothing."""
+TOLERANCE = 1.02
+"""A level up to two percent too coarse still counts as fine enough. Pyramids that say
+4 × are often 4.0003 ×, and scanners of "0.25 µm" write 0.2498 or 0.2527: their slides
+must not be seen through different filters."""
+
+
+SPARE = 2
+"""While a level is decoded it is shrunk to no less than twice what is wanted. A filter
+that still has two pixels for one hides the difference to decoding all of it (cosine of
+Lite0 embeddings on H&E .997 and more); with one for one it does not (.97): the picture
+is then as sharp as a scanner's own level and sharper than the filter's."""
 
 
 def best_level(slide: Slide, region: Region, *, height: int, width: int) -> int:
@@ -98,13 +107,43 @@ def _around(
     """Return the pixels that a resampling needs, and the region within them."""
     level = best_level(slide, region, height=height, width=width)
     info, (sy, sx) = slide.level_infos[level], slide.scales[level]
-    top, bottom = region.y / sy, region.bottom / sy
-    left, right = region.x / sx, region.right / sx
-    rows = _window(top, bottom, height)
-    columns = _window(left, right, width)
-    pixels = _read_mirrored(slide, level, rows, columns, (info.height, info.width))
-    box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
+    shrink = 1
+    for factor in shrinks_of(slide.source, level):
+        coarsest = factor * SPARE <= TOLERANCE * min(
+            region.height / height / sy, region.width / width / sx
+        )
+        rows, columns = _windows(region, height, width, (sy * factor, sx * factor))
+        if coarsest and (
+            _holds(info.height, factor, rows) and _holds(info.width, factor, columns)
+        ):
+            shrink = factor
+    fy, fx = sy * shrink, sx * shrink
+    rows, columns = _windows(region, height, width, (fy, fx))
+    shape = info.height // shrink, info.width // shrink
+    pixels = _read_mirrored(slide, level, shrink, rows, columns, shape)
+    box = (
+        region.x / fx - columns[0],
+        region.y / fy - rows[0],
+        region.right / fx - columns[0],
+        region.bottom / fy - rows[0],
+    )
     return pixels, box
+
+
+def _windows(
+    region: Region, height: int, width: int, scale: tuple[float, float]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the rows and columns, at a scale, that a resampling to a size touches."""
+    fy, fx = scale
+    return (
+        _window(region.y / fy, region.bottom / fy, height),
+        _window(region.x / fx, region.right / fx, width),
+    )
+
+
+def _holds(size: int, shrink: int, window: tuple[int, int]) -> bool:
+    """Whether a window of a shrunk level stays off its last, incomplete pixel."""
+    return size % shrink == 0 or window[1] <= size // shrink
 
 
 def _window(start: float, stop: float, size: int) -> tuple[int, int]:
@@ -116,15 +155,18 @@ def _window(start: float, stop: float, size: int) -> tuple[int, int]:
 def _read_mirrored(
     slide: Slide,
     level: int,
+    shrink: int,
     rows: tuple[int, int],
     columns: tuple[int, int],
     shape: tuple[int, int],
 ) -> npt.NDArray[Any]:
     y, x = _mirrored(*rows, shape[0]), _mirrored(*columns, shape[1])
     y0, x0 = int(y.min()), int(x.min())
-    pixels = slide.read_pixels(
-        level, y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1
-    )
+    window = y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1
+    if shrink == 1:
+        pixels = slide.read_pixels(level, *window)
+    else:
+        pixels = read_shrunk(slide.source, level, shrink, *window)
     # Mirrored or not: indices that simply count up need no copy.
     if len(y) != pixels.shape[0] or y[0] != y0:
         pixels = pixels[y - y0]

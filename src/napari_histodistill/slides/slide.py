@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_histodistill.errors import InputError, MissingMppError, SlideError
 from napari_histodistill.geometry import Mpp, Region, WorldTransform
+from napari_histodistill.slides.damage import probe, read_marked
 from napari_histodistill.slides.limits import extent_problem
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     import dask.array as da
     import numpy.typing as npt
+
+    from napari_histodistill.slides.damage import Marked, Place
 
 CHUNK_PX = 1024
 """Edge of a dask chunk at level 0; dask's cost grows with the number of blocks."""
@@ -47,7 +50,14 @@ class LevelInfo:
 
 
 class PixelSource(Protocol):
-    """What a backend provides; see ``slides/tiff.py`` for the reference one."""
+    """What a backend provides; see ``slides/tiff.py`` for the reference one.
+
+    Two abilities are optional and looked for by name. ``read_damaged(level, y, x,
+    height, width, damage)`` reads what can be read and notes the rest exactly
+    (:func:`slides.damage.read_part` does it tile by tile where it is absent).
+    ``shrinks(level)`` and ``read_shrunk(level, shrink, y, x, height, width)`` decode a
+    level at a fraction of its size (see :mod:`slides.shrinking`).
+    """
 
     levels: Sequence[LevelInfo]
     """Finest first, at least one, each smaller than the one before."""
@@ -136,7 +146,8 @@ class Slide:
             if problem:
                 msg = f"{info.name}: {problem}; the file is damaged or made up."
                 raise SlideError(msg)
-        self._probe = source.read_level(0, 0, 0, 1, 1)
+        self._probe = probe(source)
+        self._unreadable: set[Place] = set()
         self.scales: tuple[tuple[float, float], ...] = tuple(
             (first.height / level.height, first.width / level.width)
             for level in source.levels
@@ -213,6 +224,11 @@ class Slide:
     def with_mpp(self, mpp: Mpp) -> Slide:
         """Return the same slide (same open files) with another µm per pixel."""
         return Slide(self._source, replace(self.info, mpp=mpp), self._associated)
+
+    @property
+    def source(self) -> PixelSource:
+        """The backend's levels, for what wraps or reads them in another way."""
+        return self._source
 
     @property
     def usable_mpp(self) -> Mpp | None:
@@ -316,6 +332,29 @@ class Slide:
         """
         return self._source.read_level(level, y, x, height, width)
 
+    def read_marked(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> Marked:
+        """Return what can be read of a rectangle, and where nothing can.
+
+        As :meth:`read_pixels`, for callers that would rather show or skip damage than
+        fail over it. Missing pixels are striped yellow and blue, like no tissue;
+        :attr:`unreadable` counts their tiles.
+
+        Raises
+        ------
+        ClosedSlideError
+            If the slide was closed.
+        """
+        marked = read_marked(self._source, level, y, x, height, width, like=self._probe)
+        self._unreadable |= marked.places
+        return marked
+
+    @property
+    def unreadable(self) -> tuple[Place, ...]:
+        """Tiles met so far that cannot be decoded: level, y and x of their corner."""
+        return tuple(sorted(self._unreadable))
+
     def close(self) -> None:
         """Close the files. Reading afterwards raises a :class:`SlideError`."""
         self._source.close()
@@ -342,28 +381,30 @@ class Slide:
         )
         # No `name` from content: two openings of one file must not share dask's cache
         # after one of them was closed.
-        lazy = _LevelArray(self._source, k, self._probe)
+        lazy = _LevelArray(self, k, self._probe)
         return da.from_array(lazy, chunks=chunks, name=False, asarray=False)
 
 
 class _LevelArray:
-    """One level as the least that ``dask.array.from_array`` asks for."""
+    """One level as the least that ``dask.array.from_array`` asks for.
 
-    def __init__(
-        self, source: PixelSource, level: int, probe: npt.NDArray[Any]
-    ) -> None:
-        info = source.levels[level]
+    It is what people look at: an error would leave a whole chunk black, so damage is
+    striped instead.
+    """
+
+    def __init__(self, slide: Slide, level: int, probe: npt.NDArray[Any]) -> None:
+        info = slide.level_infos[level]
         self.shape = (info.height, info.width, probe.shape[2])
         self.dtype = probe.dtype
         self.ndim = 3
-        self._source, self._level = source, level
+        self._slide, self._level = slide, level
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
         (y0, y1, _), (x0, x1, _) = (
             s.indices(n) for s, n in zip(key[:2], self.shape[:2], strict=True)
         )
-        pixels = self._source.read_level(self._level, y0, x0, y1 - y0, x1 - x0)
-        return pixels[:, :, key[2]]
+        marked = self._slide.read_marked(self._level, y0, x0, y1 - y0, x1 - x0)
+        return marked.pixels[:, :, key[2]]
 
 
 def _chunk_px(tile: int, extent: int) -> int:

@@ -23,7 +23,7 @@ from napari_histodistill.slides.orientation import OrientedSource, describe
 from napari_histodistill.slides.overview import with_overviews
 from napari_histodistill.slides.slide import LevelInfo, Slide, SlideInfo
 from napari_histodistill.slides.tiff_layout import TiffLayout, layout_of
-from napari_histodistill.slides.tiff_page import DECODE_ERRORS, TiffPageReader
+from napari_histodistill.slides.tiff_page import DECODE_ERRORS, TiffPageReader, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.colours import Colours
+    from napari_histodistill.slides.damage import Damage
     from napari_histodistill.slides.slide import PixelSource
 
 
@@ -81,9 +82,36 @@ class TiffSource:
         self, level: int, y: int, x: int, height: int, width: int
     ) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
+        return self._read(level, Window(y, x, height, width))
+
+    def read_damaged(
+        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
+    ) -> npt.NDArray[Any]:
+        """Read what can be read and note the rest; see :func:`read_part`."""
+        return self._read(level, Window(y, x, height, width), damage=damage)
+
+    def shrinks(self, level: int) -> tuple[int, ...]:
+        """Return by what a level can be shrunk while decoding; mostly nothing."""
+        pages = self._pages[level]
+        return pages[0].shrinks if len(pages) == 1 else ()
+
+    def read_shrunk(
+        self, level: int, shrink: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return a rectangle of a shrunk level, in pixels of that."""
+        return self._read(level, Window(y, x, height, width), shrink=shrink)
+
+    def _read(
+        self,
+        level: int,
+        window: Window,
+        *,
+        shrink: int = 1,
+        damage: Damage | None = None,
+    ) -> npt.NDArray[Any]:
         fill = self._colours.background
         parts = [
-            page.read(y, x, height, width, background=fill)
+            page.read(window, background=fill, shrink=shrink, damage=damage)
             for page in self._pages[level]
         ]
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
@@ -161,8 +189,8 @@ def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
         layout = layout_of(tif, file.path.name)
         cache = SegmentCache()
         levels = [
-            [TiffPageReader(page, file, cache) for page in pages]
-            for pages in layout.levels
+            [TiffPageReader(page, file, cache, level=k) for page in pages]
+            for k, pages in enumerate(layout.levels)
         ]
         associated = {
             name: _associated_reader(page, colours, file)
@@ -202,9 +230,8 @@ def _associated_reader(
                 f"{reader.width} px is too large to be read whole."
             )
             raise SlideError(msg)
-        pixels = reader.read(
-            0, 0, reader.height, reader.width, background=colours.background
-        )
+        whole = Window(0, 0, reader.height, reader.width)
+        pixels = reader.read(whole, background=colours.background)
         pixels = colours.apply(pixels)
         if pixels.shape[2] == 1:
             pixels = np.repeat(pixels, 3, axis=2)

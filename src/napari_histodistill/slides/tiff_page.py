@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tifffile
 
-from napari_histodistill.errors import SlideError
-from napari_histodistill.slides.decoding import SegmentCache, for_each, reason
+from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.decoding import for_each, lent_pixels, reason
+from napari_histodistill.slides.jpeg import HEADER_BYTES, JPEG, JpegTiles
 from napari_histodistill.slides.tiff_limits import (
     check_encoded,
     check_page,
@@ -20,6 +21,8 @@ from napari_histodistill.slides.tiff_limits import (
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.slides.damage import Damage
+    from napari_histodistill.slides.decoding import SegmentCache
     from napari_histodistill.slides.filebytes import FileBytes
 
 # What tifffile and imagecodecs raise over damaged files, as fuzzing showed.
@@ -45,8 +48,42 @@ RAW_STRIP_BYTES = 512 * 1024
 
 MAX_PIECES = 2**22
 
-JPEG = 7
 APERIO_YCBCR_JPEG2000 = 33003
+
+
+class Window(NamedTuple):
+    """A rectangle in whole pixels of a page."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    def part(
+        self, top: int, left: int, height: int, width: int
+    ) -> tuple[slice, slice, slice, slice]:
+        """Return the common part with a tile: rows and columns of both."""
+        y0, x0 = max(self.y, top), max(self.x, left)
+        y1 = min(self.y + self.height, top + height)
+        x1 = min(self.x + self.width, left + width)
+        return (
+            slice(y0 - self.y, y1 - self.y),
+            slice(x0 - self.x, x1 - self.x),
+            slice(y0 - top, y1 - top),
+            slice(x0 - left, x1 - left),
+        )
+
+
+class _Wanted(NamedTuple):
+    """One tile of a read: which, where it goes, and what of it."""
+
+    plane: int
+    row: int
+    column: int
+    rows: slice
+    columns: slice
+    own_rows: slice
+    own_columns: slice
 
 
 class TiffPageReader:
@@ -63,6 +100,8 @@ class TiffPageReader:
         The same file for reading segments.
     cache : SegmentCache
         Shared by the pages of a file.
+    level : int
+        Of the slide, for telling damage.
 
     Raises
     ------
@@ -70,7 +109,10 @@ class TiffPageReader:
         If the page cannot be decoded at all (unknown compression, no pixels).
     """
 
-    def __init__(self, page: Any, file: FileBytes, cache: SegmentCache) -> None:
+    def __init__(
+        self, page: Any, file: FileBytes, cache: SegmentCache, *, level: int = 0
+    ) -> None:
+        self.level = level
         self._file, self._cache = file, cache
         self._where = f"{file.path.name}, page {page.index}"
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
@@ -102,70 +144,122 @@ class TiffPageReader:
             )
             raise SlideError(msg)
         self._whole_jpegs = self._compression == JPEG and self._first_ends_well()
+        self._jpeg = self._ordinary_jpeg(page)
+
+    @property
+    def shrinks(self) -> tuple[int, ...]:
+        """Factors by which this page can be shrunk while decoding; mostly none."""
+        return () if self._jpeg is None else self._jpeg.shrinks
 
     def read(
-        self, y: int, x: int, height: int, width: int, *, background: float
+        self,
+        window: Window,
+        *,
+        background: float,
+        shrink: int = 1,
+        damage: Damage | None = None,
     ) -> npt.NDArray[Any]:
         """Return ``(height, width, samples)``; tiles the file left out are background.
+
+        Parameters
+        ----------
+        window : Window
+            In pixels of the page, or of the page shrunk by ``shrink``.
+        background : float
+            Value of tiles that the file left out.
+        shrink : int
+            1, or one of :attr:`shrinks`.
+        damage : Damage, optional
+            Takes note of tiles that cannot be decoded, whose pixels may be anything;
+            without it the first is an error.
 
         Raises
         ------
         SlideError
             If a segment is damaged or the file truncated; names the tile.
         """
-        out = np.full((height, width, self.samples), background, self.dtype)
-        r0, r1 = y // self.tile_height, (y + height - 1) // self.tile_height
-        c0, c1 = x // self.tile_width, (x + width - 1) // self.tile_width
+        out = np.empty((window.height, window.width, self.samples), self.dtype)
+        th, tw = self.tile_height // shrink, self.tile_width // shrink
+        r0, r1 = window.y // th, (window.y + window.height - 1) // th
+        c0, c1 = window.x // tw, (window.x + window.width - 1) // tw
         wanted = [
-            (plane, row, column)
+            _Wanted(plane, row, column, *window.part(row * th, column * tw, th, tw))
             for plane in range(self._planes)
             for row in range(r0, r1 + 1)
             for column in range(c0, c1 + 1)
         ]
+        # A window cut along tile borders shares no tile with its neighbours, and one
+        # larger than the memory of segments would only push itself out of it.
+        bottom, right = window.y + window.height, window.x + window.width
+        aligned = (
+            window.y % th == window.x % tw == 0
+            and (bottom % th == 0 or bottom * shrink >= self.height)
+            and (right % tw == 0 or right * shrink >= self.width)
+        )
+        remember = not aligned and out.nbytes <= self._cache.max_bytes // 2
 
-        def paste(place: tuple[int, int, int]) -> None:
-            plane, row, column = place
-            segment = self._segment(plane, row, column)
-            if segment is None:
-                return
-            top, left = row * self.tile_height, column * self.tile_width
-            y0, x0 = max(y, top), max(x, left)
-            y1 = min(y + height, top + segment.shape[0])
-            x1 = min(x + width, left + segment.shape[1])
-            channel = slice(None) if self._planes == 1 else slice(plane, plane + 1)
-            out[y0 - y : y1 - y, x0 - x : x1 - x, channel] = segment[
-                y0 - top : y1 - top, x0 - left : x1 - left
-            ]
+        def paste(tile: _Wanted) -> None:
+            channel = slice(None)
+            if self._planes > 1:
+                channel = slice(tile.plane, tile.plane + 1)
+            into = out[tile.rows, tile.columns, channel]
+            try:
+                self._paste(tile, into, shrink, remember=remember, fill=background)
+            except ClosedSlideError:
+                raise
+            except SlideError as error:
+                if damage is None:
+                    raise
+                place = (self.level, tile.row * th * shrink, tile.column * tw * shrink)
+                damage.add(tile.rows, tile.columns, str(error), place)
 
         for_each(paste, wanted)
         return out
 
-    def _segment(self, plane: int, row: int, column: int) -> npt.NDArray[Any] | None:
-        index = (plane * self._rows + row) * self._columns + column
+    def _paste(
+        self,
+        tile: _Wanted,
+        into: npt.NDArray[Any],
+        shrink: int,
+        *,
+        remember: bool,
+        fill: float,
+    ) -> None:
+        index = (tile.plane * self._rows + tile.row) * self._columns + tile.column
         count = int(self._counts[index])
         if count == 0:
-            return None
-        key = (self._key, index)
-        segment = self._cache.get(key)
-        if segment is None:
+            into[...] = fill
+            return
+
+        def decode(out: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
             data = self._file.read(int(self._offsets[index]), count)
-            segment = self._decoded(data, index, row, column)
-            self._cache.put(key, segment)
-        return segment
+            try:
+                return self.decode_segment(data, index, out, shrink)
+            except DECODE_ERRORS as error:
+                msg = (
+                    f"{self._where}: the tile in row {tile.row}, column {tile.column} "
+                    f"is damaged and cannot be decoded ({reason(error)})."
+                )
+                raise SlideError(msg) from error
 
-    def _decoded(
-        self, data: bytes, index: int, row: int, column: int
+        key = (self._key, index, shrink)
+        shape = None if self._jpeg is None else self._jpeg.shape(shrink)
+        if shape is not None and shape == into.shape and into.flags.c_contiguous:
+            decode(into)  # exactly one tile was asked for: it needs no detour
+        elif shape is not None and not remember and key not in self._cache:
+            with lent_pixels(shape) as pixels:
+                _copy(decode(pixels), tile, into, fill)
+        else:
+            with self._cache.using(key, decode, shape) as pixels:
+                _copy(pixels, tile, into, fill)
+
+    def decode_segment(
+        self,
+        data: bytes,
+        index: int,
+        out: npt.NDArray[np.uint8] | None = None,
+        shrink: int = 1,
     ) -> npt.NDArray[Any]:
-        try:
-            return self.decode_segment(data, index)
-        except DECODE_ERRORS as error:
-            msg = (
-                f"{self._where}: the tile in row {row}, column {column} is damaged and "
-                f"cannot be decoded ({reason(error)})."
-            )
-            raise SlideError(msg) from error
-
-    def decode_segment(self, data: bytes, index: int) -> npt.NDArray[Any]:
         """Return the pixels of one compressed segment, ``(height, width, samples)``."""
         if self._raw is not None:
             rows = np.frombuffer(data, self._raw).astype(self.dtype)
@@ -176,12 +270,22 @@ class TiffPageReader:
         check_encoded(
             self._compression, data, self.tile_height, self.tile_width, self.samples
         )
+        if self._jpeg is not None and out is not None:
+            return self._jpeg.decode(data, out, shrink=shrink)
         segment, _, _ = self._decode(data, index, jpegtables=self._tables)
         pixels: npt.NDArray[Any] = segment[0]
         if self._compression == APERIO_YCBCR_JPEG2000:
             pixels = ycbcr_to_rgb(pixels)
-        # A segment that is a view of something larger would keep all of it in memory.
-        return pixels if pixels.base is None else pixels.copy()
+        return pixels
+
+    def _ordinary_jpeg(self, page: Any) -> JpegTiles | None:
+        if self._compression != JPEG or not self._counts.any():
+            return None
+        first = int(np.argmax(self._counts > 0))
+        count = min(HEADER_BYTES, int(self._counts[first]))
+        return JpegTiles.of_page(
+            page, self._file.read(int(self._offsets[first]), count)
+        )
 
     def _first_ends_well(self) -> bool:
         """Whether this file's JPEGs carry an end marker, as they must.
@@ -233,6 +337,15 @@ class TiffPageReader:
         self._offsets, self._counts = offsets[real], counts[real]
         self.tile_height = rows
         self._raw = self.dtype.newbyteorder(page.parent.byteorder)
+
+
+def _copy(
+    pixels: npt.NDArray[Any], tile: _Wanted, into: npt.NDArray[Any], fill: float
+) -> None:
+    part = pixels[tile.own_rows, tile.own_columns]
+    if part.shape != into.shape:  # a segment smaller than it should be
+        into[...] = fill
+    into[: part.shape[0], : part.shape[1]] = part
 
 
 def ycbcr_to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

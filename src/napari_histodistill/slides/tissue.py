@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp, WorldTransform
 
 if TYPE_CHECKING:
@@ -150,6 +150,9 @@ class TissueMask:
 def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     """Find tissue on a slide.
 
+    Where the looked-at level cannot be read there may be tissue, so it counts as such:
+    whoever goes there finds out, and says how much is missing.
+
     Parameters
     ----------
     slide : Slide
@@ -166,12 +169,17 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     Raises
     ------
     SlideError
-        If the file cannot be read.
+        If nothing of the file can be read.
     """
     sizes = [max(info.height, info.width) for info in slide.level_infos]
     level = next((k for k, n in enumerate(sizes) if n <= max_side_px), len(sizes) - 1)
     info = slide.level_infos[level]
-    pixels = slide.read_pixels(level, 0, 0, info.height, info.width)
+    marked = slide.read_marked(level, 0, 0, info.height, info.width)
+    pixels, missing = marked.pixels, marked.bad
+    if missing is not None:
+        if missing.all():
+            raise SlideError(marked.problem)
+        pixels[missing] = 255 if slide.info.is_rgb else 0
     mpp = slide.usable_mpp
     um = mpp.mean * slide.downsamples[level] if mpp else None
     blur = BLUR_PX if um is None else max(BLUR_PX, BLUR_UM / um)
@@ -186,6 +194,8 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     # Never more than a hundredth of the image: on a tiny crop a gland is not dust.
     speck = min(speck, max(1, mask.size // 100))
     mask = ~without_specks(~without_specks(mask, speck), speck)
+    if missing is not None:
+        mask |= missing
     return TissueMask(mask, slide.shape)
 
 
