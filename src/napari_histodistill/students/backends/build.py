@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import timm
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.students.spec import StudentSpec
-    from napari_histodistill.students.student import DeviceChoice
+    from napari_histodistill.students.student import Backend, DeviceChoice
+
+
+class _Normalisation(TypedDict):
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    input_px: int | None
 
 
 def build_backend(
     spec: StudentSpec,
     encoder: Mapping[str, npt.NDArray[Any]],
     device: DeviceChoice,
-) -> TorchBackend:
+) -> Backend:
     """Build the encoder, load its weights and try it once.
 
     Parameters
@@ -35,7 +42,7 @@ def build_backend(
     encoder : mapping of str to ndarray
         The bundle's own weights; empty where a package holds them.
     device : DeviceChoice
-        Where it will run.
+        Where it will run, and through what.
 
     Raises
     ------
@@ -44,6 +51,8 @@ def build_backend(
         or tokens of another size than the spec says.
     ComputeError
         If it cannot run on the device.
+    DeviceError
+        If the backend is not installed.
     """
     if spec.weights.source == "package":
         state = load_package_weights(spec.weights.package, spec.weights.sha256)
@@ -51,15 +60,20 @@ def build_backend(
         state = {name: torch.from_numpy(values) for name, values in encoder.items()}
     module = build_module(spec)
     _load_strictly(module, state, spec)
-    backend = TorchBackend(
-        module,
-        device,
-        mean=spec.mean,
-        std=spec.std,
-        input_px=spec.input_px,
+    normalisation: _Normalisation = {
+        "mean": spec.mean,
+        "std": spec.std,
+        "input_px": spec.input_px,
+    }
+    on_torch = TorchBackend(module, replace(device, backend="torch"), **normalisation)
+    _try_once(on_torch, spec)
+    if device.backend == "torch":
+        return on_torch
+    from napari_histodistill.students.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(
+        module, device, tile_px=spec.tile_px, digest=spec.digest, **normalisation
     )
-    _try_once(backend, spec)
-    return backend
 
 
 def build_module(spec: StudentSpec) -> torch.nn.Module:

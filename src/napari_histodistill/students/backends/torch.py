@@ -14,6 +14,11 @@ import numpy as np
 import torch
 
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends.forward import (
+    pooled,
+    scale_and_offset,
+    token_map,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,10 +90,7 @@ class TorchBackend:
         try:
             self.module = module.eval().requires_grad_(requires_grad=False)
             self.module.to(device.name, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            where: dict[str, Any] = {"device": device.name, "dtype": torch.float32}
-            self._scale = 1 / (255 * torch.tensor(std, **where)).view(1, 3, 1, 1)
-            offset = torch.tensor(mean, **where) / torch.tensor(std, **where)
-            self._offset = offset.view(1, 3, 1, 1)
+            self._scale, self._offset = scale_and_offset(mean, std, device.name)
         except RuntimeError as error:
             raise _converted(error, device) from error
 
@@ -171,26 +173,10 @@ class TorchBackend:
         return torch.autocast(self._kind, dtype=self._dtype)
 
     def _pooled(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self._input_px is not None:
-            pixels = torch.nn.functional.interpolate(
-                pixels, size=(self._input_px,) * 2, mode="bilinear", align_corners=False
-            )
-        module = cast("Any", self.module)
-        pooled: torch.Tensor = module.forward_head(
-            module.forward_features(pixels), pre_logits=True
-        )
-        return pooled
+        return pooled(self.module, pixels, self._input_px)
 
     def _token_map(self, pixels: torch.Tensor) -> torch.Tensor:
-        module = cast("Any", self.module)
-        features: torch.Tensor = module.forward_features(pixels)
-        if features.ndim != 4:
-            msg = f"this backbone gives no feature map but {tuple(features.shape)}"
-            raise ComputeError(msg)
-        n, channels, h, w = features.shape
-        single = features.permute(0, 2, 3, 1).reshape(n * h * w, channels, 1, 1)
-        tokens: torch.Tensor = module.forward_head(single, pre_logits=True)
-        return tokens.reshape(n, h, w, -1)
+        return token_map(self.module, pixels)
 
     def _release(self) -> None:
         if self._kind == "cuda":
