@@ -12,10 +12,7 @@ once. Three parties share it and none waits for another as long as there is work
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +21,7 @@ import numpy as np
 
 from napari_histodistill.errors import Cancelled, ComputeError, SlideError, StoreError
 from napari_histodistill.maps.forward import block_window, embed_block
+from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.plan import (
     BlockQueue,
     Unit,
@@ -46,6 +44,7 @@ from napari_histodistill.maps.store import (
 from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Generator, Iterator
 
     import numpy.typing as npt
@@ -234,12 +233,22 @@ class _Run:
         done = self.counts.done
         resumed = f"{done} of {self.counts.total} cells were there" * bool(done)
         yield self._report(message="; ".join(filter(None, (note, resumed))))
-        with _pipeline(self, queue, focus) as blocks:
+        with Pipeline(
+            self.read,
+            self.compute,
+            readers=self.readers,
+            streams=self.student.streams,
+        ) as pipeline:
             self.progress.start()
-            for unit, future in blocks:
-                yield from self._await(future)
-                self._write(unit, future.result())
-                yield self._report(block=unit.block)
+            try:
+                for unit, future in pipeline.blocks(lambda: queue.take(focus())):
+                    yield from self._await(future)
+                    self._write(unit, future.result())
+                    yield self._report(block=unit.block)
+            except Cancelled:
+                for unit, block in pipeline.finished():
+                    self._write(unit, block)
+                raise
         if self.counts.unreadable and not (self.status == DONE).any():
             msg = f"{self.slide.name}: no cell could be read ({self.problem})."
             raise SlideError(msg)
@@ -255,11 +264,8 @@ class _Run:
         )
         return read_window(self.slide, store.grid, window, stop)
 
-    def compute(
-        self, unit: Unit, pixels: Future[Raster], stop: threading.Event
-    ) -> _Computed:
-        """Run the student over a block as soon as it is read (in its own thread)."""
-        raster = pixels.result()
+    def compute(self, unit: Unit, raster: Raster, stop: threading.Event) -> _Computed:
+        """Run the student over a block (in a thread of its own)."""
         values = np.full((*unit.wanted.shape, self.store.dim), np.nan, dtype=np.float32)
         status = np.where(unit.wanted, DONE, PENDING).astype(np.uint8)
         self._check(stop)
@@ -301,11 +307,6 @@ class _Run:
         )
         self.status[unit.block] = block.status
 
-    def keep(self, unit: Unit, future: Future[_Computed]) -> None:
-        """Write a block that was ready when the run was asked to stop."""
-        if future.done() and not future.cancelled() and not future.exception():
-            self._write(unit, future.result())
-
     def _report(
         self, *, block: tuple[slice, slice] | None = None, message: str = ""
     ) -> EmbedReport:
@@ -321,45 +322,6 @@ class _Run:
             block=block,
             message="; ".join(filter(None, (message, self.student.take_note()))),
         )
-
-
-@contextmanager
-def _pipeline(
-    run: _Run, queue: BlockQueue, focus: Callable[[], Region | None]
-) -> Iterator[Iterator[tuple[Unit, Future[_Computed]]]]:
-    """Keep a few blocks in flight; leave no thread behind, however it ends."""
-    stop = threading.Event()
-    streams = run.student.streams
-    readers = ThreadPoolExecutor(run.readers, thread_name_prefix="histodistill-read")
-    students = ThreadPoolExecutor(streams, thread_name_prefix="histodistill-student")
-    flying: deque[tuple[Unit, Future[_Computed]]] = deque()
-
-    def begun() -> Iterator[tuple[Unit, Future[_Computed]]]:
-        while True:
-            # Asked as late as possible: whoever pans sees the view filled next.
-            while len(flying) < streams + run.readers and (unit := queue.take(focus())):
-                pixels = readers.submit(run.read, unit, stop)
-                block = students.submit(run.compute, unit, pixels, stop)
-                flying.append((unit, block))
-            if not flying:
-                return
-            yield flying[0]
-            flying.popleft()
-
-    def end() -> None:
-        stop.set()
-        for pool in (readers, students):
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    try:
-        yield begun()
-    except Cancelled:
-        end()
-        for unit, block in flying:
-            run.keep(unit, block)
-        raise
-    finally:
-        end()
 
 
 def _open_store(

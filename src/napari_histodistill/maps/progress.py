@@ -85,7 +85,7 @@ class EmbedReport:
 
 
 class Progress:
-    """Recent speed, and when the next report is due; cells are added from any thread."""
+    """Recent speed, and when the next report is due; any thread may add cells."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

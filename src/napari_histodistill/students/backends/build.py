@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import timm
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
     from napari_histodistill.students.spec import StudentSpec
     from napari_histodistill.students.student import Backend, DeviceChoice
-
-
-class _Normalisation(TypedDict):
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    input_px: int | None
 
 
 def build_backend(
@@ -60,20 +54,19 @@ def build_backend(
         state = {name: torch.from_numpy(values) for name, values in encoder.items()}
     module = build_module(spec)
     _load_strictly(module, state, spec)
-    normalisation: _Normalisation = {
-        "mean": spec.mean,
-        "std": spec.std,
-        "input_px": spec.input_px,
-    }
-    on_torch = TorchBackend(module, replace(device, backend="torch"), **normalisation)
+    on_torch = TorchBackend(
+        module,
+        replace(device, backend="torch"),
+        mean=spec.mean,
+        std=spec.std,
+        input_px=spec.input_px,
+    )
     _try_once(on_torch, spec)
     if device.backend == "torch":
         return on_torch
     from napari_histodistill.students.backends.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(
-        module, device, tile_px=spec.tile_px, digest=spec.digest, **normalisation
-    )
+    return OpenVinoBackend(module, device, spec)
 
 
 def build_module(spec: StudentSpec) -> torch.nn.Module:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import shutil
+import sys
 import tempfile
 import threading
 import warnings
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.students.backends.forward import Rgb
+    from napari_histodistill.students.spec import StudentSpec
     from napari_histodistill.students.student import DeviceChoice
 
 CHUNK = 2
-"""Tiles per inference. Lite0 in bfloat16, tiles per second and core: 1 tile 170, 2 tiles
-197, 4 tiles 198, 8 tiles 184; and no block of tiles leaves more than one place empty."""
+"""Tiles per inference. Lite0 in bfloat16, tiles per second of one core: 170 with 1, 197
+with 2, 198 with 4, 184 with 8; and no block leaves more than one place empty."""
 
 LEAST_COSINE = 0.99
 """To torch in float32, of the check at loading; bfloat16 gives .9995 and more."""
@@ -66,14 +67,8 @@ class OpenVinoBackend:
         A timm backbone without classifier (``num_classes=0``), on the CPU.
     device : DeviceChoice
         The CPU, and in which precision: ``"float32"`` or ``"bfloat16"``.
-    mean, std : tuple of float
-        Per channel, for pixels scaled to 0..1.
-    tile_px : int
-        Edge of a tile.
-    input_px : int or None
-        Tiles are enlarged to this for the encoder (bilinear); None leaves them.
-    digest : str
-        The student's: names the converted model in the cache; empty keeps none.
+    spec : StudentSpec
+        Normalisation and sizes; its digest names the converted model in the cache.
 
     Attributes
     ----------
@@ -94,12 +89,7 @@ class OpenVinoBackend:
         self,
         module: torch.nn.Module,
         device: DeviceChoice,
-        *,
-        mean: Rgb,
-        std: Rgb,
-        tile_px: int,
-        input_px: int | None = None,
-        digest: str = "",
+        spec: StudentSpec,
     ) -> None:
         if not is_installed():
             msg = f"OpenVINO is not installed: {_EXTRA}, or use the device cpu:torch."
@@ -109,8 +99,7 @@ class OpenVinoBackend:
             raise DeviceError(msg)
         self.device, self.module = device, module.eval()
         self.streams = torch.get_num_threads()
-        self._mean, self._std = mean, std
-        self._tile_px, self._input_px, self._digest = tile_px, input_px, digest
+        self._spec = spec
         self._pool = ThreadPoolExecutor(self.streams, thread_name_prefix="openvino")
         self._lock = threading.Lock()
         self._token_model: _Model | None = None
@@ -128,7 +117,7 @@ class OpenVinoBackend:
             If OpenVINO fails; the message carries its words.
         """
         starts = range(0, max(1, len(tiles)), CHUNK)
-        chunks = (_filled(tiles[k : k + CHUNK], self._tile_px) for k in starts)
+        chunks = (_filled(tiles[k : k + CHUNK], self._spec.tile_px) for k in starts)
         done = list(self._pool.map(self._tile_model.run, chunks))
         return np.concatenate(done)[: len(tiles)]
 
@@ -161,11 +150,11 @@ class OpenVinoBackend:
         exact = TorchBackend(
             copy.deepcopy(self.module),
             replace(self.device, precision="float32", backend="torch"),
-            mean=self._mean,
-            std=self._std,
-            input_px=self._input_px,
+            mean=self._spec.mean,
+            std=self._spec.std,
+            input_px=self._spec.input_px,
         )
-        px = self._tile_px
+        px = self._spec.tile_px
         # Not square: height and width must not be mistaken for each other.
         size = (1, px, 2 * px, 3) if tokens else (CHUNK, px, px, 3)
         noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
@@ -183,31 +172,27 @@ class OpenVinoBackend:
         raise ComputeError(msg)
 
     def _cached(self, *, tokens: bool) -> Path | None:
-        if not self._digest:
+        if not self._spec.digest:
             return None
-        import openvino
-
         kind = "tokens" if tokens else "tiles"
-        version = openvino.__version__.partition("-")[0]
-        name = f"{self._digest[:32]}-{self._tile_px}-{kind}-{version}"
+        version = _openvino().__version__.partition("-")[0]
+        name = f"{self._spec.digest[:32]}-{self._spec.tile_px}-{kind}-{version}"
         return cache_dir("openvino") / name / "model.xml"
 
     def _converted(self, *, tokens: bool) -> Any:
         """Return OpenVINO's model, from the cache or from torch's module."""
-        import openvino
-
         path = self._cached(tokens=tokens)
         with _words("the encoder cannot be converted"):
             if path is not None and path.is_file():
-                return openvino.Core().read_model(path)
+                return _openvino().Core().read_model(path)
             whole = FromBytes(
-                copy.deepcopy(self.module).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
-                self._mean,
-                self._std,
-                input_px=self._input_px,
+                copy.deepcopy(self.module).to(memory_format=torch.contiguous_format),
+                self._spec.mean,
+                self._spec.std,
+                input_px=self._spec.input_px,
                 tokens=tokens,
             ).eval()
-            model = _convert(whole, self._tile_px, tokens=tokens)
+            model = _convert(whole, self._spec.tile_px, tokens=tokens)
         if path is not None:
             _keep(model, path)
         return model
@@ -217,8 +202,6 @@ class _Model:
     """A compiled model and one request per stream, lent to one thread at a time."""
 
     def __init__(self, model: Any, backend: OpenVinoBackend) -> None:
-        import openvino
-
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[backend.device.precision],
             "NUM_STREAMS": backend.streams,
@@ -227,7 +210,7 @@ class _Model:
             "ENABLE_CPU_PINNING": False,
         }
         with _words(f"OpenVINO failed on {backend.device.label}"):
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            compiled = _openvino().Core().compile_model(model, "CPU", settings)
             self._idle: SimpleQueue[Any] = SimpleQueue()
             for _ in range(backend.streams):
                 self._idle.put(compiled.create_infer_request())
@@ -252,28 +235,43 @@ def _filled(chunk: npt.NDArray[np.uint8], tile_px: int) -> npt.NDArray[np.uint8]
     return full
 
 
-def _convert(whole: torch.nn.Module, tile_px: int, *, tokens: bool) -> Any:
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    OpenVINO's tools report to a statistics server when they are imported and used. With
+    no package of that name they fall back on a stub of their own; and the conversion
+    below goes through the frontend, which reports nothing.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
+    return openvino
+
+
+def _convert(whole: torch.nn.Module, tile_px: int, *, tokens: bool) -> Any:
+    openvino = _openvino()
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
     size = (1, 2 * tile_px, 2 * tile_px, 3) if tokens else (CHUNK, tile_px, tile_px, 3)
-    shape = [1, -1, -1, 3] if tokens else list(size)
     example = torch.zeros(size, dtype=torch.uint8)
-    # One at a time: the filter of warnings is the whole process's.
+    frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+    trace: Any = torch.jit.trace
+    # One at a time: the filter of warnings is the whole process's. torch calls tracing
+    # old, but torch.export fixes the sizes of windows; and whatever tracing gets wrong,
+    # the comparison at loading finds.
     with _CONVERTING, torch.inference_mode(), warnings.catch_warnings(action="ignore"):
-        # torch calls tracing old; OpenVINO's other way (torch.export) fixes the shapes.
-        # Whatever tracing gets wrong, the comparison at loading finds.
-        return openvino.convert_model(
-            whole, example_input=example, input=[(shape, openvino.Type.u8)]
-        )
+        traced = trace(whole, example, check_trace=False)
+        decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape([1, -1, -1, 3] if tokens else list(size))
+    return model
 
 
 def _keep(model: Any, path: Path) -> None:
     """Write beside and rename: a half-written model never carries the name."""
-    import openvino
-
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent.parent))
     try:
-        openvino.save_model(model, made / path.name, compress_to_fp16=False)
+        _openvino().save_model(model, made / path.name, compress_to_fp16=False)
         made.rename(path.parent)
     except (OSError, RuntimeError):
         # A full disk, or another process was faster: the model in memory is good.

@@ -8,7 +8,7 @@ because a ``RuntimeError`` would be swallowed by a GUI's worker.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
