@@ -83,6 +83,7 @@ class TorchBackend:
         input_px: int | None = None,
     ) -> None:
         self.device = device
+        self._note = ""
         self._input_px = input_px
         self._kind = device.name.partition(":")[0]
         self.batch_pixels = BATCH_PIXELS[self._kind]
@@ -125,6 +126,11 @@ class TorchBackend:
         """
         return self._in_batches(windows, self._token_map)
 
+    def take_note(self) -> str:
+        """Return, once, that memory was short and what was done about it."""
+        note, self._note = self._note, ""
+        return note
+
     def _in_batches(
         self,
         pixels: npt.NDArray[np.uint8],
@@ -142,8 +148,7 @@ class TorchBackend:
                     raise _converted(error, self.device) from error
                 if len(batch) <= 1:
                     raise _converted(error, self.device) from error
-                self.batch_pixels = len(batch) // 2 * batch[0, ..., 0].size
-                self._release()
+                self._halve(batch)
                 continue
             start += count
         return np.concatenate(parts)
@@ -178,7 +183,15 @@ class TorchBackend:
     def _token_map(self, pixels: torch.Tensor) -> torch.Tensor:
         return token_map(self.module, pixels)
 
-    def _release(self) -> None:
+    def _halve(self, batch: npt.NDArray[np.uint8]) -> None:
+        """Take half as many from now on, and make room for them."""
+        count = len(batch) // 2
+        self.batch_pixels = count * batch[0, ..., 0].size
+        plural = "" if count == 1 else "s"
+        self._note = (
+            f"{self.device.label} ran out of memory; the run goes on with {count} "
+            f"tile{plural} at a time"
+        )
         if self._kind == "cuda":
             torch.cuda.empty_cache()
         elif self._kind == "mps":
