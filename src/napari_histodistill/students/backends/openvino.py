@@ -21,6 +21,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ import torch
 
 from napari_histodistill.cache import cache_dir
 from napari_histodistill.errors import ComputeError, DeviceError
+from napari_histodistill.students.backends.early import early_part
 from napari_histodistill.students.backends.forward import FromBytes
 from napari_histodistill.students.backends.torch import TorchBackend
 
@@ -74,6 +76,8 @@ class OpenVinoBackend:
     ----------
     module : torch.nn.Module
         What was converted; for exports.
+    tile_px : int
+        Edge of a tile.
     streams : int
         How many calls run side by side: one per thread that torch was given.
 
@@ -99,7 +103,7 @@ class OpenVinoBackend:
             raise DeviceError(msg)
         self.device, self.module = device, module.eval()
         self.streams = torch.get_num_threads()
-        self._spec = spec
+        self._spec, self.tile_px = spec, spec.tile_px
         self._pool = ThreadPoolExecutor(self.streams, thread_name_prefix="openvino")
         self._lock = threading.Lock()
         self._token_model: _Model | None = None
@@ -117,7 +121,7 @@ class OpenVinoBackend:
             If OpenVINO fails; the message carries its words.
         """
         starts = range(0, max(1, len(tiles)), CHUNK)
-        chunks = (_filled(tiles[k : k + CHUNK], self._spec.tile_px) for k in starts)
+        chunks = (_filled(tiles[k : k + CHUNK], self.tile_px) for k in starts)
         done = list(self._pool.map(self._tile_model.run, chunks))
         return np.concatenate(done)[: len(tiles)]
 
@@ -154,7 +158,7 @@ class OpenVinoBackend:
             std=self._spec.std,
             input_px=self._spec.input_px,
         )
-        px = self._spec.tile_px
+        px = self.tile_px
         # Not square: height and width must not be mistaken for each other.
         size = (1, px, 2 * px, 3) if tokens else (CHUNK, px, px, 3)
         noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
@@ -176,7 +180,7 @@ class OpenVinoBackend:
             return None
         kind = "tokens" if tokens else "tiles"
         version = _openvino().__version__.partition("-")[0]
-        name = f"{self._spec.digest[:32]}-{self._spec.tile_px}-{kind}-{version}"
+        name = f"{self._spec.digest[:32]}-{self.tile_px}-{kind}-{version}"
         return cache_dir("openvino") / name / "model.xml"
 
     def _converted(self, *, tokens: bool) -> Any:
@@ -192,38 +196,71 @@ class OpenVinoBackend:
                 input_px=self._spec.input_px,
                 tokens=tokens,
             ).eval()
-            model = _convert(whole, self._spec.tile_px, tokens=tokens)
+            model = _convert(whole, self.tile_px, tokens=tokens)
         if path is not None:
             _keep(model, path)
         return model
 
 
 class _Model:
-    """A compiled model and one request per stream, lent to one thread at a time."""
+    """A compiled model and one request per stream, lent to one thread at a time.
+
+    In bfloat16 it is two models, one after the other: the early layers in float32.
+    """
 
     def __init__(self, model: Any, backend: OpenVinoBackend) -> None:
+        self._where = backend.device.label
+        precision = backend.device.precision
+        with _words(f"OpenVINO failed on {self._where}"):
+            parts = [(model, precision)]
+            if precision == "bfloat16":
+                parts = _in_two(model, backend.tile_px)
+            compiled = [self._compile(part, name, backend) for part, name in parts]
+            self._idle: SimpleQueue[list[Any]] = SimpleQueue()
+            for _ in range(backend.streams):
+                self._idle.put([part.create_infer_request() for part in compiled])
+
+    @staticmethod
+    def _compile(part: Any, precision: str, backend: OpenVinoBackend) -> Any:
         settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[backend.device.precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "NUM_STREAMS": backend.streams,
             "INFERENCE_NUM_THREADS": backend.streams,
             # Threads bound to cores would fight with those that read the slide.
             "ENABLE_CPU_PINNING": False,
         }
-        with _words(f"OpenVINO failed on {backend.device.label}"):
-            compiled = _openvino().Core().compile_model(model, "CPU", settings)
-            self._idle: SimpleQueue[Any] = SimpleQueue()
-            for _ in range(backend.streams):
-                self._idle.put(compiled.create_infer_request())
-        self._where = backend.device.label
+        return _openvino().Core().compile_model(part, "CPU", settings)
 
     def run(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        request = self._idle.get()
+        requests = self._idle.get()
         try:
             with _words(f"OpenVINO failed on {self._where}"):
-                request.infer({0: pixels})
-                return np.array(request.get_output_tensor(0).data, np.float32)
+                requests[0].infer({0: pixels})
+                for before, request in pairwise(requests):
+                    request.set_input_tensor(before.get_output_tensor(0))
+                    request.infer()
+                return np.array(requests[-1].get_output_tensor(0).data, np.float32)
         finally:
-            self._idle.put(request)
+            self._idle.put(requests)
+
+
+def _in_two(model: Any, tile_px: int) -> list[tuple[Any, str]]:
+    """Cut a model where its early layers end; these are to run in float32."""
+    openvino = _openvino()
+    [inlet] = model.inputs
+    wanted = inlet.partial_shape
+    model.reshape([2, tile_px, tile_px, 3])
+    seam = early_part(model)
+    model.reshape(wanted)
+    if seam is None:
+        return [(model, "bfloat16")]
+    shape = seam.get_partial_shape()
+    carried = openvino.opset13.parameter(shape, openvino.Type.f32)
+    for use in seam.get_target_inputs():
+        use.replace_source_output(carried.output(0))
+    early = openvino.Model([seam], [inlet.get_node()], "early")
+    late = openvino.Model(model.get_results(), [carried], "late")
+    return [(early, "float32"), (late, "bfloat16")]
 
 
 def _filled(chunk: npt.NDArray[np.uint8], tile_px: int) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends.early import EarlyInFloat32
 from napari_histodistill.students.backends.forward import (
     pooled,
     scale_and_offset,
@@ -158,7 +159,7 @@ class TorchBackend:
         batch: npt.NDArray[np.uint8],
         forward: Callable[[torch.Tensor], torch.Tensor],
     ) -> npt.NDArray[np.float32]:
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
             out = forward(self._normalised(batch))
         return cast("npt.NDArray[np.float32]", out.float().cpu().numpy())
 
@@ -176,6 +177,11 @@ class TorchBackend:
         if self._dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self._kind, dtype=self._dtype)
+
+    def _early(self, height: int) -> AbstractContextManager[object]:
+        if self._dtype is not torch.bfloat16:
+            return nullcontext()
+        return EarlyInFloat32(self._kind, self._input_px or height)
 
     def _pooled(self, pixels: torch.Tensor) -> torch.Tensor:
         return pooled(self.module, pixels, self._input_px)
