@@ -50,7 +50,8 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
-    """Keep every test out of the user's cache."""
+    """Keep every test out of the user's cache, and from measuring backends there."""
+    monkeypatch.setenv("HISTODISTILL_CPU_BACKEND", "torch")
     monkeypatch.setenv(
         "HISTODISTILL_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True))
     )

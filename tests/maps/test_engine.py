@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from napari_histodistill.errors import (
     Cancelled,
@@ -30,7 +32,15 @@ from napari_histodistill.maps import (
 )
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.resample import read_resampled
-from tests.fakes import PURPLE, array_slide, colour_student, tissue_image
+from napari_histodistill.students.backends.torch import TorchBackend
+from napari_histodistill.students.student import DeviceChoice, Student
+from tests.fakes import (
+    PURPLE,
+    ColourBackend,
+    array_slide,
+    colour_student,
+    tissue_image,
+)
 
 
 def run(slide, student, path, **kwargs):
@@ -334,6 +344,134 @@ def test_runtime_errors_are_converted(tmp_path):
     with pytest.raises(ComputeError, match="student colour failed on CPU · fake: CUDA"):
         run(array_slide(), student, tmp_path / "s")
     EmbeddingStore.open(tmp_path / "s", writable=True).close()
+
+
+class LittleMemory(torch.nn.Module):
+    """Mean colours for at most three images at once, like a device that is full."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.seen = room, []
+
+    def forward_features(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return torch.cat([x, x**2], dim=1)
+
+    def forward_head(self, x, *, pre_logits):
+        return x.mean(dim=(2, 3))
+
+
+def test_a_full_device_halves_the_batch_and_says_so(tmp_path):
+    def student_with(room: int) -> Student:
+        module = LittleMemory(room)
+        colour = colour_student()
+        spec = colour.spec
+        card = DeviceChoice("cpu", "CUDA:0 · Card", "a test's card")
+        backend = TorchBackend(module, card, mean=spec.mean, std=spec.std)
+        return Student(spec, backend, head=colour.head, digest=colour.digest)
+
+    full, roomy = student_with(3), student_with(99)
+    slide, options = array_slide(textured()), EmbedOptions(batch_size=8)
+    reports = run(slide, full, tmp_path / "s", options=options)
+    words = [r.message for r in reports if "memory" in r.message]
+    assert words == [
+        "CUDA:0 · Card ran out of memory; the run goes on with 2 tiles at a time"
+    ]
+    assert full.backend.module.seen[:3] == [8, 4, 2]
+    assert max(full.backend.module.seen[3:]) == 2
+    assert reports[-1].done == reports[-1].total > 0
+    run(slide, roomy, tmp_path / "w", options=options)
+    assert same_bytes(tmp_path / "s", tmp_path / "w")
+
+
+class Crew(ColourBackend):
+    """Takes calls side by side, and finishes the first one last."""
+
+    streams = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together, self.most, self.lock = 0, 0, threading.Lock()
+        self.full = threading.Event()
+
+    def embed(self, tiles):
+        with self.lock:
+            first = not self.batches
+            self.together += 1
+            self.most = max(self.most, self.together)
+            if self.together == self.streams:
+                self.full.set()
+            found = super().embed(tiles)
+        self.full.wait(10)
+        if first:
+            time.sleep(0.05)
+        with self.lock:
+            self.together -= 1
+        return found
+
+
+def test_streams_work_side_by_side_and_blocks_stay_in_order(tmp_path):
+    options = EmbedOptions(block=3, batch_size=9)
+    student, alone = colour_student(), colour_student()
+    student.backend = Crew()
+    slide = array_slide(textured())
+    reports = run(slide, student, tmp_path / "s", tissue=None, options=options)
+    assert student.backend.most == 3
+    corners = [(r.block[0].start, r.block[1].start) for r in reports if r.block]
+    assert corners == sorted(corners)
+    run(slide, alone, tmp_path / "w", tissue=None, options=options)
+    assert same_bytes(tmp_path / "s", tmp_path / "w")
+
+
+def test_what_was_computed_when_asked_to_stop_is_kept(tmp_path):
+    token = CancelToken()
+
+    class Stopping(Crew):
+        def embed(self, tiles):
+            found = super().embed(tiles)
+            with self.lock:
+                if len(self.batches) >= 6:
+                    token.cancel()
+            return found
+
+    student = colour_student()
+    student.backend = Stopping()
+    options = EmbedOptions(block=3, batch_size=9)
+    slide = array_slide(textured())
+    with pytest.raises(Cancelled):
+        run(
+            slide,
+            student,
+            tmp_path / "s",
+            tissue=None,
+            options=options,
+            cancel=token,
+        )
+    _, status = read(tmp_path / "s")
+    kept, computed = int((status == 1).sum()), sum(student.backend.batches)
+    # Blocks of one batch: at most those that were running when it was asked are lost.
+    assert computed - 9 * Crew.streams <= kept <= computed
+    again, whole = colour_student(), colour_student()
+    run(slide, again, tmp_path / "s", tissue=None, options=options)
+    assert sum(again.backend.batches) == status.size - kept
+    run(slide, whole, tmp_path / "w", tissue=None, options=options)
+    assert same_bytes(tmp_path / "s", tmp_path / "w")
+
+
+def test_another_backend_does_not_go_on_with_a_store(tmp_path):
+    slide, student = array_slide(), colour_student()
+    run(slide, student, tmp_path / "s")
+    other = colour_student()
+    other.backend.device = replace(other.device, backend="openvino")
+    with pytest.raises(StoreError, match="by torch instead of openvino: the device"):
+        run(slide, other, tmp_path / "s")
+    run(slide, other, tmp_path / "s", options=EmbedOptions(restart=True))
+    with EmbeddingStore.open(tmp_path / "s") as store:
+        assert store.provenance.backend == "openvino"
+    with pytest.raises(StoreError, match="cpu:openvino goes on with it"):
+        run(slide, student, tmp_path / "s")
 
 
 def test_bad_options_are_refused():

@@ -1,24 +1,27 @@
 """The engine: a slide and a student become embeddings in a store.
 
-One unit of work is one block of the grid's cells. Reader threads fetch the next blocks'
-pixels (each block once) while the student works on the present one; the generator that
-the caller drives runs the student and writes the store. Reports come between batches.
+One unit of work is one block of the grid's cells: read once, computed once, written
+once. Three parties share it and none waits for another as long as there is work:
+
+* reader threads fetch the pixels of the next blocks, at the student's µm per pixel;
+* as many threads as the student has *streams* run it over the blocks that are read;
+* the generator that the caller drives takes finished blocks in the order in which they
+  were begun, writes them to the store, and reports.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.errors import ComputeError, SlideError, StoreError
+from napari_histodistill.errors import Cancelled, ComputeError, SlideError, StoreError
 from napari_histodistill.maps.forward import block_window, embed_block
+from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.plan import (
     BlockQueue,
     Unit,
@@ -41,6 +44,7 @@ from napari_histodistill.maps.store import (
 from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Generator, Iterator
 
     import numpy.typing as npt
@@ -85,7 +89,7 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
     slide : Slide
         A colour slide with µm per pixel; must stay open.
     student : Student
-        Runs in the thread that drives the generator.
+        Runs in threads of the engine's own, one per stream of its backend.
     store_path : path
         Made if missing.
     grid : TileGrid, optional
@@ -149,6 +153,40 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
         raise ComputeError(msg) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Cells of a run: how many, how many final, how many of these unreadable.
+
+    Carried along instead of counted anew: a report must not cost a pass over the map.
+    """
+
+    total: int = 0
+    done: int = 0
+    unreadable: int = 0
+
+    @classmethod
+    def of(cls, status: npt.NDArray[np.uint8]) -> _Counts:
+        final = int(np.count_nonzero(status != PENDING))
+        return cls(len(status), final, int(np.count_nonzero(status == UNREADABLE)))
+
+    def replaced(self, before: _Counts, after: _Counts) -> _Counts:
+        """Return the counts after a block went from one state to another."""
+        return _Counts(
+            self.total,
+            self.done + after.done - before.done,
+            self.unreadable + after.unreadable - before.unreadable,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """A block's numbers, not yet in the store."""
+
+    values: npt.NDArray[np.float32]
+    status: npt.NDArray[np.uint8]
+    problem: str
+
+
 class _Run:
     """One pass over the blocks that are still to be computed."""
 
@@ -172,6 +210,7 @@ class _Run:
         self.retry_unreadable = options.retry_unreadable
         self.status = store.status
         self.wanted = np.zeros_like(self.status, bool)
+        self.counts = _Counts()
         self.progress = Progress()
         self.problem = ""
 
@@ -183,6 +222,7 @@ class _Run:
     ) -> Iterator[EmbedReport]:
         """Compute what is missing of ``cells``; the store may hold and want more."""
         self.wanted = cells
+        self.counts = _Counts.of(self.status[cells])
         queue = BlockQueue(
             self.store.grid,
             self.store.block,
@@ -190,16 +230,26 @@ class _Run:
             self.status,
             retry_unreadable=self.retry_unreadable,
         )
-        first = self._report()
-        resumed = f"{first.done} of {first.total} cells were there" * bool(first.done)
+        done = self.counts.done
+        resumed = f"{done} of {self.counts.total} cells were there" * bool(done)
         yield self._report(message="; ".join(filter(None, (note, resumed))))
-        with _read_ahead(self, queue, focus) as ahead:
+        with Pipeline(
+            self.read,
+            self.compute,
+            readers=self.readers,
+            streams=self.student.streams,
+        ) as pipeline:
             self.progress.start()
-            for unit, future in ahead:
-                yield from self._await(future)
-                yield from self._compute(unit, future.result())
-        unreadable = int((self.wanted & (self.status == UNREADABLE)).sum())
-        if unreadable and not (self.status == DONE).any():
+            try:
+                for unit, future in pipeline.blocks(lambda: queue.take(focus())):
+                    yield from self._await(future)
+                    self._write(unit, future.result())
+                    yield self._report(block=unit.block)
+            except Cancelled:
+                for unit, block in pipeline.finished():
+                    self._write(unit, block)
+                raise
+        if self.counts.unreadable and not (self.status == DONE).any():
             msg = f"{self.slide.name}: no cell could be read ({self.problem})."
             raise SlideError(msg)
         yield self._report(message=self.problem and f"unreadable: {self.problem}")
@@ -214,17 +264,11 @@ class _Run:
         )
         return read_window(self.slide, store.grid, window, stop)
 
-    def _await(self, future: Future[Raster]) -> Iterator[EmbedReport]:
-        while not wait([future], timeout=_POLL_S).done:
-            self.cancel.check()
-            if self.progress.is_due():
-                yield self._report()
-
-    def _compute(self, unit: Unit, raster: Raster) -> Iterator[EmbedReport]:
+    def compute(self, unit: Unit, raster: Raster, stop: threading.Event) -> _Computed:
+        """Run the student over a block (in a thread of its own)."""
         values = np.full((*unit.wanted.shape, self.store.dim), np.nan, dtype=np.float32)
         status = np.where(unit.wanted, DONE, PENDING).astype(np.uint8)
-        self.problem = raster.problem or self.problem
-        self.cancel.check()
+        self._check(stop)
         steps = embed_block(
             self.student,
             self.store,
@@ -239,54 +283,45 @@ class _Run:
                 status[where] = UNREADABLE
             else:
                 values[where] = computed
+            self._check(stop)
+        return _Computed(values, status, raster.problem)
+
+    def _check(self, stop: threading.Event) -> None:
+        self.cancel.check()
+        if stop.is_set():
+            msg = "The run has ended; nobody waits for this block."
+            raise Cancelled(msg)
+
+    def _await(self, future: Future[_Computed]) -> Iterator[EmbedReport]:
+        while not wait([future], timeout=_POLL_S).done:
             self.cancel.check()
             if self.progress.is_due():
                 yield self._report()
-        self.store.write_block(unit.row0, unit.column0, values, status)
-        self.status[unit.block] = status
-        yield self._report(block=unit.block)
+
+    def _write(self, unit: Unit, block: _Computed) -> None:
+        self.problem = block.problem or self.problem
+        self.store.write_block(unit.row0, unit.column0, block.values, block.status)
+        wanted, before = self.wanted[unit.block], self.status[unit.block]
+        self.counts = self.counts.replaced(
+            _Counts.of(before[wanted]), _Counts.of(block.status[wanted])
+        )
+        self.status[unit.block] = block.status
 
     def _report(
         self, *, block: tuple[slice, slice] | None = None, message: str = ""
     ) -> EmbedReport:
-        status = self.status[self.wanted]
-        done, total = int((status != PENDING).sum()), len(status)
+        done, total = self.counts.done, self.counts.total
         rate = self.progress.rate()
         self.progress.reported()
         return EmbedReport(
             done=done,
             total=total,
-            unreadable=int((status == UNREADABLE).sum()),
+            unreadable=self.counts.unreadable,
             cells_per_s=rate,
             seconds_left=(total - done) / rate if rate else None,
             block=block,
-            message=message,
+            message="; ".join(filter(None, (message, self.student.take_note()))),
         )
-
-
-@contextmanager
-def _read_ahead(
-    run: _Run, queue: BlockQueue, focus: Callable[[], Region | None]
-) -> Iterator[Iterator[tuple[Unit, Future[Raster]]]]:
-    """Keep a few blocks in flight; leave no thread behind, however it ends."""
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(run.readers, thread_name_prefix="histodistill-read")
-
-    def ahead() -> Iterator[tuple[Unit, Future[Raster]]]:
-        flying: deque[tuple[Unit, Future[Raster]]] = deque()
-        while True:
-            # Asked as late as possible: whoever pans sees the view filled next.
-            while len(flying) <= run.readers and (unit := queue.take(focus())):
-                flying.append((unit, pool.submit(run.read, unit, stop)))
-            if not flying:
-                return
-            yield flying.popleft()
-
-    try:
-        yield ahead()
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _open_store(
@@ -324,6 +359,11 @@ def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> st
         return f"student {have.student_name!r} instead of {wanted.student_name!r}"
     if have.mode != wanted.mode:
         return f"{have.mode} instead of {wanted.mode}"
+    if have.backend != wanted.backend:
+        return (
+            f"computed by {have.backend} instead of {wanted.backend}: the device "
+            f"cpu:{have.backend} goes on with it"
+        )
     if have.precision != wanted.precision:
         return f"computed in {have.precision} instead of {wanted.precision}"
     mpp = store.grid.slide_mpp.mean, grid.slide_mpp.mean

@@ -258,20 +258,14 @@ class BlockQueue:
         # A block is computed whole, finished cells included: its numbers then do not
         # depend on what was asked for first.
         needed = wanted | (status == DONE)
-        rows, columns = grid.shape
-        self._units = [
-            Unit(r, c, needed[r : r + block, c : c + block])
-            for r in range(0, rows, block)
-            for c in range(0, columns, block)
-            if missing[r : r + block, c : c + block].any()
-        ]
+        starts = np.argwhere(_any_per_block(missing, block)) * block
+        self._block, self._needed = block, needed
+        self._starts = starts
         height, width = grid.cell_size
         edge = block * height, block * width
         self._edge = np.array(edge)
-        self._corner = np.array(
-            [(u.row0 * height, u.column0 * width) for u in self._units], float
-        ).reshape(-1, 2)
-        self._waiting = np.ones(len(self._units), bool)
+        self._corner = starts * np.array([height, width])
+        self._waiting = np.ones(len(starts), bool)
 
     def __len__(self) -> int:
         return int(self._waiting.sum())
@@ -291,7 +285,17 @@ class BlockQueue:
                 away = corner[visible] + self._edge / 2 - np.array(focus.center)
                 choice = int(waiting[visible][np.argmin((away**2).sum(axis=1))])
         self._waiting[choice] = False
-        return self._units[choice]
+        row, column = self._starts[choice].tolist()
+        whole = slice(row, row + self._block), slice(column, column + self._block)
+        return Unit(row, column, self._needed[whole])
+
+
+def _any_per_block(cells: npt.NDArray[np.bool_], block: int) -> npt.NDArray[np.bool_]:
+    """Return for every block of a grid whether one of its cells is set."""
+    rows, columns = (range(0, n, block) for n in cells.shape)
+    by_row = np.logical_or.reduceat(cells, rows, axis=0)
+    found: npt.NDArray[np.bool_] = np.logical_or.reduceat(by_row, columns, axis=1)
+    return found
 
 
 def _stride_px(wanted_px: float, tile_px: int, step: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -84,9 +85,10 @@ class EmbedReport:
 
 
 class Progress:
-    """Recent speed, and when the next report is due."""
+    """Recent speed, and when the next report is due; any thread may add cells."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._marks: deque[tuple[float, int]] = deque()
         self._cells = 0
         self._last_report = 0.0
@@ -97,17 +99,19 @@ class Progress:
 
     def add(self, cells: int) -> None:
         """Count cells that were just computed."""
-        now = time.perf_counter()
-        self._cells += cells
-        self._marks.append((now, self._cells))
-        while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_WINDOW_S:
-            self._marks.popleft()
+        with self._lock:
+            now = time.perf_counter()
+            self._cells += cells
+            self._marks.append((now, self._cells))
+            while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_WINDOW_S:
+                self._marks.popleft()
 
     def rate(self) -> float:
         """Cells per second over the last seconds; 0 before the first batch."""
-        if len(self._marks) < 2:
-            return 0.0
-        (then, before), (_, now_cells) = self._marks[0], self._marks[-1]
+        with self._lock:
+            if len(self._marks) < 2:
+                return 0.0
+            (then, before), (_, now_cells) = self._marks[0], self._marks[-1]
         return (now_cells - before) / max(time.perf_counter() - then, 1e-9)
 
     def is_due(self) -> bool:

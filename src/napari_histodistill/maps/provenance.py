@@ -35,6 +35,9 @@ class Provenance:
         How embeddings were laid on the grid; the two never mix in one store.
     precision : str
         What the arithmetic ran in.
+    backend : str
+        What ran the encoder: ``"torch"``, ``"openvino"``. Stores that do not say were
+        made by torch.
     """
 
     slide_digest: str
@@ -44,6 +47,7 @@ class Provenance:
     student_name: str
     mode: EmbeddingMode
     precision: str
+    backend: str = "torch"
 
 
 def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
@@ -66,11 +70,18 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         student_name=student.name,
         mode=mode,
         precision=student.device.precision,
+        backend=student.device.backend,
     )
 
 
 def store_key(grid: TileGrid, provenance: Provenance) -> str:
-    """Return the digest (hex) of everything that decides what the numbers are."""
+    """Return the digest (hex) of everything that decides what the numbers are.
+
+    Backend and precision belong to it: two backends differ in the last bits, and a
+    store would then depend on when it was interrupted. Not part of it are the device
+    and the versions of torch and OpenVINO: on another card, or after an update, a store
+    is continued, and cells may differ in the last bits.
+    """
     identity = {
         "format_version": FORMAT_VERSION,
         "slide": provenance.slide_digest,
@@ -83,4 +94,7 @@ def store_key(grid: TileGrid, provenance: Provenance) -> str:
         "tile_px": grid.tile_px,
         "stride_px": grid.stride_px,
     }
+    if provenance.backend != "torch":
+        # Left out for torch, so that stores from before there was a choice keep theirs.
+        identity["backend"] = provenance.backend
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -33,9 +33,12 @@ from napari_histodistill.students.tensors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
-    from napari_histodistill.students.student import Student
+    from napari_histodistill.students.self_test import SelfTest
+    from napari_histodistill.students.student import Backend, DeviceChoice, Student
 
 SPEC_FILE = "spec.json"
 TENSORS_FILE = "student.safetensors"
@@ -84,11 +87,14 @@ def load_student(
         A bundled name (``"colon-probe"``; :func:`list_students` has all) or the folder
         of a bundle.
     device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. On the CPU the
+        fastest backend runs it, found by a self-test of two seconds the first time,
+        if there is more than one; ``"cpu:torch"`` and ``"cpu:openvino"`` name one.
     threads : int or None
         CPU threads that torch uses, in the whole process; None leaves them alone.
     precision : {"float32", "bfloat16", "float16"} or None
-        What to compute in; None leaves it to :func:`choose_device`.
+        What to compute in; None leaves it to :func:`choose_device`. Asked for without
+        a backend, it is torch's.
 
     Raises
     ------
@@ -101,19 +107,18 @@ def load_student(
     """
     bundle = _read_bundle(_folder_of(student))
 
-    from napari_histodistill.students.backends.build import build_backend
-    from napari_histodistill.students.device import choose_device
+    from napari_histodistill.students.device import choose_device, split_backend
+    from napari_histodistill.students.self_test import with_fastest
     from napari_histodistill.students.student import Student
 
     if threads is not None:
         _set_threads(threads)
     spec = bundle.spec
-    encoder = {
-        name.removeprefix(_ENCODER): values
-        for name, values in bundle.tensors.items()
-        if name.startswith(_ENCODER)
-    }
-    backend = build_backend(spec, encoder, choose_device(device, precision=precision))
+    build = _builder(bundle)
+    choice = choose_device(device, precision=precision)
+    if choice.name == "cpu" and precision is None and not split_backend(device)[1]:
+        choice = with_fastest(choice, spec, build)
+    backend = build(choice)
     return Student(
         spec,
         backend,
@@ -122,6 +127,21 @@ def load_student(
         digest=spec.digest,
         folder=bundle.folder,
     )
+
+
+def measure_student(student: str | Path, *, device: str = "cpu") -> SelfTest:
+    """Measure the CPU's backends on a student, and remember the fastest.
+
+    Raises
+    ------
+    HistodistillError
+        As :func:`load_student`.
+    """
+    from napari_histodistill.students.device import choose_device
+    from napari_histodistill.students.self_test import measure
+
+    bundle = _read_bundle(_folder_of(student))
+    return measure(choose_device(device), bundle.spec, _builder(bundle))
 
 
 def save_student(
@@ -361,6 +381,18 @@ def _inside(folder: Path, name: str) -> Path:
         msg = f"{path} is a link that leads out of the bundle: copy the file itself."
         raise BundleError(msg)
     return path
+
+
+def _builder(bundle: _Bundle) -> Callable[[DeviceChoice], Backend]:
+    """Return what makes a backend of this bundle for a device."""
+    from napari_histodistill.students.backends.build import build_backend
+
+    encoder = {
+        name.removeprefix(_ENCODER): values
+        for name, values in bundle.tensors.items()
+        if name.startswith(_ENCODER)
+    }
+    return lambda device: build_backend(bundle.spec, encoder, device)
 
 
 def _head_of(bundle: _Bundle) -> Head | None:

@@ -16,7 +16,10 @@ from napari_histodistill.errors import DeviceError
 from napari_histodistill.students.student import DeviceChoice
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-_KNOWN = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
+BACKENDS = {"torch": "torch", "openvino": "OpenVINO"}
+"""What can run an encoder on a CPU, and how people call it."""
+
+_KNOWN = re.compile(r"^(auto|cpu(:\w+)?|mps|cuda(:\d+)?)$")
 
 
 def choose_device(
@@ -28,7 +31,8 @@ def choose_device(
     ----------
     requested : str
         ``"auto"`` (CUDA, then MPS, then the CPU), or a device by torch's name:
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; on the CPU also what runs the
+        encoder: ``"cpu:torch"``, ``"cpu:openvino"``.
     precision : {"float32", "bfloat16", "float16"} or None
         None takes what is fastest on the device without changing what is found.
 
@@ -45,18 +49,41 @@ def choose_device(
     wanted = requested.strip().lower()
     if not _KNOWN.match(wanted):
         msg = (
-            f"device {requested!r} is unknown: use auto, cpu, mps, cuda, or one "
-            "CUDA device such as cuda:1."
+            f"device {requested!r} is unknown: use auto, cpu, cpu:torch, cpu:openvino, "
+            "mps, cuda, or one CUDA device such as cuda:1."
         )
+        raise DeviceError(msg)
+    wanted, backend = split_backend(wanted)
+    if backend and backend not in BACKENDS:
+        have = " or ".join(f"cpu:{name}" for name in BACKENDS)
+        msg = f"device {requested!r}: no backend is called {backend!r}; use {have}."
         raise DeviceError(msg)
     if precision is not None and precision not in PRECISIONS:
         msg = f"precision {precision!r} is unknown: use one of {', '.join(PRECISIONS)}."
         raise DeviceError(msg)
     choice = _choose(wanted)
-    if precision is None or precision == choice.precision:
-        return choice
-    reason = choice.reason.replace(f"in {choice.precision}.", f"in {precision}.")
-    return replace(choice, precision=precision, reason=reason)
+    if precision is not None and precision != choice.precision:
+        reason = choice.reason.replace(f"in {choice.precision}.", f"in {precision}.")
+        choice = replace(choice, precision=precision, reason=reason)
+    if backend:
+        return through(choice, backend, f"{BACKENDS[backend]} was asked for.")
+    return choice
+
+
+def split_backend(requested: str) -> tuple[str, str]:
+    """Return a CPU's name and the backend asked for: ``cpu:openvino`` → two words."""
+    device, _, backend = requested.strip().lower().partition(":")
+    return (device, backend) if device == "cpu" else (requested.strip().lower(), "")
+
+
+def through(choice: DeviceChoice, backend: str, why: str) -> DeviceChoice:
+    """Return the CPU with another backend, which label and reason name."""
+    return replace(
+        choice,
+        backend=backend,
+        label=f"{choice.label.removesuffix(' · torch')} · {BACKENDS[backend]}",
+        reason=f"{choice.reason} {why}",
+    )
 
 
 def _choose(wanted: str) -> DeviceChoice:
@@ -121,7 +148,7 @@ def _cpu(why: str) -> DeviceChoice:
     plural = "" if threads == 1 else "s"
     return DeviceChoice(
         name="cpu",
-        label=f"CPU · {threads} thread{plural}",
+        label=f"CPU · {threads} thread{plural} · torch",
         reason=f"{_sentence(why)} with {threads} thread{plural}, in {precision}.",
         precision=precision,
     )

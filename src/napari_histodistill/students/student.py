@@ -33,16 +33,24 @@ class DeviceChoice:
         One sentence: why this one, and what was tried before.
     precision : {"float32", "bfloat16", "float16"}
         What the arithmetic runs in; part of a store's provenance.
+    backend : {"torch", "openvino"}
+        What runs the encoder there; part of a store's provenance.
     """
 
     name: str
     label: str
     reason: str
     precision: str = "float32"
+    backend: str = "torch"
 
 
 class Backend(Protocol):
-    """What runs an encoder; see ``students/backends/torch.py``."""
+    """What runs an encoder; see ``students/backends/``.
+
+    Two more attributes are looked at where a backend has them: ``streams``, how many
+    calls from different threads it can work on side by side, and ``take_note()``, which
+    returns (once) what a person should know about the calls so far.
+    """
 
     device: DeviceChoice
 
@@ -112,6 +120,16 @@ class Student:
     def device(self) -> DeviceChoice:
         """Where it runs and why."""
         return self.backend.device
+
+    @property
+    def streams(self) -> int:
+        """How many calls from different threads the backend takes side by side."""
+        return int(getattr(self.backend, "streams", 1))
+
+    def take_note(self) -> str:
+        """Return, once, what a person should know: that memory was short, say."""
+        take = getattr(self.backend, "take_note", None)
+        return str(take()) if take else ""
 
     @property
     def modes(self) -> tuple[EmbeddingMode, ...]:

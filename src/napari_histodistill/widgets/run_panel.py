@@ -49,7 +49,7 @@ class RunPanel(QWidget):
         self.bar.setTextVisible(True)
         self.bar.hide()
         self.message = hint()
-        self._obstacle = ""
+        self._obstacle = self._remark = ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -86,6 +86,7 @@ class RunPanel(QWidget):
 
     def show_running(self) -> None:
         """Turn Run into Cancel and show the bar."""
+        self._remark = ""
         self.button.hide()
         self.stop.setText("Cancel")
         self.stop.setEnabled(True)
@@ -99,7 +100,9 @@ class RunPanel(QWidget):
         self.stop.setEnabled(False)
 
     def show_report(self, report: EmbedReport) -> None:
-        """Show how far a run is."""
+        """Show how far a run is; what it remarked stays in sight until it ends."""
+        if report.message and report.cells_per_s:
+            self._remark = f"{report.message[:1].upper()}{report.message[1:]}."
         if not report.cells_per_s:
             self.message.setText(report.message.capitalize() or "Starting…")
             return
@@ -111,7 +114,8 @@ class RunPanel(QWidget):
         ]
         if report.seconds_left is not None:
             parts.append(f"{duration_in_words(report.seconds_left)} left")
-        self.message.setText(" · ".join(parts))
+        progress = " · ".join(parts)
+        self.message.setText(" ".join(filter(None, (progress, self._remark))))
 
     def say(self, sentence: str | Sequence[str]) -> None:
         """Show a sentence below the bar."""

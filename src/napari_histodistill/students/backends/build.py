@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.students.spec import StudentSpec
-    from napari_histodistill.students.student import DeviceChoice
+    from napari_histodistill.students.student import Backend, DeviceChoice
 
 
 # What networks raise over options that they do not have or cannot be.
@@ -32,7 +33,7 @@ def build_backend(
     spec: StudentSpec,
     encoder: Mapping[str, npt.NDArray[Any]],
     device: DeviceChoice,
-) -> TorchBackend:
+) -> Backend:
     """Build the encoder, load its weights and try it once.
 
     Parameters
@@ -42,7 +43,7 @@ def build_backend(
     encoder : mapping of str to ndarray
         The bundle's own weights; empty where a package holds them.
     device : DeviceChoice
-        Where it will run.
+        Where it will run, and through what.
 
     Raises
     ------
@@ -51,6 +52,8 @@ def build_backend(
         or tokens of another size than the spec says.
     ComputeError
         If it cannot run on the device.
+    DeviceError
+        If the backend is not installed.
     """
     if spec.weights.source == "package":
         state = load_package_weights(spec.weights.package, spec.weights.sha256)
@@ -59,15 +62,19 @@ def build_backend(
         _check_shapes(spec, state)
     module = build_module(spec)
     _load_strictly(module, state, spec)
-    backend = TorchBackend(
+    on_torch = TorchBackend(
         module,
-        device,
+        replace(device, backend="torch"),
         mean=spec.mean,
         std=spec.std,
         input_px=spec.input_px,
     )
-    _try_once(backend, spec)
-    return backend
+    _try_once(on_torch, spec)
+    if device.backend == "torch":
+        return on_torch
+    from napari_histodistill.students.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(module, device, spec)
 
 
 def build_module(spec: StudentSpec) -> torch.nn.Module:

@@ -8,12 +8,18 @@ because a ``RuntimeError`` would be swallowed by a GUI's worker.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends.early import EarlyInFloat32
+from napari_histodistill.students.backends.forward import (
+    pooled,
+    scale_and_offset,
+    token_map,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +84,7 @@ class TorchBackend:
         input_px: int | None = None,
     ) -> None:
         self.device = device
+        self._note = ""
         self._input_px = input_px
         self._kind = device.name.partition(":")[0]
         self.batch_pixels = BATCH_PIXELS[self._kind]
@@ -85,10 +92,7 @@ class TorchBackend:
         try:
             self.module = module.eval().requires_grad_(requires_grad=False)
             self.module.to(device.name, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            where: dict[str, Any] = {"device": device.name, "dtype": torch.float32}
-            self._scale = 1 / (255 * torch.tensor(std, **where)).view(1, 3, 1, 1)
-            offset = torch.tensor(mean, **where) / torch.tensor(std, **where)
-            self._offset = offset.view(1, 3, 1, 1)
+            self._scale, self._offset = scale_and_offset(mean, std, device.name)
         except RuntimeError as error:
             raise _converted(error, device) from error
 
@@ -123,6 +127,11 @@ class TorchBackend:
         """
         return self._in_batches(windows, self._token_map)
 
+    def take_note(self) -> str:
+        """Return, once, that memory was short and what was done about it."""
+        note, self._note = self._note, ""
+        return note
+
     def _in_batches(
         self,
         pixels: npt.NDArray[np.uint8],
@@ -140,8 +149,7 @@ class TorchBackend:
                     raise _converted(error, self.device) from error
                 if len(batch) <= 1:
                     raise _converted(error, self.device) from error
-                self.batch_pixels = len(batch) // 2 * batch[0, ..., 0].size
-                self._release()
+                self._halve(batch)
                 continue
             start += count
         return np.concatenate(parts)
@@ -151,7 +159,7 @@ class TorchBackend:
         batch: npt.NDArray[np.uint8],
         forward: Callable[[torch.Tensor], torch.Tensor],
     ) -> npt.NDArray[np.float32]:
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
             out = forward(self._normalised(batch))
         return cast("npt.NDArray[np.float32]", out.float().cpu().numpy())
 
@@ -170,29 +178,26 @@ class TorchBackend:
             return nullcontext()
         return torch.autocast(self._kind, dtype=self._dtype)
 
+    def _early(self, height: int) -> AbstractContextManager[object]:
+        if self._dtype is not torch.bfloat16:
+            return nullcontext()
+        return EarlyInFloat32(self._kind, self._input_px or height)
+
     def _pooled(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self._input_px is not None:
-            pixels = torch.nn.functional.interpolate(
-                pixels, size=(self._input_px,) * 2, mode="bilinear", align_corners=False
-            )
-        module = cast("Any", self.module)
-        pooled: torch.Tensor = module.forward_head(
-            module.forward_features(pixels), pre_logits=True
-        )
-        return pooled
+        return pooled(self.module, pixels, self._input_px)
 
     def _token_map(self, pixels: torch.Tensor) -> torch.Tensor:
-        module = cast("Any", self.module)
-        features: torch.Tensor = module.forward_features(pixels)
-        if features.ndim != 4:
-            msg = f"this backbone gives no feature map but {tuple(features.shape)}"
-            raise ComputeError(msg)
-        n, channels, h, w = features.shape
-        single = features.permute(0, 2, 3, 1).reshape(n * h * w, channels, 1, 1)
-        tokens: torch.Tensor = module.forward_head(single, pre_logits=True)
-        return tokens.reshape(n, h, w, -1)
+        return token_map(self.module, pixels)
 
-    def _release(self) -> None:
+    def _halve(self, batch: npt.NDArray[np.uint8]) -> None:
+        """Take half as many from now on, and make room for them."""
+        count = len(batch) // 2
+        self.batch_pixels = count * batch[0, ..., 0].size
+        plural = "" if count == 1 else "s"
+        self._note = (
+            f"{self.device.label} ran out of memory; the run goes on with {count} "
+            f"tile{plural} at a time"
+        )
         if self._kind == "cuda":
             torch.cuda.empty_cache()
         elif self._kind == "mps":

@@ -1,0 +1,215 @@
+"""Which backend runs a student fastest on this CPU: measured once, then remembered.
+
+Two seconds on tiles of the student's own size, the backends in turns so that a busy
+moment hits all of them. What was found is kept in the user's cache for the same kind of
+encoder, threads, versions and processor; ``histodistill doctor`` measures anew. The
+variable ``HISTODISTILL_CPU_BACKEND`` (``torch`` or ``openvino``) settles the question
+without measuring, for machines that must all compute alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.cache import cache_dir
+from napari_histodistill.errors import DeviceError, HistodistillError
+from napari_histodistill.students.device import BACKENDS, through
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from napari_histodistill.students.spec import StudentSpec
+    from napari_histodistill.students.student import Backend, DeviceChoice
+
+    Build = Callable[[DeviceChoice], Backend]
+
+MEASURE_S = 2.0
+BATCH = 8
+MARGIN = 1.1
+"""torch, which needs no conversion, is kept unless another is this much faster."""
+
+VARIABLE = "HISTODISTILL_CPU_BACKEND"
+_FILE = "backends.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTest:
+    """How fast each backend ran a student's tiles.
+
+    Attributes
+    ----------
+    tiles_per_s : dict of str to float
+        By backend, those that ran.
+    problems : dict of str to str
+        By backend, why the others did not.
+    used : str
+        The backend that is used from now on.
+    measured : str
+        Day, ISO 8601.
+    """
+
+    tiles_per_s: dict[str, float]
+    problems: dict[str, str]
+    used: str
+    measured: str
+
+    @property
+    def why(self) -> str:
+        """One sentence."""
+        ranked = sorted(self.tiles_per_s.items(), key=lambda item: -item[1])
+        speeds = ", ".join(f"{BACKENDS[name]} {rate:.0f}" for name, rate in ranked)
+        return f"Tiles per second in the self-test of {self.measured}: {speeds}."
+
+
+def with_fastest(choice: DeviceChoice, spec: StudentSpec, build: Build) -> DeviceChoice:
+    """Return the choice with the backend that is fastest for this student.
+
+    Parameters
+    ----------
+    choice : DeviceChoice
+        The CPU.
+    spec : StudentSpec
+        The student's.
+    build : callable
+        Makes a backend for a choice.
+
+    Raises
+    ------
+    DeviceError
+        If ``HISTODISTILL_CPU_BACKEND`` names no backend.
+    """
+    said = os.environ.get(VARIABLE, "").strip().lower()
+    if said:
+        if said not in BACKENDS:
+            msg = f"{VARIABLE}: {said!r} is no backend; use {' or '.join(BACKENDS)}."
+            raise DeviceError(msg)
+        return through(choice, said, f"{VARIABLE} says {BACKENDS[said]}.")
+    if len(_installed()) == 1:
+        return choice
+    found = remembered(choice, spec) or measure(choice, spec, build)
+    return through(choice, found.used, found.why)
+
+
+def remembered(choice: DeviceChoice, spec: StudentSpec) -> SelfTest | None:
+    """Return what was measured before in the same circumstances, or None."""
+    entry = _read().get(_circumstances(choice, spec))
+    try:
+        found = SelfTest(**entry) if isinstance(entry, dict) else None
+    except TypeError:  # of another version
+        return None
+    return found if found is not None and found.used in _installed() else None
+
+
+def measure(choice: DeviceChoice, spec: StudentSpec, build: Build) -> SelfTest:
+    """Measure every backend that is installed, and remember the fastest.
+
+    Parameters
+    ----------
+    choice : DeviceChoice
+        The CPU.
+    spec : StudentSpec
+        The student's.
+    build : callable
+        Makes a backend for a choice.
+
+    Raises
+    ------
+    HistodistillError
+        If torch itself cannot run the student.
+    """
+    ready: dict[str, Backend] = {}
+    problems: dict[str, str] = {}
+    for name in _installed():
+        try:
+            ready[name] = build(replace(choice, backend=name))
+        except HistodistillError as error:
+            if name == "torch":
+                raise
+            problems[name] = str(error)
+    rates = _in_turns(ready, spec.tile_px)
+    best = max(rates, key=lambda name: rates[name])
+    used = best if rates[best] >= MARGIN * rates["torch"] else "torch"
+    found = SelfTest(
+        tiles_per_s={name: round(rate, 1) for name, rate in rates.items()},
+        problems=problems,
+        used=used,
+        measured=datetime.now(UTC).date().isoformat(),
+    )
+    _remember(_circumstances(choice, spec), found)
+    return found
+
+
+def _in_turns(ready: Mapping[str, Backend], tile_px: int) -> dict[str, float]:
+    tiles = np.random.default_rng(0).integers(
+        0, 256, (BATCH, tile_px, tile_px, 3), dtype=np.uint8
+    )
+    spent = dict.fromkeys(ready, 0.0)
+    for backend in ready.values():
+        backend.embed(tiles)  # the first call also sets things up
+    rounds = 0
+    while rounds < 2 or sum(spent.values()) < MEASURE_S:
+        rounds += 1
+        for name, backend in ready.items():
+            start = time.perf_counter()
+            backend.embed(tiles)
+            spent[name] += time.perf_counter() - start
+    return {name: rounds * BATCH / seconds for name, seconds in spent.items()}
+
+
+def _installed() -> tuple[str, ...]:
+    from napari_histodistill.students.backends.openvino import is_installed
+
+    return ("torch", "openvino") if is_installed() else ("torch",)
+
+
+def _circumstances(choice: DeviceChoice, spec: StudentSpec) -> str:
+    """Return a digest of all that decides which backend is faster."""
+    import torch
+
+    facts = [
+        *(spec.backbone, spec.backbone_options, spec.tile_px, spec.input_px),
+        *(choice.precision, torch.get_num_threads(), _processor(), os.cpu_count()),
+        *(importlib.metadata.version(name) for name in _installed()),
+    ]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    """Name the processor: a home folder may be shared by different machines."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(errors="replace").splitlines()
+        models = [line for line in lines if line.startswith("model name")]
+        return models[0] if models else platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _read() -> dict[str, Any]:
+    try:
+        content = json.loads((cache_dir() / _FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remember(key: str, found: SelfTest) -> None:
+    """Keep it; where the cache cannot be written to, the next run measures again."""
+    content = {**_read(), key: asdict(found)}
+    path = cache_dir() / _FILE
+    beside = path.with_name(f".{_FILE}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(content, indent=2), "utf-8")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
