@@ -35,6 +35,9 @@ class Provenance:
         How embeddings were laid on the grid; the two never mix in one store.
     precision : str
         What the arithmetic ran in.
+    stains : str
+        The stain map that pixels went through (see :meth:`StainMap.to_json`), empty
+        without one. It is in the student's digest, and so in the key.
     """
 
     slide_digest: str
@@ -44,6 +47,12 @@ class Provenance:
     student_name: str
     mode: EmbeddingMode
     precision: str
+    stains: str = ""
+
+    @property
+    def who(self) -> str:
+        """The student for people, and how it saw the slide."""
+        return f"{self.student_name}{', stain normalised' if self.stains else ''}"
 
 
 def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
@@ -66,6 +75,7 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         student_name=student.name,
         mode=mode,
         precision=student.device.precision,
+        stains=student.stains.to_json() if student.stains else "",
     )
 
 
