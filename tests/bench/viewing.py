@@ -182,3 +182,64 @@ def view(add: Callable[[Window, Path], Any], path: Path, seed: int) -> Viewed:
     del layer
     gc.collect()
     return Viewed(opened, frames)
+
+
+@dataclass(frozen=True)
+class FirstCell:
+    """From the click on Run to the first coloured cell on the canvas."""
+
+    seconds: float
+    in_view: bool
+    longest_stall: float
+
+
+def first_cell(path: Path, seed: int, student: str = "colon-he") -> FirstCell:
+    """Open the slide in the panel, look at some tissue, press Run, wait for colour."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    from napari_histodistill.widgets.explore import ExploreWidget
+    from napari_histodistill.widgets.slide_layers import pixels_to_world
+    from tests.bench.stalls import Gaps
+
+    window = Window.open()
+    widget = ExploreWidget(window.viewer)
+    window.viewer.window.add_dock_widget(widget, area="right")
+    widget.choosing.open_path(path)
+    session, busy = widget.session, widget.bench.pump
+    window.until(lambda: not session.why_not_run and not busy.busy)
+    assert session.student.name == student
+    rng = np.random.default_rng(seed)
+    places = tissue_places()
+    place = places[rng.integers(len(places))]
+    layer = widget.bench.slide_layer
+    camera = window.viewer.scene.camera
+    camera.center = pixels_to_world(layer, *place)
+    camera.zoom = 1 / (8 * float(layer.scale[-1]))  # the canvas shows about 2 mm
+    window.idle()
+    window.rest(0.5)
+    gaps = Gaps()
+    start = time.perf_counter()
+    QTest.mouseClick(widget.run_panel.button, Qt.MouseButton.LeftButton)
+
+    def coloured() -> bool:
+        shown = widget.bench.overlays.get("classes")
+        return shown is not None and bool(np.any(shown.data))
+
+    window.until(coloured)
+    seen = window.drawn
+    window.until(lambda: window.drawn > seen)
+    seconds = time.perf_counter() - start
+    shown = np.argwhere(widget.bench.overlays.get("classes").data)
+    rows, columns = session.live.grid.cells_in(session.view)
+    in_view = all(
+        rows.start <= r < rows.stop and columns.start <= c < columns.stop
+        for r, c in shown
+    )
+    window.rest(3.0)
+    widget.mapping.cancel()
+    window.until(lambda: not busy.busy)
+    gaps.stop()
+    widget.shut_down()
+    window.close()
+    return FirstCell(seconds, in_view, gaps.longest("idle") / 1000)
