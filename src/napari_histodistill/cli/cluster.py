@@ -118,7 +118,7 @@ def _to_send(task: SlideTask, student: Student) -> SlideTask:
         slide=task.slide.absolute(),
         store=task.store.absolute(),
         student=name if find_bundled(name) else str(Path(name).absolute()),
-        student_digest=student.digest,
+        student_digest=student.spec.digest,
         restart=False,
     )
 

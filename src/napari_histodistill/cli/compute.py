@@ -23,6 +23,7 @@ from napari_histodistill.cli.options import (
     OutOption,
     ResumeOption,
     SlideArgument,
+    StainOption,
     StrideOption,
     StudentOption,
 )
@@ -48,6 +49,7 @@ def embed(
     mode: ModeOption = Mode.tiles,
     stride_um: StrideOption = None,
     all_cells: AllCellsOption = False,
+    stain_normalise: StainOption = False,
     device: DeviceOption = "auto",
     scheduler: Annotated[
         str | None,
@@ -68,6 +70,8 @@ def embed(
     began = time.perf_counter()
     _check_stems(slides)
     with answering(as_json=json) as answer:
+        if stain_normalise:
+            _require_stain(student)
         tasks = [
             _task(
                 path,
@@ -79,6 +83,7 @@ def embed(
                 all_cells=all_cells,
                 device=device,
                 restart=resume is False,
+                stain_normalise=stain_normalise,
             )
             for path in slides
         ]
@@ -93,7 +98,8 @@ def embed(
         entries = [_store_facts(result) for result in results if not result.error]
         facts = {
             "student": runner.name,
-            "student_digest": runner.digest,
+            "student_digest": runner.spec.digest,
+            "stain_normalised": stain_normalise,
             "mode": mode.value,
             "device": ", ".join(dict.fromkeys(r.device for r in results if r.device)),
             "slides": entries,
@@ -121,6 +127,7 @@ def classify(
             help="Leave cells below this probability without a class.",
         ),
     ] = 0.0,
+    stain_normalise: StainOption = False,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -136,6 +143,8 @@ def classify(
     began = time.perf_counter()
     with answering(as_json=json) as answer, ExitStack() as files:
         _require_classes(student)
+        if stain_normalise:
+            _require_stain(student)
         task = _task(
             slide,
             out,
@@ -146,6 +155,7 @@ def classify(
             all_cells=all_cells,
             device=device,
             restart=resume is False,
+            stain_normalise=stain_normalise,
         )
         plan = files.enter_context(open_task(task))
         _tell_notes(plan)
@@ -160,7 +170,8 @@ def classify(
         result = {
             "slide": str(slide),
             "student": runner.name,
-            "student_digest": runner.digest,
+            "student_digest": runner.spec.digest,
+            "stain_normalised": stain_normalise,
             "mpp": runner.spec.mpp,
             "slide_mpp": {
                 "value": plan.grid.slide_mpp.mean,
@@ -214,6 +225,7 @@ def _task(
     all_cells: bool,
     device: str,
     restart: bool,
+    stain_normalise: bool,
 ) -> SlideTask:
     from napari_histodistill.maps.cohort import SlideTask
 
@@ -227,6 +239,7 @@ def _task(
         all_cells=all_cells,
         device=device,
         restart=restart,
+        stain_normalise=stain_normalise,
     )
 
 
@@ -286,6 +299,17 @@ def _require_classes(student: str) -> None:
             "`histodistill embed` and `similar`, or a student with classes "
             "(`histodistill students`)."
         )
+        raise InputError(msg)
+
+
+def _require_stain(student: str) -> None:
+    """Refuse a student that has nothing to normalise towards before torch is loaded."""
+    from napari_histodistill.students.bundle import load_spec
+    from napari_histodistill.students.staining import why_not_normalise
+
+    reason = why_not_normalise(load_spec(student))
+    if reason:
+        msg = f"--stain-normalise: {reason}"
         raise InputError(msg)
 
 

@@ -75,6 +75,14 @@ ResumeOption = Annotated[
         show_default=False,
     ),
 ]
+StainOption = Annotated[
+    bool,
+    typer.Option(
+        "--stain-normalise",
+        help="First make the slide's stain look like the student's training tiles "
+        "(Macenko, fitted once on the slide's tissue). Kept apart from maps without.",
+    ),
+]
 AllCellsOption = Annotated[
     bool, typer.Option("--all-cells", help="Glass too, not only tissue.")
 ]

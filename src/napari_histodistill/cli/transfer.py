@@ -94,7 +94,9 @@ def _export_map(
     store: Path, to: Format, out: Path, student: str | None, min_confidence: float
 ) -> dict[str, Any]:
     from napari_histodistill.maps import EmbeddingStore, class_map
+    from napari_histodistill.slides.stain import StainMap
     from napari_histodistill.students import load_student
+    from napari_histodistill.students.staining import seen_through
 
     with EmbeddingStore.open(store) as opened:
         made_by = opened.provenance
@@ -108,6 +110,8 @@ def _export_map(
                 "not among the installed ones; give its folder with --student."
             )
             raise InputError(msg) from error
+        if made_by.stains:
+            runner = seen_through(runner, StainMap.from_json(made_by.stains))
         found = class_map(opened, runner).at_least(min_confidence)
     output_folder(out.absolute().parent)
     _write(found, to, out)

@@ -21,6 +21,7 @@ from napari_histodistill.students.spec import (
     Training,
     WeightsSpec,
 )
+from napari_histodistill.students.staining import reference_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +121,7 @@ def _spec(
         weights=WeightsSpec(source="bundle"),
         licence=config.licence,
         training=training,
+        stain=reference_of(split.train.sparse, split.train.cases),
     )
 
 

@@ -77,9 +77,10 @@ def slide_layer(
     Returns
     -------
     tuple
-        ``(levels, kwargs, "image")``: a list of dask arrays, finest first,
-        ``(height, width, 3)`` for colour slides and ``(height, width, channels)`` with
-        ``channel_axis`` for others (napari makes one layer of each channel).
+        ``(levels, kwargs, "image")``: a list of lazy arrays, finest first:
+        :class:`LevelArray` ``(height, width, 3)`` for colour slides, dask arrays
+        ``(height, width, channels)`` with ``channel_axis`` for others (napari makes one
+        layer of each channel).
     """
     world = slide.world()
     kwargs: dict[str, Any] = {
@@ -91,10 +92,10 @@ def slide_layer(
         "cache": False,
         "metadata": {METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)},
     }
-    levels: list[Any] = list(slide.levels)
     if slide.info.is_rgb:
         kwargs |= {"rgb": True, "contrast_limits": (0, 255)}
-        return levels, kwargs, "image"
+        return list(slide.views), kwargs, "image"
+    levels: list[Any] = list(slide.levels)
     limits = _channel_limits(slide)
     if len(limits) == 1:
         kwargs |= {"rgb": False, "contrast_limits": limits[0]}

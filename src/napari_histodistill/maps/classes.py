@@ -118,7 +118,7 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
     if made_by.student_digest != student.digest:
         msg = (
             f"{store.path}: these embeddings were made by student "
-            f"{made_by.student_name!r} ({made_by.student_digest[:8]}), not by "
+            f"{made_by.who!r} ({made_by.student_digest[:8]}), not by "
             f"{student.name!r} ({student.digest[:8]}); embed the slide with it first."
         )
         raise StoreError(msg)

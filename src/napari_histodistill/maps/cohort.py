@@ -21,6 +21,7 @@ from napari_histodistill.maps.plan import plan_grid
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
 from napari_histodistill.students.bundle import load_spec, load_student
+from napari_histodistill.students.staining import seen_through, stain_map_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
     from napari_histodistill.maps.progress import EmbedReport
     from napari_histodistill.slides import Slide, TileGrid
+    from napari_histodistill.slides.stain import StainMap
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 
 __all__ = ["SlideResult", "SlideRun", "SlideTask", "embed_task", "open_task"]
 
 _LOADING = threading.Lock()
+_STAIN_MAPS: dict[tuple[str, float, str], StainMap] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,8 @@ class SlideTask:
         As in ``load_student``.
     restart : bool
         Delete an existing store first.
+    stain_normalise : bool
+        Make the slide's stain look like the student's training tiles first.
     """
 
     slide: Path
@@ -72,6 +77,7 @@ class SlideTask:
     all_cells: bool = False
     device: str = "auto"
     restart: bool = False
+    stain_normalise: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +172,8 @@ def open_task(task: SlideTask) -> Iterator[SlideRun]:
     with open_slide(task.slide, mpp=task.mpp) as slide:
         slide.require_mpp()
         student = _student_of(task)
+        if task.stain_normalise:
+            student = _normalised(slide, student)
         grid = plan_grid(slide, student, stride_um=task.stride_um, mode=task.mode)
         yield SlideRun(task=task, slide=slide, student=student, grid=grid, began=began)
 
@@ -216,6 +224,14 @@ def _student_of(task: SlideTask) -> Student:
         raise BundleError(msg)
     with _LOADING:
         return _loaded(task.student, task.device, digest)
+
+
+def _normalised(slide: Slide, student: Student) -> Student:
+    """Return the student for this slide; fitted once, though a task opens it twice."""
+    key = slide.info.digest, slide.require_mpp().mean, student.digest
+    if key not in _STAIN_MAPS:
+        _STAIN_MAPS[key] = stain_map_for(slide, student)
+    return seen_through(student, _STAIN_MAPS[key])
 
 
 @lru_cache(maxsize=1)

@@ -356,7 +356,7 @@ def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> st
     if have.slide_digest != wanted.slide_digest:
         return f"slide {have.slide_name!r} instead of {wanted.slide_name!r}"
     if have.student_digest != wanted.student_digest:
-        return f"student {have.student_name!r} instead of {wanted.student_name!r}"
+        return f"student {have.who!r} instead of {wanted.who!r}"
     if have.mode != wanted.mode:
         return f"{have.mode} instead of {wanted.mode}"
     if have.backend != wanted.backend:

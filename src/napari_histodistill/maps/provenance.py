@@ -38,6 +38,9 @@ class Provenance:
     backend : str
         What ran the encoder: ``"torch"``, ``"openvino"``. Stores that do not say were
         made by torch.
+    stains : str
+        The stain map that pixels went through (see :meth:`StainMap.to_json`), empty
+        without one. It is in the student's digest, and so in the key.
     """
 
     slide_digest: str
@@ -48,6 +51,12 @@ class Provenance:
     mode: EmbeddingMode
     precision: str
     backend: str = "torch"
+    stains: str = ""
+
+    @property
+    def who(self) -> str:
+        """The student for people, and how it saw the slide."""
+        return f"{self.student_name}{', stain normalised' if self.stains else ''}"
 
 
 def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
@@ -71,6 +80,7 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         mode=mode,
         precision=student.device.precision,
         backend=student.device.backend,
+        stains=student.stains.to_json() if student.stains else "",
     )
 
 

@@ -270,17 +270,22 @@ def _means(
 
     Pillow's box filter takes whole pixels, which is off by up to half of one.
     """
+    from scipy.sparse import csr_array
+
     edges = np.linspace(start, stop, size + 1)
     low, high = edges[:-1], edges[1:]
     first = np.floor(low + 1e-9).astype(np.int64)
     taps = int((np.ceil(high - 1e-9) - first).max())
-    total = np.zeros((size, *pixels.shape[1:]), kind)
-    for k in range(taps):
-        at = first + k
-        part = np.clip(np.minimum(at + 1, high) - np.maximum(at, low), 0, None)
-        weight = (part / (high - low)).astype(kind)
-        total += pixels[np.minimum(at, len(pixels) - 1)] * weight[:, None, None]
-    return total
+    at = first[:, np.newaxis] + np.arange(taps)
+    inside = np.minimum(at + 1, high[:, np.newaxis]) - np.maximum(at, low[:, None])
+    weight = (np.clip(inside, 0, None) / (high - low)[:, np.newaxis]).astype(kind)
+    # Each row of the result takes from few rows: one pass over memory, not one per tap.
+    columns = np.minimum(at, len(pixels) - 1).ravel()
+    row_ends = np.arange(0, size * taps + 1, taps)
+    mixing = csr_array((weight.ravel(), columns, row_ends), (size, len(pixels)))
+    flat: npt.NDArray[Any] = pixels.reshape(len(pixels), -1).astype(kind, copy=False)
+    means: npt.NDArray[Any] = mixing @ flat
+    return means.reshape(size, *pixels.shape[1:])
 
 
 def _inside(

@@ -16,19 +16,17 @@ import numpy as np
 from napari_histodistill.errors import InputError, MissingMppError, SlideError
 from napari_histodistill.geometry import Mpp, Region, WorldTransform
 from napari_histodistill.slides.damage import probe, read_marked
+from napari_histodistill.slides.level_array import CHUNK_PX, LevelArray, chunk_px
 from napari_histodistill.slides.limits import extent_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import dask.array as da
     import numpy.typing as npt
 
     from napari_histodistill.slides.damage import Marked, Place
-
-CHUNK_PX = 1024
-"""Edge of a dask chunk at level 0; dask's cost grows with the number of blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +198,13 @@ class Slide:
         return self._levels
 
     @property
+    def views(self) -> tuple[LevelArray, ...]:
+        """Lazy arrays ``(height, width, channels)``, finest first, for a viewer."""
+        return tuple(
+            LevelArray(self, k, self._probe) for k in range(len(self._source.levels))
+        )
+
+    @property
     def associated_images(self) -> tuple[str, ...]:
         """Names of label, macro and thumbnail images that the file carries."""
         return tuple(self._associated)
@@ -224,6 +229,16 @@ class Slide:
     def with_mpp(self, mpp: Mpp) -> Slide:
         """Return the same slide (same open files) with another µm per pixel."""
         return Slide(self._source, replace(self.info, mpp=mpp), self._associated)
+
+    def seen_through(self, wrap: Callable[[PixelSource], PixelSource]) -> Slide:
+        """Return the same slide (same open files) with its pixels changed on reading.
+
+        Parameters
+        ----------
+        wrap : callable
+            Takes the source and returns one of the same levels.
+        """
+        return Slide(wrap(self._source), self.info, self._associated)
 
     @property
     def source(self) -> PixelSource:
@@ -375,42 +390,11 @@ class Slide:
 
         info = self._source.levels[k]
         chunks = (
-            _chunk_px(info.tile_height, info.height),
-            _chunk_px(info.tile_width, info.width),
+            chunk_px(info.tile_height, info.height, CHUNK_PX),
+            chunk_px(info.tile_width, info.width, CHUNK_PX),
             self._probe.shape[2],
         )
         # No `name` from content: two openings of one file must not share dask's cache
         # after one of them was closed.
-        lazy = _LevelArray(self, k, self._probe)
+        lazy = self.views[k]
         return da.from_array(lazy, chunks=chunks, name=False, asarray=False)
-
-
-class _LevelArray:
-    """One level as the least that ``dask.array.from_array`` asks for.
-
-    It is what people look at: an error would leave a whole chunk black, so damage is
-    striped instead.
-    """
-
-    def __init__(self, slide: Slide, level: int, probe: npt.NDArray[Any]) -> None:
-        info = slide.level_infos[level]
-        self.shape = (info.height, info.width, probe.shape[2])
-        self.dtype = probe.dtype
-        self.ndim = 3
-        self._slide, self._level = slide, level
-
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
-        (y0, y1, _), (x0, x1, _) = (
-            s.indices(n) for s, n in zip(key[:2], self.shape[:2], strict=True)
-        )
-        marked = self._slide.read_marked(self._level, y0, x0, y1 - y0, x1 - x0)
-        return marked.pixels[:, :, key[2]]
-
-
-def _chunk_px(tile: int, extent: int) -> int:
-    """Return the multiple of the native tile that is nearest to ``CHUNK_PX``."""
-    if extent <= CHUNK_PX:
-        return extent
-    if tile > 2 * CHUNK_PX:  # a strip is as wide as the slide: cut it for the screen
-        return CHUNK_PX
-    return min(extent, tile * max(1, round(CHUNK_PX / tile)))

@@ -201,8 +201,7 @@ def save_student(
             update["temperature"] = head.temperature
         final = spec.model_copy(update=update)
         final = final.model_copy(update={"digest": final.computed_digest()})
-        text = json.dumps(final.model_dump(mode="json"), indent=2, ensure_ascii=False)
-        (staging / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
+        (staging / SPEC_FILE).write_text(_as_text(final), encoding="utf-8")
         (staging / CARD_FILE).write_text(card or write_card(final), encoding="utf-8")
         staging.chmod(0o755)
         _put(staging, target)
@@ -212,6 +211,39 @@ def save_student(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def restate(folder: str | Path, spec: StudentSpec) -> None:
+    """Write a bundle's spec and card anew; its tensors stay what they are.
+
+    For what is found out about a student after it was trained, such as how its training
+    tiles were stained.
+
+    Raises
+    ------
+    BundleError
+        If there is no sound bundle, or the new spec does not describe its tensors.
+    InputError
+        If it cannot be written.
+    """
+    target = Path(folder)
+    before = _read_bundle(_folder_of(target)).spec
+    if spec.tensors_sha256 != before.tensors_sha256:
+        msg = f"{target}: the new spec is of other tensors; use save_student."
+        raise BundleError(msg)
+    final = spec.model_copy(update={"digest": ""})
+    final = final.model_copy(update={"digest": final.computed_digest()})
+    try:
+        (target / SPEC_FILE).write_text(_as_text(final), encoding="utf-8")
+        (target / CARD_FILE).write_text(write_card(final), encoding="utf-8")
+    except OSError as error:
+        msg = f"{target} cannot be written: {error}."
+        raise InputError(msg) from error
+
+
+def _as_text(spec: StudentSpec) -> str:
+    content = spec.model_dump(mode="json")
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _put(staging: Path, target: Path) -> None:

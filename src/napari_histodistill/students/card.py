@@ -30,6 +30,8 @@ def write_card(spec: StudentSpec) -> str:
         parts += ["## Measured", "\n".join(_metric(m) for m in spec.metrics)]
     if spec.token_agreement:
         parts += ["## Tokens against tiles", _agreement(spec)]
+    if spec.stain:
+        parts += ["## Stain of the training tiles", _stain(spec)]
     parts += ["## Limits", _limits(spec)]
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -71,6 +73,28 @@ def _training(spec: StudentSpec) -> str:
     partners = "; ".join(training.partners or ())
     lines += [f"Arm: {training.arm}{f', partners: {partners}' if partners else ''}."]
     return "\n\n".join(lines)
+
+
+def _stain(spec: StudentSpec) -> str:
+    stain = spec.stain
+    if stain is None:
+        return ""
+    rows = "\n".join(
+        f"| {name} | {', '.join(f'{v:.2f}' for v in direction)} | {strength:.2f} |"
+        for name, direction, strength in zip(
+            ("haematoxylin", "eosin"),
+            (stain.haematoxylin, stain.eosin),
+            stain.strengths,
+            strict=True,
+        )
+    )
+    glass = ", ".join(f"{v:.0f}" for v in stain.glass)
+    return (
+        "What slides are made to look like where stain normalisation is asked for "
+        f"({stain.protocol}). Glass is {glass}.\n\n"
+        "| stain | direction in optical density (R, G, B) | full strength |\n"
+        f"|---|---|---|\n{rows}"
+    )
 
 
 def _metric(metric: Metric) -> str:

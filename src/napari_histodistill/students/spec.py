@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 FORMAT_VERSION = 1
 
-_ADDED = ("backbone_options", "input_px", "familiarity")
+_ADDED = ("backbone_options", "input_px", "familiarity", "stain")
 """Fields that older bundles do not have: their digests must stay what they are."""
 
 EmbeddingMode = Literal["tiles", "tokens"]
@@ -28,6 +28,7 @@ each tile's footprint; far cheaper per cell, and another embedding.
 HexColor = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Channel = Annotated[float, Field(ge=100, le=255, allow_inf_nan=False)]
 Rgb = tuple[float, float, float]
 
 MAX_OPTION = 4096
@@ -143,6 +144,33 @@ class FamiliaritySpec(_Frozen):
     protocol: str
 
 
+class StainSpec(_Frozen):
+    """How the training tiles were stained; see ``slides/stain.py``.
+
+    Directions in optical density (R G B), amounts at full strength (log10), and the
+    colour of glass (0 to 255).
+    """
+
+    haematoxylin: Rgb
+    eosin: Rgb
+    strengths: tuple[Positive, Positive]
+    glass: tuple[Channel, Channel, Channel]
+    protocol: str
+
+    @model_validator(mode="after")
+    def _are_two_directions(self) -> StainSpec:
+        h, e = self.haematoxylin, self.eosin
+        lengths = [math.sqrt(sum(v * v for v in d)) for d in (h, e)]
+        # Written so that NaN is refused, too.
+        if not all(abs(length - 1) < 0.01 for length in lengths):
+            msg = "haematoxylin and eosin must be directions of length 1"
+            raise ValueError(msg)
+        if not sum(a * b for a, b in zip(h, e, strict=True)) < 0.99:
+            msg = "haematoxylin and eosin must be two different directions"
+            raise ValueError(msg)
+        return self
+
+
 class StudentSpec(_Frozen):
     """Everything that is needed to run a student, and its measured character.
 
@@ -169,6 +197,8 @@ class StudentSpec(_Frozen):
         Empty for a student without a head (similarity only).
     temperature : float
         Divides the logits, so that a probability of .8 is right 8 times in 10.
+    stain : StainSpec or None
+        The look that slides may be normalised towards; None where nobody measured it.
     tensors_sha256 : str
         Of the bundle's ``student.safetensors``, hex; empty where there is none.
     digest : str
@@ -197,6 +227,7 @@ class StudentSpec(_Frozen):
     metrics: tuple[Metric, ...] = ()
     token_agreement: TokenAgreement | None = None
     familiarity: FamiliaritySpec | None = None
+    stain: StainSpec | None = None
     tensors_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 

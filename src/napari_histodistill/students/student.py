@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.stain import StainMap
     from napari_histodistill.students.familiarity import Familiarity
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
@@ -80,9 +81,12 @@ class Student:
         Identity of weights and spec, hex: part of every store's key.
     folder : Path or None
         The bundle it came from.
+    stains : StainMap or None
+        What every pixel goes through before the encoder: for one slide; see
+        ``students/staining.py``. The digest then is another one, too.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a bundle, named
         self,
         spec: StudentSpec,
         backend: Backend,
@@ -91,6 +95,7 @@ class Student:
         familiarity: Familiarity | None = None,
         digest: str = "",
         folder: Path | None = None,
+        stains: StainMap | None = None,
     ) -> None:
         if (head is None) != (not spec.classes):
             msg = f"student {spec.name}: classes and head must come together."
@@ -110,6 +115,7 @@ class Student:
         self.familiarity = familiarity
         self.digest = digest
         self.folder = folder
+        self.stains = stains
 
     @property
     def name(self) -> str:

@@ -32,7 +32,7 @@ from napari_histodistill.widgets.workbench import Workbench
 FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
 
 OF_THE_SLIDE = ("Finding tissue", "Reading pixels", "Stored map", "Run", "Search",
-                "Ranking", "Thumbnails", "Fit")  # fmt: skip
+                "Ranking", "Thumbnails", "Fit", "Fitting the stain")  # fmt: skip
 """Jobs that have no meaning once another slide is chosen."""
 
 
@@ -192,7 +192,7 @@ class Choosing(QObject):
         """Load a student of the list."""
         self._current_student, self._student_asked = index, True
         self.bench.session.choose_student(None)
-        self._drop_map()
+        self.drop_map()
         choice = self._students[index]
         self.bench.pump.start(
             student_work(self._load_student, choice.name, self._device),
@@ -274,14 +274,15 @@ class Choosing(QObject):
 
     def _student_loaded(self, reports: list[StudentLoaded]) -> None:
         loaded = reports[-1]
-        self._drop_map()
+        self.drop_map()
         self.bench.session.choose_student(loaded.student, loaded.tiles_per_s)
 
     def _student_ended(self, job: Job[Any]) -> None:
         self.bench.session.student_trouble = job.error
         self.bench.changed.emit()
 
-    def _drop_map(self) -> None:
+    def drop_map(self) -> None:
+        """Take the map off the screen: it was of another student."""
         self.bench.pump.abandon("Stored map", "Search", "Ranking", "Thumbnails", "Fit")
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()

@@ -35,12 +35,13 @@ from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.canvas import CanvasInput
 from napari_histodistill.widgets.choosing import Choosing, StudentChoice
 from napari_histodistill.widgets.classes_panel import ClassesPanel
-from napari_histodistill.widgets.mapping import Mapping
+from napari_histodistill.widgets.mapping import RUN, Mapping
 from napari_histodistill.widgets.run_panel import RunPanel
 from napari_histodistill.widgets.searching import Searching
 from napari_histodistill.widgets.similar_panel import SimilarPanel
 from napari_histodistill.widgets.slide_layers import world_to_pixels
 from napari_histodistill.widgets.slide_panel import SlidePanel
+from napari_histodistill.widgets.staining import Staining
 from napari_histodistill.widgets.teach_panel import TeachPanel
 from napari_histodistill.widgets.teaching import Teaching
 from napari_histodistill.widgets.trust_panel import TrustPanel
@@ -84,6 +85,9 @@ class ExploreWidget(QWidget):
         self.choosing = Choosing(
             self.bench, self.slide_panel, load_student=load, students=students
         )
+        self.staining = Staining(
+            self.bench, self.slide_panel.stain, drop_map=self.choosing.drop_map
+        )
         self.mapping = Mapping(
             self.bench, self.slide_panel, self.run_panel, self.classes_panel
         )
@@ -117,8 +121,11 @@ class ExploreWidget(QWidget):
 
     def refresh(self) -> None:
         """Draw every panel from the session."""
+        self.staining.follow()
         self.choosing.show()
         self.mapping.show()
+        running = self.bench.pump.is_active(RUN)
+        self.staining.show("Cancel the run first." if running else "")
         self.searching.show()
         self.teaching.show()
         self.trust_panel.show_notes(notes_on(self.session))

@@ -12,8 +12,9 @@ from napari_histodistill.controllers.live_map import LiveMap
 from napari_histodistill.controllers.similar import Prompts, SimilarResult
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers import overlays
-from napari_histodistill.layers.slide_layer import LayerTuple
+from napari_histodistill.layers.slide_layer import LayerTuple, slide_layer
 from napari_histodistill.slides import Slide
+from napari_histodistill.slides.stain import StainMap, recoloured
 from napari_histodistill.slides.tissue import TissueMask
 from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, overlay_affine
 
@@ -183,6 +184,20 @@ class Overlays:
             )
             layer = self._add("tissue", made)
         return layer
+
+    def show_stain(self, stains: StainMap) -> None:
+        """Draw the slide as seen through a stain map, right over the slide."""
+        self._remove("stain")
+        levels, kwargs, kind = slide_layer(recoloured(self._slide, stains))
+        kwargs["name"] = "Stain normalised"
+        kwargs["affine"] = self._affine()
+        layers = self._viewer.layers
+        layer = self._add("stain", (levels, kwargs, kind))
+        layers.move(layers.index(layer), layers.index(self._slide_layer) + 1)
+
+    def hide_stain(self) -> None:
+        """Take the normalised slide away."""
+        self._remove("stain")
 
     def remove_search(self) -> None:
         """Take the heatmap and the markers away."""

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.widgets.parts import explain, hint, info_button, row
+from napari_histodistill.widgets.stain_row import StainRow
 
 REGIONS = (
     ("whole", "Whole", "Run on all tissue of the slide."),
@@ -110,6 +111,7 @@ class SlidePanel(QWidget):
             last = self.mode.count() - 1
             self.mode.setItemData(last, tooltip, Qt.ItemDataRole.ToolTipRole)
         self.mode.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        self.stain = StainRow()
         self.detail = QSlider(Qt.Orientation.Horizontal)
         self.detail.setPageStep(1)
         self.detail_words = hint()
@@ -181,7 +183,9 @@ class SlidePanel(QWidget):
         grid.addWidget(self.mpp, 1, 0, 1, 2)
         grid.addWidget(QLabel("Student"), 2, 0)
         grid.addLayout(row(self.student, self.student_info), 2, 1)
-        grid.addWidget(QLabel("Region"), 3, 0)
+        grid.addWidget(QLabel("Stain"), 3, 0)
+        grid.addWidget(self.stain, 3, 1)
+        grid.addWidget(QLabel("Region"), 4, 0)
         radios = QHBoxLayout()
         radios.setContentsMargins(0, 0, 0, 0)
         for k, (_, text, tooltip) in enumerate(REGIONS):
@@ -191,10 +195,10 @@ class SlidePanel(QWidget):
             self.regions.addButton(button, k)
             radios.addWidget(button)
         radios.addStretch(1)
-        grid.addLayout(radios, 3, 1)
-        grid.addWidget(QLabel("Detail"), 4, 0)
-        grid.addLayout(row(self.detail, self.mode), 4, 1)
-        grid.addLayout(row(self.detail_words, self.tissue), 5, 1)
+        grid.addLayout(radios, 4, 1)
+        grid.addWidget(QLabel("Detail"), 5, 0)
+        grid.addLayout(row(self.detail, self.mode), 5, 1)
+        grid.addLayout(row(self.detail_words, self.tissue), 6, 1)
         self.mpp.hide()
 
 

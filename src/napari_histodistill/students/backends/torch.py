@@ -7,8 +7,9 @@ because a ``RuntimeError`` would be swallowed by a GUI's worker.
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.stain import StainMap
     from napari_histodistill.students.student import DeviceChoice
 
     Rgb = tuple[float, float, float]
@@ -86,6 +88,7 @@ class TorchBackend:
         self.device = device
         self._note = ""
         self._input_px = input_px
+        self._stains: tuple[torch.Tensor, ...] | None = None
         self._kind = device.name.partition(":")[0]
         self.batch_pixels = BATCH_PIXELS[self._kind]
         self._dtype = _DTYPES[device.precision]
@@ -95,6 +98,14 @@ class TorchBackend:
             self._scale, self._offset = scale_and_offset(mean, std, device.name)
         except RuntimeError as error:
             raise _converted(error, device) from error
+
+    def seen_through(self, stains: StainMap) -> TorchBackend:
+        """Return the same module with every pixel put through a stain map first."""
+        other = copy.copy(self)
+        where: dict[str, Any] = {"device": self.device.name, "dtype": torch.float32}
+        parts = (stains.glass, stains.matrix, stains.new_glass)
+        other._stains = tuple(torch.tensor(part, **where) for part in parts)
+        return other
 
     def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)`` float32, pooled, for tiles ``(n, tile, tile, 3)``.
@@ -171,7 +182,8 @@ class TorchBackend:
             raw = raw.pin_memory()
         raw = raw.to(self.device.name, non_blocking=self._kind == "cuda")
         # (n, h, w, c) seen as (n, c, h, w) *is* the channels-last layout: no copy.
-        return raw.permute(0, 3, 1, 2).float() * self._scale - self._offset
+        pixels = raw.float() if self._stains is None else _stained(raw, *self._stains)
+        return pixels.permute(0, 3, 1, 2) * self._scale - self._offset
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._dtype is torch.float32:
@@ -202,6 +214,15 @@ class TorchBackend:
             torch.cuda.empty_cache()
         elif self._kind == "mps":
             torch.mps.empty_cache()
+
+
+def _stained(
+    raw: torch.Tensor, glass: torch.Tensor, matrix: torch.Tensor, to_glass: torch.Tensor
+) -> torch.Tensor:
+    """Return what :meth:`StainMap.apply` does, on the device and not rounded."""
+    with torch.autocast(raw.device.type, enabled=False):
+        density = -torch.log(raw.clamp(min=1).float() / glass)
+        return (torch.exp(-(density @ matrix)) * to_glass).clamp(0, 255)
 
 
 def _is_memory(error: RuntimeError) -> bool:
