@@ -244,7 +244,21 @@ class ScheduleConfig(Frozen):
 
 
 class _Recipe(Frozen):
-    """What all recipes say of the student they make."""
+    """What all recipes say of the student they make.
+
+    Attributes
+    ----------
+    name, title, description, licence : str
+        Of the student that is made.
+    mpp : float
+        µm per pixel of the tiles.
+    mpp_source : {"stated", "estimated"}
+        Whether the data say so, or somebody measured cells and crypts.
+    seed : int
+        Of everything random: equal recipes and seeds give equal students.
+    data : DataSource
+        What it learns from.
+    """
 
     name: Name
     title: Annotated[str, Field(min_length=1)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_histodistill.errors import ComputeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 EVENTS = "events.jsonl"
@@ -22,6 +23,8 @@ Kind = Literal[
     "step",
     "validation",
     "checkpoint",
+    "preview",
+    "changed",
     "paused",
     "finished",
     "stopped",
@@ -37,7 +40,9 @@ class TrainingReport:
     ----------
     kind : str
         ``started`` (also after a stop), ``step``, ``validation``, ``checkpoint``,
-        ``paused``, ``finished``, ``stopped``, ``failed``.
+        ``preview`` (a student to look at was written, or its message says why not),
+        ``changed`` (the recipe, on purpose), ``paused``, ``finished``, ``stopped``,
+        ``failed``.
     step, steps : int
         Optimiser steps taken, and how many there will be.
     total : float or None
@@ -57,6 +62,8 @@ class TrainingReport:
         were kept aside, and how often by chance.
     message : str
         For people.
+    reason : str
+        Of ``failed``: ``memory`` if a batch did not fit.
     """
 
     kind: Kind
@@ -72,6 +79,7 @@ class TrainingReport:
     retrieval: float | None = None
     chance: float | None = None
     message: str = ""
+    reason: str = ""
 
 
 def append_event(folder: Path, report: TrainingReport) -> None:
@@ -91,6 +99,20 @@ def append_event(folder: Path, report: TrainingReport) -> None:
         raise ComputeError(msg) from error
 
 
+def health_in_words(events: Sequence[dict[str, Any]]) -> str:
+    """Return a warning in plain words if the student stops telling places apart."""
+    steps = [e for e in events if e["kind"] == "step" and e["effective_rank"]]
+    if len(steps) < 4:
+        return ""
+    best = max(e["effective_rank"] for e in steps)
+    if steps[-1]["effective_rank"] < min(3.0, best / 4):
+        return (
+            "The student tells fewer and fewer places apart: more pairs, or another "
+            "preset, may help."
+        )
+    return ""
+
+
 def read_events(folder: Path) -> list[dict[str, Any]]:
     """Return a run's events in order; steps that were taken again count once.
 
@@ -106,7 +128,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
             event = json.loads(line)
         except ValueError:
             continue
-        once = event["kind"] in {"step", "validation", "checkpoint"}
+        once = event["kind"] in {"step", "validation", "checkpoint", "preview"}
         key = (event["kind"], event["step"]) if once else ("once", place)
         found.pop(key, None)
         found[key] = event
