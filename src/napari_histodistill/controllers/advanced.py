@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from napari_histodistill.distill.config import DistillConfig
 from napari_histodistill.distill.form import (
     Field,
-    Path,
+    Place,
     Section,
     describe,
     read,
@@ -25,10 +25,10 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-WHOLE: Path = ()
+WHOLE: Place = ()
 """Where problems stand that belong to no single field."""
 
-Texts = Mapping[Path, str]
+Texts = Mapping[Place, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Draft:
         return describe(self.base)
 
     @property
-    def changed(self) -> frozenset[Path]:
+    def changed(self) -> frozenset[Place]:
         """Which settings differ from the preset."""
         return frozenset(self._own_typed())
 
@@ -72,12 +72,12 @@ class Draft:
             same = read(asked, text) == value_at(self.base, asked.path)
         return replace(self, typed=kept if same else kept | {asked.path: text})
 
-    def reset(self, path: Path | None = None) -> Draft:
+    def reset(self, path: Place | None = None) -> Draft:
         """Return the draft with one field, or all, as in the preset."""
         kept = {k: v for k, v in self.typed.items() if path is not None and k != path}
         return replace(self, typed=kept)
 
-    def problems(self) -> dict[Path, str]:
+    def problems(self) -> dict[Place, str]:
         """Return one sentence for every field that cannot be used; empty if all can.
 
         What is wrong with the whole stands under :data:`WHOLE`.
@@ -100,15 +100,15 @@ class Draft:
             raise InputError(msg)
         return config
 
-    def _own_typed(self) -> dict[Path, str]:
+    def _own_typed(self) -> dict[Place, str]:
         """Return what was typed into fields that this preset and its layers have."""
         known = {f.path for f in self.form.all_fields()}
         return {k: v for k, v in self.typed.items() if k in known}
 
-    def _tried(self) -> tuple[DistillConfig | None, dict[Path, str]]:
+    def _tried(self) -> tuple[DistillConfig | None, dict[Place, str]]:
         fields = {f.path: f for f in self.form.all_fields()}
         content: Any = self.base.model_dump()
-        problems: dict[Path, str] = {}
+        problems: dict[Place, str] = {}
         for path, text in self._own_typed().items():
             try:
                 _put(content, path, read(fields[path], text))
@@ -129,13 +129,13 @@ class Draft:
         return config, problems
 
 
-def _put(content: Any, path: Path, value: Any) -> None:
+def _put(content: Any, path: Place, value: Any) -> None:
     for step in path[:-1]:
         content = content[step]
     content[path[-1]] = value
 
 
-def _place(where: tuple[int | str, ...], fields: Mapping[Path, Field]) -> Path:
+def _place(where: tuple[int | str, ...], fields: Mapping[Place, Field]) -> Place:
     """Return the field that an error belongs to: pydantic may point inside of it."""
     for length in range(len(where), 0, -1):
         if where[:length] in fields:

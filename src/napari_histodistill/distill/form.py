@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.config import DistillConfig
 
-Path = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 """Where a value is: names of fields, and places in ``dense``."""
 
 Kind = Literal[
@@ -78,7 +78,7 @@ class Field:
         May be left empty.
     """
 
-    path: Path
+    path: Place
     title: str
     help: str
     kind: Kind
@@ -103,7 +103,7 @@ class Section:
         Tables inside it.
     """
 
-    path: Path
+    path: Place
     title: str
     help: str
     fields: tuple[Field, ...]
@@ -121,7 +121,7 @@ def describe(config: DistillConfig) -> Section:
     return _section(config, (), "Recipe", "")
 
 
-def value_at(config: BaseModel, path: Path) -> Any:
+def value_at(config: BaseModel, path: Place) -> Any:
     """Return a setting's value."""
     found: Any = config
     for step in path:
@@ -184,7 +184,7 @@ def title_of(name: str) -> str:
     return spoken[:1].upper() + spoken[1:] + unit
 
 
-def _section(model: BaseModel, path: Path, title: str, help_: str) -> Section:
+def _section(model: BaseModel, path: Place, title: str, help_: str) -> Section:
     fields: list[Field] = []
     sections: list[Section] = []
     for name, info in type(model).model_fields.items():
@@ -208,7 +208,7 @@ def _partner_title(dense: Any, place: int) -> str:
     return f"Partner {place + 1}: {dense.column or 'the same layer'}"
 
 
-def _field(path: Path, info: FieldInfo, words: str) -> Field:
+def _field(path: Place, info: FieldInfo, words: str) -> Field:
     kind, choices, constraints, optional = _kind_of(info.annotation)
     return Field(
         path,
@@ -275,7 +275,7 @@ def _bounds(constraints: list[Any]) -> str:
     return ", ".join(words)
 
 
-def _dotted(path: Path) -> str:
+def _dotted(path: Place) -> str:
     return ".".join(step for step in path if isinstance(step, str))
 
 

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed.nn.functional as joined
 from torch import nn
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+)
 
 from napari_histodistill.distill.reports import read_events
 from napari_histodistill.distill.run import train

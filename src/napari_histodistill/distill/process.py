@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_histodistill.distill.reports import read_events
+from napari_histodistill.distill.reports import EventLog
 from napari_histodistill.distill.run_folder import LOCK, PAUSE, STOP, read_run
 from napari_histodistill.errors import InputError
 from napari_histodistill.lock import is_held
@@ -94,16 +94,20 @@ class RunProcess:
     folder: Path
     _process: subprocess.Popen[bytes] | None = None
     _started: float = field(default_factory=time.monotonic)
+    _log: EventLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._log = EventLog(self.folder)
 
     def view(self) -> RunView:
-        """Return how the run stands now; reads a small file, never waits."""
+        """Return how the run stands now; reads what is new, never waits."""
         if self._process is not None:
             # Collects a process that ended: no zombie is left.
             ended = self._process.poll() is not None
             young = time.monotonic() - self._started < _STARTS_S
             if not ended and young and not is_held(self.folder / LOCK):
-                return RunView("starting", tuple(read_events(self.folder)))
-        return look_at(self.folder)
+                return RunView("starting", self._log.read())
+        return look_at(self.folder, self._log)
 
     def pause(self) -> None:
         """Ask it to wait after the current step."""
@@ -216,15 +220,17 @@ def command_line(
     return words if threads is None else [*words, "--threads", str(threads)]
 
 
-def look_at(folder: Path) -> RunView:
+def look_at(folder: Path, log: EventLog | None = None) -> RunView:
     """Return how a run stands, whoever started it.
 
     Parameters
     ----------
     folder : Path
         Of the run; a missing ``events.jsonl`` is a run that has not begun.
+    log : EventLog or None
+        Of whoever looks often.
     """
-    events = tuple(read_events(folder))
+    events = (log or EventLog(folder)).read()
     last: Any = events[-1]["kind"] if events else ""
     if is_held(folder / LOCK):
         return RunView("paused" if last == "paused" else "running", events)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EVENTS = "events.jsonl"
+_ONCE = frozenset({"step", "validation", "checkpoint", "preview"})
 
 Kind = Literal[
     "started",
@@ -119,17 +120,50 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     A run that was killed may leave half a line, and takes the steps since its last
     checkpoint again: the later report of a step replaces the earlier.
     """
-    path = folder / EVENTS
-    if not path.is_file():
-        return []
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for place, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    return list(EventLog(folder).read())
+
+
+class EventLog:
+    """A run's events for somebody who asks again and again: only what is new is read.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS
+        self._place = self._lines = 0
+        self._found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._events: tuple[dict[str, Any], ...] = ()
+
+    def read(self) -> tuple[dict[str, Any], ...]:
+        """Return all events so far; see :func:`read_events`."""
         try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        once = event["kind"] in {"step", "validation", "checkpoint", "preview"}
-        key = (event["kind"], event["step"]) if once else ("once", place)
-        found.pop(key, None)
-        found[key] = event
-    return list(found.values())
+            size = self._path.stat().st_size
+            if size < self._place:  # another run took the folder
+                self._place = self._lines = 0
+                self._found.clear()
+            if size > self._place:
+                with self._path.open("rb") as file:
+                    file.seek(self._place)
+                    self._take(file.read())
+                self._events = tuple(self._found.values())
+        except FileNotFoundError:
+            return ()
+        return self._events
+
+    def _take(self, new: bytes) -> None:
+        whole = new[: new.rfind(b"\n") + 1]  # the last line may still be written
+        self._place += len(whole)
+        for line in whole.splitlines():
+            self._lines += 1
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            once = event["kind"] in _ONCE
+            key = (event["kind"], event["step"]) if once else ("", self._lines)
+            self._found.pop(key, None)
+            self._found[key] = event

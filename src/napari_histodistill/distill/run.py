@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.config import DistillConfig
     from napari_histodistill.distill.pairs import PairSplit
     from napari_histodistill.distill.processes import Processes
+    from napari_histodistill.distill.report import Ending
     from napari_histodistill.distill.trainer import Trainer
     from napari_histodistill.distill.views import Views
     from napari_histodistill.students.student import DeviceChoice
@@ -307,7 +308,7 @@ class _Run:
         return mark
 
     def _finish(
-        self, trainer: Trainer, split: PairSplit, which: str, ending: str
+        self, trainer: Trainer, split: PairSplit, which: str, ending: Ending
     ) -> Path:
         from napari_histodistill.distill.finish import write_student
         from napari_histodistill.distill.report import write_report
