@@ -214,7 +214,7 @@ def likeness_to(embeddings: Floats, cell: int) -> Pixels:
     points = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in VIRIDIS])
     at = np.clip(share, 0, 1) * (len(points) - 1)
     channels = [np.interp(at, np.arange(len(points)), points[:, k]) for k in range(3)]
-    colors: Pixels = np.stack(channels, axis=1).astype(np.uint8)
+    colors: Pixels = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
     return colors
 
 

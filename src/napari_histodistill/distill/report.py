@@ -142,7 +142,7 @@ def _judged(events: Events) -> Iterator[Row]:
     if found is not None:
         yield (
             "own partner found",
-            f"{found:.0%} of the time there, among {round(1 / best['chance'])} "
+            f"{found:.0%} of the time, among {round(1 / best['chance'])} "
             f"(by chance {best['chance']:.1%})",
         )
     if best["effective_rank"] is not None:
@@ -251,8 +251,8 @@ def _split(split: PairSplit) -> Iterator[Row]:
         )
     yield (
         "how",
-        "whole regions or cases: no neighbour of a pair that was trained on is among "
-        "those kept aside",
+        "by whole regions or cases: none has pairs on both sides, and no tile reaches "
+        "across a region's border",
     )
 
 

@@ -62,7 +62,7 @@ class Previewing(QObject):
         if region is None or moving:
             return
         sight = Sight(found, region, step.sort.currentData())
-        if sight.is_like(self._asked):
+        if sight.is_like(self._asked) or self._is_painting(sight):
             return
         self._asked = sight
         same = self.shown is not None and self.layer in bench.viewer.layers
@@ -72,6 +72,19 @@ class Previewing(QObject):
             name=JOB,
             on_reports=self._painted,
             on_end=self._ended,
+        )
+
+    def _is_painting(self, sight: Sight) -> bool:
+        """Whether this very view is being painted, be it by an earlier student.
+
+        Students may come faster than they can be painted: one that is under way is
+        finished, or there would never be anything to see.
+        """
+        asked = self._asked
+        return (
+            self.bench.pump.is_active(JOB)
+            and asked is not None
+            and (asked.region, asked.sort) == (sight.region, sight.sort)
         )
 
     def _student(self) -> Path | None:
