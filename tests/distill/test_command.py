@@ -15,7 +15,7 @@ from napari_histodistill.distill.command import command_again
 from napari_histodistill.distill.run import train
 from napari_histodistill.distill.run_folder import read_run, start_run
 from napari_histodistill.errors import InputError
-from napari_histodistill.students import load_spec
+from napari_histodistill.students.bundle import load_spec
 from tests.distill.small_runs import small_config, write_textures
 
 SCRIPTS = Path(sys.executable).parent

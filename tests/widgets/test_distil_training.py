@@ -13,7 +13,7 @@ from napari_histodistill.distill.process import RunProcess
 from napari_histodistill.distill.reports import TrainingReport, append_event
 from napari_histodistill.distill.run_folder import read_run
 from napari_histodistill.widgets.previewing import NAME
-from napari_histodistill.widgets.slide_layers import OVERLAY_MARK
+from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, view_region
 from tests.widgets import test_distil_flow as flow
 from tests.widgets.conftest import wait_until
 
@@ -78,6 +78,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     step = widget.train_step
     step.every.setValue(2)
     step.preview.setChecked(True)
+    assert NAME in viewer.layers, "made now, so that no training waits for it"
     flow.start(qtbot, widget, steps=1)
     run = widget.session.run
     wait_until(qtbot, lambda: widget.previewing.shown is not None, 120)
@@ -87,10 +88,13 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert layer.data.shape[2] == 4
     assert layer.data.size < 100_000, "an overlay is small"
     assert "look alike to the student" in step.seen_words.text()
-    # It lies on the view: the middle of both is the same place.
+    # It lies on the view, and covers it.
+    he, slide = widget.bench.sparse_layer, widget.session.sparse
+    seen = view_region(viewer, he, slide)
     low, high = layer.extent.world
-    assert (low <= 0.5).all()
-    assert (high >= 319).all()
+    assert (low <= np.array([seen.y, seen.x]) * 0.5).all()
+    assert (high >= np.array([seen.bottom, seen.right]) * 0.5 - 0.5).all()
+    assert (high - low).max() < 320 + 2 * 24
     # The next student repaints it; the layer stays.
     first = widget.previewing.shown
     wait_until(qtbot, lambda: widget.previewing.shown is not first, 120)
@@ -101,7 +105,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     wait_until(qtbot, lambda: NAME in viewer.layers, 120)
     assert "yellow is most alike" in step.seen_words.text()
     step.preview.setChecked(False)
-    assert NAME not in viewer.layers
+    assert not viewer.layers[NAME].visible
     assert asked_every(run.folder) == 0
     assert not step.report.isEnabled()
     step.stop.click()
@@ -124,9 +128,19 @@ def test_a_training_is_looked_at_reported_and_given_classes(
         units=("um", "um"),
         features={"index": [1, 2], "class": ["upper", "lower"]},
     )
+    objects = np.arange(640 * 640, dtype=np.int32).reshape(640, 640) // 997
+    viewer.add_labels(objects, name="nuclei", scale=(0.5, 0.5), units=("um", "um"))
     widget.refresh()
     assert not step.classes.isHidden()
-    assert [step.labels.itemText(k) for k in range(step.labels.count())] == ["zones"]
+    assert [step.labels.itemText(k) for k in range(step.labels.count())] == [
+        "zones",
+        "nuclei",
+    ]
+    step.labels.setCurrentIndex(1)
+    step.fit.click()
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 60)
+    assert "look like numbered objects" in step.fitted.text()
+    step.labels.setCurrentIndex(0)
     step.fit.click()
     assert not step.fit.isEnabled()
     wait_until(qtbot, lambda: not widget.bench.pump.busy, 120)
@@ -137,19 +151,6 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert explore.session.student.spec.class_names == ("upper", "lower")
     explore.shut_down()
     assert not flow.zombies()
-
-
-def test_labels_that_cannot_be_classes_are_refused(open_distil, qtbot, painted):
-    viewer, widget = ready(open_distil, qtbot, painted)
-    flow.start(qtbot, widget, steps=1)
-    widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
-    objects = np.arange(640 * 640, dtype=np.int32).reshape(640, 640) // 997
-    viewer.add_labels(objects, name="nuclei", scale=(0.5, 0.5), units=("um", "um"))
-    widget.refresh()
-    widget.train_step.fit.click()
-    wait_until(qtbot, lambda: not widget.bench.pump.busy, 60)
-    assert "look like numbered objects" in widget.train_step.fitted.text()
 
 
 def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):

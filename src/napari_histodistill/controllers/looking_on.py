@@ -202,7 +202,8 @@ def as_colors(scores: Floats) -> Pixels:
     """Return ``(n, 3)`` uint8 colours of ``(n, 3)`` scores, far from black."""
     low, high = np.percentile(scores, [2, 98], axis=0)
     shares = (scores - low) / np.maximum(high - low, 1e-6)
-    return (40 + 215 * np.clip(shares, 0, 1)).astype(np.uint8)
+    colors: Pixels = (40 + 215 * np.clip(shares, 0, 1)).astype(np.uint8)
+    return colors
 
 
 def likeness_to(embeddings: Floats, cell: int) -> Pixels:

@@ -11,6 +11,7 @@ import inspect
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -279,6 +280,7 @@ def _dotted(path: Place) -> str:
     return ".".join(step for step in path if isinstance(step, str))
 
 
+@cache
 def _attributes(docstring: str) -> dict[str, str]:
     """Return the entries of a numpydoc section ``Attributes``, as plain sentences."""
     lines = inspect.cleandoc(docstring).splitlines()

@@ -208,8 +208,9 @@ def threads_beside_a_window() -> int:
 def _step_back(process: subprocess.Popen[bytes]) -> None:
     """Let the window go first where both want the same core."""
     if sys.platform != "win32":
+        rank = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
         with contextlib.suppress(OSError):  # it ended at once
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+            os.setpriority(os.PRIO_PROCESS, process.pid, rank)
 
 
 def command_line(

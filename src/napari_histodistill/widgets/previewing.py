@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.job import Job, JobState
@@ -101,32 +102,32 @@ class Previewing(QObject):
         layer, slide = self.bench.sparse_layer, self.bench.session.sparse
         if not self.step.preview.isChecked() or layer is None or slide is None:
             return
-        self.shown = reports[-1]
-        self._draw(self.shown, overlay_affine(layer, slide.require_mpp()))
-        self.step.seen(_in_words(self.shown.sight))
+        self.shown = shown = reports[-1]
+        self._make_room()
+        self.layer.data = shown.pixels
+        self.layer.scale = shown.world.scale
+        self.layer.translate = shown.world.translate
+        self.layer.affine = overlay_affine(layer, slide.require_mpp())
+        self.step.seen(_in_words(shown.sight))
 
-    def _draw(self, preview: Preview, affine: Any) -> None:
+    def _make_room(self) -> None:
+        """Add an empty layer, unless it is there.
+
+        Done when the preview is asked for: napari needs a quarter of a second to make
+        a layer and draw it first, and a few milliseconds to change it later.
+        """
         viewer = self.bench.viewer
-        place = {
-            "scale": preview.world.scale,
-            "translate": preview.world.translate,
-            "affine": affine,
-        }
         if self.layer is not None and self.layer in viewer.layers:
-            self.layer.data = preview.pixels
-            for name, value in place.items():
-                setattr(self.layer, name, value)
             return
         active = viewer.layers.selection.active
         self.layer = viewer.add_image(
-            preview.pixels,
+            np.zeros((2, 2, 4), np.uint8),
             name=NAME,
             rgb=True,
             opacity=0.5,
             cache=False,
             units=("um", "um"),
             metadata={OVERLAY_MARK: "preview"},
-            **place,
         )
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
@@ -139,6 +140,9 @@ class Previewing(QObject):
     def _toggled(self, on: bool) -> None:
         if on:
             self._asked = self._told = None
+            if self.bench.sparse_layer is not None:
+                self._make_room()
+                self.layer.visible = True
             self._ask()
             self._timer.start()
             self.step.seen("The first comes with the run's next step.")
@@ -150,8 +154,7 @@ class Previewing(QObject):
         self._told = self.shown = None
         self.step.seen("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
-            self.bench.viewer.layers.remove(self.layer)
-        self.layer = None
+            self.layer.visible = False
 
     def _ask(self) -> None:
         """Tell the run how often; only when that is news to it."""
