@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 NAMES = (
     *("starting", "reading", "embedding", "cancelling", "clicks", "stalls"),
     "training",
+    "training_stalls",
 )
 
 

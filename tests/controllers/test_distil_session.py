@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from napari_histodistill.controllers.distil import DistilSession
-from napari_histodistill.controllers.distil_pairs import Partner, to_look_at
+from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.controllers.distil_run import health_of, run_name, say_run
 from napari_histodistill.distill.process import RunView
+from napari_histodistill.distill.twins import to_look_at
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
 
+from napari_histodistill.distill.checkpoints import LAST, read_checkpoint
 from napari_histodistill.distill.parallel import train_in_processes
+from napari_histodistill.distill.process import RunProcess
 from napari_histodistill.distill.run import train
 from napari_histodistill.distill.run_folder import start_run
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import Cancelled, ComputeError, InputError
 from napari_histodistill.students import load_student
 from tests.distill.small_runs import TINY, small_config, write_textures
 
@@ -76,3 +82,58 @@ def test_a_batch_that_cannot_be_dealt_is_refused(tiles, tmp_path):
     start_run(small_config(schedule={"batch": 9}), tmp_path / "run", tiles)
     with pytest.raises(InputError, match="9 pairs cannot be dealt to 2"):
         train_in_processes(tmp_path / "run", count=2, device="cpu")
+
+
+@pytest.mark.slow
+def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
+    """By the files in the run's folder, like one process; and they can go on."""
+    schedule = {"steps": 3000, "batch": 12, "checkpoint_every": 4, "report_every": 1}
+    folder = tmp_path / "run"
+    start_run(small_config("privileged", schedule=schedule), folder, tiles)
+    options = ("--resume", "--processes", "2", "--device", "cpu", "--threads", "1")
+    command = [sys.executable, "-m", "napari_histodistill.cli", "distill", str(folder)]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE)
+    run = RunProcess(folder)
+
+    def until(what):
+        begun = time.monotonic()
+        while not what():
+            late = time.monotonic() - begun > 120
+            assert not late, "it took too long"
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.05)
+
+    try:
+        until(lambda: run.view().step >= 3)
+        run.pause()
+        until(lambda: run.view().state == "paused")
+        held = run.view().step
+        time.sleep(1)
+        assert run.view().step == held, "nobody takes a step"
+        run.go_on()
+        until(lambda: run.view().step > held)
+        run.stop()
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == Cancelled.exit_code, said.decode()
+    view = run.view()
+    assert view.state == "stopped"
+    assert [e["kind"] for e in view.events].count("stopped") == 1
+    assert load_student(folder / "student").spec.name == "small"
+    assert (folder / "report.html").is_file()
+    # Both took the same steps: a checkpoint says how far, and one more is possible.
+    stopped_at = read_checkpoint(folder / "checkpoints" / LAST)[1].step
+    assert stopped_at >= view.step
+    one = train(folder, device="cpu", threads=1)
+    assert next(one).step == stopped_at
+    assert next(one).step == stopped_at + 1
+    one.close()
+
+
+@pytest.mark.enable_socket
+def test_a_process_that_fails_is_told_in_the_runs_own_words(tiles, tmp_path):
+    config = small_config(schedule={"batch": 38})  # more than there are pairs
+    start_run(config, tmp_path / "run", tiles)
+    with pytest.raises(ComputeError, match="a batch wants 38"):
+        train_in_processes(tmp_path / "run", count=2, device="cpu", threads=1)

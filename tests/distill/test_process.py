@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import pytest
 
 from napari_histodistill.distill.process import (
     RunProcess,
+    RunView,
     command_line,
     look_at,
     start_process,
+    threads_beside_a_window,
+)
+from napari_histodistill.distill.reports import (
+    EVENTS,
+    EventLog,
+    TrainingReport,
+    append_event,
+    read_events,
 )
 from napari_histodistill.distill.run import train
 from napari_histodistill.distill.run_folder import LOCK, STUDENT, start_run
@@ -117,3 +128,66 @@ def test_the_command_line_is_the_users_own(tmp_path):
     words = command_line(tmp_path, device="cpu", threads=2)
     assert words[:3] == ["distill", str(tmp_path), "--resume"]
     assert words[3:] == ["--device", "cpu", "--threads", "2"]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 3), (16, 15)])
+def test_a_core_is_left_to_the_window(monkeypatch, cores, threads):
+    asked = []
+
+    def count(*, only_physical_cores):
+        asked.append(only_physical_cores)
+        return cores
+
+    monkeypatch.setattr("joblib.cpu_count", count)
+    assert threads_beside_a_window() == threads
+    assert asked == [True]
+
+
+@pytest.mark.slow
+def test_a_process_takes_no_more_threads_and_steps_back(tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda **_: 2)
+    folder = start_run(small_config(schedule=LONG), tmp_path / "run", tiles)
+    run = start_process(folder, device="cpu")
+    try:
+        if sys.platform != "win32":
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            given = os.getpriority(os.PRIO_PROCESS, run._process.pid)
+            assert given == min(19, own + 5)
+        until(lambda: run.view().step >= 1)
+        assert "CPU · 1 thread:" in run.view().events[0]["message"]
+    finally:
+        run.kill()
+
+
+def test_a_log_reads_only_what_is_new(tmp_path):
+    log = EventLog(tmp_path)
+    assert log.read() == ()
+    for step in (1, 2):
+        append_event(tmp_path, TrainingReport("step", step, 9, total=float(step)))
+    assert [e["step"] for e in log.read()] == [1, 2]
+    path = tmp_path / EVENTS
+    place = log._place
+    assert place == path.stat().st_size
+    with path.open("a") as file:
+        file.write('{"kind": "step", "st')  # somebody is just writing
+    assert len(log.read()) == 2
+    with path.open("a") as file:
+        file.write('ep": 2, "total": 7.0}\nnonsense\n')
+    assert [e["total"] for e in log.read()] == [1.0, 7.0]
+    assert list(log.read()) == read_events(tmp_path)
+    path.write_text("")
+    append_event(tmp_path, TrainingReport("started", 0, 9))
+    assert [e["kind"] for e in log.read()] == ["started"]
+
+
+@pytest.mark.parametrize(
+    ("view", "may"),
+    [
+        (RunView("failed", reason="memory"), True),
+        (RunView("dead"), True),
+        (RunView("failed"), False),
+        (RunView("running"), False),
+    ],
+)
+def test_who_may_have_lacked_memory(view, may):
+    assert view.may_lack_memory is may

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.advanced import Draft
+from napari_histodistill.controllers.distil_classes import WITH_CLASSES
 from napari_histodistill.controllers.distil_pairs import (
     Partner,
     Planned,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.job import Work
     from napari_histodistill.distill.config import DistillConfig
+    from napari_histodistill.distill.form import Place
     from napari_histodistill.distill.process import RunProcess
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -79,6 +82,8 @@ class DistilSession:
         Key of the preset.
     with_partner : bool
         False trains the control that never sees a partner.
+    typed : dict of path to str
+        What was changed by hand in the preset's settings.
     run : RunProcess or None
         The training, from here or found again.
     """
@@ -90,12 +95,22 @@ class DistilSession:
     trained: Planned | None = None
     preset: str = PRESETS[0].key
     with_partner: bool = True
+    typed: dict[Place, str] = field(default_factory=dict)
     run: RunProcess | None = None
 
     def choose(self, sparse: Slide | None, partners: Sequence[Partner]) -> None:
-        """Choose layers; pairs are forgotten."""
+        """Choose layers; pairs are forgotten, and what was set for other partners."""
+        if [p.name for p in partners] != [p.name for p in self.partners]:
+            self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
+
+    def choose_preset(self, key: str) -> None:
+        """Start from another preset; what was changed by hand is forgotten."""
+        if key != self.preset:
+            self.typed = {}
+        self.preset = key
+        self.trained = None
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
@@ -179,6 +194,10 @@ class DistilSession:
                 f"{len(self.planned.plan)} pairs are too few to learn from: choose "
                 "smaller tiles."
             )
+        if self.typed:
+            problems = self.draft().problems()
+            if problems:
+                return f"Advanced: {next(iter(problems.values()))}"
         return ""
 
     @property
@@ -269,7 +288,20 @@ class DistilSession:
         return work
 
     def recipe(self, name: str) -> DistillConfig:
-        """Return the recipe of the chosen preset for the pairs that are laid out."""
+        """Return the recipe for the pairs that are laid out.
+
+        Raises
+        ------
+        InputError
+            If a setting that was changed by hand cannot be used.
+        """
+        return self.draft(name).config()
+
+    def draft(self, name: str = "student") -> Draft:
+        """Return the chosen preset's recipe and what was changed by hand."""
+        return Draft(self._preset_recipe(name), self.typed, self.training_pairs)
+
+    def _preset_recipe(self, name: str) -> DistillConfig:
         assert self.planned is not None
         same = any(p.kind == "same" for p in self.partners)
         sampling = self.sampling
@@ -293,3 +325,15 @@ class DistilSession:
         if self.run is None or not (self.run.folder / STUDENT / "spec.json").is_file():
             return None
         return self.run.folder / STUDENT
+
+    @property
+    def best_student(self) -> Path | None:
+        """The student with classes, if some were fitted to this one; or else it."""
+        plain = self.student
+        if plain is None:
+            return None
+        named = plain.with_name(WITH_CLASSES)
+        said = named / "spec.json", plain / "spec.json"
+        # A run that went on has a newer student, and the classes are of the old one.
+        fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
+        return named if fits else plain

@@ -11,6 +11,7 @@ import numpy as np
 from napari_histodistill.distill.pair_plan import PairPlan, Sampling, plan_pairs
 from napari_histodistill.distill.partners import DenseLayer, Spots, dense_layer
 from napari_histodistill.distill.presets import PartnerInput
+from napari_histodistill.distill.twins import to_look_at
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
 
 if TYPE_CHECKING:
@@ -149,33 +150,6 @@ def _twins(
         cancel.check()
         twin = None
         if plan.partners and not isinstance(plan.partners[0], Spots):
-            twin = to_look_at(plan.partner_tile(pair, 0), plan.partners[0].kind)
+            kind = plan.partners[0].kind
+            twin = to_look_at(plan.partner_tile(pair, 0), kind, CHANNEL_COLORS)
         yield plan.sparse_tile(pair), twin, float(plan.confidence[pair])
-
-
-def to_look_at(tile: Pixels, kind: str) -> Pixels:
-    """Return ``(h, w, 3)`` uint8 of a partner's tile: channels in colours of their own.
-
-    Parameters
-    ----------
-    tile : ndarray
-        ``(h, w, c)`` uint8.
-    kind : {"image", "channels", "mask"}
-        As in the plan.
-    """
-    if kind == "image":
-        return tile
-    values = tile.astype(np.float32) / 255
-    if kind == "mask":
-        top = max(1, int(tile.max()))
-        values = tile.astype(np.float32) / top
-    colors = [
-        _rgb(CHANNEL_COLORS[k % len(CHANNEL_COLORS)]) for k in range(tile.shape[2])
-    ]
-    mixed = values @ np.array(colors, np.float32)
-    return np.clip(mixed, 0, 255).astype(np.uint8)
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
-    return red, green, blue

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.planning import duration_in_words
+from napari_histodistill.distill.reports import health_in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,16 +37,7 @@ def say_run(view: RunView) -> str:
 
 def health_of(view: RunView) -> str:
     """Return a warning in plain words if the student stops telling places apart."""
-    steps = [e for e in view.events if e["kind"] == "step" and e["effective_rank"]]
-    if len(steps) < 4:
-        return ""
-    best = max(e["effective_rank"] for e in steps)
-    if steps[-1]["effective_rank"] < min(3.0, best / 4):
-        return (
-            "The student tells fewer and fewer places apart: more pairs, or another "
-            "preset, may help."
-        )
-    return ""
+    return health_in_words(view.events)
 
 
 def run_name(sparse: Slide, at: float | None = None) -> str:

@@ -160,6 +160,8 @@ class ObjectiveConfig(Frozen):
         λ of Barlow Twins.
     temperature : float
         τ of InfoNCE; where learning starts if ``learned_temperature``.
+    learned_temperature : bool
+        Whether τ is learned too.
     projector : tuple of int
         Widths of the projector's layers.
     weight : float
@@ -207,20 +209,27 @@ class ScheduleConfig(Frozen):
 
     Attributes
     ----------
-    steps, batch : int
-        Optimiser steps, pairs per step (over all processes).
+    steps : int
+        Optimiser steps.
+    batch : int
+        Pairs per step, over all processes.
     optimiser : {"adamw", "adam"}
-        With ``weight_decay``.
+        How gradients become steps.
+    weight_decay : float
+        Of matrices and kernels; norms and biases do not decay.
     lr : float
         Peak learning rate: linear warm-up over ``warmup_share`` of the steps, then a
         cosine to 0.
+    warmup_share : float
+        Share of the steps in which the learning rate rises to its peak.
     head_lr_scale : float
         Factor for projectors and heads.
     dense_lr_scale : float
         Factor for the dense encoders.
     clip_norm : float
-        Largest norm of a gradient; 0 for none. ``clip_each`` clips every tensor's
-        gradient alone, as the published code does.
+        Largest norm of a gradient; 0 for none.
+    clip_each : bool
+        Clip every tensor's gradient alone, as the published code does.
     average : float
         Decay of an exponential moving average of the student's weights, which then is
         what is kept; 0 for none.
@@ -236,8 +245,10 @@ class ScheduleConfig(Frozen):
         Of the arithmetic; weights stay float32. auto takes what is fast on the device.
     compile : bool
         ``torch.compile`` the encoders.
-    report_every, checkpoint_every : int
-        Steps.
+    report_every : int
+        Steps from one point of the curves to the next.
+    checkpoint_every : int
+        Steps from one checkpoint to the next; each is judged on what is kept aside.
     keep : {"best", "last"}
         Which checkpoint becomes the student when the run ends; a run that is stopped
         keeps the best.
@@ -265,7 +276,21 @@ class ScheduleConfig(Frozen):
 
 
 class _Recipe(Frozen):
-    """What all recipes say of the student they make."""
+    """What all recipes say of the student they make.
+
+    Attributes
+    ----------
+    name, title, description, licence : str
+        Of the student that is made.
+    mpp : float
+        µm per pixel of the tiles.
+    mpp_source : {"stated", "estimated"}
+        Whether the data say so, or somebody measured cells and crypts.
+    seed : int
+        Of everything random: equal recipes and seeds give equal students.
+    data : DataSource
+        What it learns from.
+    """
 
     name: Name
     title: Annotated[str, Field(min_length=1)]

@@ -64,11 +64,9 @@ def write_student(
         The bundle.
     """
     target = folder / STUDENT
-    spec = _spec(config, split, net.student)
-    state = _state(net.student, half=config.half_precision)
     # Saved without a head first: head and familiarity are fitted on what the finished
     # student says, in the precision it is stored in.
-    save_student(target, spec, encoder_state=state)
+    spec, state = write_bare_student(target, config, split, net)
     student = load_student(target, device="cpu", precision="float32")
     train = _embed(student, split.train)
     held = None if split.validation is None else _embed(student, split.validation)
@@ -86,6 +84,29 @@ def write_student(
         encoder_state=state,
         familiarity=fit_familiarity(train, split.train.cases, held=held),
     )
+
+
+def write_bare_student(
+    target: Path, config: DistillConfig, split: PairSplit, net: DistillNet
+) -> tuple[StudentSpec, dict[str, torch.Tensor]]:
+    """Write the encoder alone as a bundle, whole or not at all.
+
+    Parameters
+    ----------
+    target : Path
+        Where; a bundle that is there is replaced.
+    config, split, net : DistillConfig, PairSplit, DistillNet
+        As for :func:`write_student`; the net may go on training.
+
+    Returns
+    -------
+    tuple
+        What the bundle says, and the encoder's weights in it.
+    """
+    spec = _spec(config, split, net.student)
+    state = _state(net.student, half=config.half_precision)
+    save_student(target, spec, encoder_state=state)
+    return spec, state
 
 
 def _spec(

@@ -8,6 +8,7 @@ batch normalisation.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed.nn.functional as joined
 from torch import nn
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+)
 
+from napari_histodistill.distill.reports import read_events
 from napari_histodistill.distill.run import train
 from napari_histodistill.distill.run_folder import read_run
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import Cancelled, ComputeError, InputError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -69,6 +75,12 @@ class Spread:
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients; Fabric averages them over the processes."""
         self._fabric.backward(loss, model=self._wrapped)
+
+    def agree(self, value: int) -> int:
+        """Return what the first process brings."""
+        told = torch.tensor([value], device=self._fabric.device)
+        torch.distributed.broadcast(told, 0)
+        return int(told)
 
 
 def join_batch_norm(net: nn.Module) -> None:
@@ -153,6 +165,10 @@ def train_in_processes(
     ------
     InputError
         If Lightning Fabric is not installed, or the batch cannot be divided.
+    ComputeError
+        If a process fails; the run's events say why.
+    Cancelled
+        After a stop (the file ``stop``), when everything is saved.
     """
     batch = read_run(folder)[0].schedule.batch
     if batch % count:
@@ -172,7 +188,22 @@ def train_in_processes(
     fabric = Fabric(
         accelerator="cuda" if on_cuda else "cpu", devices=count, strategy="ddp_spawn"
     )
-    fabric.launch(_one_process, str(folder), on_cuda, threads)
+    try:
+        fabric.launch(_one_process, str(folder), on_cuda, threads)
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        raise ComputeError(_what_failed(folder, error)) from error
+    last = read_events(folder)[-1]
+    if last["kind"] == "stopped":
+        raise Cancelled(last["message"])
+
+
+def _what_failed(folder: Path, error: Exception) -> str:
+    """Return what the run itself said, or how its process ended."""
+    events = read_events(folder)
+    if events and events[-1]["kind"] == "failed":
+        return str(events[-1]["message"])
+    last = str(error).strip().splitlines()[-1]
+    return f"one of the processes of {folder} ended without a word: {last}"
 
 
 def _one_process(
@@ -183,9 +214,11 @@ def _one_process(
 ) -> None:
     device = f"cuda:{fabric.local_rank}" if on_cuda else "cpu"
     member = Spread(fabric)
-    for report in train(Path(folder), device=device, threads=threads, processes=member):
-        if member.rank == 0:
-            loss = "" if report.total is None else f" loss {report.total:.4g}"
-            at = f"{report.kind} {report.step} of {report.steps}"
-            sys.stderr.write(f"{at}{loss} {report.message}\n")
+    reports = train(Path(folder), device=device, threads=threads, processes=member)
+    with suppress(Cancelled):  # the parent reads it in the run's events
+        for report in reports:
+            if member.rank == 0:
+                loss = "" if report.total is None else f" loss {report.total:.4g}"
+                at = f"{report.kind} {report.step} of {report.steps}"
+                sys.stderr.write(f"{at}{loss} {report.message}\n")
     fabric.barrier()

@@ -70,7 +70,7 @@ PRESETS = (
     Preset(
         "quick",
         "Quick look",
-        "A small network from scratch, minutes on a CPU: to see whether the pairs "
+        "A small network from scratch that a CPU can train: to see whether the pairs "
         "teach anything.",
         100,
     ),

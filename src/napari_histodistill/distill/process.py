@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_histodistill.distill.reports import read_events
+from napari_histodistill.distill.reports import EventLog
 from napari_histodistill.distill.run_folder import LOCK, PAUSE, STOP, read_run
 from napari_histodistill.errors import InputError
 from napari_histodistill.lock import is_held
@@ -34,6 +34,7 @@ State = Literal[
 
 _STARTS_S = 120.0
 _LAST_WORDS = 400
+_NICE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,14 @@ class RunView:
         See :func:`~napari_histodistill.distill.reports.read_events`.
     message : str
         For a run that ended: why.
+    reason : str
+        For one that failed: ``memory`` if a batch did not fit.
     """
 
     state: State
     events: tuple[dict[str, Any], ...] = ()
     message: str = ""
+    reason: str = ""
 
     @property
     def works(self) -> bool:
@@ -65,6 +69,11 @@ class RunView:
     def resumable(self) -> bool:
         """Whether it can go on where it was."""
         return self.state in {"stopped", "failed", "dead"}
+
+    @property
+    def may_lack_memory(self) -> bool:
+        """Whether it ended for lack of memory, or was killed and may have."""
+        return self.state == "dead" or self.reason == "memory"
 
     @property
     def step(self) -> int:
@@ -85,16 +94,20 @@ class RunProcess:
     folder: Path
     _process: subprocess.Popen[bytes] | None = None
     _started: float = field(default_factory=time.monotonic)
+    _log: EventLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._log = EventLog(self.folder)
 
     def view(self) -> RunView:
-        """Return how the run stands now; reads a small file, never waits."""
+        """Return how the run stands now; reads what is new, never waits."""
         if self._process is not None:
             # Collects a process that ended: no zombie is left.
             ended = self._process.poll() is not None
             young = time.monotonic() - self._started < _STARTS_S
             if not ended and young and not is_held(self.folder / LOCK):
-                return RunView("starting", tuple(read_events(self.folder)))
-        return look_at(self.folder)
+                return RunView("starting", self._log.read())
+        return look_at(self.folder, self._log)
 
     def pause(self) -> None:
         """Ask it to wait after the current step."""
@@ -143,13 +156,15 @@ def start_process(
     device : str
         As for :func:`~napari_histodistill.distill.run.train`.
     threads : int or None
-        CPU threads.
+        CPU threads; by default, as many as :func:`threads_beside_a_window` says.
 
     Raises
     ------
     InputError
         If the folder is no run, or a process works on it already.
     """
+    if threads is None:
+        threads = threads_beside_a_window()
     read_run(folder)
     if is_held(folder / LOCK):
         msg = f"{folder}: this run is being trained already: stop that first."
@@ -159,7 +174,8 @@ def start_process(
     command = command_line(folder, device=device, threads=threads)
     options: dict[str, Any] = {}
     if sys.platform == "win32":  # pragma: no cover
-        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+        below_normal = subprocess.BELOW_NORMAL_PRIORITY_CLASS
+        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | below_normal
     else:
         # Ctrl-C in the terminal of napari is not meant for the training.
         options["start_new_session"] = True
@@ -172,7 +188,29 @@ def start_process(
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             **options,
         )
+    _step_back(process)
     return RunProcess(folder, process)
+
+
+def threads_beside_a_window() -> int:
+    """Return how many CPU threads a training takes that a person watches.
+
+    One core stays free for the window, and one thread runs at the least. Where torch
+    has to share a core, its threads wait for each other at every operation: on two
+    cores with other work, two threads trained eight times slower than one. Cores count,
+    not hyperthreads, and only those that this process may use.
+    """
+    from joblib import cpu_count
+
+    return max(1, int(cpu_count(only_physical_cores=True)) - 1)
+
+
+def _step_back(process: subprocess.Popen[bytes]) -> None:
+    """Let the window go first where both want the same core."""
+    if sys.platform != "win32":
+        rank = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        with contextlib.suppress(OSError):  # it ended at once
+            os.setpriority(os.PRIO_PROCESS, process.pid, rank)
 
 
 def command_line(
@@ -183,20 +221,23 @@ def command_line(
     return words if threads is None else [*words, "--threads", str(threads)]
 
 
-def look_at(folder: Path) -> RunView:
+def look_at(folder: Path, log: EventLog | None = None) -> RunView:
     """Return how a run stands, whoever started it.
 
     Parameters
     ----------
     folder : Path
         Of the run; a missing ``events.jsonl`` is a run that has not begun.
+    log : EventLog or None
+        Of whoever looks often.
     """
-    events = tuple(read_events(folder))
+    events = (log or EventLog(folder)).read()
     last: Any = events[-1]["kind"] if events else ""
     if is_held(folder / LOCK):
         return RunView("paused" if last == "paused" else "running", events)
     if last in {"finished", "stopped", "failed"}:
-        return RunView(last, events, str(events[-1]["message"]))
+        reason = str(events[-1].get("reason", ""))
+        return RunView(last, events, str(events[-1]["message"]), reason)
     if not events and not (folder / OUTPUT).is_file():
         return RunView("stopped", events, "It was not started yet.")
     return RunView("dead", events, _last_words(folder))

@@ -41,6 +41,10 @@ class Processes(Protocol):
         """Compute gradients."""
         ...
 
+    def agree(self, value: int) -> int:
+        """Return what the first process brings; all must ask at the same step."""
+        ...
+
 
 class Alone:
     """A single process."""
@@ -67,3 +71,7 @@ class Alone:
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients."""
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def agree(self, value: int) -> int:
+        """Return the value."""
+        return value

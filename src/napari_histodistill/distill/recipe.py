@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -24,6 +25,7 @@ Config = TypeVar("Config", bound=BaseModel)
 MAX_CHARACTERS = 2**20
 MAX_DOTS = 2000
 """In one line: a list of so many fractions, or a key of absurdly many parts."""
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -122,13 +124,13 @@ def _write_table(
     rows = {k: v for k, v in table.items() if _is_rows(v)}
     for key, value in table.items():
         if key not in nested and key not in rows:
-            lines.append(f"{key} = {_value(value)}")
+            lines.append(f"{toml_key(key)} = {toml_value(value)}")
     for key, value in nested.items():
-        lines += ["", f"[{'.'.join((*path, key))}]"]
+        lines += ["", f"[{'.'.join(map(toml_key, (*path, key)))}]"]
         _write_table(lines, (*path, key), value)
     for key, tables in rows.items():
         for one in tables:
-            lines += ["", f"[[{'.'.join((*path, key))}]]"]
+            lines += ["", f"[[{'.'.join(map(toml_key, (*path, key)))}]]"]
             _write_table(lines, (*path, key), one)
 
 
@@ -136,9 +138,15 @@ def _is_rows(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _value(value: object) -> str:
+def toml_key(key: str) -> str:
+    """Return a key as TOML, in quotes where it needs them."""
+    return key if _BARE.fullmatch(key) else toml_value(key)
+
+
+def toml_value(value: object) -> str:
+    """Return a plain value (no table) as TOML."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, float):
         return repr(value)
     # JSON's strings, whole numbers and booleans are TOML's, but for one character.

@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from napari_histodistill.errors import ComputeError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 EVENTS = "events.jsonl"
+_ONCE = frozenset({"step", "validation", "checkpoint", "preview"})
 
 Kind = Literal[
     "started",
     "step",
     "validation",
     "checkpoint",
+    "preview",
+    "changed",
     "paused",
     "finished",
     "stopped",
@@ -42,7 +46,9 @@ class TrainingReport:
     ----------
     kind : str
         ``started`` (also after a stop), ``step``, ``validation``, ``checkpoint``,
-        ``paused``, ``finished``, ``stopped``, ``failed``.
+        ``preview`` (a student to look at was written, or its message says why not),
+        ``changed`` (the recipe, on purpose), ``paused``, ``finished``, ``stopped``,
+        ``failed``.
     step, steps : int
         Optimiser steps taken, and how many there will be.
     total : float or None
@@ -62,6 +68,8 @@ class TrainingReport:
         were kept aside, and how often by chance.
     message : str
         For people.
+    reason : str
+        Of ``failed``: ``memory`` if a batch did not fit.
     """
 
     kind: Kind
@@ -77,6 +85,7 @@ class TrainingReport:
     retrieval: float | None = None
     chance: float | None = None
     message: str = ""
+    reason: str = ""
 
 
 def append_event(folder: Path, report: TrainingReport) -> None:
@@ -98,18 +107,6 @@ def append_event(folder: Path, report: TrainingReport) -> None:
         raise ComputeError(msg) from error
 
 
-def _lines(path: Path) -> list[bytes]:
-    """Return the lines of the file's end; a run of a million steps fits."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - MAX_EVENTS_BYTES))
-            return file.read(MAX_EVENTS_BYTES).splitlines()
-    except OSError as error:
-        msg = f"{path} cannot be read ({error.strerror})."
-        raise InputError(msg) from error
-
-
 def _event(line: bytes) -> dict[str, Any] | None:
     """Return one event, or None for what this program did not write."""
     try:
@@ -127,22 +124,80 @@ def _ends_a_line(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
+def health_in_words(events: Sequence[dict[str, Any]]) -> str:
+    """Return a warning in plain words if the student stops telling places apart."""
+    steps = [e for e in events if e["kind"] == "step" and e.get("effective_rank")]
+    if len(steps) < 4:
+        return ""
+    best = max(e["effective_rank"] for e in steps)
+    if steps[-1]["effective_rank"] < min(3.0, best / 4):
+        return (
+            "The student tells fewer and fewer places apart: more pairs, or another "
+            "preset, may help."
+        )
+    return ""
+
+
 def read_events(folder: Path) -> list[dict[str, Any]]:
     """Return a run's events in order; steps that were taken again count once.
 
     A run that was killed may leave half a line, and takes the steps since its last
     checkpoint again: the later report of a step replaces the earlier.
     """
-    path = folder / EVENTS
-    if not path.is_file():
-        return []
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for place, line in enumerate(_lines(path)):
-        event = _event(line)
-        if event is None:
-            continue
-        once = event["kind"] in {"step", "validation", "checkpoint"}
-        key = (event["kind"], event["step"]) if once else ("once", place)
-        found.pop(key, None)
-        found[key] = event
-    return list(found.values())
+    return list(EventLog(folder).read())
+
+
+class EventLog:
+    """A run's events for somebody who asks again and again: only what is new is read.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS
+        self._place = self._lines = 0
+        self._found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._events: tuple[dict[str, Any], ...] = ()
+
+    def read(self) -> tuple[dict[str, Any], ...]:
+        """Return all events so far; see :func:`read_events`.
+
+        Raises
+        ------
+        InputError
+            If the file is there and cannot be read.
+        """
+        try:
+            size = self._path.stat().st_size
+            if size < self._place:  # another run took the folder
+                self._place = self._lines = 0
+                self._found.clear()
+            if size > self._place:
+                with self._path.open("rb") as file:
+                    # A run of a million steps fits; what is longer, nobody trained.
+                    self._place = max(self._place, size - MAX_EVENTS_BYTES)
+                    file.seek(self._place)
+                    self._take(file.read(MAX_EVENTS_BYTES))
+                self._events = tuple(self._found.values())
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            msg = f"{self._path} cannot be read ({error.strerror})."
+            raise InputError(msg) from error
+        return self._events
+
+    def _take(self, new: bytes) -> None:
+        whole = new[: new.rfind(b"\n") + 1]  # the last line may still be written
+        self._place += len(whole)
+        for line in whole.splitlines():
+            self._lines += 1
+            event = _event(line)
+            if event is None:
+                continue
+            once = event["kind"] in _ONCE
+            key = (event["kind"], event["step"]) if once else ("", self._lines)
+            self._found.pop(key, None)
+            self._found[key] = event

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,24 +15,22 @@ from napari_histodistill.distill.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from napari_histodistill.distill.recipe import recipe_text
-from napari_histodistill.distill.reports import (
-    TrainingReport,
-    append_event,
-    read_events,
-)
+from napari_histodistill.distill.preview import Previews, remove_previews
+from napari_histodistill.distill.processes import Alone
+from napari_histodistill.distill.reports import TrainingReport, append_event
 from napari_histodistill.distill.run_folder import (
     CHECKPOINTS,
-    CURVES,
     LOCK,
     PAUSE,
     STOP,
     STUDENT,
     read_run,
 )
+from napari_histodistill.distill.smaller_batch import recipe_digest, what_changed
 from napari_histodistill.errors import (
     Cancelled,
     ComputeError,
+    DeviceMemoryError,
     HistodistillError,
     InputError,
 )
@@ -41,17 +38,20 @@ from napari_histodistill.lock import WriterLock
 from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from napari_histodistill.distill.config import DistillConfig
     from napari_histodistill.distill.pairs import PairSplit
     from napari_histodistill.distill.processes import Processes
+    from napari_histodistill.distill.report import Ending
     from napari_histodistill.distill.trainer import Trainer
     from napari_histodistill.distill.views import Views
     from napari_histodistill.students.student import DeviceChoice
 
 PAUSED_S = 0.2
 """How often a paused run looks whether it may go on."""
+
+_GO_ON, _PAUSE, _STOP = range(3)
 
 
 def train(
@@ -66,8 +66,8 @@ def train(
 
     On a CPU, with the same number of threads, a run that was interrupted at any moment
     and continued ends with the same bytes as one that never was. A file ``stop`` in the
-    folder is as good as the token, and while there is a file ``pause`` no step is taken
-    (not with several processes: they would not see it at the same step).
+    folder is as good as the token, and while there is a file ``pause`` no step is
+    taken; of several processes the first looks for them, and all do what it saw.
 
     Parameters
     ----------
@@ -102,22 +102,31 @@ def train(
     """
     token = cancel or CancelToken()
     config, place = read_run(folder)
-    writes = processes is None or processes.rank == 0
+    group = processes or Alone()
+    writes = group.rank == 0
     lock = WriterLock(folder / LOCK, wait_s=1) if writes else None
     if writes:  # a request to an earlier process is not one to this
         (folder / STOP).unlink(missing_ok=True)
-    run = _Run(folder, config, place, token, writes, processes is None)
+    run = _Run(folder, config, place, token, writes, group)
     try:
-        for report in run.reports(device, threads, processes):
+        for report in run.reports(device, threads):
             if writes:
                 append_event(folder, report)
             yield report
     except HistodistillError as error:
         kind: Any = "stopped" if isinstance(error, Cancelled) else "failed"
-        report = TrainingReport(kind, 0, config.schedule.steps, message=str(error))
-        # A full disk is what is being told: the event is then not written.
-        with suppress(ComputeError):
-            append_event(folder, report)
+        report = TrainingReport(
+            kind,
+            0,
+            config.schedule.steps,
+            message=str(error),
+            reason="memory" if isinstance(error, DeviceMemoryError) else "",
+        )
+        # All processes stop together: once is enough. Any may be the one that fails.
+        if writes or kind == "failed":
+            # A full disk is what is being told: the event is then not written.
+            with suppress(ComputeError):
+                append_event(folder, report)
         raise
     finally:
         if lock is not None:
@@ -131,39 +140,37 @@ class _Run:
     place: dict[str, str]
     cancel: CancelToken
     writes: bool  # the first of several processes; the others only compute
-    alone: bool
+    group: Processes
 
-    def reports(
-        self, device: str, threads: int | None, processes: Processes | None
-    ) -> Iterator[TrainingReport]:
-        from napari_histodistill.distill.figures import draw_curves
+    def reports(self, device: str, threads: int | None) -> Iterator[TrainingReport]:
         from napari_histodistill.distill.pairs import load_pairs
 
         steps = self.config.schedule.steps
         split = load_pairs(self.config, Path(self.place["data"]))
         self._check_batch(split)
         choice = training_device(self.config, device, threads)
-        trainer, validation = self._build(split, choice, processes)
-        mark = self._resume(trainer, split)
+        trainer, validation = self._build(split, choice)
+        mark, changed = self._resume(trainer, split)
         yield TrainingReport(
             "started",
             mark.step,
             steps,
             message=f"{len(split.train)} pairs on {choice.label}: {choice.reason}",
         )
+        if changed:
+            yield TrainingReport("changed", mark.step, steps, message=changed)
+        previews = Previews(self.folder, self.config, split)
         try:
-            for item in self._steps(trainer, validation, mark):
+            for item in self._steps(trainer, validation, mark, previews):
                 if isinstance(item, Mark):
                     mark = item
                 else:
                     yield item
         except Cancelled:
-            self._write_student(trainer, split, BEST)
+            self._finish(trainer, split, BEST, "stopped")
             raise
         which = BEST if self.config.schedule.keep == "best" else LAST
-        path = self._write_student(trainer, split, which)
-        if self.writes:
-            draw_curves(read_events(self.folder), self.folder / CURVES)
+        path = self._finish(trainer, split, which, "finished")
         yield TrainingReport("finished", steps, steps, message=str(path))
 
     def _check_batch(self, split: PairSplit) -> None:
@@ -176,7 +183,7 @@ class _Run:
             raise InputError(msg)
 
     def _build(
-        self, split: PairSplit, choice: DeviceChoice, processes: Processes | None
+        self, split: PairSplit, choice: DeviceChoice
     ) -> tuple[Trainer, Views | None]:
         import torch
 
@@ -204,17 +211,24 @@ class _Run:
             training,
             device=choice.name,
             precision=choice.precision,
-            processes=processes,
+            processes=self.group,
         )
         return trainer, validation
 
-    def _resume(self, trainer: Trainer, split: PairSplit) -> Mark:
-        recipe = hashlib.sha256(recipe_text(self.config).encode()).hexdigest()
-        fresh = Mark(0, recipe, split.train.digest(), 0, None)
+    def _resume(self, trainer: Trainer, split: PairSplit) -> tuple[Mark, str]:
+        """Return where to go on, and what was changed on purpose since then."""
+        fresh = Mark(0, recipe_digest(self.config), split.train.digest(), 0, None)
         path = self.folder / CHECKPOINTS / LAST
         if not path.is_file():
-            return fresh
+            return fresh, ""
         tensors, mark = read_checkpoint(path)
+        changed = ""
+        if mark.recipe != fresh.recipe:
+            changed = what_changed(self.folder, self.config, mark.recipe)
+        if changed:
+            # Losses of batches of another size are other numbers: the best so far is
+            # no rival any more.
+            mark = replace(mark, recipe=fresh.recipe, best_score=None)
         if mark.recipe != fresh.recipe or mark.pairs != fresh.pairs:
             what = "recipe" if mark.recipe != fresh.recipe else "pairs"
             msg = (
@@ -227,10 +241,14 @@ class _Run:
         except (ComputeError, LookupError, TypeError, ValueError) as error:
             msg = f"{path} does not fit this recipe ({error}): start the run again."
             raise InputError(msg) from error
-        return mark
+        return mark, changed
 
     def _steps(
-        self, trainer: Trainer, validation: Views | None, mark: Mark
+        self,
+        trainer: Trainer,
+        validation: Views | None,
+        mark: Mark,
+        previews: Previews,
     ) -> Iterator[TrainingReport | Mark]:
         from napari_histodistill.distill.watch import Watch
 
@@ -238,10 +256,9 @@ class _Run:
         watch = Watch(self.config)
         first = mark.step
         for number in range(mark.step, schedule.steps):
-            if self.alone:
-                yield from self._obey(number)
-            if self.cancel.cancelled:
+            if (yield from self._obey(number)):
                 yield self._save(trainer, replace(mark, step=number))
+                self.cancel.cancel()
                 self.cancel.check()
             result = trainer.step(number)
             done = number + 1
@@ -259,18 +276,23 @@ class _Run:
                     mark = self._judge(mark, None)
                 yield self._save(trainer, mark)
                 yield TrainingReport("checkpoint", done, schedule.steps)
+            if self.writes and not last and previews.due(done):
+                yield previews.write(trainer.average, done)
 
-    def _obey(self, done: int) -> Iterator[TrainingReport]:
-        """Wait while the folder says pause; turn its stop into the token's."""
-        if (self.folder / PAUSE).exists():
-            yield TrainingReport("paused", done, self.config.schedule.steps)
-        while not self.cancel.cancelled:
-            if (self.folder / STOP).exists():
-                self.cancel.cancel()
-            elif not (self.folder / PAUSE).exists():
-                break
-            else:
-                time.sleep(PAUSED_S)
+    def _obey(self, done: int) -> Generator[TrainingReport, None, bool]:
+        """Wait while the folder says pause; return whether to stop."""
+        told = False
+        while (asked := self.group.agree(self._asked())) == _PAUSE:
+            if not told:
+                told = True
+                yield TrainingReport("paused", done, self.config.schedule.steps)
+            time.sleep(PAUSED_S)
+        return asked == _STOP
+
+    def _asked(self) -> int:
+        if self.cancel.cancelled or (self.folder / STOP).exists():
+            return _STOP
+        return _PAUSE if (self.folder / PAUSE).exists() else _GO_ON
 
     def _judge(self, mark: Mark, score: float | None) -> Mark:
         """Return the mark with this step as the best, if it is; the later of equals."""
@@ -289,15 +311,21 @@ class _Run:
         write_checkpoint(places / LAST, trainer.tensors(), mark)
         return mark
 
-    def _write_student(self, trainer: Trainer, split: PairSplit, which: str) -> Path:
+    def _finish(
+        self, trainer: Trainer, split: PairSplit, which: str, ending: Ending
+    ) -> Path:
         from napari_histodistill.distill.finish import write_student
+        from napari_histodistill.distill.report import write_report
 
         if not self.writes:
             return self.folder / STUDENT
         if which == BEST:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
-        return write_student(self.folder, self.config, split, trainer.average)
+        path = write_student(self.folder, self.config, split, trainer.average)
+        write_report(self.folder, split=split, ending=ending)
+        remove_previews(self.folder)
+        return path
 
 
 def training_device(

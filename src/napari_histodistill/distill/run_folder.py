@@ -8,8 +8,12 @@ RUN/events.jsonl      what happened, line by line
 RUN/checkpoints/      last and best
 RUN/student/          the bundle
 RUN/curves.png        loss, its terms, health of the embeddings
+RUN/report.html       all of that and more on one page, once there is a student
 RUN/lock              held by the process that trains
 RUN/pause, RUN/stop   made by whoever wants that; looked for between two steps
+RUN/preview-every     a number of steps, by whoever wants to look on
+RUN/preview/          the student as it is, every so many steps; gone at the end
+RUN/config-before-1.toml, …  recipes that were changed on purpose, see smaller_batch.py
 ```
 """
 
@@ -25,6 +29,8 @@ from napari_histodistill.errors import InputError
 CONFIG, RUN = "config.toml", "run.json"
 CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
 LOCK, PAUSE, STOP = "lock", "pause", "stop"
+REPORT = "report.html"
+PREVIEW, PREVIEW_EVERY = "preview", "preview-every"
 
 
 def start_run(

@@ -381,9 +381,10 @@ def converted(device: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        said = str(error).strip().splitlines()[0][:300]
-        if any(word in str(error) for word in MEMORY_WORDS):
+    except (RuntimeError, MemoryError) as error:
+        said = (str(error).strip() or "no further words").splitlines()[0][:300]
+        full = isinstance(error, MemoryError)
+        if full or any(word in str(error) for word in MEMORY_WORDS):
             msg = (
                 f"{device} ran out of memory in training ({said}): halve "
                 "schedule.batch, or make input_px or the projector smaller."

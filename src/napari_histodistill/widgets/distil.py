@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.cache import runs_dir
+from napari_histodistill.widgets.advancing import Advancing
 from napari_histodistill.widgets.aligning import Aligning
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import (
@@ -34,8 +35,10 @@ from napari_histodistill.widgets.distil_panel import (
     TrainStep,
 )
 from napari_histodistill.widgets.distilling import Distilling
+from napari_histodistill.widgets.fitting import Fitting
 from napari_histodistill.widgets.pairing import Pairing
 from napari_histodistill.widgets.parts import hint
+from napari_histodistill.widgets.previewing import Previewing
 
 WIDTH = 360
 
@@ -62,6 +65,9 @@ class DistilWidget(QWidget):
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.aligning = Aligning(self.bench, self.align_step)
         self.distilling = Distilling(self.bench, self.train_step)
+        self.advancing = Advancing(self.bench, self.train_step)
+        self.previewing = Previewing(self.bench, self.train_step)
+        self.fitting = Fitting(self.bench, self.train_step)
         self.ask_close: Callable[[], str] = self._ask_close
         self._closed = False
         self._window: QWidget | None = None
@@ -90,6 +96,8 @@ class DistilWidget(QWidget):
         self.pairing.show()
         self.aligning.show()
         self.distilling.show()
+        self.advancing.show()
+        self.fitting.show()
 
     def shut_down(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on. Twice is fine."""
@@ -99,6 +107,7 @@ class DistilWidget(QWidget):
         self.bench.pump.close()
         self.pairing.close()
         self.aligning.close()
+        self.previewing.close()
         self.distilling.close()
         if self._window is not None:
             self._window.removeEventFilter(self)

@@ -16,8 +16,11 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSpinBox,
+    QVBoxLayout,
+    QWidget,
 )
 
+from napari_histodistill.controllers.looking_on import SORTS
 from napari_histodistill.distill.presets import PRESETS
 from napari_histodistill.widgets.distil_parts import Curves, TwinGallery
 from napari_histodistill.widgets.parts import hint, row
@@ -161,11 +164,16 @@ class TrainStep(Step):
             "what the partner taught."
         )
         self.words = hint()
+        self.advanced = QPushButton("Advanced…")
+        self.advanced.setCheckable(True)
+        self.settings = QVBoxLayout()
         self.start = QPushButton("Start")
         self.pause = QPushButton("Pause")
         self.pause.setToolTip("Wait after the current step; the machine is free then.")
         self.stop = QPushButton("Stop, keep best")
         self.stop.setToolTip("End after the current step; the best student is kept.")
+        self.smaller = QPushButton("Go on with half the batch")
+        self.smaller.hide()
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.hide()
@@ -173,19 +181,91 @@ class TrainStep(Step):
         self.curves.hide()
         self.warning = hint()
         self.warning.hide()
+        self.column.addLayout(row(self.preset, self.advanced))
+        self.column.addWidget(self.alone)
+        self.column.addWidget(self.words)
+        self.column.addLayout(self.settings)
+        self.column.addLayout(row(self.start, self.pause, self.stop))
+        self.column.addWidget(self.smaller)
+        self.column.addWidget(self.bar)
+        self.column.addWidget(self.curves)
+        self.column.addWidget(self.warning)
+        self._add_preview()
+        self._add_uses()
+        # Where it stands belongs beside the title, not below all the buttons.
+        layout = self.layout()
+        assert isinstance(layout, QVBoxLayout)
+        layout.removeWidget(self.line)
+        layout.insertWidget(1, self.line)
+
+    def _add_preview(self) -> None:
+        self.preview = QCheckBox("Preview")
+        self.preview.setToolTip(
+            "While it trains, paint on the canvas what the student makes of the view."
+        )
+        self.every = QSpinBox()
+        self.every.setRange(1, 100_000)
+        self.every.setValue(50)
+        self.every.setPrefix("every ")
+        self.every.setSuffix(" steps")
+        self.every.setKeyboardTracking(False)
+        self.every.setToolTip("How often the run leaves its student to be looked at.")
+        self.sort = QComboBox()
+        for key, text in SORTS.items():
+            self.sort.addItem(text, key)
+        self.sort.setToolTip("What the colours of the preview mean.")
+        self.sort.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.sort.hide()
+        self.seen_words = hint()
+        self.seen_words.hide()
+        self.preview.toggled.connect(self.sort.setVisible)
+        self.column.addLayout(row(self.preview, self.every))
+        self.column.addWidget(self.sort)
+        self.column.addWidget(self.seen_words)
+
+    def _add_uses(self) -> None:
         self.use = QPushButton("Use in Explore")
-        self.use.setToolTip("Open the student in Explore slide, on this slide.")
+        self.report = QPushButton("Report")
+        self.report.setToolTip(
+            "Open the page on this training: curves, settings, figures, pictures."
+        )
         self.command = QPushButton("Copy as command")
         self.command.setToolTip("Copy the command line that trains the same again.")
         self.folder = QPushButton("Open folder")
         self.folder.setToolTip("Settings, events, curves, pairs and the student.")
-        self.column.addLayout(row(self.preset, self.alone))
-        self.column.addWidget(self.words)
-        self.column.addLayout(row(self.start, self.pause, self.stop))
-        self.column.addWidget(self.bar)
-        self.column.addWidget(self.curves)
-        self.column.addWidget(self.warning)
-        self.column.addLayout(row(self.use, self.command, self.folder))
+        self.labels = QComboBox()
+        self.labels.setToolTip("A Labels layer that says what is what on this slide.")
+        self.labels.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.fit = QPushButton("Fit classes from")
+        self.fitted = hint()
+        self.classes = QWidget()
+        inside = QVBoxLayout(self.classes)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.setSpacing(4)
+        inside.addLayout(row(self.fit, self.labels, stretch=1))
+        inside.addWidget(self.fitted)
+        self.fitted.hide()
+        self.classes.hide()
+        for pair in ((self.use, self.report), (self.command, self.folder)):
+            side_by_side = row(*pair)
+            side_by_side.setStretch(1, 1)
+            self.column.addLayout(side_by_side)
+        self.column.addWidget(self.classes)
+
+    def seen(self, words: str) -> None:
+        """Say what the preview shows."""
+        self.seen_words.setText(words)
+        self.seen_words.setVisible(bool(words))
+
+    def offer_classes(self, names: Sequence[str]) -> None:
+        """Offer these Labels layers."""
+        self.labels.clear()
+        self.labels.addItems(list(names))
+
+    def tell_classes(self, words: str) -> None:
+        """Say how fitting classes goes, or how good they are."""
+        self.fitted.setText(words)
+        self.fitted.setVisible(bool(words))
 
     def warn(self, words: str) -> None:
         """Say that something looks wrong."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,25 @@ from napari_histodistill.controllers.distil_run import (
     say_run,
 )
 from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.distill.pairs_store import PAIRS
+from napari_histodistill.distill.command import command_again
 from napari_histodistill.distill.presets import preset_named
-from napari_histodistill.distill.process import RunProcess, look_at, start_process
-from napari_histodistill.distill.run_folder import CONFIG
+from napari_histodistill.distill.process import (
+    RunProcess,
+    RunView,
+    look_at,
+    start_process,
+    threads_beside_a_window,
+)
+from napari_histodistill.distill.run_folder import REPORT, read_run
+from napari_histodistill.distill.smaller_batch import halve_batch, why_no_smaller
+from napari_histodistill.running import CancelToken
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import TrainStep
 from napari_histodistill.widgets.parts import explain
 
 WATCH_MS = 400
 WRITING = "Writing pairs"
+STARTING = "Starting the training"
 
 
 class Distilling(QObject):
@@ -42,7 +51,9 @@ class Distilling(QObject):
         step.start.clicked.connect(self.start)
         step.pause.clicked.connect(self.pause)
         step.stop.clicked.connect(self.stop)
+        step.smaller.clicked.connect(self.go_on_smaller)
         step.use.clicked.connect(self.use)
+        step.report.clicked.connect(self.report)
         step.command.clicked.connect(self.command)
         step.folder.clicked.connect(self._open_folder)
 
@@ -76,6 +87,8 @@ class Distilling(QObject):
             assert session.run is not None
             self._begin(session.run.folder)
             return
+        if self.bench.pump.is_active(STARTING):
+            return
         if session.why_no_training or session.sparse is None:
             bench.said.emit(session.why_no_training)
             return
@@ -104,7 +117,7 @@ class Distilling(QObject):
 
     def use(self) -> Any:
         """Open the student in *Explore slide*; returns that panel."""
-        student = self.bench.session.student
+        student = self.bench.session.best_student
         if student is None:
             return None
         _, panel = self.bench.viewer.window.add_plugin_dock_widget(
@@ -120,18 +133,27 @@ class Distilling(QObject):
         run = self.bench.session.run
         if run is None:
             return ""
-        words = shlex.join(
-            [
-                *("histodistill", "distill", str(run.folder / CONFIG)),
-                *("--data", str(run.folder / PAIRS)),
-                *("-o", str(run.folder.with_name(f"{run.folder.name}-again"))),
-            ]
-        )
+        words = command_again(run.folder, threads=threads_beside_a_window())
         clipboard = QApplication.clipboard()
         if clipboard is not None:
             clipboard.setText(words)
         self.bench.said.emit("The command was copied.")
         return words
+
+    def go_on_smaller(self) -> None:
+        """Go on with a run that lacked memory, with half as many pairs a step."""
+        run = self.bench.session.run
+        if run is not None and self.bench.attempt(lambda: halve_batch(run.folder)):
+            self._begin(run.folder)
+
+    def report(self) -> Path | None:
+        """Open the report; return where it is."""
+        run = self.bench.session.run
+        page = None if run is None else run.folder / REPORT
+        if page is None or not page.is_file():
+            return None
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(page)))
+        return page
 
     def look(self) -> None:
         """Show how the run stands."""
@@ -141,6 +163,8 @@ class Distilling(QObject):
         view = run.view()
         if not view.works:
             self._timer.stop()
+            # Buttons of other parts depend on it.
+            self.bench.changed.emit()
         last = [e for e in view.events if e["kind"] == "step"][-1:]
         step.bar.setVisible(view.works)
         share = last[0]["step"] / last[0]["steps"] if last else 0
@@ -178,12 +202,19 @@ class Distilling(QObject):
         if self.bench.pump.is_active(WRITING):
             why = "The pairs are being written."
         step.start.setText("Go on" if again else "Start")
+        if self.bench.pump.is_active(STARTING):
+            why, again = "The training is being started.", False
         explain(step.start, "Train in a process of its own.", "" if again else why)
+        self._offer_smaller(view)
         step.pause.setEnabled(works)
         paused = works and view.state == "paused"
         step.pause.setText("Go on" if paused else "Pause")
         step.stop.setEnabled(works)
-        step.use.setEnabled(session.student is not None and not works)
+        ready = session.student is not None and not works
+        later = "" if ready else "There is no student yet: train first."
+        explain(step.use, "Open the student in Explore slide, on this slide.", later)
+        page = session.run is not None and (session.run.folder / REPORT).is_file()
+        step.report.setEnabled(page and not works)
         step.command.setEnabled(session.run is not None)
         step.folder.setEnabled(session.run is not None)
 
@@ -194,13 +225,40 @@ class Distilling(QObject):
             self.bench.session.trained = self.bench.session.planned
             self._begin(last.folder)
 
-    def _begin(self, folder: Path) -> None:
-        def begin() -> None:
-            self.bench.session.run = start_process(folder)
+    def _offer_smaller(self, view: RunView | None) -> None:
+        run, button = self.bench.session.run, self.step.smaller
+        offered = run is not None and view is not None and view.may_lack_memory
+        button.setVisible(offered)
+        if offered and run is not None:
+            config, _ = read_run(run.folder)
+            batch = config.schedule.batch
+            explain(
+                button,
+                f"{batch // 2} pairs a step in place of {batch} need about half the "
+                "memory. The student becomes another one: losses before and after do "
+                "not compare.",
+                why_no_smaller(config),
+            )
 
-        if self.bench.attempt(begin):
+    def _begin(self, folder: Path) -> None:
+        def begin(cancel: CancelToken) -> Iterator[RunProcess]:
+            run = start_process(folder)
+            if cancel.cancelled:  # nobody waits for it any more: the panel has closed
+                run.leave()
+                return
+            yield run
+
+        def begun(reports: list[RunProcess]) -> None:
+            self.bench.session.run = reports[-1]
             self._timer.start()
             self.look()
+            self.bench.changed.emit()
+
+        # A job: a process of the size of napari takes a while to make another.
+        self.bench.pump.start(
+            begin, name=STARTING, on_reports=begun, on_end=self._ended
+        )
+        self._enable(None)
 
     def _ended(self, job: Job[Any]) -> None:
         if job.state is JobState.FAILED:
@@ -208,8 +266,7 @@ class Distilling(QObject):
         self.bench.changed.emit()
 
     def _preset_chosen(self, index: int) -> None:
-        self.bench.session.preset = self.step.preset.itemData(index)
-        self.bench.session.trained = None
+        self.bench.session.choose_preset(self.step.preset.itemData(index))
         self.bench.changed.emit()
 
     def _alone_toggled(self, on: bool) -> None:

@@ -1,0 +1,179 @@
+"""What the student of the running training makes of the view, on the canvas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QObject
+
+from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.controllers.looking_on import Preview, Sight, preview_work
+from napari_histodistill.distill.preview import ask_for_previews, newest_preview
+from napari_histodistill.widgets.distil_bench import DistilBench
+from napari_histodistill.widgets.distil_panel import TrainStep
+from napari_histodistill.widgets.slide_layers import (
+    OVERLAY_MARK,
+    overlay_affine,
+    view_region,
+)
+
+LOOK_MS = 400
+JOB = "Preview"
+NAME = "Preview of the training student"
+
+
+class Previewing(QObject):
+    """Paints the view anew when there is a newer student, or the view has moved."""
+
+    def __init__(self, bench: DistilBench, step: TrainStep) -> None:
+        super().__init__(bench)
+        self.bench, self.step = bench, step
+        self.shown: Preview | None = None
+        self.layer: Any = None
+        self._region: Any = None
+        self._asked: Sight | None = None
+        self._told: tuple[Path, int] | None = None
+        self._timer = bench.timer(LOOK_MS, self.look)
+        step.preview.toggled.connect(self._toggled)
+        step.every.valueChanged.connect(lambda _: self._ask())
+        step.sort.activated.connect(lambda _: self.look())
+
+    def close(self) -> None:
+        """Look no longer; the run leaves no more previews."""
+        self._timer.stop()
+        if self.step.preview.isChecked():
+            self._request(0)
+
+    def look(self) -> None:
+        """Start painting if there is something new and the canvas is at rest."""
+        bench, step = self.bench, self.step
+        if not step.preview.isChecked():
+            return
+        self._ask()
+        found = self._student()
+        layer, slide = bench.sparse_layer, bench.session.sparse
+        if found is None or layer is None or layer not in bench.viewer.layers:
+            return
+        if slide is None or slide.usable_mpp is None:
+            return
+        region = view_region(bench.viewer, layer, slide)
+        moving, self._region = region != self._region, region
+        if region is None or moving:
+            return
+        sight = Sight(found, region, step.sort.currentData())
+        if sight.is_like(self._asked) or self._is_painting(sight):
+            return
+        self._asked = sight
+        same = self.shown is not None and self.layer in bench.viewer.layers
+        # A job of this name that is not done yet is dropped: its view is stale.
+        bench.pump.start(
+            preview_work(slide, sight, self.shown if same else None),
+            name=JOB,
+            on_reports=self._painted,
+            on_end=self._ended,
+        )
+
+    def _is_painting(self, sight: Sight) -> bool:
+        """Whether this very view is being painted, be it by an earlier student.
+
+        Students may come faster than they can be painted: one that is under way is
+        finished, or there would never be anything to see.
+        """
+        asked = self._asked
+        return (
+            self.bench.pump.is_active(JOB)
+            and asked is not None
+            and (asked.region, asked.sort) == (sight.region, sight.sort)
+        )
+
+    def _student(self) -> Path | None:
+        """Return the newest student there is: the run's own, once it has ended."""
+        run = self.bench.session.run
+        if run is None:
+            return None
+        newest = newest_preview(run.folder)
+        if newest is not None:
+            return newest[1]
+        return None if run.view().works else self.bench.session.student
+
+    def _painted(self, reports: list[Preview]) -> None:
+        layer, slide = self.bench.sparse_layer, self.bench.session.sparse
+        if not self.step.preview.isChecked() or layer is None or slide is None:
+            return
+        self.shown = shown = reports[-1]
+        self._make_room()
+        self.layer.data = shown.pixels
+        self.layer.scale = shown.world.scale
+        self.layer.translate = shown.world.translate
+        self.layer.affine = overlay_affine(layer, slide.require_mpp())
+        self.step.seen(_in_words(shown.sight))
+
+    def _make_room(self) -> None:
+        """Add an empty layer, unless it is there.
+
+        Done when the preview is asked for: napari needs a quarter of a second to make
+        a layer and draw it first, and a few milliseconds to change it later.
+        """
+        viewer = self.bench.viewer
+        if self.layer is not None and self.layer in viewer.layers:
+            return
+        active = viewer.layers.selection.active
+        self.layer = viewer.add_image(
+            np.zeros((2, 2, 4), np.uint8),
+            name=NAME,
+            rgb=True,
+            opacity=0.5,
+            cache=False,
+            units=("um", "um"),
+            metadata={OVERLAY_MARK: "preview"},
+        )
+        if active is not None and active in viewer.layers:
+            viewer.layers.selection.active = active
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.state is JobState.FAILED:
+            # The run may have replaced this student meanwhile; the next one is tried.
+            self.step.seen(f"This preview could not be painted: {job.error}")
+
+    def _toggled(self, on: bool) -> None:
+        if on:
+            self._asked = self._told = None
+            if self.bench.sparse_layer is not None:
+                self._make_room()
+                self.layer.visible = True
+            self._ask()
+            self._timer.start()
+            self.step.seen("The first comes with the run's next step.")
+            self.look()
+            return
+        self._timer.stop()
+        self.bench.pump.abandon(JOB)
+        self._request(0)
+        self._told = self.shown = None
+        self.step.seen("")
+        if self.layer is not None and self.layer in self.bench.viewer.layers:
+            self.layer.visible = False
+
+    def _ask(self) -> None:
+        """Tell the run how often; only when that is news to it."""
+        run, every = self.bench.session.run, self.step.every.value()
+        if run is None or not self.step.preview.isChecked():
+            return
+        if self._told != (run.folder, every):
+            self._told = (run.folder, every)
+            self._request(every)
+
+    def _request(self, every: int) -> None:
+        run = self.bench.session.run
+        if run is not None and run.folder.is_dir():
+            self.bench.attempt(lambda: ask_for_previews(run.folder, every))
+
+
+def _in_words(sight: Sight) -> str:
+    name = sight.bundle.name
+    at = f"After step {int(name[5:])}" if name.startswith("step-") else "At the end"
+    if sight.sort == "centre":
+        return f"{at}: yellow is most alike to the middle of the view, violet least."
+    return f"{at}: places of one colour look alike to the student; hues mean no more."

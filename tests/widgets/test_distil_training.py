@@ -1,0 +1,187 @@
+"""Steps 4 and 5 in the window: settings, preview, memory, report, classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtGui import QDesktopServices
+
+from napari_histodistill.controllers.distil_classes import WITH_CLASSES
+from napari_histodistill.distill.checkpoints import LAST
+from napari_histodistill.distill.preview import asked_every
+from napari_histodistill.distill.process import RunProcess
+from napari_histodistill.distill.reports import TrainingReport, append_event
+from napari_histodistill.distill.run_folder import read_run
+from napari_histodistill.widgets.previewing import NAME
+from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, view_region
+from tests.widgets import test_distil_flow as flow
+from tests.widgets.conftest import wait_until
+
+pytestmark = pytest.mark.gui
+
+open_distil, painted = flow.open_distil, flow.painted
+SMALL = {
+    ("schedule", "batch"): "16",
+    ("schedule", "steps"): "4000",
+    ("schedule", "report_every"): "1",
+    ("objective", "projector"): "16, 16",
+}
+
+
+def ready(open_distil, qtbot, painted, typed=SMALL):
+    """A window with pairs that wait to be trained on."""
+    viewer, widget = open_distil()
+    flow.add_pair(viewer, painted)
+    flow.tick(widget, "marker")
+    flow.preview(qtbot, widget)
+    widget.session.typed = dict(typed)
+    widget.refresh()
+    return viewer, widget
+
+
+def test_settings_changed_by_hand_are_those_of_the_run(open_distil, qtbot, painted):
+    viewer, widget = open_distil()
+    step = widget.train_step
+    assert not step.advanced.isEnabled()
+    assert "Preview the pairs" in step.advanced.toolTip() or "H&E" in (
+        step.advanced.toolTip()
+    )
+    flow.add_pair(viewer, painted)
+    flow.tick(widget, "marker")
+    flow.preview(qtbot, widget)
+    step.advanced.click()
+    form = widget.advancing.form
+    assert form.isVisibleTo(widget)
+    editor = form.row_of("schedule", "batch").editor
+    editor.setText("3000")
+    editor.textEdited.emit("3000")
+    assert step.advanced.text() == "Advanced (1)…"
+    assert not step.start.isEnabled()
+    assert "a batch of 3,000 does not fit" in step.start.toolTip()
+    editor.setText("24")
+    editor.textEdited.emit("24")
+    assert step.start.isEnabled()
+    assert widget.session.recipe("x").schedule.batch == 24
+    # Another preset starts anew.
+    step.preset.setCurrentIndex(1)
+    step.preset.activated.emit(1)
+    assert step.advanced.text() == "Advanced…"
+    assert widget.session.recipe("x").schedule.batch == 64
+    step.advanced.click()
+    assert not form.isVisibleTo(widget)
+
+
+def test_a_training_is_looked_at_reported_and_given_classes(
+    open_distil, qtbot, painted, monkeypatch
+):
+    viewer, widget = ready(open_distil, qtbot, painted)
+    step = widget.train_step
+    step.every.setValue(2)
+    step.preview.setChecked(True)
+    assert NAME in viewer.layers, "made now, so that no training waits for it"
+    flow.start(qtbot, widget, steps=1)
+    run = widget.session.run
+    wait_until(qtbot, lambda: widget.previewing.shown is not None, 120)
+    layer = viewer.layers[NAME]
+    assert asked_every(run.folder) == 2
+    assert layer.metadata[OVERLAY_MARK] == "preview"
+    assert layer.data.shape[2] == 4
+    assert layer.data.size < 100_000, "an overlay is small"
+    assert "look alike to the student" in step.seen_words.text()
+    # It lies on the view, and covers it.
+    he, slide = widget.bench.sparse_layer, widget.session.sparse
+    seen = view_region(viewer, he, slide)
+    low, high = layer.extent.world
+    assert (low <= np.array([seen.y, seen.x]) * 0.5).all()
+    assert (high >= np.array([seen.bottom, seen.right]) * 0.5 - 0.5).all()
+    assert (high - low).max() < 320 + 2 * 24
+    # The next student repaints it; the layer stays.
+    first = widget.previewing.shown
+    wait_until(qtbot, lambda: widget.previewing.shown is not first, 120)
+    assert viewer.layers[NAME] is layer
+    # A layer that somebody removed comes back with the next, and nothing breaks.
+    viewer.layers.remove(layer)
+    step.sort.setCurrentIndex(1)
+    wait_until(qtbot, lambda: NAME in viewer.layers, 120)
+    assert "yellow is most alike" in step.seen_words.text()
+    step.preview.setChecked(False)
+    assert not viewer.layers[NAME].visible
+    assert asked_every(run.folder) == 0
+    assert not step.report.isEnabled()
+    step.stop.click()
+    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    # The report opens.
+    opened = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+    wait_until(qtbot, step.report.isEnabled)
+    step.report.click()
+    assert opened[0].toLocalFile() == str(run.folder / "report.html")
+    # Labels that lie elsewhere are not offered; those on the slide are.
+    assert step.classes.isHidden()
+    zones = np.where(np.arange(640) < 320, 1, 2)[:, None].repeat(640, 1)
+    far = viewer.add_labels(zones, name="far", scale=(0.5, 0.5), units=("um", "um"))
+    far.translate = (9000, 0)
+    viewer.add_labels(
+        zones,
+        name="zones",
+        scale=(0.5, 0.5),
+        units=("um", "um"),
+        features={"index": [1, 2], "class": ["upper", "lower"]},
+    )
+    objects = np.arange(640 * 640, dtype=np.int32).reshape(640, 640) // 997
+    viewer.add_labels(objects, name="nuclei", scale=(0.5, 0.5), units=("um", "um"))
+    widget.refresh()
+    assert not step.classes.isHidden()
+    assert [step.labels.itemText(k) for k in range(step.labels.count())] == [
+        "zones",
+        "nuclei",
+    ]
+    step.labels.setCurrentIndex(1)
+    step.fit.click()
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 60)
+    assert "look like numbered objects" in step.fitted.text()
+    step.labels.setCurrentIndex(0)
+    step.fit.click()
+    assert not step.fit.isEnabled()
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 120)
+    assert "On regions kept aside" in step.fitted.text()
+    explore = widget.distilling.use()
+    wait_until(qtbot, lambda: explore.session.student is not None, 60)
+    assert explore.session.student.folder == run.folder / WITH_CLASSES
+    assert explore.session.student.spec.class_names == ("upper", "lower")
+    explore.shut_down()
+    assert not flow.zombies()
+
+
+def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
+    _, widget = ready(open_distil, qtbot, painted)
+    step = widget.train_step
+    flow.start(qtbot, widget, steps=1)
+    step.stop.click()
+    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    folder = widget.session.run.folder
+    assert step.smaller.isHidden()
+    # What a run says that lacked memory; its checkpoint stands.
+    assert (folder / "checkpoints" / LAST).is_file()
+    words = "cuda:0 ran out of memory in training"
+    append_event(folder, TrainingReport("failed", 0, 9, message=words, reason="memory"))
+    widget.distilling.look()
+    assert not step.smaller.isHidden()
+    assert words in step.line.text()
+    assert "8 pairs a step in place of 16" in step.smaller.toolTip()
+    assert "another one" in step.smaller.toolTip()
+    before = widget.session.run.view().step
+    step.smaller.click()
+    assert read_run(folder)[0].schedule.batch == 8
+
+    def went_on():
+        view = RunProcess(folder).view()
+        assert view.state != "failed" or view.reason == "memory", view.message
+        return view.step > before
+
+    wait_until(qtbot, went_on, 120)
+    assert any(e["kind"] == "changed" for e in RunProcess(folder).view().events)
+    wait_until(qtbot, lambda: step.smaller.isHidden(), 20)
+    step.stop.click()
+    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    assert not flow.zombies()
