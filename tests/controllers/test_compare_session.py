@@ -84,7 +84,9 @@ def test_why_not_run_says_what_is_missing_in_turn():
     with pytest.raises(InputError, match="Open a slide"):
         session.run_work()
     session.choose_slide(array_slide(mpp=None))
-    assert "Explore slide" in session.why_not_run
+    assert "µm per pixel" in session.why_not_run
+    session.type_mpp(0.5)
+    assert session.why_not_run.startswith("A: Choose a student")
     slide = secret_slide()
     session.choose_slide(slide)
     assert session.why_not_run.startswith("A: Choose a student")
@@ -198,7 +200,7 @@ def test_the_view_alone_can_be_compared():
     session.choose_step(1)
     session.choose_region("view")
     assert "view" in session.why_not_run
-    session.look(Region(y=150, x=150, height=150, width=200))
+    session.view = Region(y=150, x=150, height=150, width=200)
     run(session)
     assert 10 <= session.compared.difference.cells < 100
     assert not session.is_seen(*STROMA)
@@ -275,7 +277,7 @@ def test_asking_about_a_place_gives_both_students_neighbours():
     assert in_gland[1][:2] == [True, True]
     assert in_gland[0][:2] == [False, False]
     count = len(found.nearest[0])
-    assert f"{found.shared} of the {count} places" in session.say_found()
+    assert f"share {found.shared} of the {count} nearest" in session.say_found()
     assert ask(session, STROMA) == [True], "the indices are kept"
 
 

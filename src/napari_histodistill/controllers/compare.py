@@ -193,10 +193,7 @@ class CompareSession(CompareChoice):
         if self.found is None:
             return ""
         count = len(self.found.nearest[0])
-        return (
-            f"{self.found.shared} of the {count} places that A finds most like this "
-            "one are also among B's."
-        )
+        return f"A and B share {self.found.shared} of the {count} nearest places."
 
     def describe(self, y: float, x: float) -> str:
         """Return what is under a level-0 position: difference, A's and B's class."""

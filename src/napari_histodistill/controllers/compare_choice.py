@@ -95,10 +95,39 @@ class CompareChoice:
         for choice in self.choices:
             choice.region = "view" if region == "view" else "whole"
 
-    def look(self, view: Region | None) -> None:
-        """Note what the canvas shows, level-0 pixels."""
+    @property
+    def region(self) -> str:
+        """What is covered."""
+        return self.choices[0].region
+
+    @property
+    def view(self) -> Region | None:
+        """What the canvas shows, level-0 pixels."""
+        return self.choices[0].view
+
+    @view.setter
+    def view(self, view: Region | None) -> None:
         for choice in self.choices:
             choice.view = view
+
+    @property
+    def needs_mpp(self) -> bool:
+        """Whether the slide's µm per pixel must be asked for."""
+        return self.choices[0].needs_mpp
+
+    def type_mpp(self, value: float, source: str = "typed by the user") -> None:
+        """Give the µm per pixel where the file is silent or wrong.
+
+        Raises
+        ------
+        InputError
+            If there is no slide, or the number cannot be a microscope's.
+        """
+        first, second = self.choices
+        first.type_mpp(value, source)
+        second.slide = first.slide
+        second.replan()
+        self._line_up()
 
     def take_tissue(self, tissue: TissueMask | None) -> None:
         """Take the tissue that was found."""
@@ -130,11 +159,8 @@ class CompareChoice:
     def why_not_run(self) -> str:
         """Why Run is disabled, in words; "" if it is not."""
         first = self.choices[0]
-        if self.slide is not None and first.needs_mpp:
-            return (
-                "This slide does not say how many µm a pixel spans: give it in Explore "
-                "slide first."
-            )
+        if self.needs_mpp:
+            return first.why_not_run
         for letter, choice in zip(LETTERS, self.choices, strict=True):
             why = choice.why_not_run
             if why:
@@ -154,9 +180,9 @@ class CompareChoice:
         if choice.student is None or choice.detail is None or choice.trouble:
             return choice.student_trouble or choice.trouble
         since = choice.stored_since
-        tile = f"looks at {choice.student.spec.tile_um:.3g} µm"
+        tile = f"{choice.student.spec.tile_um:.3g} µm tiles"
         if since:
-            return f"{tile} · map from {since} is there"
+            return f"{tile} · map from {since}"
         cells = choice.detail.cells
         words = f"{tile} · {in_words(cells)} to compute"
         if choice.tiles_per_s:

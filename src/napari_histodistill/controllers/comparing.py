@@ -40,7 +40,7 @@ class HalfUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparing:
+class CompareProgress:
     """How far the comparison itself is."""
 
     done: int
@@ -86,6 +86,8 @@ class PlaceFound:
         Of A and of B.
     nearest : tuple of tuple of RankedRegion
         The most similar places of A and of B, best first.
+    thresholds : tuple of float
+        From where on either finds tissue clearly similar.
     shared : int
         How many of A's nearest places B has among its own.
     """
@@ -93,6 +95,7 @@ class PlaceFound:
     place: Place
     answers: tuple[SimilarityMap, SimilarityMap]
     nearest: tuple[tuple[RankedRegion, ...], tuple[RankedRegion, ...]]
+    thresholds: tuple[float, float]
     shared: int
 
 
@@ -117,7 +120,7 @@ def compare_work(
         Asked from the worker for what a person looks at, level-0 pixels.
     """
 
-    def work(cancel: CancelToken) -> Iterator[HalfUpdate | Comparing | Compared]:
+    def work(cancel: CancelToken) -> Iterator[HalfUpdate | CompareProgress | Compared]:
         for which, (student, plan) in enumerate(zip(students, plans, strict=True)):
             run = run_work(slide, student, plan, show_stored=True, focus=focus)
             for update in run(cancel):
@@ -132,7 +135,7 @@ def measure_work(
 ) -> Work:
     """Compare two maps that are there, by another measure."""
 
-    def work(cancel: CancelToken) -> Iterator[Comparing | Compared]:
+    def work(cancel: CancelToken) -> Iterator[CompareProgress | Compared]:
         yield from _compare(students, plans, measure, cancel)
 
     return work
@@ -143,17 +146,19 @@ def _compare(
     plans: Sequence[RunPlan],
     measure: Measure,
     cancel: CancelToken,
-) -> Iterator[Comparing | Compared]:
+) -> Iterator[CompareProgress | Compared]:
     from napari_histodistill.maps.difference import compare, side_of
     from napari_histodistill.maps.store import EmbeddingStore
 
     sides = []
+    alike = students[0].name == students[1].name
     for letter, student, plan in zip(LETTERS, students, plans, strict=True):
         side = side_of(EmbeddingStore.open(plan.store_path), student)
-        sides.append(replace(side, name=f"{letter} ({student.name})"))
+        name = letter if alike else f"{letter} ({student.name})"
+        sides.append(replace(side, name=name))
     for report in compare(sides[0], sides[1], measure=measure, cancel=cancel):
         if report.result is None:
-            yield Comparing(report.done, report.total)
+            yield CompareProgress(report.done, report.total)
         else:
             yield ranked(report.result, report.result.threshold())
 
@@ -194,7 +199,7 @@ def place_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[HalfIndex | PlaceFound]:
-        from napari_histodistill.maps.ranking import nearest_places
+        from napari_histodistill.maps.ranking import nearest_places, suggest_threshold
         from napari_histodistill.maps.similarity import SimilarityIndex
         from napari_histodistill.maps.store import EmbeddingStore
 
@@ -215,6 +220,7 @@ def place_work(
             place,
             (answers[0], answers[1]),
             (nearest[0], nearest[1]),
+            (suggest_threshold(answers[0]), suggest_threshold(answers[1])),
             sum(_is_among(p, nearest[1], reach) for p in nearest[0]),
         )
 

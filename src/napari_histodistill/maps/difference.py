@@ -127,10 +127,18 @@ class DifferenceMap:
         """Median difference of the compared places."""
         return float(np.nanmedian(self.values))
 
+    @property
+    def highest(self) -> float:
+        """Largest difference."""
+        return float(np.nanmax(self.values))
+
+    def signed(self) -> Floats:
+        """Return the values, negative towards the other end (only for ``news``)."""
+        return self.values if self.ends is None else self.values * self.ends
+
     def threshold(self) -> float:
         """Return from where on places clearly differ; above all if none does."""
-        highest = float(np.nanmax(self.values))
-        if highest <= 0:
+        if self.highest <= 0:
             return 1.0
         return max(suggest_threshold(self), float(np.finfo(np.float32).eps))
 
@@ -142,22 +150,19 @@ class DifferenceMap:
             where += f" ({self.either:,} more were seen by one of the two only)"
         if self.measure == "classes":
             return (
-                f"Class probabilities of {a} and {b} at {where}: half of the places "
-                f"differ by less than {self.median:.2f} (0 the same, 1 entirely "
-                "another class)."
+                f"Class probabilities of {a} and {b} at {where}: the median difference "
+                f"is {self.median:.2f} (0 the same, 1 entirely another class)."
             )
         if self.measure == "neighbours":
             return (
-                f"What {a} and {b} find alike, at {where}: of the {self.nearest} "
-                f"places (of {self.anchors:,}) that look most like it, half of the "
-                f"places have less than {self.median:.0%} not in common (0 % the same, "
-                f"{1 - self.nearest / self.anchors:.0%} unrelated)."
+                f"What {a} and {b} find alike at {where}: of the {self.nearest} "
+                f"nearest places, {self.median:.0%} differ in the median (0 % the "
+                f"same, {1 - self.nearest / self.anchors:.0%} unrelated)."
             )
         return (
-            f"What {b} sees and {a} does not, at {where}: {self.unexplained:.0%} of "
-            f"what {b} tells apart cannot be foretold from {a}; shown is the strongest "
-            f"part of that ({self.strongest:.0%}), its two ends in two colours, half "
-            f"of the places within {self.median:.1f} standard deviations."
+            f"{self.unexplained:.0%} of what {b} tells apart cannot be told from {a}, "
+            f"at {where}. Shown is the strongest part of it ({self.strongest:.0%}): "
+            "its two ends are orange and blue."
         )
 
 

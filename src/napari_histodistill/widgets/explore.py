@@ -194,7 +194,8 @@ class ExploreWidget(Dock):
 
     def _clicked(self, world: Any, shift: bool) -> None:
         layer, live = self.bench.slide_layer, self.session.live
-        if layer is None or live is None:
+        # A panel behind another tab does not answer.
+        if layer is None or live is None or not self.isVisible():
             return
         y, x = world_to_pixels(layer, world)
         height, width = self.session.slide.shape
