@@ -75,5 +75,5 @@ def test_a_place_and_its_neighbours_differ_in_shape_and_colour():
     points, kwargs, kind = place_layer((5.0, 6.0), (a, b), (0.5, 0.5), affine=np.eye(3))
     assert kind == "points"
     np.testing.assert_allclose(points[0], (4.5, 5.5))
-    assert kwargs["symbol"] == ["star", "disc", "disc", "square"]
+    assert kwargs["symbol"] == ["diamond", "disc", "disc", "square"]
     assert len(set(kwargs["face_color"])) == 3

@@ -10,14 +10,18 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from napari_histodistill.distill.process import start_process
+from napari_histodistill.distill.run_folder import start_run
 from napari_histodistill.errors import BundleError
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.canvas import FLICKER
 from napari_histodistill.widgets.choosing import StudentChoice
 from napari_histodistill.widgets.compare import CompareWidget
+from napari_histodistill.widgets.distil import DistilWidget
 from napari_histodistill.widgets.slide_layers import pixels_to_world
 from tests.controllers.test_compare_session import SECRET, blind_pair, secret_slide
+from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student
 from tests.widgets.conftest import wait_until
 
@@ -304,7 +308,7 @@ def test_another_measure_and_swapping(ran, qtbot):
     box.setCurrentIndex(2)
     box.activated.emit(2)
     wait_until(qtbot, idle(widget))
-    assert "cannot be told from A" in widget.choose_panel.sentence.text()
+    assert "is not in what A" in widget.choose_panel.sentence.text()
     heat = viewer.layers["Difference of A and B"]
     widget.difference_panel.threshold.setValue(0)
     assert np.nanmin(heat.data) < 0 < np.nanmax(heat.data), "two ends"
@@ -384,3 +388,38 @@ def test_two_bundles_are_compared_on_a_layer(open_viewer, qtbot):
     assert [t.split(" · ")[1] for t in titles] == ["without partner", "with partner"]
     assert [s.name for s in widget.session.students] == ["coarse", "colour"]
     assert widget.bench.slide_layer is layer
+
+
+def test_distil_opens_the_comparison_once_both_are_trained(
+    open_viewer, qtbot, tmp_path
+):
+    runs, tiles = tmp_path / "runs", write_textures(tmp_path / "tiles", cases=4)
+    trainings = {}
+    for arm in ("privileged", "unprivileged"):
+        config = small_config(arm, name=arm, schedule={"steps": 2})
+        trainings[arm] = start_process(start_run(config, runs / arm, tiles))
+    for training in trainings.values():
+        assert training.wait(120), training.view().message
+    viewer = open_viewer()
+    distil = DistilWidget(viewer, runs=runs)
+    viewer.window.add_dock_widget(distil, area="right", name="Distil a student")
+    button = distil.twins.button
+    assert not button.isEnabled()
+    assert "no student yet" in button.toolTip()
+    layer = add_slide(viewer)
+    distil.session.run = trainings["privileged"]
+    (runs / "unprivileged").rename(tmp_path / "aside")
+    distil.bench.changed.emit()
+    assert "Train both first" in button.toolTip()
+    (tmp_path / "aside").rename(runs / "unprivileged")
+    distil.bench.changed.emit()
+    assert button.isEnabled()
+    panel = distil.twins.compare()
+    wait_until(qtbot, ready(panel), 60)
+    assert panel.bench.slide_layer is layer
+    assert [s.name for s in panel.session.students] == ["unprivileged", "privileged"]
+    titles = [combo.currentText() for combo in panel.choose_panel.students]
+    assert [t.split(" · ")[1] for t in titles] == ["without partner", "with partner"]
+    QTest.mouseClick(panel.choose_panel.button, Qt.MouseButton.LeftButton)
+    wait_until(qtbot, lambda: panel.session.compared is not None, 60)
+    panel.shut_down()

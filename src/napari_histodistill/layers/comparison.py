@@ -29,7 +29,7 @@ ENDS = ("#0072b2", "#56b4e9", "#f0e6c8", "#e69f00", "#d55e00")
 FAINTEST = 0.3
 """Opacity of the smallest difference that is shown."""
 
-PLACE_STYLES = (("star", "white"), ("disc", "#56b4e9"), ("square", "#e69f00"))
+PLACE_STYLES = (("diamond", "white"), ("disc", "#56b4e9"), ("square", "#e69f00"))
 """Symbol and colour of the place itself, and of A's and B's neighbours."""
 
 

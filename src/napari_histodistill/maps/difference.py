@@ -156,13 +156,13 @@ class DifferenceMap:
         if self.measure == "neighbours":
             return (
                 f"What {a} and {b} find alike at {where}: of the {self.nearest} "
-                f"nearest places, {self.median:.0%} differ in the median (0 % the "
-                f"same, {1 - self.nearest / self.anchors:.0%} unrelated)."
+                f"nearest places, {self.median:.0%} differ (median; 0% the same, "
+                f"{1 - self.nearest / self.anchors:.0%} unrelated)."
             )
         return (
-            f"{self.unexplained:.0%} of what {b} tells apart cannot be told from {a}, "
-            f"at {where}. Shown is the strongest part of it ({self.strongest:.0%}): "
-            "its two ends are orange and blue."
+            f"{self.unexplained:.0%} of what {b} sees at {where}, is not in what {a} "
+            f"sees. Shown is the strongest part of it ({self.strongest:.0%}): its two "
+            "ends are orange and blue."
         )
 
 

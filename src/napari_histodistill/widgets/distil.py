@@ -25,6 +25,7 @@ from napari_histodistill.widgets.distil_panel import (
     PairsStep,
     TrainStep,
 )
+from napari_histodistill.widgets.distil_twins import Twins
 from napari_histodistill.widgets.distilling import Distilling
 from napari_histodistill.widgets.dock import Dock
 from napari_histodistill.widgets.pairing import Pairing
@@ -55,6 +56,7 @@ class DistilWidget(Dock):
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.aligning = Aligning(self.bench, self.align_step)
         self.distilling = Distilling(self.bench, self.train_step)
+        self.twins = Twins(self.bench, self.train_step)
         self.ask_close: Callable[[], str] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
@@ -80,6 +82,7 @@ class DistilWidget(Dock):
         self.pairing.show()
         self.aligning.show()
         self.distilling.show()
+        self.twins.show()
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""

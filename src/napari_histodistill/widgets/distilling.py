@@ -141,6 +141,8 @@ class Distilling(QObject):
         view = run.view()
         if not view.works:
             self._timer.stop()
+            # Buttons of other parts depend on it.
+            self.bench.changed.emit()
         last = [e for e in view.events if e["kind"] == "step"][-1:]
         step.bar.setVisible(view.works)
         share = last[0]["step"] / last[0]["steps"] if last else 0
