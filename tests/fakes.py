@@ -64,6 +64,22 @@ def colour_student(
     return Student(spec, ColourBackend(), head=head, digest="c0" * 16)
 
 
+class CoarseBackend(ColourBackend):
+    """Mean colour, in steps of a quarter: blind to what differs by less."""
+
+    def embed(self, tiles: np.ndarray) -> np.ndarray:
+        coarse = np.round(super().embed(tiles)[:, :3] * 4) / 4
+        return np.concatenate([coarse, coarse**2], axis=1)
+
+
+def coarse_student(**kwargs: object) -> Student:
+    """Return a student like :func:`colour_student` that sees less."""
+    student = colour_student(**kwargs)
+    student.spec = student.spec.model_copy(update={"name": "coarse"})
+    student.backend, student.digest = CoarseBackend(), "d1" * 16
+    return student
+
+
 def tissue_image(height: int = 600, width: int = 800) -> np.ndarray:
     """White glass, a pink rectangle of stroma and purple glands in it."""
     image = np.full((height, width, 3), WHITE, np.uint8)

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
 from napari_histodistill.widgets.choosing import StudentChoice
+from napari_histodistill.widgets.compare import CompareWidget
 from napari_histodistill.widgets.distil import DistilWidget
 from napari_histodistill.widgets.explore import ExploreWidget
 from tests.fakes import colour_student
@@ -53,7 +54,8 @@ def open_viewer(make_napari_viewer, qtbot):
     yield open_one
     for viewer, listeners, before in opened:
         window = getattr(viewer.window, "_qt_window", None)
-        panels = [*_panels(window, ExploreWidget), *_panels(window, DistilWidget)]
+        kinds = (ExploreWidget, DistilWidget, CompareWidget)
+        panels = [panel for kind in kinds for panel in _panels(window, kind)]
         for widget in panels:
             widget.shut_down()
             active = [t for t in widget.findChildren(QTimer) if t.isActive()]
@@ -72,7 +74,7 @@ def open_viewer(make_napari_viewer, qtbot):
         assert not mine, f"still listening to the viewer: {mine} ({left})"
         assert not [
             cb
-            for cb in viewer.mouse_drag_callbacks
+            for cb in (*viewer.mouse_drag_callbacks, *viewer.mouse_move_callbacks)
             if "histodistill" in getattr(cb, "__module__", "")
         ]
     until = time.monotonic() + 5

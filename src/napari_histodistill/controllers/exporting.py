@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from napari_histodistill.controllers.comparing import Compared
     from napari_histodistill.controllers.job import Work
     from napari_histodistill.controllers.similar import SimilarResult
     from napari_histodistill.maps.classes import ClassMap
@@ -29,7 +30,7 @@ class ExportKind:
         On screen.
     ending : str
         Of the file.
-    needs : {"classes", "similar"}
+    needs : {"classes", "similar", "difference"}
         What must be there.
     """
 
@@ -72,6 +73,31 @@ EXPORTS = (
 )
 
 
+DIFFERENCE_EXPORTS = (
+    ExportKind(
+        "difference_omezarr",
+        "Difference map (OME-Zarr)…",
+        "The map as an image with its place in µm.",
+        ".ome.zarr",
+        "difference",
+    ),
+    ExportKind(
+        "difference_geojson",
+        "Places that differ for QuPath (GeoJSON)…",
+        "The ranked places with their difference.",
+        ".geojson",
+        "difference",
+    ),
+    ExportKind(
+        "difference_csv",
+        "Places that differ (CSV)…",
+        "A table of the ranked places: position, difference, mm².",
+        ".csv",
+        "difference",
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """A file was written."""
@@ -81,7 +107,7 @@ class Exported:
 
 def kind_of(key: str) -> ExportKind:
     """Return the export of that name."""
-    return next(kind for kind in EXPORTS if kind.key == key)
+    return next(k for k in (*EXPORTS, *DIFFERENCE_EXPORTS) if k.key == key)
 
 
 def export_work(
@@ -108,6 +134,35 @@ def export_work(
             _write_classes(kind.key, classes, path)
         elif similar is not None:
             _write_similar(similar, path)
+        yield Exported(path)
+
+    return work
+
+
+def export_difference_work(key: str, path: Path, compared: Compared | None) -> Work:
+    """Return work that writes one export of a comparison.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if compared is None:
+        msg = "There is no comparison to export: run both students first."
+        raise InputError(msg)
+
+    def work(cancel: CancelToken) -> Iterator[Exported]:
+        from napari_histodistill.export.geojson import write_regions_geojson
+        from napari_histodistill.export.omezarr import write_difference
+        from napari_histodistill.export.table import write_regions
+
+        cancel.check()
+        if key == "difference_omezarr":
+            write_difference(compared.difference, path)
+        elif key == "difference_geojson":
+            write_regions_geojson(compared.ranked, path, score="Difference")
+        else:
+            write_regions(compared.ranked, path, score="difference")
         yield Exported(path)
 
     return work

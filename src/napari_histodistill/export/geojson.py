@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MARK = "napari-histodistill"
 _REGION_COLOR = "#d55e00"
+_KINDS = {"Similarity": "Similar", "Difference": "Different"}
 
 
 def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
@@ -59,8 +60,10 @@ def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
     return _write(features, path)
 
 
-def write_regions_geojson(regions: Sequence[RankedRegion], path: Path | str) -> Path:
-    """Write the bounding boxes of ranked similar regions, best first.
+def write_regions_geojson(
+    regions: Sequence[RankedRegion], path: Path | str, *, score: str = "Similarity"
+) -> Path:
+    """Write the bounding boxes of ranked regions, best first.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def write_regions_geojson(regions: Sequence[RankedRegion], path: Path | str) -> 
         From :func:`rank_regions`.
     path : path
         For example ``similar.geojson``.
+    score : {"Similarity", "Difference"}
+        What they were ranked by.
 
     Raises
     ------
@@ -86,14 +91,14 @@ def write_regions_geojson(regions: Sequence[RankedRegion], path: Path | str) -> 
         )
         geometry = {"type": "Polygon", "coordinates": [_ring(corners)]}
         measurements = {
-            "Similarity": found.score,
+            score: found.score,
             "Rank": found.rank,
             "Area mm^2": found.area_mm2,
         }
         features.append(
             _feature(
                 geometry,
-                "Similar",
+                _KINDS[score],
                 _REGION_COLOR,
                 name=f"#{found.rank} ({found.score:.2f})",
                 measurements=measurements,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.maps.difference import DifferenceMap
     from napari_histodistill.maps.similarity import SimilarityMap
     from napari_histodistill.slides.grid import TileGrid
 
@@ -84,6 +85,38 @@ def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
     }
     extra = {"omero": {"version": _VERSION, "channels": [channel]}}
     return _write(similarity.values, similarity.grid, Path(path), "similarity", extra)
+
+
+def write_difference(difference: DifferenceMap, path: Path | str) -> Path:
+    """Write a difference map as a float32 image, NaN where nothing was compared.
+
+    Parameters
+    ----------
+    difference : DifferenceMap
+        0 where the students agree; for the measure ``news`` signed, in standard
+        deviations.
+    path : path
+        A folder, for example ``difference.ome.zarr``.
+
+    Raises
+    ------
+    InputError
+        If something of somebody else is there, or the place cannot be written to.
+    """
+    values = difference.signed()
+    top = max(float(np.nanmax(np.abs(values))), 1e-6)
+    low = 0.0 if difference.ends is None else -top
+    channel = {
+        "label": f"difference ({difference.measure})",
+        "color": "FFFFFF",
+        "active": True,
+        "window": {"min": low, "max": top, "start": low, "end": top},
+    }
+    extra = {
+        "omero": {"version": _VERSION, "channels": [channel]},
+        "histodistill": {"summary": difference.summary()},
+    }
+    return _write(values, difference.grid, Path(path), "difference", extra)
 
 
 def _write(

@@ -57,8 +57,10 @@ def write_areas(class_map: ClassMap, path: Path | str) -> Path:
     return _write(_AREAS, rows, path)
 
 
-def write_regions(regions: Sequence[RankedRegion], path: Path | str) -> Path:
-    """Write ranked similar regions, best first; positions in level-0 pixels.
+def write_regions(
+    regions: Sequence[RankedRegion], path: Path | str, *, score: str = "similarity"
+) -> Path:
+    """Write ranked regions, best first; positions in level-0 pixels.
 
     Parameters
     ----------
@@ -66,6 +68,8 @@ def write_regions(regions: Sequence[RankedRegion], path: Path | str) -> Path:
         From :func:`rank_regions`.
     path : path
         For example ``similar.csv``.
+    score : str
+        Header of what they were ranked by.
 
     Raises
     ------
@@ -84,7 +88,8 @@ def write_regions(regions: Sequence[RankedRegion], path: Path | str) -> Path:
         )
         for r in regions
     )
-    return _write(_REGIONS, rows, path)
+    header = tuple(score if name == "similarity" else name for name in _REGIONS)
+    return _write(header, rows, path)
 
 
 def _write(

@@ -6,11 +6,17 @@ from napari_histodistill.maps.classes import (
     class_map,
     classify_embeddings,
 )
+from napari_histodistill.maps.difference import (
+    DifferenceMap,
+    difference_map,
+    side_of,
+)
 from napari_histodistill.maps.engine import EmbedOptions, EmbedReport, embed_slide
 from napari_histodistill.maps.plan import plan_grid
 from napari_histodistill.maps.provenance import Provenance
 from napari_histodistill.maps.ranking import (
     RankedRegion,
+    nearest_places,
     rank_regions,
     suggest_threshold,
 )
@@ -24,6 +30,7 @@ from napari_histodistill.maps.store import EmbeddingStore, remove_store
 __all__ = [
     "ClassArea",
     "ClassMap",
+    "DifferenceMap",
     "EmbedOptions",
     "EmbedReport",
     "EmbeddingStore",
@@ -33,10 +40,13 @@ __all__ = [
     "SimilarityMap",
     "class_map",
     "classify_embeddings",
+    "difference_map",
     "embed_slide",
+    "nearest_places",
     "plan_grid",
     "rank_regions",
     "remove_store",
+    "side_of",
     "similarity_map",
     "suggest_threshold",
 ]

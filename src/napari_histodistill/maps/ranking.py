@@ -1,9 +1,9 @@
-"""The best regions of a similarity map: where to look first."""
+"""The best regions of a map: where to look first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,11 +13,26 @@ from napari_histodistill.geometry import Region
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.maps.similarity import SimilarityMap
     from napari_histodistill.slides.grid import TileGrid
 
 SPREAD_TILES = 4.0
 """Two results of one connected region lie at least this many tiles apart."""
+
+
+class Scored(Protocol):
+    """A number for every cell: a similarity map, or a difference map."""
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """``(rows, columns)``, NaN where there is none."""
+
+    @property
+    def grid(self) -> TileGrid:
+        """Where the cells lie."""
+
+    @property
+    def at(self) -> tuple[tuple[float, float], ...]:
+        """Places that were asked for, level-0 pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +42,9 @@ class RankedRegion:
     Attributes
     ----------
     rank : int
-        1 is the most similar.
+        1 is the most similar (or different).
     score : float
-        Similarity of its best cell.
+        Value of its best cell.
     y, x : float
         Centre of its best cell, level-0 pixels, on the slide.
     region : Region
@@ -52,7 +67,7 @@ class RankedRegion:
     is_query: bool
 
 
-def suggest_threshold(similarity: SimilarityMap) -> float:
+def suggest_threshold(similarity: Scored) -> float:
     """Return a threshold that shows the clearly similar tissue.
 
     Otsu's method splits the cells into similar and not; the threshold is half way
@@ -72,7 +87,7 @@ def suggest_threshold(similarity: SimilarityMap) -> float:
 
 
 def rank_regions(
-    similarity: SimilarityMap, *, threshold: float, limit: int = 20
+    similarity: Scored, *, threshold: float, limit: int = 20
 ) -> tuple[RankedRegion, ...]:
     """Return the regions at or above a threshold, best first.
 
@@ -82,8 +97,8 @@ def rank_regions(
 
     Parameters
     ----------
-    similarity : SimilarityMap
-        From a query.
+    similarity : SimilarityMap or DifferenceMap
+        From a query, or of two students.
     threshold : float
         For example :func:`suggest_threshold`'s.
     limit : int
@@ -125,6 +140,53 @@ def rank_regions(
                 ),
             )
         )
+    return tuple(found)
+
+
+def nearest_places(
+    similarity: Scored, *, count: int = 6, apart_tiles: float = 1.0
+) -> tuple[RankedRegion, ...]:
+    """Return the most similar places themselves, best first, as single cells.
+
+    They lie at least ``apart_tiles`` tiles from the places that were asked for and from
+    each other, so that every one shows other tissue.
+
+    Parameters
+    ----------
+    similarity : SimilarityMap
+        From a query.
+    count : int
+        How many at most.
+    apart_tiles : float
+        In widths of a tile.
+    """
+    values, grid = similarity.values, similarity.grid
+    rows, columns = np.nonzero(np.isfinite(values))
+    order = np.argsort(-values[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    reach = apart_tiles * grid.tile_px / grid.stride_px
+    free = np.ones(len(rows), bool)
+    for row, column in (grid.cell_at(y, x) for y, x in similarity.at):
+        free &= (rows - row) ** 2 + (columns - column) ** 2 >= reach**2
+    areas = grid.areas_mm2()
+    found: list[RankedRegion] = []
+    while len(found) < count and free.any():
+        k = int(np.argmax(free))
+        row, column = int(rows[k]), int(columns[k])
+        y, x = _center(grid, row, column)
+        found.append(
+            RankedRegion(
+                rank=len(found) + 1,
+                score=float(values[row, column]),
+                y=y,
+                x=x,
+                region=_on_slide(grid, grid.cell_region(row, column)),
+                cells=1,
+                area_mm2=float(areas[row, column]),
+                is_query=False,
+            )
+        )
+        free &= (rows - row) ** 2 + (columns - column) ** 2 >= max(reach**2, 1)
     return tuple(found)
 
 
@@ -194,9 +256,9 @@ def _on_slide(grid: TileGrid, region: Region) -> Region:
     return region.intersection(slide) or region
 
 
-def _finite(similarity: SimilarityMap) -> npt.NDArray[np.float32]:
+def _finite(similarity: Scored) -> npt.NDArray[np.float32]:
     values = similarity.values[np.isfinite(similarity.values)]
     if not values.size:
-        msg = "The similarity map is empty: no cell has an embedding."
+        msg = "The map is empty: no cell has a value."
         raise InputError(msg)
     return values

@@ -20,6 +20,9 @@ CLICK_PX = 4
 
 KEYS = tuple(str(k) for k in range(1, 10))
 
+FLICKER = "G"
+"""napari and its layers have no use for it; F fills labels and raises shapes."""
+
 Disposer = Callable[[], None]
 
 
@@ -38,12 +41,14 @@ class CanvasInput:
         Whose canvas.
     on_click : callable
         ``(world position, shift)`` for a click that was not a drag.
-    on_toggle : callable
-        ``(index)`` for the digits, 0 for key 1.
-    on_peek : callable
-        ``(looking)`` when Space is pressed and released.
     describe : callable
         ``(world position)`` → words for the status bar; "" leaves napari's.
+    on_toggle : callable, optional
+        ``(index)`` for the digits, 0 for key 1.
+    on_peek : callable, optional
+        ``(looking)`` when Space is pressed and released.
+    on_flicker : callable, optional
+        ``(looking)`` when :data:`FLICKER` is pressed and released.
     """
 
     def __init__(
@@ -51,13 +56,14 @@ class CanvasInput:
         viewer: ViewerModel,
         *,
         on_click: Callable[[Any, bool], None],
-        on_toggle: Callable[[int], None],
-        on_peek: Callable[[bool], None],
         describe: Callable[[Any], str],
+        on_toggle: Callable[[int], None] | None = None,
+        on_peek: Callable[[bool], None] | None = None,
+        on_flicker: Callable[[bool], None] | None = None,
     ) -> None:
         self._viewer = viewer
         self._on_click, self._on_toggle, self._on_peek = on_click, on_toggle, on_peek
-        self._describe = describe
+        self._on_flicker, self._describe = on_flicker, describe
         self._saying = False
         self._bound: list[tuple[Any, str]] = []
         self._keyed: list[Layer] = []
@@ -86,21 +92,36 @@ class CanvasInput:
         self._keyed.clear()
 
     def _bind(self, target: Any) -> None:
-        for k, key in enumerate(KEYS):
-            target.bind_key(key, self._toggler(k), overwrite=True)
-            self._bound.append((target, key))
+        if self._on_toggle is not None:
+            for k, key in enumerate(KEYS):
+                self._bind_key(target, key, self._toggler(k, self._on_toggle))
         if target is self._viewer:
-            target.bind_key("Space", self._peek, overwrite=True)
-            self._bound.append((target, "Space"))
+            if self._on_peek is not None:
+                self._bind_key(target, "Space", self._peek)
+            if self._on_flicker is not None:
+                self._bind_key(target, FLICKER, self._flicker)
 
-    def _toggler(self, index: int) -> Callable[[Any], None]:
+    def _bind_key(self, target: Any, key: str, act: Callable[[Any], Any]) -> None:
+        target.bind_key(key, act, overwrite=True)
+        self._bound.append((target, key))
+
+    def _toggler(
+        self, index: int, on_toggle: Callable[[int], None]
+    ) -> Callable[[Any], None]:
         def toggle(_target: Any) -> None:
             if is_navigating(self._viewer):
-                self._on_toggle(index)
+                on_toggle(index)
 
         return toggle
 
+    def _flicker(self, _viewer: ViewerModel) -> Generator[None, None, None]:
+        assert self._on_flicker is not None
+        self._on_flicker(True)
+        yield
+        self._on_flicker(False)
+
     def _peek(self, viewer: ViewerModel) -> Generator[None, None, None]:
+        assert self._on_peek is not None
         active = viewer.layers.selection.active
         if not is_navigating(viewer) and active is not None:
             # napari's own meaning: hold to pan while painting.

@@ -6,30 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from napari.layers import Image, Layer
-from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QFileDialog, QInputDialog
+from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.job import Job
-from napari_histodistill.controllers.mapping import (
-    SlideOpened,
-    StudentLoaded,
-    TissueFound,
-    open_work,
-    student_work,
-    tissue_work,
-)
+from napari_histodistill.controllers.mapping import StudentLoaded, student_work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.layers.reader import FILE_ENDINGS
-from napari_histodistill.layers.slide_layer import slide_layer, slide_of
-from napari_histodistill.slides import Slide, open_slide
+from napari_histodistill.slides import Slide
 from napari_histodistill.students.spec import StudentSpec
-from napari_histodistill.widgets.slide_layers import adopt_work, slide_layers
+from napari_histodistill.widgets.slide_choosing import SlideChoosing
 from napari_histodistill.widgets.slide_panel import SlidePanel
 from napari_histodistill.widgets.workbench import Workbench
-
-FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
 
 OF_THE_SLIDE = ("Finding tissue", "Reading pixels", "Stored map", "Run", "Search",
                 "Ranking", "Thumbnails", "Fit", "Fitting the stain")  # fmt: skip
@@ -37,19 +23,21 @@ OF_THE_SLIDE = ("Finding tissue", "Reading pixels", "Stored map", "Run", "Search
 
 
 class StudentChoice:
-    """One line of the student combo: a name or folder, and its spec."""
+    """One line of the student combo: a name or folder, its spec, perhaps a note."""
 
-    def __init__(self, name: str | Path, spec: StudentSpec) -> None:
-        self.name, self.spec = name, spec
+    def __init__(self, name: str | Path, spec: StudentSpec, note: str = "") -> None:
+        self.name, self.spec, self.note = name, spec, note
 
     @property
     def title(self) -> str:
-        """Name and scale, for the combo."""
-        return f"{self.spec.name} · {self.spec.mpp:g} µm/px"
+        """Name and scale (or the note), for the combo."""
+        return f"{self.spec.name} · {self.note or f'{self.spec.mpp:g} µm/px'}"
 
 
-class Choosing(QObject):
+class Choosing(SlideChoosing):
     """Keeps the slide panel, the viewer's layers and the session in step."""
+
+    jobs = OF_THE_SLIDE
 
     def __init__(
         self,
@@ -59,132 +47,19 @@ class Choosing(QObject):
         load_student: Callable[..., Any],
         students: Sequence[StudentChoice],
     ) -> None:
-        super().__init__(bench)
-        self.bench, self.panel = bench, panel
+        super().__init__(bench, panel)
         self._load_student = load_student
         self._students = list(students)
         self._current_student = 0 if students else -1
         self._student_asked = False
         self._device = "auto"
-        self._layers: list[Image] = []
-        self._ruler: Layer | None = None
-        panel.slide_chosen.connect(self._slide_picked)
-        panel.open_slide.connect(self.ask_slide)
         panel.student_chosen.connect(self.choose_student)
         panel.open_bundle.connect(self.ask_bundle)
-        panel.mpp.given.connect(lambda value: self.give_mpp(value))
-        panel.mpp.refused.connect(bench.said)
-        panel.mpp.measure.connect(self.measure)
-        events = bench.viewer.layers.events
-        self._sources = (events.inserted, events.removed, events.reordered)
-        for event in self._sources:
-            event.connect(self.layers_changed)
 
-    def close(self) -> None:
-        """Let go of the viewer."""
-        for event in self._sources:
-            event.disconnect(self.layers_changed)
-
-    # --- slides -------------------------------------------------------------------
-
-    def layers_changed(self, _event: Any = None) -> None:
-        """Follow the viewer's layer list."""
-        layers = slide_layers(self.bench.viewer)
-        if [id(x) for x in layers] == [id(x) for x in self._layers]:
-            return
-        added = [x for x in layers if all(x is not y for y in self._layers)]
-        self._layers = layers
-        current = self.bench.slide_layer
-        if added:
-            self.choose_layer(added[-1])
-        elif current is not None and all(x is not current for x in layers):
-            self.choose_layer(layers[-1] if layers else None)
-        else:
-            self.show()
-
-    def choose_layer(self, layer: Image | None) -> None:
-        """Explore the slide of a layer."""
-        self.bench.pump.abandon(*OF_THE_SLIDE)
-        self.bench.session.run_ended()
-        if layer is None:
-            self.bench.put_slide(None, None)
-            return
-        slide = slide_of(layer.metadata)
-        if slide is not None:
-            self._put(layer, slide)
-            return
-        self.bench.put_slide(layer, None)
-        self.bench.pump.start(
-            adopt_work(layer),
-            name="Reading pixels",
-            on_reports=lambda reports: self._put(layer, reports[-1].slide),
-            on_end=self.bench.report_end,
-        )
-
-    def open_path(self, path: Path) -> None:
-        """Open a slide file in a job and add it to the viewer."""
-
-        def add(reports: list[SlideOpened]) -> None:
-            for report in reports:
-                data, kwargs, kind = slide_layer(report.slide)
-                getattr(self.bench.viewer, f"add_{kind}")(data, **kwargs)
-
-        self.bench.said.emit(f"Opening {path.name}…")
-        self.bench.pump.start(
-            open_work(open_slide, path),
-            name="Opening",
-            on_reports=add,
-            on_end=self._opened,
-        )
-
-    def ask_slide(self) -> None:
-        """Let the person pick a file."""
-        path, _ = QFileDialog.getOpenFileName(
-            self.panel,
-            "Open slide",
-            "",
-            f"Slides ({FILE_PATTERNS});;All files (*)",
-        )
-        if path:
-            self.open_path(Path(path))
-
-    def give_mpp(self, value: float, source: str = "typed by the user") -> None:
-        """Take the µm per pixel from the person."""
-        try:
-            self.bench.put_mpp(value, source)
-        except HistodistillError as error:
-            self.bench.said.emit(str(error))
-            return
-        self.bench.said.emit("")
-        self._find_tissue()
-
-    def measure(self) -> None:
-        """Let the person draw a line and say how long it is."""
-        viewer, layer = self.bench.viewer, self.bench.slide_layer
-        if layer is None:
-            return
-        if self._ruler is None or self._ruler not in viewer.layers:
-            self._ruler = viewer.add_shapes(
-                name="Known length", edge_color="#f0e442", edge_width=4,
-                scale=layer.scale[-2:], translate=layer.translate[-2:],
-                units=layer.units[-2:],
-            )  # fmt: skip
-            self._ruler.mode = "add_line"
-            self.bench.said.emit(
-                "Draw a line along something of known length, then press Measure again."
-            )
-            return
-        if not len(self._ruler.data):
-            self.bench.said.emit("Draw a line first, then press Measure again.")
-            return
-        line = np.asarray(self._ruler.data[-1], float)
-        pixels = float(np.linalg.norm(line[-1] - line[0]))
-        length, given = QInputDialog.getDouble(
-            self.panel, "Known length", "How long is the line, in µm?", 100, 0.1, 1e6, 1
-        )
-        if given and pixels > 0:
-            viewer.layers.remove(self._ruler)
-            self.give_mpp(length / pixels, "typed: measured by the user")
+    def slide_put(self) -> None:
+        """Load the first student now: nothing can be done without a slide."""
+        if not self._student_asked and self._students:
+            self.choose_student(self._current_student)
 
     # --- students -----------------------------------------------------------------
 
@@ -239,38 +114,12 @@ class Choosing(QObject):
         layers = [id(x) for x in self._layers]
         current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
         panel.show_slides([x.name for x in self._layers], current)
-        panel.slide_info.setToolTip(_slide_words(bench.session.slide))
+        panel.slide_info.setToolTip(slide_words(bench.session.slide))
         panel.show_students([s.title for s in self._students], self._current_student)
         if self._current_student >= 0:
             spec = self._students[self._current_student].spec
-            panel.student_info.setToolTip(_student_words(spec))
+            panel.student_info.setToolTip(student_words(spec))
         panel.mpp.setVisible(bench.session.needs_mpp)
-
-    def _slide_picked(self, index: int) -> None:
-        if 0 <= index < len(self._layers):
-            self.choose_layer(self._layers[index])
-
-    def _put(self, layer: Image, slide: Slide) -> None:
-        self.bench.put_slide(layer, slide)
-        if slide.mpp is not None:
-            self.bench.viewer.canvas.overlays.scale_bar.visible = True
-        self._find_tissue()
-        if not self._student_asked and self._students:
-            # Only now: loading one takes a moment, and nothing is done without a slide.
-            self.choose_student(self._current_student)
-
-    def _find_tissue(self) -> None:
-        slide = self.bench.session.slide
-        if slide is not None and slide.info.is_rgb:
-            self.bench.pump.start(
-                tissue_work(slide),
-                name="Finding tissue",
-                on_reports=self._tissue_found,
-                on_end=self.bench.report_end,
-            )
-
-    def _tissue_found(self, reports: list[TissueFound]) -> None:
-        self.bench.session.take_tissue(reports[-1].tissue)
 
     def _student_loaded(self, reports: list[StudentLoaded]) -> None:
         loaded = reports[-1]
@@ -287,12 +136,9 @@ class Choosing(QObject):
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
 
-    def _opened(self, job: Job[Any]) -> None:
-        self.bench.said.emit(job.error)
-        self.bench.changed.emit()
 
-
-def _slide_words(slide: Slide | None) -> str:
+def slide_words(slide: Slide | None) -> str:
+    """Return what is known of a slide, for a tooltip."""
     if slide is None:
         return "No slide is open."
     height, width = slide.shape
@@ -307,7 +153,8 @@ def _slide_words(slide: Slide | None) -> str:
     return "\n".join(lines)
 
 
-def _student_words(spec: StudentSpec) -> str:
+def student_words(spec: StudentSpec) -> str:
+    """Return what is known of a student, for a tooltip."""
     lines = [spec.title, spec.description, f"Licence: {spec.licence}"]
     scale = f"Tile {spec.tile_um:.0f} µm at {spec.mpp:g} µm/px ({spec.mpp_source})"
     lines.append(scale)

@@ -13,16 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtGui import QCloseEvent, QShowEvent
-from qtpy.QtWidgets import (
-    QApplication,
-    QFrame,
-    QMessageBox,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
 from napari_histodistill.widgets.advancing import Advancing
@@ -34,16 +26,18 @@ from napari_histodistill.widgets.distil_panel import (
     PairsStep,
     TrainStep,
 )
+from napari_histodistill.widgets.distil_twins import Twins
 from napari_histodistill.widgets.distilling import Distilling
+from napari_histodistill.widgets.dock import Dock
 from napari_histodistill.widgets.fitting import Fitting
 from napari_histodistill.widgets.pairing import Pairing
 from napari_histodistill.widgets.parts import hint
 from napari_histodistill.widgets.previewing import Previewing
 
-WIDTH = 360
+WIDTH, HEIGHT = 360, 780
 
 
-class DistilWidget(QWidget):
+class DistilWidget(Dock):
     """Pair layers, look at the pairs, train, and take the student to Explore slide.
 
     Parameters
@@ -55,7 +49,7 @@ class DistilWidget(QWidget):
     """
 
     def __init__(self, napari_viewer: Any, *, runs: Path | None = None) -> None:
-        super().__init__()
+        super().__init__(WIDTH, HEIGHT)
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         kept = runs_dir() if runs is None else runs
         self.bench = DistilBench(viewer, kept, self)
@@ -68,15 +62,13 @@ class DistilWidget(QWidget):
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
         self.fitting = Fitting(self.bench, self.train_step)
+        self.twins = Twins(self.bench, self.train_step)
         self.ask_close: Callable[[], str] = self._ask_close
-        self._closed = False
-        self._window: QWidget | None = None
-        self._lay_out()
+        self.message.hide()
+        steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
+        self.lay_out((self.message, *steps), spacing=8)
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
-        app = QApplication.instance()
-        if app is not None:
-            app.aboutToQuit.connect(self.shut_down)
         self.pairing.layers_changed()
         self.distilling.find()
         self.refresh()
@@ -98,22 +90,23 @@ class DistilWidget(QWidget):
         self.distilling.show()
         self.advancing.show()
         self.fitting.show()
+        self.twins.show()
 
-    def shut_down(self) -> None:
-        """Stop all jobs and let go of the viewer; a training runs on. Twice is fine."""
-        if self._closed:
-            return
-        self._closed = True
+    def let_go(self) -> None:
+        """Stop all jobs and let go of the viewer; a training runs on."""
         self.bench.pump.close()
         self.pairing.close()
         self.aligning.close()
         self.previewing.close()
         self.distilling.close()
-        if self._window is not None:
-            self._window.removeEventFilter(self)
-        app = QApplication.instance()
-        if app is not None:
-            app.aboutToQuit.disconnect(self.shut_down)
+
+    def entered(self, window: QWidget) -> None:
+        """Be asked before napari's window closes."""
+        window.installEventFilter(self)
+
+    def left(self, window: QWidget) -> None:
+        """Be asked no longer."""
+        window.removeEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ask about a training before napari's window closes."""
@@ -129,7 +122,7 @@ class DistilWidget(QWidget):
         return handled
 
     def _may_close(self) -> bool:
-        if self._closed or not self.distilling.works:
+        if self.is_closed or not self.distilling.works:
             return True
         answer = self.ask_close()
         if answer == "stop":
@@ -151,55 +144,3 @@ class DistilWidget(QWidget):
         if box.clickedButton() is run_on:
             return "run on"
         return "stop" if box.clickedButton() is stop else "stay"
-
-    def closeEvent(self, event: QCloseEvent) -> None:
-        """Stop and let go, then close."""
-        self.shut_down()
-        super().closeEvent(event)
-
-    def showEvent(self, event: QShowEvent) -> None:
-        """Watch the window that we are in: it closes without telling its docks."""
-        super().showEvent(event)
-        window = self.window()
-        if window is not self._window and window is not self and window is not None:
-            if self._window is not None:
-                self._window.removeEventFilter(self)
-            self._window = window
-            window.installEventFilter(self)
-            window.destroyed.connect(self._window_gone)
-
-    def _window_gone(self, _window: QObject | None = None) -> None:
-        self._window = None
-        self.shut_down()
-
-    def event(self, event: QEvent) -> bool:
-        """Stop also where a dock lets go of us without closing us."""
-        orphaned = event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if orphaned or event.type() == QEvent.Type.DeferredDelete:
-            self.shut_down()
-        handled: bool = super().event(event)
-        return handled
-
-    def sizeHint(self) -> QSize:
-        """As wide as the gallery."""
-        return QSize(WIDTH, 780)
-
-    def _lay_out(self) -> None:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 6)
-        column.setSpacing(8)
-        self.message.hide()
-        steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
-        for part in (self.message, *steps):
-            column.addWidget(part)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidget(inside)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
-        self.setMinimumWidth(WIDTH - 20)

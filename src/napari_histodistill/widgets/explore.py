@@ -12,16 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
-from qtpy.QtGui import QCloseEvent, QShowEvent
-from qtpy.QtWidgets import (
-    QApplication,
-    QFileDialog,
-    QFrame,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.exporting import Exported, export_work, kind_of
 from napari_histodistill.controllers.gentle_import import (
@@ -35,6 +27,7 @@ from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.canvas import CanvasInput
 from napari_histodistill.widgets.choosing import Choosing, StudentChoice
 from napari_histodistill.widgets.classes_panel import ClassesPanel
+from napari_histodistill.widgets.dock import Dock, line
 from napari_histodistill.widgets.mapping import RUN, Mapping
 from napari_histodistill.widgets.run_panel import RunPanel
 from napari_histodistill.widgets.searching import Searching
@@ -47,11 +40,11 @@ from napari_histodistill.widgets.teaching import Teaching
 from napari_histodistill.widgets.trust_panel import TrustPanel
 from napari_histodistill.widgets.workbench import Workbench
 
-WIDTH = 340
+WIDTH, HEIGHT = 340, 760
 VIEW_SETTLE_MS = 250
 
 
-class ExploreWidget(QWidget):
+class ExploreWidget(Dock):
     """Run a student over a slide, see its map fill, find what looks alike, teach it.
 
     Parameters
@@ -71,7 +64,7 @@ class ExploreWidget(QWidget):
         load: Callable[..., Any] = load_student_gently,
         students: list[StudentChoice] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(WIDTH, HEIGHT)
         # napari hands plugins a proxy that hides private names; layers that come out
         # of it are proxies too and never identical to those in its events.
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
@@ -81,7 +74,11 @@ class ExploreWidget(QWidget):
         self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
-        self._lay_out()
+        sections = (
+            self.slide_panel, self.run_panel, line(), self.classes_panel, line(),
+            self.similar_panel, line(), self.teach_panel, line(), self.trust_panel,
+        )  # fmt: skip
+        self.lay_out(sections, spacing=6)
         self.choosing = Choosing(
             self.bench, self.slide_panel, load_student=load, students=students
         )
@@ -104,9 +101,7 @@ class ExploreWidget(QWidget):
         self._settle.setSingleShot(True)
         self._settle.setInterval(VIEW_SETTLE_MS)
         self._disposers: list[Callable[[], None]] = []
-        self._closed = False
         self._said = ""
-        self._window: QWidget | None = None
         self._connect()
         self.bench.pump.start(
             import_work("pandas"), name="Warming up", on_reports=lambda _: None
@@ -160,11 +155,8 @@ class ExploreWidget(QWidget):
             self.run_panel.say(sentence)
         self._said = sentence
 
-    def shut_down(self) -> None:
-        """Stop all jobs and let go of the viewer; may be called twice."""
-        if self._closed:
-            return
-        self._closed = True
+    def let_go(self) -> None:
+        """Stop all jobs and let go of the viewer."""
         self.bench.pump.close()
         self._settle.stop()
         self.canvas.close()
@@ -173,23 +165,6 @@ class ExploreWidget(QWidget):
         for dispose in self._disposers:
             dispose()
         self._disposers.clear()
-
-    def closeEvent(self, event: QCloseEvent) -> None:
-        """Stop and let go, then close."""
-        self.shut_down()
-        super().closeEvent(event)
-
-    def showEvent(self, event: QShowEvent) -> None:
-        """Watch the window that we are in: it closes without telling its docks."""
-        super().showEvent(event)
-        window = self.window()
-        if window is not self._window and window is not self:
-            self._window = window
-            window.destroyed.connect(self._window_gone)
-
-    def sizeHint(self) -> QSize:
-        """As wide as the design says."""
-        return QSize(WIDTH, 760)
 
     # --- wiring -------------------------------------------------------------------
 
@@ -207,10 +182,6 @@ class ExploreWidget(QWidget):
         self._listen(camera.zoom, self._view_moved)
         self._listen(layers.inserted, self._adopt_keys)
         self._listen(layers.removed, self._adopt_keys)
-        app = QApplication.instance()
-        if app is not None:
-            app.aboutToQuit.connect(self.shut_down)
-            self._disposers.append(partial(app.aboutToQuit.disconnect, self.shut_down))
 
     def _listen(self, event: Any, callback: Callable[..., None]) -> None:
         event.connect(callback)
@@ -230,7 +201,8 @@ class ExploreWidget(QWidget):
 
     def _clicked(self, world: Any, shift: bool) -> None:
         layer, live = self.bench.slide_layer, self.session.live
-        if layer is None or live is None:
+        # A panel behind another tab does not answer.
+        if layer is None or live is None or not self.isVisible():
             return
         y, x = world_to_pixels(layer, world)
         height, width = self.session.slide.shape
@@ -255,45 +227,3 @@ class ExploreWidget(QWidget):
 
     def _exported(self, reports: list[Exported]) -> None:
         self.say(f"Wrote {reports[-1].path.name}.")
-
-    def _window_gone(self, _window: QObject | None = None) -> None:
-        self.shut_down()
-
-    def event(self, event: QEvent) -> bool:
-        """Stop also where a dock lets go of us without closing us."""
-        orphaned = event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if orphaned or event.type() == QEvent.Type.DeferredDelete:
-            self.shut_down()
-        handled: bool = super().event(event)
-        return handled
-
-    # --- layout -------------------------------------------------------------------
-
-    def _lay_out(self) -> None:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 6)
-        column.setSpacing(6)
-        sections = (
-            self.slide_panel, self.run_panel, None, self.classes_panel, None,
-            self.similar_panel, None, self.teach_panel, None, self.trust_panel,
-        )  # fmt: skip
-        for section in sections:
-            column.addWidget(section if section is not None else _line())
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidget(inside)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
-        self.setMinimumWidth(WIDTH - 20)
-
-
-def _line() -> QFrame:
-    line = QFrame()
-    line.setFrameShape(QFrame.Shape.HLine)
-    line.setFrameShadow(QFrame.Shadow.Sunken)
-    return line

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolButton, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
 
 
 def heading(text: str) -> QLabel:
@@ -55,6 +62,29 @@ def explain(widget: QWidget, tooltip: str, why_not: str = "") -> None:
     """Enable a control and say what it does, or disable it and say why."""
     widget.setEnabled(not why_not)
     widget.setToolTip(why_not or tooltip)
+
+
+def wide_combo(tooltip: str) -> QComboBox:
+    """Return a combo that takes the room there is and no more."""
+    combo = QComboBox()
+    combo.setToolTip(tooltip)
+    # Long file names must not widen the dock.
+    combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    combo.setMinimumContentsLength(8)
+    return combo
+
+
+def fill_combo(
+    combo: QComboBox, names: Sequence[str], current: int, *, empty: str
+) -> None:
+    """List names without telling anybody; ``empty`` stands there if there are none."""
+    combo.blockSignals(True)
+    combo.clear()
+    combo.addItems(list(names))
+    if not names:
+        combo.addItem(empty, "empty")
+    combo.setCurrentIndex(current if names else 0)
+    combo.blockSignals(False)
 
 
 class Swatch(QWidget):

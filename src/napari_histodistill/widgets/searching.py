@@ -16,8 +16,9 @@ from napari_histodistill.controllers.similar import (
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.similar_panel import THUMBNAIL_PX, SimilarPanel
+from napari_histodistill.widgets.similar_panel import SimilarPanel
 from napari_histodistill.widgets.slide_layers import go_to
+from napari_histodistill.widgets.thumbnails import THUMBNAIL_PX
 from napari_histodistill.widgets.workbench import Workbench
 
 SHARE_OF_CANVAS = 0.3

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
-    QListView,
-    QListWidget,
-    QListWidgetItem,
     QPushButton,
     QSlider,
     QVBoxLayout,
@@ -23,8 +19,8 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.similar import LISTED, Prompts
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.parts import explain, heading, hint, row
+from napari_histodistill.widgets.thumbnails import Thumbnails
 
-THUMBNAIL_PX = 64
 STEPS = 200
 
 HOW = "Click tissue: like this. Shift-click: not like this."
@@ -52,7 +48,7 @@ class SimilarPanel(QWidget):
         self.threshold_words = QLabel("–")
         self.count = QLabel("")
         self._range = (0.0, 1.0)
-        self.places = _thumbnail_list()
+        self.places = Thumbnails()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -66,10 +62,7 @@ class SimilarPanel(QWidget):
         layout.addLayout(line)
         layout.addWidget(self.places)
         self.threshold.valueChanged.connect(self._threshold_moved)
-        self.places.currentRowChanged.connect(self._place_changed)
-        self.places.itemClicked.connect(
-            lambda item: self.place_chosen.emit(self.places.row(item))
-        )
+        self.places.chosen.connect(self.place_chosen)
         self.show_prompts(Prompts())
         self.clear()
 
@@ -119,27 +112,12 @@ class SimilarPanel(QWidget):
 
     def show_places(self, ranked: Sequence[RankedRegion]) -> None:
         """List the ranked places; thumbnails come later."""
-        self.places.blockSignals(True)
-        self.places.clear()
-        blank = QPixmap(THUMBNAIL_PX, THUMBNAIL_PX)
-        blank.fill(Qt.GlobalColor.transparent)
-        for place in ranked[:LISTED]:
-            item = QListWidgetItem(QIcon(blank), f"{place.score:.2f}")
-            you = " (where you clicked)" if place.is_query else ""
-            item.setToolTip(
-                f"Place {place.rank}{you}: similarity {place.score:.2f}, "
-                f"{place.area_mm2:.3f} mm². Click to go there; arrow keys walk."
-            )
-            self.places.addItem(item)
-        self.places.setCurrentRow(-1)
-        self.places.blockSignals(False)
+        self.places.show_places(_words(place) for place in ranked[:LISTED])
         self.places.setVisible(bool(ranked))
 
     def show_thumbnail(self, rank: int, image: npt.NDArray[np.uint8]) -> None:
         """Fill in a picture, ``(px, px, 3)`` uint8."""
-        item = self.places.item(rank - 1)
-        if item is not None:
-            item.setIcon(_icon(image))
+        self.places.show_picture(rank, image)
 
     def clear(self) -> None:
         """Show that there is no search."""
@@ -154,36 +132,10 @@ class SimilarPanel(QWidget):
         self.threshold_words.setText(f"{threshold:.2f}")
         self.threshold_chosen.emit(threshold)
 
-    def _place_changed(self, index: int) -> None:
-        if index >= 0:
-            self.place_chosen.emit(index)
 
-
-def _thumbnail_list() -> QListWidget:
-    places = QListWidget()
-    places.setViewMode(QListView.ViewMode.IconMode)
-    places.setFlow(QListView.Flow.LeftToRight)
-    places.setWrapping(False)
-    places.setMovement(QListView.Movement.Static)
-    places.setIconSize(QSize(THUMBNAIL_PX, THUMBNAIL_PX))
-    places.setUniformItemSizes(True)
-    places.setSpacing(2)
-    places.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    places.setFixedHeight(THUMBNAIL_PX + 40)
-    return places
-
-
-def _icon(image: npt.NDArray[np.uint8]) -> QIcon:
-    """Return an icon that looks the same when selected: a tint would be a stain."""
-    pixmap = _pixmap(image)
-    icon = QIcon(pixmap)
-    icon.addPixmap(pixmap, QIcon.Mode.Selected)
-    return icon
-
-
-def _pixmap(image: npt.NDArray[np.uint8]) -> QPixmap:
-    image = np.ascontiguousarray(image)
-    height, width, _ = image.shape
-    pixels = QImage(image.data, width, height, 3 * width, QImage.Format.Format_RGB888)
-    # The copy outlives the array that QImage only borrows.
-    return QPixmap.fromImage(pixels.copy())
+def _words(place: RankedRegion) -> tuple[str, str]:
+    you = " (where you clicked)" if place.is_query else ""
+    return f"{place.score:.2f}", (
+        f"Place {place.rank}{you}: similarity {place.score:.2f}, "
+        f"{place.area_mm2:.3f} mm². Click to go there; arrow keys walk."
+    )

@@ -19,7 +19,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.widgets.parts import explain, hint, info_button, row
+from napari_histodistill.widgets.parts import (
+    explain,
+    fill_combo,
+    hint,
+    info_button,
+    row,
+    wide_combo,
+)
 from napari_histodistill.widgets.stain_row import StainRow
 
 REGIONS = (
@@ -98,14 +105,16 @@ class SlidePanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.slide = _combo("Which of the opened slides to explore.")
+        self.slide = wide_combo("Which of the opened slides to explore.")
         self.slide_info = info_button()
         self.open = QPushButton("Open…")
         self.open.setToolTip("Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
         self.mpp = MppRow()
-        self.student = _combo("Who looks at the tissue.")
+        self.student = wide_combo("Who looks at the tissue.")
         self.student_info = info_button()
-        self.mode = _combo("How the student looks: tile by tile, or in large windows.")
+        self.mode = wide_combo(
+            "How the student looks: tile by tile, or in large windows."
+        )
         for key, text, tooltip in MODES:
             self.mode.addItem(text, key)
             last = self.mode.count() - 1
@@ -133,7 +142,7 @@ class SlidePanel(QWidget):
 
     def show_slides(self, names: Sequence[str], current: int) -> None:
         """List the slides; ``current`` is −1 for none."""
-        _fill(self.slide, names, current, empty="no slide yet")
+        fill_combo(self.slide, names, current, empty="no slide yet")
         explain(
             self.slide,
             "Which of the opened slides to explore.",
@@ -142,7 +151,7 @@ class SlidePanel(QWidget):
 
     def show_students(self, names: Sequence[str], current: int) -> None:
         """List the students, and the way to open another."""
-        _fill(self.student, [*names, OPEN_BUNDLE], max(current, 0), empty="")
+        fill_combo(self.student, [*names, OPEN_BUNDLE], max(current, 0), empty="")
 
     def show_steps(self, count: int, step: int, words: str) -> None:
         """Set the detail slider's range and what it says."""
@@ -200,22 +209,3 @@ class SlidePanel(QWidget):
         grid.addLayout(row(self.detail, self.mode), 5, 1)
         grid.addLayout(row(self.detail_words, self.tissue), 6, 1)
         self.mpp.hide()
-
-
-def _combo(tooltip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setToolTip(tooltip)
-    # Long file names must not widen the dock.
-    combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-    combo.setMinimumContentsLength(8)
-    return combo
-
-
-def _fill(combo: QComboBox, names: Sequence[str], current: int, *, empty: str) -> None:
-    combo.blockSignals(True)
-    combo.clear()
-    combo.addItems(list(names))
-    if not names:
-        combo.addItem(empty, "empty")
-    combo.setCurrentIndex(current if names else 0)
-    combo.blockSignals(False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLabel, QMenu, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_histodistill.controllers.exporting import EXPORTS
 from napari_histodistill.controllers.trust import Note
+from napari_histodistill.widgets.export_button import ExportButton, research_label
 from napari_histodistill.widgets.parts import explain, heading, hint, row
 
 
@@ -20,21 +21,9 @@ class TrustPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.notes = hint()
-        self.button = QToolButton()
-        # Room for the menu's arrow, which napari's theme draws over the text.
-        self.button.setText("Export" + 4 * "\N{NO-BREAK SPACE}")
-        self.button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.button)
-        menu.setToolTipsVisible(True)
-        for kind in EXPORTS:
-            action = menu.addAction(kind.title)
-            action.setToolTip(kind.tooltip)
-            action.triggered.connect(
-                lambda _=False, key=kind.key: self.export.emit(key)
-            )
-        self.button.setMenu(menu)
-        self.research = QLabel("Research use only")
-        self.research.setToolTip("Not for diagnosis: no map here has been validated.")
+        self.button = ExportButton(EXPORTS)
+        self.button.export.connect(self.export)
+        self.research = research_label()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)

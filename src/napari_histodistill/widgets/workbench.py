@@ -1,7 +1,8 @@
-"""What the parts of *Explore slide* share: viewer, session, jobs, the slide's layer."""
+"""What the parts of a panel share: viewer, session, jobs, the slide's layer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,19 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
-class Workbench(QObject):
+class Bench(QObject):
     """One panel's shared state on the GUI thread.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where everything is shown.
+    parent : QObject
+        The panel.
+    session : object
+        The state behind the panel; is told of slide, µm per pixel and view.
+    make_overlays : callable
+        ``(viewer, slide layer, slide, mpp)`` → what lies over a slide.
 
     Attributes
     ----------
@@ -35,16 +47,25 @@ class Workbench(QObject):
     changed = Signal()
     said = Signal(str)
 
-    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+    session: Any
+    overlays: Any
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        parent: QObject,
+        session: Any,
+        make_overlays: Callable[..., Overlays],
+    ) -> None:
         super().__init__(parent)
-        self.viewer = viewer
-        self.session = ExploreSession()
+        self.viewer, self.session = viewer, session
         self.pump = JobPump(self)
         self.slide_layer: Image | None = None
-        self.overlays: Overlays | None = None
+        self.overlays = None
+        self._overlays_of = make_overlays
 
     def put_slide(self, layer: Image | None, slide: Slide | None) -> None:
-        """Explore the slide behind a layer, or nothing."""
+        """Look at the slide behind a layer, or at nothing."""
         self.drop_overlays(keep_layers=False)
         self.slide_layer = layer
         self.session.choose_slide(slide)
@@ -98,7 +119,17 @@ class Workbench(QObject):
     def _make_overlays(self) -> None:
         slide, layer = self.session.slide, self.slide_layer
         if slide is not None and slide.mpp is not None and layer is not None:
-            self.overlays = Overlays(self.viewer, layer, slide, slide.mpp)
+            self.overlays = self._overlays_of(self.viewer, layer, slide, slide.mpp)
+
+
+class Workbench(Bench):
+    """The bench of *Explore slide*."""
+
+    session: ExploreSession
+    overlays: Overlays | None
+
+    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(viewer, parent, ExploreSession(), Overlays)
 
 
 def _scale_to(layer: Any, mpp: Mpp) -> None:

@@ -1,0 +1,227 @@
+"""How the measures of :mod:`~napari_histodistill.maps.difference` are computed.
+
+Each goes over the blocks of both stores one or several times and keeps one number for
+every compared cell. What it is defined to be is said there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.students.head import Head
+
+    Floats = npt.NDArray[np.float32]
+    Doubles = npt.NDArray[np.float64]
+    Blocks = Callable[[], Iterator[tuple[slice, Floats, Floats]]]
+
+ANCHORS = 1000
+"""Places that every cell ranks."""
+
+NEAREST = 0.05
+"""The nearest of them that are compared."""
+
+RIDGE = 0.01
+"""Of the regression, as a share of the variance of all that A sees."""
+
+_SEED = 20230310
+_TIE = 1e-5
+
+
+class Classes:
+    """Total variation distance of class probabilities.
+
+    Parameters
+    ----------
+    count : int
+        Compared cells.
+    blocks : callable
+        Starts a pass: which cells, and either student's embeddings of them.
+    a, b : Head
+        Of either student.
+    order : sequence of int
+        For every class of A, which one it is of B.
+    """
+
+    passes = 1
+
+    def __init__(
+        self, count: int, blocks: Blocks, a: Head, b: Head, order: Sequence[int]
+    ) -> None:
+        self.found = np.zeros(count, np.float32)
+        self._blocks, self._heads, self._order = blocks, (a, b), list(order)
+
+    def run(self) -> Iterator[int]:
+        """Compute; yields how many cells were just gone over."""
+        a, b = self._heads
+        for where, one, other in self._blocks():
+            apart = a.probabilities(one) - b.probabilities(other)[:, self._order]
+            self.found[where] = np.abs(apart).sum(axis=1) / 2
+            yield len(one)
+
+
+class Neighbours:
+    """Share of the nearest places that two students do not have in common.
+
+    Attributes
+    ----------
+    anchors, nearest : int
+        Places that are ranked; how many of them are near.
+    """
+
+    passes = 2
+
+    def __init__(self, count: int, blocks: Blocks) -> None:
+        self.found = np.zeros(count, np.float32)
+        self._blocks = blocks
+        self.anchors = min(count, ANCHORS)
+        self.nearest = max(1, round(self.anchors * NEAREST))
+        drawn = np.random.default_rng(_SEED).choice(count, self.anchors, replace=False)
+        self._drawn = np.sort(drawn)
+
+    def run(self) -> Iterator[int]:
+        """Compute; yields how many cells were just gone over."""
+        drawn, means = self._drawn, _Means()
+        kept: tuple[list[Floats], list[Floats]] = [], []
+        for where, one, other in self._blocks():
+            means.add(one, other)
+            mine = drawn[(drawn >= where.start) & (drawn < where.stop)] - where.start
+            kept[0].append(one[mine])
+            kept[1].append(other[mine])
+            yield len(one)
+        mean_a, mean_b = means.values()
+        anchors_a = unit_rows(np.concatenate(kept[0]), mean_a).T
+        anchors_b = unit_rows(np.concatenate(kept[1]), mean_b).T
+        for where, one, other in self._blocks():
+            cells = np.arange(where.start, where.stop)
+            itself = drawn[np.newaxis, :] == cells[:, np.newaxis]
+            a = _near(unit_rows(one, mean_a) @ anchors_a, itself, self.nearest)
+            b = _near(unit_rows(other, mean_b) @ anchors_b, itself, self.nearest)
+            most = np.maximum(a.sum(axis=1), b.sum(axis=1))
+            self.found[where] = 1 - (a & b).sum(axis=1) / most
+            yield len(one)
+
+
+class News:
+    """Strongest direction of what A does not foretell of B.
+
+    Attributes
+    ----------
+    unexplained, strongest : float
+        Share of B's variance that is left over; share of that in the direction.
+    """
+
+    passes = 3
+
+    def __init__(self, count: int, blocks: Blocks) -> None:
+        self.found = np.zeros(count, np.float32)
+        self._blocks = blocks
+        self.unexplained = self.strongest = 0.0
+
+    def run(self) -> Iterator[int]:
+        """Compute; yields how many cells were just gone over."""
+        means = _Means()
+        for _, one, other in self._blocks():
+            means.add(one, other)
+            yield len(one)
+        mean_a, mean_b = means.values()
+        moments = _Moments(len(mean_a), len(mean_b))
+        for _, one, other in self._blocks():
+            moments.add(unit_rows(one, mean_a), unit_rows(other, mean_b))
+            yield len(one)
+        weights, direction = moments.solve()
+        self.unexplained, self.strongest = moments.unexplained, moments.strongest
+        for where, one, other in self._blocks():
+            left = unit_rows(other, mean_b) - unit_rows(one, mean_a) @ weights
+            self.found[where] = left @ direction
+            yield len(one)
+        self._standardise()
+
+    def _standardise(self) -> None:
+        found = self.found.astype(np.float64) - self.found.mean(dtype=np.float64)
+        spread = float(found.std())
+        # A direction has no sign of its own: the rarer end is the positive one.
+        turned = -1.0 if float((found**3).sum()) < 0 else 1.0
+        self.found[:] = found * (turned / spread if spread > 1e-6 else 0.0)
+
+
+class _Means:
+    """Mean embeddings of both halves, added up block by block."""
+
+    def __init__(self) -> None:
+        self._sums: list[Doubles] = []
+        self._count = 0
+
+    def add(self, one: Floats, other: Floats) -> None:
+        """Add a block of either."""
+        sums = [half.sum(axis=0, dtype=np.float64) for half in (one, other)]
+        self._sums = [
+            a + b for a, b in zip(self._sums or (0.0, 0.0), sums, strict=True)
+        ]
+        self._count += len(one)
+
+    def values(self) -> tuple[Floats, Floats]:
+        """Return the mean of either."""
+        one, other = ((s / self._count).astype(np.float32) for s in self._sums)
+        return one, other
+
+
+class _Moments:
+    """Sums and products of two sets of rows: all that ridge regression needs."""
+
+    def __init__(self, a: int, b: int) -> None:
+        self._count = 0
+        self._sums = np.zeros(a), np.zeros(b)
+        self._aa, self._ab, self._bb = (
+            np.zeros((a, a)), np.zeros((a, b)), np.zeros((b, b)),
+        )  # fmt: skip
+        self.unexplained = self.strongest = 0.0
+
+    def add(self, one: Floats, other: Floats) -> None:
+        """Add a block of either."""
+        self._count += len(one)
+        for total, rows in zip(self._sums, (one, other), strict=True):
+            total += rows.sum(axis=0, dtype=np.float64)
+        self._aa += one.T @ one
+        self._ab += one.T @ other
+        self._bb += other.T @ other
+
+    def solve(self) -> tuple[Floats, Floats]:
+        """Return the regression's weights ``(a, b)`` and the direction ``(b,)``."""
+        n, (sa, sb) = self._count, self._sums
+        aa = self._aa / n - np.outer(sa, sa) / n**2
+        ab = self._ab / n - np.outer(sa, sb) / n**2
+        bb = self._bb / n - np.outer(sb, sb) / n**2
+        ridge = RIDGE * max(float(np.trace(aa)), 1e-12)
+        weights = np.linalg.solve(aa + ridge * np.eye(len(aa)), ab)
+        left = bb - ab.T @ weights - weights.T @ ab + weights.T @ aa @ weights
+        values, vectors = np.linalg.eigh((left + left.T) / 2)
+        rest = max(float(np.trace(left)), 0.0)
+        self.unexplained = rest / max(float(np.trace(bb)), 1e-12)
+        self.strongest = float(values[-1]) / max(rest, 1e-12)
+        return weights.astype(np.float32), vectors[:, -1].astype(np.float32)
+
+
+def unit_rows(rows: Floats, mean: Floats) -> Floats:
+    """Return centred rows of unit length; zero rows stay zero."""
+    centred = rows - mean
+    lengths = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+    unit: Floats = centred / np.maximum(lengths, 1e-12)[:, np.newaxis]
+    return unit
+
+
+def _near(
+    similarity: Floats, itself: npt.NDArray[np.bool_], nearest: int
+) -> npt.NDArray[np.bool_]:
+    """Return which anchors are among the nearest of each cell, ties included."""
+    similarity[itself] = -np.inf
+    last = similarity.shape[1] - nearest
+    limit = np.partition(similarity, last, axis=1)[:, last, np.newaxis]
+    near: npt.NDArray[np.bool_] = (similarity >= limit - _TIE) & ~itself
+    return near

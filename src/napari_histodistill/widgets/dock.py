@@ -1,0 +1,120 @@
+"""A panel beside the canvas: its column of sections, its coming and going."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QCloseEvent, QShowEvent
+from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
+
+
+class Dock(QWidget):
+    """Lets go of the viewer once, whichever way it is closed.
+
+    napari closes its window without telling the docks in it, and takes a dock out
+    without closing the panel in it: both are watched here. A panel says in
+    :meth:`let_go` what it stops, and may override :meth:`entered` and :meth:`left` to
+    watch the window that it is in.
+
+    Parameters
+    ----------
+    width, height : int
+        What the panel asks for, pixels.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__()
+        self._size = QSize(width, height)
+        self._closed = False
+        self._window: QWidget | None = None
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self.shut_down)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the panel has let go."""
+        return self._closed
+
+    def let_go(self) -> None:
+        """Stop all jobs and let go of the viewer; called once."""
+        raise NotImplementedError
+
+    def entered(self, window: QWidget) -> None:
+        """Note that the panel is in a window now."""
+
+    def left(self, window: QWidget) -> None:
+        """Note that the panel leaves a window that is still there."""
+
+    def shut_down(self) -> None:
+        """Stop all jobs and let go of the viewer; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.let_go()
+        if self._window is not None:
+            self.left(self._window)
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.disconnect(self.shut_down)
+
+    def lay_out(self, sections: Iterable[QWidget], *, spacing: int) -> None:
+        """Put sections below each other, in a column that scrolls if it must."""
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(8, 6, 8, 6)
+        column.setSpacing(spacing)
+        for section in sections:
+            column.addWidget(section)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidget(inside)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll)
+        self.setMinimumWidth(self._size.width() - 20)
+
+    def sizeHint(self) -> QSize:
+        """As large as the panel was said to be."""
+        return self._size
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Let go, then close."""
+        self.shut_down()
+        super().closeEvent(event)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Watch the window that we are in: it closes without telling its docks."""
+        super().showEvent(event)
+        window = self.window()
+        if window is None or window is self._window or window is self:
+            return
+        if self._window is not None:
+            self.left(self._window)
+        self._window = window
+        window.destroyed.connect(self._window_gone)
+        self.entered(window)
+
+    def event(self, event: QEvent) -> bool:
+        """Let go also where a dock lets go of us without closing us."""
+        orphaned = event.type() == QEvent.Type.ParentChange and self.parent() is None
+        if orphaned or event.type() == QEvent.Type.DeferredDelete:
+            self.shut_down()
+        handled: bool = super().event(event)
+        return handled
+
+    def _window_gone(self, _window: QObject | None = None) -> None:
+        self._window = None
+        self.shut_down()
+
+
+def line() -> QFrame:
+    """Return a thin line between two sections."""
+    drawn = QFrame()
+    drawn.setFrameShape(QFrame.Shape.HLine)
+    drawn.setFrameShadow(QFrame.Shadow.Sunken)
+    return drawn

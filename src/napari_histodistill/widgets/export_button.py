@@ -1,0 +1,38 @@
+"""The export menu of a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QMenu, QToolButton
+
+from napari_histodistill.controllers.exporting import ExportKind
+
+
+class ExportButton(QToolButton):
+    """A button with a menu; sends the key of what was chosen."""
+
+    export = Signal(str)
+
+    def __init__(self, kinds: Sequence[ExportKind]) -> None:
+        super().__init__()
+        # Room for the menu's arrow, which napari's theme draws over the text.
+        self.setText("Export" + 4 * "\N{NO-BREAK SPACE}")
+        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        for kind in kinds:
+            action = menu.addAction(kind.title)
+            action.setToolTip(kind.tooltip)
+            action.triggered.connect(
+                lambda _=False, key=kind.key: self.export.emit(key)
+            )
+        self.setMenu(menu)
+
+
+def research_label() -> QLabel:
+    """Return what this program is not for."""
+    label = QLabel("Research use only")
+    label.setToolTip("Not for diagnosis: no map here has been validated.")
+    return label
