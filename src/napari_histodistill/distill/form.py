@@ -44,6 +44,7 @@ LEFT_OUT = {
     "data.leave_out": "pairs of layers have no folds",
     "dense.column": "decided with the layers",
     "dense.kind": "decided with the layers",
+    "surroundings": "a table that most recipes lack",
     "temperature": "of labels",
     "objective.weight": "of labels",
     "schedule.label_smoothing": "of labels",
