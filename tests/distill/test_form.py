@@ -24,6 +24,7 @@ from napari_histodistill.distill.form import (
 from napari_histodistill.distill.presets import PRESETS, PartnerInput, recipe_for
 from napari_histodistill.distill.recipe import recipe_text
 from napari_histodistill.errors import InputError
+from napari_histodistill.students.spec import MAX_OPTION
 
 PARTNERS = (PartnerInput("marker", "channels", 48), PartnerInput("", "image", 128))
 
@@ -136,7 +137,7 @@ def anything(field: Field) -> st.SearchStrategy[Any]:
     """Values that the schema allows in a field."""
     words = st.text(min_size=1, max_size=20)
     plain = st.one_of(
-        st.booleans(), st.integers(), words, st.floats(allow_nan=False),
+        st.booleans(), st.integers(-MAX_OPTION, MAX_OPTION), words, st.floats(allow_nan=False),
         st.lists(st.integers(-9, 999), max_size=4).map(tuple),
     )  # fmt: skip
     by_name = {
