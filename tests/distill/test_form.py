@@ -137,9 +137,12 @@ def anything(field: Field) -> st.SearchStrategy[Any]:
     """Values that the schema allows in a field."""
     words = st.text(min_size=1, max_size=20)
     plain = st.one_of(
-        st.booleans(), st.integers(-MAX_OPTION, MAX_OPTION), words, st.floats(allow_nan=False),
+        st.booleans(),
+        st.integers(-MAX_OPTION, MAX_OPTION),
+        words,
+        st.floats(allow_nan=False),
         st.lists(st.integers(-9, 999), max_size=4).map(tuple),
-    )  # fmt: skip
+    )
     by_name = {
         "frozen": st.just(False),
         "frozen_views": st.just(0),
