@@ -1,8 +1,8 @@
 """The usual pipeline, for comparison: what most tools do with tiles of a slide.
 
-OpenSlide's ``read_region`` for every tile on the best level, PIL's resize to the model's
-size, ``ToTensor`` and ``Normalize``, a ``DataLoader`` with worker processes, and the
-model in eager float32 (as WSInfer and others run it).
+OpenSlide's ``read_region`` for every tile on the best level, PIL's resize to the size
+that the model wants, ``ToTensor`` and ``Normalize``, a ``DataLoader`` with worker
+processes, and the model in eager float32 (as WSInfer and others run it).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ FORMAT_VERSION = 1
 """Of the store on disk."""
 
 _ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
-"""What stores say of a precision. Stores that say plain ``bfloat16`` are from before the
-early layers were spared (see ``students/backends/early.py``): other numbers."""
+"""What stores say of a precision. Plain ``bfloat16`` is from before the early layers
+were spared (see ``students/backends/early.py``): other numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
