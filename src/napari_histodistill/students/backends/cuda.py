@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     import numpy.typing as npt
 
@@ -45,7 +45,7 @@ class Lanes:
         self._mine = threading.local()
 
     def run(
-        self, batch: npt.NDArray[np.uint8], name: str, forward: Forward
+        self, batch: npt.NDArray[np.uint8], what: Hashable, forward: Forward
     ) -> npt.NDArray[np.float32]:
         """Return ``forward(batch)`` as float32.
 
@@ -53,8 +53,8 @@ class Lanes:
         ----------
         batch : ndarray
             ``(n, h, w, 3)`` uint8.
-        name : str
-            Of ``forward``: graphs of different ones are kept apart.
+        what : hashable
+            What ``forward`` does: graphs of different things are kept apart.
         forward : callable
             From uint8 on the card to any float on the card; recorded where graphs are
             asked for, so it must do the same for every batch.
@@ -62,7 +62,7 @@ class Lanes:
         lane = getattr(self._mine, "lane", None)
         if lane is None:
             lane = self._mine.lane = _Lane(self._device)
-        return lane.run(batch, name, forward)
+        return lane.run(batch, what, forward)
 
     def release(self) -> None:
         """Give unused memory back to the card, this thread's graphs first."""
@@ -82,7 +82,7 @@ class _Lane:
         self._wants_graphs = os.environ.get(GRAPHS, "") == "1"
 
     def run(
-        self, batch: npt.NDArray[np.uint8], name: str, forward: Forward
+        self, batch: npt.NDArray[np.uint8], what: Hashable, forward: Forward
     ) -> npt.NDArray[np.float32]:
         if self._pixels.numel() < batch.size:
             self._pixels = _pinned((batch.size,), torch.uint8)
@@ -90,7 +90,7 @@ class _Lane:
         np.copyto(source.numpy(), batch)
         with torch.cuda.stream(self._stream):
             raw = source.to(self._device, non_blocking=True)
-            found = self._computed(raw, name, forward).float()
+            found = self._computed(raw, what, forward).float()
             if self._found.numel() < found.numel():
                 self._found = _pinned((found.numel(),), torch.float32)
             target = self._found[: found.numel()].view(found.shape)
@@ -99,10 +99,12 @@ class _Lane:
         result: npt.NDArray[np.float32] = target.numpy().copy()
         return result
 
-    def _computed(self, raw: torch.Tensor, name: str, forward: Forward) -> torch.Tensor:
+    def _computed(
+        self, raw: torch.Tensor, what: Hashable, forward: Forward
+    ) -> torch.Tensor:
         if not self._wants_graphs:
             return forward(raw)
-        key = (name, *raw.shape[1:])
+        key = (what, *raw.shape[1:])
         graph = self._graphs.get(key)
         if graph is None or graph.room < len(raw):
             graph = self._graphs[key] = _Graph(raw, forward, self._stream)

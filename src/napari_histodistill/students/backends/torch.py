@@ -170,7 +170,7 @@ class TorchBackend:
         with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
             if self._lanes is not None:
                 return self._lanes.run(
-                    batch, forward.__name__, lambda raw: forward(self._normalised(raw))
+                    batch, forward, lambda raw: forward(self._normalised(raw))
                 )
             raw = torch.from_numpy(batch).to(self.device.name)
             out = forward(self._normalised(raw))
