@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NAMES = (
-    *("starting", "reading", "embedding", "cancelling", "clicks", "stalls"),
+    *("starting", "reading", "embedding", "memory", "cancelling", "clicks", "stalls"),
     "training",
     "training_stalls",
 )

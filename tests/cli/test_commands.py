@@ -12,6 +12,7 @@ import zarr
 from PIL import Image
 
 from napari_histodistill import __version__
+from napari_histodistill.cache import cache_dir
 from napari_histodistill.cli.heatmap import heat_colors
 from napari_histodistill.maps import EmbeddingStore
 
@@ -222,7 +223,15 @@ def test_doctor(run, bundle, monkeypatch):
     assert found["cache"]["writable"]
     assert found["packages"]["torch"]
     assert "display" in found
-    assert "tiles/s" in run("doctor", "--student", bundle).out
+    # The CPU's backends were measured, and the cache now knows which is faster.
+    assert found["model"]["backends"]["tiles_per_s"]["torch"] > 0
+    assert found["model"]["backend"] == "torch"  # as the tests' environment says
+    kept = json.loads((cache_dir() / "backends.json").read_text("utf-8"))
+    assert found["model"]["backends"] in kept.values()
+    out = run("doctor", "--student", bundle).out
+    assert "tiles/s" in out
+    assert "backend    torch: " in out
+    assert "backend    OpenVINO: " in out
 
 
 def test_doctor_reports_what_is_broken_and_checks_the_rest(run, monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -472,6 +473,51 @@ def test_another_backend_does_not_go_on_with_a_store(tmp_path):
         assert store.provenance.backend == "openvino"
     with pytest.raises(StoreError, match="cpu:openvino goes on with it"):
         run(slide, student, tmp_path / "s")
+
+
+@pytest.mark.parametrize("mode", ["tiles", "tokens"])
+def test_memory_does_not_grow_with_the_slide(tmp_path, mode):
+    """Nine times the area: no more than a few bytes per further cell."""
+
+    def peak(side: int) -> tuple[int, int]:
+        slide, student = array_slide(textured(side, side), mpp=1.0), colour_student()
+        options = EmbedOptions(block=4, halo_px=8)
+        tracemalloc.start()
+        try:
+            path = tmp_path / str(side)
+            reports = run(slide, student, path, tissue=None, mode=mode, options=options)
+            return tracemalloc.get_traced_memory()[1], reports[-1].total
+        finally:
+            tracemalloc.stop()
+
+    peak(128)  # what is imported and cached on the way counts for nobody
+    (small, few), (large, many) = peak(480), peak(1440)
+    assert many == 9 * few
+    assert large - small < 200_000 + 64 * (many - few)
+
+
+def test_reading_stays_a_few_blocks_ahead(tmp_path, monkeypatch):
+    """Pixels of a block are let go when it is computed, however slow the store is."""
+    engine = sys.modules["napari_histodistill.maps.engine"]
+    begun, most, true = 0, 0, engine.read_window
+
+    def counted(*args):
+        nonlocal begun
+        begun += 1
+        return true(*args)
+
+    monkeypatch.setattr(engine, "read_window", counted)
+    options = EmbedOptions(block=2, readers=2)
+    written = 0
+    for report in embed_slide(
+        array_slide(), colour_student(), tmp_path / "s", tissue=None, options=options
+    ):
+        if report.block:
+            written += 1
+            time.sleep(0.002)
+            most = max(most, begun - written)
+    assert written > 30
+    assert 1 <= most <= 3
 
 
 def test_bad_options_are_refused():

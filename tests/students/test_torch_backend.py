@@ -95,6 +95,35 @@ def test_bfloat16_stays_near_float32(rng):
     assert (exact != fast).any()
 
 
+class Rounded(torch.nn.Module):
+    """A convolution at full size and one at a sixteenth; notes what they compute in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = torch.nn.Conv2d(3, 4, 3, stride=8, padding=1)
+        self.coarse = torch.nn.Conv2d(4, 5, 3, stride=2, padding=1)
+        self.seen = []
+
+    def forward_features(self, x):
+        fine = self.fine(x)
+        coarse = self.coarse(fine)
+        self.seen = [fine.dtype, coarse.dtype]
+        return coarse
+
+    def forward_head(self, x, *, pre_logits):
+        return x.mean(dim=(2, 3))
+
+
+def test_early_layers_stay_in_float32(rng):
+    """Rounding near the picture is what moves an embedding."""
+    module = Rounded()
+    subject = TorchBackend(module, on_cpu("bfloat16"), mean=MEAN, std=STD)
+    subject.embed(rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
+    assert module.seen == [torch.float32, torch.bfloat16]
+    subject.embed(rng.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8))
+    assert module.seen == [torch.float32, torch.bfloat16]
+
+
 def test_no_tiles_give_no_embeddings():
     empty = np.zeros((0, 96, 96, 3), np.uint8)
     assert len(backend("test_efficientnet").embed(empty)) == 0

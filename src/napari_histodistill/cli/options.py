@@ -60,7 +60,12 @@ ModeOption = Annotated[
 ]
 DeviceOption = Annotated[
     str,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps."),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1, mps; cpu:torch or cpu:openvino names what runs "
+        "the encoder, otherwise the faster one does.",
+    ),
 ]
 JsonOption = Annotated[
     bool,

@@ -203,7 +203,7 @@ class _Run:
         on_cpu = student.device.name.startswith("cpu")
         self.batch_size = options.batch_size or (8 if on_cpu else 256)
         self.readers = options.readers or (
-            1 if on_cpu else min(8, max(1, (os.cpu_count() or 2) // 2))
+            1 if on_cpu else min(16, max(2, (os.cpu_count() or 2) // 2))
         )
         tile = student.spec.tile_px
         self.halo_px = tile // 2 if options.halo_px is None else options.halo_px

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 """Of the store on disk."""
 
+_ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
+"""What stores say of a precision. Plain ``bfloat16`` is from before the early layers
+were spared (see ``students/backends/early.py``): other numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
@@ -78,7 +82,7 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         student_digest=student.digest,
         student_name=student.name,
         mode=mode,
-        precision=student.device.precision,
+        precision=_ARITHMETIC.get(student.device.precision, student.device.precision),
         backend=student.device.backend,
         stains=student.stains.to_json() if student.stains else "",
     )

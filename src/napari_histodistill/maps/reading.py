@@ -112,9 +112,7 @@ def read_window(
 def _read(slide: Slide, grid: TileGrid, window: Window) -> npt.NDArray[np.uint8]:
     height, width = window.height, window.width
     region = grid.student_region(window.y, window.x, height, width)
-    pixels = read_resampled(slide, region, height=height, width=width)
-    # torch wants memory that it may write to.
-    return np.require(pixels, np.uint8, "W")
+    return read_resampled(slide, region, height=height, width=width)
 
 
 def _check_alive(slide: Slide, problem: str) -> None:

@@ -48,7 +48,7 @@ CHUNK = 2
 with 2, 198 with 4, 184 with 8; and no block leaves more than one place empty."""
 
 LEAST_COSINE = 0.99
-"""To torch in float32, of the check at loading; bfloat16 gives .9995 and more."""
+"""To torch in float32, of the check at loading; bfloat16 gives .999 and more."""
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _EXTRA = 'pip install "napari-histodistill[openvino]"'

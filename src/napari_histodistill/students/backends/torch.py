@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends.cuda import STREAMS, Lanes
 from napari_histodistill.students.backends.early import EarlyInFloat32
 from napari_histodistill.students.backends.forward import (
     pooled,
@@ -72,6 +73,9 @@ class TorchBackend:
     ----------
     module : torch.nn.Module
         On its device, frozen, in evaluation mode.
+    streams : int
+        How many calls run side by side: two on a CUDA card, so that copies and
+        computing overlap; one elsewhere, where a call already takes all threads.
     batch_pixels : int
         Pixels per forward pass; halved whenever the device runs out of memory.
     """
@@ -92,6 +96,8 @@ class TorchBackend:
         self._kind = device.name.partition(":")[0]
         self.batch_pixels = BATCH_PIXELS[self._kind]
         self._dtype = _DTYPES[device.precision]
+        self._lanes = Lanes(device.name) if self._kind == "cuda" else None
+        self.streams = STREAMS if self._lanes is not None else 1
         try:
             self.module = module.eval().requires_grad_(requires_grad=False)
             self.module.to(device.name, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -170,17 +176,19 @@ class TorchBackend:
         batch: npt.NDArray[np.uint8],
         forward: Callable[[torch.Tensor], torch.Tensor],
     ) -> npt.NDArray[np.float32]:
+        # torch warns of memory it may not write to, such as a picture of PIL.
+        batch = np.require(batch, requirements=["C", "W"])
         with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
-            out = forward(self._normalised(batch))
+            if self._lanes is not None:
+                return self._lanes.run(
+                    batch, forward, lambda raw: forward(self._normalised(raw))
+                )
+            raw = torch.from_numpy(batch).to(self.device.name)
+            out = forward(self._normalised(raw))
         return cast("npt.NDArray[np.float32]", out.float().cpu().numpy())
 
-    def _normalised(self, batch: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Move bytes, not floats, to the device, and normalise there."""
-        # torch warns of memory it may not write to, such as a picture of PIL.
-        raw = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
-        if self._kind == "cuda":
-            raw = raw.pin_memory()
-        raw = raw.to(self.device.name, non_blocking=self._kind == "cuda")
+    def _normalised(self, raw: torch.Tensor) -> torch.Tensor:
+        """Normalise on the device: bytes travel there, not floats."""
         # (n, h, w, c) seen as (n, c, h, w) *is* the channels-last layout: no copy.
         pixels = raw.float() if self._stains is None else _stained(raw, *self._stains)
         return pixels.permute(0, 3, 1, 2) * self._scale - self._offset
@@ -188,7 +196,9 @@ class TorchBackend:
     def _autocast(self) -> AbstractContextManager[object]:
         if self._dtype is torch.float32:
             return nullcontext()
-        return torch.autocast(self._kind, dtype=self._dtype)
+        # Nothing is used twice within a pass, and a recorded CUDA graph must not point
+        # at a cast that the cache has dropped.
+        return torch.autocast(self._kind, dtype=self._dtype, cache_enabled=False)
 
     def _early(self, height: int) -> AbstractContextManager[object]:
         if self._dtype is not torch.bfloat16:
@@ -210,8 +220,8 @@ class TorchBackend:
             f"{self.device.label} ran out of memory; the run goes on with {count} "
             f"tile{plural} at a time"
         )
-        if self._kind == "cuda":
-            torch.cuda.empty_cache()
+        if self._lanes is not None:
+            self._lanes.release()
         elif self._kind == "mps":
             torch.mps.empty_cache()
 
