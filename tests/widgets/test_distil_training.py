@@ -13,7 +13,7 @@ from napari_histodistill.distill.process import RunProcess
 from napari_histodistill.distill.reports import TrainingReport, append_event
 from napari_histodistill.distill.run_folder import read_run
 from napari_histodistill.widgets.previewing import NAME
-from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, view_region
+from napari_histodistill.widgets.slide_layers import OVERLAY_MARK
 from tests.widgets import test_distil_flow as flow
 from tests.widgets.conftest import wait_until
 
@@ -88,13 +88,14 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert layer.data.shape[2] == 4
     assert layer.data.size < 100_000, "an overlay is small"
     assert "look alike to the student" in step.seen_words.text()
-    # It lies on the view, and covers it.
-    he, slide = widget.bench.sparse_layer, widget.session.sparse
-    seen = view_region(viewer, he, slide)
-    low, high = layer.extent.world
-    assert (low <= np.array([seen.y, seen.x]) * 0.5).all()
-    assert (high >= np.array([seen.bottom, seen.right]) * 0.5 - 0.5).all()
-    assert (high - low).max() < 320 + 2 * 24
+    # It lies on what was in view, and covers it.
+    seen = widget.previewing.shown.sight.region
+    cell = layer.scale / 2  # napari's extent is that of pixel centres
+    low, high = layer.extent.world + np.array([-cell, cell])
+    view = np.array([[seen.y, seen.x], [seen.bottom, seen.right]]) * 0.5 - 0.25
+    assert (low <= view[0] + 1e-6).all()
+    assert (high >= view[1] - 1e-6).all()
+    assert (np.abs([low, high] - view) < 2 * cell + 1e-6).all(), "and little more"
     # The next student repaints it; the layer stays.
     first = widget.previewing.shown
     wait_until(qtbot, lambda: widget.previewing.shown is not first, 120)
