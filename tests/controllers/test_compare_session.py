@@ -174,6 +174,9 @@ def test_cancel_keeps_what_is_done_and_run_goes_on():
     one, other = coarse_student(), colour_student()
     session = open_session(one, other)
     session.choose_step(1)
+    assert session.run_work() is not None
+    assert "A run is going on" in session.why_not_ask
+    session.run_ended()
     token = CancelToken()
 
     def until_b_has_begun():
