@@ -174,6 +174,9 @@ def test_cancel_keeps_what_is_done_and_run_goes_on():
     one, other = coarse_student(), colour_student()
     session = open_session(one, other)
     session.choose_step(1)
+    assert session.run_work() is not None
+    assert "A run is going on" in session.why_not_ask
+    session.run_ended()
     token = CancelToken()
 
     def until_b_has_begun():
@@ -312,7 +315,14 @@ def test_ranking_again_with_another_threshold():
     (all_of_it,) = drive(rank_work(difference, 0.0))
     session.take(all_of_it)
     assert session.compared.threshold == 0
-    assert sum(p.cells for p in all_of_it.ranked) == difference.cells
+    # No two show the same tissue, and ranks are counted without a gap.
+    tile_px = difference.grid.tile_px * difference.grid.px_per_student_px[0]
+    places = all_of_it.ranked
+    assert [p.rank for p in places] == list(range(1, len(places) + 1))
+    assert len(places) > 3
+    for k, p in enumerate(places):
+        near = [max(abs(p.y - q.y), abs(p.x - q.x)) for q in places[:k]]
+        assert min(near, default=tile_px) >= tile_px
     (none,) = drive(rank_work(difference, 2.0))
     assert none.ranked == ()
 

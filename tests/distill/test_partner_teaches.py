@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import uniform_filter
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -22,6 +23,8 @@ from napari_histodistill.distill.presets import PartnerInput, recipe_for
 from napari_histodistill.distill.run import train
 from napari_histodistill.distill.run_folder import STUDENT, start_run
 from napari_histodistill.geometry import Mpp
+from napari_histodistill.maps import EmbeddingStore, embed_slide, plan_grid
+from napari_histodistill.maps.difference import difference_map, side_of
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.slides.tissue import TissueMask
@@ -72,7 +75,7 @@ def test_the_partner_makes_the_student_see_it(tmp_path):
         [painted.positive[y : y + PX, x : x + PX].mean() for y, x in corners]
     )
     clear, positive = abs(share - 0.5) > 0.4, share > 0.5
-    found = {}
+    found, students = {}, []
     for partners in ([], [PartnerInput("marker", "channels", PX)]):
         config = small(
             recipe_for(
@@ -102,5 +105,29 @@ def test_the_partner_makes_the_student_see_it(tmp_path):
         probe.fit(embeddings[clear & ~held], positive[clear & ~held])
         told = probe.decision_function(embeddings[clear & held])
         found[config.arm] = roc_auc_score(positive[clear & held], told)
+        students.append(student)
     assert found["triplet"] > found["unprivileged"] + MARGIN, found
     assert found["triplet"] > 0.85, found
+    # And without a label, on tissue that neither has seen: that is what the student
+    # with the partner sees and the other does not, and hardly anything the other way.
+    assert what_is_new(*students, tmp_path) > 0.9
+    assert what_is_new(*reversed(students), tmp_path) < 0.7
+
+
+def what_is_new(one, other, folder) -> float:
+    """Return how well the news from one student to another tells the marker's zones."""
+    painted = paint_pair(640, seed=6)
+    slide = slide_from_arrays(painted.sparse, name="new", mpp=Mpp(0.5, 0.5, "painted"))
+    sides = []
+    for student in (one, other):
+        path = folder / f"{student.spec.training.arm}.zarr"
+        grid = plan_grid(slide, student, stride_um=12)
+        list(embed_slide(slide, student, path, grid=grid, tissue=None))
+        sides.append(side_of(EmbeddingStore.open(path), student))
+    news = difference_map(*sides, measure="news")
+    share = uniform_filter(painted.positive.astype(float), PX)
+    rows, columns = (np.clip(c.astype(int), 0, 639) for c in news.grid.centers())
+    share = share[np.ix_(rows, columns)]
+    clear = abs(share - 0.5) > 0.4
+    told = roc_auc_score((share > 0.5)[clear], news.signed()[clear])
+    return max(told, 1 - told)  # which end is which is nobody's business

@@ -164,11 +164,20 @@ def _compare(
 
 
 def ranked(difference: DifferenceMap, threshold: float) -> Compared:
-    """Rank the places that differ at least so much."""
+    """Rank the places that differ at least so much.
+
+    Of places whose tiles overlap, only the best is listed: on a fine grid, specks of
+    one spot would show the same tissue again and again.
+    """
     from napari_histodistill.maps.ranking import rank_regions
 
-    places = rank_regions(difference, threshold=threshold, limit=COUNTED)
-    return Compared(difference, threshold, places)
+    grid = difference.grid
+    fy, fx = grid.px_per_student_px
+    apart: list[RankedRegion] = []
+    for place in rank_regions(difference, threshold=threshold, limit=COUNTED):
+        if not _is_among(place, apart, (grid.tile_px * fy, grid.tile_px * fx)):
+            apart.append(replace(place, rank=len(apart) + 1))
+    return Compared(difference, threshold, tuple(apart))
 
 
 def rank_work(difference: DifferenceMap, threshold: float) -> Work:
@@ -230,8 +239,7 @@ def place_work(
 def _is_among(
     place: RankedRegion, others: Sequence[RankedRegion], reach: tuple[float, float]
 ) -> bool:
-    """Whether one of the others shows the same tissue: their tiles overlap by half."""
+    """Whether one of the others is nearer than that, level-0 pixels ``(y, x)``."""
     return any(
-        abs(o.y - place.y) <= reach[0] and abs(o.x - place.x) <= reach[1]
-        for o in others
+        abs(o.y - place.y) < reach[0] and abs(o.x - place.x) < reach[1] for o in others
     )

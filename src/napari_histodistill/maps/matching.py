@@ -63,9 +63,9 @@ class Matching:
     grid : TileGrid
         Of the result: the coarser one.
     both : ndarray
-        ``(rows, columns)`` bool: done in either store.
+        ``(rows, columns)`` bool: done in both stores.
     either : int
-        Cells that only one of the two has.
+        How many cells only one of the two has.
     rows, columns : tuple of ndarray
         For store 0 and store 1, the row (column) that each row (column) of the result
         lies in.
