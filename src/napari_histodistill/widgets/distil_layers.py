@@ -100,14 +100,14 @@ def own_to_world(layer: Layer, mpp: Mpp | None) -> Floats:
 def lay_on(
     viewer: ViewerModel, layer: Layer, partner: Partner, sparse: Layer, slide: Slide
 ) -> None:
-    """Write a registration to the partner's layer: it then lies on the sparse one.
+    """Write how a partner lies to its layer: it then lies so on the sparse one.
 
     All channels of a slide are moved; what else their transform says stays.
     """
-    if partner.slide is None or partner.registration is None:
+    if partner.slide is None:
         return
     here = own_to_world(sparse, slide.usable_mpp)
-    wanted = here @ np.linalg.inv(partner.registration.matrix)
+    wanted = here @ np.linalg.inv(partner.matrix)
     for channel in channels_of(viewer, layer):
         now = own_to_world(channel, partner.slide.usable_mpp)
         before = np.asarray(channel.affine)[-3:, -3:]
