@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gui
 PLACES = np.array(
     [(40, 50), (50, 270), (270, 60), (260, 250), (150, 140), (90, 180)], float
 )
-CLUMSY, SIX_DOWN = np.array([4.0, -3.0]), np.array([6.0, 0.0])
+SIX_DOWN = np.array([6.0, 0.0])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
     rng = np.random.default_rng(4)
     step = widget.align_step
     step.kind.setCurrentIndex(step.kind.findData("rigid"))
-    pick(widget, PLACES + CLUMSY + rng.normal(0, 2, PLACES.shape))
+    pick(widget, PLACES + rng.normal(0, 4, PLACES.shape))
     before = lies_at(dense[0])
     step.refine.click()
     assert step.refine.text() == "Cancel"
@@ -168,17 +168,19 @@ def test_the_checkerboard_follows_the_view_and_goes_without_a_trace(open_panel, 
     before = list(viewer.layers)
     step.checker.click()
     settled(qtbot, widget)
+    assert board(viewer).data.size
+    step.square.setValue(20)
+    settled(qtbot, widget)
     first = board(viewer)
     assert viewer.layers.selection.active is not first
     assert max(first.data.shape) <= max(viewer.canvas.size)
-    assert step.square.value() == 20
     assert "Squares of 20 µm show the H&E and marker in turn" in step.seen.text()
     # Every other square is the H&E itself, at its own place.
     for square, same in (((0, 0), True), ((0, 1), False), ((1, 1), True)):
         middle = (np.array(square) + 0.5) * 20
         seen = first.data[tuple(np.rint(first.world_to_data(middle)).astype(int))]
-        around = [int(v) for v in np.rint(he.world_to_data(middle))]
-        tissue = np.asarray(he.data[0][around[0], around[1]])
+        y, x = (int(v) for v in np.rint(he.world_to_data(middle)))
+        tissue = np.asarray(he.data[0][y : y + 1, x : x + 1])[0, 0]
         assert (np.abs(seen.astype(int) - tissue).max() < 60) == same, square
     # It is composed anew for another view, once that rests.
     scale = first.scale[0]

@@ -15,9 +15,10 @@ from napari_histodistill.controllers.checkerboard import (
 )
 from napari_histodistill.controllers.job import Job, JobState
 from napari_histodistill.layers.placing import placement
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_layers import own_to_world
-from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, view_region
+from napari_histodistill.widgets.slide_layers import view_region
 
 if TYPE_CHECKING:
     from napari.layers import Image

@@ -36,6 +36,7 @@ from napari_histodistill.widgets.distil_panel import (
 from napari_histodistill.widgets.distilling import Distilling
 from napari_histodistill.widgets.pairing import Pairing
 from napari_histodistill.widgets.parts import hint
+from napari_histodistill.widgets.spot_files import SpotFiles
 
 WIDTH = 360
 
@@ -60,6 +61,7 @@ class DistilWidget(QWidget):
         self.pairs_step, self.train_step = PairsStep(), TrainStep()
         self.message = hint()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
+        self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
         self.aligning = Aligning(self.bench, self.align_step)
         self.distilling = Distilling(self.bench, self.train_step)
         self.ask_close: Callable[[], str] = self._ask_close
@@ -88,6 +90,7 @@ class DistilWidget(QWidget):
     def refresh(self) -> None:
         """Draw every step from the session."""
         self.pairing.show()
+        self.spot_files.show()
         self.aligning.show()
         self.distilling.show()
 

@@ -23,6 +23,7 @@ from napari_histodistill.widgets.distil_parts import Curves, TwinGallery
 from napari_histodistill.widgets.parts import hint, row
 from napari_histodistill.widgets.residuals import Residuals
 from napari_histodistill.widgets.step import Step
+from napari_histodistill.widgets.unit_question import UnitQuestion
 
 KINDS = (
     ("similarity", "Shift, turn and scale"),
@@ -45,11 +46,14 @@ class LayersStep(Step):
             "or the same layer at full resolution."
         )
         self.partners.setMaximumHeight(60)
+        self.spots = QPushButton("+ spots from a file…")
+        self.unit = UnitQuestion()
         self.meaning = hint()
         self.meaning.hide()
         self.column.addLayout(row(QLabel("H&E"), self.sparse, stretch=1))
-        self.column.addWidget(QLabel("Partner"))
+        self.column.addLayout(row(QLabel("Partner"), self.spots))
         self.column.addWidget(self.partners)
+        self.column.addWidget(self.unit)
         self.column.addWidget(self.meaning)
 
     def show_sparse(self, names: Sequence[str], current: int) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QObject, Signal
 
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil_layers import channels_of
-from napari_histodistill.widgets.slide_layers import OVERLAY_MARK
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
