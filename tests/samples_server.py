@@ -23,6 +23,10 @@ class Server(ThreadingHTTPServer):
     how = "good"
     requests = 0
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.go_on = threading.Event()
+
     def slide(self, **changes) -> RemoteSlide:
         """Return an entry for what is served here."""
         host, port = self.server_address[:2]
@@ -53,6 +57,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.how == "broken off":
             self.wfile.write(BODY[: len(BODY) // 3])
             return
+        if self.server.how == "slow":
+            self.wfile.write(BODY[:1024])
+            self.server.go_on.wait(20)
         body = BODY[::-1] if self.server.how == "changed" else BODY
         with contextlib.suppress(OSError):
             self.wfile.write(body)

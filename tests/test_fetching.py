@@ -98,11 +98,14 @@ def test_it_stops_when_asked(tmp_path):
         with pytest.raises(Cancelled):
             list(work)
     assert everything(tmp_path) == []
-    # Also where nobody reads on.
-    with serving() as server:
-        work = fetching(server.slide(), tmp_path)
-        next(work)
-        work.close()
+    # Also where the server says nothing more.
+    with serving("slow") as server:
+        token = CancelToken()
+        threading.Timer(0.3, token.cancel).start()
+        with pytest.raises(Cancelled):
+            list(fetching(server.slide(), tmp_path, cancel=token))
+        server.go_on.set()
+    assert everything(tmp_path) == []
     names = [t.name for t in threading.enumerate()]
     assert "histodistill fetching" not in names
 

@@ -181,7 +181,9 @@ def open_spot_sample() -> list[Any]:
 
     slide, spots, known = spot_sample()
     # What rises in a zone is worth a look first.
-    order = np.argsort([not gene.startswith("UP") for gene in spots.genes])
+    order = np.argsort(
+        [not gene.startswith("UP") for gene in spots.genes], kind="stable"
+    )
     spots = replace(
         spots,
         values=np.ascontiguousarray(spots.values[:, order]),

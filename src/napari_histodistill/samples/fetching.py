@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -19,7 +20,6 @@ from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _OPENSLIDE = "https://openslide.cs.cmu.edu/download/openslide-testdata/"
 TIMEOUT_S = 20
@@ -161,28 +161,91 @@ def fetching(
     """
     token = cancel or CancelToken()
     token.check()
-    news: queue.Queue[int | Path | BaseException] = queue.Queue()
-    # pooch calls back, our work yields: its thread hands over what it is told.
-    thread = threading.Thread(
-        target=_download,
-        args=(slide, slide.path(folder).parent, _Told(news, token)),
-        name="histodistill fetching",
-    )
-    thread.start()
+    download = _Download(slide, slide.path(folder).parent, token)
     try:
         while True:
-            told = news.get()
-            if isinstance(told, BaseException):
-                raise told
-            if not isinstance(told, int):
+            told = download.next()
+            if isinstance(told, Path):
                 yield Fetched(slide.size_bytes, slide.size_bytes, told)
                 return
-            yield Fetched(told, slide.size_bytes)
+            if told is not None:
+                yield Fetched(min(told, slide.size_bytes), slide.size_bytes)
+            token.check()
     finally:
         # Also where nobody asks for the next report any more.
-        if thread.is_alive():
-            token.cancel()
-        thread.join()
+        download.close()
+
+
+class _Download:
+    """pooch in a thread: it calls back, our work yields."""
+
+    def __init__(self, slide: RemoteSlide, folder: Path, token: CancelToken) -> None:
+        self._slide, self._folder, self._token = slide, folder, token
+        self._news: queue.Queue[int | Path | BaseException] = queue.Queue()
+        self._answers: list[Any] = []
+        # Waiting for a server that does not answer cannot be cut short; the process
+        # must not wait for it, too.
+        self._thread = threading.Thread(
+            target=self._run, name="histodistill fetching", daemon=True
+        )
+        self._thread.start()
+
+    def next(self) -> int | Path | None:
+        """Return bytes so far, the path at the end, None if there is no news."""
+        try:
+            told = self._news.get(timeout=0.1)
+        except queue.Empty:
+            return None
+        if isinstance(told, BaseException):
+            raise told
+        return told
+
+    def close(self) -> None:
+        """Break off what is going on; pooch then removes what it has."""
+        if not self._thread.is_alive():
+            return
+        self._token.cancel()
+        for answer in self._answers:
+            # Since urllib3 2.3; before, a read ends with its time limit.
+            getattr(answer.raw, "shutdown", lambda: None)()
+        self._thread.join(2)
+
+    def _run(self) -> None:
+        import pooch
+        from requests import RequestException
+
+        slide = self._slide
+        told: int | Path | BaseException
+        try:
+            path = pooch.retrieve(
+                slide.url,
+                known_hash=f"sha256:{slide.sha256}",
+                fname=slide.file_name,
+                path=self._folder,
+                downloader=pooch.HTTPDownloader(
+                    progressbar=_Told(self._news, self._token),
+                    timeout=TIMEOUT_S,
+                    chunk_size=1 << 16,
+                    hooks={"response": self._remember},
+                ),
+            )
+            told = Path(path)
+        except ValueError:
+            told = FetchError(
+                f"{slide.file_name} from {slide.host} is not the file it should be "
+                "(its SHA-256 differs) and was deleted: try again, or another time."
+            )
+        except (RequestException, OSError) as error:
+            told = FetchError(_no_luck(slide, error))
+        except BaseException as error:  # noqa: BLE001 - raised again where it is read
+            told = error
+        finally:
+            for answer in self._answers:
+                answer.close()  # pooch leaves it open where it was broken off
+        self._news.put(told)
+
+    def _remember(self, answer: Any, *_args: Any, **_kwargs: Any) -> None:
+        self._answers.append(answer)
 
 
 class _Told:
@@ -202,44 +265,6 @@ class _Told:
 
     def close(self) -> None:
         pass
-
-
-def _download(slide: RemoteSlide, folder: Path, told: _Told) -> None:
-    import pooch
-    from requests import RequestException
-
-    answers: list[Any] = []
-
-    def remember(answer: Any, *_args: Any, **_kwargs: Any) -> None:
-        answers.append(answer)
-
-    try:
-        path = pooch.retrieve(
-            slide.url,
-            known_hash=f"sha256:{slide.sha256}",
-            fname=slide.file_name,
-            path=folder,
-            downloader=pooch.HTTPDownloader(
-                progressbar=told,
-                timeout=TIMEOUT_S,
-                chunk_size=1 << 16,
-                hooks={"response": remember},
-            ),
-        )
-        news: Any = type(folder)(path)
-    except ValueError:
-        news = FetchError(
-            f"{slide.file_name} from {slide.host} is not the file it should be (its "
-            "SHA-256 differs) and was deleted: try again, or another time."
-        )
-    except (RequestException, OSError) as error:
-        news = FetchError(_no_luck(slide, error))
-    except BaseException as error:  # noqa: BLE001 - raised again where it is read
-        news = error
-    finally:
-        for answer in answers:
-            answer.close()  # pooch leaves it open where it was broken off
-    told.news.put(news)
 
 
 def _no_luck(slide: RemoteSlide, error: Exception) -> str:

@@ -84,7 +84,7 @@ def paint_spots(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedSpots:
     expected = level * FOLD ** (direction * share[:, None])
     # How much a spot captures varies, and not with what it shows.
     captured = _CAPTURED * rng.lognormal(0, 0.35, len(places))
-    expected *= (captured / level.sum())[:, None]
+    expected *= (captured / expected.sum(axis=1))[:, None]
     counts = rng.poisson(expected * rng.gamma(_SHAPE, 1 / _SHAPE, expected.shape))
     # Shuffled, so that no column tells by its place what it is.
     order = rng.permutation(len(names))
