@@ -78,7 +78,7 @@ def test_residuals_are_listed_and_landmarks_stay_on_their_tissue(open_panel):
     words = [step.residuals.item(k).text() for k in range(step.residuals.count())]
     assert len(words) == len(PLACES)
     assert words[0] == "#1  0.0 µm"
-    assert words[3].startswith("▲ (#4  63.6 µm")
+    assert words[3] == "(#4  63.6 µm)"
     assert step.residuals.item(3).font().bold()
     step.residuals.picked.emit(2)
     assert tuple(viewer.scene.camera.center[-2:]) == (270, 60)
@@ -153,7 +153,13 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     assert step.found.text().startswith("Not refined: landmarks kept aside would be")
     np.testing.assert_allclose(lies_at(dense[0]), before)
     assert not step.undo.isVisible()
-    # New landmarks take the words back.
+    # Another choice, or new landmarks, take the words back.
+    widget.pairing.tick()
+    assert not step.found.text()
+    widget.pairing.tick(dense[0])
+    step.refine.click()
+    settled(qtbot, widget)
+    assert step.found.text()
     step.remove.click()
     assert not step.found.text()
 

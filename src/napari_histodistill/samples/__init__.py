@@ -180,10 +180,9 @@ def open_spot_sample() -> list[Any]:
     from napari_histodistill.samples.spots import SPOT_UM
 
     slide, spots, known = spot_sample()
-    # What rises in a zone is worth a look first.
-    order = np.argsort(
-        [not gene.startswith("UP") for gene in spots.genes], kind="stable"
-    )
+    # What rises in a zone, and is counted most, is worth a look first.
+    rises = np.array([gene.startswith("UP") for gene in spots.genes])
+    order = np.lexsort((-spots.values.mean(axis=0), ~rises))
     spots = replace(
         spots,
         values=np.ascontiguousarray(spots.values[:, order]),

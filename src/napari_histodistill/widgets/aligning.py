@@ -61,6 +61,7 @@ class Aligning(QObject):
         step.undo.clicked.connect(self.refining.undo)
         step.residuals.picked.connect(self.landmarks.go_to)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
+        step.checker.toggled.connect(step.square.setEnabled)
         self.checker.told.connect(step.tell_seen)
         self.landmarks.changed.connect(self._refit)
 

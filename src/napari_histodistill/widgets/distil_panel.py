@@ -145,6 +145,8 @@ class AlignStep(Step):
         self.square = QDoubleSpinBox()
         self.square.setRange(1, 10000)
         self.square.setDecimals(0)
+        self.square.setValue(50)
+        self.square.setEnabled(False)
         self.square.setSuffix(" µm")
         self.square.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
         self.square.setKeyboardTracking(False)

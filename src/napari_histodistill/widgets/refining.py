@@ -33,6 +33,7 @@ class Refining(QObject):
         self._share = 0.0
         self._found: Refinement | None = None
         self._started: Partner | None = None
+        self._told_of = ""
 
     @property
     def active(self) -> bool:
@@ -48,7 +49,7 @@ class Refining(QObject):
         if partner is None or bench.session.sparse is None:
             return
         self.forget()
-        self._share, self._started = 0.0, partner
+        self._share, self._started, self._told_of = 0.0, partner, partner.name
         kind = self._aligning.step.kind.currentData()
         if partner.registration is not None:
             kind = partner.registration.kind
@@ -92,7 +93,15 @@ class Refining(QObject):
         if self.active:
             step.tell_found(f"Comparing both layers… {self._share:.0%}")
         else:
-            step.tell_found("" if self._found is None else say_refinement(self._found))
+            step.tell_found(self._words())
+
+    def _words(self) -> str:
+        found, partner = self._found, self._aligning.partner
+        if found is None or partner is None or partner.name != self._told_of:
+            return ""
+        if found.accepted and partner.refinement is not found:
+            return ""
+        return say_refinement(found)
 
     def _reported(self, reports: list[Refinement | float]) -> None:
         last = reports[-1]

@@ -10,7 +10,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QSizePolicy
 
 WORST = "#e69f00"
-ITEM_PX = QSize(98, 20)
+ITEM_PX = QSize(100, 20)
 
 
 class Residuals(QListWidget):
@@ -52,7 +52,6 @@ class Residuals(QListWidget):
                 font.setBold(True)
                 item.setFont(font)
                 item.setForeground(QColor(WORST))
-                item.setText("▲ " + item.text())
             self.addItem(item)
         rows = min(3, -(-len(residuals_um) // 3))
         self.setFixedHeight(rows * ITEM_PX.height() + 8)
