@@ -141,3 +141,28 @@ def test_the_stored_tiles_are_the_painted_ones(tmp_path):
     for old, new in zip(folder.tiles, anew.tiles, strict=True):
         before, after = (f.read(t, 112)[0] for f, t in ((folder, old), (anew, new)))
         assert np.abs(before.astype(int) - after).mean() < 3
+
+
+def test_painted_spots_count_what_lies_under_them():
+    from napari_histodistill.samples.spots import FOLD, MPP, SPOT_UM, paint_spots
+
+    known = paint_spots(800)
+    again = paint_spots(800)
+    np.testing.assert_array_equal(known.counts, again.counts)
+    assert known.genes == again.genes
+    y, x = known.positions_um[40] / MPP
+    rows, columns = np.ogrid[:800, :800]
+    disc = np.hypot(rows - round(y), columns - round(x)) * MPP <= SPOT_UM / 2
+    assert known.zone_share[40] == pytest.approx(known.positive[disc].mean())
+    kinds = np.array([gene.rstrip("0123456789") for gene in known.genes])
+    share = known.counts / known.counts.sum(axis=1, keepdims=True)
+    inside, outside = known.zone_share > 0.9, known.zone_share < 0.1
+    assert min(inside.sum(), outside.sum()) > 20
+    fold = share[inside].mean(axis=0) / share[outside].mean(axis=0)
+    middle = {kind: np.median(fold[kinds == kind]) for kind in set(kinds)}
+    assert middle["UP"] / middle["EVEN"] == pytest.approx(FOLD, rel=0.25)
+    assert middle["EVEN"] / middle["DOWN"] == pytest.approx(FOLD, rel=0.25)
+    # A column's place says nothing, nor does how much was captured.
+    assert kinds[:20].tolist() != sorted(kinds[:20], reverse=True)
+    total = known.counts.sum(axis=1)
+    assert abs(np.corrcoef(total, known.zone_share)[0, 1]) < 0.4

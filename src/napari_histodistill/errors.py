@@ -70,6 +70,10 @@ class DeviceError(InputError):
     """The device that was asked for does not exist here."""
 
 
+class FetchError(HistodistillError):
+    """A file that was asked for cannot be downloaded, or is not what it should be."""
+
+
 class ComputeError(HistodistillError):
     """The model failed while running; carries torch's own words."""
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from napari_histodistill.controllers.distil import DistilSession
+from napari_histodistill.controllers.distil_align import (
+    refine_work,
+    refined,
+    say_refinement,
+    unrefined,
+)
 from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.controllers.distil_run import health_of, run_name, say_run
 from napari_histodistill.distill.process import RunView
+from napari_histodistill.distill.refinement import Refinement
 from napari_histodistill.distill.twins import to_look_at
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
@@ -187,3 +196,43 @@ def test_nuclei_that_people_outlined_teach(data):
     # Nuclei are darker than what is around them: the mask lies where they do.
     light = np.stack([plan.sparse_tile(k) for k in range(len(plan))]).mean(-1)
     assert light[inside[..., 0]].mean() < light[~inside[..., 0]].mean() - 10
+
+
+def test_a_refinement_is_told_and_taken_back(session):
+    places = np.random.default_rng(0).uniform(0, 250, (8, 2))
+    session.register(0, places, places + 5, "rigid")
+    before = session.partners[0]
+    after = replace(before.registration, residuals_um=np.full(8, 2.0))
+    found = Refinement(
+        before=before.registration,
+        after=after,
+        accepted=True,
+        moved_um=4.25,
+        errors_um=(6.44, 2.0),
+        held_out=True,
+        agreement=(0.2, 0.4),
+        why_not="",
+    )
+    planned(session)
+    session.put_partner(0, refined(before, found))
+    assert session.planned is None
+    assert "8 landmarks · rigid · refined · median 2.0 µm" in session.say_alignment()
+    assert say_refinement(found) == (
+        "Refined: the partner moved by 4.2 µm; landmarks that were kept aside are off "
+        "by 2.0 µm, before 6.4 µm (median)."
+    )
+    blind = replace(found, errors_um=None)
+    assert "agree more than before (0.20 → 0.40)" in say_refinement(blind)
+    refused = replace(found, accepted=False, why_not="nothing was found.")
+    assert say_refinement(refused) == "Not refined: nothing was found."
+    session.put_partner(0, unrefined(session.partners[0]))
+    assert session.partners[0].registration is before.registration
+    assert session.partners[0].refinement is None
+
+
+def test_refining_is_work_that_stops_when_asked(session):
+    work = refine_work(session.sparse, session.partners[0], "rigid", None)
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        list(work(token))

@@ -6,11 +6,11 @@ Every step says in one line what it decided, or in one sentence why it cannot.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.advanced import Draft
+from napari_histodistill.controllers.distil_align import say_alignment
 from napari_histodistill.controllers.distil_classes import WITH_CLASSES
 from napari_histodistill.controllers.distil_pairs import (
     Partner,
@@ -27,7 +27,6 @@ from napari_histodistill.distill.presets import (
     recipe_for,
 )
 from napari_histodistill.distill.registration import (
-    FEWEST,
     Kind,
     Registration,
     fit_landmarks,
@@ -151,8 +150,15 @@ class DistilSession:
 
     def put_registration(self, partner: int, found: Registration | None) -> None:
         """Take a registration, or go back to how the layers lie."""
+        self.put_partner(
+            partner,
+            replace(self.partners[partner], registration=found, refinement=None),
+        )
+
+    def put_partner(self, partner: int, changed: Partner) -> None:
+        """Put one of the partners as it now lies; pairs are forgotten."""
         partners = list(self.partners)
-        partners[partner] = replace(partners[partner], registration=found)
+        partners[partner] = changed
         self.partners, self.planned = tuple(partners), None
 
     # --- why not, and what was decided -----------------------------------------------
@@ -222,32 +228,7 @@ class DistilSession:
         """Return what step 2 decided for a partner."""
         if partner >= len(self.partners):
             return ""
-        chosen = self.partners[partner]
-        if chosen.kind == "same":
-            return "Nothing to align: it is the same layer."
-        known = chosen.registration
-        if known is None:
-            return "As the layers lie on the canvas."
-        used = int(known.inliers.sum())
-        words = f"{used} landmarks · {known.kind}"
-        left_out = len(known.inliers) - used
-        if left_out:
-            words += f" ({left_out} left out)"
-        if math.isfinite(known.median_um):
-            words += f" · median {known.median_um:.1f} µm"
-            worst = known.worst
-            if worst is not None:
-                words += f" · worst #{worst + 1} {known.residuals_um[worst]:.1f} µm"
-            words += (
-                " · cells meet themselves"
-                if known.cells_meet
-                else f" · too far off for single cells; tiles of "
-                f"{known.smallest_tile_um():.0f} µm or more agree"
-            )
-        else:
-            fewest = FEWEST[known.kind] + 1
-            words += f" · place {fewest} or more to see how good it is"
-        return words
+        return say_alignment(self.partners[partner])
 
     def say_pairs(self) -> str:
         """Return what step 3 decided."""

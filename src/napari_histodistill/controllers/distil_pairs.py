@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.controllers.job import Work
+    from napari_histodistill.distill.refinement import Refinement
     from napari_histodistill.distill.registration import Registration
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -64,6 +65,8 @@ class Partner:
         ``(3, 3)``: µm of the sparse world to µm of the partner's, as the layers lie.
     registration : Registration or None
         From landmarks; goes before ``lies``.
+    refinement : Refinement or None
+        Where ``registration`` comes from, if what both layers show refined it.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Partner:
     spots: Spots | None = None
     lies: Floats = field(default_factory=lambda: np.eye(3))
     registration: Registration | None = None
+    refinement: Refinement | None = None
 
     @property
     def matrix(self) -> Floats:

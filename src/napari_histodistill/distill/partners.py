@@ -118,6 +118,21 @@ class DenseLayer:
         n = self.tile_px
         places = (np.arange(n) + 0.5) / n * edge - edge / 2
         points = centre + np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1)
+        return self.read_at(points)
+
+    def read_at(self, points: Floats) -> npt.NDArray[np.uint8]:
+        """Return what this layer shows at a regular lattice of places.
+
+        Parameters
+        ----------
+        points : ndarray
+            ``(h, w, 2)``, (y, x) in sparse-world µm; at least two rows and columns.
+
+        Returns
+        -------
+        ndarray
+            ``(h, w, channels)`` uint8; beyond the border the layer is mirrored.
+        """
         pixels = self.pixels(points)
         if self.kind == "mask":
             found = read_nearest(self.slide, pixels)
@@ -130,9 +145,9 @@ class DenseLayer:
 
     def _level(self, pixels: Floats) -> npt.NDArray[np.float32]:
         """Return values at a regular lattice of level-0 positions, antialiased."""
-        n = self.tile_px
-        down = (pixels[-1, 0] - pixels[0, 0]) / (n - 1)
-        right = (pixels[0, -1] - pixels[0, 0]) / (n - 1)
+        rows, columns = pixels.shape[:2]
+        down = (pixels[-1, 0] - pixels[0, 0]) / (rows - 1)
+        right = (pixels[0, -1] - pixels[0, 0]) / (columns - 1)
         step = float(np.sqrt(abs(down[0] * right[1] - down[1] * right[0])))
         if abs(down[1]) + abs(right[0]) < 1e-3 * step and min(down[0], right[1]) > 0:
             # Straight: what a resampling does at once is not interpolated twice.
@@ -141,11 +156,11 @@ class DenseLayer:
                 Region(
                     y=float(pixels[0, 0, 0] - down[0] / 2),
                     x=float(pixels[0, 0, 1] - right[1] / 2),
-                    height=float(down[0] * n),
-                    width=float(right[1] * n),
+                    height=float(down[0] * rows),
+                    width=float(right[1] * columns),
                 ),
-                height=n,
-                width=n,
+                height=rows,
+                width=columns,
             )
         from scipy.ndimage import map_coordinates
 

@@ -1,14 +1,15 @@
-"""Slides to start with, made on this machine: nothing is downloaded.
+"""Slides to start with, made on this machine; others are fetched on request.
 
 ``ihc_sample`` is real tissue, ``synthetic_slide`` is painted. Both are pyramidal
-OME-TIFF files in the user's cache, written once. ``ihc_pair`` and ``painted_pair`` are
-small and made anew. The functions ``open_…`` are what napari's *File › Open Sample*
-calls.
+OME-TIFF files in the user's cache, written once. ``ihc_pair``, ``painted_pair`` and
+``spot_sample`` are small and made anew. The functions ``open_…`` are what napari's
+*File › Open Sample* calls. Only :mod:`.fetching` downloads, and only what is asked for.
 """
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.partners import Spots
+    from napari_histodistill.samples.spots import PaintedSpots
     from napari_histodistill.slides import Slide
 
 __all__ = [
@@ -29,8 +32,10 @@ __all__ = [
     "open_ihc_pair",
     "open_ihc_sample",
     "open_painted_pair",
+    "open_spot_sample",
     "open_synthetic_sample",
     "painted_pair",
+    "spot_sample",
     "synthetic_slide",
     "synthetic_truth",
 ]
@@ -49,6 +54,8 @@ IHC_NOTE = (
 )
 IHC_PAIR_NAMES = ("Colon, haematoxylin alone", "Colon, DAB alone")
 PAIR_NAMES = ("Painted H&E (not real tissue)", "Painted fluorescence")
+SPOT_NAMES = ("Painted H&E with spots (not real tissue)", "Painted spots")
+TRUTH_NAME = "Zones of the gene programme (the truth)"
 SYNTHETIC_NAME = "Synthetic colon (not real tissue)"
 SYNTHETIC_NOTE = (
     "Painted by a program to look like H&E-stained colon. It is not tissue: use it to "
@@ -145,6 +152,58 @@ def ihc_pair() -> tuple[Slide, Slide]:
         _slide(sparse, IHC_PAIR_NAMES[0], mpp=IHC_MPP),
         _slide(dab, IHC_PAIR_NAMES[1], mpp=IHC_MPP, channels=("DAB",)),
     )
+
+
+def spot_sample() -> tuple[Slide, Spots, PaintedSpots]:
+    """Return a painted section, its spots as a partner, and the truth.
+
+    Values are log1p of counts per 10,000; what is known of them:
+    :func:`~napari_histodistill.samples.spots.paint_spots`.
+    """
+    from napari_histodistill.distill.partners import Spots
+    from napari_histodistill.samples.spots import paint_spots
+
+    known = paint_spots()
+    share = known.counts / known.counts.sum(axis=1, keepdims=True)
+    values = np.log1p(share * 1e4).astype(np.float32)
+    spots = Spots(SPOT_NAMES[1], known.positions_um, values, known.genes)
+    return _slide(known.sparse, SPOT_NAMES[0]), spots, known
+
+
+def open_spot_sample() -> list[Any]:
+    """Return the layers of *File › Open Sample › H&E and spots*.
+
+    Besides H&E and spots the zones, hidden and not offered as a partner.
+    """
+    from napari_histodistill.layers.slide_layer import OVERLAY_MARK
+    from napari_histodistill.layers.spot_layer import spot_layer
+    from napari_histodistill.samples.spots import SPOT_UM
+
+    slide, spots, known = spot_sample()
+    # What rises in a zone, and is counted most, is worth a look first.
+    rises = np.array([gene.startswith("UP") for gene in spots.genes])
+    order = np.lexsort((-spots.values.mean(axis=0), ~rises))
+    spots = replace(
+        spots,
+        values=np.ascontiguousarray(spots.values[:, order]),
+        genes=tuple(spots.genes[k] for k in order),
+    )
+    zones = known.positive[::4, ::4].astype(np.uint8)
+    offset = 1.5 * MPP  # the centre of the first 4 × 4 pixels
+    truth = {
+        "name": TRUTH_NAME,
+        "scale": (4 * MPP, 4 * MPP),
+        "translate": (offset, offset),
+        "units": ("um", "um"),
+        "visible": False,
+        "opacity": 0.4,
+        "metadata": {OVERLAY_MARK: "truth"},
+    }
+    return [
+        *_layers_of(slide),
+        (zones, truth, "labels"),
+        spot_layer(spots, size_um=SPOT_UM, metadata={"zone share": known.zone_share}),
+    ]
 
 
 def open_painted_pair() -> list[Any]:

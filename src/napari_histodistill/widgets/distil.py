@@ -33,6 +33,7 @@ from napari_histodistill.widgets.fitting import Fitting
 from napari_histodistill.widgets.pairing import Pairing
 from napari_histodistill.widgets.parts import hint
 from napari_histodistill.widgets.previewing import Previewing
+from napari_histodistill.widgets.spot_files import SpotFiles
 
 WIDTH, HEIGHT = 360, 780
 
@@ -57,6 +58,7 @@ class DistilWidget(Dock):
         self.pairs_step, self.train_step = PairsStep(), TrainStep()
         self.message = hint()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
+        self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
         self.aligning = Aligning(self.bench, self.align_step)
         self.distilling = Distilling(self.bench, self.train_step)
         self.advancing = Advancing(self.bench, self.train_step)
@@ -86,6 +88,7 @@ class DistilWidget(Dock):
     def refresh(self) -> None:
         """Draw every step from the session."""
         self.pairing.show()
+        self.spot_files.show()
         self.aligning.show()
         self.distilling.show()
         self.advancing.show()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.distill.partners import Spots
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.layers.slide_layer import METADATA_KEY, slide_of
+from napari_histodistill.layers.slide_layer import METADATA_KEY, OVERLAY_MARK, slide_of
+from napari_histodistill.layers.spot_layer import spots_of
 from napari_histodistill.slides import Slide, slide_from_arrays
 from napari_histodistill.widgets.slide_layers import (
-    OVERLAY_MARK,
     layer_mpp,
     overlay_affine,
     slide_layers,
@@ -71,11 +72,7 @@ def partner_of(layer: Layer, sparse: Layer, sparse_slide: Slide) -> Partner:
     """
     here = own_to_world(sparse, sparse_slide.usable_mpp)
     if isinstance(layer, Points):
-        table = _genes(layer)
-        values = np.stack([_numbers(layer, name) for name in table], axis=1)
-        places = np.array([layer.data_to_world(p)[-2:] for p in layer.data])
-        spots = Spots(layer.name, places, _normalised(values), tuple(table))
-        return Partner(layer.name, "spots", spots=spots, lies=here)
+        return Partner(layer.name, "spots", spots=_spots(layer), lies=here)
     slide = slide_behind(layer)
     there = own_to_world(layer, slide.usable_mpp)
     return Partner(
@@ -100,14 +97,14 @@ def own_to_world(layer: Layer, mpp: Mpp | None) -> Floats:
 def lay_on(
     viewer: ViewerModel, layer: Layer, partner: Partner, sparse: Layer, slide: Slide
 ) -> None:
-    """Write a registration to the partner's layer: it then lies on the sparse one.
+    """Write how a partner lies to its layer: it then lies so on the sparse one.
 
     All channels of a slide are moved; what else their transform says stays.
     """
-    if partner.slide is None or partner.registration is None:
+    if partner.slide is None:
         return
     here = own_to_world(sparse, slide.usable_mpp)
-    wanted = here @ np.linalg.inv(partner.registration.matrix)
+    wanted = here @ np.linalg.inv(partner.matrix)
     for channel in channels_of(viewer, layer):
         now = own_to_world(channel, partner.slide.usable_mpp)
         before = np.asarray(channel.affine)[-3:, -3:]
@@ -122,7 +119,28 @@ def channels_of(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     return same if ref is not None else [layer]
 
 
+def _spots(layer: Points) -> Spots:
+    """Return the table behind a layer, or one made of its features, as it now lies."""
+    places = np.array([layer.data_to_world(p)[-2:] for p in layer.data])
+    table = spots_of(layer.metadata)
+    if table is None:
+        names = _genes(layer)
+        values = np.stack([_numbers(layer, name) for name in names], axis=1)
+        return Spots(layer.name, places, _normalised(values), tuple(names))
+    if len(places) != len(table.positions_um):
+        msg = (
+            f"{layer.name}: spots were added or removed, so its table no longer fits: "
+            "read the file again."
+        )
+        raise InputError(msg)
+    return replace(table, name=layer.name, positions_um=places)
+
+
 def _genes(layer: Points) -> list[str]:
+    """Return the numeric columns of a layer's table."""
+    table = spots_of(layer.metadata)
+    if table is not None:
+        return list(table.genes)
     return [
         str(name)
         for name in layer.features.columns
@@ -153,7 +171,8 @@ def describe(layer: Any) -> str:
     if isinstance(layer, Labels):
         return f"{layer.name} (labels)"
     if isinstance(layer, Points):
-        return f"{layer.name} ({len(_genes(layer))} columns)"
+        what = "columns" if spots_of(layer.metadata) is None else "genes"
+        return f"{layer.name} ({len(_genes(layer)):,} {what})"
     slide = slide_of(layer.metadata)
     if slide is None or slide.info.is_rgb:
         return str(layer.name)

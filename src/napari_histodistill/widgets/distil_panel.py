@@ -24,7 +24,9 @@ from napari_histodistill.controllers.looking_on import SORTS
 from napari_histodistill.distill.presets import PRESETS
 from napari_histodistill.widgets.distil_parts import Curves, TwinGallery
 from napari_histodistill.widgets.parts import hint, row
+from napari_histodistill.widgets.residuals import Residuals
 from napari_histodistill.widgets.step import Step
+from napari_histodistill.widgets.unit_question import UnitQuestion
 
 KINDS = (
     ("similarity", "Shift, turn and scale"),
@@ -47,11 +49,14 @@ class LayersStep(Step):
             "or the same layer at full resolution."
         )
         self.partners.setMaximumHeight(60)
+        self.spots = QPushButton("+ spots from a file…")
+        self.unit = UnitQuestion()
         self.meaning = hint()
         self.meaning.hide()
         self.column.addLayout(row(QLabel("H&E"), self.sparse, stretch=1))
-        self.column.addWidget(QLabel("Partner"))
+        self.column.addLayout(row(QLabel("Partner"), self.spots))
         self.column.addWidget(self.partners)
+        self.column.addWidget(self.unit)
         self.column.addWidget(self.meaning)
 
     def show_sparse(self, names: Sequence[str], current: int) -> None:
@@ -108,19 +113,64 @@ class AlignStep(Step):
         self.load.setToolTip("Read a transform from a file.")
         self.save = QPushButton("Save…")
         self.save.setToolTip("Write the transform, with its evidence, to a file.")
-        self.flicker = QPushButton("Flicker")
-        self.flicker.setCheckable(True)
-        self.flicker.setToolTip("Show both layers in turn: what jumps is not aligned.")
-        self.task = hint()
-        self.task.hide()
+        self._make_looks()
+        self.refine = QPushButton("Refine")
+        self.refine_tip = (
+            "Move the partner a little, until both layers say most about each other. "
+            "It is used only if landmarks, or the layers themselves, say it is not "
+            "worse, and can be undone."
+        )
+        self.undo = QPushButton("Undo refining")
+        self.undo.setToolTip("Lay the partner as it was before it was refined.")
+        self.task, self.found, self.seen = hint(), hint(), hint()
+        self.residuals = Residuals()
+        for hidden in (self.task, self.found, self.seen, self.residuals, self.undo):
+            hidden.hide()
         self.column.addLayout(row(self.pick, self.kind, stretch=1))
         self.column.addWidget(self.task)
-        self.column.addLayout(row(self.remove, self.flicker, self.load, self.save))
+        self.column.addWidget(self.residuals)
+        self.column.addLayout(row(self.remove, self.load, self.save))
+        self.column.addLayout(row(self.refine, self.undo))
+        self.column.addWidget(self.found)
+        self.column.addLayout(row(self.flicker, self.checker, self.square, stretch=2))
+        self.column.addWidget(self.seen)
+
+    def _make_looks(self) -> None:
+        self.flicker = QPushButton("Flicker")
+        self.flicker.setCheckable(True)
+        self.flicker_tip = "Show both layers in turn: what jumps is not aligned."
+        self.checker = QPushButton("Checkerboard")
+        self.checker.setCheckable(True)
+        self.checker_tip = (
+            "Squares of either layer in turn, for what is in view: what is aligned "
+            "runs on across their borders."
+        )
+        self.square = QDoubleSpinBox()
+        self.square.setRange(1, 10000)
+        self.square.setDecimals(0)
+        self.square.setValue(50)
+        self.square.setEnabled(False)
+        self.square.setSuffix(" µm")
+        self.square.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
+        self.square.setKeyboardTracking(False)
+        self.square.setToolTip("Edge of a square of the checkerboard.")
 
     def ask(self, task: str) -> None:
-        """Say what to click next."""
-        self.task.setText(task)
-        self.task.setVisible(bool(task))
+        """Say what to click next, or what is going on."""
+        _tell(self.task, task)
+
+    def tell_found(self, words: str) -> None:
+        """Say what refining did."""
+        _tell(self.found, words)
+
+    def tell_seen(self, words: str) -> None:
+        """Say what the checkerboard shows."""
+        _tell(self.seen, words)
+
+
+def _tell(label: QLabel, words: str) -> None:
+    label.setText(words)
+    label.setVisible(bool(words))
 
 
 class PairsStep(Step):

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QObject, Signal
 
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil_layers import channels_of
-from napari_histodistill.widgets.slide_layers import OVERLAY_MARK
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -87,10 +87,29 @@ class Landmarks(QObject):
         count = min(len(first), len(second))
         return first[:count], second[:count]
 
+    def go_to(self, index: int) -> None:
+        """Centre the canvas on one of the H&E's landmarks."""
+        here, _ = self.pairs()
+        if index < len(here):
+            y, x = here[index].tolist()
+            self._viewer.scene.camera.center = (0.0, y, x)
+
     def remove(self, index: int) -> None:
         """Remove one pair of landmarks."""
         for points in self._points or ():
             points.data = np.delete(points.data, index, axis=0)
+
+    def follow(self, moved: Floats) -> None:
+        """Move the partner's landmarks along with its layer.
+
+        Parameters
+        ----------
+        moved : ndarray
+            ``(3, 3)``, canvas to canvas.
+        """
+        if self._points is not None:
+            partners = self._points[1]
+            partners.affine = moved @ np.asarray(partners.affine)[-3:, -3:]
 
     def clear(self) -> None:
         """Remove both layers."""

@@ -12,11 +12,15 @@ from napari_histodistill.controllers.live_map import LiveMap
 from napari_histodistill.controllers.similar import Prompts, SimilarResult
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers import overlays
-from napari_histodistill.layers.slide_layer import LayerTuple, slide_layer
+from napari_histodistill.layers.slide_layer import (
+    OVERLAY_MARK,
+    LayerTuple,
+    slide_layer,
+)
 from napari_histodistill.slides import Slide
 from napari_histodistill.slides.stain import StainMap, recoloured
 from napari_histodistill.slides.tissue import TissueMask
-from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, overlay_affine
+from napari_histodistill.widgets.slide_layers import overlay_affine
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from qtpy.QtCore import QObject
@@ -111,7 +112,7 @@ class Pairing(QObject):
     def _choose(self) -> None:
         bench = self.bench
         self._offered = partner_layers(bench.viewer, bench.sparse_layer)
-        known = {p.name: p.registration for p in bench.session.partners}
+        known = {p.name: p for p in bench.session.partners}
         sparse = (
             None if bench.sparse_layer is None else slide_behind(bench.sparse_layer)
         )
@@ -131,8 +132,11 @@ class Pairing(QObject):
         bench.partner_layers = kept
         bench.session.choose(sparse, partners)
         for k, partner in enumerate(partners):
-            if known.get(partner.name) is not None:
-                bench.session.put_registration(k, known[partner.name])
+            before = known.get(partner.name)
+            if before is not None and before.registration is not None:
+                # Not where the layer lies now: that is what the registration made.
+                kept_as_was = replace(before, slide=partner.slide, spots=partner.spots)
+                bench.session.put_partner(k, kept_as_was)
         bench.said.emit(trouble)
         bench.changed.emit()
 

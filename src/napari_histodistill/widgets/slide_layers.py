@@ -11,7 +11,7 @@ from napari.layers import Image, Shapes
 from napari_histodistill.controllers.job import Work
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.placing import moved_by
-from napari_histodistill.layers.slide_layer import slide_of
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
 from napari_histodistill.slides import Slide, slide_from_arrays
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.mapping import SlideOpened
     from napari_histodistill.running import CancelToken
-
-OVERLAY_MARK = "histodistill overlay"
-"""Key in an overlay's metadata: it is ours, not a slide."""
 
 MICROMETRES = ("micrometer", "micrometre", "um", "µm", "micron")
 

@@ -1,0 +1,159 @@
+"""Slides of *File › Open Sample* that are elsewhere: first told about, then fetched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Qt
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import (
+    QDialog,
+    QHBoxLayout,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.layers.slide_layer import slide_layer
+from napari_histodistill.samples.fetching import (
+    Fetched,
+    RemoteSlide,
+    fetching,
+    remote_slide,
+)
+from napari_histodistill.slides import open_slide
+from napari_histodistill.widgets.parts import heading, hint
+from napari_histodistill.widgets.pump import JobPump
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+
+FETCHING = "Fetching a slide"
+WIDTH = 460
+
+
+def open_cmu_small() -> list[Any]:
+    """Return the layers of *CMU-1, a small region*, or ask whether to fetch it."""
+    return open_or_ask("cmu-1-small")
+
+
+def open_cmu() -> list[Any]:
+    """Return the layers of *CMU-1, the whole slide*, or ask whether to fetch it."""
+    return open_or_ask("cmu-1")
+
+
+def open_or_ask(key: str) -> list[Any]:
+    """Return the layers of a slide that is here; ask about one that is not.
+
+    Asking opens a window beside napari's and returns at once, without layers: they come
+    when, and only if, somebody says yes and the slide is here.
+    """
+    slide = remote_slide(key)
+    path = slide.path()
+    if path.exists():
+        return [slide_layer(open_slide(path))]
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        FetchDialog(viewer, slide).show()
+    return []
+
+
+class FetchDialog(QDialog):
+    """Says what would be fetched and from where; does it if told to.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Gets the slide's layer.
+    slide : RemoteSlide
+        Which.
+    folder : Path, optional
+        Where it is kept; a folder of the user's cache by default.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, slide: RemoteSlide, *, folder: Path | None = None
+    ) -> None:
+        window: QWidget = viewer.window._qt_window
+        super().__init__(window)
+        self._viewer, self._slide, self._folder = viewer, slide, folder
+        self._pump = JobPump(self)
+        self.setWindowTitle("Fetch a slide?")
+        self.setModal(False)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setMinimumWidth(WIDTH)
+        self.words = hint(
+            f"{slide.size_mb:,.1f} MB from {slide.host} ({slide.source}), licence "
+            f"{slide.licence}.\n\nIt is checked (SHA-256) and kept in "
+            f"{slide.path(folder).parent}, so that it is fetched only once. Nothing "
+            "about you or your slides is sent."
+        )
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.hide()
+        self.message = hint()
+        self.message.hide()
+        self.fetch = QPushButton(f"Fetch {slide.size_mb:,.1f} MB")
+        self.fetch.setToolTip(slide.url)
+        self.leave = QPushButton("Not now")
+        column = QVBoxLayout(self)
+        column.setSpacing(8)
+        for part in (heading(slide.title), self.words, self.bar, self.message):
+            column.addWidget(part)
+        buttons = QHBoxLayout()
+        buttons.addStretch(1)
+        buttons.addWidget(self.leave)
+        buttons.addWidget(self.fetch)
+        column.addLayout(buttons)
+        self.fetch.setDefault(True)
+        self.fetch.clicked.connect(self.start)
+        self.leave.clicked.connect(self.close)
+        # The window takes us along without closing us.
+        window.destroyed.connect(self._window_gone)
+
+    def start(self) -> None:
+        """Fetch it, aside; napari stays usable."""
+        slide, folder = self._slide, self._folder
+        self.fetch.setEnabled(False)
+        self.leave.setText("Cancel")
+        self.message.hide()
+        self.bar.setValue(0)
+        self.bar.show()
+        self._pump.start(
+            lambda cancel: fetching(slide, folder, cancel=cancel),
+            name=FETCHING,
+            on_reports=self._reported,
+            on_end=self._ended,
+        )
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Stop what is going on; nothing half is left."""
+        self._pump.close()
+        super().closeEvent(event)
+
+    def _window_gone(self, _window: QObject | None = None) -> None:
+        self._pump.close()
+
+    def _reported(self, reports: list[Fetched]) -> None:
+        last = reports[-1]
+        self.bar.setValue(round(1000 * last.done_bytes / last.total_bytes))
+        if last.path is not None:
+            data, kwargs, _ = slide_layer(open_slide(last.path))
+            self._viewer.add_image(data, **kwargs)
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.state is JobState.FAILED:
+            self.bar.hide()
+            self.message.setText(job.error)
+            self.message.show()
+            self.fetch.setText("Try again")
+            self.fetch.setEnabled(True)
+            self.leave.setText("Close")
+        else:
+            self.close()

@@ -1,0 +1,64 @@
+"""How far every landmark is off: the worst stands out, a click goes there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QListWidget, QListWidgetItem, QSizePolicy
+
+WORST = "#e69f00"
+ITEM_PX = QSize(100, 20)
+
+
+class Residuals(QListWidget):
+    """One short entry for each landmark, side by side.
+
+    Attributes
+    ----------
+    picked : Signal(int)
+        A landmark was clicked.
+    """
+
+    picked = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFlow(QListWidget.Flow.LeftToRight)
+        self.setWrapping(True)
+        self.setResizeMode(QListWidget.ResizeMode.Adjust)
+        self.setUniformItemSizes(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setToolTip(
+            "How far every landmark is from where the others put it. Click one to go "
+            "there. Landmarks in brackets contradict the others and are left out."
+        )
+        self.itemClicked.connect(lambda item: self.picked.emit(self.row(item)))
+
+    def show_residuals(
+        self, residuals_um: Sequence[float], used: Sequence[bool], worst: int | None
+    ) -> None:
+        """Replace what is shown; an empty list hides it."""
+        self.clear()
+        for k, (residual, on) in enumerate(zip(residuals_um, used, strict=True)):
+            text = f"#{k + 1}  {_in_words(residual)}"
+            item = QListWidgetItem(text if on else f"({text})")
+            item.setSizeHint(ITEM_PX)
+            if k == worst:
+                font = item.font()
+                font.setBold(True)
+                item.setFont(font)
+                item.setForeground(QColor(WORST))
+            self.addItem(item)
+        rows = min(3, -(-len(residuals_um) // 3))
+        self.setFixedHeight(rows * ITEM_PX.height() + 8)
+        self.setVisible(bool(len(residuals_um)))
+
+
+def _in_words(residual_um: float) -> str:
+    if not np.isfinite(residual_um):
+        return "?"
+    return f"{residual_um:.1f} µm" if residual_um < 1000 else f"{residual_um:.0f} µm"

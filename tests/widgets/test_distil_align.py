@@ -1,0 +1,217 @@
+"""Step 2 of Distil a student: residuals, refining and undoing, the checkerboard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_histodistill.layers.slide_layer import slide_layer
+from napari_histodistill.samples.paired import CHANNELS, paint_pair
+from napari_histodistill.slides import slide_from_arrays
+from napari_histodistill.widgets.checkerboard import TITLE
+from napari_histodistill.widgets.distil import DistilWidget
+from tests.widgets.conftest import wait_until
+from tests.widgets.test_distil_flow import MPP, tick
+
+pytestmark = pytest.mark.gui
+
+PLACES = np.array(
+    [(40, 50), (50, 270), (270, 60), (260, 250), (150, 140), (90, 180)], float
+)
+SIX_DOWN = np.array([6.0, 0.0])
+
+
+@pytest.fixture(scope="module")
+def painted():
+    return paint_pair(640)
+
+
+@pytest.fixture
+def open_panel(open_viewer, qtbot, tmp_path, painted):
+    """Return a function that opens an H&E and a marker in register, ticked."""
+
+    def open_one():
+        viewer = open_viewer()
+        layers = []
+        for pixels, name, channels in (
+            (painted.sparse, "H&E", None),
+            (painted.dense, "marker", CHANNELS),
+        ):
+            slide = slide_from_arrays(pixels, name=name, mpp=MPP, channels=channels)
+            data, kwargs, _ = slide_layer(slide)
+            layers.append(viewer.add_image(data, **kwargs))
+        widget = DistilWidget(viewer, runs=tmp_path / "runs")
+        viewer.window.add_dock_widget(widget, area="right", name="Distil a student")
+        tick(widget, "marker")
+        qtbot.wait(20)
+        return viewer, widget, *layers
+
+    return open_one
+
+
+def pick(widget, there, here=PLACES):
+    """Click landmarks by turns."""
+    widget.align_step.pick.click()
+    sides = widget.aligning.landmarks._points
+    for one, other in zip(here, there, strict=True):
+        sides[0].add(one)
+        sides[1].add(other)
+    widget.align_step.pick.click()
+
+
+def lies_at(layer):
+    return np.asarray(layer.data_to_world((100, 100)))
+
+
+def settled(qtbot, widget):
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 90)
+    wait_until(qtbot, lambda: not widget.aligning.checker._timer.isActive())
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 90)
+
+
+def test_residuals_are_listed_and_landmarks_stay_on_their_tissue(open_panel):
+    viewer, widget, _, dense = open_panel()
+    there = PLACES + 7
+    there[3] += 45
+    pick(widget, there)
+    step = widget.align_step
+    words = [step.residuals.item(k).text() for k in range(step.residuals.count())]
+    assert len(words) == len(PLACES)
+    assert words[0] == "#1  0.0 µm"
+    assert words[3] == "(#4  63.6 µm)"
+    assert step.residuals.item(3).font().bold()
+    step.residuals.picked.emit(2)
+    assert tuple(viewer.scene.camera.center[-2:]) == (270, 60)
+    # The partner was moved by 7 µm, and its landmarks with it.
+    np.testing.assert_allclose(lies_at(dense[0]), (43, 43), atol=1e-3)
+    step.remove.click()
+    assert "5 landmarks · similarity · median 0.0 µm" in step.line.text()
+    np.testing.assert_allclose(lies_at(dense[0]), (43, 43), atol=1e-3)
+    found = widget.session.partners[0].registration.matrix
+    np.testing.assert_allclose(found, [[1, 0, 7], [0, 1, 7], [0, 0, 1]], atol=1e-6)
+
+
+def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
+    pytest.importorskip("SimpleITK", reason="refining needs the extra [registration]")
+    _, widget, _, dense = open_panel()
+    rng = np.random.default_rng(4)
+    step = widget.align_step
+    step.kind.setCurrentIndex(step.kind.findData("rigid"))
+    pick(widget, PLACES + rng.normal(0, 4, PLACES.shape))
+    before = lies_at(dense[0])
+    step.refine.click()
+    assert step.refine.text() == "Cancel"
+    assert "Comparing both layers" in step.found.text()
+    settled(qtbot, widget)
+    said = step.found.text()
+    assert said.startswith("Refined: the partner moved by "), said
+    assert "that were kept aside are off by" in said
+    assert "6 landmarks · rigid · refined" in step.line.text()
+    # In register again, by construction of the pair, to a fraction of a pixel.
+    np.testing.assert_allclose(lies_at(dense[0]), (50, 50), atol=0.5)
+    np.testing.assert_allclose(lies_at(dense[1]), (50, 50), atol=0.5)
+    assert step.undo.isVisible()
+    step.undo.click()
+    assert not step.undo.isVisible()
+    assert not step.found.text()
+    np.testing.assert_allclose(lies_at(dense[0]), before, atol=1e-6)
+    assert "refined" not in step.line.text()
+
+
+def test_refining_needs_no_landmarks_and_undoes_to_where_layers_lay(open_panel, qtbot):
+    pytest.importorskip("SimpleITK", reason="refining needs the extra [registration]")
+    _, widget, _, dense = open_panel()
+    for channel in dense:
+        channel.translate = (5.0, -4.0)
+    widget.pairing._choose()  # as after any change of the layer list
+    step = widget.align_step
+    step.refine.click()
+    settled(qtbot, widget)
+    assert "both layers agree more than before" in step.found.text()
+    assert "no landmarks to tell how good it is" in step.line.text()
+    np.testing.assert_allclose(lies_at(dense[0]), (50, 50), atol=0.5)
+    widget.pairing._choose()
+    assert step.undo.isVisible(), "a change of the layer list keeps the refinement"
+    step.undo.click()
+    np.testing.assert_allclose(lies_at(dense[0]), (55, 46), atol=1e-3)
+    assert step.line.text() == "As the layers lie on the canvas."
+
+
+def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
+    pytest.importorskip("SimpleITK", reason="refining needs the extra [registration]")
+    _, widget, _, dense = open_panel()
+    step = widget.align_step
+    step.refine.click()
+    step.refine.click()
+    settled(qtbot, widget)
+    assert step.refine.text() == "Refine"
+    assert widget.session.partners[0].registration is None
+    pick(widget, PLACES + SIX_DOWN)  # all of them say so
+    before = lies_at(dense[0])
+    step.refine.click()
+    settled(qtbot, widget)
+    assert step.found.text().startswith("Not refined: landmarks kept aside would be")
+    np.testing.assert_allclose(lies_at(dense[0]), before)
+    assert not step.undo.isVisible()
+    # Another choice, or new landmarks, take the words back.
+    widget.pairing.tick()
+    assert not step.found.text()
+    widget.pairing.tick(dense[0])
+    step.refine.click()
+    settled(qtbot, widget)
+    assert step.found.text()
+    step.remove.click()
+    assert not step.found.text()
+
+
+def board(viewer):
+    return viewer.layers[TITLE]
+
+
+def test_the_checkerboard_follows_the_view_and_goes_without_a_trace(open_panel, qtbot):
+    viewer, widget, he, _ = open_panel()
+    step = widget.align_step
+    before = list(viewer.layers)
+    step.checker.click()
+    settled(qtbot, widget)
+    assert board(viewer).data.size
+    step.square.setValue(20)
+    settled(qtbot, widget)
+    first = board(viewer)
+    assert viewer.layers.selection.active is not first
+    assert max(first.data.shape) <= max(viewer.canvas.size)
+    assert "Squares of 20 µm show the H&E and marker in turn" in step.seen.text()
+    # Every other square is the H&E itself, at its own place.
+    for square, same in (((0, 0), True), ((0, 1), False), ((1, 1), True)):
+        middle = (np.array(square) + 0.5) * 20
+        seen = first.data[tuple(np.rint(first.world_to_data(middle)).astype(int))]
+        y, x = (int(v) for v in np.rint(he.world_to_data(middle)))
+        tissue = np.asarray(he.data[0][y : y + 1, x : x + 1])[0, 0]
+        assert (np.abs(seen.astype(int) - tissue).max() < 60) == same, square
+    # It is composed anew for another view, once that rests.
+    scale = first.scale[0]
+    viewer.scene.camera.zoom *= 3
+    settled(qtbot, widget)
+    wait_until(qtbot, lambda: board(viewer).scale[0] < 0.5 * scale)
+    step.square.setValue(3)
+    settled(qtbot, widget)
+    assert "Squares of 3 µm" in step.seen.text()
+    viewer.scene.camera.zoom /= 20
+    settled(qtbot, widget)
+    assert "too small to see here: zoom in" in step.seen.text()
+    # A registration moves the partner in it, too.
+    whole = board(viewer).data.copy()
+    widget.aligning.lay()
+    step.checker.click()
+    assert list(viewer.layers) == before
+    assert not step.seen.text()
+    # Removed in the layer list, the button comes up.
+    step.checker.click()
+    settled(qtbot, widget)
+    viewer.layers.remove(TITLE)
+    assert not step.checker.isChecked()
+    # And the panel closes while it is shown.
+    step.checker.click()
+    widget.shut_down()
+    assert TITLE not in viewer.layers
+    assert whole.size
