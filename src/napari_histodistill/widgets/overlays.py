@@ -53,6 +53,7 @@ class Overlays:
         self._viewer, self._slide_layer = viewer, slide_layer
         self._slide, self._mpp = slide, mpp
         self._layers: dict[str, Layer] = {}
+        self._coloured: dict[str, Any] = {}
         self._visible_before: dict[str, bool] = {}
         for name in MOVES:
             getattr(slide_layer.events, name).connect(self._follow)
@@ -81,6 +82,7 @@ class Overlays:
         )
         if layer is None:
             layer = self._add("classes", made)
+            self._coloured["classes"] = (tuple(live.classes), frozenset())
         elif layer.data is live.shown:
             self.refresh_classes()
         else:
@@ -100,6 +102,7 @@ class Overlays:
                 "classes",
                 overlays.class_map_layer(empty, grid, classes, affine=affine),
             )
+            self._coloured["classes"] = (tuple(classes), frozenset())
 
     def refresh_classes(self) -> None:
         """Draw the live map's array again, as cheaply as napari can."""
@@ -111,7 +114,20 @@ class Overlays:
         """Make classes transparent."""
         layer: Labels | None = self.get("classes")
         if layer is not None:
-            layer.colormap = overlays.class_colors(live.classes, hidden=hidden)
+            self._colour(layer, live.classes, hidden)
+
+    def _colour(
+        self, layer: Labels, classes: Sequence[ClassSpec], hidden: Collection[int]
+    ) -> None:
+        """Give the class layer its colours, if it has others.
+
+        Each new colormap makes napari compile a shader, which freezes the window for a
+        tenth of a second and more.
+        """
+        wish = (tuple(classes), frozenset(hidden))
+        if self._coloured.get("classes") != wish:
+            layer.colormap = overlays.class_colors(classes, hidden=hidden)
+            self._coloured["classes"] = wish
 
     def show_similar(self, result: SimilarResult) -> None:
         """Draw a heatmap."""
