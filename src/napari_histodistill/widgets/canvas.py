@@ -6,6 +6,7 @@ draws: in any other mode than pan/zoom, the keys mean what napari says.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,8 @@ class CanvasInput:
         self._on_click, self._on_toggle, self._on_peek = on_click, on_toggle, on_peek
         self._describe = describe
         self._saying = False
-        self._bound: list[tuple[Any, str]] = []
-        self._keyed: list[Layer] = []
+        # Weakly: a layer that was taken away, and the slide in it, must be let go.
+        self._keyed: weakref.WeakSet[Layer] = weakref.WeakSet()
         viewer.mouse_drag_callbacks.append(self._pressed)
         viewer.events.status.connect(self._status)
         self._bind(viewer)
@@ -70,8 +71,8 @@ class CanvasInput:
 
         Without this, 1 and 2 on an Image layer would switch its mode.
         """
-        if isinstance(layer, Image) and not any(layer is k for k in self._keyed):
-            self._keyed.append(layer)
+        if isinstance(layer, Image) and layer not in self._keyed:
+            self._keyed.add(layer)
             self._bind(layer)
 
     def close(self) -> None:
@@ -80,18 +81,17 @@ class CanvasInput:
         if self._pressed in callbacks:
             callbacks.remove(self._pressed)
         self._viewer.events.status.disconnect(self._status)
-        for target, key in self._bound:
-            target.bind_key(key, None)
-        self._bound.clear()
+        for target in (self._viewer, *self._keyed):
+            for key in KEYS:
+                target.bind_key(key, None)
+        self._viewer.bind_key("Space", None)
         self._keyed.clear()
 
     def _bind(self, target: Any) -> None:
         for k, key in enumerate(KEYS):
             target.bind_key(key, self._toggler(k), overwrite=True)
-            self._bound.append((target, key))
         if target is self._viewer:
             target.bind_key("Space", self._peek, overwrite=True)
-            self._bound.append((target, "Space"))
 
     def _toggler(self, index: int) -> Callable[[Any], None]:
         def toggle(_target: Any) -> None:
