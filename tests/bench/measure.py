@@ -16,8 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 NAMES = (
     *("starting", "reading", "embedding", "memory", "cancelling", "clicks", "stalls"),
-    "training",
-    "training_stalls",
+    *("viewing", "training", "training_stalls"),
 )
 
 
@@ -66,7 +65,7 @@ def on_a_screen() -> None:
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and not screen:
         virtual = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24"]
-        os.execvp(virtual[0], [*virtual, sys.executable, *sys.argv])
+        os.execvp(virtual[0], [*virtual, sys.executable, *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":

@@ -6,14 +6,18 @@ until the first coloured cell is drawn. Under Xvfb the canvas is drawn by the pr
 less. The baseline is the same file in the same window as a dask array over tifffile's
 zarr store, the usual way into napari.
 
-Run by itself (``python -m tests.bench.viewing``) it also writes the profile of the
-main thread and the figures with napari's asynchronous slicing.
+*Answered* is the time until anything is drawn after a move, with the pixels at hand.
+The last rows are napari's experimental asynchronous slicing, off by default. Run by
+itself: ``python -m tests.bench.viewing``.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import statistics
+import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.bench.large_slide import SIDE_PX, tissue_places
+from tests.bench.figures import Figure
+from tests.bench.large_slide import MPP, SIDE_PX, tissue_places, write_large_slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     """Camera: y and x of the centre in level-0 px, screen pixels per level-0 pixel."""
 
 ROUNDS = 3
+NAPARI = "napari, dask over tifffile's zarr store"
 WINDOW_PX = (1300, 850)
 
 
@@ -55,7 +61,8 @@ class Window:
 
     viewer: Any
     app: Any
-    drawn: int = field(default=0)
+    drawn: int = 0
+    answered: list[float] = field(default_factory=list)
 
     @classmethod
     def open(cls) -> Window:
@@ -103,7 +110,8 @@ class Window:
         """Move the camera; return seconds until the pixels of the view are drawn.
 
         napari draws, learns which pixels are missing, fetches them and draws again: a
-        frame has ended when what lies in view was drawn at its resolution.
+        frame has ended when what lies in view was drawn at its resolution. How long it
+        takes until anything is drawn is kept in ``answered``.
         """
         y, x, zoom = move
         scale = float(layer.scale[-1])
@@ -112,6 +120,7 @@ class Window:
         camera.center = y * scale, x * scale
         camera.zoom = zoom / scale
         self.until(lambda: self.drawn > seen)
+        self.answered.append(time.perf_counter() - start)
         while True:
             seen = self.drawn
             fetched = getattr(layer, "_slice", None)
@@ -145,8 +154,6 @@ def add_baseline(window: Window, path: Path) -> Any:
         count = len(tif.series[0].levels)
     group = zarr.open(store, mode="r")
     levels = [da.from_zarr(group[str(k)]) for k in range(count)]
-    from tests.bench.large_slide import MPP
-
     return window.viewer.add_image(
         levels, rgb=True, multiscale=True, contrast_limits=(0, 255),
         scale=(MPP, MPP), units=("um", "um"),
@@ -159,6 +166,7 @@ class Viewed:
 
     opened: float
     frames: tuple[float, ...]
+    answered: tuple[float, ...]
 
     @property
     def median(self) -> float:
@@ -169,8 +177,17 @@ class Viewed:
         return float(np.percentile(self.frames, 95))
 
 
-def view(add: Callable[[Window, Path], Any], path: Path, seed: int) -> Viewed:
+def view(
+    add: Callable[[Window, Path], Any],
+    path: Path,
+    seed: int,
+    *,
+    asynchronous: bool = False,
+) -> Viewed:
     """Open the slide in a new window and walk over it."""
+    from napari.settings import get_settings
+
+    get_settings().experimental.async_ = asynchronous
     window = Window.open()
     start = time.perf_counter()
     layer = add(window, path)
@@ -179,9 +196,10 @@ def view(add: Callable[[Window, Path], Any], path: Path, seed: int) -> Viewed:
     window.idle()
     frames = tuple(window.move(layer, move) for move in moves(seed))
     window.close()
+    get_settings().experimental.async_ = False
     del layer
     gc.collect()
-    return Viewed(opened, frames)
+    return Viewed(opened, frames, tuple(window.answered))
 
 
 @dataclass(frozen=True)
@@ -189,7 +207,7 @@ class FirstCell:
     """From the click on Run to the first coloured cell on the canvas."""
 
     seconds: float
-    in_view: bool
+    share_in_view: float
     longest_stall: float
 
 
@@ -232,14 +250,74 @@ def first_cell(path: Path, seed: int, student: str = "colon-he") -> FirstCell:
     seconds = time.perf_counter() - start
     shown = np.argwhere(widget.bench.overlays.get("classes").data)
     rows, columns = session.live.grid.cells_in(session.view)
-    in_view = all(
+    inside = [
         rows.start <= r < rows.stop and columns.start <= c < columns.stop
         for r, c in shown
-    )
+    ]
     window.rest(3.0)
     widget.mapping.cancel()
     window.until(lambda: not busy.busy)
     gaps.stop()
     widget.shut_down()
     window.close()
-    return FirstCell(seconds, in_view, gaps.longest("idle") / 1000)
+    return FirstCell(seconds, statistics.fmean(inside), gaps.longest("idle") / 1000)
+
+
+def measure() -> list[Figure]:
+    """Return the figures of this section."""
+    ways = (
+        ("ours", add_ours, False),
+        ("baseline", add_baseline, False),
+        ("ours asynchronous", add_ours, True),
+    )
+    found: dict[str, list[Viewed]] = {name: [] for name, _, _ in ways}
+    cells = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_large_slide(Path(folder) / "large.svs")
+        view(
+            add_ours, path, 0
+        )  # the first layer of a process compiles napari's shaders
+        for seed in range(ROUNDS):
+            for name, add, asynchronous in ways:
+                found[name].append(view(add, path, seed, asynchronous=asynchronous))
+        for seed in range(ROUNDS):
+            os.environ["HISTODISTILL_CACHE"] = str(Path(folder) / f"cache {seed}")
+            cells.append(first_cell(path, seed))
+
+    def rows(name: str, what: str, of: Callable[[Viewed], float]) -> Figure:
+        ours, base = ([of(v) for v in found[k]] for k in (name, "baseline"))
+        return Figure(what, tuple(ours), "s", NAPARI, tuple(base))
+
+    share = statistics.fmean(cell.share_in_view for cell in cells)
+    return [
+        rows("ours", "opened and added to the viewer", lambda v: v.opened),
+        rows("ours", "frame, median", lambda v: v.median),
+        rows("ours", "frame, 95th percentile", lambda v: v.slow),
+        rows("ours", "answered, median", lambda v: statistics.median(v.answered)),
+        Figure(
+            "click on Run until the first coloured cells are drawn",
+            tuple(cell.seconds for cell in cells),
+            "s",
+            note=f"{share:.0%} of these cells in view",
+        ),
+        Figure(
+            "longest stall from that click on",
+            tuple(cell.longest_stall for cell in cells),
+            "s",
+        ),
+        rows("ours asynchronous", "asynchronous: frame, median", lambda v: v.median),
+        rows("ours asynchronous", "asynchronous: frame, 95th perc.", lambda v: v.slow),
+        rows(
+            "ours asynchronous",
+            "asynchronous: answered, median",
+            lambda v: statistics.median(v.answered),
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    from tests.bench.measure import on_a_screen
+
+    on_a_screen()
+    for figure in measure():
+        sys.stdout.write(f"{figure.row()}\n")

@@ -63,17 +63,19 @@ def import_torch_gently() -> None:
         import timm  # noqa: F401 - brings torch and torchvision along
 
 
-def import_work(module: str) -> Work:
-    """Return work that imports a module that the GUI thread will soon need.
+def import_work(*modules: str) -> Work:
+    """Return work that imports modules that will soon be waited for.
 
-    napari imports pandas with the first Labels layer, which would freeze the window.
+    napari imports pandas with the first Labels layer, which would freeze the window;
+    zarr is needed for the first store, when somebody has just pressed Run.
     """
 
     def work(cancel: CancelToken) -> Iterator[str]:
-        cancel.check()
-        with collection_put_off():
-            importlib.import_module(module)
-        yield module
+        for module in modules:
+            cancel.check()
+            with collection_put_off():
+                importlib.import_module(module)
+            yield module
 
     return work
 

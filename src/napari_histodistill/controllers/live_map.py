@@ -91,7 +91,7 @@ class LiveMap:
         ``(rows, columns)`` bool: done, and unlike what the student learned from.
     shown : ndarray
         What the layer draws: labels that are sure enough. The same array for ever, so
-        a layer can hold it.
+        a layer can hold it; which one may be said with :meth:`draw_into`.
     """
 
     def __init__(
@@ -125,6 +125,11 @@ class LiveMap:
     def min_confidence(self) -> float:
         """Below this probability a cell is not shown."""
         return self._min_confidence
+
+    def draw_into(self, shown: npt.NDArray[np.uint8]) -> None:
+        """Draw into an array of the grid's shape that a layer has already."""
+        shown[:] = self.shown
+        self.shown = shown
 
     def show_at_least(self, confidence: float) -> None:
         """Show only cells that are at least this sure (0 to 1)."""

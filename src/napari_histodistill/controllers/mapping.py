@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.student import Student
 
+_QUICK_BLOCK = 4
+_QUICK_CELLS = 200_000
+"""Above, small blocks would be too many files."""
+
 _STORED_ROWS = 64
 """Rows of a stored map that are read and classified at a time."""
 
@@ -147,7 +151,7 @@ def run_work(
             mode=plan.mode,
             tissue=plan.tissue if cells is None else _both(plan, cells),
             region=plan.region,
-            options=EmbedOptions(restart=restart),
+            options=EmbedOptions(restart=restart, block=_block_cells(plan, student)),
             cancel=cancel,
             focus=focus,
         )
@@ -156,6 +160,18 @@ def run_work(
         yield from _with_patches(reports, plan.store_path, student, show_stored)
 
     return work
+
+
+def _block_cells(plan: RunPlan, student: Student) -> int | None:
+    """Return a block's edge in cells, where somebody is looking on; None for any.
+
+    A processor takes a second for the engine's own blocks: too long to see colour, and
+    too much of it lies beside the view.
+    """
+    rows, columns = plan.grid.shape
+    few = rows * columns <= _QUICK_CELLS
+    on_cpu = student.device.name.startswith("cpu")
+    return _QUICK_BLOCK if few and on_cpu and plan.mode == "tiles" else None
 
 
 def _with_patches(

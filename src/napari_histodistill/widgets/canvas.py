@@ -6,6 +6,7 @@ draws: in any other mode than pan/zoom, the keys mean what napari says.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,8 @@ class CanvasInput:
         self._on_click, self._on_toggle, self._on_peek = on_click, on_toggle, on_peek
         self._on_flicker, self._describe = on_flicker, describe
         self._saying = False
-        self._bound: list[tuple[Any, str]] = []
-        self._keyed: list[Layer] = []
+        # Weakly: a layer that was taken away, and the slide in it, must be let go.
+        self._keyed: weakref.WeakSet[Layer] = weakref.WeakSet()
         viewer.mouse_drag_callbacks.append(self._pressed)
         viewer.events.status.connect(self._status)
         self._bind(viewer)
@@ -76,8 +77,8 @@ class CanvasInput:
 
         Without this, 1 and 2 on an Image layer would switch its mode.
         """
-        if isinstance(layer, Image) and not any(layer is k for k in self._keyed):
-            self._keyed.append(layer)
+        if isinstance(layer, Image) and layer not in self._keyed:
+            self._keyed.add(layer)
             self._bind(layer)
 
     def close(self) -> None:
@@ -86,24 +87,27 @@ class CanvasInput:
         if self._pressed in callbacks:
             callbacks.remove(self._pressed)
         self._viewer.events.status.disconnect(self._status)
-        for target, key in self._bound:
-            target.bind_key(key, None)
-        self._bound.clear()
+        for target in (self._viewer, *self._keyed):
+            for key in self._meanings(target):
+                target.bind_key(key, None)
         self._keyed.clear()
 
     def _bind(self, target: Any) -> None:
+        for key, act in self._meanings(target).items():
+            target.bind_key(key, act, overwrite=True)
+
+    def _meanings(self, target: Any) -> dict[str, Callable[[Any], Any]]:
+        """Return what keys mean over the viewer or over one of its layers."""
+        found: dict[str, Callable[[Any], Any]] = {}
         if self._on_toggle is not None:
             for k, key in enumerate(KEYS):
-                self._bind_key(target, key, self._toggler(k, self._on_toggle))
+                found[key] = self._toggler(k, self._on_toggle)
         if target is self._viewer:
             if self._on_peek is not None:
-                self._bind_key(target, "Space", self._peek)
+                found["Space"] = self._peek
             if self._on_flicker is not None:
-                self._bind_key(target, FLICKER, self._flicker)
-
-    def _bind_key(self, target: Any, key: str, act: Callable[[Any], Any]) -> None:
-        target.bind_key(key, act, overwrite=True)
-        self._bound.append((target, key))
+                found[FLICKER] = self._flicker
+        return found
 
     def _toggler(
         self, index: int, on_toggle: Callable[[int], None]

@@ -104,7 +104,11 @@ class ExploreWidget(Dock):
         self._said = ""
         self._connect()
         self.bench.pump.start(
-            import_work("pandas"), name="Warming up", on_reports=lambda _: None
+            import_work(
+                "pandas", "zarr", "zarr.codecs", "napari_histodistill.maps.engine"
+            ),
+            name="Warming up",
+            on_reports=lambda _: None,
         )
         self.choosing.layers_changed()
         self.refresh()

@@ -95,11 +95,12 @@ class Mapping(QObject):
             return
         self._looked_for = (session.slide, session.store_path)
         self._has_cells = False
-        self._draw()
-        self.run_panel.show_running()
+        # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
             work, name=RUN, on_reports=self._progressed, on_end=self._ended, slow=True
         )
+        self._draw()
+        self.run_panel.show_running()
         self.bench.changed.emit()
 
     def cancel(self) -> None:

@@ -57,6 +57,7 @@ class Overlays:
         self._viewer, self._slide_layer = viewer, slide_layer
         self._slide, self._mpp = slide, mpp
         self._layers: dict[str, Layer] = {}
+        self._coloured: dict[str, Any] = {}
         self._visible_before: dict[str, bool] = {}
         for name in MOVES:
             getattr(slide_layer.events, name).connect(self._follow)
@@ -71,39 +72,50 @@ class Overlays:
         return any(layer is mine for mine in self._layers.values())
 
     def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
-        """Draw a class map; the layer shares the live map's array.
+        """Draw a class map; the layer and the live map share one array.
 
-        A layer that is there is given the new map: napari takes a quarter of a second
-        to make one, and a few milliseconds to change one.
+        A layer that is there is drawn into: to make one takes napari a quarter of a
+        second, to give it another array a compiled shader.
         """
-        layer: Labels | None = self.get("classes")
         if not live.classes:
             self._hide("classes")
             return
-        made = overlays.class_map_layer(
-            live.shown, live.grid, live.classes, affine=self._affine()
-        )
-        if layer is None:
-            layer = self._add("classes", made)
-        elif layer.data is live.shown:
-            self.refresh_classes()
-        else:
-            _, kwargs, _ = made
-            layer.data = live.shown
-            layer.scale, layer.translate = kwargs["scale"], kwargs["translate"]
-            layer.affine = kwargs["affine"]
-        self.hide_classes(live, hidden)
-        layer.visible = True
+        layer = self._class_layer(live.grid, live.classes)
+        if layer.data is not live.shown:
+            live.draw_into(layer.data)
+        self.refresh_classes()
+        self._colour(layer, live.classes, hidden)
+        if not layer.visible:
+            layer.visible = True
 
     def make_room(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> None:
-        """Add an empty class layer now, so that no run has to wait for it."""
-        if classes and self.get("classes") is None:
-            empty = np.zeros(grid.shape, np.uint8)
-            affine = self._affine()
-            self._add(
-                "classes",
-                overlays.class_map_layer(empty, grid, classes, affine=affine),
-            )
+        """Have an empty class layer drawn now, so that no run has to wait for it."""
+        if classes:
+            layer = self._class_layer(grid, classes)
+            self._colour(layer, classes, ())
+            if not layer.visible:
+                layer.data[:] = 0  # what was hidden is of a map that was dropped
+                layer.visible = True
+
+    def _class_layer(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> Labels:
+        """Return the class layer, made or laid anew for a grid."""
+        layer: Labels | None = self.get("classes")
+        fits = layer is not None and layer.data.shape == grid.shape
+        labels = (
+            layer.data if layer is not None and fits else np.zeros(grid.shape, "u1")
+        )
+        made = overlays.class_map_layer(labels, grid, classes, affine=self._affine())
+        if layer is None:
+            self._coloured["classes"] = (tuple(classes), frozenset())
+            added: Labels = self._add("classes", made)
+            return added
+        if not fits:
+            layer.data = labels
+        _, place, _ = made
+        for name in ("scale", "translate", "affine"):
+            if not np.array_equal(np.asarray(getattr(layer, name)), place[name]):
+                setattr(layer, name, place[name])
+        return layer
 
     def refresh_classes(self) -> None:
         """Draw the live map's array again, as cheaply as napari can."""
@@ -115,7 +127,20 @@ class Overlays:
         """Make classes transparent."""
         layer: Labels | None = self.get("classes")
         if layer is not None:
-            layer.colormap = overlays.class_colors(live.classes, hidden=hidden)
+            self._colour(layer, live.classes, hidden)
+
+    def _colour(
+        self, layer: Labels, classes: Sequence[ClassSpec], hidden: Collection[int]
+    ) -> None:
+        """Give the class layer its colours, if it has others.
+
+        Each new colormap makes napari compile a shader, which freezes the window for a
+        tenth of a second and more.
+        """
+        wish = (tuple(classes), frozenset(hidden))
+        if self._coloured.get("classes") != wish:
+            layer.colormap = overlays.class_colors(classes, hidden=hidden)
+            self._coloured["classes"] = wish
 
     def show_similar(self, result: SimilarResult) -> None:
         """Draw a heatmap."""

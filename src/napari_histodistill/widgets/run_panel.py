@@ -106,8 +106,12 @@ class RunPanel(QWidget):
         if not report.cells_per_s:
             self.message.setText(report.message.capitalize() or "Starting…")
             return
+        # Qt paints a bar at once, and with it the whole canvas; here the next frame
+        # will do, together with the label and the map.
+        self.bar.setUpdatesEnabled(False)
         self.bar.setRange(0, 1000)
         self.bar.setValue(round(1000 * report.done / max(1, report.total)))
+        self.bar.setUpdatesEnabled(True)
         parts = [
             f"{report.done:,} of {report.total:,} cells",
             f"{report.cells_per_s:,.0f} cells/s",
