@@ -102,6 +102,6 @@ def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
         place = json.loads((folder / RUN).read_text(encoding="utf-8"))
         data = str(folder.absolute() / place["data"])  # as it is, if absolute
         return config, {"data": data, "home": place["home"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{folder / RUN} cannot be read ({error}): start the run again."
         raise InputError(msg) from error

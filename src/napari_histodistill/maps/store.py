@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_histodistill.errors import ComputeError, StoreError
+from napari_histodistill.errors import ComputeError, InputError, StoreError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
@@ -168,7 +168,9 @@ class EmbeddingStore:
         try:
             with _damage(path):
                 _check_metadata(path)
-                group = zarr.open_group(path, mode="r+" if writable else "r")
+                group = zarr.open_group(
+                    path, mode="r+" if writable else "r", zarr_format=3
+                )
             return cls(path, group, lock)
         except BaseException:
             if lock:
@@ -434,7 +436,7 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except _zarr_errors() as error:
+    except (*_zarr_errors(), InputError) as error:  # InputError: an impossible grid
         msg = (
             f"{path}: the store is damaged ({_reason(error)}); compute it again with "
             "--restart."
