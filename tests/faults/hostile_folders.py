@@ -169,56 +169,59 @@ def make_runs(folder: Path, good: Path) -> dict[str, tuple[Path, str]]:
     return made
 
 
+def _meta(change: Any, array: str = "") -> Any:
+    def spoil(store: Path) -> None:
+        path = store / array / "zarr.json"
+        content = json.loads(path.read_text())
+        change(content["attributes"]["histodistill"] if not array else content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def _write(name: str, content: bytes) -> Any:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def _grid(**changes: int) -> Any:
+    def spoil(store: Path) -> None:
+        from napari_histodistill.maps.store import Provenance, _grid_from, store_key
+
+        path = store / "zarr.json"
+        content = json.loads(path.read_text())
+        ours = content["attributes"]["histodistill"]
+        ours["grid"] |= changes
+        provenance = Provenance(**ours["provenance"])
+        if all(changes.values()):
+            ours["key"] = store_key(_grid_from(ours["grid"]), provenance)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def _pickled(store: Path) -> None:
+    shutil.rmtree(store / "status")
+    (store / "status").mkdir()
+    write_zarr2(store / "status", filters=[{"id": "pickle"}])
+
+
 def make_stores(folder: Path, good: Path) -> dict[str, tuple[Path, str]]:
     """Copy a finished store once per way of being wrong."""
-
-    def meta(change: Any, array: str = "") -> Any:
-        def spoil(store: Path) -> None:
-            path = store / array / "zarr.json"
-            content = json.loads(path.read_text())
-            change(content["attributes"]["histodistill"] if not array else content)
-            path.write_text(json.dumps(content))
-
-        return spoil
-
-    def write(name: str, content: bytes) -> Any:
-        return lambda store: (store / name).write_bytes(content)
-
-    def grid(**changes: int) -> Any:
-        def spoil(store: Path) -> None:
-            from napari_histodistill.maps.store import Provenance, _grid_from, store_key
-
-            path = store / "zarr.json"
-            content = json.loads(path.read_text())
-            ours = content["attributes"]["histodistill"]
-            ours["grid"] |= changes
-            provenance = Provenance(**ours["provenance"])
-            if all(changes.values()):
-                ours["key"] = store_key(_grid_from(ours["grid"]), provenance)
-            path.write_text(json.dumps(content))
-
-        return spoil
-
-    def pickled(store: Path) -> None:
-        shutil.rmtree(store / "status")
-        (store / "status").mkdir()
-        write_zarr2(store / "status", filters=[{"id": "pickle"}])
-
     chunk = next(p for p in (good / "embeddings" / "c").rglob("0") if p.is_file())
     chunk = chunk.relative_to(good)
     ways = {
-        "a newer version": (meta(lambda m: m.update(format_version=99)), "newer"),
+        "a newer version": (_meta(lambda m: m.update(format_version=99)), "newer"),
         "another student inside": (
             meta(lambda m: m["provenance"].update(student_digest="0" * 64)),
             "damaged",
         ),
-        "10^18 cells": (grid(slide_height=10**11, slide_width=10**11), "damaged"),
-        "a stride of nothing": (grid(stride_px=0), "damaged"),
-        "embeddings of 10^12": (meta(lambda m: m.update(dim=10**12)), "damaged"),
-        "blocks of 10^6": (meta(lambda m: m.update(block=10**6)), "damaged"),
-        "a grid of words": (meta(lambda m: m.update(grid="large")), "damaged"),
-        "no attributes": (write("zarr.json", b"{}"), "damaged"),
-        "JSON 10^5 deep": (write("zarr.json", b"[" * 10**5), "damaged"),
+        "10^18 cells": (_grid(slide_height=10**11, slide_width=10**11), "damaged"),
+        "a stride of nothing": (_grid(stride_px=0), "damaged"),
+        "embeddings of 10^12": (_meta(lambda m: m.update(dim=10**12)), "damaged"),
+        "blocks of 10^6": (_meta(lambda m: m.update(block=10**6)), "damaged"),
+        "a grid of words": (_meta(lambda m: m.update(grid="large")), "damaged"),
+        "no attributes": (_write("zarr.json", b"{}"), "damaged"),
+        "JSON 10^5 deep": (_write("zarr.json", b"[" * 10**5), "damaged"),
         "an array of 2^40": (
             meta(lambda a: a.update(shape=[2**20, 2**20]), "status"),
             "damaged",
@@ -227,11 +230,11 @@ def make_stores(folder: Path, good: Path) -> dict[str, tuple[Path, str]]:
             meta(lambda a: a.update(data_type="string"), "wanted"),
             "damaged",
         ),
-        "a chunk of noise": (write(str(chunk), os.urandom(500)), "damaged"),
+        "a chunk of noise": (_write(str(chunk), os.urandom(500)), "damaged"),
         "a chunk cut short": (lambda s: os.truncate(s / chunk, 20), "damaged"),
         "an empty chunk": (lambda s: os.truncate(s / chunk, 0), "damaged"),
         "a chunk is gone": (lambda s: (s / chunk).unlink(), "damaged"),
-        "a pickle": (pickled, "damaged"),
+        "a pickle": (_pickled, "damaged"),
     }
     made = {}
     for k, (name, (spoil, word)) in enumerate(ways.items()):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from napari_histodistill.distill.config import DistillConfig
 from napari_histodistill.distill.recipe import read_toml, recipe_text, validated
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, refused_by_disk
 
 CONFIG, RUN = "config.toml", "run.json"
 CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
@@ -81,7 +81,7 @@ def start_run(
         part.replace(folder / CONFIG)
     except OSError as error:
         msg = f"{folder} cannot be written ({error.strerror}): choose another folder."
-        raise InputError(msg) from error
+        raise refused_by_disk(msg, error) from error
     return folder
 
 
