@@ -212,7 +212,7 @@ def make_stores(folder: Path, good: Path) -> dict[str, tuple[Path, str]]:
     ways = {
         "a newer version": (_meta(lambda m: m.update(format_version=99)), "newer"),
         "another student inside": (
-            meta(lambda m: m["provenance"].update(student_digest="0" * 64)),
+            _meta(lambda m: m["provenance"].update(student_digest="0" * 64)),
             "damaged",
         ),
         "10^18 cells": (_grid(slide_height=10**11, slide_width=10**11), "damaged"),
@@ -223,11 +223,11 @@ def make_stores(folder: Path, good: Path) -> dict[str, tuple[Path, str]]:
         "no attributes": (_write("zarr.json", b"{}"), "damaged"),
         "JSON 10^5 deep": (_write("zarr.json", b"[" * 10**5), "damaged"),
         "an array of 2^40": (
-            meta(lambda a: a.update(shape=[2**20, 2**20]), "status"),
+            _meta(lambda a: a.update(shape=[2**20, 2**20]), "status"),
             "damaged",
         ),
         "words instead of numbers": (
-            meta(lambda a: a.update(data_type="string"), "wanted"),
+            _meta(lambda a: a.update(data_type="string"), "wanted"),
             "damaged",
         ),
         "a chunk of noise": (_write(str(chunk), os.urandom(500)), "damaged"),

@@ -76,6 +76,21 @@ FOUND = {
             )
         ),
     ),
+    "channels of two sizes": (
+        "tiff",
+        raw_tiff(
+            _grey(
+                description=text(
+                    raw.DESCRIPTION,
+                    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/'
+                    'Schemas/OME/2016-06"><Image><Pixels SizeC="2" SizeX="64" '
+                    'SizeY="64"><TiffData IFD="0" PlaneCount="2"/></Pixels></Image>'
+                    "</OME>",
+                )
+            ),
+            _grey(width=2),
+        ),
+    ),
     "a key of 20,000 parts": ("recipe", b"a." * 20_000 + b"a = 1\n"),
     "20,000 lists in a recipe": ("recipe", recipe_seeds()[0] + b"a = " + b"[" * 20_000),
     "a field of 20,000 characters": (

@@ -435,7 +435,8 @@ def _zarr_errors() -> tuple[type[Exception], ...]:
     from zarr.errors import BaseZarrError
 
     known = (OSError, ValueError, LookupError, TypeError, RuntimeError)
-    more = (AttributeError, ArithmeticError, MemoryError)
+    # InputError: a grid that cannot be.
+    more = (AttributeError, ArithmeticError, MemoryError, InputError)
     return (*known, *more, BaseZarrError)
 
 
@@ -446,7 +447,7 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (*_zarr_errors(), InputError) as error:  # InputError: an impossible grid
+    except _zarr_errors() as error:
         msg = (
             f"{path}: the store is damaged ({_reason(error)}); compute it again with "
             "--restart."

@@ -37,8 +37,8 @@ def check_files(path: Path) -> None:
     """
     if not path.is_dir():
         with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                _check_size(entry.filename, entry.file_size)
+            for member in archive.infolist():
+                _check_size(member.filename, member.file_size)
         return
     folders = [str(path)]
     while folders:
