@@ -87,7 +87,10 @@ def make_recipes(folder: Path, good: Path) -> dict[str, tuple[Path, str]]:
             "px",
         ),
         "options that load a file": (
-            text.replace(first, f'{first}\noptions = {{checkpoint_path = "/etc/x"}}'),
+            text.replace(
+                "[sparse.encoder.options]",
+                '[sparse.encoder.options]\ncheckpoint_path = "/etc/x"',
+            ),
             "checkpoint_path",
         ),
         "a backbone to download": (

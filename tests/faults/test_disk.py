@@ -46,10 +46,10 @@ class Volume:
 
 @pytest.fixture
 def volume(tmp_path) -> Iterator[Volume]:
-    """Return a tmpfs of 160 KB."""
+    """Return a tmpfs of 72 KB."""
     path = tmp_path / "volume"
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=72k", "tmpfs", str(path)]
     try:
         done = subprocess.run(command, check=False, capture_output=True)
     except OSError:

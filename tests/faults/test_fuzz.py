@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import resource
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +16,22 @@ from tests.faults.seeds import recipe_seeds, spec_seeds
 from tests.faults.targets import TARGETS, suffix_of, try_input
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def capped_memory() -> Iterator[None]:
+    """Let a finding be a MemoryError here, and not the end of the machine."""
+    if sys.platform != "linux":
+        yield
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + 2**31
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
 
 TRIES = {"tiff": 300, "spec": 300, "recipe": 60, "manifest": 300}
 
