@@ -224,7 +224,7 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     "a spec through a link": (_linked(SPEC), "link"),
     "tensors in a pipe": (_piped(TENSORS), "not a file"),
     "text in Latin-1": (
-        lambda folder: (folder / SPEC).write_bytes(b'{"name": "caf\xe9"}'),
+        lambda folder: (folder / SPEC).write_bytes(b'{"name": "\xe9t\xe9"}'),
         "JSON",
     ),
 }

@@ -47,7 +47,7 @@ def manifests() -> dict[str, tuple[bytes, str]]:
         "no images": (b"label,label2\n", "image"),
         "a column twice": (b"image,image\n", "twice"),
         "nothing": (b"", "image"),
-        "no UTF-8": (b"image,label\ncaf\xe9.png,a\n", "UTF-8"),
+        "no UTF-8": (b"image,label\n\xe9t\xe9.png,a\n", "UTF-8"),
         "quotes left open": (b'image,label\n"0.png,a\n', "CSV"),
         "a picture of 60,000 px": (b"image,label\nbomb.png,fine\n", "too large"),
         "a picture of 13,000 px": (b"image,label\nlarge.png,fine\n", "too large"),

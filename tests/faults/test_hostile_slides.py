@@ -49,7 +49,7 @@ ODD_NAMES = {
     "escape": "\x1b[31mred\x1b[0m.tif",
     "very long": "x" * 251 + ".tif",
     "spaces": "  .tif",
-    "no UTF-8": os.fsdecode(b"caf\xe9.tif"),
+    "no UTF-8": os.fsdecode(b"\xe9t\xe9.tif"),
 }
 
 
