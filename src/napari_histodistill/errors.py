@@ -8,6 +8,14 @@ Code at the edge of torch therefore converts what it catches (:class:`ComputeErr
 
 from __future__ import annotations
 
+import errno
+
+_FAILING = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "ENODEV", "ENXIO", "ESTALE")
+    if hasattr(errno, name)
+}
+
 MAX_MESSAGE = 1200
 """Characters; a hostile file may have a name, or a field, of a million."""
 
@@ -74,12 +82,27 @@ class FetchError(HistodistillError):
     """A file that was asked for cannot be downloaded, or is not what it should be."""
 
 
+class DiskError(HistodistillError):
+    """A disk is full or fails; what was written before is intact."""
+
+
 class ComputeError(HistodistillError):
     """The model failed while running; carries torch's own words."""
 
 
 class DeviceMemoryError(ComputeError):
     """The device ran out of memory even with the smallest batch."""
+
+
+def refused_by_disk(
+    message: str, error: Exception, *, otherwise: type[InputError] = InputError
+) -> HistodistillError:
+    """Return the error for a place that cannot be written to.
+
+    A full or failing disk is nobody's bad input: exit code 1, not 2.
+    """
+    failing = isinstance(error, OSError) and error.errno in _FAILING
+    return DiskError(message) if failing else otherwise(message)
 
 
 class Cancelled(HistodistillError):

@@ -10,9 +10,10 @@ import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, refused_by_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +62,7 @@ class WriterLock:
         except OSError as trouble:
             why = trouble.strerror or trouble
             msg = f"{path.parent}: cannot be written to ({why})."
-            raise error(msg) from trouble
+            raise refused_by_disk(msg, trouble, otherwise=error) from trouble
         until = time.monotonic() + wait_s
         try:
             while True:
@@ -79,9 +80,11 @@ class WriterLock:
                 "until it is done, stop it, or choose another place."
             )
             raise error(msg) from trouble
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {platform.node()}".encode())
-        self._file.flush()
+        # Who it is helps people; a full disk that cannot take it stops nobody.
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), 0)
+            holder = f"process {os.getpid()} on {platform.node()}"
+            os.write(self._file.fileno(), holder.encode())
 
     def release(self) -> None:
         """Let others write; may be called twice."""

@@ -23,6 +23,9 @@ def main() -> None:
     kills = commands.add_parser("kills")
     kills.add_argument("--times", type=int, default=50)
     kills.add_argument("--seed", type=int, default=0)
+    kills.add_argument(
+        "--forked", action="store_true", help="load torch once, not for every process"
+    )
     fuzz = commands.add_parser("fuzz")
     fuzz.add_argument("--minutes", type=float, default=30, help="of CPU, in all")
     fuzz.add_argument("--seed", type=int, default=0)
@@ -40,10 +43,13 @@ def main() -> None:
 
 
 def _kills(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    from tests.faults.forking import start_forked
     from tests.faults.killing import COMMANDS, Killer
-    from tests.faults.workplace import make_workplace
+    from tests.faults.workplace import make_workplace, start
 
-    killer = Killer(make_workplace(folder / "place"), folder, seed=options.seed)
+    starter = start_forked if options.forked else start
+    place = make_workplace(folder / "place")
+    killer = Killer(place, folder, seed=options.seed, starter=starter)
     found, kills = [], 0
     while kills < options.times:
         command = COMMANDS[len(found) % len(COMMANDS)]

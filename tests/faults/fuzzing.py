@@ -156,7 +156,10 @@ class Loop:
         }
         beside = self.folder / f"figures-{self.seed}.json"
         with contextlib.suppress(OSError):
-            beside.write_text(json.dumps(figures))
+            # Whole or not at all: the process may be killed at any moment.
+            aside = beside.with_suffix(".part")
+            aside.write_text(json.dumps(figures))
+            aside.replace(beside)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import random
 import shutil
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.faults.workplace import Workplace, run, start
+from tests.faults.workplace import Workplace, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,10 +62,15 @@ class Killer:
         Where they write.
     seed : int
         Of the moments.
+    starter : callable
+        Starts a command: :func:`~tests.faults.workplace.start`, or forked from a
+        process that has loaded everything (:mod:`tests.faults.forking`).
     """
 
-    def __init__(self, place: Workplace, folder: Path, *, seed: int = 0) -> None:
-        self.place, self.folder = place, folder
+    def __init__(
+        self, place: Workplace, folder: Path, *, seed: int = 0, starter: Any = start
+    ) -> None:
+        self.place, self.folder, self.start = place, folder, starter
         self.rng = random.Random(seed)
         self._references: dict[str, tuple[dict[str, str], float, float]] = {}
 
@@ -93,9 +98,11 @@ class Killer:
             moments.append(moment)
             problem = problem or trouble
         readable = not problem
-        outcome = run(self.arguments(command, out))
-        if outcome.code:
-            problem = problem or f"exit {outcome.code}: {outcome.err.splitlines()[-1]}"
+        process = self.start(self.arguments(command, out))
+        _out, err = process.communicate()
+        code = process.returncode
+        if code:
+            problem = problem or f"exit {code}: {err.splitlines()[-1]}"
         found = fingerprint(command, out)
         differing = sorted(k for k in wanted if found.get(k) != wanted[k])
         if differing:
@@ -105,7 +112,7 @@ class Killer:
             seconds=tuple(seconds),
             moments=tuple(moments),
             readable=readable,
-            equal=not outcome.code and not differing,
+            equal=not code and not differing,
             leftovers=sum(p.name.endswith(LEFT_BEHIND) for p in self._near(out)),
             problem=problem,
         )
@@ -116,7 +123,7 @@ class Killer:
             out = self.folder / f"{command}-whole"
             shutil.rmtree(out, ignore_errors=True)
             began = time.monotonic()
-            process = start(self.arguments(command, out))
+            process = self.start(self.arguments(command, out))
             self._wait(command, out, process)
             working = time.monotonic()
             _out, err = process.communicate()
@@ -129,7 +136,7 @@ class Killer:
         self, command: str, out: Path, after: float, *, early: bool
     ) -> float:
         began = time.monotonic()
-        process = start(self.arguments(command, out))
+        process = self.start(self.arguments(command, out))
         if not early:
             self._wait(command, out, process)
         time.sleep(after)
@@ -137,7 +144,7 @@ class Killer:
         process.communicate()
         return time.monotonic() - began
 
-    def _wait(self, command: str, out: Path, process: object) -> None:
+    def _wait(self, command: str, out: Path, process: Any) -> None:
         """Wait until a command has begun to write."""
         sign = out / "lock" if command == "distill" else self._store(out)
         while process.poll() is None and not sign.exists():

@@ -49,7 +49,7 @@ ODD_NAMES = {
     "escape": "\x1b[31mred\x1b[0m.tif",
     "very long": "x" * 251 + ".tif",
     "spaces": "  .tif",
-    "no UTF-8": os.fsdecode(b"caf\xe9.tif"),
+    "no UTF-8": os.fsdecode(b"\xe9t\xe9.tif"),
 }
 
 
@@ -83,7 +83,7 @@ def test_names_with_odd_characters(tmp_path):
 @pytest.mark.parametrize("name", ["x" * 300 + ".tif", "x\0y.tif", "x.tif/y.tif"])
 def test_names_that_cannot_exist(tmp_path, name):
     (tmp_path / "x.tif").write_bytes(b"")
-    with pytest.raises(SlideError, match="no such file|cannot be opened"):
+    with pytest.raises(SlideError, match=r"no such file|cannot be opened"):
         open_slide(tmp_path / name)
 
 

@@ -322,7 +322,7 @@ def _refuse_foreign(out: Path, slide: Path) -> None:
         return
     try:
         other = Path(json.loads(summary.read_text("utf-8"))["slide"])
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
         msg = (
             f"-o {out}: its summary.json was not written by this program; choose "
             "another folder."

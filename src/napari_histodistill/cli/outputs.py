@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import refused_by_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def output_folder(path: Path, option: str = "-o") -> Path:
         msg = (
             f"{option} {path}: cannot be written to ({reason}); choose another folder."
         )
-        raise InputError(msg) from error
+        raise refused_by_disk(msg, error) from error
     return path
 
 
@@ -49,7 +49,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
         beside.replace(path)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror or error})."
-        raise InputError(msg) from error
+        raise refused_by_disk(msg, error) from error
     finally:
         beside.unlink(missing_ok=True)
     return path

@@ -254,8 +254,8 @@ class ScheduleConfig(Frozen):
         keeps the best.
     """
 
-    steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=2)] = 128
+    steps: Annotated[int, Field(ge=1, le=10**8)]
+    batch: Annotated[int, Field(ge=2, le=10**6)] = 128
     optimiser: Literal["adamw", "adam"] = "adamw"
     lr: Positive = 1e-3
     head_lr_scale: Positive = 1.0
@@ -298,7 +298,7 @@ class _Recipe(Frozen):
     licence: Annotated[str, Field(min_length=1)]
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
     mpp_source: Literal["stated", "estimated"] = "stated"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataSource
 
 

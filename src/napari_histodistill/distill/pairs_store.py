@@ -21,6 +21,7 @@ from PIL import Image
 from napari_histodistill.distill.partners import Spots
 from napari_histodistill.errors import ComputeError, StoreError
 from napari_histodistill.running import CancelToken
+from napari_histodistill.slides.zarr_limits import check_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +171,7 @@ def read_pairs(path: Path | str) -> StoredPairs:
         msg = f"{path}: there are no stored pairs."
         raise StoreError(msg)
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path, mode="r", zarr_format=3)
         meta: Any = group.attrs.asdict()["histodistill"]
         if meta["kind"] == _KIND and meta["format_version"] > FORMAT_VERSION:
             msg = f"{path}: written by a newer version of this program; update it."
@@ -205,6 +206,7 @@ def _check_rows(arrays: list[Any]) -> None:
         msg = "its arrays are of different lengths"
         raise ValueError(msg)
     for array in arrays:
+        check_array(array, array.basename)
         stored = array.nbytes_stored()
         if array.nbytes > max(2**28, MAX_RATIO * stored):
             msg = f"{array.basename} claims {array.nbytes} bytes and holds {stored}"

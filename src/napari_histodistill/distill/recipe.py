@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound=BaseModel)
 
 MAX_CHARACTERS = 2**20
-MAX_DOTS = 2000
-"""In one line: a list of so many fractions, or a key of absurdly many parts."""
+MAX_DOTS = 100
+"""In one word: a key of so many parts, and nothing else, is absurd."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -80,7 +80,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _dots(text: str) -> Iterator[int]:
-    return (line.count(".") for line in text.splitlines())
+    """Return how many parts every word has, dotted keys among them."""
+    together = re.sub(r"[ \t]*\.[ \t]*", ".", text)
+    return (word.count(".") for word in re.split(r"[\s,=\[\]{}]+", together))
 
 
 def validated(schema: type[Config], content: dict[str, Any], where: str) -> Config:

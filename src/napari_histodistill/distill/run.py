@@ -237,6 +237,9 @@ class _Run:
             )
             raise InputError(msg)
         try:
+            if mark.step > self.config.schedule.steps:
+                msg = f"it stands at step {mark.step}"
+                raise ValueError(msg)
             trainer.load(tensors)
         except (ComputeError, LookupError, TypeError, ValueError) as error:
             msg = f"{path} does not fit this recipe ({error}): start the run again."

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from napari_histodistill.distill.config import DistillConfig
 from napari_histodistill.distill.recipe import read_toml, recipe_text, validated
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, refused_by_disk
 
 CONFIG, RUN = "config.toml", "run.json"
 CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
@@ -87,7 +87,7 @@ def start_run(
         part.replace(folder / CONFIG)
     except OSError as error:
         msg = f"{folder} cannot be written ({error.strerror}): choose another folder."
-        raise InputError(msg) from error
+        raise refused_by_disk(msg, error) from error
     return folder
 
 
@@ -108,6 +108,6 @@ def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
         place = json.loads((folder / RUN).read_text(encoding="utf-8"))
         data = str(folder.absolute() / place["data"])  # as it is, if absolute
         return config, {"data": data, "home": place["home"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{folder / RUN} cannot be read ({error}): start the run again."
         raise InputError(msg) from error

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, refused_by_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,4 +103,4 @@ def _trouble(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror or error})."
-        raise InputError(msg) from error
+        raise refused_by_disk(msg, error) from error

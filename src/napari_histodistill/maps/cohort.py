@@ -135,7 +135,7 @@ class SlideRun:
             grid=self.grid,
             mode=self.task.mode,
             tissue=None if self.task.all_cells else "auto",
-            options=EmbedOptions(restart=self.task.restart),
+            options=EmbedOptions(restart=self.task.restart, retry_unreadable=True),
             cancel=cancel,
         )
 

@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_histodistill.errors import ComputeError, StoreError
+from napari_histodistill.errors import (
+    ComputeError,
+    DiskError,
+    InputError,
+    StoreError,
+    refused_by_disk,
+)
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
@@ -126,6 +132,8 @@ class EmbeddingStore:
         ------
         StoreError
             If something is in the way, or the place cannot be written to.
+        DiskError
+            If the disk is full or fails.
         """
         path = Path(path)
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -142,7 +150,7 @@ class EmbeddingStore:
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             msg = f"{path}: cannot make a store there ({error.strerror or error})."
-            raise StoreError(msg) from error
+            raise refused_by_disk(msg, error, otherwise=StoreError) from error
         return cls.open(path, writable=True)
 
     @classmethod
@@ -168,7 +176,9 @@ class EmbeddingStore:
         try:
             with _damage(path):
                 _check_metadata(path)
-                group = zarr.open_group(path, mode="r+" if writable else "r")
+                group = zarr.open_group(
+                    path, mode="r+" if writable else "r", zarr_format=3
+                )
             return cls(path, group, lock)
         except BaseException:
             if lock:
@@ -241,7 +251,9 @@ class EmbeddingStore:
         ComputeError
             If a number is not finite or does not fit float16.
         StoreError
-            If the store is not open for writing or the disk refuses.
+            If the store is not open for writing.
+        DiskError
+            If the disk refuses; what was written before is intact.
         """
         if self._known is None:
             msg = f"{self.path}: the store was opened for reading only."
@@ -423,7 +435,8 @@ def _zarr_errors() -> tuple[type[Exception], ...]:
     from zarr.errors import BaseZarrError
 
     known = (OSError, ValueError, LookupError, TypeError, RuntimeError)
-    more = (AttributeError, ArithmeticError, MemoryError)
+    # InputError: a grid that cannot be.
+    more = (AttributeError, ArithmeticError, MemoryError, InputError)
     return (*known, *more, BaseZarrError)
 
 
@@ -453,7 +466,7 @@ def _trouble_writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({_reason(error)}); what was finished before "
             "is kept, run again to go on."
         )
-        raise StoreError(msg) from error
+        raise DiskError(msg) from error
 
 
 def _reason(error: Exception) -> str:

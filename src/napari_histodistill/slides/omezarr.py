@@ -21,6 +21,7 @@ from napari_histodistill.slides.tiff_metadata import (
     PhysicalSize,
     physical_size,
 )
+from napari_histodistill.slides.zarr_limits import check_array, check_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,8 @@ ZARR_ERRORS = (
     RuntimeError,
     AttributeError,
     EOFError,
+    MemoryError,
+    ArithmeticError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -195,6 +198,7 @@ def _open_group(path: Path) -> tuple[Any, Callable[[], None]]:
     from zarr.storage import LocalStore, ZipStore
 
     try:
+        check_files(path)
         if path.is_dir():
             return zarr.open_group(LocalStore(path, read_only=True), mode="r"), _nothing
         store = ZipStore(path, mode="r")
@@ -241,13 +245,15 @@ def _image(group: Any, name: str) -> tuple[Any, Mapping[str, Any], Mapping[str, 
 def _levels(
     group: Any, multiscale: Mapping[str, Any], name: str
 ) -> tuple[list[Any], list[list[float]]]:
-    arrays, scales = [], []
+    arrays: list[Any] = []
+    scales: list[list[float]] = []
     common = _scale(multiscale)
     for dataset in multiscale["datasets"]:
         if dataset["path"] not in group:
             msg = f"{name}: the level {dataset['path']!r} is missing."
             raise SlideError(msg)
         array = group[dataset["path"]]
+        check_array(array, f"level {dataset['path']!r}")
         own = _scale(dataset) or [1.0] * len(array.shape)
         arrays.append(array)
         scales.append(

@@ -79,7 +79,8 @@ def open_slide(
     return slide if mpp is None else slide.with_mpp(mpp)
 
 
-def _open(path: Path) -> Slide:
+def _refuse_no_file(path: Path) -> None:
+    """Refuse what cannot be opened, and what would be read for ever."""
     try:
         kind = path.stat().st_mode
     except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
@@ -91,6 +92,10 @@ def _open(path: Path) -> Slide:
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         msg = f"{path}: this is a device or a pipe, not a file; copy it to a file."
         raise SlideError(msg)
+
+
+def _open(path: Path) -> Slide:
+    _refuse_no_file(path)
     if path.is_dir():
         if is_zarr_folder(path):
             return open_omezarr(path)

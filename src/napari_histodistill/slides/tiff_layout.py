@@ -14,6 +14,7 @@ import numpy as np
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides import tiff_metadata as meta
 from napari_histodistill.slides.colours import Colours, colours_of_samples
+from napari_histodistill.slides.limits import MAX_CHANNELS
 from napari_histodistill.slides.tiff_limits import MAX_LEVELS, bounded_pages
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ def _layout(
     notes: tuple[str, ...] = (),
 ) -> TiffLayout:
     first = levels[0][0]
+    for pages in levels:
+        kinds = {(p.imagelength, p.imagewidth, p.samplesperpixel) for p in pages}
+        if len(kinds) > 1 or len({p.dtype for p in pages}) > 1:
+            msg = f"{name}: the channels of a level differ in size; it is damaged."
+            raise SlideError(msg)
     colours = page_colours(first, name)
     if len(levels[0]) > 1:
         numbered = tuple(f"channel {k + 1}" for k in range(len(levels[0])))
@@ -223,6 +229,9 @@ def page_colours(page: Any, name: str) -> Colours:
     """
     photometric = int(page.photometric)
     samples, dtype = int(page.samplesperpixel), np.dtype(page.dtype or "u1")
+    if samples > MAX_CHANNELS:
+        msg = f"{name}: {samples} samples per pixel are more than an image has."
+        raise SlideError(msg)
     if photometric in {2, 6} and samples >= 3:
         alpha = any(int(e) in {1, 2} for e in page.extrasamples)
         return colours_of_samples(samples, dtype, alpha=alpha)

@@ -1,8 +1,8 @@
 """Whether a TIFF page and its encoded tiles can be what they say they are.
 
 Slides come from strangers, and the decoders below are written in C. Nothing is handed
-to them before its size is known to be bounded: a tile of a hundred bytes can say that it
-is 65,535 × 65,535 pixels, and a decoder would believe it.
+to them before its size is known to be bounded: a tile of a hundred bytes can say that
+it is 65,535 × 65,535 pixels, and a decoder would believe it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from napari_histodistill.errors import BundleError, InputError
+from napari_histodistill.errors import BundleError, InputError, refused_by_disk
 from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.card import write_card
 from napari_histodistill.students.familiarity import Familiarity
@@ -207,7 +207,7 @@ def save_student(
         _put(staging, target)
     except OSError as error:
         msg = f"{target} cannot be written: {error}."
-        raise InputError(msg) from error
+        raise refused_by_disk(msg, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target

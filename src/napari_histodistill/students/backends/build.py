@@ -112,6 +112,12 @@ def _check_shapes(spec: StudentSpec, state: Mapping[str, torch.Tensor]) -> None:
     """
     with torch.device("meta"):
         wanted = build_module(spec).state_dict()
+    for name in sorted(set(state) - set(wanted)):
+        msg = (
+            f"student {spec.name}: the weights do not fit the backbone "
+            f"{spec.backbone}, which has no {name}."
+        )
+        raise BundleError(msg)
     for name, tensor in wanted.items():
         found = state.get(name)
         # torch takes one number in a list for a number, and saved files hold that.

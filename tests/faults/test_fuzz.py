@@ -1,0 +1,129 @@
+"""A taste of the fuzzing in ``campaign.py fuzz``, and what that has found."""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults import raw_tiff as raw
+from tests.faults.raw_tiff import Entry, Page, number, raw_tiff, text, tiled_page
+from tests.faults.seeds import recipe_seeds, spec_seeds
+from tests.faults.targets import TARGETS, suffix_of, try_input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def capped_memory() -> Iterator[None]:
+    """Let a finding be a MemoryError here, and not the end of the machine."""
+    if sys.platform != "linux":
+        yield
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + 2**31
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+TRIES = {"tiff": 300, "spec": 300, "recipe": 60, "manifest": 300}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_spoilt_input_is_refused_or_harmless(name, tmp_path):
+    target, rng = TARGETS[name], random.Random(5)
+    seeds, found = target.seeds(), []
+    for k in range(TRIES[name]):
+        content = target.mutate(rng, rng.choice(seeds), seeds)
+        outcome = try_input(target, content, tmp_path, suffix_of(target, k))
+        if outcome.is_finding:
+            found.append(outcome)
+    assert not found
+
+
+def _grey(**changes: object) -> Page:
+    page = tiled_page()
+    entries = page.entries | {
+        raw.BITS: number(raw.BITS, 8),
+        raw.SAMPLES: number(raw.SAMPLES, 1),
+        raw.PHOTOMETRIC: number(raw.PHOTOMETRIC, 1),
+    }
+    return Page(entries, page.data).with_tags(**changes)
+
+
+FOUND = {
+    # What the fuzzing found, each made anew; the numbers are those that broke it.
+    "width of 2^51": ("tiff", raw_tiff(tiled_page().with_tags(width=2**51), big=True)),
+    "width of 2^46": ("tiff", raw_tiff(_grey(width=2**46, height=16), big=True)),
+    "2^63 samples": ("tiff", raw_tiff(_grey(samples=2**63 - 2**41), big=True)),
+    "65,535 samples": ("tiff", raw_tiff(_grey(samples=65535))),
+    "widths": (
+        "tiff",
+        raw_tiff(tiled_page().with_tags(width=Entry(raw.WIDTH, 3, tuple(range(99))))),
+    ),
+    "compressions": (
+        "tiff",
+        raw_tiff(tiled_page().with_tags(compression=number(raw.COMPRESSION, 8, 8, 8))),
+    ),
+    "a palette of nothing": (
+        "tiff",
+        raw_tiff(_grey(photometric=3)),
+    ),
+    "JPEG XR that crashes its decoder": (
+        "tiff",
+        raw_tiff(tiled_page(compression=34934, segments=(b"II\xbc\x01" + bytes(60),))),
+    ),
+    "10^9 planes": (
+        "tiff",
+        raw_tiff(
+            tiled_page().with_tags(
+                description=text(
+                    raw.DESCRIPTION,
+                    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/'
+                    'Schemas/OME/2016-06"><Image><Pixels SizeC="1" SizeX="64" '
+                    'SizeY="64"><TiffData IFD="0" PlaneCount="1000000000"/></Pixels>'
+                    "</Image></OME>",
+                )
+            )
+        ),
+    ),
+    "channels of two sizes": (
+        "tiff",
+        raw_tiff(
+            _grey(
+                description=text(
+                    raw.DESCRIPTION,
+                    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/'
+                    'Schemas/OME/2016-06"><Image><Pixels SizeC="2" SizeX="64" '
+                    'SizeY="64"><TiffData IFD="0" PlaneCount="2"/></Pixels></Image>'
+                    "</OME>",
+                )
+            ),
+            _grey(width=2),
+        ),
+    ),
+    "a key of 20,000 parts": ("recipe", b"a." * 20_000 + b"a = 1\n"),
+    "20,000 lists in a recipe": ("recipe", recipe_seeds()[0] + b"a = " + b"[" * 20_000),
+    "a field of 20,000 characters": (
+        "spec",
+        spec_seeds()[0].replace(b'"title"', b'"' + b"(" * 20_000 + b'"'),
+    ),
+    "a picture's name of 10^5": ("manifest", b"image\n" + b"a." * 50_000 + b"\n"),
+    "a header of 10^5": ("manifest", b"a" * 100_000 + b"\n"),
+    "a NUL in a name": ("manifest", b"image\na\0b.png\n"),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_what_was_found_stays_mended(case, tmp_path: Path):
+    name, content = FOUND[case]
+    target = TARGETS[name]
+    outcome = try_input(target, content, tmp_path, target.suffixes[0])
+    assert not outcome.is_finding, outcome
