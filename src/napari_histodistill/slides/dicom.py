@@ -127,6 +127,7 @@ def open_dicom(path: Path) -> Slide:
             channels=colours.channels,
             digest=_digest(volumes),
             notes=(*size.notes, *colours.notes, *notes),
+            icc_profile=_icc_profile(first.header),
         )
         source = DicomSource(images, colours, cache)
         associated = {name: _reader(file) for name, file in others.items()}
@@ -208,6 +209,13 @@ def _size(header: Any, image: DicomImage) -> PhysicalSize:
         note = f"an imaged volume of {height:g} × {width:g} mm does not fit the pixels"
         return PhysicalSize(None, ("the file does not state µm per pixel", note))
     return physical_size(y, x, "DICOM ImagedVolumeWidth")
+
+
+def _icc_profile(header: Any) -> bytes | None:
+    try:
+        return header.OpticalPathSequence[0].ICCProfile or None
+    except (AttributeError, IndexError, TypeError):
+        return None
 
 
 def _digest(files: list[Path]) -> str:

@@ -13,6 +13,7 @@ from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.omezarr import is_zarr_folder, open_omezarr
 from napari_histodistill.slides.openslide_backend import open_with_openslide
 from napari_histodistill.slides.plain import open_plain
+from napari_histodistill.slides.profile import in_srgb
 from napari_histodistill.slides.remote import open_remote, url_of
 from napari_histodistill.slides.tiff import open_tiff, parse_tiff
 
@@ -44,7 +45,10 @@ OTHER_NAMES = {
 
 
 def open_slide(
-    path: str | os.PathLike[str], *, mpp: float | Mpp | None = None
+    path: str | os.PathLike[str],
+    *,
+    mpp: float | Mpp | None = None,
+    icc: bool = False,
 ) -> Slide:
     """Open a slide or any plain image.
 
@@ -58,6 +62,8 @@ def open_slide(
         A file, the folder of an OME-Zarr image, or its http(s) address.
     mpp : float or Mpp, optional
         µm per level-0 pixel, where the file is silent or wrong.
+    icc : bool
+        Whether colours are carried to sRGB by the ICC profile that the file holds.
 
     Returns
     -------
@@ -75,6 +81,11 @@ def open_slide(
         mpp = Mpp(float(mpp), float(mpp), "typed by the user")
     url = url_of(path)
     slide = _open(Path(path)) if url is None else open_remote(url)
+    try:
+        slide = in_srgb(slide) if icc else slide
+    except SlideError:
+        slide.close()
+        raise
     return slide if mpp is None else slide.with_mpp(mpp)
 
 
