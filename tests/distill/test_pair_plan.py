@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -287,3 +290,19 @@ def test_a_layer_without_size_is_refused():
 def test_unfit_spots_are_refused(positions, values, match):
     with pytest.raises(InputError, match=match):
         Spots("spots", positions, values, ("gene",))
+
+
+def test_small_tiles_on_a_gigapixel_slide_are_planned_in_little_memory():
+    """Ten million points: at once, their places alone took 156 MB, thrice over."""
+    side = 100_000
+    pixels = da.full((side, side, 3), 200, dtype=np.uint8, chunks=(4096, 4096, 3))
+    slide = slide_from_arrays(pixels, name="large", mpp=Mpp(0.25, 0.25, "t"))
+    mask = np.zeros((1000, 1000), bool)
+    mask[100:600, 200:900] = True
+    sampling = Sampling(mpp=0.25, tile_px=256, limit=500)
+    tracemalloc.start()
+    plan = plan_pairs(slide, [], sampling, tissue=TissueMask(mask, slide.shape))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(plan.centres_um) == 500
+    assert peak < 100 * 1024**2

@@ -11,6 +11,8 @@ from PIL import Image
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides import (
+    czi,
+    dicom,
     open_slide,
     openslide_backend,
     plain,
@@ -140,17 +142,25 @@ def test_missing_files_and_folders(tmp_path):
         open_slide(tmp_path / "folder")
 
 
-@pytest.mark.parametrize("name", ["slide.mrxs", "slide.vms", "slide.czi"])
+@pytest.mark.parametrize("name", ["slide.mrxs", "slide.vms"])
 def test_formats_for_openslide_name_the_extra(tmp_path, without_openslide, name):
     (tmp_path / name).write_bytes(b"\xff\xd8 something")
     with pytest.raises(SlideError, match=rf"{name} is a .* slide, .*\[openslide\]"):
         open_slide(tmp_path / name)
 
 
-def test_dicom_without_openslide_names_the_extra(tmp_path, without_openslide):
-    (tmp_path / "s.dcm").write_bytes(bytes(128) + b"DICM" + bytes(50))
-    with pytest.raises(SlideError, match=r"s\.dcm is a DICOM file, .*\[openslide\]"):
-        open_slide(tmp_path / "s.dcm")
+@pytest.mark.parametrize(
+    ("name", "start", "extra"),
+    [("s.dcm", bytes(128) + b"DICM", "dicom"), ("s.czi", b"ZISRAWFILE", "czi")],
+)
+def test_formats_with_two_readers_name_both_extras(
+    tmp_path, without_openslide, monkeypatch, name, start, extra
+):
+    for module in (dicom, czi):
+        monkeypatch.setattr(module, "is_installed", lambda: False)
+    (tmp_path / name).write_bytes(start + bytes(200))
+    with pytest.raises(SlideError, match=rf"\[{extra}\].* or .*\[openslide\]"):
+        open_slide(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides import TileGrid, open_slide, slide_from_arrays
+from napari_histodistill.slides import tissue as tissue_module
 from napari_histodistill.slides.tissue import TissueMask, find_tissue
 from tests.fakes import array_slide, tissue_image
 
@@ -191,6 +194,31 @@ def test_a_grid_of_another_slide_is_refused():
     grid = TileGrid.over((100, 99), Mpp(1, 1, "t"), mpp=1, tile_px=50, stride_px=50)
     with pytest.raises(InputError, match=r"of a slide of \(100, 100\) px, not"):
         tissue.cells(grid)
+
+
+def test_a_gigapixel_grid_is_looked_up_in_little_memory():
+    """Ten million cells: at once, fractions and their making took half a gigabyte."""
+    side = 100_000
+    mask = np.zeros((2048, 2048), bool)
+    mask[300:1500, 200:1900] = True
+    tissue = TissueMask(mask, (side, side))
+    quarter = Mpp(0.25, 0.25, "t")
+    grid = TileGrid.over((side, side), quarter, mpp=0.25, tile_px=224, stride_px=32)
+    assert grid.shape == (3125, 3125)
+    tracemalloc.start()
+    cells = tissue.cells(grid)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * 1024**2
+    assert cells.mean() == pytest.approx(mask.mean(), abs=1e-3)
+
+
+def test_strips_join_without_a_seam(monkeypatch, rng):
+    tissue = TissueMask(rng.random((61, 83)) > 0.4, (1000, 1300))
+    grid = TileGrid.over((1000, 1300), Mpp(1, 1, "t"), mpp=1, tile_px=7, stride_px=7)
+    at_once = tissue.cell_fractions(grid)
+    monkeypatch.setattr(tissue_module, "STRIP_CELLS", 400)
+    np.testing.assert_array_equal(tissue.cell_fractions(grid), at_once)
 
 
 @pytest.mark.data

@@ -102,8 +102,16 @@ class RunPlan:
         from skimage.measure import points_in_poly
 
         y, x = self.grid.centers()
-        centers = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
-        inside = points_in_poly(centers, self.polygon).reshape(self.grid.shape)
+        inside = np.zeros(self.grid.shape, bool)
+        # Row by row, and only where the shape is: a large slide has ten million cells.
+        around = np.asarray(self.polygon, float)
+        (top, left), (bottom, right) = around.min(0), around.max(0)
+        across = np.flatnonzero((x >= left) & (x <= right))
+        centers = np.empty((len(across), 2))
+        centers[:, 1] = x[across]
+        for row in np.flatnonzero((y >= top) & (y <= bottom)):
+            centers[:, 0] = y[row]
+            inside[row, across] = points_in_poly(centers, around)
         if not inside.any():
             msg = (
                 "The drawn shape lies between the cells of the map: draw a larger "

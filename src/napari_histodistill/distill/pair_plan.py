@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.slide import Slide
     from napari_histodistill.slides.tissue import TissueMask
 
@@ -42,6 +43,9 @@ regions, too many tiles would straddle a border."""
 
 _LATTICE = 8
 """Points along a tile's edge at which tissue is looked up."""
+
+STRIP_TILES = 8192
+"""So many tiles are looked up at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,10 +179,10 @@ def plan_pairs(
     centres = _cells(sparse, sampling) if spots is None else spots.centres_um()
     low = centres - edge / 2
     inside = _inside(sparse, low, edge)
-    points = _lattice(centres, edge)
     mask = find_tissue(sparse) if tissue is None else tissue
-    here = mask.at(points / (mpp.y, mpp.x) + 0.5)
-    stained = inside & (here.mean(1) >= sampling.min_tissue)
+    layers = [layer for layer in partners if isinstance(layer, DenseLayer)]
+    looks = _looked_at(centres, edge, mask, mpp, layers)
+    stained = inside & (looks.here >= sampling.min_tissue)
     if not stained.any():
         msg = (
             f"{sparse.name}: no tile of {edge:.0f} µm is {sampling.min_tissue:.0%} "
@@ -187,11 +191,8 @@ def plan_pairs(
         raise InputError(msg)
     shown = stained.copy()
     confidence = np.full(len(centres), spots.confidence if spots else 1, np.float32)
-    for layer in partners:
-        if not isinstance(layer, DenseLayer):
-            continue
-        seen, there = layer.sees(points)
-        seen &= there.mean(1) >= sampling.min_tissue
+    for k, layer in enumerate(layers):
+        seen = looks.whole[k] & (looks.there[k] >= sampling.min_tissue)
         if not (seen & stained).any():
             msg = (
                 f"{layer.name} does not show the tissue of {sparse.name}: no tile of "
@@ -199,7 +200,7 @@ def plan_pairs(
             )
             raise InputError(msg)
         # Torn, folded or lost tissue: where one layer has some and the other has not.
-        confidence *= layer.confidence * (here == there).mean(1)
+        confidence *= layer.confidence * looks.alike[k]
         shown &= seen
     fewest = 1 if spots is None else SPOT_REGION
     region, alone = _regions(low, edge, shown, fewest=fewest)
@@ -262,6 +263,56 @@ def _cells(sparse: Slide, sampling: Sampling) -> Floats:
     y, x = grid.centers()
     world = (y - 0.5) * mpp.y, (x - 0.5) * mpp.x
     return np.stack(np.meshgrid(*world, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Looks:
+    """What was found at the points of every tile; ``n`` tiles, ``l`` layers.
+
+    Attributes
+    ----------
+    here : ndarray
+        ``(n,)`` part of a tile that is tissue on the sparse slide.
+    whole : ndarray of bool
+        ``(l, n)``: all of the tile lies on the layer.
+    there, alike : ndarray
+        ``(l, n)`` part that is tissue on the layer; that both say the same of.
+    """
+
+    here: Floats
+    whole: Bools
+    there: Floats
+    alike: Floats
+
+
+def _looked_at(
+    centres: Floats,
+    edge: float,
+    mask: TissueMask,
+    mpp: Mpp,
+    layers: Sequence[DenseLayer],
+) -> _Looks:
+    """Look at the points of all tiles, some tiles at a time.
+
+    Small tiles on a gigapixel slide have a hundred million points.
+    """
+    count = len(centres)
+    looks = _Looks(
+        here=np.empty(count),
+        whole=np.empty((len(layers), count), bool),
+        there=np.empty((len(layers), count)),
+        alike=np.empty((len(layers), count)),
+    )
+    for start in range(0, count, STRIP_TILES):
+        strip = slice(start, start + STRIP_TILES)
+        points = _lattice(centres[strip], edge)
+        here = mask.at(points / (mpp.y, mpp.x) + 0.5)
+        looks.here[strip] = here.mean(1)
+        for k, layer in enumerate(layers):
+            looks.whole[k, strip], there = layer.sees(points)
+            looks.there[k, strip] = there.mean(1)
+            looks.alike[k, strip] = (here == there).mean(1)
+    return looks
 
 
 def _lattice(centres: Floats, edge: float) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class Damage:
 
     Attributes
     ----------
+    like : ndarray or None
+        ``(…, channels)``, for type and channels where nothing can be read.
     bad : ndarray or None
         ``(height, width)`` bool, True where pixels are missing; None if none are.
     problem : str
@@ -48,7 +51,10 @@ class Damage:
         The tiles that could not be decoded.
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(
+        self, height: int, width: int, like: npt.NDArray[Any] | None = None
+    ) -> None:
+        self.like = like
         self._shape = height, width
         self._lock = threading.Lock()
         self.bad: npt.NDArray[np.bool_] | None = None
@@ -125,7 +131,7 @@ def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels loo
     ClosedSlideError
         If the slide was closed. Everything else is damage.
     """
-    damage = Damage(height, width)
+    damage = Damage(height, width, like)
     pixels = read_part(source, level, y, x, height, width, damage=damage)
     if damage.bad is not None:
         pixels = np.require(pixels, requirements="W")
@@ -145,15 +151,27 @@ def read_part(  # noqa: PLR0913 - as above
 ) -> npt.NDArray[Any]:
     """Read a rectangle and note what cannot be read, whose pixels may be anything."""
     own = getattr(source, "read_damaged", None)
-    if own is not None:
-        pixels: npt.NDArray[Any] = own(level, y, x, height, width, damage)
-        return pixels
+    read = own or partial(read_by_tiles, source)
+    pixels: npt.NDArray[Any] = read(level, y, x, height, width, damage)
+    return pixels
+
+
+def read_by_tiles(  # noqa: PLR0913 - as above
+    source: PixelSource,
+    level: int,
+    y: int,
+    x: int,
+    height: int,
+    width: int,
+    damage: Damage,
+) -> npt.NDArray[Any]:
+    """Read a rectangle at once, or where that fails one compressed tile at a time."""
     try:
         return source.read_level(level, y, x, height, width)
     except ClosedSlideError:
         raise
     except SlideError:
-        like = probe(source)
+        like = probe(source) if damage.like is None else damage.like
         out = np.zeros((height, width, like.shape[-1]), like.dtype)
     info = source.levels[level]
     for top, left, bottom, right in _tiles(info, y, x, height, width):

@@ -10,7 +10,7 @@ exactly where those of 2 × 2 averaged pixels would.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +24,11 @@ JPEG = 7
 
 SHRINKS = (2, 4, 8)
 """What libjpeg can shrink by while decoding, at full speed."""
+
+EVEN = {"444", "420", "Gray"}
+"""Kinds of colour sampling that are the same both ways. Where colour is sampled more
+finely down than across (4:2:2), libjpeg shrinks it across twice: by 2 a pixel is then
+0.8 grey levels off the mean on tissue, by 4 it would be 1.7."""
 
 HEADER_BYTES = 64 * 1024
 """Enough of a tile to find its size in."""
@@ -48,12 +53,15 @@ class JpegTiles:
     prefix : bytes
         What takes the place of a tile's first two bytes: the start marker and the
         tables that all tiles share.
+    sampling : str
+        How finely colour is sampled, ``"444"``, ``"420"``, ``"422"``…
     """
 
     height: int
     width: int
     samples: int
     prefix: bytes
+    sampling: str = "444"
 
     @classmethod
     def of_page(cls, page: Any, first: bytes) -> JpegTiles | None:
@@ -91,12 +99,13 @@ class JpegTiles:
             samples=samples,
             prefix=b"\xff\xd8" + middle,
         )
-        return tiles if tiles._fits(first) else None
+        return tiles._like(first)
 
     @property
     def shrinks(self) -> tuple[int, ...]:
         """Factors by which tiles can be shrunk while decoding, smallest first."""
-        return tuple(f for f in SHRINKS if self.height % f == 0 and self.width % f == 0)
+        factors = SHRINKS if self.sampling in EVEN else SHRINKS[:1]
+        return tuple(f for f in factors if not self.height % f and not self.width % f)
 
     def shape(self, shrink: int = 1) -> tuple[int, int, int]:
         """Return the shape of a decoded tile."""
@@ -144,13 +153,16 @@ class JpegTiles:
     def _whole(self, data: bytes) -> bytes:
         return data if len(self.prefix) == 2 else self.prefix + data[2:]
 
-    def _fits(self, first: bytes) -> bool:
-        """Whether a tile has the size and channels that the TIFF says."""
+    def _like(self, first: bytes) -> JpegTiles | None:
+        """Return this for the sampling of a tile, None if its size is another one."""
         try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(
+            height, width, colours, sampling = simplejpeg.decode_jpeg_header(
                 self._whole(first), strict=False
             )
         except ValueError:
-            return False
+            return None
         grey = colours.upper() in {"GRAY", "GREY"}
-        return (height, width, grey) == (self.height, self.width, self.samples == 1)
+        wanted = self.height, self.width, self.samples == 1
+        if (height, width, grey) != wanted:
+            return None
+        return replace(self, sampling="Gray" if grey else sampling)

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.colours import Colours, colours_of_samples
+from napari_histodistill.slides.damage import probe, read_by_tiles
 from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.filebytes import digest_path
 from napari_histodistill.slides.overview import with_overviews
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from napari_histodistill.slides.damage import Damage
 
 # What zarr and the file systems below it raise for damaged or missing metadata.
 ZARR_ERRORS = (
@@ -85,6 +88,8 @@ class ZarrSource:
         Closes the store.
     name : str
         For messages.
+    lost : str
+        What to say first where reading fails, for stores on a server.
     """
 
     def __init__(
@@ -95,9 +100,10 @@ class ZarrSource:
         close: Callable[[], None],
         *,
         name: str,
+        lost: str = "",
     ) -> None:
         self._arrays, self._axes, self._colours = list(arrays), axes, colours
-        self._close, self._name = close, name
+        self._close, self._name, self._lost = close, name, lost
         self._closed = False
         self.levels: Sequence[LevelInfo] = tuple(
             LevelInfo(
@@ -123,10 +129,14 @@ class ZarrSource:
             key[self._axes.c] = slice(None)
         try:
             pixels = np.asarray(self._arrays[level][tuple(key)])
-        except ZARR_ERRORS as error:
+        except Exception as error:
+            # Over a network whatever the client library raises means the same.
+            if not self._lost and not isinstance(error, ZARR_ERRORS):
+                raise
+            first = f"{self._lost}; " if self._lost else ""
             msg = (
-                f"{self._name}: level {level} cannot be read around y {y}, x {x} "
-                f"({reason(error)})."
+                f"{self._name}: {first}level {level} cannot be read around y {y}, "
+                f"x {x} ({reason(error)})."
             )
             raise SlideError(msg) from error
         left = [n for n in self._axes.names if n in {"y", "x", "c"}]
@@ -135,6 +145,26 @@ class ZarrSource:
         else:
             pixels = pixels.transpose([left.index(n) for n in "yx"])[..., np.newaxis]
         return self._colours.apply(np.ascontiguousarray(pixels))
+
+    def read_damaged(
+        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
+    ) -> npt.NDArray[Any]:
+        """Read what can be read and note the rest; see :func:`read_part`.
+
+        A server that is gone is not asked again for every chunk of a window.
+        """
+        if not self._lost:
+            return read_by_tiles(self, level, y, x, height, width, damage)
+        try:
+            return self.read_level(level, y, x, height, width)
+        except ClosedSlideError:
+            raise
+        except SlideError as error:
+            info = self.levels[level]
+            place = level, y - y % info.tile_height, x - x % info.tile_width
+            damage.add(slice(None), slice(None), str(error), place)
+            like = probe(self) if damage.like is None else damage.like
+            return np.zeros((height, width, like.shape[-1]), like.dtype)
 
     def close(self) -> None:
         """Close the store."""
@@ -164,29 +194,65 @@ def open_omezarr(path: Path) -> Slide:
         If there is no image in it or it is damaged.
     """
     group, close = _open_group(path)
+    return slide_of_group(
+        group, close, name=path.name, digest=lambda *_: digest_path(path), path=path
+    )
+
+
+def slide_of_group(
+    group: Any,
+    close: Callable[[], None],
+    *,
+    name: str,
+    digest: Callable[[Any, list[Any]], str],
+    path: Path | None = None,
+    lost: str = "",
+) -> Slide:
+    """Make a slide of an open zarr group.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        Of a multiscale image, or whose first child is one.
+    close : callable
+        Closes the store, also after an error.
+    name : str
+        For messages.
+    digest : callable
+        Given the group of the image and its arrays, returns the fingerprint.
+    path : Path, optional
+        Where it lies, if it is a file.
+    lost : str
+        What to say first where reading fails, for stores on a server.
+
+    Raises
+    ------
+    SlideError
+        If there is no image in it or it is damaged.
+    """
     try:
-        group, multiscale, omero = _image(group, path.name)
-        arrays, scales = _levels(group, multiscale, path.name)
-        axes = _axes(multiscale, len(arrays[0].shape), path.name)
+        group, multiscale, omero = _image(group, name)
+        arrays, scales = _levels(group, multiscale, name)
+        axes = _axes(multiscale, len(arrays[0].shape), name)
         arrays = _descending(arrays, axes)
         colours = _colours(arrays[0], axes, omero)
         size = _size(multiscale, axes, scales[0])
         info = SlideInfo(
-            name=path.name,
+            name=name,
             path=path,
             backend="zarr",
             vendor="OME-Zarr",
             mpp=size.mpp,
             channels=colours.channels,
-            digest=digest_path(path),
+            digest=digest(group, arrays),
             notes=(*size.notes, *colours.notes, *_unseen(arrays[0], axes)),
         )
-        source = ZarrSource(arrays, axes, colours, close, name=path.name)
+        source = ZarrSource(arrays, axes, colours, close, name=name, lost=lost)
         return Slide(with_overviews(source), info)
     except ZARR_ERRORS as error:
         close()
         why = reason(error)
-        msg = f"{path.name}: the OME-Zarr metadata cannot be understood ({why})."
+        msg = f"{name}: the OME-Zarr metadata cannot be understood ({why})."
         raise SlideError(msg) from error
     except BaseException:
         close()

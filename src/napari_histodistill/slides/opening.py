@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.slides import openslide_backend
+from napari_histodistill.slides import czi, dicom, openslide_backend
 from napari_histodistill.slides.arrays import slide_from_arrays
 from napari_histodistill.slides.decoding import reason
 from napari_histodistill.slides.omezarr import is_zarr_folder, open_omezarr
 from napari_histodistill.slides.openslide_backend import open_with_openslide
 from napari_histodistill.slides.plain import open_plain
+from napari_histodistill.slides.profile import in_srgb
+from napari_histodistill.slides.remote import open_remote, url_of
 from napari_histodistill.slides.tiff import open_tiff, parse_tiff
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ OPENSLIDE_NAMES = {
     ".vms": "a Hamamatsu VMS slide",
     ".vmu": "a Hamamatsu VMU slide",
     ".svslide": "a Sakura slide",
-    ".czi": "a Zeiss CZI slide",
 }
 OTHER_NAMES = {
     ".vsi": "an Olympus VSI slide",
@@ -46,19 +47,25 @@ OTHER_NAMES = {
 
 
 def open_slide(
-    path: str | os.PathLike[str], *, mpp: float | Mpp | None = None
+    path: str | os.PathLike[str],
+    *,
+    mpp: float | Mpp | None = None,
+    icc: bool = False,
 ) -> Slide:
     """Open a slide or any plain image.
 
     TIFF in all its dialects, OME-Zarr and plain images are read by this package; NDPI,
-    MRXS, BIF, SCN, Philips TIFF and DICOM through OpenSlide, if it is installed.
+    MRXS, BIF, SCN and Philips TIFF through OpenSlide, if it is installed; DICOM and CZI
+    through OpenSlide, or where it refuses through pydicom and pylibCZIrw.
 
     Parameters
     ----------
     path : path-like
-        A file, or the folder of an OME-Zarr image.
+        A file, the folder of an OME-Zarr image, or its http(s) address.
     mpp : float or Mpp, optional
         µm per level-0 pixel, where the file is silent or wrong.
+    icc : bool
+        Whether colours are carried to sRGB by the ICC profile that the file holds.
 
     Returns
     -------
@@ -72,10 +79,15 @@ def open_slide(
     InputError
         If ``mpp`` is not a positive number.
     """
-    path = Path(path)
     if mpp is not None and not isinstance(mpp, Mpp):
         mpp = Mpp(float(mpp), float(mpp), "typed by the user")
-    slide = _open(path)
+    url = url_of(path)
+    slide = _open(Path(path)) if url is None else open_remote(url)
+    try:
+        slide = in_srgb(slide) if icc else slide
+    except SlideError:
+        slide.close()
+        raise
     return slide if mpp is None else slide.with_mpp(mpp)
 
 
@@ -104,16 +116,23 @@ def _open(path: Path) -> Slide:
             "instead."
         )
         raise SlideError(msg)
-    start = _first_bytes(path)
+    start, suffix = _first_bytes(path), path.suffix.lower()
     if start.startswith(TIFF_MAGIC):
         return _open_tiff(path)
     if start[128:132] == DICOM_MAGIC:
         return _open_dicom(path)
-    if start.startswith(ZIP_MAGIC) and path.suffix.lower() in {".zip", ".ozx"}:
+    if start.startswith(ZIP_MAGIC) and suffix in {".zip", ".ozx"}:
         return open_omezarr(path)
-    if path.suffix.lower() in OPENSLIDE_NAMES:
-        return open_with_openslide(path, what=OPENSLIDE_NAMES[path.suffix.lower()])
-    return open_plain(path) or _open_unknown(path, start)
+    return _open_by_name(path, suffix) or open_plain(path) or _open_unknown(path, start)
+
+
+def _open_by_name(path: Path, suffix: str) -> Slide | None:
+    """Open a file whose format is told by its name, or None."""
+    if suffix == ".czi":
+        return _open_czi(path)
+    if suffix in OPENSLIDE_NAMES:
+        return open_with_openslide(path, what=OPENSLIDE_NAMES[suffix])
+    return None
 
 
 def _open_tiff(path: Path) -> Slide:
@@ -138,16 +157,42 @@ def _foreign_vendor(tif: Any) -> str | None:
 
 
 def _open_dicom(path: Path) -> Slide:
-    try:
-        return open_with_openslide(path, what="a DICOM file")
-    except SlideError as error:
-        if not openslide_backend.is_installed():
-            raise
-        msg = (
-            f"{path.name}: this DICOM file is not a whole-slide image that OpenSlide "
-            f"reads ({_reason(error)}); convert it to TIFF."
-        )
-        raise SlideError(msg) from error
+    if openslide_backend.is_installed():
+        try:
+            return open_with_openslide(path, what="a DICOM file")
+        except SlideError as error:
+            if dicom.is_installed():
+                return dicom.open_dicom(path)
+            msg = (
+                f"{path.name}: OpenSlide does not read this DICOM file "
+                f"({_reason(error)}); the extra [dicom] may: "
+                'pip install "napari-histodistill[dicom]".'
+            )
+            raise SlideError(msg) from error
+    if dicom.is_installed():
+        return dicom.open_dicom(path)
+    msg = (
+        f"{path.name} is a DICOM file, which is read through pydicom or OpenSlide: "
+        'pip install "napari-histodistill[dicom]" or "napari-histodistill[openslide]".'
+    )
+    raise SlideError(msg)
+
+
+def _open_czi(path: Path) -> Slide:
+    if openslide_backend.is_installed():
+        try:
+            return open_with_openslide(path, what="a Zeiss CZI slide")
+        except SlideError:
+            if not czi.is_installed():
+                raise
+    if czi.is_installed():
+        return czi.open_czi(path)
+    msg = (
+        f"{path.name} is a Zeiss CZI slide, which is read through pylibCZIrw or "
+        'OpenSlide: pip install "napari-histodistill[czi]" or '
+        '"napari-histodistill[openslide]".'
+    )
+    raise SlideError(msg)
 
 
 def _open_unknown(path: Path, start: bytes) -> Slide:

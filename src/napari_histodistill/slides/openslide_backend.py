@@ -84,6 +84,12 @@ class OpenSlideSource:
         )
 
     @property
+    def icc_profile(self) -> bytes | None:
+        """The colour profile of the stored pixels, if the file carries one."""
+        profile = getattr(self._slide, "color_profile", None)
+        return None if profile is None else bytes(profile.tobytes())
+
+    @property
     def associated(self) -> tuple[str, ...]:
         """Names of label, macro and the like."""
         return tuple(self._slide.associated_images)
@@ -158,6 +164,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
             mpp=size.mpp,
             digest=_digest(path),
             notes=size.notes,
+            icc_profile=source.icc_profile,
         )
         associated = {
             name: lambda name=name: source.read_associated(name)

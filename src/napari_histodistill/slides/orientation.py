@@ -60,7 +60,7 @@ class OrientedSource:
     ) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
         stored = self._stored(level, y, x, height, width)
-        part = Damage(*stored[2:])
+        part = Damage(*stored[2:], damage.like)
         pixels = read_part(self._source, level, *stored, damage=part)
         if part.bad is not None:
             part.bad = self._upright(part.bad)

@@ -86,7 +86,7 @@ class OverviewSource:
             for column in range(x // TILE_PX, (x + width - 1) // TILE_PX + 1):
                 with generated.lock(row, column):
                     if (row, column) not in generated.done:
-                        self._compute(level, row, column)
+                        self._compute(level, row, column, damage.like)
         window = slice(y, y + height), slice(x, x + width)
         pixels, bad = generated.pixels, generated.bad
         assert pixels is not None  # the loop above computed at least one tile
@@ -111,7 +111,9 @@ class OverviewSource:
         """Close the source; what was generated is freed with this object."""
         self._source.close()
 
-    def _compute(self, level: int, row: int, column: int) -> None:
+    def _compute(
+        self, level: int, row: int, column: int, like: npt.NDArray[Any] | None
+    ) -> None:
         info, finer = self.levels[level], self.levels[level - 1]
         y0, x0 = row * TILE_PX, column * TILE_PX
         y1 = min(y0 + TILE_PX, info.height)
@@ -133,7 +135,7 @@ class OverviewSource:
             raise
         except SlideError:
             window, box = _around(area, 1, whole)
-            damage = Damage(*window[2:])
+            damage = Damage(*window[2:], like)
             source = self.read_damaged(level - 1, *window, damage)
             if damage.bad is not None:
                 bad = damage.bad[..., None].astype(np.float32)

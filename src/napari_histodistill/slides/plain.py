@@ -42,8 +42,8 @@ def open_plain(path: Path) -> Slide | None:
     opened = _decoded(path)
     if opened is None:
         return None
-    pixels, kind, dpi, notes = opened
-    size = _size(dpi)
+    pixels, kind, about, notes = opened
+    size = _size(about.get("dpi"))
     colours = _colours(pixels)
     info = SlideInfo(
         name=path.name,
@@ -54,13 +54,14 @@ def open_plain(path: Path) -> Slide | None:
         channels=colours.channels,
         digest=digest_path(path),
         notes=(*(size.notes if size else ()), *colours.notes, *notes),
+        icc_profile=about.get("icc_profile") or None,
     )
     return Slide(with_overviews(ArraySource([pixels], colours, name=path.name)), info)
 
 
 def _decoded(
     path: Path,
-) -> tuple[npt.NDArray[Any], str, Any, tuple[str, ...]] | None:
+) -> tuple[npt.NDArray[Any], str, dict[Any, Any], tuple[str, ...]] | None:
     try:
         with warnings.catch_warnings():
             # Our own limit, checked below, takes the place of Pillow's warning.
@@ -68,9 +69,9 @@ def _decoded(
             image = Image.open(path)
         with image:
             _refuse_huge(path, image.size)
-            kind, dpi = image.format or "", image.info.get("dpi")
+            kind, about = image.format or "", dict(image.info)
             pixels, notes = _pixels(ImageOps.exif_transpose(image))
-            return pixels, kind, dpi, notes
+            return pixels, kind, about, notes
     except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError as error:

@@ -27,6 +27,14 @@ TOLERANCE = 1.02
 must not be seen through different filters."""
 
 
+FILTER = Image.Resampling.BICUBIC
+"""Sharp wherever its places fall. A triangle leaves pixels as they are where the wanted
+places lie on them and blurs them in between: slides of 0.25 and 0.2527 µm gave other
+maps (cosine of embeddings of one painted tissue .95, with this filter .99)."""
+
+REACH = 2
+"""Pixels to both sides that the filter touches when nothing is shrunk."""
+
 SPARE = 2
 """While a level is decoded it is shrunk to no less than twice what is wanted. A filter
 that still has two pixels for one hides the difference to decoding all of it (cosine of
@@ -60,8 +68,8 @@ def read_resampled(
     """Read a rectangle and resample it to a size.
 
     The coarsest level that is not coarser than what is asked is read and shrunk with an
-    antialiasing triangle filter at exact positions (a filter that leaves pixels as they
-    are if nothing is to be shrunk or moved). What lies outside the slide is the tissue
+    antialiasing cubic filter at exact positions (it leaves pixels as they are if nothing
+    is to be shrunk or moved). What lies outside the slide is the tissue
     inside, mirrored: a white or black border would be a tissue of its own to a student.
 
     Parameters
@@ -97,7 +105,7 @@ def read_resampled(
         raise InputError(msg)
     pixels, box = _around(slide, region, height, width)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    image = image.resize((width, height), FILTER, box=box)
     return np.asarray(image)
 
 
@@ -148,7 +156,7 @@ def _holds(size: int, shrink: int, window: tuple[int, int]) -> bool:
 
 def _window(start: float, stop: float, size: int) -> tuple[int, int]:
     """Return the whole pixels that the filter touches when resampling to ``size``."""
-    reach = math.ceil(max(1.0, (stop - start) / size)) + 1
+    reach = math.ceil(REACH * max(1.0, (stop - start) / size)) + 1
     return math.floor(start) - reach, math.ceil(stop) + reach
 
 

@@ -96,6 +96,8 @@ class SlideInfo:
         Fingerprint of the content, hex; equal files give equal digests.
     notes : tuple of str
         What a person should know: "alpha channel dropped", "mpp 352.9 is absurd".
+    icc_profile : bytes or None
+        Of the stored colours, if the file carries one (:func:`slides.profile.in_srgb`).
     """
 
     name: str
@@ -106,6 +108,7 @@ class SlideInfo:
     channels: tuple[str, ...] = ("R", "G", "B")
     digest: str = ""
     notes: tuple[str, ...] = field(default=())
+    icc_profile: bytes | None = field(default=None, repr=False)
 
     @property
     def is_rgb(self) -> bool:
@@ -228,7 +231,11 @@ class Slide:
 
     def with_mpp(self, mpp: Mpp) -> Slide:
         """Return the same slide (same open files) with another µm per pixel."""
-        return Slide(self._source, replace(self.info, mpp=mpp), self._associated)
+        return self.with_info(replace(self.info, mpp=mpp))
+
+    def with_info(self, info: SlideInfo, source: PixelSource | None = None) -> Slide:
+        """Return the same slide (same open files) told of or read in another way."""
+        return Slide(source or self._source, info, self._associated)
 
     def seen_through(self, wrap: Callable[[PixelSource], PixelSource]) -> Slide:
         """Return the same slide (same open files) with its pixels changed on reading.

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 MAX_ASSOCIATED_PX = 100 * 10**6
 """Labels and macro images are pictures of the glass, read whole."""
 
+ICC_PROFILE = 34675
+"""TIFF's number of the tag."""
+
 # What tifffile says of damaged tags is for its own users; ours get one sentence.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
@@ -128,6 +131,7 @@ class _Opened:
     source: PixelSource
     layout: TiffLayout
     associated: dict[str, Callable[[], npt.NDArray[np.uint8]]]
+    icc_profile: bytes | None = None
 
 
 def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
@@ -162,6 +166,7 @@ def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
             channels=layout.colours.channels,
             digest=digest_file(file),
             notes=layout.notes,
+            icc_profile=opened.icc_profile,
         )
         return Slide(opened.source, info, opened.associated)
     except BaseException:
@@ -204,7 +209,9 @@ def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
         source = OrientedSource(source, layout.orientation)
         note = f"stored {describe(layout.orientation)}; shown upright"
         layout = replace(layout, notes=(*layout.notes, note))
-    return _Opened(with_overviews(source), layout, associated)
+    tag = layout.levels[0][0].tags.get(ICC_PROFILE)
+    profile = tag.value if tag is not None and isinstance(tag.value, bytes) else None
+    return _Opened(with_overviews(source), layout, associated, profile)
 
 
 def _associated_reader(

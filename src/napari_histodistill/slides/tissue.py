@@ -16,6 +16,8 @@ from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp, WorldTransform
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from napari_histodistill.slides.grid import TileGrid
@@ -44,6 +46,10 @@ SPECK_UM2 = 2500.0
 
 SPECK_PX = 16
 """The same in mask pixels, if µm per pixel is unknown or the mask is coarse."""
+
+
+STRIP_CELLS = 2**18
+"""So many cells are looked up at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,33 +124,55 @@ class TissueMask:
             Part of the cell's square (of what lies on the slide) that must be tissue;
             any tissue at all for 0.
         """
-        fractions = self.cell_fractions(grid)
-        return (fractions >= min_fraction) & (fractions > 0)
+        cells = np.empty(grid.shape, bool)
+        for rows, fractions in self._fraction_strips(grid):
+            cells[rows] = (fractions >= min_fraction) & (fractions > 0)
+        return cells
 
     def cell_fractions(self, grid: TileGrid) -> npt.NDArray[np.float64]:
         """Return the exact part of every cell that is tissue, ``(rows, columns)``."""
+        found = np.empty(grid.shape)
+        for rows, fractions in self._fraction_strips(grid):
+            found[rows] = fractions
+        return found
+
+    def _fraction_strips(
+        self, grid: TileGrid
+    ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+        """Yield rows of cells and how much of each is tissue, some rows at a time.
+
+        A gigapixel slide has ten million cells: their fractions and what it takes to
+        compute them would fill half a gigabyte at once.
+        """
         slide = (grid.slide_height, grid.slide_width)
         if slide != tuple(self.slide_shape):
             msg = (
                 f"The tissue mask is of a slide of {self.slide_shape} px, not {slide}."
             )
             raise InputError(msg)
-        total = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        total[1:, 1:] = self.mask.cumsum(0).cumsum(1)
-        edges = [
+        kind = np.int32 if self.mask.size < 2**31 else np.int64
+        total = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), kind)
+        inner = total[1:, 1:]
+        np.cumsum(self.mask, axis=0, dtype=kind, out=inner)
+        np.cumsum(inner, axis=1, dtype=kind, out=inner)
+        rows, columns = (
             np.minimum(np.arange(n + 1) * cell, size) * (pixels / size)
             for n, cell, size, pixels in zip(
                 grid.shape, grid.cell_size, slide, self.mask.shape, strict=True
             )
-        ]
-        # The integral of a mask is linear between its pixel edges: interpolation at a
-        # cell's fractional edges is exact.
-        at = _interpolate(_interpolate(total, edges[0]).T, edges[1]).T
-        sums = np.diff(np.diff(at, axis=0), axis=1)
-        areas = np.outer(np.diff(edges[0]), np.diff(edges[1]))
-        fractions = sums / np.where(areas > 0, areas, 1)
-        # Differences of large sums: a whole cell of tissue must count as 1.
-        return np.clip(np.round(fractions, 9), 0, 1)
+        )
+        step = max(1, STRIP_CELLS // grid.shape[1])
+        for start in range(0, grid.shape[0], step):
+            strip = slice(start, min(start + step, grid.shape[0]))
+            edges = rows[strip.start : strip.stop + 1]
+            # The integral of a mask is linear between its pixel edges: interpolation at
+            # a cell's fractional edges is exact.
+            at = _interpolate(_interpolate(total, edges).T, columns).T
+            sums = np.diff(np.diff(at, axis=0), axis=1)
+            areas = np.outer(np.diff(edges), np.diff(columns))
+            fractions = sums / np.where(areas > 0, areas, 1)
+            # Differences of large sums: a whole cell of tissue must count as 1.
+            yield strip, np.clip(np.round(fractions, 9), 0, 1)
 
 
 def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
@@ -290,7 +318,7 @@ def _threshold(
 
 
 def _interpolate(
-    total: npt.NDArray[np.float64], at: npt.NDArray[np.float64]
+    total: npt.NDArray[Any], at: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Interpolate rows of a table linearly at fractional rows."""
     low = np.minimum(at.astype(np.int64), len(total) - 2)
