@@ -19,12 +19,13 @@ from napari_histodistill.controllers.distil_classes import (
 )
 from napari_histodistill.controllers.job import Job, JobState
 from napari_histodistill.errors import HistodistillError, InputError
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_layers import own_to_world
 from napari_histodistill.widgets.distil_panel import TrainStep
 from napari_histodistill.widgets.parts import explain
-from napari_histodistill.widgets.slide_layers import OVERLAY_MARK, slide_to_world
+from napari_histodistill.widgets.slide_layers import slide_to_world
 
 FITTING = "Fitting classes"
 MOST_PIXELS = 10_000 * 10_000

@@ -11,10 +11,10 @@ from qtpy.QtCore import QObject
 from napari_histodistill.controllers.job import Job, JobState
 from napari_histodistill.controllers.looking_on import Preview, Sight, preview_work
 from napari_histodistill.distill.preview import ask_for_previews, newest_preview
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import TrainStep
 from napari_histodistill.widgets.slide_layers import (
-    OVERLAY_MARK,
     overlay_affine,
     view_region,
 )
