@@ -59,9 +59,11 @@ def ran(compare, qtbot):
         viewer, widget = compare(pair)
         layer = add_slide(viewer)
         wait_until(qtbot, ready(widget))
-        QTest.mouseClick(widget.choose_panel.button, Qt.MouseButton.LeftButton)
+        QTest.mouseClick(widget.choose_panel.runner.button, Qt.MouseButton.LeftButton)
         wait_until(qtbot, idle(widget))
-        assert widget.session.compared is not None, widget.choose_panel.message.text()
+        assert widget.session.compared is not None, (
+            widget.choose_panel.runner.message.text()
+        )
         return viewer, widget, layer
 
     return run_once
@@ -111,8 +113,8 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
     viewer, widget = compare(load=load)
     choose = widget.choose_panel
     assert "Two students look at one slide" in choose.sentence.text()
-    assert "Open a slide" in choose.message.text()
-    for control in (choose.button, choose.slide):
+    assert "Open a slide" in choose.runner.message.text()
+    for control in (choose.runner.button, choose.slide):
         assert not control.isEnabled()
         assert "Open a slide" in control.toolTip()
     assert choose.students[0].currentText().startswith("coarse")
@@ -123,15 +125,15 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
     assert "Run both students first" in widget.place_panel.words.text()
     assert "Run both students first" in widget.difference_panel.flicker.text()
     widget.choosing.open_bundle(0, tmp_path)
-    assert str(tmp_path) in choose.message.text()
+    assert str(tmp_path) in choose.runner.message.text()
     add_slide(viewer)
     said = "B: colour: its weights were changed."
-    wait_until(qtbot, lambda: choose.message.text() == said)
+    wait_until(qtbot, lambda: choose.runner.message.text() == said)
     choose.students[1].setCurrentIndex(0)
     choose.students[1].activated.emit(0)
     wait_until(qtbot, idle(widget))
-    assert "the same student" in choose.message.text()
-    assert not choose.button.isEnabled()
+    assert "the same student" in choose.runner.message.text()
+    assert not choose.runner.button.isEnabled()
 
 
 def test_a_run_shows_where_they_differ_and_how_to_get_there(ran, qtbot, tmp_path):
@@ -217,7 +219,7 @@ def check_exports(qtbot, widget, tmp_path):
     ):
         widget.export(key, tmp_path / name)
         wait_until(qtbot, idle(widget))
-        assert widget.choose_panel.message.text() == f"Wrote {name}."
+        assert widget.choose_panel.runner.message.text() == f"Wrote {name}."
     compared = widget.session.compared
     features = json.loads((tmp_path / "d.geojson").read_text())["features"]
     assert len(features) == len(compared.ranked)
@@ -271,7 +273,7 @@ def test_a_click_shows_what_both_find_alike(ran, qtbot):
     assert shown(viewer) == [layer.name, "Difference of A and B"], "nothing to show yet"
     QTest.keyRelease(canvas_of(viewer), KEY)
     click(viewer, layer, GLASS)
-    assert "Nothing is computed there" in widget.choose_panel.message.text()
+    assert "Nothing is computed there" in widget.choose_panel.runner.message.text()
     click(viewer, layer, SECRET)
     wait_until(qtbot, lambda: widget.session.found is not None)
     wait_until(qtbot, idle(widget))
@@ -317,7 +319,7 @@ def test_another_measure_and_swapping(ran, qtbot):
     assert [s.name for s in widget.session.students] == ["colour", "coarse"]
     assert widget.choose_panel.students[0].currentText().startswith("colour")
     assert "Difference of A and B" not in viewer.layers
-    QTest.mouseClick(widget.choose_panel.button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(widget.choose_panel.runner.button, Qt.MouseButton.LeftButton)
     wait_until(qtbot, lambda: widget.session.compared is not None)
     assert [sum(s.backend.batches) for s in widget.session.students] == looked[::-1]
 
@@ -334,18 +336,18 @@ def test_cancel_keeps_what_is_done(compare, qtbot):
     viewer, widget = compare((coarse_student(), student))
     add_slide(viewer)
     wait_until(qtbot, ready(widget))
-    QTest.mouseClick(widget.choose_panel.button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(widget.choose_panel.runner.button, Qt.MouseButton.LeftButton)
     wait_until(
         qtbot,
         lambda: bool(widget.session.lives[1] and widget.session.lives[1].cells_done),
     )
     assert not widget.choose_panel.swap.isEnabled()
     assert "Cancel the run" in widget.choose_panel.swap.toolTip()
-    QTest.mouseClick(widget.choose_panel.stop, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(widget.choose_panel.runner.stop, Qt.MouseButton.LeftButton)
     wait_until(qtbot, idle(widget))
-    assert "What is done is kept" in widget.choose_panel.message.text()
+    assert "What is done is kept" in widget.choose_panel.runner.message.text()
     assert widget.session.compared is None
-    assert widget.choose_panel.button.isVisible()
+    assert widget.choose_panel.runner.button.isVisible()
 
 
 def test_layers_may_be_deleted_and_the_slide_removed(ran, qtbot):
@@ -359,7 +361,7 @@ def test_layers_may_be_deleted_and_the_slide_removed(ran, qtbot):
     viewer.layers.remove(layer)
     QTest.keyRelease(canvas_of(viewer), KEY)
     assert widget.session.slide is None
-    assert "Open a slide" in widget.choose_panel.message.text()
+    assert "Open a slide" in widget.choose_panel.runner.message.text()
     assert len(viewer.layers) == 0
 
 
@@ -367,7 +369,7 @@ def test_closing_during_a_run_leaves_nothing_behind(compare, qtbot):
     viewer, widget = compare()
     add_slide(viewer)
     wait_until(qtbot, ready(widget))
-    QTest.mouseClick(widget.choose_panel.button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(widget.choose_panel.runner.button, Qt.MouseButton.LeftButton)
     QTest.mouseClick(widget.place_panel.follow, Qt.MouseButton.LeftButton)
     viewer.close()  # the leak check of the fixture has the last word
 
@@ -421,6 +423,6 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     assert [s.name for s in panel.session.students] == ["unprivileged", "privileged"]
     titles = [combo.currentText() for combo in panel.choose_panel.students]
     assert [t.split(" · ")[1] for t in titles] == ["without partner", "with partner"]
-    QTest.mouseClick(panel.choose_panel.button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(panel.choose_panel.runner.button, Qt.MouseButton.LeftButton)
     wait_until(qtbot, lambda: panel.session.compared is not None, 60)
     panel.shut_down()

@@ -86,7 +86,7 @@ class CompareWidget(Dock):
             on_flicker=self._flicker,
         )
         self.bench.changed.connect(self.refresh)
-        self.bench.said.connect(self.choose_panel.say)
+        self.bench.said.connect(self.choose_panel.runner.say)
         self.comparing.place_reached.connect(self.asking.click)
         self.export_button.export.connect(self.export)
         self.bench.pump.start(

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QRadioButton,
     QSlider,
@@ -27,6 +26,7 @@ from napari_histodistill.widgets.parts import (
     row,
     wide_combo,
 )
+from napari_histodistill.widgets.run_panel import RunPanel
 from napari_histodistill.widgets.slide_panel import OPEN_BUNDLE, MppRow
 
 REGIONS = (
@@ -62,6 +62,25 @@ RUN_TIP = (
 )
 
 
+class CompareRun(RunPanel):
+    """The run of two students: as in *Explore slide*, but each where it was loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device.hide()
+
+    def show_ready(self, text: str, why_not: str) -> None:
+        """Show the button, and what it does here."""
+        super().show_ready(text, why_not)
+        explain(self.button, RUN_TIP, why_not)
+
+    def show_progress(self, share: float, words: str) -> None:
+        """Show how far both are."""
+        self.bar.setRange(0, 1000)
+        self.bar.setValue(round(1000 * share))
+        self.say(words)
+
+
 class ChoosePanel(QWidget):
     """Which slide, which two students, how densely, by what."""
 
@@ -73,8 +92,6 @@ class ChoosePanel(QWidget):
     region_chosen = Signal(str)
     step_chosen = Signal(int)
     measure_chosen = Signal(str)
-    run = Signal()
-    cancel = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,15 +112,7 @@ class ChoosePanel(QWidget):
         self.measure = wide_combo("")
         for key, text, _ in MEASURES:
             self.measure.addItem(text, key)
-        self.button = QPushButton("Run")
-        self.stop = QPushButton("Cancel")
-        self.stop.setToolTip("Stop within a second; what is done stays.")
-        self.stop.hide()
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
-        self.bar.hide()
-        self.message = hint()
-        self._obstacle = ""
+        self.runner = CompareRun()
         self._lay_out()
         self._connect()
 
@@ -163,42 +172,6 @@ class ChoosePanel(QWidget):
         for k, button in enumerate(self.regions.buttons()):
             explain(button, REGIONS[k][2], why)
 
-    def show_ready(self, why_not: str) -> None:
-        """Show the Run button."""
-        self.button.show()
-        explain(self.button, RUN_TIP, why_not)
-        self.stop.hide()
-        self.bar.hide()
-        # What stands in the way is worth a line of its own, not only a tooltip.
-        if why_not or self._obstacle:
-            self.say(why_not)
-        self._obstacle = why_not
-
-    def show_running(self) -> None:
-        """Turn Run into Cancel and show the bar."""
-        self.button.hide()
-        self.stop.setText("Cancel")
-        self.stop.setEnabled(True)
-        self.stop.show()
-        self.bar.setRange(0, 0)
-        self.bar.show()
-
-    def show_stopping(self) -> None:
-        """Say that the request to stop was heard."""
-        self.stop.setText("Stopping…")
-        self.stop.setEnabled(False)
-
-    def say(self, sentence: str) -> None:
-        """Show a sentence below the bar."""
-        self.message.setText(sentence)
-        self.message.setVisible(bool(sentence))
-
-    def show_progress(self, share: float, words: str) -> None:
-        """Show how far a run is."""
-        self.bar.setRange(0, 1000)
-        self.bar.setValue(round(1000 * share))
-        self.say(words)
-
     def _lay_out(self) -> None:
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -230,9 +203,7 @@ class ChoosePanel(QWidget):
         grid.addWidget(self.detail_words, 9, 1)
         grid.addWidget(QLabel("By"), 10, 0)
         grid.addWidget(self.measure, 10, 1)
-        grid.addLayout(row(self.button, self.stop), 11, 0, 1, 2)
-        grid.addWidget(self.bar, 12, 0, 1, 2)
-        grid.addWidget(self.message, 13, 0, 1, 2)
+        grid.addWidget(self.runner, 11, 0, 1, 2)
         self.mpp.hide()
 
     def _connect(self) -> None:
@@ -248,8 +219,6 @@ class ChoosePanel(QWidget):
         self.measure.activated.connect(
             lambda k: self.measure_chosen.emit(self.measure.itemData(k))
         )
-        self.button.clicked.connect(self.run)
-        self.stop.clicked.connect(self.cancel)
 
     def _student_activated(self, which: int, index: int) -> None:
         if self.students[which].itemText(index) == OPEN_BUNDLE:

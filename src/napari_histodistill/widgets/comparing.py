@@ -58,8 +58,8 @@ class Comparing(QObject):
         self._turn = 0
         self._settle = self._timer(SETTLE_MS, self._rank, once=True)
         self._flicker = self._timer(FLICKER_MS, self._next_turn)
-        choose.run.connect(self.run)
-        choose.cancel.connect(self.cancel)
+        choose.runner.run.connect(self.run)
+        choose.runner.cancel.connect(self.cancel)
         choose.measure_chosen.connect(self.choose_measure)
         panel.threshold_chosen.connect(self.set_threshold)
         panel.place_chosen.connect(self.go_to_place)
@@ -84,7 +84,7 @@ class Comparing(QObject):
             self.bench.overlays.remove_map()
         self._draw_halves()
         self.panel.clear()
-        self.choose.show_running()
+        self.choose.runner.show_running()
         self.bench.pump.start(
             work, name="Run", on_reports=self._progressed, on_end=self._ended, slow=True
         )
@@ -93,7 +93,7 @@ class Comparing(QObject):
     def cancel(self) -> None:
         """Ask the run to stop; what is done stays."""
         self.bench.pump.cancel("Run")
-        self.choose.show_stopping()
+        self.choose.runner.show_stopping()
 
     def choose_measure(self, measure: Any) -> None:
         """Compare by something else; the maps stay."""
@@ -117,7 +117,8 @@ class Comparing(QObject):
         choose.lock("Cancel the run first, then change this." if running else "")
         choose.sentence.setText(session.say_compared() or HOW)
         if not running:
-            choose.show_ready(why_loading(self.bench) or session.why_not_run)
+            why_not = why_loading(self.bench) or session.why_not_run
+            choose.runner.show_ready("Run", why_not)
         if session.compared is None:
             self.panel.clear()
         self.panel.show_flicker(session.why_not_flicker)
@@ -132,14 +133,14 @@ class Comparing(QObject):
         if isinstance(last, Compared):
             self._show_compared(last)
         elif self.bench.pump.is_active("Run"):
-            self.choose.show_progress(*_how_far(last))
+            self.choose.runner.show_progress(*_how_far(last))
         if patched and self.bench.overlays is not None:
             self.bench.overlays.refresh_halves()
 
     def _ended(self, job: Job[Any]) -> None:
         self.bench.session.run_ended()
         stopped = job.state is JobState.CANCELLED
-        self.choose.say("Stopped. What is done is kept; Run goes on." * stopped)
+        self.choose.runner.say("Stopped. What is done is kept; Run goes on." * stopped)
         self.bench.report_end(job)
 
     # --- the answer ---------------------------------------------------------------
