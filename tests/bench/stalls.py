@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TICK_MS = 10
+LIMIT_S = 600
 RUNS = 3
 
 
@@ -54,10 +55,26 @@ class Gaps:
         return max(g for p in phases for g in self.gaps.get(p, [0.0]))
 
 
+def turning(complaint: Callable[[], str]) -> Callable[[Callable[[], bool]], None]:
+    """Return a function that lets the event loop turn until something is true."""
+    from qtpy.QtWidgets import QApplication
+
+    app = QApplication.instance()
+
+    def until(done: Callable[[], bool]) -> None:
+        stop = time.monotonic() + LIMIT_S
+        while not done():
+            app.processEvents()
+            time.sleep(0.001)
+            if time.monotonic() > stop:
+                raise TimeoutError(complaint())
+
+    return until
+
+
 def one_run(slide_path: Path, cache: Path) -> Gaps:
     """Open, run, search; return the gaps by phase."""
     import napari
-    from qtpy.QtWidgets import QApplication
 
     from napari_histodistill.widgets.demo import query_place
     from napari_histodistill.widgets.explore import ExploreWidget
@@ -67,15 +84,7 @@ def one_run(slide_path: Path, cache: Path) -> Gaps:
     viewer.window.resize(1300, 850)
     widget = ExploreWidget(viewer)
     viewer.window.add_dock_widget(widget, area="right")
-    app = QApplication.instance()
-
-    def until(done: Callable[[], bool], limit_s: float = 600) -> None:
-        stop = time.monotonic() + limit_s
-        while not done():
-            app.processEvents()
-            time.sleep(0.001)
-            if time.monotonic() > stop:
-                raise TimeoutError(widget.run_panel.message.text())
+    until = turning(widget.run_panel.message.text)
 
     def rest(seconds: float) -> None:
         stop = time.monotonic() + seconds

@@ -17,13 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.bench.figures import Figure
-from tests.bench.stalls import Gaps
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.bench.stalls import Gaps, turning
 
 RUNS = 3
 SIDE_PX = 1024
@@ -36,7 +33,6 @@ def one_run(runs: Path) -> Gaps:
     """Train from the window; return the gaps by phase."""
     import napari
     from qtpy.QtCore import Qt
-    from qtpy.QtWidgets import QApplication
 
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.layers.slide_layer import slide_layer
@@ -48,15 +44,7 @@ def one_run(runs: Path) -> Gaps:
     viewer.window.resize(1300, 850)
     widget = DistilWidget(viewer, runs=runs)
     viewer.window.add_dock_widget(widget, area="right")
-    app = QApplication.instance()
-
-    def until(done: Callable[[], bool], limit_s: float = 600) -> None:
-        stop = time.monotonic() + limit_s
-        while not done():
-            app.processEvents()
-            time.sleep(0.001)
-            if time.monotonic() > stop:
-                raise TimeoutError(widget.train_step.line.text())
+    until = turning(widget.train_step.line.text)
 
     def rest(seconds: float) -> None:
         stop = time.monotonic() + seconds

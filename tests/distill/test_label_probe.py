@@ -48,16 +48,16 @@ def test_cells_carry_the_class_that_fills_them(rng):
     for (row, column), label in zip(found.cells, found.labels, strict=True):
         part = labels[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
         assert (part == label + 1).mean() > 0.55
-    assert len(found) == 30 * 30 * 7.5 // 10 or len(found) > 600
+    assert len(found) > 600
 
 
 def test_regions_are_squares_of_neighbours(rng):
     slide, labels = stripes(rng)
     found = cells(slide, area(labels))
-    assert 30 < len(np.unique(found.regions)) <= 81
+    assert len(np.unique(found.regions)) == 36
     for region in np.unique(found.regions):
         mine = found.cells[found.regions == region]
-        assert (np.ptp(mine, axis=0) < 4).all()
+        assert (np.ptp(mine, axis=0) < 5).all()
 
 
 def test_a_layer_that_lies_elsewhere_is_read_where_it_lies(rng):

@@ -6,6 +6,7 @@ and a split by cell would flatter.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.intp]
 
-REGIONS = 8
-"""Regions along the longer side of what is labelled."""
+REGIONS = 6
+"""Regions along the longer side of what is labelled, as for pairs: large enough that
+most cells have no neighbour on the other side."""
 
 FEWEST_CELLS = 20
 FEWEST_REGIONS = 3
@@ -162,7 +164,7 @@ def find_cells(
         )
         raise InputError(msg)
     rows, columns = (cells - cells.min(axis=0)).T
-    side = max(1, round(max(int(rows.max()), int(columns.max()), 1) / REGIONS))
+    side = math.ceil((1 + max(int(rows.max()), int(columns.max()))) / REGIONS)
     regions = rows // side * (1 + int(columns.max()) // side) + columns // side
     kept = [k for k in range(len(specs)) if _is_enough(labels, regions, k)]
     if len(kept) < 2:

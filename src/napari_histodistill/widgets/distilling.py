@@ -83,11 +83,11 @@ class Distilling(QObject):
     def start(self) -> None:
         """Write the pairs and train; or go on with a run that ended early."""
         bench, session = self.bench, self.bench.session
+        if bench.pump.is_active(STARTING):
+            return
         if self._can_go_on():
             assert session.run is not None
             self._begin(session.run.folder)
-            return
-        if self.bench.pump.is_active(STARTING):
             return
         if session.why_no_training or session.sparse is None:
             bench.said.emit(session.why_no_training)

@@ -105,9 +105,14 @@ class Previewing(QObject):
         self.shown = shown = reports[-1]
         self._make_room()
         self.layer.data = shown.pixels
-        self.layer.scale = shown.world.scale
-        self.layer.translate = shown.world.translate
-        self.layer.affine = overlay_affine(layer, slide.require_mpp())
+        for name, wanted in (
+            ("scale", shown.world.scale),
+            ("translate", shown.world.translate),
+            ("affine", overlay_affine(layer, slide.require_mpp())),
+        ):
+            # Each that is set makes napari look at all layers anew.
+            if not np.array_equal(np.asarray(getattr(self.layer, name)), wanted):
+                setattr(self.layer, name, wanted)
         self.step.seen(_in_words(shown.sight))
 
     def _make_room(self) -> None:
