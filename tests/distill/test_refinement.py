@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.distill.partners import dense_layer
-from napari_histodistill.distill.refinement import (
-    Refinement,
+from napari_histodistill.distill.likeness import (
     agreement,
     distinctness,
-    refine,
     take_overviews,
 )
+from napari_histodistill.distill.partners import dense_layer
+from napari_histodistill.distill.refinement import Refinement, refine
 from napari_histodistill.distill.registration import (
     apply,
     fit_landmarks,

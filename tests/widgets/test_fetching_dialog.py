@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from napari.layers import Layer
 
 from napari_histodistill.cache import cache_dir
 from napari_histodistill.samples import fetching as registry
@@ -45,6 +46,12 @@ def served(tmp_path, monkeypatch):
     return offer
 
 
+def asked_for(viewer):
+    """Do what napari's File › Open Sample does with what a sample returns."""
+    for made in open_or_ask("mine"):
+        viewer.add_layer(Layer.create(*made))
+
+
 def dialog(viewer):
     (found,) = viewer.window._qt_window.findChildren(FetchDialog)
     return found
@@ -62,7 +69,8 @@ def test_nothing_is_fetched_before_a_yes(open_viewer, qtbot, served):
     viewer = open_viewer()
     with serving() as server:
         slide = served(server)
-        assert open_or_ask("mine") == []
+        asked_for(viewer)
+        assert [layer.name for layer in viewer.layers] == ["A test: not fetched yet"]
         asked = dialog(viewer)
         assert asked.isVisible()
         assert not asked.isModal()
@@ -72,8 +80,9 @@ def test_nothing_is_fetched_before_a_yes(open_viewer, qtbot, served):
         asked.leave.click()
         wait_until(qtbot, lambda: gone(viewer))
         assert server.requests == 0
+        assert not viewer.layers
         # A yes fetches it, opens it, and the next time it is simply there.
-        open_or_ask("mine")
+        asked_for(viewer)
         dialog(viewer).fetch.click()
         wait_until(qtbot, lambda: gone(viewer))
         assert [layer.data[0].shape for layer in viewer.layers] == [(300, 400, 3)]
@@ -88,7 +97,7 @@ def test_a_failure_is_said_and_can_be_tried_again(open_viewer, qtbot, served):
     viewer = open_viewer()
     with serving("broken off") as server:
         served(server)
-        open_or_ask("mine")
+        asked_for(viewer)
         asked = dialog(viewer)
         asked.fetch.click()
         wait_until(qtbot, lambda: asked.fetch.text() == "Try again")
@@ -105,13 +114,13 @@ def test_closing_it_or_the_window_stops_it(open_viewer, qtbot, served):
     with serving("slow") as server:
         served(server)
         viewer = open_viewer()
-        open_or_ask("mine")
+        asked_for(viewer)
         dialog(viewer).fetch.click()
         wait_until(qtbot, lambda: server.requests == 1)
         dialog(viewer).leave.click()
         wait_until(qtbot, lambda: gone(viewer))
         wait_until(qtbot, nothing_left, 5)
-        open_or_ask("mine")
+        asked_for(viewer)
         dialog(viewer).fetch.click()
         wait_until(qtbot, lambda: server.requests == 2)
         viewer.close()

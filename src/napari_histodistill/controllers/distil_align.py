@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_histodistill.distill.likeness import take_overviews
 from napari_histodistill.distill.partners import dense_layer
-from napari_histodistill.distill.refinement import Refinement, refine, take_overviews
+from napari_histodistill.distill.refinement import Refinement, refine
 from napari_histodistill.distill.registration import FEWEST
 
 if TYPE_CHECKING:

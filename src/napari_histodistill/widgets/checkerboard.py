@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,14 @@ class CheckerView(QObject):
             return None
         return view_region(self._bench.viewer, layer, sparse)
 
+    def _screen_px(self, view: Region) -> int:
+        """Return how many pixels of the screen the longer side of a view takes."""
+        sparse = self._bench.session.sparse
+        assert sparse is not None
+        mpp = sparse.require_mpp()
+        longest_um = max(view.height * mpp.y, view.width * mpp.x)
+        return math.ceil(longest_um * float(self._bench.viewer.scene.camera.zoom))
+
     def _view_moved(self, _event: Any = None) -> None:
         self._timer.start()
 
@@ -146,7 +155,7 @@ class CheckerView(QObject):
                 bench.session.partners[place],
                 view,
                 self._square_um,
-                screen_px=max(bench.viewer.canvas.size),
+                screen_px=self._screen_px(view),
                 known=self._known,
             ),
             name=COMPOSING,

@@ -11,6 +11,7 @@ from napari.layers import Image, Labels, Layer, Points
 
 from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.distill.partners import Spots
+from napari_histodistill.distill.registration import apply
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, OVERLAY_MARK, slide_of
@@ -121,7 +122,7 @@ def channels_of(viewer: ViewerModel, layer: Layer) -> list[Layer]:
 
 def _spots(layer: Points) -> Spots:
     """Return the table behind a layer, or one made of its features, as it now lies."""
-    places = np.array([layer.data_to_world(p)[-2:] for p in layer.data])
+    places = apply(own_to_world(layer, None), np.asarray(layer.data, np.float64))
     table = spots_of(layer.metadata)
     if table is None:
         names = _genes(layer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QObject, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
@@ -16,7 +17,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.layers.slide_layer import slide_layer
+from napari_histodistill.errors import InputError
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_layer
 from napari_histodistill.samples.fetching import (
     Fetched,
     RemoteSlide,
@@ -49,8 +51,14 @@ def open_cmu() -> list[Any]:
 def open_or_ask(key: str) -> list[Any]:
     """Return the layers of a slide that is here; ask about one that is not.
 
-    Asking opens a window beside napari's and returns at once, without layers: they come
-    when, and only if, somebody says yes and the slide is here.
+    Asking opens a window beside napari's and returns at once: the slide comes when, and
+    only if, somebody says yes. napari takes no sample without a layer, so an empty one
+    stands for it in the layer list as long as the window is open.
+
+    Raises
+    ------
+    InputError
+        If it is not here and there is no window to ask in.
     """
     slide = remote_slide(key)
     path = slide.path()
@@ -59,9 +67,20 @@ def open_or_ask(key: str) -> list[Any]:
     import napari
 
     viewer = napari.current_viewer()
-    if viewer is not None:
-        FetchDialog(viewer, slide).show()
-    return []
+    if viewer is None:
+        msg = f"{slide.title} is not here yet: samples.fetching.fetch_slide({key!r})."
+        raise InputError(msg)
+    FetchDialog(viewer, slide).show()
+    kwargs = {
+        "name": f"{slide.title}: not fetched yet",
+        "units": ("um", "um"),
+        "metadata": {OVERLAY_MARK: _mark(slide)},
+    }
+    return [(np.empty((0, 2)), kwargs, "points")]
+
+
+def _mark(slide: RemoteSlide) -> str:
+    return f"not fetched: {slide.key}"
 
 
 class FetchDialog(QDialog):
@@ -135,6 +154,11 @@ class FetchDialog(QDialog):
     def closeEvent(self, event: QCloseEvent) -> None:
         """Stop what is going on; nothing half is left."""
         self._pump.close()
+        for layer in list(self._viewer.layers):
+            if layer.metadata.get(OVERLAY_MARK) == _mark(self._slide):
+                self._viewer.layers.remove(layer)
+        if len(self._viewer.layers) == 1:
+            self._viewer.reset_view()  # napari did so for the empty layer only
         super().closeEvent(event)
 
     def _window_gone(self, _window: QObject | None = None) -> None:

@@ -99,9 +99,11 @@ class Refining(QObject):
         found, partner = self._found, self._aligning.partner
         if found is None or partner is None or partner.name != self._told_of:
             return ""
-        if found.accepted and partner.refinement is not found:
-            return ""
-        return say_refinement(found)
+        if found.accepted:
+            stands = partner.refinement is found
+        else:
+            stands = partner.registration is found.before
+        return say_refinement(found) if stands else ""
 
     def _reported(self, reports: list[Refinement | float]) -> None:
         last = reports[-1]
