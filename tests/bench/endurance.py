@@ -2,7 +2,7 @@
 
 What must stay flat: resident memory, threads and file handles. The same cycles,
 fewer of them, are a test (``tests/widgets/test_endurance.py``). A small slide of flat
-tissue and a student that takes no time: what is measured is the window, not the network.
+tissue and a student that takes no time: what is measured is the window, not a network.
 
 Run by itself: ``python -m tests.bench.endurance [RUNS [CYCLES]]``; a line is written
 after every tenth.

@@ -190,3 +190,12 @@ def test_probabilities_of_a_cell(session):
     p = session.live.probabilities_at(*cell)
     assert p.sum() == pytest.approx(1)
     assert p[0] == session.live.confidence[cell] > 0.9
+
+
+def test_it_draws_into_the_array_of_a_layer_that_is_there(unsure):
+    live = unsure
+    before = live.shown.copy()
+    layer = np.full(live.grid.shape, 9, np.uint8)
+    live.draw_into(layer)
+    assert live.shown is layer
+    assert np.array_equal(layer, before), "what the layer showed before is gone"

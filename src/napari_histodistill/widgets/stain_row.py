@@ -10,7 +10,8 @@ from napari_histodistill.widgets.parts import explain
 TIP = (
     "Make this slide's colours look like the tiles that the student was trained on: "
     "its two stains are measured once on the tissue and exchanged for theirs. Maps "
-    "with and without are kept apart."
+    "with and without are kept apart. In a test on colon tiles it lowered accuracy "
+    "slightly (.81 to .79): look at the preview first."
 )
 PREVIEW_TIP = (
     "Lay the slide as the student sees it over the slide; press again to see it as it "
