@@ -14,7 +14,7 @@ from napari_histodistill.students.device import choose_device
 from napari_histodistill.students.student import DeviceChoice
 from tests.fakes import colour_student
 
-CPU = DeviceChoice("cpu", "CPU · 2 threads · torch", "The CPU was asked for.")
+CPU = DeviceChoice("cpu", "CPU · torch", "The CPU was asked for.")
 SPEC = colour_student().spec
 
 
@@ -66,7 +66,7 @@ def test_the_fastest_is_used_and_remembered(clock):
     machine = Machine(clock, torch=0.08, openvino=0.02)
     chosen = subject.with_fastest(CPU, SPEC, machine)
     assert chosen.backend == "openvino"
-    assert chosen.label == "CPU · 2 threads · OpenVINO"
+    assert chosen.label == "CPU · OpenVINO"
     assert "OpenVINO 400, torch 100" in chosen.reason
     assert 2.0 <= clock.now <= 2.5
     again = subject.with_fastest(CPU, SPEC, machine)

@@ -96,11 +96,11 @@ def test_bfloat16_stays_near_float32(rng):
 
 
 class Rounded(torch.nn.Module):
-    """A convolution at full size and one at a sixteenth; notes what they compute in."""
+    """Convolutions to a sixteenth and to a 32nd; notes what they compute in."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = torch.nn.Conv2d(3, 4, 3, stride=8, padding=1)
+        self.fine = torch.nn.Conv2d(3, 4, 3, stride=16, padding=1)
         self.coarse = torch.nn.Conv2d(4, 5, 3, stride=2, padding=1)
         self.seen = []
 

@@ -461,6 +461,27 @@ def test_a_student_that_raises_runtime_error_leaves_the_panel_usable(explore, qt
     assert layer in viewer.layers
 
 
+def test_what_a_run_remarks_stays_in_sight(explore, qtbot):
+    """A full device halves the batch in the middle of a run; that is said once."""
+    student = colour_student()
+    student.backend = SlowBackend()
+    notes = ["CUDA:0 · Card ran out of memory; the run goes on with 2 tiles at a time"]
+    student.backend.take_note = lambda: (
+        notes.pop() if notes and len(student.backend.batches) > 3 else ""
+    )
+    viewer, widget = explore(student)
+    add_slide(viewer, array_slide())
+    qtbot.waitUntil(ready(widget), timeout=20000)
+    widget.run_panel.button.click()
+    words = widget.run_panel.message.text
+    qtbot.waitUntil(lambda: "ran out of memory" in words(), timeout=20000)
+    seen = words()
+    qtbot.waitUntil(lambda: words() != seen, timeout=20000)
+    assert "ran out of memory" in words() or words().startswith("Done")
+    qtbot.waitUntil(idle(widget), timeout=20000)
+    assert words().startswith("Done")
+
+
 def test_a_student_that_cannot_load_is_said(explore, qtbot):
     def broken(name, device="auto"):
         raise RuntimeError("no such operator")

@@ -93,7 +93,7 @@ def embed(
         else:
             with connected(scheduler) as client:
                 # What computes is elsewhere; here the slides are only looked at.
-                runner = _check([replace(task, device="cpu") for task in tasks])
+                runner = _check([replace(task, device="cpu:torch") for task in tasks])
                 results = embed_on_cluster(client, tasks, runner, out)
         entries = [_store_facts(result) for result in results if not result.error]
         facts = {

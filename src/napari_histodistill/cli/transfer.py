@@ -78,7 +78,7 @@ def _export_student(source: str, out: Path) -> dict[str, Any]:
     from napari_histodistill.export import export_wsinfer
     from napari_histodistill.students import load_student
 
-    student = load_student(source, device="cpu")
+    student = load_student(source, device="cpu:torch")
     output_folder(out.absolute().parent)
     export_wsinfer(student, out)
     return {
@@ -101,7 +101,7 @@ def _export_map(
     with EmbeddingStore.open(store) as opened:
         made_by = opened.provenance
         try:
-            runner = load_student(student or made_by.student_name, device="cpu")
+            runner = load_student(student or made_by.student_name, device="cpu:torch")
         except BundleError as error:
             if student is not None:
                 raise

@@ -172,8 +172,7 @@ class SimilarityIndex:
 
     def _dot(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self._unit.dtype == np.float32:
-            found: npt.NDArray[np.float32] = self._unit @ query
-            return found
+            return np.asarray(self._unit @ query, np.float32)
         # numpy turns float16 into float32 number by number, eight times slower than
         # torch; and slabs that stay in the cache are written to memory by neither.
         import torch

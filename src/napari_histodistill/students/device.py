@@ -81,7 +81,7 @@ def through(choice: DeviceChoice, backend: str, why: str) -> DeviceChoice:
     return replace(
         choice,
         backend=backend,
-        label=f"{choice.label.removesuffix(' · torch')} · {BACKENDS[backend]}",
+        label=f"CPU · {BACKENDS[backend]}",
         reason=f"{choice.reason} {why}",
     )
 
@@ -147,7 +147,7 @@ def _cpu(why: str) -> DeviceChoice:
     plural = "" if threads == 1 else "s"
     return DeviceChoice(
         name="cpu",
-        label=f"CPU · {threads} thread{plural} · torch",
+        label="CPU · torch",
         reason=f"{_sentence(why)} with {threads} thread{plural}, in {precision}.",
         precision=precision,
     )

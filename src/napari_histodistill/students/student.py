@@ -29,7 +29,7 @@ class DeviceChoice:
     name : str
         torch's name: ``"cpu"``, ``"cuda:0"``, ``"mps"``.
     label : str
-        For people: ``"CUDA:0 · H100"``, ``"CPU · 2 threads"``.
+        For people: ``"CUDA:0 · H100"``, ``"CPU · OpenVINO"``.
     reason : str
         One sentence: why this one, and what was tried before.
     precision : {"float32", "bfloat16", "float16"}

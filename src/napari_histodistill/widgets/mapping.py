@@ -180,6 +180,8 @@ class Mapping(QObject):
         self._look()
         for update in updates:
             self.bench.session.take_update(update)
+            if update.report.message:  # said once: it must not drown in the others
+                self.run_panel.show_report(update.report)
         self.run_panel.show_report(updates[-1].report)
         if any(update.patch is not None for update in updates):
             self._redraw()

@@ -75,7 +75,7 @@ class _Lane:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pixels = _pinned((0,), torch.uint8)
         self._found = _pinned((0,), torch.float32)
         self._graphs: dict[tuple[object, ...], _Graph] = {}

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EARLY = 8
+EARLY = 16
 """Layers whose feature map's edge is at least the picture's, divided by this."""
 
 
