@@ -131,6 +131,7 @@ def test_what_is_no_slide_is_refused(tmp_path):
     with pytest.raises(SlideError, match=r"transfer syntax 1\..*\.5 are not read"):
         open_dicom(tmp_path / "rle.dcm")
     slide = open_dicom(path)
+    assert "rle.dcm: a level that cannot be read" in slide.info.notes
     slide.close()
     with pytest.raises(ClosedSlideError):
         slide.read_pixels(0, 0, 0, 5, 5)
