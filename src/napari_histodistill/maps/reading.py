@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.damage import probe
-from napari_histodistill.slides.resample import read_resampled
+from napari_histodistill.slides.resample import read_resampled, read_resampled_marked
 
 if TYPE_CHECKING:
     import threading
@@ -66,7 +66,7 @@ class Raster:
 def read_window(
     slide: Slide, grid: TileGrid, window: Window, stop: threading.Event
 ) -> Raster:
-    """Read a window in one go; where that fails, patch by patch around the damage.
+    """Read a window in one go; where that fails, around the damage.
 
     Parameters
     ----------
@@ -90,23 +90,34 @@ def read_window(
         return Raster(window, _read(slide, grid, window))
     except SlideError as error:
         problem = str(error)
-    pixels = np.zeros((window.height, window.width, 3), np.uint8)
-    bad = np.ones((window.height, window.width), bool)
-    for y in range(0, window.height, _PATCH_PX):
-        for x in range(0, window.width, _PATCH_PX):
-            if stop.is_set():
-                return Raster(window, pixels, bad, problem)
-            where = slice(y, y + _PATCH_PX), slice(x, x + _PATCH_PX)
-            height, width = bad[where].shape
-            patch = Window(window.y + y, window.x + x, height, width)
-            try:
-                pixels[where] = _read(slide, grid, patch)
-            except SlideError:
-                continue
-            bad[where] = False
+    size = {"height": window.height, "width": window.width}
+    region = grid.student_region(window.y, window.x, **size)
+    pixels, bad, told = read_resampled_marked(slide, region, **size)
+    problem = told or problem
+    _try_again(slide, grid, Raster(window, pixels, bad), stop)
     if bad.all():
         _check_alive(slide, problem)
     return Raster(window, pixels, bad, problem)
+
+
+def _try_again(
+    slide: Slide, grid: TileGrid, raster: Raster, stop: threading.Event
+) -> None:
+    """Read bad places in small patches: not every reader knows its damage exactly."""
+    window, bad = raster.window, raster.bad
+    assert bad is not None
+    for y in range(0, window.height, _PATCH_PX):
+        for x in range(0, window.width, _PATCH_PX):
+            where = slice(y, y + _PATCH_PX), slice(x, x + _PATCH_PX)
+            if stop.is_set() or not bad[where].any():
+                continue
+            height, width = bad[where].shape
+            patch = Window(window.y + y, window.x + x, height, width)
+            try:
+                raster.pixels[where] = _read(slide, grid, patch)
+            except SlideError:
+                continue
+            bad[where] = False
 
 
 def _read(slide: Slide, grid: TileGrid, window: Window) -> npt.NDArray[np.uint8]:

@@ -108,14 +108,24 @@ def open_dicom(path: Path) -> Slide:
     volumes, others = _siblings(path, header)
     images: list[DicomImage] = []
     cache = SegmentCache()
+    broken: tuple[str, ...] = ()
     try:
-        images.extend(DicomImage(file, cache) for file in volumes)
+        for file in volumes:
+            try:
+                image = DicomImage(file, cache)
+            except SlideError:
+                if file == path:
+                    raise
+                # A broken level beside a good slide is a level less.
+                broken += (f"{file.name}: a level that cannot be read",)
+            else:
+                images.append(image)
         images = _descending(images)
         first = images[0]
         colours = _colours(first.header, first)
         size = _size(first.header, first)
         planes = int(first.header.get("TotalPixelMatrixFocalPlanes", 1) or 1)
-        notes = first.notes
+        notes = (*first.notes, *broken)
         if planes > 1:
             notes = (*notes, f"{planes} focal planes: the first is shown")
         info = SlideInfo(
@@ -125,7 +135,7 @@ def open_dicom(path: Path) -> Slide:
             vendor=f"DICOM {first.header.get('Manufacturer', '')}".strip(),
             mpp=size.mpp,
             channels=colours.channels,
-            digest=_digest(volumes),
+            digest=_digest([image.path for image in images]),
             notes=(*size.notes, *colours.notes, *notes),
             icc_profile=_icc_profile(first.header),
         )

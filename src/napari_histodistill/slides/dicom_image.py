@@ -280,7 +280,8 @@ class DicomImage:
         self, at: int, frames: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Find frames without a table, one fragment each, by going through them."""
-        offsets, counts = [], []
+        offsets: list[int] = []
+        counts: list[int] = []
         while len(offsets) < frames:
             tag, length = struct.unpack("<4sI", self._file.read(at, 8))
             if tag != ITEM or length == UNDEFINED:

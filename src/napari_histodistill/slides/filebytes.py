@@ -60,7 +60,7 @@ class FileBytes:
         finally:
             with self._lock:
                 self._readers -= 1
-                if self._closed:
+                if not self._readers:
                     self._idle.notify_all()
         if len(data) != count:
             msg = (

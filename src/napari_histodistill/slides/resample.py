@@ -7,6 +7,7 @@ pixels are interpolated at exact sub-pixel positions; nothing is rounded to whol
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.slides.shrinking import read_shrunk, shrinks_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Region
@@ -68,8 +71,8 @@ def read_resampled(
     """Read a rectangle and resample it to a size.
 
     The coarsest level that is not coarser than what is asked is read and shrunk with an
-    antialiasing cubic filter at exact positions (it leaves pixels as they are if nothing
-    is to be shrunk or moved). What lies outside the slide is the tissue
+    antialiasing cubic filter at exact positions (it leaves pixels as they are if
+    nothing is to be shrunk or moved). What lies outside the slide is the tissue
     inside, mirrored: a white or black border would be a tissue of its own to a student.
 
     Parameters
@@ -109,14 +112,51 @@ def read_resampled(
     return np.asarray(image)
 
 
+def read_resampled_marked(
+    slide: Slide, region: Region, *, height: int, width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], str]:
+    """Read what can be read of a rectangle and resample it; for damaged files.
+
+    As :func:`read_resampled`, which is to be asked first.
+
+    Returns
+    -------
+    pixels : ndarray
+        ``(height, width, 3)`` uint8.
+    bad : ndarray of bool
+        ``(height, width)``: pixels into which something unreadable was mixed.
+    problem : str
+        The reader's words, empty if all could be read.
+    """
+    problems: list[str] = []
+
+    def read(level: int, y: int, x: int, rows: int, columns: int) -> npt.NDArray[Any]:
+        marked = slide.read_marked(level, y, x, rows, columns)
+        bad = np.zeros((rows, columns), bool) if marked.bad is None else marked.bad
+        problems.append(marked.problem)
+        return np.dstack([marked.pixels, bad.astype(np.uint8)])
+
+    pixels, box = _around(slide, region, height, width, read=read)
+    size = width, height
+    colours = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+    touched = Image.fromarray(pixels[..., 3].astype(np.float32))
+    bad = np.abs(np.asarray(touched.resize(size, FILTER, box=box))) > 1e-6
+    return np.array(colours.resize(size, FILTER, box=box)), bad, problems[0]
+
+
 def _around(
-    slide: Slide, region: Region, height: int, width: int
+    slide: Slide,
+    region: Region,
+    height: int,
+    width: int,
+    *,
+    read: Callable[..., npt.NDArray[Any]] | None = None,
 ) -> tuple[npt.NDArray[Any], tuple[float, float, float, float]]:
     """Return the pixels that a resampling needs, and the region within them."""
     level = best_level(slide, region, height=height, width=width)
     info, (sy, sx) = slide.level_infos[level], slide.scales[level]
     shrink = 1
-    for factor in shrinks_of(slide.source, level):
+    for factor in () if read else shrinks_of(slide.source, level):
         coarsest = factor * SPARE <= TOLERANCE * min(
             region.height / height / sy, region.width / width / sx
         )
@@ -128,7 +168,11 @@ def _around(
     fy, fx = sy * shrink, sx * shrink
     rows, columns = _windows(region, height, width, (fy, fx))
     shape = info.height // shrink, info.width // shrink
-    pixels = _read_mirrored(slide, level, shrink, rows, columns, shape)
+    if read is None:
+        read = slide.read_pixels
+        if shrink > 1:
+            read = partial(_shrunk, slide, shrink)
+    pixels = _read_mirrored(partial(read, level), rows, columns, shape)
     box = (
         region.x / fx - columns[0],
         region.y / fy - rows[0],
@@ -160,21 +204,20 @@ def _window(start: float, stop: float, size: int) -> tuple[int, int]:
     return math.floor(start) - reach, math.ceil(stop) + reach
 
 
+def _shrunk(slide: Slide, shrink: int, level: int, *window: int) -> npt.NDArray[Any]:
+    y, x, height, width = window
+    return read_shrunk(slide.source, level, shrink, y, x, height, width)
+
+
 def _read_mirrored(
-    slide: Slide,
-    level: int,
-    shrink: int,
+    read: Callable[..., npt.NDArray[Any]],
     rows: tuple[int, int],
     columns: tuple[int, int],
     shape: tuple[int, int],
 ) -> npt.NDArray[Any]:
     y, x = _mirrored(*rows, shape[0]), _mirrored(*columns, shape[1])
     y0, x0 = int(y.min()), int(x.min())
-    window = y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1
-    if shrink == 1:
-        pixels = slide.read_pixels(level, *window)
-    else:
-        pixels = read_shrunk(slide.source, level, shrink, *window)
+    pixels = read(y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1)
     # Mirrored or not: indices that simply count up need no copy.
     if len(y) != pixels.shape[0] or y[0] != y0:
         pixels = pixels[y - y0]
