@@ -172,6 +172,15 @@ def test_a_folder_that_is_read_only(place, volume):
     assert looking.code == 0, looking.err
 
 
+def numbers(found: dict[str, str]) -> dict[str, str]:
+    """Leave out where the slide lay; compare the store, not the slide beside it."""
+    return {
+        name: digest
+        for name, digest in found.items()
+        if name.startswith("slide.ome.zarr/") and name != "slide.ome.zarr/zarr.json"
+    }
+
+
 class Cut:
     """Spoils the slide's file when the run is in the middle."""
 
@@ -208,7 +217,7 @@ def test_a_slide_that_is_cut_short_in_mid_run(place, tmp_path, monkeypatch, embe
     slide.write_bytes(whole)
     outcome = here(*command)
     assert outcome.code == 0, outcome.err
-    assert fingerprint("embed", tmp_path).items() >= embedded.items()
+    assert numbers(fingerprint("embed", tmp_path)) == numbers(embedded)
 
 
 def test_a_slide_that_vanishes_in_mid_run(place, tmp_path, monkeypatch, embedded):
@@ -228,7 +237,7 @@ def test_a_slide_that_vanishes_in_mid_run(place, tmp_path, monkeypatch, embedded
     assert "nothing of it can be read any more" in outcome.sentence
     outcome = here(*command)
     assert outcome.code == 0, outcome.err
-    assert fingerprint("embed", tmp_path).items() >= embedded.items()
+    assert numbers(fingerprint("embed", tmp_path)) == numbers(embedded)
 
 
 def test_two_runs_on_one_store(place, tmp_path, embedded):
@@ -271,9 +280,7 @@ def test_a_clock_that_goes_backwards(place, tmp_path, monkeypatch, embedded):
     outcome = here("embed", slide, *embedding(place, tmp_path / "o")[2:])
     assert outcome.code == 0, outcome.err
     found = fingerprint("embed", tmp_path / "o")
-    assert {k: v for k, v in found.items() if "zarr.json" not in k} == {
-        k: v for k, v in embedded.items() if "zarr.json" not in k
-    }
+    assert numbers(found) == numbers(embedded)
     outcome = here(*distilling(place, tmp_path / "run"))
     assert outcome.code == 0, outcome.err
     monkeypatch.undo()
