@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.distill.partners import DenseLayer, dense_layer
 from napari_histodistill.distill.twins import to_look_at
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.slides.resample import read_resampled
 
 if TYPE_CHECKING:
+    from napari_histodistill.controllers.distil_pairs import Partner
     from collections.abc import Iterator
 
     import numpy.typing as npt
