@@ -106,7 +106,10 @@ def test_every_part_of_the_identity_changes_the_key():
         store_key(grid, PROVENANCE),
         *(
             store_key(grid, replace(PROVENANCE, **{name: "other"}))
-            for name in ("slide_digest", "student_digest", "mode", "precision")
+            for name in (
+                *("slide_digest", "student_digest", "mode", "precision"),
+                *("backend", "resampling"),
+            )
         ),
         *(
             store_key(replace(grid, **change), PROVENANCE)
@@ -119,7 +122,7 @@ def test_every_part_of_the_identity_changes_the_key():
             )
         ),
     }
-    assert len(keys) == 10
+    assert len(keys) == 12
 
 
 def test_names_and_the_source_of_mpp_are_not_identity():

@@ -22,6 +22,10 @@ _ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
 """What stores say of a precision. Plain ``bfloat16`` is from before the early layers
 were spared (see ``students/backends/early.py``): other numbers."""
 
+RESAMPLING = "cubic, antialiased"
+"""How pixels reach the student's µm per pixel (see ``slides/resample.py``): another
+filter gives other embeddings. Stores that do not say are from before, ``"linear"``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
@@ -42,6 +46,8 @@ class Provenance:
     backend : str
         What ran the encoder: ``"torch"``, ``"openvino"``. Stores that do not say were
         made by torch.
+    resampling : str
+        How pixels were brought to the student's µm per pixel.
     stains : str
         The stain map that pixels went through (see :meth:`StainMap.to_json`), empty
         without one. It is in the student's digest, and so in the key.
@@ -55,6 +61,7 @@ class Provenance:
     mode: EmbeddingMode
     precision: str
     backend: str = "torch"
+    resampling: str = "linear"
     stains: str = ""
 
     @property
@@ -84,6 +91,7 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         mode=mode,
         precision=_ARITHMETIC.get(student.device.precision, student.device.precision),
         backend=student.device.backend,
+        resampling=RESAMPLING,
         stains=student.stains.to_json() if student.stains else "",
     )
 
@@ -111,4 +119,6 @@ def store_key(grid: TileGrid, provenance: Provenance) -> str:
     if provenance.backend != "torch":
         # Left out for torch, so that stores from before there was a choice keep theirs.
         identity["backend"] = provenance.backend
+    if provenance.resampling != "linear":
+        identity["resampling"] = provenance.resampling
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
