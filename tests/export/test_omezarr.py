@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import DiskError, InputError
 from napari_histodistill.export import write_class_labels, write_similarity
 from napari_histodistill.maps import SimilarityMap
 from napari_histodistill.maps.classes import ClassMap
@@ -91,7 +91,7 @@ def test_a_failure_leaves_the_old_one(tmp_path, found, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(zarr.Array, "__setitem__", fail)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         write_class_labels(found, path)
     assert (path / "0" / "0" / "0").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["c.ome.zarr"]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_histodistill.errors import ComputeError, StoreError
+from napari_histodistill.errors import ComputeError, DiskError, StoreError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.maps.store import (
     DONE,
@@ -273,7 +273,7 @@ def test_a_failing_disk_keeps_what_was_finished(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(zarr.Array, "__setitem__", full)
-            with pytest.raises(StoreError, match=r"No space left.*run again"):
+            with pytest.raises(DiskError, match=r"No space left.*run again"):
                 store.write_block(0, 4, np.ones((4, 4, 6)), ones)
         assert store.status.sum() == 16
     with EmbeddingStore.open(tmp_path / "s") as back:
