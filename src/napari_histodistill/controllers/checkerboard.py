@@ -18,11 +18,11 @@ from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.slides.resample import read_resampled
 
 if TYPE_CHECKING:
-    from napari_histodistill.controllers.distil_pairs import Partner
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
+    from napari_histodistill.controllers.distil_pairs import Partner
     from napari_histodistill.controllers.job import Work
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
