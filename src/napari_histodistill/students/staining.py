@@ -126,6 +126,12 @@ class _ThroughBackend:
     def __init__(self, inner: Backend, stains: StainMap) -> None:
         self._inner, self._stains = inner, stains
         self.device = inner.device
+        self.streams = int(getattr(inner, "streams", 1))
+
+    def take_note(self) -> str:
+        """Return what the backend has to say since it was last asked."""
+        take = getattr(self._inner, "take_note", None)
+        return "" if take is None else str(take())
 
     def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)``; see :class:`Backend`."""
