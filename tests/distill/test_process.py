@@ -154,7 +154,7 @@ def test_a_process_takes_no_more_threads_and_steps_back(tiles, tmp_path, monkeyp
             given = os.getpriority(os.PRIO_PROCESS, run._process.pid)
             assert given == min(19, own + 5)
         until(lambda: run.view().step >= 1)
-        assert "CPU · 1 thread:" in run.view().events[0]["message"]
+        assert run.view().events[0]["threads"] == 1
     finally:
         run.kill()
 
@@ -172,7 +172,7 @@ def test_a_log_reads_only_what_is_new(tmp_path):
         file.write('{"kind": "step", "st')  # somebody is just writing
     assert len(log.read()) == 2
     with path.open("a") as file:
-        file.write('ep": 2, "total": 7.0}\nnonsense\n')
+        file.write('ep": 2, "total": 7.0, "message": ""}\nnonsense\n')
     assert [e["total"] for e in log.read()] == [1.0, 7.0]
     assert list(log.read()) == read_events(tmp_path)
     path.write_text("")

@@ -121,7 +121,7 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
         "own partner found",
         "effective rank",
         "mask: mask, 32 px",
-        "36 pairs on CPU · 1 thread",
+        "36 pairs on CPU · torch",
         "of training, pauses included",
         "Learning rate",
         "Projector",

@@ -142,8 +142,8 @@ def test_a_loss_that_is_no_number_ends_the_run(tiles, tmp_path, monkeypatch):
 
 
 def test_a_collapse_ends_the_run_in_plain_words(tiles, tmp_path, monkeypatch):
-    def same(self, sparse, partners):
-        outputs = forward(self, sparse, partners)
+    def same(self, sparse, partners, windows):
+        outputs = forward(self, sparse, partners, windows)
         flat = outputs.embeddings.mean(0, keepdim=True).expand_as(outputs.embeddings)
         return outputs._replace(embeddings=flat)
 

@@ -190,9 +190,8 @@ def _duration(seconds: float) -> str:
 
 def _threads(events: Events) -> int | None:
     """Return how many CPU threads the run had last; None on another device."""
-    said = [e["message"] for e in events if e["kind"] == "started"]
-    _, found, rest = (said[-1] if said else "").partition("CPU · ")
-    return int(rest.split()[0]) if found else None
+    starts = [e for e in events if e["kind"] == "started"]
+    return starts[-1].get("threads") if starts else None
 
 
 def _data(

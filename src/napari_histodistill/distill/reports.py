@@ -70,6 +70,8 @@ class TrainingReport:
         For people.
     reason : str
         Of ``failed``: ``memory`` if a batch did not fit.
+    threads : int or None
+        Of ``started``: how many threads of a CPU it takes; None on another device.
     """
 
     kind: Kind
@@ -86,6 +88,7 @@ class TrainingReport:
     chance: float | None = None
     message: str = ""
     reason: str = ""
+    threads: int | None = None
 
 
 def append_event(folder: Path, report: TrainingReport) -> None:

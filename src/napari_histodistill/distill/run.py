@@ -156,6 +156,7 @@ class _Run:
             mark.step,
             steps,
             message=f"{len(split.train)} pairs on {choice.label}: {choice.reason}",
+            threads=_threads(choice),
         )
         if changed:
             yield TrainingReport("changed", mark.step, steps, message=changed)
@@ -329,6 +330,12 @@ class _Run:
         write_report(self.folder, split=split, ending=ending)
         remove_previews(self.folder)
         return path
+
+
+def _threads(choice: DeviceChoice) -> int | None:
+    import torch
+
+    return torch.get_num_threads() if choice.name == "cpu" else None
 
 
 def training_device(
