@@ -1,7 +1,7 @@
 """Run the measurements and write RESULTS.md: `tox -e bench`, or with names of some.
 
 tox -e bench                     everything
-tox -e bench -- reading clicks   two of them, printed only
+tox -e bench -- reading clicks   two of them
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ NAMES = (
     *("starting", "reading", "embedding", "memory", "cancelling", "clicks", "stalls"),
     *("viewing", "training", "training_stalls"),
 )
+
+
+HEAD = """# Measurements
+
+Written by `tox -e bench`, or `tox -e bench -- NAME` for one of them. Each figure stands
+beside its baseline from the same run; machines are shared, so compare within a row.
+"""
 
 
 def machine() -> str:
@@ -37,27 +44,28 @@ def machine() -> str:
 
 
 def main(names: list[str]) -> None:
-    """Measure, print, and write RESULTS.md when everything was measured."""
+    """Measure and print; every section goes into RESULTS.md as soon as it is there."""
     sys.path.insert(0, str(HERE.parents[1]))
     from tests.bench.figures import HEADER
 
-    sections = []
     for name in names or NAMES:
         module = importlib.import_module(f"tests.bench.{name}")
         rows = [figure.row() for figure in module.measure()]
         title, _, text = module.__doc__.strip().partition("\n")
-        section = f"## {title}\n{text}\n\n{HEADER}\n" + "\n".join(rows) + "\n"
-        print(section, flush=True)
-        sections.append(section)
-    if not names:
-        today = datetime.now(UTC).date()
-        head = (
-            "# Measurements\n\n"
-            f"Written by `tox -e bench` on {today}: {machine()}.\n"
-            "Each figure stands beside its baseline from the same run; the machine was "
-            "shared, so compare within a row.\n\n"
-        )
-        (HERE / "RESULTS.md").write_text(head + "\n".join(sections), "utf-8")
+        taken = f"Taken on {datetime.now(UTC).date()}: {machine()}."
+        body = f"{text}\n\n{taken}\n\n{HEADER}\n" + "\n".join(rows) + "\n"
+        print(f"## {title}\n{body}", flush=True)
+        keep(title, body)
+
+
+def keep(title: str, body: str) -> None:
+    """Replace one section of RESULTS.md, or add it."""
+    path = HERE / "RESULTS.md"
+    _head, *old = path.read_text("utf-8").split("\n## ") if path.exists() else [""]
+    sections = dict(one.split("\n", 1) for one in old)
+    sections[title] = body
+    text = "".join(f"\n## {name}\n{one.rstrip()}\n" for name, one in sections.items())
+    path.write_text(HEAD + text, "utf-8")
 
 
 def on_a_screen() -> None:

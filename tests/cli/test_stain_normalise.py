@@ -10,8 +10,12 @@ import pytest
 from napari_histodistill.maps import EmbeddingStore
 from napari_histodistill.slides.write import write_pyramid
 from napari_histodistill.students.bundle import load_spec, restate
+from tests.fakes import tissue_image
 from tests.slides.test_stain import painted
 from tests.students.test_staining import STAIN
+
+GREEN = np.ascontiguousarray(tissue_image()[..., [1, 0, 2]])
+"""Tissue in colours that neither haematoxylin nor eosin has."""
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +83,10 @@ def test_a_student_without_a_reference_is_refused(run, he_file, bundle, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_slide_that_is_not_h_and_e_is_refused(
-    run, slide_file, stained_bundle, tmp_path
-):
+def test_a_slide_that_is_not_h_and_e_is_refused(run, stained_bundle, tmp_path):
+    green = write_pyramid(tmp_path / "green.ome.tif", GREEN, mpp=0.5)
     out = run(
-        *("classify", slide_file, "-o", tmp_path / "out"),
+        *("classify", green, "-o", tmp_path / "out"),
         *("--student", stained_bundle, "--stain-normalise"),
     )
     assert out.code == 2

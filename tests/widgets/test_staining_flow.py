@@ -13,7 +13,7 @@ from qtpy.QtTest import QTest
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import slide_from_arrays
-from tests.fakes import array_slide, colour_student
+from tests.fakes import array_slide, colour_student, tissue_image
 from tests.slides.test_stain import painted
 from tests.students.test_staining import with_stain
 
@@ -115,7 +115,7 @@ def test_another_slide_is_fitted_anew(normalised, qtbot):
 
 def test_a_slide_that_is_not_h_and_e_unticks_and_says_why(explore, qtbot):
     viewer, widget = explore(with_stain(colour_student()))
-    add(viewer, array_slide())
+    add(viewer, array_slide(tissue_image()[..., [1, 0, 2]]))  # green and turquoise
     qtbot.waitUntil(ready(widget), timeout=20000)
     bare = widget.session.student
     tick(widget.slide_panel.stain.check)

@@ -265,7 +265,7 @@ def _bounds(constraints: list[Any]) -> str:
         if getattr(one, name, None) is not None
     }
     words = [
-        f"{word} {found[name]:g}"
+        f"{word} {_number_text(found[name])}"
         for name, word in (
             ("ge", "at least"),
             ("gt", "more than"),
@@ -275,6 +275,10 @@ def _bounds(constraints: list[Any]) -> str:
         if name in found
     ]
     return ", ".join(words)
+
+
+def _number_text(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _dotted(path: Place) -> str:
