@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from napari_histodistill.distill.batches import (
     torch_stream,
 )
 from napari_histodistill.distill.objectives import joint_embedding_loss
+from napari_histodistill.distill.optimiser import learning_rate, make_optimiser
 from napari_histodistill.distill.processes import Alone
 from napari_histodistill.distill.surroundings import surround, surroundings_loss
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
@@ -32,7 +32,7 @@ from napari_histodistill.errors import ComputeError, DeviceMemoryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_histodistill.distill.config import DistillConfig, ScheduleConfig
+    from napari_histodistill.distill.config import DistillConfig
     from napari_histodistill.distill.networks import DistillNet, Outputs
     from napari_histodistill.distill.objectives import Gather
     from napari_histodistill.distill.processes import Processes
@@ -72,15 +72,6 @@ class StepResult:
     embeddings: Tensor
     retrieval: float | None = None
     batch: int = 0
-
-
-def learning_rate(schedule: ScheduleConfig, step: int) -> float:
-    """Return the rate of a step: linear warm-up, then a cosine to 0."""
-    warm = round(schedule.warmup_share * schedule.steps)
-    if step < warm:
-        return schedule.lr * (step + 1) / warm
-    done = (step - warm) / max(1, schedule.steps - warm)
-    return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Trainer:
@@ -130,7 +121,7 @@ class Trainer:
             self.average = net
             if config.schedule.average:
                 self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
-            self.optimiser = _optimiser(config.schedule, net)
+            self.optimiser = make_optimiser(config.schedule, net)
             self._scaler = torch.amp.GradScaler(
                 device.partition(":")[0], enabled=precision == "float16"
             )
@@ -392,29 +383,6 @@ def converted(device: str) -> Iterator[None]:
             raise DeviceMemoryError(msg) from error
         msg = f"training failed on {device}: {said}"
         raise ComputeError(msg) from error
-
-
-def _optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Optimizer:
-    """Return the optimiser; norms and biases do not decay."""
-    parts = (
-        (net.student, 1.0),
-        (net.projector, schedule.head_lr_scale),
-        (net.head, schedule.head_lr_scale),
-        (net.partners, schedule.dense_lr_scale),
-        (net.partner_projectors, schedule.head_lr_scale),
-    )
-    groups = []
-    for module, scale in parts:
-        trained = [p for p in module.parameters() if p.requires_grad] if module else []
-        for decays in (True, False):
-            chosen = [p for p in trained if (p.ndim > 1) == decays]
-            decay = schedule.weight_decay if decays else 0.0
-            if chosen:
-                groups.append({"params": chosen, "scale": scale, "weight_decay": decay})
-    if net.log_scale is not None:
-        groups.append({"params": [net.log_scale], "scale": 1.0, "weight_decay": 0.0})
-    kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, lr=schedule.lr)
 
 
 def _mixed(inputs: StepInputs, own: float) -> StepInputs:

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.health import collapsed, effective_rank, feature_std
+from napari_histodistill.distill.optimiser import learning_rate
 from napari_histodistill.distill.reports import TrainingReport
-from napari_histodistill.distill.trainer import learning_rate
 from napari_histodistill.errors import ComputeError
 
 if TYPE_CHECKING:

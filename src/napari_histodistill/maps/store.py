@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,19 +23,16 @@ import numpy as np
 
 from napari_histodistill.errors import (
     ComputeError,
-    DiskError,
-    InputError,
     StoreError,
     refused_by_disk,
 )
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
+from napari_histodistill.maps.store_trouble import damage, trouble_writing
 from napari_histodistill.slides.grid import TileGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
     import zarr
 
@@ -95,7 +91,7 @@ class EmbeddingStore:
     def __init__(self, path: Path, group: zarr.Group, lock: WriterLock | None) -> None:
         self.path = path
         self._lock = lock
-        with _damage(path):
+        with damage(path):
             meta: Any = group.attrs.asdict()["histodistill"]
             _check_version(path, meta)
             self.grid = _grid_from(meta["grid"])
@@ -174,7 +170,7 @@ class EmbeddingStore:
             raise StoreError(msg)
         lock = WriterLock(path / _LOCK, error=StoreError) if writable else None
         try:
-            with _damage(path):
+            with damage(path):
                 _check_metadata(path)
                 group = zarr.open_group(
                     path, mode="r+" if writable else "r", zarr_format=3
@@ -190,18 +186,18 @@ class EmbeddingStore:
         """Status of every cell now: 0 pending, 1 done, 2 unreadable."""
         if self._known is not None:
             return self._known.copy()
-        with _damage(self.path):
+        with damage(self.path):
             return np.asarray(self._status[:], np.uint8)
 
     @property
     def wanted(self) -> npt.NDArray[np.bool_]:
         """Cells that somebody asked for, ``(rows, columns)``."""
-        with _damage(self.path):
+        with damage(self.path):
             return np.asarray(self._wanted[:], bool)
 
     def want(self, cells: npt.NDArray[np.bool_]) -> None:
         """Ask for more cells, ``(rows, columns)``; what was asked for before stays."""
-        with _trouble_writing(self.path):
+        with trouble_writing(self.path):
             self._wanted[:] = self.wanted | cells
 
     def read(self, block: Block | None = None) -> npt.NDArray[np.float16]:
@@ -220,7 +216,7 @@ class EmbeddingStore:
         where = block or (slice(None), slice(None))
         # Status first: whatever it calls done is already on disk.
         done = self.status[where] == DONE
-        with _damage(self.path):
+        with damage(self.path):
             values = np.asarray(self._embeddings[(*where, slice(None))], np.float16)
             if not np.isfinite(values[done]).all():
                 msg = "numbers of finished cells are missing"
@@ -265,7 +261,7 @@ class EmbeddingStore:
         out = np.full(values.shape, np.nan, np.float16)
         done = status == DONE
         out[done] = _to_half(values[done], self.provenance.student_name)
-        with _trouble_writing(self.path):
+        with trouble_writing(self.path):
             self._embeddings[(*where, slice(None))] = out
             self._known[where] = status
             # Whole chunks from memory: no read-modify-write that could race.
@@ -311,7 +307,7 @@ class EmbeddingStore:
             np.stack([rows // self.block, columns // self.block], axis=1), axis=0
         )
         folder = self.path / "embeddings" / "c"
-        with _damage(self.path):
+        with damage(self.path):
             for i, j in blocks.tolist():
                 if not (folder / str(i) / str(j) / "0").stat().st_size:
                     msg = f"block ({i}, {j}) is empty"
@@ -429,46 +425,3 @@ def _to_half(values: npt.NDArray[np.floating], student: str) -> npt.NDArray[np.f
         )
         raise ComputeError(msg)
     return values.astype(np.float16)
-
-
-def _zarr_errors() -> tuple[type[Exception], ...]:
-    from zarr.errors import BaseZarrError
-
-    known = (OSError, ValueError, LookupError, TypeError, RuntimeError)
-    # InputError: a grid that cannot be.
-    more = (AttributeError, ArithmeticError, MemoryError, InputError)
-    return (*known, *more, BaseZarrError)
-
-
-@contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Call what goes wrong while reading by its name, and say what to do."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except _zarr_errors() as error:
-        msg = (
-            f"{path}: the store is damaged ({_reason(error)}); compute it again with "
-            "--restart."
-        )
-        raise StoreError(msg) from error
-
-
-@contextmanager
-def _trouble_writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except StoreError:
-        raise
-    except _zarr_errors() as error:
-        msg = (
-            f"{path}: cannot be written ({_reason(error)}); what was finished before "
-            "is kept, run again to go on."
-        )
-        raise DiskError(msg) from error
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from napari_histodistill.errors import BundleError, InputError, refused_by_disk
 from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.card import write_card
 from napari_histodistill.students.familiarity import Familiarity
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.spec import (
-    FORMAT_VERSION,
     FamiliaritySpec,
     StudentSpec,
 )
+from napari_histodistill.students.spec_file import read_spec
 from napari_histodistill.students.tensors import (
     Tensors,
     check_tensors,
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 SPEC_FILE = "spec.json"
 TENSORS_FILE = "student.safetensors"
 CARD_FILE = "README.md"
-MAX_SPEC_BYTES = 2**20
 _HEAD = ("head.weight", "head.bias")
 _FAMILIARITY = ("familiarity.mean", "familiarity.basis")
 _ENCODER = "encoder."
@@ -69,7 +66,7 @@ def load_spec(student: str | Path) -> StudentSpec:
     BundleError
         If there is no such student, or its spec is damaged, changed or newer.
     """
-    return _read_spec(_folder_of(student))
+    return read_spec(_inside(_folder_of(student), SPEC_FILE))
 
 
 def load_student(
@@ -330,61 +327,8 @@ def _folder_of(student: str | Path) -> Path:
     raise BundleError(msg)
 
 
-def _read_spec(folder: Path) -> StudentSpec:
-    path = _inside(folder, SPEC_FILE)
-    try:
-        if path.stat().st_size > MAX_SPEC_BYTES:
-            msg = f"{path} is larger than {MAX_SPEC_BYTES} bytes: not a student's spec."
-            raise BundleError(msg)
-        content = json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=_only_once
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path} cannot be read as JSON ({error}): get the bundle again."
-        raise BundleError(msg) from error
-    _check_version(path, content)
-    try:
-        spec = StudentSpec.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the spec"
-        msg = f"{path}: {field}: {first['msg']}."
-        raise BundleError(msg) from error
-    if spec.digest != spec.computed_digest():
-        msg = (
-            f"{path} was changed after it was saved (its digest does not match): get "
-            "the bundle again, or save it anew with save_student."
-        )
-        raise BundleError(msg)
-    return spec
-
-
-def _only_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Refuse an object that says one thing twice: readers would not agree on it."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        msg = f"the field {twice!r} stands there twice"
-        raise ValueError(msg)
-    return found
-
-
-def _check_version(path: Path, content: object) -> None:
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        msg = f"{path}: format_version must be a whole number: not a student's spec."
-        raise BundleError(msg)
-    if version > FORMAT_VERSION:
-        msg = (
-            f"{path} was made by a newer version (format {version}, this one reads up "
-            f"to {FORMAT_VERSION}): update napari-histodistill."
-        )
-        raise BundleError(msg)
-
-
 def _read_bundle(folder: Path) -> _Bundle:
-    spec = _read_spec(folder)
+    spec = read_spec(_inside(folder, SPEC_FILE))
     path = _inside(folder, TENSORS_FILE)
     if not spec.tensors_sha256:
         if spec.classes or spec.weights.source == "bundle" or spec.familiarity:
