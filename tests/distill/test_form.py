@@ -88,7 +88,7 @@ def test_what_a_field_takes_comes_from_the_schema():
     view = found["sparse", "view_px"]
     assert view.optional
     assert view.title == "View (px)"
-    assert view.bounds == "at least 8, at most 1024"
+    assert view.bounds == "at least 8, at most 1,024"
     assert found["objective", "kind"].choices == ("vicreg", "barlow_twins", "infonce")
     assert found["schedule", "compile"].kind == "switch"
     assert found["objective", "projector"].kind == "wholes"
