@@ -99,6 +99,9 @@ def hostile_tiffs() -> dict[str, bytes]:
         "65,535 tags": b"II*\0\x08\0\0\0\xff\xff" + bytes(100),
         "10^9 channels": raw_tiff(_ome(good, channels=10**9)),
         "negative page": raw_tiff(_ome(good, at=-1, channels=10**6)),
+        "a JPEG strip of 10^6 px": raw_tiff(
+            _strip(32, 2**20, good.data, compression=7)
+        ),
         "10^6 sub-images": raw_tiff(
             good.with_tags(
                 sub_ifds=Entry(raw.SUB_IFDS, 4, struct.pack("<I", 8) * 10**6)
@@ -157,12 +160,12 @@ def _bomb(px: int, compression: int, segment: bytes) -> Page:
     )
 
 
-def _strip(height: int, width: int, segment: bytes) -> Page:
+def _strip(height: int, width: int, segment: bytes, *, compression: int = 8) -> Page:
     entries = [
         number(raw.WIDTH, width),
         number(raw.HEIGHT, height),
         number(raw.BITS, 8, 8, 8),
-        number(raw.COMPRESSION, 8),
+        number(raw.COMPRESSION, compression),
         number(raw.PHOTOMETRIC, 2),
         Entry(raw.STRIP_OFFSETS, 4, ()),
         number(raw.SAMPLES, 3),

@@ -38,6 +38,9 @@ COMPRESSIONS = {
 """What is decoded here. Others (JPEG XR, camera raws…) are in no slide, and their
 decoders crash on damaged data."""
 
+JPEG_PX = 65_535
+"""The longest edge that a JPEG's header can hold."""
+
 _WHOLE = (
     "imagewidth", "imagelength", "samplesperpixel", "compression", "photometric",
     "planarconfig", "imagedepth", "rowsperstrip", "tilewidth", "tilelength",
@@ -103,6 +106,13 @@ def check_segment_size(page: Any, height: int, width: int, where: str) -> None:
     SlideError
         Naming their size.
     """
+    if COMPRESSIONS[int(page.compression)] == "JPEG" and max(height, width) > JPEG_PX:
+        # Kilobytes could say this, and every part of an overview would try them anew.
+        msg = (
+            f"{where}: the file is damaged or made up: a JPEG cannot be "
+            f"{height} × {width} px large."
+        )
+        raise SlideError(msg)
     samples = int(page.samplesperpixel) if page.planarconfig == 1 else 1
     size = height * width * samples * np.dtype(page.dtype).itemsize
     most = MAX_TILE_BYTES if page.is_tiled else MAX_STRIP_BYTES
