@@ -50,7 +50,7 @@ class SlideTiles(Dataset[Any]):
         corner = round(region.x), round(region.y)
         tile = self.slide.read_region(corner, level, size).convert("RGB")
         if tile.size != (self.px, self.px):
-            tile = tile.resize((self.px, self.px), Image.Resampling.BILINEAR)
+            tile = tile.resize((self.px, self.px))  # PIL's default, bicubic
         pixels = torch.from_numpy(np.array(tile)).permute(2, 0, 1).float() / 255
         return (pixels - self.mean) / self.std
 
