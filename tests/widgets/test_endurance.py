@@ -16,6 +16,8 @@ needs_proc = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="counts handles in /proc"
 )
 
+pytestmark = pytest.mark.gui
+
 
 CYCLES = 3
 

@@ -17,6 +17,8 @@ from tests.fakes import array_slide, colour_student, tissue_image
 from tests.slides.test_stain import painted
 from tests.students.test_staining import with_stain
 
+pytestmark = pytest.mark.gui
+
 
 def add(viewer, slide):
     data, kwargs, _ = slide_layer(slide)
