@@ -110,7 +110,9 @@ def test_the_arms_of_a_table_share_student_steps_and_augmentation(name):
     recipe = RECIPES[name]
     runs = [recipe.run(v.name, "1", 0) for v in recipe.variants]
     assert len({(r.sparse.model_dump_json(), r.augmentation) for r in runs}) == 1
-    assert len({r.schedule.model_dump_json() for r in runs}) == 1
+    # The rate of a pretrained dense branch is that branch's own, as its network is.
+    dense_only = {"dense_lr_scale"}
+    assert len({r.schedule.model_dump_json(exclude=dense_only) for r in runs}) == 1
 
 
 @pytest.mark.parametrize(
