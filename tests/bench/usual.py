@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openslide
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 if TYPE_CHECKING:
