@@ -7,6 +7,7 @@ beside the final name, checks the SHA-256 and only then moves the file there.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from dataclasses import dataclass
@@ -206,8 +207,10 @@ class _Download:
             return
         self._token.cancel()
         for answer in self._answers:
-            # Since urllib3 2.3; before, a read ends with its time limit.
-            getattr(answer.raw, "shutdown", lambda: None)()
+            # Since urllib3 2.3; before, a read ends with its time limit. The other
+            # thread may have closed this very answer a moment ago: then that is done.
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                getattr(answer.raw, "shutdown", lambda: None)()
         self._thread.join(2)
 
     def _run(self) -> None:
