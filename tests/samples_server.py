@@ -57,12 +57,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.how == "broken off":
             self.wfile.write(BODY[: len(BODY) // 3])
             return
-        if self.server.how == "slow":
-            self.wfile.write(BODY[:1024])
-            self.server.go_on.wait(20)
+        sent = {"slow": 1024, "half": len(BODY) // 2}.get(self.server.how, 0)
         body = BODY[::-1] if self.server.how == "changed" else BODY
         with contextlib.suppress(OSError):
-            self.wfile.write(body)
+            if sent:
+                self.wfile.write(body[:sent])
+                self.server.go_on.wait(20)
+            self.wfile.write(body[sent:])
 
     def log_message(self, *args):
         pass

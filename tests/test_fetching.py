@@ -91,10 +91,11 @@ def test_without_any_network_it_is_one_sentence(tmp_path, monkeypatch):
 
 def test_it_stops_when_asked(tmp_path):
     token = CancelToken()
-    with serving() as server:
+    with serving("half") as server:
         work = fetching(server.slide(), tmp_path, cancel=token)
         next(work)
         token.cancel()
+        server.go_on.set()
         with pytest.raises(Cancelled):
             list(work)
     assert everything(tmp_path) == []
