@@ -36,12 +36,16 @@ def slide():
 @pytest.fixture
 def student(monkeypatch):
     made = colour_student(tile_px=32, mpp=0.5, with_head=False)
-    monkeypatch.setattr(looking_on, "load_student_gently", lambda *_a, **_k: made)
+    monkeypatch.setattr(looking_on, "load_spec", lambda _bundle: made.spec)
     return made
 
 
-def painted(slide, sort="alike", region=WHOLE, before=None, token=None):
-    work = preview_work(slide, Sight("bundle", region, sort), before)
+def painted(slide, student, sort="alike", region=WHOLE, before=None, token=None):
+    def embed(bundle, tiles, _cancel):
+        assert bundle == "bundle"
+        return student.embed(tiles)
+
+    work = preview_work(slide, Sight("bundle", region, sort), before, embed)
     (found,) = list(work(token or CancelToken()))
     return found
 
@@ -77,7 +81,7 @@ def test_a_part_lies_where_it_lay_in_the_whole(slide, student):
 
 
 def test_glass_is_transparent_and_alike_places_share_a_colour(slide, student):
-    found = painted(slide)
+    found = painted(slide, student)
     assert found.pixels.dtype == np.uint8
     shown = found.pixels[..., 3] > 0
     assert 0.2 < shown.mean() < 0.8
@@ -95,7 +99,7 @@ def test_glass_is_transparent_and_alike_places_share_a_colour(slide, student):
 
 def test_likeness_is_to_the_middle_of_the_view(slide, student):
     gland = Region(y=110, x=140, height=200, width=200)
-    found = painted(slide, "centre", gland)
+    found = painted(slide, student, "centre", gland)
     middle = found.pixels[found.pixels.shape[0] // 2, found.pixels.shape[1] // 2]
     assert tuple(middle[:3]) == (253, 231, 37), "viridis' yellow: itself"
     assert found.scores.shape[1] == 0
@@ -125,17 +129,17 @@ def test_very_few_cells_have_colours_too(count):
 def test_a_view_of_glass_alone_is_empty(student):
     slide = array_slide(np.full((600, 800, 3), 245, np.uint8))
     for sort in ("alike", "centre"):
-        assert not painted(slide, sort).pixels.any()
+        assert not painted(slide, student, sort).pixels.any()
 
 
 def test_tissue_is_found_once(slide, student, monkeypatch):
-    first = painted(slide)
+    first = painted(slide, student)
 
     def never(*_args):
         pytest.fail("tissue was looked for again")
 
     monkeypatch.setattr(looking_on, "find_tissue", never)
-    assert painted(slide, before=first).tissue is first.tissue
+    assert painted(slide, student, before=first).tissue is first.tissue
 
 
 def test_it_stops_between_batches(slide, student):
@@ -150,40 +154,29 @@ def test_it_stops_between_batches(slide, student):
 
     student.backend.embed = once
     with pytest.raises(Cancelled):
-        painted(slide, token=token)
+        painted(slide, student, token=token)
     assert len(seen) == 1
 
 
-def test_a_bundle_that_is_gone_fails_in_words(slide, monkeypatch, tmp_path):
+def test_a_bundle_that_is_gone_fails_in_words(slide, tmp_path):
+    work = preview_work(slide, Sight(tmp_path / "x", WHOLE, "alike"), None, None)
     with pytest.raises(BundleError, match="there is no student"):
-        list(preview_work(slide, Sight(tmp_path / "x", WHOLE, "alike"), None)(
-            CancelToken()
-        ))  # fmt: skip
+        list(work(CancelToken()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have ranks on Linux only")
-def test_it_computes_with_one_thread_of_the_lowest_rank_and_leaves_others_alone(
-    slide, student
-):
-    import torch
-
-    before, rank = torch.get_num_threads(), os.getpriority(os.PRIO_PROCESS, 0)
-    seen = {}
+def test_its_thread_has_the_lowest_rank_and_leaves_others_alone(slide, student):
+    rank = os.getpriority(os.PRIO_PROCESS, 0)
+    seen = []
     embed = student.backend.embed
 
     def look(tiles):
-        own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        seen.update(threads=torch.get_num_threads(), rank=own)
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return embed(tiles)
 
     student.backend.embed = look
-    torch.set_num_threads(2)
-    try:
-        thread = threading.Thread(target=lambda: painted(slide))
-        thread.start()
-        thread.join(60)
-        assert seen == {"threads": 1, "rank": 19}
-        assert torch.get_num_threads() == 2
-        assert os.getpriority(os.PRIO_PROCESS, 0) == rank
-    finally:
-        torch.set_num_threads(before)
+    thread = threading.Thread(target=lambda: painted(slide, student))
+    thread.start()
+    thread.join(60)
+    assert set(seen) == {19}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == rank

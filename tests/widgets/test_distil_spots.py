@@ -9,16 +9,17 @@ from napari.layers import Layer
 from napari_histodistill import samples
 from napari_histodistill.layers.spot_layer import SHOWN_GENES
 from napari_histodistill.samples import spots as painting
+from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.distil import DistilWidget
 from tests.widgets.conftest import wait_until
-from tests.widgets.test_distil_flow import preview, tick
+from tests.widgets.test_distil_flow import preview, start, tick
 
 pytestmark = pytest.mark.gui
 
 
 @pytest.fixture(scope="module")
 def known():
-    return painting.paint_spots(800)
+    return painting.paint_spots(1000)
 
 
 @pytest.fixture
@@ -130,6 +131,36 @@ def test_what_a_file_does_not_say_is_asked(open_panel, qtbot, known, tmp_path):
     question.add.click()
     placed = viewer.layers["other"].data
     np.testing.assert_allclose(placed, known.positions_um / 2)
+
+
+def test_an_h5ad_becomes_a_student(open_panel, qtbot, known, tmp_path):
+    anndata = pytest.importorskip(
+        "anndata", reason="reading .h5ad needs the extra [spatial]"
+    )
+    made = anndata.AnnData(known.counts.astype(np.float32))
+    made.var_names = list(known.genes)
+    # As Space Ranger leaves it: (x, y) in pixels of an image that is not named.
+    made.obsm["spatial"] = known.positions_um[:, ::-1] / 0.25
+    made.uns["spatial"] = {"s": {"scalefactors": {"spot_diameter_fullres": 120.0}}}
+    made.write_h5ad(tmp_path / "visium.h5ad")
+    viewer, widget = open_panel(he_only=True)
+    read(qtbot, widget, tmp_path / "visium.h5ad")
+    question = widget.layers_step.unit
+    assert question.isVisible()
+    question.choice.setCurrentIndex(question.choice.findData("other"))
+    question.mpp.setValue(0.25)
+    question.add.click()
+    np.testing.assert_allclose(viewer.layers["visium"].data, known.positions_um)
+    (partner,) = widget.session.partners
+    assert set(partner.spots.genes) == set(known.genes)
+    preview(qtbot, widget, px=48)
+    widget.session.typed = {("schedule", "steps"): "4", ("schedule", "batch"): "8"}
+    widget.refresh()
+    assert widget.train_step.start.isEnabled(), widget.train_step.start.toolTip()
+    start(qtbot, widget, steps=4)
+    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    assert widget.session.run.view().state == "finished"
+    assert load_spec(widget.session.student).tile_px == 48
 
 
 def test_files_are_refused_in_a_sentence(open_panel, qtbot, tmp_path):

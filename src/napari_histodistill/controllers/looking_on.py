@@ -1,9 +1,10 @@
 """What the student of a running training makes of the part of the slide in view.
 
-The run leaves students in its folder (``distill/preview.py``); a job reads the newest,
-embeds a few hundred cells of what the canvas shows, and paints them. It takes one CPU
-thread of the lowest rank, looks at its token between small batches, and what it returns
-is a small array with its own place: nothing here touches the window.
+The run leaves students in its folder (``distill/preview.py``); a job reads a few hundred
+cells of what the canvas shows, has the newest student embed them (in a process of its
+own, ``elsewhere.py``), and paints them. Its thread has the lowest rank, looks at its
+token between small batches, and what it returns is a small array with its own place:
+nothing here touches the window.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_histodistill.controllers.gentle_import import load_student_gently
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.layers.overlays import VIRIDIS
 from napari_histodistill.slides.grid import TileGrid
 from napari_histodistill.slides.resample import read_resampled
 from napari_histodistill.slides.tissue import find_tissue
+from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
     from napari_histodistill.slides.tissue import TissueMask
     from napari_histodistill.students.spec import StudentSpec
-    from napari_histodistill.students.student import Student
 
     Floats = npt.NDArray[np.float32]
     Pixels = npt.NDArray[np.uint8]
+    Embed = Callable[[Path, Pixels, CancelToken], Floats]
 
 Sort = Literal["alike", "centre"]
 
@@ -105,7 +106,9 @@ class Preview:
     scores: Floats
 
 
-def preview_work(slide: Slide, sight: Sight, before: Preview | None) -> Work:
+def preview_work(
+    slide: Slide, sight: Sight, before: Preview | None, embed: Embed
+) -> Work:
     """Return the work that paints a view; it reports once.
 
     Parameters
@@ -116,19 +119,23 @@ def preview_work(slide: Slide, sight: Sight, before: Preview | None) -> Work:
         What and how.
     before : Preview or None
         The last one of this slide.
+    embed : callable
+        As :meth:`~napari_histodistill.controllers.elsewhere.Elsewhere.embed`.
     """
 
     def work(cancel: CancelToken) -> Iterator[Preview]:
-        student = load_student_gently(sight.bundle, device="cpu")
+        _step_back()
+        spec = load_spec(sight.bundle)
+        tissue = find_tissue(slide) if before is None else before.tissue
         cancel.check()
-        with _in_the_background():
-            tissue = find_tissue(slide) if before is None else before.tissue
-            cancel.check()
-            grid, rows, columns = grid_in_view(student.spec, slide, sight.region)
-            wanted = tissue.cells(grid)[rows, columns]
-            cells = np.argwhere(wanted)
-            places = cells + np.array([rows.start, columns.start])
-            embeddings = _embed(student, slide, grid, places, cancel)
+        grid, rows, columns = grid_in_view(spec, slide, sight.region)
+        wanted = tissue.cells(grid)[rows, columns]
+        cells = np.argwhere(wanted)
+        places = cells + np.array([rows.start, columns.start])
+        parts = [np.zeros((0, spec.embedding_dim), np.float32)]
+        for tiles in _batches(slide, grid, places, spec.tile_px, cancel):
+            parts.append(embed(sight.bundle, tiles, cancel))
+        embeddings = np.concatenate(parts)
         scores = embeddings[:, :0]
         colors = np.zeros((len(cells), 3), np.uint8)
         if len(cells) and sight.sort == "centre":
@@ -225,38 +232,27 @@ def _middle(cells: npt.NDArray[np.intp], shape: tuple[int, ...]) -> int:
     return int((away**2).sum(axis=1).argmin())
 
 
-def _embed(
-    student: Student,
+def _batches(
     slide: Slide,
     grid: TileGrid,
     cells: npt.NDArray[np.intp],
+    px: int,
     cancel: CancelToken,
-) -> Floats:
-    px = student.spec.tile_px
-    parts = [np.zeros((0, student.spec.embedding_dim), np.float32)]
+) -> Iterator[Pixels]:
     for start in range(0, len(cells), BATCH):
         tiles = []
         for row, column in cells[start : start + BATCH].tolist():
             cancel.check()
             region = grid.tile_region(row, column)
             tiles.append(read_resampled(slide, region, height=px, width=px))
-        parts.append(student.embed(np.stack(tiles)))
-    return np.concatenate(parts)
+        yield np.stack(tiles)
 
 
-@contextlib.contextmanager
-def _in_the_background() -> Iterator[None]:
-    """Let this thread, and no other, compute alone and after everybody else.
+def _step_back() -> None:
+    """Let this thread, and no other, run after everybody else.
 
     The rank (Linux) stays with the thread, which ends with its job.
     """
-    import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_RANK)
-    # torch sets a new thread's number when it is first asked; then OpenMP's is its own.
-    torch.get_num_threads()
-    with threadpool_limits(1, user_api="openmp"):
-        yield

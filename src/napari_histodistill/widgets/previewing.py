@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
+from napari_histodistill.controllers.elsewhere import Elsewhere
 from napari_histodistill.controllers.job import Job, JobState
 from napari_histodistill.controllers.looking_on import Preview, Sight, preview_work
 from napari_histodistill.distill.preview import ask_for_previews, newest_preview
@@ -32,6 +33,7 @@ class Previewing(QObject):
         self.bench, self.step = bench, step
         self.shown: Preview | None = None
         self.layer: Any = None
+        self._elsewhere = Elsewhere()
         self._region: Any = None
         self._asked: Sight | None = None
         self._told: tuple[Path, int] | None = None
@@ -43,6 +45,7 @@ class Previewing(QObject):
     def close(self) -> None:
         """Look no longer; the run leaves no more previews."""
         self._timer.stop()
+        self._elsewhere.close()
         if self.step.preview.isChecked():
             self._request(0)
 
@@ -69,7 +72,9 @@ class Previewing(QObject):
         same = self.shown is not None and self.layer in bench.viewer.layers
         # A job of this name that is not done yet is dropped: its view is stale.
         bench.pump.start(
-            preview_work(slide, sight, self.shown if same else None),
+            preview_work(
+                slide, sight, self.shown if same else None, self._elsewhere.embed
+            ),
             name=JOB,
             on_reports=self._painted,
             on_end=self._ended,
