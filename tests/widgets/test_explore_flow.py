@@ -14,6 +14,7 @@ from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import open_slide
 from napari_histodistill.widgets.slide_layers import pixels_to_world
 from tests.fakes import PURPLE, ColourBackend, array_slide, colour_student, tissue_image
+from tests.slides.test_damage import damaged_slide
 
 pytestmark = pytest.mark.gui
 
@@ -382,6 +383,15 @@ def test_a_file_opens_without_blocking_and_missing_mpp_is_asked_for(
     assert not widget.slide_panel.mpp.isVisible()
     assert tuple(viewer.layers[0].scale) == (0.5, 0.5)
     assert str(viewer.layers[0].units[0]) == "micrometer"
+
+
+def test_damage_that_is_looked_at_is_counted(explore, qtbot, tmp_path):
+    path, _ = damaged_slide(tmp_path, 8)
+    viewer, widget = explore()
+    widget.choosing.open_path(path)
+    words = "1 tile of the file could not be read so far: striped yellow and blue."
+    qtbot.waitUntil(lambda: words in widget.trust_panel.notes.text(), timeout=20000)
+    assert len(viewer.layers) == 1
 
 
 def test_a_plain_image_layer_can_be_explored(explore, qtbot):

@@ -1,10 +1,10 @@
 """What the student of a running training makes of the part of the slide in view.
 
-The run leaves students in its folder (``distill/preview.py``); a job reads a few hundred
-cells of what the canvas shows, has the newest student embed them (in a process of its
-own, ``elsewhere.py``), and paints them. Its thread has the lowest rank, looks at its
-token between small batches, and what it returns is a small array with its own place:
-nothing here touches the window.
+The run leaves students in its folder (``distill/preview.py``); a job reads a few
+hundred cells of what the canvas shows, has the newest student embed them (in a process
+of its own, ``elsewhere.py``), and paints them. Its thread has the lowest rank, looks at
+its token between small batches, and what it returns is a small array with its own
+place: nothing here touches the window.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ def preview_work(
         wanted = tissue.cells(grid)[rows, columns]
         cells = np.argwhere(wanted)
         places = cells + np.array([rows.start, columns.start])
-        parts = [np.zeros((0, spec.embedding_dim), np.float32)]
-        for tiles in _batches(slide, grid, places, spec.tile_px, cancel):
-            parts.append(embed(sight.bundle, tiles, cancel))
-        embeddings = np.concatenate(parts)
+        batches = _batches(slide, grid, places, spec.tile_px, cancel)
+        parts = [embed(sight.bundle, tiles, cancel) for tiles in batches]
+        nothing = np.zeros((0, spec.embedding_dim), np.float32)
+        embeddings = np.concatenate([nothing, *parts])
         scores = embeddings[:, :0]
         colors = np.zeros((len(cells), 3), np.uint8)
         if len(cells) and sight.sort == "centre":

@@ -38,11 +38,22 @@ def notes_on(session: ExploreSession) -> tuple[Note, ...]:
         *_on_classes(session),
         *_on_familiarity(session),
         *(Note(CARE, note) for note in slide.info.notes),
+        *_on_damage(slide),
     ]
     if session.live is not None and session.live.cells_unreadable:
         n = session.live.cells_unreadable
         notes.append(Note(CARE, f"{n:,} cells could not be read from the file."))
     return tuple(notes)
+
+
+def _on_damage(slide: Slide) -> Iterator[Note]:
+    met = len(slide.unreadable)
+    if met:
+        tiles = "tile of the file" if met == 1 else "tiles of the file"
+        yield Note(
+            CARE,
+            f"{met:,} {tiles} could not be read so far: striped yellow and blue.",
+        )
 
 
 def _on_scale(slide: Slide, spec: StudentSpec) -> Iterator[Note]:

@@ -200,6 +200,8 @@ class ExploreWidget(Dock):
 
     def _view_settled(self) -> None:
         self.bench.look()
+        # What is looked at is read: damage may have come to light.
+        self.trust_panel.show_notes(notes_on(self.session))
         if self.session.region == "view":
             self.mapping.show()
 
