@@ -493,7 +493,8 @@ def test_memory_does_not_grow_with_the_slide(tmp_path, mode):
     peak(128)  # what is imported and cached on the way counts for nobody
     (small, few), (large, many) = peak(480), peak(1440)
     assert many == 9 * few
-    assert large - small < 200_000 + 64 * (many - few)
+    # One byte of every pixel kept would be 1.8 MB more.
+    assert large - small < 600_000 + 64 * (many - few)
 
 
 def test_reading_stays_a_few_blocks_ahead(tmp_path, monkeypatch):
