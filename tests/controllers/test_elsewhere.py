@@ -34,6 +34,7 @@ def away():
 
 
 def test_it_says_what_the_student_says_here(away, bundle, rng):
+    away.begin()
     tiles = rng.integers(0, 255, (3, 224, 224, 3), np.uint8)
     here = load_student(STUDENT, device="cpu:torch").embed(tiles)
     there = away.embed(bundle, tiles, CancelToken())

@@ -2,7 +2,7 @@
 
 Importing torch in a thread holds the interpreter's lock: with a training beside it the
 window froze for a second. A process costs memory (about a third of a gigabyte) and two
-seconds at its first start; it ends by itself when it has had nothing to do for a while.
+seconds at its first start.
 """
 
 from __future__ import annotations
@@ -28,19 +28,26 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Pixels = npt.NDArray[np.uint8]
 
-IDLE_S = 60
-"""After which the process ends."""
 _LOOK_S = 0.05
-_LEAST_RANK = 19
+_RANK = 10
 _loaded: dict[Path, Student] = {}
 
 
 class Elsewhere:
-    """One process that embeds with one CPU thread, after everybody else."""
+    """One process that embeds with one CPU thread, at a low rank, until it is closed."""
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._starting: threading.Thread | None = None
         self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Start the process unless that was done, without waiting for it."""
+        if self._starting is None:
+            self._starting = threading.Thread(
+                target=lambda: self._at_hand().submit(_nothing), daemon=True
+            )
+            self._starting.start()
 
     def embed(self, bundle: Path, tiles: Pixels, cancel: CancelToken) -> Floats:
         """Return the embeddings of tiles; call it in a thread.
@@ -86,6 +93,9 @@ class Elsewhere:
 
     def close(self) -> None:
         """End the process, whatever it does; the next tiles start another one."""
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.join()
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -97,15 +107,20 @@ class Elsewhere:
         with self._lock:
             if self._pool is None:
                 # loky's processes import nothing of the program that starts them.
-                self._pool = loky.ProcessPoolExecutor(
-                    max_workers=1, timeout=IDLE_S, initializer=_begin
-                )
+                self._pool = loky.ProcessPoolExecutor(max_workers=1, initializer=_begin)
             return self._pool
 
 
 def _begin() -> None:
     with contextlib.suppress(AttributeError, OSError):
-        os.nice(_LEAST_RANK)
+        os.nice(_RANK)
+    # Now, not with the first student: the run soon replaces that by its next, and loky
+    # would take what torch needs for a leak.
+    import timm  # noqa: F401
+
+
+def _nothing() -> None:
+    """Give a process something to start for."""
 
 
 def _embed(bundle: Path, tiles: Pixels) -> Floats:

@@ -2,7 +2,7 @@
 
 The run leaves students in its folder (``distill/preview.py``); a job reads a few
 hundred cells of what the canvas shows, has the newest student embed them (in a process
-of its own, ``elsewhere.py``), and paints them. Its thread has the lowest rank, looks at
+of its own, ``elsewhere.py``), and paints them. Its thread has a low rank, looks at
 its token between small batches, and what it returns is a small array with its own
 place: nothing here touches the window.
 """
@@ -51,7 +51,7 @@ SORTS: dict[Sort, str] = {
 
 MOST_CELLS = 400
 BATCH = 16
-_LEAST_RANK = 19
+_RANK = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,4 +255,4 @@ def _step_back() -> None:
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_RANK)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _RANK)

@@ -33,6 +33,7 @@ class Previewing(QObject):
         self.bench, self.step = bench, step
         self.shown: Preview | None = None
         self.layer: Any = None
+        self._first = False
         self._elsewhere = Elsewhere()
         self._region: Any = None
         self._asked: Sight | None = None
@@ -55,6 +56,7 @@ class Previewing(QObject):
         if not step.preview.isChecked():
             return
         self._ask()
+        self._elsewhere.begin()
         found = self._student()
         layer, slide = bench.sparse_layer, bench.session.sparse
         if found is None or layer is None or layer not in bench.viewer.layers:
@@ -118,29 +120,34 @@ class Previewing(QObject):
             # Each that is set makes napari look at all layers anew.
             if not np.array_equal(np.asarray(getattr(self.layer, name)), wanted):
                 setattr(self.layer, name, wanted)
+        if self._first:
+            # Only now: to make a layer and to draw it first takes napari a tenth of a
+            # second each. Later it is hidden and shown by its owner.
+            self._first, self.layer.visible = False, True
         self.step.seen(_in_words(shown.sight))
 
     def _make_room(self) -> None:
-        """Add an empty layer, unless it is there.
-
-        Done when the preview is asked for: napari needs a quarter of a second to make
-        a layer and draw it first, and a few milliseconds to change it later.
-        """
+        """Add an empty layer, unless it is there; it is drawn when it has a picture."""
         viewer = self.bench.viewer
         if self.layer is not None and self.layer in viewer.layers:
             return
-        active = viewer.layers.selection.active
-        self.layer = viewer.add_image(
-            np.zeros((2, 2, 4), np.uint8),
-            name=NAME,
-            rgb=True,
-            opacity=0.5,
-            cache=False,
-            units=("um", "um"),
-            metadata={OVERLAY_MARK: "preview"},
-        )
-        if active is not None and active in viewer.layers:
-            viewer.layers.selection.active = active
+        chosen = viewer.layers.selection
+        active = chosen.active
+        # Nobody need hear that the new layer is chosen and then no longer: napari
+        # would draw its buttons twice.
+        with chosen.events.blocker_all():
+            self.layer = viewer.add_image(
+                np.zeros((2, 2, 4), np.uint8),
+                name=NAME,
+                rgb=True,
+                opacity=0.5,
+                visible=False,
+                cache=False,
+                units=("um", "um"),
+                metadata={OVERLAY_MARK: "preview"},
+            )
+            chosen.active = active
+        self._first = True
 
     def _ended(self, job: Job[Any]) -> None:
         if job.state is JobState.FAILED:
@@ -152,14 +159,14 @@ class Previewing(QObject):
             self._asked = self._told = None
             if self.bench.sparse_layer is not None:
                 self._make_room()
-                self.layer.visible = True
+                self._first = True
             self._ask()
             self._timer.start()
             self.step.seen("The first comes with the run's next step.")
-            self.look()
             return
         self._timer.stop()
         self.bench.pump.abandon(JOB)
+        self._elsewhere.close()
         self._request(0)
         self._told = self.shown = None
         self.step.seen("")
