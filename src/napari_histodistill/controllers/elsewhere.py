@@ -34,7 +34,7 @@ _loaded: dict[Path, Student] = {}
 
 
 class Elsewhere:
-    """One process that embeds with one CPU thread, at a low rank, until it is closed."""
+    """One process that embeds with one CPU thread at a low rank, until closed."""
 
     def __init__(self) -> None:
         self._pool: Any = None

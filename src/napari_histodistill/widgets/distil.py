@@ -17,6 +17,7 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
+from napari_histodistill.controllers.gentle_import import import_work
 from napari_histodistill.widgets.advancing import Advancing
 from napari_histodistill.widgets.aligning import Aligning
 from napari_histodistill.widgets.distil_bench import DistilBench
@@ -71,6 +72,14 @@ class DistilWidget(Dock):
         self.lay_out((self.message, *steps), spacing=8)
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
+        # What pairs, training and preview need, before somebody waits for it.
+        self.bench.pump.start(
+            import_work(
+                "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
+            ),
+            name="Warming up",
+            on_reports=lambda _: None,
+        )
         self.pairing.layers_changed()
         self.distilling.find()
         self.refresh()
