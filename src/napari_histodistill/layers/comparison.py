@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.layers.placing import placement
+from napari_histodistill.layers.placing import image_placement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,16 +89,11 @@ def difference_layer(
     name : str
         Of the layer.
     """
-    kwargs = placement(difference.grid.world(), affine) | {
+    kwargs = image_placement(difference.grid.world(), affine) | {
         "name": name,
-        "rgb": False,
         "colormap": difference_colormap(two_ends=difference.ends is not None),
         "contrast_limits": difference_limits(difference, threshold),
-        "interpolation2d": "nearest",
         "opacity": 0.8,
-        "blending": "translucent",
-        "cache": False,
-        "multiscale": False,
     }
     return difference_shown(difference, threshold), kwargs, "image"
 

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.layers.placing import placement, thumbnail_world
+from napari_histodistill.layers.placing import (
+    image_placement,
+    placement,
+    thumbnail_world,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -132,16 +136,11 @@ def similarity_layer(
     name : str
         Of the layer.
     """
-    kwargs = placement(grid.world(), affine) | {
+    kwargs = image_placement(grid.world(), affine) | {
         "name": name,
-        "rgb": False,
         "colormap": similarity_colormap(),
         "contrast_limits": similarity_limits(values, threshold),
-        "interpolation2d": "nearest",
         "opacity": 0.6,
-        "blending": "translucent",
-        "cache": False,
-        "multiscale": False,
     }
     return values, kwargs, "image"
 

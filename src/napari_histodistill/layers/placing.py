@@ -46,6 +46,19 @@ def placement(world: WorldTransform, affine: npt.NDArray[np.float64]) -> dict[st
     }
 
 
+def image_placement(
+    world: WorldTransform, affine: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return the layer keywords that lay a small image, a value a cell, on a slide."""
+    return placement(world, affine) | {
+        "rgb": False,
+        "interpolation2d": "nearest",
+        "blending": "translucent",
+        "cache": False,
+        "multiscale": False,
+    }
+
+
 def thumbnail_world(
     shape: tuple[int, int], slide_shape: tuple[int, int], mpp: tuple[float, float]
 ) -> WorldTransform:

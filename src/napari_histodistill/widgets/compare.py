@@ -11,20 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_histodistill.controllers.exporting import (
     DIFFERENCE_EXPORTS,
-    Exported,
     export_difference_work,
-    kind_of,
 )
 from napari_histodistill.controllers.gentle_import import (
     import_work,
     load_student_gently,
 )
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.students import list_students
+from napari_histodistill.controllers.job import Work
 from napari_histodistill.widgets.asking import Asking
 from napari_histodistill.widgets.canvas import CanvasInput
 from napari_histodistill.widgets.choosing import StudentChoice
@@ -33,15 +30,13 @@ from napari_histodistill.widgets.compare_bench import CompareBench
 from napari_histodistill.widgets.compare_choosing import CompareChoosing
 from napari_histodistill.widgets.compare_panel import ChoosePanel
 from napari_histodistill.widgets.comparing import Comparing
-from napari_histodistill.widgets.dock import Dock, line
+from napari_histodistill.widgets.dock import line
 from napari_histodistill.widgets.export_button import ExportButton, research_label
 from napari_histodistill.widgets.parts import explain
-from napari_histodistill.widgets.slide_layers import world_to_pixels
-
-WIDTH, HEIGHT = 340, 760
+from napari_histodistill.widgets.slide_dock import SlideDock, bundled_students
 
 
-class CompareWidget(Dock):
+class CompareWidget(SlideDock):
     """Run two students over a slide and see where, and in what, they differ.
 
     Parameters
@@ -54,6 +49,9 @@ class CompareWidget(Dock):
         What is on offer; the bundled ones by default.
     """
 
+    bench: CompareBench
+    file_suffix = "-difference"
+
     def __init__(
         self,
         napari_viewer: Any,
@@ -61,11 +59,7 @@ class CompareWidget(Dock):
         load: Callable[..., Any] = load_student_gently,
         students: list[StudentChoice] | None = None,
     ) -> None:
-        super().__init__(WIDTH, HEIGHT)
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
-        if students is None:
-            students = [StudentChoice(e.name, e.spec) for e in list_students()]
-        self.bench = CompareBench(viewer, self)
+        super().__init__(napari_viewer, CompareBench)
         self.choose_panel = ChoosePanel()
         self.difference_panel, self.place_panel = DifferencePanel(), PlacePanel()
         self.export_button = ExportButton(DIFFERENCE_EXPORTS)
@@ -75,18 +69,21 @@ class CompareWidget(Dock):
             spacing=6,
         )  # fmt: skip
         self.choosing = CompareChoosing(
-            self.bench, self.choose_panel, load_student=load, students=students
+            self.bench,
+            self.choose_panel,
+            load_student=load,
+            students=bundled_students() if students is None else students,
         )
         self.comparing = Comparing(self.bench, self.choose_panel, self.difference_panel)
         self.asking = Asking(self.bench, self.place_panel)
         self.canvas = CanvasInput(
-            viewer,
+            self.bench.viewer,
             on_click=self._clicked,
-            describe=self._describe,
+            describe=self.describe,
             on_flicker=self._flicker,
         )
         self.bench.changed.connect(self.refresh)
-        self.bench.said.connect(self.choose_panel.runner.say)
+        self.bench.said.connect(self.say)
         self.comparing.place_reached.connect(self.asking.click)
         self.export_button.export.connect(self.export)
         self.bench.pump.start(
@@ -94,11 +91,6 @@ class CompareWidget(Dock):
         )
         self.choosing.layers_changed()
         self.refresh()
-
-    @property
-    def session(self) -> Any:
-        """The state behind the panel."""
-        return self.bench.session
 
     def refresh(self) -> None:
         """Draw every panel from the session."""
@@ -120,27 +112,22 @@ class CompareWidget(Dock):
         if layer is not None:
             self.choosing.choose_layer(layer)
 
-    def export(self, key: str, path: Path | None = None) -> None:
-        """Export the comparison; asks for the file where none is given."""
-        kind, session = kind_of(key), self.session
-        if path is None:
-            name = session.slide.name if session.slide else "slide"
-            chosen, _ = QFileDialog.getSaveFileName(
-                self,
-                kind.title.rstrip("…"),
-                f"{Path(name).stem}-difference{kind.ending}",
-            )
-            if not chosen:
-                return
-            path = Path(chosen)
-        try:
-            work = export_difference_work(key, path, session.compared)
-        except HistodistillError as error:
-            self.bench.said.emit(str(error))
-            return
-        self.bench.pump.start(
-            work, name="Export", on_reports=self._exported, on_end=self.bench.report_end
-        )
+    def say(self, sentence: str) -> None:
+        """Show a sentence below the progress bar."""
+        self.choose_panel.runner.say(sentence)
+
+    def click(self, y: float, x: float, _shift: bool) -> None:
+        """Ask what is most alike to a place, where both students have looked."""
+        if self.session.has_maps:
+            self.asking.click(y, x)
+
+    def describe(self, world: Any) -> str:
+        """Return what is known of a place; nothing while another tab is in front."""
+        return super().describe(world) if self.isVisible() else ""
+
+    def work_to_export(self, key: str, path: Path) -> Work:
+        """Return work that writes one export of the comparison."""
+        return export_difference_work(key, path, self.session.compared)
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""
@@ -153,29 +140,9 @@ class CompareWidget(Dock):
 
     # --- wiring -------------------------------------------------------------------
 
-    def _clicked(self, world: Any, _shift: bool) -> None:
-        layer = self.bench.slide_layer
-        # A panel behind another tab does not answer.
-        if layer is None or not self.isVisible() or not self.session.has_maps:
-            return
-        y, x = world_to_pixels(layer, world)
-        height, width = self.session.slide.shape
-        if 0 <= y < height and 0 <= x < width:
-            self.asking.click(y, x)
-
-    def _describe(self, world: Any) -> str:
-        layer = self.bench.slide_layer
-        if layer is None or not self.isVisible():
-            return ""
-        words: str = self.session.describe(*world_to_pixels(layer, world))
-        return words
-
     def _flicker(self, looking: bool) -> None:
         if self.isVisible() or not looking:
             self.comparing.flicker(looking)
-
-    def _exported(self, reports: list[Exported]) -> None:
-        self.bench.said.emit(f"Wrote {reports[-1].path.name}.")
 
     def _last_line(self) -> QWidget:
         box = QWidget()

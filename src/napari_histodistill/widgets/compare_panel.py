@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QRadioButton,
-    QSlider,
-    QWidget,
-)
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_histodistill.controllers.comparing import LETTERS
 from napari_histodistill.maps.difference import Measure
@@ -27,7 +18,9 @@ from napari_histodistill.widgets.parts import (
     wide_combo,
 )
 from napari_histodistill.widgets.run_panel import RunPanel
-from napari_histodistill.widgets.slide_panel import OPEN_BUNDLE, MppRow
+from napari_histodistill.widgets.slide_panel import OPEN_BUNDLE
+from napari_histodistill.widgets.slide_rows import DetailSlider, RegionRow
+from napari_histodistill.widgets.slide_section import SlideSection
 
 REGIONS = (
     ("whole", "Whole", "Compare on all tissue of the slide."),
@@ -52,6 +45,7 @@ MEASURES: tuple[tuple[Measure, str, str], ...] = (
         "its two ends in two colours.",
     ),
 )
+SLIDE_TIP = "Which of the opened slides both look at."
 WHO = (
     "The first student, for example the one trained without the partner.",
     "The second student, for example the one trained with the partner.",
@@ -81,44 +75,31 @@ class CompareRun(RunPanel):
         self.say(words)
 
 
-class ChoosePanel(QWidget):
+class ChoosePanel(SlideSection):
     """Which slide, which two students, how densely, by what."""
 
-    slide_chosen = Signal(int)
-    open_slide = Signal()
     student_chosen = Signal(int, int)
     open_bundle = Signal(int)
     swapped = Signal()
-    region_chosen = Signal(str)
-    step_chosen = Signal(int)
     measure_chosen = Signal(str)
 
     def __init__(self) -> None:
-        super().__init__()
+        detail = DetailSlider(
+            "Distance of the places that are compared: finer takes longer.",
+            "Choose slide and students first.",
+        )
+        super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
         self.sentence = hint()
-        self.slide = wide_combo("Which of the opened slides both look at.")
-        self.slide_info = info_button()
-        self.open = QPushButton("Open…")
-        self.open.setToolTip("Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
-        self.mpp = MppRow()
         self.students = tuple(wide_combo(tip) for tip in WHO)
         self.infos = tuple(info_button() for _ in LETTERS)
         self.words = tuple(hint() for _ in LETTERS)
         self.swap = QPushButton("Swap")
-        self.regions = QButtonGroup(self)
-        self.detail = QSlider(Qt.Orientation.Horizontal)
-        self.detail.setPageStep(1)
-        self.detail_words = hint()
         self.measure = wide_combo("")
         for key, text, _ in MEASURES:
             self.measure.addItem(text, key)
         self.runner = CompareRun()
         self._lay_out()
         self._connect()
-
-    def show_slides(self, names: Sequence[str], current: int) -> None:
-        """List the slides; ``current`` is −1 for none."""
-        fill_combo(self.slide, names, current, empty="no slide yet")
 
     def show_students(self, names: Sequence[str], current: Sequence[int]) -> None:
         """List the students for A and for B, and the way to open another."""
@@ -130,14 +111,6 @@ class ChoosePanel(QWidget):
         for label, text in zip(self.words, words, strict=True):
             label.setText(text)
             label.setVisible(bool(text))
-
-    def show_steps(self, count: int, step: int, words: str) -> None:
-        """Set the detail slider's range and what it says."""
-        self.detail.blockSignals(True)
-        self.detail.setRange(0, max(0, count - 1))
-        self.detail.setValue(step)
-        self.detail.blockSignals(False)
-        self.detail_words.setText(words)
 
     def show_measures(self, chosen: Measure, why_not: Callable[[Measure], str]) -> None:
         """Choose a measure; those that do not fit say why."""
@@ -152,70 +125,38 @@ class ChoosePanel(QWidget):
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
+        super().lock(why)
         no_slide = self.slide.itemData(0) == "empty"
         none = "Open a slide first: drop a file here, or press Open…."
-        explain(
-            self.slide,
-            "Which of the opened slides both look at.",
-            why or (none if no_slide else ""),
-        )
+        explain(self.slide, SLIDE_TIP, why or (none if no_slide else ""))
         for combo, tip in zip(self.students, WHO, strict=True):
             explain(combo, tip, why)
         explain(self.swap, "Make A the second and B the first.", why)
         explain(self.measure, self.measure.toolTip(), why)
-        explain(
-            self.detail,
-            "Distance of the places that are compared: finer takes longer.",
-            why
-            or ("" if self.detail.maximum() else "Choose slide and students first."),
-        )
-        for k, button in enumerate(self.regions.buttons()):
-            explain(button, REGIONS[k][2], why)
 
     def _lay_out(self) -> None:
-        grid = QGridLayout(self)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setHorizontalSpacing(6)
-        grid.setVerticalSpacing(4)
-        grid.setColumnStretch(1, 1)
-        radios = QHBoxLayout()
-        radios.setContentsMargins(0, 0, 0, 0)
-        for k, (_, text, tooltip) in enumerate(REGIONS):
-            button = QRadioButton(text)
-            button.setToolTip(tooltip)
-            button.setChecked(k == 0)
-            self.regions.addButton(button, k)
-            radios.addWidget(button)
-        radios.addStretch(1)
-        radios.addWidget(self.swap)
+        grid = self.grid
         grid.addWidget(self.sentence, 0, 0, 1, 2)
-        grid.addWidget(QLabel("Slide"), 1, 0)
-        grid.addLayout(row(self.slide, self.slide_info, self.open), 1, 1)
-        grid.addWidget(self.mpp, 2, 0, 1, 2)
+        self.lay_out_slide(1)
         for k, letter in enumerate(LETTERS):
             grid.addWidget(QLabel(letter), 3 + 2 * k, 0)
             grid.addLayout(row(self.students[k], self.infos[k]), 3 + 2 * k, 1)
             grid.addWidget(self.words[k], 4 + 2 * k, 1)
         grid.addWidget(QLabel("Region"), 7, 0)
-        grid.addLayout(radios, 7, 1)
+        grid.addLayout(row(self.regions, self.swap), 7, 1)
         grid.addWidget(QLabel("Detail"), 8, 0)
         grid.addWidget(self.detail, 8, 1)
         grid.addWidget(self.detail_words, 9, 1)
         grid.addWidget(QLabel("By"), 10, 0)
         grid.addWidget(self.measure, 10, 1)
         grid.addWidget(self.runner, 11, 0, 1, 2)
-        self.mpp.hide()
 
     def _connect(self) -> None:
-        self.slide.activated.connect(self.slide_chosen)
-        self.open.clicked.connect(self.open_slide)
         for which, combo in enumerate(self.students):
             combo.activated.connect(
                 lambda index, which=which: self._student_activated(which, index)
             )
         self.swap.clicked.connect(self.swapped)
-        self.detail.valueChanged.connect(self.step_chosen)
-        self.regions.idClicked.connect(lambda k: self.region_chosen.emit(REGIONS[k][0]))
         self.measure.activated.connect(
             lambda k: self.measure_chosen.emit(self.measure.itemData(k))
         )

@@ -13,26 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.exporting import Exported, export_work, kind_of
+from napari_histodistill.controllers.exporting import export_work
 from napari_histodistill.controllers.gentle_import import (
     import_work,
     load_student_gently,
 )
+from napari_histodistill.controllers.job import Work
 from napari_histodistill.controllers.trust import notes_on
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.students import list_students
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.canvas import CanvasInput
 from napari_histodistill.widgets.choosing import Choosing, StudentChoice
 from napari_histodistill.widgets.classes_panel import ClassesPanel
-from napari_histodistill.widgets.dock import Dock, line
+from napari_histodistill.widgets.dock import line
 from napari_histodistill.widgets.mapping import RUN, Mapping
 from napari_histodistill.widgets.run_panel import RunPanel
 from napari_histodistill.widgets.searching import Searching
 from napari_histodistill.widgets.similar_panel import SimilarPanel
-from napari_histodistill.widgets.slide_layers import world_to_pixels
+from napari_histodistill.widgets.slide_dock import SlideDock, bundled_students
 from napari_histodistill.widgets.slide_panel import SlidePanel
 from napari_histodistill.widgets.staining import Staining
 from napari_histodistill.widgets.teach_panel import TeachPanel
@@ -40,11 +38,10 @@ from napari_histodistill.widgets.teaching import Teaching
 from napari_histodistill.widgets.trust_panel import TrustPanel
 from napari_histodistill.widgets.workbench import Workbench
 
-WIDTH, HEIGHT = 340, 760
 VIEW_SETTLE_MS = 250
 
 
-class ExploreWidget(Dock):
+class ExploreWidget(SlideDock):
     """Run a student over a slide, see its map fill, find what looks alike, teach it.
 
     Parameters
@@ -57,6 +54,8 @@ class ExploreWidget(Dock):
         What is on offer; the bundled ones by default.
     """
 
+    bench: Workbench
+
     def __init__(
         self,
         napari_viewer: Any,
@@ -64,13 +63,7 @@ class ExploreWidget(Dock):
         load: Callable[..., Any] = load_student_gently,
         students: list[StudentChoice] | None = None,
     ) -> None:
-        super().__init__(WIDTH, HEIGHT)
-        # napari hands plugins a proxy that hides private names; layers that come out
-        # of it are proxies too and never identical to those in its events.
-        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
-        if students is None:
-            students = [StudentChoice(e.name, e.spec) for e in list_students()]
-        self.bench = Workbench(viewer, self)
+        super().__init__(napari_viewer, Workbench)
         self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
@@ -80,7 +73,10 @@ class ExploreWidget(Dock):
         )  # fmt: skip
         self.lay_out(sections, spacing=6)
         self.choosing = Choosing(
-            self.bench, self.slide_panel, load_student=load, students=students
+            self.bench,
+            self.slide_panel,
+            load_student=load,
+            students=bundled_students() if students is None else students,
         )
         self.staining = Staining(
             self.bench, self.slide_panel.stain, drop_map=self.choosing.drop_map
@@ -91,11 +87,11 @@ class ExploreWidget(Dock):
         self.searching = Searching(self.bench, self.similar_panel)
         self.teaching = Teaching(self.bench, self.teach_panel)
         self.canvas = CanvasInput(
-            viewer,
+            self.bench.viewer,
             on_click=self._clicked,
             on_toggle=self.classes_panel.toggle,
             on_peek=self._peek,
-            describe=self._describe,
+            describe=self.describe,
         )
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
@@ -113,11 +109,6 @@ class ExploreWidget(Dock):
         self.choosing.layers_changed()
         self.refresh()
 
-    @property
-    def session(self) -> Any:
-        """The state behind the panel."""
-        return self.bench.session
-
     def refresh(self) -> None:
         """Draw every panel from the session."""
         self.staining.follow()
@@ -131,33 +122,22 @@ class ExploreWidget(Dock):
         nothing = "" if self.session.live else "Nothing to export yet: run a student."
         self.trust_panel.explain(nothing)
 
-    def export(self, key: str, path: Path | None = None) -> None:
-        """Export the map or the search; asks for the file where none is given."""
-        kind, session = kind_of(key), self.session
-        if path is None:
-            name = session.slide.name if session.slide else "slide"
-            chosen, _ = QFileDialog.getSaveFileName(
-                self, kind.title.rstrip("…"), f"{Path(name).stem}{kind.ending}"
-            )
-            if not chosen:
-                return
-            path = Path(chosen)
-        hidden = self.classes_panel.hidden
-        classes = session.live.snapshot(hidden=hidden) if session.live else None
-        try:
-            work = export_work(key, path, classes=classes, similar=session.similar)
-        except HistodistillError as error:
-            self.say(str(error))
-            return
-        self.bench.pump.start(
-            work, name="Export", on_reports=self._exported, on_end=self.bench.report_end
-        )
-
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""
         if sentence or self.run_panel.message.text() == self._said:
             self.run_panel.say(sentence)
         self._said = sentence
+
+    def click(self, y: float, x: float, shift: bool) -> None:
+        """Search for what looks like a place, or with Shift does not."""
+        if self.session.live is not None:
+            self.searching.click(y, x, like=not shift)
+
+    def work_to_export(self, key: str, path: Path) -> Work:
+        """Return work that writes one export of the map or the search."""
+        live, hidden = self.session.live, self.classes_panel.hidden
+        classes = live.snapshot(hidden=hidden) if live else None
+        return export_work(key, path, classes=classes, similar=self.session.similar)
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""
@@ -205,31 +185,11 @@ class ExploreWidget(Dock):
         if self.session.region == "view":
             self.mapping.show()
 
-    def _clicked(self, world: Any, shift: bool) -> None:
-        layer, live = self.bench.slide_layer, self.session.live
-        # A panel behind another tab does not answer.
-        if layer is None or live is None or not self.isVisible():
-            return
-        y, x = world_to_pixels(layer, world)
-        height, width = self.session.slide.shape
-        if 0 <= y < height and 0 <= x < width:
-            self.searching.click(y, x, like=not shift)
-
     def _peek(self, looking: bool) -> None:
         if self.bench.overlays is not None:
             self.bench.overlays.peek(looking)
-
-    def _describe(self, world: Any) -> str:
-        layer = self.bench.slide_layer
-        if layer is None:
-            return ""
-        words: str = self.session.describe(*world_to_pixels(layer, world))
-        return words
 
     def _student_saved(self, folder: Path) -> None:
         self.choosing.add_student(
             StudentChoice(folder, load_spec(folder)), choose=False
         )
-
-    def _exported(self, reports: list[Exported]) -> None:
-        self.say(f"Wrote {reports[-1].path.name}.")
