@@ -126,9 +126,6 @@ class ChoosePanel(SlideSection):
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
         super().lock(why)
-        no_slide = self.slide.itemData(0) == "empty"
-        none = "Open a slide first: drop a file here, or press Open…."
-        explain(self.slide, SLIDE_TIP, why or (none if no_slide else ""))
         for combo, tip in zip(self.students, WHO, strict=True):
             explain(combo, tip, why)
         explain(self.swap, "Make A the second and B the first.", why)

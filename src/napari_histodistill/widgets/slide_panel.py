@@ -72,15 +72,6 @@ class SlidePanel(SlideSection):
             lambda k: self.mode_chosen.emit(self.mode.itemData(k))
         )
 
-    def show_slides(self, names: Sequence[str], current: int) -> None:
-        """List the slides; ``current`` is −1 for none."""
-        super().show_slides(names, current)
-        explain(
-            self.slide,
-            SLIDE_TIP,
-            "" if names else "Open a slide first: drop a file here, or press Open….",
-        )
-
     def show_students(self, names: Sequence[str], current: int) -> None:
         """List the students, and the way to open another."""
         fill_combo(self.student, [*names, OPEN_BUNDLE], max(current, 0), empty="")
@@ -90,8 +81,6 @@ class SlidePanel(SlideSection):
         super().lock(why)
         explain(self.student, "Who looks at the tissue.", why)
         explain(self.mode, "How the student looks: tile by tile, or in windows.", why)
-        if self.slide.count() and self.slide.itemData(0) != "empty":
-            explain(self.slide, SLIDE_TIP, why)
 
     def _student_activated(self, index: int) -> None:
         if self.student.itemText(index) == OPEN_BUNDLE:

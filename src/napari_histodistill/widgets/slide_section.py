@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
 
-from napari_histodistill.widgets.parts import fill_combo, info_button, row, wide_combo
+from napari_histodistill.widgets.parts import (
+    explain,
+    fill_combo,
+    info_button,
+    row,
+    wide_combo,
+)
 from napari_histodistill.widgets.slide_rows import DetailSlider, MppRow, RegionRow
 
 
@@ -36,6 +42,7 @@ class SlideSection(QWidget):
         self, slide_tip: str, regions: RegionRow, detail: DetailSlider
     ) -> None:
         super().__init__()
+        self._slide_tip = slide_tip
         self.slide = wide_combo(slide_tip)
         self.slide_info = info_button()
         self.open = QPushButton("Open…")
@@ -63,6 +70,9 @@ class SlideSection(QWidget):
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
+        no_slide = self.slide.itemData(0) == "empty"
+        none = "Open a slide first: drop a file here, or press Open…."
+        explain(self.slide, self._slide_tip, why or (none if no_slide else ""))
         self.detail.lock(why)
         self.regions.lock(why)
 
