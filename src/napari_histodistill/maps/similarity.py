@@ -37,7 +37,7 @@ NEGATIVE_WEIGHT = 0.5
 
 _IN_FLOAT32_BYTES = 1 << 30
 _SLAB_ROWS = 16384
-_QUERY_ROWS = 1024
+_QUERY_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
