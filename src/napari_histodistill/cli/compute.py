@@ -16,6 +16,7 @@ from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
     AllCellsOption,
     DeviceOption,
+    IccOption,
     JsonOption,
     Mode,
     ModeOption,
@@ -50,6 +51,7 @@ def embed(
     stride_um: StrideOption = None,
     all_cells: AllCellsOption = False,
     stain_normalise: StainOption = False,
+    icc: IccOption = False,
     device: DeviceOption = "auto",
     scheduler: Annotated[
         str | None,
@@ -84,6 +86,7 @@ def embed(
                 device=device,
                 restart=resume is False,
                 stain_normalise=stain_normalise,
+                icc=icc,
             )
             for path in slides
         ]
@@ -100,6 +103,7 @@ def embed(
             "student": runner.name,
             "student_digest": runner.spec.digest,
             "stain_normalised": stain_normalise,
+            "icc": icc,
             "mode": mode.value,
             "device": ", ".join(dict.fromkeys(r.device for r in results if r.device)),
             "slides": entries,
@@ -128,6 +132,7 @@ def classify(
         ),
     ] = 0.0,
     stain_normalise: StainOption = False,
+    icc: IccOption = False,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -156,6 +161,7 @@ def classify(
             device=device,
             restart=resume is False,
             stain_normalise=stain_normalise,
+            icc=icc,
         )
         plan = files.enter_context(open_task(task))
         _tell_notes(plan)
@@ -172,6 +178,7 @@ def classify(
             "student": runner.name,
             "student_digest": runner.spec.digest,
             "stain_normalised": stain_normalise,
+            "icc": icc,
             "mpp": runner.spec.mpp,
             "slide_mpp": {
                 "value": plan.grid.slide_mpp.mean,
@@ -226,6 +233,7 @@ def _task(
     device: str,
     restart: bool,
     stain_normalise: bool,
+    icc: bool,
 ) -> SlideTask:
     from napari_histodistill.maps.cohort import SlideTask
 
@@ -240,6 +248,7 @@ def _task(
         device=device,
         restart=restart,
         stain_normalise=stain_normalise,
+        icc=icc,
     )
 
 

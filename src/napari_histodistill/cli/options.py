@@ -88,6 +88,14 @@ StainOption = Annotated[
         "(Macenko, fitted once on the slide's tissue). Kept apart from maps without.",
     ),
 ]
+IccOption = Annotated[
+    bool,
+    typer.Option(
+        "--icc",
+        help="First carry colours to sRGB by the ICC profile in the file. Kept apart "
+        "from maps without.",
+    ),
+]
 AllCellsOption = Annotated[
     bool, typer.Option("--all-cells", help="Glass too, not only tissue.")
 ]

@@ -65,6 +65,8 @@ class SlideTask:
         Delete an existing store first.
     stain_normalise : bool
         Make the slide's stain look like the student's training tiles first.
+    icc : bool
+        Carry the file's colours to sRGB by its ICC profile first.
     """
 
     slide: Path
@@ -78,6 +80,7 @@ class SlideTask:
     device: str = "auto"
     restart: bool = False
     stain_normalise: bool = False
+    icc: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +172,7 @@ def open_task(task: SlideTask) -> Iterator[SlideRun]:
         If the student cannot run on the device.
     """
     began = time.perf_counter()
-    with open_slide(task.slide, mpp=task.mpp) as slide:
+    with open_slide(task.slide, mpp=task.mpp, icc=task.icc) as slide:
         slide.require_mpp()
         student = _student_of(task)
         if task.stain_normalise:
