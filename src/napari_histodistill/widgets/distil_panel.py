@@ -190,6 +190,8 @@ class PairsStep(Step):
         self.mpp.setSingleStep(0.25)
         self.mpp.setValue(0.5)
         self.mpp.setSuffix(" µm/px")
+        # Three fields in a row: buttons would leave no room for the unit.
+        self.mpp.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.mpp.setToolTip("How coarsely the student looks: 0.5 is a 20× objective.")
         self.preview = QPushButton("Preview")
         self.preview.setToolTip(
