@@ -9,6 +9,7 @@ file itself stays in the page cache.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -30,15 +31,19 @@ Window = tuple[int, int, int, int]
 Reader = "Callable[[Path, list[Window], int], float]"
 
 
+SMALL_PX = 512
+"""Smaller windows are a student's tiles, larger ones what the viewer asks for."""
+
+
 def ours(path: Path, windows: list[Window], threads: int) -> float:
-    """Time one caller; the decoding threads are within a read."""
+    """Time reads as they come: the viewer's one by one, a student's from threads.
+
+    Large windows are decoded by several threads within a read; small ones have a
+    calling thread each, as in a run.
+    """
+    callers = threads if max(windows[0][2:]) < SMALL_PX else 1
     with open_slide(path) as slide, decoding_threads(threads):
-
-        def read() -> None:
-            for window in windows:
-                slide.read_pixels(0, *window)
-
-        return seconds(read)
+        return _by_callers(lambda w: slide.read_pixels(0, *w), windows, callers)
 
 
 def limit(path: Path, windows: list[Window], threads: int) -> float:
@@ -146,9 +151,15 @@ def installed() -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _by_callers(work: Callable[[Any], None], items: list[Any], threads: int) -> float:
-    """Time ``work`` on all items, from as many calling threads."""
+    """Time ``work`` on all items, from as many threads, each with a run of them.
+
+    Neighbours stay with one thread, as in a run of a student: two that take turns would
+    wait for each other's compressed tiles.
+    """
     if threads == 1:
         return seconds(lambda: [work(item) for item in items])
+    ends = [len(items) * k // threads for k in range(threads + 1)]
+    runs = [items[a:b] for a, b in itertools.pairwise(ends)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda _: None, range(threads)))
-        return seconds(lambda: list(pool.map(work, items)))
+        return seconds(lambda: list(pool.map(lambda run: [*map(work, run)], runs)))
