@@ -29,12 +29,12 @@ def bundle():
 @pytest.fixture
 def away():
     made = Elsewhere()
+    made.begin()
     yield made
     made.close()
 
 
 def test_it_says_what_the_student_says_here(away, bundle, rng):
-    away.begin()
     tiles = rng.integers(0, 255, (3, 224, 224, 3), np.uint8)
     here = load_student(STUDENT, device="cpu:torch").embed(tiles)
     there = away.embed(bundle, tiles, CancelToken())
@@ -65,7 +65,14 @@ def test_a_process_that_dies_is_named_and_followed_by_another(
         patch.setattr(module, "_embed", lambda *_: os._exit(9))
         with pytest.raises(ComputeError, match="ended unexpectedly"):
             away.embed(bundle, tiles, CancelToken())
+    away.begin()
     assert away.embed(bundle, tiles, CancelToken()).shape[0] == 1
+
+
+def test_once_closed_no_thread_starts_another(away, bundle):
+    away.close()
+    with pytest.raises(ComputeError, match="was ended"):
+        away.embed(bundle, np.zeros((1, 224, 224, 3), np.uint8), CancelToken())
 
 
 def test_the_one_who_asks_needs_no_torch(bundle):
@@ -76,6 +83,7 @@ from pathlib import Path
 from napari_histodistill.controllers.elsewhere import Elsewhere
 from napari_histodistill.running import CancelToken
 away = Elsewhere()
+away.begin()
 tiles = np.zeros((1, 224, 224, 3), np.uint8)
 assert away.embed(Path({str(bundle)!r}), tiles, CancelToken()).shape[0] == 1
 away.close()

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from concurrent.futures import TimeoutError as NotYet
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import ComputeError
@@ -34,20 +33,28 @@ _loaded: dict[Path, Student] = {}
 
 
 class Elsewhere:
-    """One process that embeds with one CPU thread at a low rank, until closed."""
+    """One process that embeds with one CPU thread at a low rank.
+
+    It is there between :meth:`begin` and :meth:`close`, which the window calls;
+    :meth:`embed`, which a thread calls, never starts one that nobody would end.
+    """
 
     def __init__(self) -> None:
         self._pool: Any = None
-        self._starting: threading.Thread | None = None
+        self._wanted = False
         self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Start the process unless that was done, without waiting for it."""
-        if self._starting is None:
-            self._starting = threading.Thread(
-                target=lambda: self._at_hand().submit(_nothing), daemon=True
-            )
-            self._starting.start()
+        if self._wanted:
+            return
+        self._wanted = True
+
+        def start() -> None:
+            with contextlib.suppress(ComputeError):  # closed meanwhile
+                self._start()
+
+        threading.Thread(target=start, daemon=True).start()
 
     def embed(self, bundle: Path, tiles: Pixels, cancel: CancelToken) -> Floats:
         """Return the embeddings of tiles; call it in a thread.
@@ -71,43 +78,44 @@ class Elsewhere:
         BundleError
             If there is no such student, or it is damaged.
         ComputeError
-            If it cannot run, or the process ended.
+            If it cannot run, or the process ended or was not begun.
         Cancelled
             If asked to stop.
         """
-        future = self._at_hand().submit(_embed, bundle, tiles)
-        while True:
+        try:
+            future = self._start().submit(_embed, bundle, tiles)
+            while not future.done():
+                cancel.check()
+                wait([future], timeout=_LOOK_S)
+            found: Floats = future.result()
+        except RuntimeError as error:  # loky's: the process ended, or was ended
             cancel.check()
-            try:
-                found: Floats = future.result(timeout=_LOOK_S)
-            except NotYet:
-                continue
-            except BrokenProcessPool as error:
-                self.close()
-                msg = (
-                    "The process that computes previews ended unexpectedly (memory may "
-                    "have run out); the next preview starts another one."
-                )
-                raise ComputeError(msg) from error
-            return found
+            self.close()
+            msg = (
+                "The process that computes previews ended unexpectedly (memory may "
+                "have run out); the next preview starts another one."
+            )
+            raise ComputeError(msg) from error
+        return found
 
     def close(self) -> None:
-        """End the process, whatever it does; the next tiles start another one."""
-        starting, self._starting = self._starting, None
-        if starting is not None:
-            starting.join()
+        """End the process, whatever it does."""
         with self._lock:
-            pool, self._pool = self._pool, None
+            pool, self._pool, self._wanted = self._pool, None, False
         if pool is not None:
             pool.shutdown(wait=False, kill_workers=True)
 
-    def _at_hand(self) -> Any:
+    def _start(self) -> Any:
         from joblib.externals import loky
 
         with self._lock:
             if self._pool is None:
+                if not self._wanted:
+                    msg = "The process that computes previews was ended."
+                    raise ComputeError(msg)
                 # loky's processes import nothing of the program that starts them.
                 self._pool = loky.ProcessPoolExecutor(max_workers=1, initializer=_begin)
+                self._pool.submit(_nothing)
             return self._pool
 
 
