@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 import napari_histodistill.distill.checkpoints as checkpoints
 import napari_histodistill.distill.trainer as trainer_module
 from napari_histodistill.distill.recipe import read_recipe
 from napari_histodistill.distill.reports import EVENTS, read_events
-from napari_histodistill.distill.run import train
+from napari_histodistill.distill.run import precision_for, train
 from napari_histodistill.distill.run_folder import read_run, start_run
 from napari_histodistill.errors import (
     Cancelled,
@@ -24,6 +25,7 @@ from napari_histodistill.errors import (
 )
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students import load_student
+from napari_histodistill.students.student import DeviceChoice
 from tests.distill.small_runs import TINY, small_config, write_textures
 
 
@@ -272,3 +274,20 @@ def test_views_of_a_frozen_teacher_are_computed_once(tiles, tmp_path, monkeypatc
     monkeypatch.setattr("napari_histodistill.distill.teacher._write", never)
     run(config, tmp_path / "b", tiles)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "device", "trained", "precision"),
+    [
+        ("test_resnet", "cpu", True, "bfloat16"),
+        ("tf_efficientnet_lite0", "cpu", True, "float32"),
+        ("tf_efficientnet_lite0", "cpu", False, "bfloat16"),
+        ("tf_efficientnet_lite0", "cuda", True, "bfloat16"),
+    ],
+)
+def test_auto_takes_the_precision_that_suits_the_network(
+    backbone, device, trained, precision
+):
+    net = timm.create_model(backbone, num_classes=0).requires_grad_(trained)
+    choice = DeviceChoice(device, "a device", "a test", precision="bfloat16")
+    assert precision_for(net, choice).precision == precision

