@@ -76,9 +76,9 @@ def test_a_training_is_looked_at_reported_and_given_classes(
 ):
     viewer, widget = ready(open_distil, qtbot, painted)
     step = widget.train_step
+    assert not viewer.layers[NAME].visible, "made now: nobody waits for it later"
     step.every.setValue(2)
     step.preview.setChecked(True)
-    assert NAME in viewer.layers, "made now, so that no training waits for it"
     flow.start(qtbot, widget, steps=1)
     run = widget.session.run
     wait_until(qtbot, lambda: widget.previewing.shown is not None, 120)
@@ -155,11 +155,13 @@ def test_a_training_is_looked_at_reported_and_given_classes(
 
 
 def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
-    _, widget = ready(open_distil, qtbot, painted)
+    viewer, widget = ready(open_distil, qtbot, painted)
     step = widget.train_step
     flow.start(qtbot, widget, steps=1)
+    assert NAME in viewer.layers
     step.stop.click()
     wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: NAME not in viewer.layers, 20)  # nobody asked for it
     folder = widget.session.run.folder
     assert step.smaller.isHidden()
     # What a run says that lacked memory; its checkpoint stands.

@@ -101,6 +101,7 @@ class DistilWidget(Dock):
         self.aligning.show()
         self.distilling.show()
         self.advancing.show()
+        self.previewing.show()
         self.fitting.show()
         self.twins.show()
 

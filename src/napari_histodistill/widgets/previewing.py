@@ -15,6 +15,7 @@ from napari_histodistill.distill.preview import ask_for_previews, newest_preview
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import TrainStep
+from napari_histodistill.widgets.distilling import STARTING, WRITING
 from napari_histodistill.widgets.slide_layers import (
     overlay_affine,
     view_region,
@@ -49,6 +50,26 @@ class Previewing(QObject):
         self._elsewhere.close()
         if self.step.preview.isChecked():
             self._request(0)
+
+    def show(self) -> None:
+        """Keep a hidden layer at hand, from pairs that wait to the end of a training.
+
+        To add one takes napari a tenth of a second, more when a training takes the
+        machine's time: a person who ticks *Preview* then would feel it.
+        """
+        if self._may_be_wanted():
+            if self.layer is None and self.bench.sparse_layer is not None:
+                self._make_room()
+        elif self.layer is not None and not self.step.preview.isChecked():
+            if self.layer in self.bench.viewer.layers:
+                self.bench.viewer.layers.remove(self.layer)
+            self.layer = None
+
+    def _may_be_wanted(self) -> bool:
+        session, pump = self.bench.session, self.bench.pump
+        waiting = session.planned is not None and session.planned is not session.trained
+        works = session.run is not None and session.run.view().works
+        return waiting or works or pump.is_active(WRITING) or pump.is_active(STARTING)
 
     def look(self) -> None:
         """Start painting if there is something new and the canvas is at rest."""
@@ -172,6 +193,7 @@ class Previewing(QObject):
         self.step.seen("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self.layer.visible = False
+        self.show()
 
     def _ask(self) -> None:
         """Tell the run how often; only when that is news to it."""
