@@ -6,7 +6,7 @@ is given any layer can ask :func:`slide_of` for the open slide behind it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,18 +44,53 @@ class SlideRef:
         Where it came from; None for arrays.
     mpp : Mpp or None
         µm per level-0 pixel with provenance, as of opening.
+    stored : Slide or None
+        The same slide in colours as stored, where ``slide`` shows them in sRGB.
     """
 
     slide: Slide = field(compare=False, repr=False)
     name: str
     path: Path | None = None
     mpp: Mpp | None = None
+    stored: Slide | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether the file carries an ICC profile that colours can be shown by."""
+        info = (self.stored or self.slide).info
+        is_colour = info.is_rgb and self.slide.dtype == np.uint8
+        return is_colour and info.icc_profile is not None
+
+    def in_colours(self, *, srgb: bool) -> SlideRef:
+        """Return this in sRGB by the file's ICC profile, or in colours as stored.
+
+        Raises
+        ------
+        SlideError
+            If the profile is damaged or not one of RGB.
+        """
+        from napari_histodistill.slides.profile import in_srgb
+
+        if srgb == (self.stored is not None):
+            return self
+        if srgb:
+            return replace(self, slide=in_srgb(self.slide), stored=self.slide)
+        assert self.stored is not None
+        # The µm per pixel may have been typed since.
+        info = replace(self.stored.info, mpp=self.slide.mpp)
+        return replace(self, slide=self.stored.with_info(info), stored=None)
+
+
+def ref_of(metadata: Mapping[str, Any]) -> SlideRef | None:
+    """Return what a layer's metadata remember of a slide, or None for other layers."""
+    ref = metadata.get(METADATA_KEY)
+    return ref if isinstance(ref, SlideRef) else None
 
 
 def slide_of(metadata: Mapping[str, Any]) -> Slide | None:
     """Return the open slide behind a layer's metadata, or None for other layers."""
-    ref = metadata.get(METADATA_KEY)
-    return ref.slide if isinstance(ref, SlideRef) else None
+    ref = ref_of(metadata)
+    return None if ref is None else ref.slide
 
 
 def units_of(slide: Slide) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_histodistill.controllers.job import Job
 from napari_histodistill.controllers.mapping import StudentLoaded, student_work
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.slides import Slide
 from napari_histodistill.students.spec import StudentSpec
 from napari_histodistill.widgets.slide_choosing import SlideChoosing
@@ -55,11 +56,28 @@ class Choosing(SlideChoosing):
         self._device = "auto"
         panel.student_chosen.connect(self.choose_student)
         panel.open_bundle.connect(self.ask_bundle)
+        panel.srgb_wanted.connect(self.choose_colours)
 
     def slide_put(self) -> None:
         """Load the first student now: nothing can be done without a slide."""
         if not self._student_asked and self._students:
             self.choose_student(self._current_student)
+
+    def choose_colours(self, srgb: bool) -> None:
+        """Show the slide in sRGB by the file's ICC profile, or as it is stored."""
+        layer = self.bench.slide_layer
+        ref = None if layer is None else ref_of(layer.metadata)
+        if layer is None or ref is None:
+            return
+        try:
+            other = ref.in_colours(srgb=srgb)
+        except HistodistillError as error:
+            self.show()
+            self.bench.said.emit(str(error))
+            return
+        layer.metadata[METADATA_KEY] = other
+        layer.data = list(other.slide.views)
+        self.choose_layer(layer)
 
     # --- students -----------------------------------------------------------------
 
@@ -120,6 +138,11 @@ class Choosing(SlideChoosing):
             spec = self._students[self._current_student].spec
             panel.student_info.setToolTip(student_words(spec))
         panel.mpp.setVisible(bench.session.needs_mpp)
+        ref = ref_of(bench.slide_layer.metadata) if bench.slide_layer else None
+        panel.show_colours(
+            offered=ref is not None and ref.has_profile,
+            srgb=ref is not None and ref.stored is not None,
+        )
 
     def _student_loaded(self, reports: list[StudentLoaded]) -> None:
         loaded = reports[-1]

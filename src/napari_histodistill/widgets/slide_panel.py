@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSizePolicy
 
 from napari_histodistill.widgets.parts import (
     explain,
@@ -34,6 +34,11 @@ MODES = (
 )
 OPEN_BUNDLE = "+ open bundle…"
 SLIDE_TIP = "Which of the opened slides to explore."
+SRGB_TIP = (
+    "Show the slide, to you and to the student, in the colours that its ICC profile "
+    "means; otherwise as the scanner stored them, which is what students were trained "
+    "on. Maps of the two are kept apart."
+)
 
 
 class SlidePanel(SlideSection):
@@ -43,6 +48,7 @@ class SlidePanel(SlideSection):
     open_bundle = Signal()
     mode_chosen = Signal(str)
     edit_tissue = Signal()
+    srgb_wanted = Signal(bool)
 
     def __init__(self) -> None:
         detail = DetailSlider(
@@ -60,6 +66,8 @@ class SlidePanel(SlideSection):
             last = self.mode.count() - 1
             self.mode.setItemData(last, tooltip, Qt.ItemDataRole.ToolTipRole)
         self.mode.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+        self.colours = QLabel("Colours")
+        self.srgb = QCheckBox("sRGB by the file's ICC profile")
         self.stain = StainRow()
         self.tissue = QPushButton("Tissue…")
         self.tissue.setToolTip(
@@ -67,6 +75,7 @@ class SlidePanel(SlideSection):
         )
         self._lay_out()
         self.tissue.clicked.connect(self.edit_tissue)
+        self.srgb.clicked.connect(self.srgb_wanted)
         self.student.activated.connect(self._student_activated)
         self.mode.activated.connect(
             lambda k: self.mode_chosen.emit(self.mode.itemData(k))
@@ -76,10 +85,17 @@ class SlidePanel(SlideSection):
         """List the students, and the way to open another."""
         fill_combo(self.student, [*names, OPEN_BUNDLE], max(current, 0), empty="")
 
+    def show_colours(self, *, offered: bool, srgb: bool) -> None:
+        """Offer the file's ICC profile, where there is one."""
+        self.colours.setVisible(offered)
+        self.srgb.setVisible(offered)
+        self.srgb.setChecked(srgb)
+
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
         super().lock(why)
         explain(self.student, "Who looks at the tissue.", why)
+        explain(self.srgb, SRGB_TIP, why)
         explain(self.mode, "How the student looks: tile by tile, or in windows.", why)
 
     def _student_activated(self, index: int) -> None:
@@ -93,10 +109,13 @@ class SlidePanel(SlideSection):
         grid = self.grid
         grid.addWidget(QLabel("Student"), 2, 0)
         grid.addLayout(row(self.student, self.student_info), 2, 1)
-        grid.addWidget(QLabel("Stain"), 3, 0)
-        grid.addWidget(self.stain, 3, 1)
-        grid.addWidget(QLabel("Region"), 4, 0)
-        grid.addWidget(self.regions, 4, 1)
-        grid.addWidget(QLabel("Detail"), 5, 0)
-        grid.addLayout(row(self.detail, self.mode), 5, 1)
-        grid.addLayout(row(self.detail_words, self.tissue), 6, 1)
+        grid.addWidget(self.colours, 3, 0)
+        grid.addWidget(self.srgb, 3, 1)
+        grid.addWidget(QLabel("Stain"), 4, 0)
+        grid.addWidget(self.stain, 4, 1)
+        grid.addWidget(QLabel("Region"), 5, 0)
+        grid.addWidget(self.regions, 5, 1)
+        grid.addWidget(QLabel("Detail"), 6, 0)
+        grid.addLayout(row(self.detail, self.mode), 6, 1)
+        grid.addLayout(row(self.detail_words, self.tissue), 7, 1)
+        self.show_colours(offered=False, srgb=False)

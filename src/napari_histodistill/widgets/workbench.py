@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_histodistill.controllers.explore import ExploreSession
 from napari_histodistill.controllers.job import Job, JobState
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.layers.slide_layer import METADATA_KEY, SlideRef
+from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.overlays import Overlays
 from napari_histodistill.widgets.pump import JobPump
@@ -85,12 +85,12 @@ class Bench(QObject):
         if slide is None or slide.mpp is None or layer is None:
             return
         self.drop_overlays(keep_layers=False)
-        ref = layer.metadata.get(METADATA_KEY)
+        ref = ref_of(layer.metadata)
         for other in list(self.viewer.layers):
-            same = isinstance(ref, SlideRef) and other.metadata.get(METADATA_KEY) is ref
+            same = ref is not None and other.metadata.get(METADATA_KEY) is ref
             if other is layer or same:
                 _scale_to(other, slide.mpp)
-                if isinstance(ref, SlideRef):
+                if ref is not None:
                     other.metadata[METADATA_KEY] = replace(
                         ref, slide=slide, mpp=slide.mpp
                     )
