@@ -77,6 +77,9 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     viewer, widget = ready(open_distil, qtbot, painted)
     step = widget.train_step
     assert not viewer.layers[NAME].visible, "made now: nobody waits for it later"
+    others = [layer.extent.world for layer in viewer.layers if layer.name != NAME]
+    world = np.array([np.min(others, axis=(0, 1)), np.max(others, axis=(0, 1))])
+    np.testing.assert_allclose(viewer.layers.extent.world, world)
     step.every.setValue(2)
     step.preview.setChecked(True)
     flow.start(qtbot, widget, steps=1)

@@ -164,6 +164,8 @@ class Previewing(QObject):
                 opacity=0.5,
                 visible=False,
                 cache=False,
+                # In the slide's middle: the world grows no larger by it.
+                translate=self.bench.sparse_layer.extent.world.mean(axis=0)[-2:],
                 units=("um", "um"),
                 metadata={OVERLAY_MARK: "preview"},
             )
