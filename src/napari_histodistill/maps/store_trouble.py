@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from napari_histodistill.errors import DiskError, InputError, StoreError
+from napari_histodistill.errors import (
+    DiskError,
+    HistodistillError,
+    InputError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,36 +26,28 @@ def _zarr_errors() -> tuple[type[Exception], ...]:
     return (*known, *more, BaseZarrError)
 
 
-@contextmanager
-def damage(path: Path) -> Iterator[None]:
+def damage(path: Path) -> AbstractContextManager[None]:
     """Call what goes wrong while reading by its name, and say what to do."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except _zarr_errors() as error:
-        msg = (
-            f"{path}: the store is damaged ({_reason(error)}); compute it again with "
-            "--restart."
-        )
-        raise StoreError(msg) from error
+    words = "the store is damaged ({reason}); compute it again with --restart."
+    return _named(StoreError, path, words)
+
+
+def trouble_writing(path: Path) -> AbstractContextManager[None]:
+    """The same for writing, which a full or failing disk ends."""
+    words = (
+        "cannot be written ({reason}); what was finished before is kept, run again to "
+        "go on."
+    )
+    return _named(DiskError, path, words)
 
 
 @contextmanager
-def trouble_writing(path: Path) -> Iterator[None]:
-    """The same for writing, which a full or failing disk ends."""
+def _named(kind: type[HistodistillError], path: Path, words: str) -> Iterator[None]:
     try:
         yield
     except StoreError:
         raise
     except _zarr_errors() as error:
-        msg = (
-            f"{path}: cannot be written ({_reason(error)}); what was finished before "
-            "is kept, run again to go on."
-        )
-        raise DiskError(msg) from error
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise kind(f"{path}: " + words.format(reason=reason)) from error
