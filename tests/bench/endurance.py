@@ -95,6 +95,7 @@ def repeated(
 def open_endurance() -> Endurance:
     """Open a window with the panel and a student of a test."""
     import napari
+    from qtpy.QtCore import QEvent
     from qtpy.QtWidgets import QApplication
 
     from napari_histodistill.widgets.choosing import StudentChoice
@@ -115,6 +116,8 @@ def open_endurance() -> Endurance:
         stop = time.monotonic() + 120
         while not done():
             app.processEvents()
+            # Qt deletes widgets only in a loop that was entered; this one is ours.
+            app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
             time.sleep(0.001)
             if time.monotonic() > stop:
                 raise TimeoutError(widget.run_panel.message.text())
