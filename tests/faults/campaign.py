@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections import Counter
 from dataclasses import asdict
@@ -18,7 +19,11 @@ from pathlib import Path
 def main() -> None:
     """Run one campaign and print its figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="default: a temporary one")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="default: a temporary one, kept if there are findings",
+    )
     commands = parser.add_subparsers(dest="campaign", required=True)
     kills = commands.add_parser("kills")
     kills.add_argument("--times", type=int, default=50)
@@ -36,10 +41,14 @@ def main() -> None:
     cycles.add_argument("--slides", type=int, default=1000)
     cycles.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        run = {"kills": _kills, "fuzz": _fuzz, "cycles": _cycles}[options.campaign]
-        print(json.dumps(run(folder, options), indent=2, ensure_ascii=False))
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="faults-"))
+    run = {"kills": _kills, "fuzz": _fuzz, "cycles": _cycles}[options.campaign]
+    print(json.dumps(run(folder, options), indent=2, ensure_ascii=False))
+    findings = list(folder.rglob("findings.jsonl"))
+    if findings:
+        print(f"What was found lies in {folder}.")
+    elif not options.folder:
+        shutil.rmtree(folder)
 
 
 def _kills(folder: Path, options: argparse.Namespace) -> dict[str, object]:

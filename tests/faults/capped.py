@@ -39,6 +39,8 @@ class Result:
         assert len(said) == 1, self.err
         assert "Traceback" not in self.err
         assert "--debug" not in said[0], said[0]
+        # Refused by the cap alone: without one it would have taken gigabytes.
+        assert "MemoryError" not in said[0], said[0]
         return said[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -107,6 +108,20 @@ def hostile_tiffs() -> dict[str, bytes]:
                 sub_ifds=Entry(raw.SUB_IFDS, 4, struct.pack("<I", 8) * 10**6)
             )
         ),
+        # Strips times a text is that text, a billion times over.
+        "a word as depth": raw_tiff(_repeated(depth=text(raw.DEPTH, "x"))),
+        "four bytes as depth": raw_tiff(
+            _repeated(depth=Entry(raw.DEPTH, 7, b"abcd")), big=True
+        ),
+        "two numbers as samples": raw_tiff(
+            _repeated(planar=2, samples=number(raw.SAMPLES, 3, 3)), order=">"
+        ),
+        "a word as depth, on a later page": raw_tiff(
+            good, _repeated(depth=text(raw.DEPTH, "x"))
+        ),
+        "a word as depth, in a sub-image": _as_sub_image(
+            good, _repeated(depth=text(raw.DEPTH, "x"))
+        ),
     }
 
 
@@ -173,6 +188,23 @@ def _strip(height: int, width: int, segment: bytes, *, compression: int = 8) -> 
         number(raw.STRIP_COUNTS, len(segment)),
     ]
     return Page({e.tag: e for e in entries}, segment)
+
+
+def _repeated(**changes: Any) -> Page:
+    page = _strip(2**30, 64, bytes(8)).with_tags(rows_per_strip=1)
+    return page.with_tags(**changes)
+
+
+def _as_sub_image(page: Page, sub: Page) -> bytes:
+    """Return a file whose only page has another as its sub-image."""
+    marked = page.with_tags(sub_ifds=Entry(raw.SUB_IFDS, 4, bytes(4)))
+    out = bytearray(raw_tiff(marked, sub))
+    link = raw.directories(bytes(out))[1][1]
+    (at,) = struct.unpack_from("<I", out, link)
+    struct.pack_into("<I", out, link, 0)
+    entry = out.index(struct.pack("<HHI", raw.SUB_IFDS, 4, 1))
+    struct.pack_into("<I", out, entry + 8, at)
+    return bytes(out)
 
 
 def _patched(data: bytes, after: bytes, skip: int, format_: str, value: int) -> bytes:

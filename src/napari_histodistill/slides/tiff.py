@@ -24,6 +24,7 @@ from napari_histodistill.slides.overview import with_overviews
 from napari_histodistill.slides.slide import LevelInfo, Slide, SlideInfo
 from napari_histodistill.slides.tiff_layout import TiffLayout, layout_of
 from napari_histodistill.slides.tiff_page import DECODE_ERRORS, TiffPageReader, Window
+from napari_histodistill.slides.tiff_tables import check_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -183,6 +184,7 @@ def parse_tiff(path: Path) -> tifffile.TiffFile:
         If it is no TIFF or its table is damaged.
     """
     try:
+        check_tables(path)
         return tifffile.TiffFile(path)
     except (*DECODE_ERRORS, OSError) as error:
         msg = f"{path.name}: this TIFF is damaged or cut short ({reason(error)})."
