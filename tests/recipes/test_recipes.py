@@ -113,9 +113,10 @@ def test_the_arms_of_a_table_share_student_steps_and_augmentation(name):
     alike = [r.schedule for r in runs]
     for k, run in enumerate(runs):
         if any(d.encoder.start and not d.encoder.frozen for d in run.dense):
-            # A dense branch that starts from trained weights has a rate of its own.
-            rate = {"dense_lr_scale": alike[0].dense_lr_scale}
-            alike[k] = run.schedule.model_copy(update=rate)
+            # A dense branch that starts from trained weights has a rate of its own,
+            # and the precision in which its convolutions are fast.
+            own = alike[0].model_dump(include={"dense_lr_scale", "precision"})
+            alike[k] = run.schedule.model_copy(update=own)
     assert len({s.model_dump_json() for s in alike}) == 1
 
 
