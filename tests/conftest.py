@@ -27,18 +27,19 @@ DATA = Path(
 """Real images that are not part of the repository; tests skip without them."""
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+def pytest_runtest_setup(item: pytest.Function) -> None:
     from pytest_socket import disable_socket
 
     # Unix sockets stay: X11, D-Bus and multiprocessing talk through them.
     disable_socket(allow_unix_socket=True)
-    if item.get_closest_marker("data") and not DATA.is_dir():
+    asked = item.get_closest_marker("data") or "data" in item.fixturenames
+    if asked and not DATA.is_dir():
         pytest.skip(f"the shared data is not at {DATA} (set HISTODISTILL_DATA)")
 
 
 @pytest.fixture
 def data() -> Path:
-    """Return the folder of shared real data (mark the test with ``data``)."""
+    """Return the folder of shared real data; a test that asks for it may be skipped."""
     return DATA
 
 
