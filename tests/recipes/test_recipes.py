@@ -111,12 +111,15 @@ def test_the_arms_of_a_table_share_student_steps_and_augmentation(name):
     runs = [recipe.run(v.name, "1", 0) for v in recipe.variants]
     assert len({(r.sparse.model_dump_json(), r.augmentation) for r in runs}) == 1
     alike = [r.schedule for r in runs]
+    started = []
     for k, run in enumerate(runs):
         if any(d.encoder.start and not d.encoder.frozen for d in run.dense):
             # A dense branch that starts from trained weights has a rate of its own,
-            # and the precision in which its convolutions are fast.
+            # and the precision in which its convolutions are fast; so has its control.
+            started.append(run.schedule.model_dump_json())
             own = alike[0].model_dump(include={"dense_lr_scale", "precision"})
             alike[k] = run.schedule.model_copy(update=own)
+    assert len(set(started)) <= 1
     assert len({s.model_dump_json() for s in alike}) == 1
 
 
