@@ -68,6 +68,12 @@ def test_mpp_has_a_mean_and_knows_what_a_microscope_can_do():
     assert not Mpp(0.01, 0.01, "a tag").is_plausible
 
 
+def test_mpps_agree_whoever_says_so():
+    assert Mpp(0.2, 0.45, "a test").agrees_with(Mpp(0.1 + 0.1, 0.45, "another"))
+    assert not Mpp(0.2, 0.45, "a test").agrees_with(Mpp(0.45, 0.2, "a test"))
+    assert not Mpp(0.2, 0.45, "a test").agrees_with(None)
+
+
 @pytest.mark.parametrize("value", [0, -0.5, math.nan, math.inf])
 @pytest.mark.parametrize("axis", ["y", "x"])
 def test_mpp_must_be_positive(value, axis):

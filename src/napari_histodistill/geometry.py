@@ -110,6 +110,12 @@ class Mpp:
         """
         return 0.05 <= self.mean <= 20
 
+    def agrees_with(self, other: Mpp | None) -> bool:
+        """Whether another says the same of both axes, whoever says so."""
+        return other is not None and (
+            math.isclose(self.y, other.y) and math.isclose(self.x, other.x)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class WorldTransform:

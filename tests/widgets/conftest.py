@@ -45,6 +45,7 @@ def open_viewer(make_napari_viewer, qtbot):
         listeners = {
             "status": viewer.events.status,
             "inserted": viewer.layers.events.inserted,
+            "altered": viewer.layers.events,
             "center": viewer.scene.camera.events.center,
         }
         before = {name: len(e.callbacks) for name, e in listeners.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -51,19 +52,35 @@ def partner_layers(viewer: ViewerModel, sparse: Layer | None) -> list[Layer]:
     return found
 
 
-def slide_behind(layer: Layer) -> Slide:
-    """Return the slide of a layer, made of its arrays where it is not one of ours."""
-    known = slide_of(layer.metadata)
-    if known is not None:
-        return known
-    levels = list(layer.data) if layer.multiscale else [layer.data]
-    # The digest would read every pixel; pairs are sampled once and kept.
-    return slide_from_arrays(
-        levels, name=layer.name, mpp=layer_mpp(layer), digest=f"layer {layer.name}"
-    )
+class SlidesBehind:
+    """The slides of layers; one made of a layer's arrays serves until they change."""
+
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[Layer, tuple[Any, Mpp | None, Slide]] = (
+            WeakKeyDictionary()
+        )
+
+    def of(self, layer: Layer) -> Slide:
+        """Return the slide behind an image or labels layer."""
+        known = slide_of(layer.metadata)
+        if known is not None:
+            return known
+        data, mpp = layer.data, layer_mpp(layer)
+        made = self._made.get(layer)
+        if made is not None and made[0] is data and made[1] == mpp:
+            return made[2]
+        levels = list(data) if layer.multiscale else [data]
+        # The digest would read every pixel; pairs are sampled once and kept.
+        slide = slide_from_arrays(
+            levels, name=layer.name, mpp=mpp, digest=f"layer {layer.name}"
+        )
+        self._made[layer] = data, mpp, slide
+        return slide
 
 
-def partner_of(layer: Layer, sparse: Layer, sparse_slide: Slide) -> Partner:
+def partner_of(
+    layer: Layer, sparse: Layer, sparse_slide: Slide, slides: SlidesBehind
+) -> Partner:
     """Return a layer as a partner, lying as it does on the canvas.
 
     Raises
@@ -74,7 +91,7 @@ def partner_of(layer: Layer, sparse: Layer, sparse_slide: Slide) -> Partner:
     here = own_to_world(sparse, sparse_slide.usable_mpp)
     if isinstance(layer, Points):
         return Partner(layer.name, "spots", spots=_spots(layer), lies=here)
-    slide = slide_behind(layer)
+    slide = slides.of(layer)
     there = own_to_world(layer, slide.usable_mpp)
     return Partner(
         layer_title(layer),

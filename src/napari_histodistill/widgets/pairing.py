@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil_pairs import MEANINGS, Partner, Planned
 from napari_histodistill.controllers.job import Job, JobState
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.distil_bench import SAME, DistilBench
 from napari_histodistill.widgets.distil_layers import (
+    SlidesBehind,
     describe,
     partner_layers,
     partner_of,
-    slide_behind,
     sparse_layers,
 )
 from napari_histodistill.widgets.distil_panel import LayersStep, PairsStep
+from napari_histodistill.widgets.layer_watch import LayerWatch
 from napari_histodistill.widgets.parts import explain
 
 LAYING_OUT = "Laying out pairs"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the chosen layers say of themselves.
+
+    Attributes
+    ----------
+    sparse : Slide or None
+        The H&E.
+    layers : tuple
+        The partners' layers; those that cannot be partners are left out.
+    partners : tuple of Partner
+        One for each.
+    trouble : str
+        Why one was left out; empty if none was.
+    """
+
+    sparse: Slide | None
+    layers: tuple[Any, ...]
+    partners: tuple[Partner, ...]
+    trouble: str
 
 
 class Pairing(QObject):
@@ -37,17 +63,17 @@ class Pairing(QObject):
         layers.sparse.activated.connect(self.choose_sparse)
         layers.partners.itemChanged.connect(lambda _item: self._ticks_changed())
         pairs.preview.clicked.connect(self.preview)
-        events = bench.viewer.layers.events
-        self._sources = (events.inserted, events.removed, events.reordered)
-        for event in self._sources:
-            event.connect(self.layers_changed)
+        self._slides = SlidesBehind()
+        self._aligned_on: Any = None
+        self._watch = LayerWatch(bench.viewer, self)
+        self._watch.listed.connect(self.layers_changed)
+        self._watch.altered.connect(self.layers_altered)
 
     def close(self) -> None:
         """Let go of the viewer."""
-        for event in self._sources:
-            event.disconnect(self.layers_changed)
+        self._watch.close()
 
-    def layers_changed(self, _event: Any = None) -> None:
+    def layers_changed(self) -> None:
         """Follow the viewer's layer list."""
         bench = self.bench
         sparse = sparse_layers(bench.viewer)
@@ -58,6 +84,19 @@ class Pairing(QObject):
         if not any(x is bench.sparse_layer for x in sparse):
             bench.sparse_layer = sparse[0] if sparse else None
         self._choose()
+
+    def layers_altered(self) -> None:
+        """Follow layers that were moved, scaled or given other colours since."""
+        session = self.bench.session
+        seen = self._read_layers()
+        if seen.sparse is session.sparse and _lie_alike(
+            seen.partners, session.partners
+        ):
+            return
+        had_pairs = session.planned is not None
+        self._take(seen)
+        if had_pairs and not seen.trouble:
+            self.bench.said.emit("The layers were changed: preview the pairs again.")
 
     def choose_sparse(self, index: int) -> None:
         """Take another layer as the H&E."""
@@ -112,32 +151,47 @@ class Pairing(QObject):
     def _choose(self) -> None:
         bench = self.bench
         self._offered = partner_layers(bench.viewer, bench.sparse_layer)
-        known = {p.name: p for p in bench.session.partners}
-        sparse = (
-            None if bench.sparse_layer is None else slide_behind(bench.sparse_layer)
-        )
+        self._take(self._read_layers())
+
+    def _read_layers(self) -> Seen:
+        """Return what the chosen layers now say of themselves."""
+        layer = self.bench.sparse_layer
+        if layer is None:
+            return Seen(None, (), (), "")
+        sparse = self._slides.of(layer)
         kept, partners, trouble = [], [], ""
-        for layer in bench.partner_layers:
-            if sparse is None:
-                break
-            if layer is SAME:
-                kept.append(layer)
+        for other in self.bench.partner_layers:
+            if other is SAME:
+                kept.append(other)
                 partners.append(Partner("same", "same"))
-            elif any(layer is x for x in self._offered):
+            elif any(other is x for x in self._offered):
                 try:
-                    partners.append(partner_of(layer, bench.sparse_layer, sparse))
-                    kept.append(layer)
+                    partners.append(partner_of(other, layer, sparse, self._slides))
+                    kept.append(other)
                 except HistodistillError as error:
                     trouble = str(error)
-        bench.partner_layers = kept
-        bench.session.choose(sparse, partners)
-        for k, partner in enumerate(partners):
-            before = known.get(partner.name)
-            if before is not None and before.registration is not None:
+        return Seen(sparse, tuple(kept), tuple(partners), trouble)
+
+    def _take(self, seen: Seen) -> None:
+        """Give what was seen to the session; alignments stay where they still hold."""
+        bench, before = self.bench, self.bench.session.sparse
+        stays = self._aligned_on is bench.sparse_layer and _same_scale(
+            before, seen.sparse
+        )
+        known = {p.name: p for p in bench.session.partners} if stays else {}
+        self._aligned_on = bench.sparse_layer
+        bench.pump.abandon(LAYING_OUT)
+        bench.partner_layers = list(seen.layers)
+        bench.session.choose(seen.sparse, seen.partners)
+        for k, partner in enumerate(seen.partners):
+            was = known.get(partner.name)
+            if was is None or was.registration is None:
+                continue
+            if _same_scale(was.slide, partner.slide):
                 # Not where the layer lies now: that is what the registration made.
-                kept_as_was = replace(before, slide=partner.slide, spots=partner.spots)
+                kept_as_was = replace(was, slide=partner.slide, spots=partner.spots)
                 bench.session.put_partner(k, kept_as_was)
-        bench.said.emit(trouble)
+        bench.said.emit(seen.trouble)
         bench.changed.emit()
 
     def _ticks_changed(self) -> None:
@@ -157,3 +211,26 @@ class Pairing(QObject):
 
 def _same(first: list[Any], second: list[Any]) -> bool:
     return [id(x) for x in first] == [id(x) for x in second]
+
+
+def _same_scale(first: Slide | None, second: Slide | None) -> bool:
+    """Whether µm measured on one are µm on the other."""
+    if first is None or second is None:
+        return first is second
+    one, other = first.usable_mpp, second.usable_mpp
+    return one is other if one is None else one.agrees_with(other)
+
+
+def _lie_alike(now: Sequence[Partner], before: Sequence[Partner]) -> bool:
+    """Whether partners are the same and lie as before; where aligned, they do."""
+
+    def alike(new: Partner, old: Partner) -> bool:
+        if new.name != old.name or new.slide is not old.slide:
+            return False
+        if new.spots is not None and old.spots is not None:
+            places = new.spots.positions_um, old.spots.positions_um
+            if not np.array_equal(*places):
+                return False
+        return old.registration is not None or np.allclose(new.lies, old.lies)
+
+    return len(now) == len(before) and all(map(alike, now, before))

@@ -21,7 +21,8 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.reader import FILE_ENDINGS
 from napari_histodistill.layers.slide_layer import slide_layer, slide_of
 from napari_histodistill.slides import Slide, open_slide
-from napari_histodistill.widgets.slide_layers import adopt_work, slide_layers
+from napari_histodistill.widgets.layer_watch import LayerWatch
+from napari_histodistill.widgets.slide_layers import adopt_work, layer_mpp, slide_layers
 from napari_histodistill.widgets.workbench import Bench
 
 FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
@@ -59,10 +60,9 @@ class SlideChoosing(QObject):
         panel.mpp.given.connect(lambda value: self.give_mpp(value))
         panel.mpp.refused.connect(bench.said)
         panel.mpp.measure.connect(self.measure)
-        events = bench.viewer.layers.events
-        self._sources = (events.inserted, events.removed, events.reordered)
-        for event in self._sources:
-            event.connect(self.layers_changed)
+        self._watch = LayerWatch(bench.viewer, self)
+        self._watch.listed.connect(self.layers_changed)
+        self._watch.altered.connect(self.layer_altered)
 
     def slide_put(self) -> None:
         """Go on from a slide that has just been put on the bench."""
@@ -73,10 +73,22 @@ class SlideChoosing(QObject):
 
     def close(self) -> None:
         """Let go of the viewer."""
-        for event in self._sources:
-            event.disconnect(self.layers_changed)
+        self._watch.close()
 
-    def layers_changed(self, _event: Any = None) -> None:
+    def layer_altered(self) -> None:
+        """Follow a slide that was given other colours or µm per pixel elsewhere."""
+        layer, known = self.bench.slide_layer, self.bench.session.slide
+        if layer is None or known is None:
+            return
+        slide, says = slide_of(layer.metadata), layer_mpp(layer)
+        if slide is None:  # a plain layer: its scale says what is known of it
+            changed = says is not None and not says.agrees_with(known.mpp)
+        else:
+            changed = slide is not known
+        if changed:
+            self.choose_layer(layer)
+
+    def layers_changed(self) -> None:
         """Follow the viewer's layer list."""
         layers = slide_layers(self.bench.viewer)
         if [id(x) for x in layers] == [id(x) for x in self._layers]:

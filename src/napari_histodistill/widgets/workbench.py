@@ -86,14 +86,14 @@ class Bench(QObject):
             return
         self.drop_overlays(keep_layers=False)
         ref = ref_of(layer.metadata)
+        # One for all channels: that they share it says that they are one slide.
+        now = None if ref is None else replace(ref, slide=slide, mpp=slide.mpp)
         for other in list(self.viewer.layers):
             same = ref is not None and other.metadata.get(METADATA_KEY) is ref
             if other is layer or same:
+                if now is not None:
+                    other.metadata[METADATA_KEY] = now
                 _scale_to(other, slide.mpp)
-                if ref is not None:
-                    other.metadata[METADATA_KEY] = replace(
-                        ref, slide=slide, mpp=slide.mpp
-                    )
         self._make_overlays()
         self.viewer.reset_view()
         self.changed.emit()
