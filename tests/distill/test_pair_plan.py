@@ -250,6 +250,8 @@ def test_what_cannot_be_sampled_is_said_in_a_sentence():
     refused(match="no tile of 32 µm is 50% tissue", mask=np.zeros((4, 4), bool))
     spots = Spots("s", np.ones((1, 2)), np.ones((1, 1), np.float32), ("g",))
     refused(spots, spots, match="only one partner can be a spot table")
+    ihc = dense_layer(slide_of(smooth(8)), name="ihc", tile_px=64)
+    refused(ihc, ihc, match="Two partners are called ihc")
 
 
 def test_a_constant_channel_teaches_nothing():

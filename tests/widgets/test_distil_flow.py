@@ -276,6 +276,20 @@ def test_labels_spots_and_magnification_make_pairs(open_distil, qtbot, painted):
     assert len(widget.session.partners) == 2
 
 
+def test_two_partners_of_one_name_stay_two(open_distil, qtbot, painted):
+    viewer, widget = open_distil()
+    add_pair(viewer, painted)
+    add(viewer, 255 - painted.dense, "marker", CHANNELS)  # another file of that name
+    shown = widget.layers_step.partners
+    for k in range(2):
+        shown.item(k).setCheckState(Qt.CheckState.Checked)
+    preview(qtbot, widget)
+    plan, recipe = widget.session.planned.plan, widget.session.recipe("test")
+    assert [d.column for d in recipe.dense] == ["marker", "marker (2)"]
+    here, there = (p.slide.read_pixels(0, 0, 0, 64, 64) for p in plan.partners)
+    np.testing.assert_array_equal(here, 255 - there)
+
+
 def test_an_alignment_is_saved_and_loaded(open_distil, qtbot, painted, tmp_path):
     viewer, widget = open_distil()
     add_pair(viewer, painted)

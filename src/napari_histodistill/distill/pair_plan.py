@@ -169,11 +169,13 @@ def plan_pairs(
     Raises
     ------
     InputError
-        In one sentence: no overlap, no tissue, tiles too large, two tables of spots.
+        In one sentence: no overlap, no tissue, tiles too large, two tables of spots,
+        two partners of one name.
     MissingMppError
         If the slide does not know its µm per pixel.
     """
     spots = _only_spots(partners)
+    _check_names(partners)
     mpp, edge = sparse.require_mpp(), sampling.tile_um
     # Places: the cells of a grid, or the spots, in the sparse world.
     centres = _cells(sparse, sampling) if spots is None else spots.centres_um()
@@ -228,6 +230,15 @@ def _only_spots(partners: Sequence[DenseLayer | Spots]) -> Spots | None:
         msg = "Pairs are centred on spots, so only one partner can be a spot table."
         raise InputError(msg)
     return spots[0] if spots else None
+
+
+def _check_names(partners: Sequence[DenseLayer | Spots]) -> None:
+    """Refuse one name for two: recipes and stores find a partner by its name."""
+    names = [p.name for p in partners]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        msg = f"Two partners are called {twice[0]}: give one of them another name."
+        raise InputError(msg)
 
 
 def _inside(sparse: Slide, low: Floats, edge: float) -> Bools:

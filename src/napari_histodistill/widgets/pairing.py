@@ -166,7 +166,9 @@ class Pairing(QObject):
                 partners.append(Partner("same", "same"))
             elif any(other is x for x in self._offered):
                 try:
-                    partners.append(partner_of(other, layer, sparse, self._slides))
+                    partner = partner_of(other, layer, sparse, self._slides)
+                    names = [p.name for p in partners]
+                    partners.append(replace(partner, name=_free(partner.name, names)))
                     kept.append(other)
                 except HistodistillError as error:
                     trouble = str(error)
@@ -211,6 +213,14 @@ class Pairing(QObject):
 
 def _same(first: list[Any], second: list[Any]) -> bool:
     return [id(x) for x in first] == [id(x) for x in second]
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """Return a name that no other partner has: two files may well be called alike."""
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name} ({number})"
+    return free
 
 
 def _same_scale(first: Slide | None, second: Slide | None) -> bool:
