@@ -17,6 +17,7 @@ from napari_histodistill.controllers.distil_align import (
 )
 from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.controllers.distil_run import health_of, run_name, say_run
+from napari_histodistill.distill.pairs_store import read_pairs
 from napari_histodistill.distill.process import RunView
 from napari_histodistill.distill.refinement import Refinement
 from napari_histodistill.distill.twins import to_look_at
@@ -77,6 +78,43 @@ def test_pairs_are_laid_out_and_forgotten_when_something_changes(session):
     planned(session)
     session.put_registration(0, None)
     assert session.planned is None
+
+
+def test_sections_are_kept_and_trained_on_together(session, tmp_path):
+    first = planned(session)
+    session.choose_preset("paper")
+    session.typed = {("dense", "tile_px"): "48"}
+    session.keep()
+    assert session.planned is None
+    assert session.why_no_pairs.startswith("Pairs of H&E are kept: choose another")
+    assert session.why_no_training == "", "what was kept can be trained on as it is"
+    assert session.say_pairs().startswith(
+        "Kept: H&E (256). 256 pairs in all, about 205"
+    )
+    with pytest.raises(InputError, match="cut otherwise"):
+        session.sample(0.5, 64)
+    other = paint_pair(512, seed=7)
+    sparse = slide_from_arrays(other.sparse, name="second", mpp=MPP)
+    wrong = slide_from_arrays(other.dense[..., :1], name="one", mpp=MPP)
+    session.choose(sparse, [Partner("one", "picture", slide=wrong)])
+    assert session.typed, "settings are for the partner that the set is named after"
+    with pytest.raises(InputError, match="second: one shows the channels"):
+        planned(session)
+    dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
+    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    second = planned(session)
+    assert session.sections == (first, second)
+    assert (
+        "256 pairs of 16 µm here. Kept: H&E (256). 512 pairs in all"
+        in session.say_pairs()
+    )
+    recipe = session.recipe("both")
+    assert [d.column for d in recipe.dense] == ["mif"]
+    assert "H&E, second learn from mif" in recipe.data.description
+    list(session.write_work(tmp_path / "run", "both")(CancelToken()))
+    assert len(read_pairs(tmp_path / "run" / "pairs.zarr")) == 512
+    session.forget_kept()
+    assert session.sections == (second,)
 
 
 def test_a_bad_registration_tells_the_size_of_tiles(session):

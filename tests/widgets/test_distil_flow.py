@@ -12,6 +12,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.distill.pairs_store import read_pairs
 from napari_histodistill.distill.process import look_at
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
@@ -274,6 +275,47 @@ def test_labels_spots_and_magnification_make_pairs(open_distil, qtbot, painted):
     # Several at once.
     tick(widget, "zones")
     assert len(widget.session.partners) == 2
+
+
+def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
+    viewer, widget = open_distil()
+    step = widget.pairs_step
+    he, channels = add_pair(viewer, painted)
+    tick(widget, "marker")
+    assert not step.keep.isEnabled()
+    preview(qtbot, widget)
+    one = len(widget.session.planned.plan)
+    assert not step.forget.isVisible()
+    step.keep.click()
+    assert "Pairs of H&E are kept" in widget.layers_step.line.text()
+    assert step.line.text().startswith(f"Kept: H&E ({one}).")
+    assert not step.preview.isEnabled()
+    assert not step.px.isEnabled(), "all sections are cut alike"
+    assert step.forget.isVisible()
+    assert widget.train_step.start.isEnabled(), "one section may do"
+    # The next section comes in place of the first, which nobody needs any more.
+    for layer in (he, *channels):
+        viewer.layers.remove(layer)
+    assert widget.session.sparse is None
+    assert widget.train_step.start.isEnabled()
+    other = paint_pair(640, seed=5)
+    add(viewer, other.sparse, "second H&E")
+    add(viewer, other.dense, "second marker", CHANNELS)
+    tick(widget, "second marker")
+    preview(qtbot, widget)
+    two = len(widget.session.planned.plan)
+    assert f"{one + two} pairs in all" in step.line.text()
+    start(qtbot, widget, steps=2)
+    assert not widget.train_step.start.isEnabled()
+    stored = read_pairs(widget.session.run.folder / "pairs.zarr")
+    assert len(stored) == one + two
+    assert stored.source == "H&E + marker; second H&E + second marker"
+    widget.train_step.stop.click()
+    wait_until(qtbot, lambda: not widget.distilling.works, 60)
+    step.forget.click()
+    assert not step.forget.isVisible()
+    assert step.px.isEnabled()
+    assert step.line.text().startswith(f"{two} pairs of 24 µm, about")
 
 
 def test_two_partners_of_one_name_stay_two(open_distil, qtbot, painted):

@@ -18,14 +18,17 @@ from napari_histodistill.controllers.distil_pairs import (
     input_of,
     plan_work,
 )
-from napari_histodistill.distill.pair_plan import Sampling
-from napari_histodistill.distill.pairs_store import PAIRS, write_pairs
-from napari_histodistill.distill.presets import (
-    PRESETS,
-    VALIDATION_SHARE,
-    enough_for,
-    recipe_for,
+from napari_histodistill.controllers.distil_sections import (
+    count_pairs,
+    say_learning,
+    say_pairs,
+    say_sections,
+    training_share,
 )
+from napari_histodistill.distill.pair_plan import Sampling
+from napari_histodistill.distill.pair_pool import pool_pairs
+from napari_histodistill.distill.pairs_store import PAIRS, write_pairs
+from napari_histodistill.distill.presets import PRESETS, recipe_for
 from napari_histodistill.distill.registration import (
     Kind,
     Registration,
@@ -75,8 +78,12 @@ class DistilSession:
         What teaches; several at once are allowed.
     sampling : Sampling
         Size of the tiles.
-    planned, trained : Planned or None
-        The pairs, once laid out; those that the run was started with from here.
+    planned : Planned or None
+        The pairs of the present layers, once laid out.
+    kept : tuple of Planned
+        Pairs of sections that were on the screen before; the student learns from all.
+    trained : tuple of Planned
+        What the run was started with from here.
     preset : str
         Key of the preset.
     with_partner : bool
@@ -91,15 +98,21 @@ class DistilSession:
     partners: tuple[Partner, ...] = ()
     sampling: Sampling = field(default_factory=lambda: Sampling(mpp=0.5, tile_px=128))
     planned: Planned | None = None
-    trained: Planned | None = None
+    kept: tuple[Planned, ...] = ()
+    trained: tuple[Planned, ...] = ()
     preset: str = PRESETS[0].key
     with_partner: bool = True
     typed: dict[Place, str] = field(default_factory=dict)
     run: RunProcess | None = None
 
     def choose(self, sparse: Slide | None, partners: Sequence[Partner]) -> None:
-        """Choose layers; pairs are forgotten, and what was set for other partners."""
-        if [p.name for p in partners] != [p.name for p in self.partners]:
+        """Choose layers; pairs are forgotten, and what was set for other partners.
+
+        Not where sections were kept: then the settings are for the first one's.
+        """
+        if not self.kept and [p.name for p in partners] != [
+            p.name for p in self.partners
+        ]:
             self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
@@ -109,7 +122,7 @@ class DistilSession:
         if key != self.preset:
             self.typed = {}
         self.preset = key
-        self.trained = None
+        self.trained = ()
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
@@ -117,7 +130,7 @@ class DistilSession:
         Raises
         ------
         InputError
-            If a number cannot be one.
+            If a number cannot be one, or sections were kept that are cut otherwise.
         """
         if not (0.05 <= mpp <= 50 and 16 <= tile_px <= 1024):
             msg = (
@@ -125,8 +138,22 @@ class DistilSession:
                 "0.05 to 50 µm/px."
             )
             raise InputError(msg)
-        self.sampling = replace(self.sampling, mpp=mpp, tile_px=tile_px)
+        changed = replace(self.sampling, mpp=mpp, tile_px=tile_px)
+        if self.kept and changed != self.kept[0].plan.sampling:
+            msg = "The sections kept are cut otherwise: cut all alike, or forget them."
+            raise InputError(msg)
+        self.sampling = changed
         self.planned = None
+
+    def keep(self) -> None:
+        """Keep the pairs at hand; another section's are laid out next."""
+        if self.planned is not None:
+            self.kept = (*self.kept, self.planned)
+            self.planned = None
+
+    def forget_kept(self) -> None:
+        """Let the sections go that were kept; the pairs at hand stay."""
+        self.kept = ()
 
     def register(self, partner: int, sparse: Floats, dense: Floats, kind: Kind) -> None:
         """Fit a transform to landmarks; pairs are forgotten.
@@ -178,6 +205,11 @@ class DistilSession:
             )
         if not self.sparse.info.is_rgb:
             return f"{self.sparse.name} is no RGB image: a student sees H&E in colour."
+        if any(x.plan.sparse.info.digest == self.sparse.info.digest for x in self.kept):
+            return (
+                f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
+                "and its partner, or start."
+            )
         if not self.partners:
             return "Choose a partner: what shall teach the student?"
         for partner in self.partners:
@@ -191,14 +223,12 @@ class DistilSession:
     @property
     def why_no_training(self) -> str:
         """Why a training cannot start; empty if it can."""
-        if self.why_no_pairs:
-            return self.why_no_pairs
-        if self.planned is None:
-            return "Preview the pairs first."
+        if not self.sections:
+            return self.why_no_pairs or "Preview the pairs first."
         if self.training_pairs < PRESETS[0].fewest // 2:
             return (
-                f"{len(self.planned.plan)} pairs are too few to learn from: choose "
-                "smaller tiles."
+                f"{count_pairs(self.sections)} pairs are too few to learn from: choose "
+                "smaller tiles, or add a section."
             )
         if self.typed:
             problems = self.draft().problems()
@@ -207,22 +237,20 @@ class DistilSession:
         return ""
 
     @property
+    def sections(self) -> tuple[Planned, ...]:
+        """What a training would learn from: sections kept, and the one at hand."""
+        return self.kept if self.planned is None else (*self.kept, self.planned)
+
+    @property
     def training_pairs(self) -> int:
         """Pairs that are trained on; the other regions are kept aside."""
-        if self.planned is None:
-            return 0
-        # The split goes by region: about this share is kept aside.
-        return round(len(self.planned.plan) * (1 - VALIDATION_SHARE))
+        return training_share(count_pairs(self.sections))
 
     def say_layers(self) -> str:
         """Return what step 1 decided."""
         if self.sparse is None or not self.partners:
             return ""
-        names = ", ".join(
-            "its own full resolution" if p.kind == "same" else p.name
-            for p in self.partners
-        )
-        return f"{self.sparse.name} learns from {names}"
+        return say_learning([self.sparse.name], self.partners)
 
     def say_alignment(self, partner: int = 0) -> str:
         """Return what step 2 decided for a partner."""
@@ -232,32 +260,21 @@ class DistilSession:
 
     def say_pairs(self) -> str:
         """Return what step 3 decided."""
-        if self.planned is None:
-            return ""
-        plan, kept = self.planned.plan, self.training_pairs
-        words = (
-            f"{len(plan):,} pairs of {self.sampling.tile_um:.0f} µm, about {kept:,} to "
-            f"train on and {len(plan) - kept:,} in regions kept aside. "
-        )
-        if plan.off_partner:
-            words += f"{plan.off_partner:,} tiles lie off the partner. "
-        if plan.between_regions:
-            words += f"{plan.between_regions:,} lie between two regions. "
-        return words + enough_for(kept)
+        return say_pairs(self.planned, self.kept)
 
     # --- work for jobs ---------------------------------------------------------------
 
     def plan_work(self) -> Work:
         """Return the work that lays out pairs and reads a few to look at."""
         assert self.sparse is not None
-        return plan_work(self.sparse, self.partners, self.sampling)
+        return plan_work(self.sparse, self.partners, self.sampling, self.kept)
 
     def write_work(self, folder: Path, name: str) -> Work:
         """Return the work that writes the pairs and prepares the run's folder."""
-        assert self.planned is not None
-        plan, config = self.planned.plan, self.recipe(name)
+        plans, config = [x.plan for x in self.sections], self.recipe(name)
 
         def work(cancel: CancelToken) -> Iterator[Written]:
+            plan = pool_pairs(plans)
             if folder.exists():
                 msg = f"{folder} is there already: choose another name."
                 raise InputError(msg)
@@ -283,14 +300,14 @@ class DistilSession:
         return Draft(self._preset_recipe(name), self.typed, self.training_pairs)
 
     def _preset_recipe(self, name: str) -> DistillConfig:
-        assert self.planned is not None
-        same = any(p.kind == "same" for p in self.partners)
-        sampling = self.sampling
-        partners = [input_of(p, self.planned.plan) for p in self.partners]
+        first = self.sections[0]
+        same = any(p.kind == "same" for p in first.partners)
+        sampling = first.plan.sampling
+        partners = [input_of(p, first.plan) for p in first.partners]
         return recipe_for(
             self.preset,
             name=name,
-            source=self.say_layers(),
+            source=say_sections(self.sections),
             mpp=sampling.mpp,
             tile_px=sampling.tile_px,
             student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_histodistill.distill.pair_plan import PairPlan, Sampling, plan_pairs
+from napari_histodistill.distill.pair_pool import pool_pairs
 from napari_histodistill.distill.partners import DenseLayer, Spots, dense_layer
 from napari_histodistill.distill.presets import PartnerInput
 from napari_histodistill.distill.twins import to_look_at
@@ -100,21 +101,33 @@ class Planned:
         All of them.
     twins : tuple
         ``(sparse, dense, confidence)`` each; pictures ``(h, w, 3)`` uint8.
+    partners : tuple of Partner
+        That were chosen for them.
     """
 
     plan: PairPlan
     twins: tuple[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None, float], ...]
+    partners: tuple[Partner, ...]
 
 
-def plan_work(sparse: Slide, partners: Sequence[Partner], sampling: Sampling) -> Work:
-    """Return the work that lays out pairs and reads a few to look at."""
+def plan_work(
+    sparse: Slide,
+    partners: Sequence[Partner],
+    sampling: Sampling,
+    kept: Sequence[Planned] = (),
+) -> Work:
+    """Return the work that lays out pairs and reads a few to look at.
+
+    Pairs that do not go with those of the sections kept are refused.
+    """
 
     def work(cancel: CancelToken) -> Iterator[Planned]:
         found = [_dense(p, sampling) for p in partners if p.kind != "same"]
         cancel.check()
         plan = plan_pairs(sparse, found, sampling)
         cancel.check()
-        yield Planned(plan, tuple(_twins(plan, cancel)))
+        pool_pairs([*(section.plan for section in kept), plan])
+        yield Planned(plan, tuple(_twins(plan, cancel)), tuple(partners))
 
     return work
 

@@ -116,6 +116,11 @@ class PairPlan:
     def __len__(self) -> int:
         return len(self.centres_um)
 
+    @property
+    def source(self) -> str:
+        """Which layers, in words."""
+        return " + ".join([self.sparse.name, *(p.name for p in self.partners)])
+
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
         """Return ``(tile_px, tile_px, 3)`` uint8 RGB of a pair."""
         centre, edge = self.centres_um[pair], self.sampling.tile_um

@@ -2,9 +2,9 @@
 
 A zarr (v3) group, row for row: ``sparse`` uint8 ``(n, h, w, 3)``, ``partner-0``,
 ``partner-1`` … (uint8 ``(n, h, w, c)`` or float32 ``(n, genes)``), ``position_um``
-``(n, 2)`` in the sparse world, ``confidence`` float32 and ``region`` int ``(n,)``; the
-regions' names, the partners and where all this came from are attributes. It is built
-aside and renamed: a half-written one never carries the name.
+``(n, 2)`` in its section's world, ``confidence`` float32 and ``region`` int ``(n,)``;
+the regions' names, the partners and where all this came from are attributes. It is
+built aside and renamed: a half-written one never carries the name.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.distill.pair_plan import PairPlan
+    from napari_histodistill.distill.pair_pool import PairPool
 
 FORMAT_VERSION = 1
 PAIRS = "pairs.zarr"
@@ -79,7 +80,7 @@ class StoredPairs:
     confidence : ndarray
         ``(n,)`` float32.
     position_um : ndarray
-        ``(n, 2)``, (y, x) of the tiles' centres in the sparse world.
+        ``(n, 2)``, (y, x) of the tiles' centres in the world of their section.
     mpp, tile_px : float, int
         Of the sparse tiles.
     source : str
@@ -214,7 +215,7 @@ def _check_rows(arrays: list[Any]) -> None:
 
 
 def write_pairs(
-    path: Path | str, plan: PairPlan, *, cancel: CancelToken | None = None
+    path: Path | str, plan: PairPlan | PairPool, *, cancel: CancelToken | None = None
 ) -> Iterator[int]:
     """Read all pairs of a plan and write them.
 
@@ -222,8 +223,8 @@ def write_pairs(
     ----------
     path : Path or str
         Something like ``pairs.zarr``; must not exist.
-    plan : PairPlan
-        Which pairs.
+    plan : PairPlan or PairPool
+        Which pairs, of one section or several.
     cancel : CancelToken, optional
         Looked at between pairs; nothing is left behind then.
 
@@ -259,7 +260,7 @@ def write_pairs(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write(path: Path, plan: PairPlan, token: CancelToken) -> Iterator[int]:
+def _write(path: Path, plan: PairPlan | PairPool, token: CancelToken) -> Iterator[int]:
     import zarr
     from zarr.codecs import ZstdCodec
 
@@ -270,7 +271,7 @@ def _write(path: Path, plan: PairPlan, token: CancelToken) -> Iterator[int]:
         "regions": names.tolist(),
         "mpp": plan.sampling.mpp,
         "tile_px": plan.sampling.tile_px,
-        "source": " + ".join([plan.sparse.name, *(p.name for p in plan.partners)]),
+        "source": plan.source,
         "partners": [
             {"name": p.name, "kind": "expression", "names": list(p.genes)}
             if isinstance(p, Spots)

@@ -26,11 +26,11 @@ class Advancing(QObject):
     def show(self) -> None:
         """Draw the form from the session."""
         session, button = self.bench.session, self.step.advanced
-        why = session.why_no_pairs or (
-            "Preview the pairs first: the settings depend on them."
-            if session.planned is None or session.training_pairs < 16
-            else ""
-        )
+        why = ""
+        if session.training_pairs < 16:  # of none, there are none
+            why = session.why_no_pairs or (
+                "Preview the pairs first: the settings depend on them."
+            )
         explain(button, TIP, why)
         number = len(session.draft().changed) if session.typed and not why else 0
         button.setText(f"Advanced ({number})…" if number else "Advanced…")
@@ -60,5 +60,5 @@ class Advancing(QObject):
         self._changed()
 
     def _changed(self) -> None:
-        self.bench.session.trained = None
+        self.bench.session.trained = ()
         self.bench.changed.emit()

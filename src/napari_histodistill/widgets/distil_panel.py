@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.looking_on import SORTS
 from napari_histodistill.distill.presets import PRESETS
 from napari_histodistill.widgets.distil_parts import Curves, TwinGallery
-from napari_histodistill.widgets.parts import hint, row
+from napari_histodistill.widgets.parts import explain, hint, row
 from napari_histodistill.widgets.residuals import Residuals
 from napari_histodistill.widgets.step import Step
 from napari_histodistill.widgets.unit_question import UnitQuestion
@@ -183,7 +183,6 @@ class PairsStep(Step):
         self.px.setSingleStep(16)
         self.px.setValue(128)
         self.px.setSuffix(" px")
-        self.px.setToolTip("Edge of a tile.")
         self.mpp = QDoubleSpinBox()
         self.mpp.setRange(0.05, 50)
         self.mpp.setDecimals(3)
@@ -192,14 +191,34 @@ class PairsStep(Step):
         self.mpp.setSuffix(" µm/px")
         # Three fields in a row: buttons would leave no room for the unit.
         self.mpp.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-        self.mpp.setToolTip("How coarsely the student looks: 0.5 is a 20× objective.")
         self.preview = QPushButton("Preview")
         self.preview.setToolTip(
             "Lay out the pairs and look at some. Nothing is written."
         )
         self.gallery = TwinGallery()
+        self.keep = QPushButton("Keep, add a section")
+        self.forget = QPushButton("Forget those kept")
+        self.forget.setToolTip(
+            "Let the sections go that were kept; nothing is deleted."
+        )
         self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
         self.column.addWidget(self.gallery)
+        self.column.addLayout(row(self.keep, self.forget))
+
+    def show_kept(self, any_kept: bool, why_not_keep: str) -> None:
+        """Offer what can be done with sections; their tiles are all cut alike."""
+        explain(
+            self.keep,
+            "Keep these pairs, then choose the next section's H&E and partner: one "
+            "student learns from all of them.",
+            why_not_keep,
+        )
+        self.forget.setVisible(any_kept)
+        cut = "All sections are cut alike." if any_kept else ""
+        explain(self.px, "Edge of a tile.", cut)
+        explain(
+            self.mpp, "How coarsely the student looks: 0.5 is a 20× objective.", cut
+        )
 
 
 class TrainStep(Step):

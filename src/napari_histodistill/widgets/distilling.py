@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication
 
 from napari_histodistill.controllers.distil import Written
+from napari_histodistill.controllers.distil_pairs import Planned
 from napari_histodistill.controllers.distil_run import (
     health_of,
     newest_run,
@@ -89,14 +91,14 @@ class Distilling(QObject):
             assert session.run is not None
             self._begin(session.run.folder)
             return
-        if session.why_no_training or session.sparse is None:
+        if session.why_no_training:
             bench.said.emit(session.why_no_training)
             return
-        name = run_name(session.sparse)
+        name = run_name(session.sections[0].plan.sparse)
         bench.pump.start(
             session.write_work(bench.runs / name, name),
             name=WRITING,
-            on_reports=self._written,
+            on_reports=partial(self._written, session.sections),
             on_end=self._ended,
             slow=True,
         )
@@ -185,14 +187,14 @@ class Distilling(QObject):
         """Whether Start means going on: a run ended early, and no new pairs wait."""
         session = self.bench.session
         run = session.run
-        waiting = session.planned is not None and not self._trained
+        waiting = bool(session.sections) and not self._trained
         return run is not None and run.view().resumable and not waiting
 
     @property
     def _trained(self) -> bool:
         """Whether the pairs on the screen are those of the run."""
         session = self.bench.session
-        return session.trained is not None and session.trained is session.planned
+        return bool(session.trained) and session.trained == session.sections
 
     def _enable(self, view: Any) -> None:
         session, step = self.bench.session, self.step
@@ -218,11 +220,11 @@ class Distilling(QObject):
         step.command.setEnabled(session.run is not None)
         step.folder.setEnabled(session.run is not None)
 
-    def _written(self, reports: list[Written]) -> None:
+    def _written(self, sections: tuple[Planned, ...], reports: list[Written]) -> None:
         last = reports[-1]
         self.step.say(f"Writing pairs: {last.done:,} of {last.total:,}.")
         if last.folder is not None:
-            self.bench.session.trained = self.bench.session.planned
+            self.bench.session.trained = sections
             self._begin(last.folder)
 
     def _offer_smaller(self, view: RunView | None) -> None:
@@ -271,7 +273,7 @@ class Distilling(QObject):
 
     def _alone_toggled(self, on: bool) -> None:
         self.bench.session.with_partner = not on
-        self.bench.session.trained = None
+        self.bench.session.trained = ()
         self.bench.changed.emit()
 
     def _open_folder(self) -> None:

@@ -63,6 +63,8 @@ class Pairing(QObject):
         layers.sparse.activated.connect(self.choose_sparse)
         layers.partners.itemChanged.connect(lambda _item: self._ticks_changed())
         pairs.preview.clicked.connect(self.preview)
+        pairs.keep.clicked.connect(self.keep)
+        pairs.forget.clicked.connect(self.forget_kept)
         self._slides = SlidesBehind()
         self._aligned_on: Any = None
         self._watch = LayerWatch(bench.viewer, self)
@@ -126,6 +128,16 @@ class Pairing(QObject):
         )
         bench.changed.emit()
 
+    def keep(self) -> None:
+        """Keep the pairs at hand and make room for another section's."""
+        self.bench.session.keep()
+        self.tick()  # the next section has a partner of its own
+
+    def forget_kept(self) -> None:
+        """Let the sections go that were kept."""
+        self.bench.session.forget_kept()
+        self.bench.changed.emit()
+
     def show(self) -> None:
         """Draw both steps."""
         bench, session, layers = self.bench, self.bench.session, self.layers
@@ -147,6 +159,8 @@ class Pairing(QObject):
         self.pairs.gallery.show_twins(twins)
         why = session.why_no_pairs
         explain(self.pairs.preview, "Lay out the pairs and look at some.", why)
+        none = "Preview this section's pairs first." if session.planned is None else ""
+        self.pairs.show_kept(bool(session.kept), none)
 
     def _choose(self) -> None:
         bench = self.bench

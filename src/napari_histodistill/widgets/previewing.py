@@ -67,7 +67,7 @@ class Previewing(QObject):
 
     def _may_be_wanted(self) -> bool:
         session, pump = self.bench.session, self.bench.pump
-        waiting = session.planned is not None and session.planned is not session.trained
+        waiting = bool(session.sections) and session.sections != session.trained
         works = session.run is not None and session.run.view().works
         return waiting or works or pump.is_active(WRITING) or pump.is_active(STARTING)
 
