@@ -15,7 +15,7 @@ from napari_histodistill.widgets.distil import DistilWidget
 from napari_histodistill.widgets.distil_layers import channels_of
 from tests.slides.test_profile import SWAPPED
 from tests.widgets.conftest import wait_until
-from tests.widgets.test_distil_flow import add_pair, painted, preview, tick
+from tests.widgets.test_distil_flow import add, add_pair, painted, preview, tick
 from tests.widgets.test_profile_flow import opened
 from tests.widgets.test_staining_flow import tick as tick_box
 
@@ -112,6 +112,24 @@ def test_an_alignment_does_not_outlive_its_micrometres(
     grey.scale = (1.0, 1.0)
     wait_until(qtbot, lambda: widget.session.partners[0].registration is None)
     assert widget.session.partners[0].slide.mpp.mean == 1.0
+
+
+def test_an_alignment_stays_with_its_layer(paired, painted, qtbot):
+    widget, _, channels = paired()
+    align(widget, PLACES)
+    viewer = widget.bench.viewer
+    # The layer that stands for the slide moves up, or goes: another channel stands in.
+    viewer.layers.move(1, 3)
+    assert widget.bench.partner_layers == [channels[1]]
+    assert widget.session.partners[0].registration is not None
+    viewer.layers.remove(channels[1])
+    assert widget.bench.partner_layers == [channels[0]]
+    assert widget.session.partners[0].registration is not None
+    # Another slide of the same name was never aligned.
+    other = add(viewer, painted.dense, "marker", CHANNELS)
+    widget.pairing.tick(other[0])
+    assert widget.session.partners[0].name == "marker"
+    assert widget.session.partners[0].registration is None
 
 
 def test_another_he_is_not_laid_by_the_old_ones_landmarks(

@@ -101,6 +101,14 @@ def partner_of(
     )
 
 
+def show_one(first: Any, second: Any) -> bool:
+    """Whether two layers show the same: one layer, or channels of one slide."""
+    if first is second or not (isinstance(first, Layer) and isinstance(second, Layer)):
+        return first is second
+    slide = slide_of(first.metadata)
+    return slide is not None and slide is slide_of(second.metadata)
+
+
 def layer_title(layer: Layer) -> str:
     """Return the name of a layer, or of the slide that it is a channel of."""
     slide = slide_of(layer.metadata)

@@ -19,6 +19,7 @@ from napari_histodistill.widgets.distil_layers import (
     describe,
     partner_layers,
     partner_of,
+    show_one,
     sparse_layers,
 )
 from napari_histodistill.widgets.distil_panel import LayersStep, PairsStep
@@ -67,6 +68,7 @@ class Pairing(QObject):
         pairs.forget.clicked.connect(self.forget_kept)
         self._slides = SlidesBehind()
         self._aligned_on: Any = None
+        self._taken: tuple[Any, ...] = ()
         self._watch = LayerWatch(bench.viewer, self)
         self._watch.listed.connect(self.layers_changed)
         self._watch.altered.connect(self.layers_altered)
@@ -174,39 +176,40 @@ class Pairing(QObject):
             return Seen(None, (), (), "")
         sparse = self._slides.of(layer)
         kept, partners, trouble = [], [], ""
-        for other in self.bench.partner_layers:
-            if other is SAME:
-                kept.append(other)
+        for chosen in self.bench.partner_layers:
+            if chosen is SAME:
+                kept.append(chosen)
                 partners.append(Partner("same", "same"))
-            elif any(other is x for x in self._offered):
-                try:
-                    partner = partner_of(other, layer, sparse, self._slides)
-                    names = [p.name for p in partners]
-                    partners.append(replace(partner, name=_free(partner.name, names)))
-                    kept.append(other)
-                except HistodistillError as error:
-                    trouble = str(error)
+                continue
+            # Of a slide's channels, the lowest in the list stands for all.
+            other = next((x for x in self._offered if show_one(x, chosen)), None)
+            if other is None:
+                continue
+            try:
+                partner = partner_of(other, layer, sparse, self._slides)
+            except HistodistillError as error:
+                trouble = str(error)
+                continue
+            names = [p.name for p in partners]
+            partners.append(replace(partner, name=_free(partner.name, names)))
+            kept.append(other)
         return Seen(sparse, tuple(kept), tuple(partners), trouble)
 
     def _take(self, seen: Seen) -> None:
         """Give what was seen to the session; alignments stay where they still hold."""
-        bench, before = self.bench, self.bench.session.sparse
+        bench, session = self.bench, self.bench.session
         stays = self._aligned_on is bench.sparse_layer and _same_scale(
-            before, seen.sparse
+            session.sparse, seen.sparse
         )
-        known = {p.name: p for p in bench.session.partners} if stays else {}
-        self._aligned_on = bench.sparse_layer
+        known = list(zip(self._taken, session.partners, strict=True)) if stays else []
+        self._aligned_on, self._taken = bench.sparse_layer, seen.layers
         bench.pump.abandon(LAYING_OUT)
         bench.partner_layers = list(seen.layers)
-        bench.session.choose(seen.sparse, seen.partners)
-        for k, partner in enumerate(seen.partners):
-            was = known.get(partner.name)
-            if was is None or was.registration is None:
-                continue
-            if _same_scale(was.slide, partner.slide):
-                # Not where the layer lies now: that is what the registration made.
-                kept_as_was = replace(was, slide=partner.slide, spots=partner.spots)
-                bench.session.put_partner(k, kept_as_was)
+        partners = [
+            _as_aligned(partner, layer, known)
+            for layer, partner in zip(seen.layers, seen.partners, strict=True)
+        ]
+        session.choose(seen.sparse, partners)
         bench.said.emit(seen.trouble)
         bench.changed.emit()
 
@@ -235,6 +238,20 @@ def _free(name: str, taken: Sequence[str]) -> str:
     while free in taken:
         number, free = number + 1, f"{name} ({number})"
     return free
+
+
+def _as_aligned(
+    partner: Partner, layer: Any, known: Sequence[tuple[Any, Partner]]
+) -> Partner:
+    """Return a partner as it was aligned before, if it was and that still holds."""
+    for before, was in known:
+        aligned = was.registration is not None and show_one(before, layer)
+        if aligned and _same_scale(was.slide, partner.slide):
+            # Not where the layer lies now: that is what the registration made.
+            return replace(
+                was, name=partner.name, slide=partner.slide, spots=partner.spots
+            )
+    return partner
 
 
 def _same_scale(first: Slide | None, second: Slide | None) -> bool:
