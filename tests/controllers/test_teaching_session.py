@@ -13,8 +13,10 @@ from napari_histodistill.controllers.teaching import Strokes, painted_cells, sav
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.layers.overlays import stroke_shape
+from napari_histodistill.slides.stain import StainMap
 from napari_histodistill.students.bundle import load_student, save_student
 from napari_histodistill.students.spec import ClassSpec, StudentSpec, WeightsSpec
+from napari_histodistill.students.staining import seen_through
 from tests.controllers.driving import (
     GLAND,
     GLASS,
@@ -27,6 +29,7 @@ from tests.controllers.driving import (
     run,
 )
 from tests.maps.helpers import small_grid
+from tests.slides.test_stain import HE
 
 KINDS = (
     ClassSpec(name="mine", color="#009e73"),
@@ -249,6 +252,21 @@ def test_the_saved_student_gives_the_same_map(real_student, tmp_path):
         atol=1e-6,
     )
     assert np.array_equal(again.live.labels, session.live.labels)
+
+
+def test_a_saved_student_says_what_it_was_taught_on(real_student, tmp_path):
+    session = open_session(student=real_student)
+    run(session)
+    taught = teach(session, *TWO_KINDS)
+    seen = seen_through(real_student, StainMap.between(HE, HE))
+    for student, mode, words in (
+        (real_student, "tiles", "Taught on tiles: look with the same"),
+        (seen, "tokens", "Taught on tokens, stain normalised: look with the same"),
+    ):
+        folder = tmp_path / mode
+        drive(save_work(student, taught, folder, slide_name="a", mode=mode))
+        assert words in load_student(folder, device="cpu").spec.description
+        assert words[10:] in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_backend_that_cannot_be_saved_says_so(tmp_path):

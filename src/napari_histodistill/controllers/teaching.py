@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.probe import ProbeFit
-    from napari_histodistill.students.spec import ClassSpec
+    from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
     from napari_histodistill.students.student import Student
 
 PALETTE = (
@@ -150,9 +150,19 @@ def teach_work(strokes: Strokes, *, store_path: Path) -> Work:
 
 
 def save_work(
-    student: Student, taught: Taught, folder: Path, *, slide_name: str
+    student: Student,
+    taught: Taught,
+    folder: Path,
+    *,
+    slide_name: str,
+    mode: EmbeddingMode = "tiles",
 ) -> Work:
-    """Save the student with the taught head as a bundle of its own."""
+    """Save the student with the taught head as a bundle of its own.
+
+    What it was taught on (tiles or tokens, stain normalised or not) is written down: on
+    other embeddings, the head means nothing.
+    """
+    seen = f"{mode}, stain normalised" if student.stains is not None else mode
 
     def work(cancel: CancelToken) -> Iterator[StudentSaved]:
         from napari_histodistill.students.bundle import save_student
@@ -166,7 +176,7 @@ def save_work(
                 "title": f"{_spec_name(folder.name)} (taught on {slide_name})",
                 "description": (
                     f"A probe fitted to {taught.cells} painted cells of one slide; not "
-                    "tested on another."
+                    f"tested on another. Taught on {seen}: look with the same."
                 ),
                 "classes": taught.classes,
                 "temperature": head.temperature,
@@ -187,7 +197,7 @@ def save_work(
                 spec,
                 head=head,
                 encoder_state=_own_weights(student),
-                card=_card(spec.name, student, taught, slide_name),
+                card=_card(spec.name, student, taught, slide_name, seen),
             )
         )
 
@@ -237,7 +247,9 @@ def _spec_name(text: str) -> str:
     return kept.lstrip("._ -")[:64] or "taught"
 
 
-def _card(name: str, student: Student, taught: Taught, slide_name: str) -> str:
+def _card(
+    name: str, student: Student, taught: Taught, slide_name: str, seen: str
+) -> str:
     names = ", ".join(c.name for c in taught.classes)
     score = taught.fit.score
     tested = (
@@ -248,6 +260,7 @@ def _card(name: str, student: Student, taught: Taught, slide_name: str) -> str:
     return (
         f"# {name}: a taught student\n\n"
         f"Encoder: {student.name}. Classes: {names}. Fitted to {taught.cells} painted "
-        f"cells of {slide_name}; balanced accuracy {tested}. One slide says nothing of "
+        f"cells of {slide_name} ({seen}: look with the same); balanced accuracy "
+        f"{tested}. One slide says nothing of "
         "another: check it before you trust it. Research use only.\n"
     )

@@ -135,7 +135,11 @@ class Teaching(QObject):
             return
         self.bench.pump.start(
             save_work(
-                session.student, session.taught, folder, slide_name=session.slide.name
+                session.student,
+                session.taught,
+                folder,
+                slide_name=session.slide.name,
+                mode=session.mode,
             ),
             name="Saving",
             on_reports=self._saved,
