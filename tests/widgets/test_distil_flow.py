@@ -318,6 +318,23 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     assert step.line.text().startswith(f"{two} pairs of 24 µm, about")
 
 
+def test_plain_layers_of_one_name_are_two_sections(open_distil, qtbot, painted):
+    viewer, widget = open_distil()
+    um = {"scale": (0.5, 0.5), "units": ("um", "um")}
+    for pair in (painted, paint_pair(640, seed=5)):
+        # As two files he.png of two folders, one after the other.
+        he = viewer.add_image(pair.sparse, name="he", rgb=True, **um)
+        glow = viewer.add_image(pair.dense[..., 1], name="glow", **um)
+        assert "are kept" not in widget.layers_step.line.text()
+        tick(widget, "glow")
+        preview(qtbot, widget)
+        widget.pairs_step.keep.click()
+        assert "Pairs of he are kept" in widget.layers_step.line.text()
+        viewer.layers.remove(he)
+        viewer.layers.remove(glow)
+    assert len(widget.session.kept) == 2
+
+
 def test_two_partners_of_one_name_stay_two(open_distil, qtbot, painted):
     viewer, widget = open_distil()
     add_pair(viewer, painted)

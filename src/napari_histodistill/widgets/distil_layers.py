@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -70,10 +71,9 @@ class SlidesBehind:
         if made is not None and made[0] is data and made[1] == mpp:
             return made[2]
         levels = list(data) if layer.multiscale else [data]
-        # The digest would read every pixel; pairs are sampled once and kept.
-        slide = slide_from_arrays(
-            levels, name=layer.name, mpp=mpp, digest=f"layer {layer.name}"
-        )
+        # A digest of the pixels would read all of them, a name may be another layer's.
+        digest = f"layer {uuid.uuid4().hex}"
+        slide = slide_from_arrays(levels, name=layer.name, mpp=mpp, digest=digest)
         self._made[layer] = data, mpp, slide
         return slide
 
