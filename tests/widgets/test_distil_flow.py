@@ -340,6 +340,7 @@ def test_two_partners_of_one_name_stay_two(open_distil, qtbot, painted):
     add_pair(viewer, painted)
     add(viewer, 255 - painted.dense, "marker", CHANNELS)  # another file of that name
     shown = widget.layers_step.partners
+    assert shown.item(1).text() == shown.item(0).text() + " (2)"
     for k in range(2):
         shown.item(k).setCheckState(Qt.CheckState.Checked)
     preview(qtbot, widget)

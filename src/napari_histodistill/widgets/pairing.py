@@ -148,9 +148,11 @@ class Pairing(QObject):
         )
         layers.show_sparse([x.name for x in self._sparse], place)
         offered = [*self._offered, SAME]
+        titles: list[str] = []
+        for x in offered:
+            titles.append(SAME if x is SAME else _free(describe(x), titles))
         layers.show_partners(
-            [SAME if x is SAME else describe(x) for x in offered],
-            [any(x is y for y in bench.partner_layers) for x in offered],
+            titles, [any(x is y for y in bench.partner_layers) for x in offered]
         )
         kinds = dict.fromkeys(p.kind for p in session.partners)
         layers.mean(" ".join(MEANINGS[kind] for kind in kinds))
@@ -233,7 +235,7 @@ def _same(first: list[Any], second: list[Any]) -> bool:
 
 
 def _free(name: str, taken: Sequence[str]) -> str:
-    """Return a name that no other partner has: two files may well be called alike."""
+    """Return a name that no other has yet: two files may well be called alike."""
     number, free = 2, name
     while free in taken:
         number, free = number + 1, f"{name} ({number})"
