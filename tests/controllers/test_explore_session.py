@@ -372,7 +372,13 @@ def test_taught_classes_replace_the_students_and_can_be_saved(tmp_path):
 
     session.student.backend.module = Module()
     (saved,) = done(
-        save_work(session.student, taught, tmp_path / "my *gland*", slide_name="array")
+        save_work(
+            session.student,
+            taught,
+            tmp_path / "my *gland*",
+            slide_name="array",
+            mode="tiles",
+        )
     )
     spec = json.loads((saved.folder / "spec.json").read_text("utf-8"))
     assert [c["name"] for c in spec["classes"]] == ["one", "two"]

@@ -230,7 +230,9 @@ def test_the_saved_student_gives_the_same_map(real_student, tmp_path):
     session = open_session(student=real_student)
     run(session)
     taught = teach(session, *TWO_KINDS)
-    work = save_work(real_student, taught, tmp_path / "mine", slide_name="colon A")
+    work = save_work(
+        real_student, taught, tmp_path / "mine", slide_name="colon A", mode="tiles"
+    )
     (saved,) = drive(work)
     loaded = load_student(saved.folder, device="cpu")
 
@@ -272,7 +274,9 @@ def test_a_saved_student_says_what_it_was_taught_on(real_student, tmp_path):
 def test_a_backend_that_cannot_be_saved_says_so(tmp_path):
     session = ran_session()
     taught = teach(session, *TWO_KINDS)
-    work = save_work(session.student, taught, tmp_path / "mine", slide_name="a")
+    work = save_work(
+        session.student, taught, tmp_path / "mine", slide_name="a", mode="tiles"
+    )
     with pytest.raises(InputError, match="cannot be saved"):
         drive(work)
     assert not (tmp_path / "mine").exists()
@@ -286,7 +290,7 @@ def test_a_folder_of_something_else_is_not_replaced(real_student, tmp_path):
     thesis.mkdir()
     (thesis / "chapter.txt").write_text("years")
     with pytest.raises(InputError, match="choose another folder"):
-        drive(save_work(real_student, taught, thesis, slide_name="a"))
+        drive(save_work(real_student, taught, thesis, slide_name="a", mode="tiles"))
     assert (thesis / "chapter.txt").read_text() == "years"
 
 
@@ -297,7 +301,7 @@ def test_any_folder_name_makes_a_loadable_student(real_student, tmp_path, name):
     run(session)
     taught = teach(session, (GLAND, MINE), (STROMA, STROMA_TOO))
     folder = tmp_path / name
-    drive(save_work(real_student, taught, folder, slide_name="Fall Ü"))
+    drive(save_work(real_student, taught, folder, slide_name="Fall Ü", mode="tiles"))
     loaded = load_student(folder, device="cpu")
     assert 0 < len(loaded.name) <= 64
     assert loaded.spec.classes == taught.classes

@@ -155,7 +155,7 @@ def save_work(
     folder: Path,
     *,
     slide_name: str,
-    mode: EmbeddingMode = "tiles",
+    mode: EmbeddingMode,
 ) -> Work:
     """Save the student with the taught head as a bundle of its own.
 
