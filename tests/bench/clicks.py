@@ -34,7 +34,7 @@ def _of(rows: int, columns: int, dim: int) -> list[Figure]:
         stride_px=64,
     )
     status = np.ones((rows, columns), np.uint8)
-    index = SimilarityIndex(embeddings, status, grid)
+    index = SimilarityIndex.of(embeddings, status, grid)
     held = index._unit
     index.query([(5000, 5000)], [])
     ours, copy = taking_turns(

@@ -28,7 +28,7 @@ from tests.controllers.driving import (
     ran_session,
     run,
 )
-from tests.maps.helpers import small_grid
+from tests.maps.helpers import in_small_steps, small_grid
 from tests.slides.test_stain import HE
 
 KINDS = (
@@ -165,6 +165,20 @@ def test_the_taught_map_shows_what_was_painted():
     assert session.describe(*GLAND).startswith("mine ")
     assert taught.fit.score == pytest.approx(1.0), "held-out strokes are easy here"
     assert taught.cells == sum(taught.fit.counts)
+
+
+def test_a_large_map_is_read_in_steps(monkeypatch):
+    session = ran_session()
+    wish = teach(session, *TWO_KINDS)
+    heights = in_small_steps(monkeypatch)
+    taught = teach(session, *TWO_KINDS)
+    assert len(heights) > 2
+    assert max(heights) < session.live.grid.shape[0]
+    assert taught.cells == wish.cells
+    np.testing.assert_allclose(taught.fit.head.weight, wish.fit.head.weight, rtol=1e-6)
+    np.testing.assert_allclose(
+        taught.patch.probabilities, wish.patch.probabilities, rtol=1e-5
+    )
 
 
 def test_one_stroke_of_each_class_is_enough():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from napari_histodistill.slides.grid import TileGrid
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 PROVENANCE = Provenance(
     slide_digest="5a" * 32,
@@ -52,3 +54,18 @@ def filled_store(path: Path, rng: np.random.Generator, **grid) -> np.ndarray:
                 part = values[r : r + store.block, c : c + store.block]
                 store.write_block(r, c, part, np.ones(part.shape[:2], np.uint8))
     return values
+
+
+def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Make stores give one row of chunks at a time; return the rows of every read."""
+    monkeypatch.setattr("napari_histodistill.maps.store._SLAB_BYTES", 1)
+    heights: list[int] = []
+    read = EmbeddingStore.read
+
+    def counted(store: EmbeddingStore, block: Any = None) -> np.ndarray:
+        values = read(store, block)
+        heights.append(len(values))
+        return values
+
+    monkeypatch.setattr(EmbeddingStore, "read", counted)
+    return heights

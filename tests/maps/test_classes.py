@@ -15,7 +15,7 @@ from napari_histodistill.maps import (
 from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
 from tests.fakes import array_slide, colour_student
-from tests.maps.helpers import small_grid
+from tests.maps.helpers import in_small_steps, small_grid
 
 
 @pytest.fixture
@@ -48,6 +48,17 @@ def test_an_open_store_gives_the_same(mapped):
     with EmbeddingStore.open(path) as store:
         again = class_map(store, student)
     np.testing.assert_array_equal(found.labels, again.labels)
+
+
+def test_a_large_store_is_read_in_steps(mapped, monkeypatch):
+    found, student, path = mapped
+    heights = in_small_steps(monkeypatch)
+    again = class_map(path, student)
+    np.testing.assert_array_equal(found.labels, again.labels)
+    np.testing.assert_array_equal(found.confidence, again.confidence)
+    np.testing.assert_allclose(found.probabilities, again.probabilities, rtol=1e-6)
+    assert len(heights) > 1
+    assert max(heights) < len(found.labels)
 
 
 def test_areas_count_only_what_lies_on_the_slide():

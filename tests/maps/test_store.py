@@ -65,6 +65,22 @@ def test_border_blocks_are_smaller(tmp_path, rng):
         np.testing.assert_array_equal(back.read(), values)
 
 
+@pytest.mark.parametrize(
+    ("most", "high"), [(1, 4), (2 * 4 * 25 * 6 * 2, 8), (10**9, 100)]
+)
+def test_slabs_cover_the_grid_in_whole_chunks(tmp_path, monkeypatch, most, high):
+    monkeypatch.setattr("napari_histodistill.maps.store._SLAB_BYTES", most)
+    with new_store(tmp_path / "s", height=600, width=1600) as store:
+        rows, columns = store.grid.shape
+        assert columns == 25
+        covered = np.zeros((rows, columns), int)
+        for block in store.slabs():
+            assert block[0].start % store.block == 0
+            assert block[0].stop - block[0].start <= high
+            covered[block] += 1
+    assert (covered == 1).all()
+
+
 def test_a_block_of_zeros_is_really_written(tmp_path):
     with new_store(tmp_path / "s") as store:
         store.write_block(0, 0, np.zeros((4, 4, 6)), np.ones((4, 4), np.uint8))

@@ -28,15 +28,11 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
     from napari_histodistill.slides.tissue import TissueMask
-    from napari_histodistill.students.head import Head
     from napari_histodistill.students.student import Student
 
 _QUICK_BLOCK = 4
 _QUICK_CELLS = 200_000
 """Above, small blocks would be too many files."""
-
-_STORED_ROWS = 64
-"""Rows of a stored map that are read and classified at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +182,7 @@ def _with_patches(
     for report in reports:
         store = store or EmbeddingStore.open(path)
         if show_stored and report.done:
-            for block in _slabs(store):
+            for block in store.slabs():
                 yield RunUpdate(report, patch_of(store, block, student))
         show_stored = False
         patch = patch_of(store, report.block, student) if report.block else None
@@ -200,23 +196,19 @@ def stored_work(path: Path, student: Student) -> Work:
         from napari_histodistill.maps.store import EmbeddingStore
 
         store = EmbeddingStore.open(path)
-        for block in _slabs(store):
+        for block in store.slabs():
             cancel.check()
             yield patch_of(store, block, student)
 
     return work
 
 
-def _slabs(store: EmbeddingStore) -> Iterator[tuple[slice, slice]]:
-    rows, columns = store.grid.shape
-    for row in range(0, rows, _STORED_ROWS):
-        yield slice(row, min(rows, row + _STORED_ROWS)), slice(0, columns)
-
-
 def patch_of(
     store: EmbeddingStore, block: tuple[slice, slice], student: Student
 ) -> Patch:
     """Read a block of a store, classify it and see what looks unlike the training."""
+    from napari_histodistill.maps.classes import head_probabilities
+
     status = store.status[block]
     # Tokens are another space: what was measured on tiles says nothing there.
     known = student.familiarity if store.provenance.mode == "tiles" else None
@@ -231,17 +223,6 @@ def patch_of(
         unfamiliar = np.zeros(status.shape, np.bool_)
         unfamiliar[done] = known.unfamiliar(embeddings[done])
     return Patch(*block, status, probabilities, unfamiliar)
-
-
-def head_probabilities(
-    embeddings: npt.NDArray[np.floating], status: npt.NDArray[np.uint8], head: Head
-) -> npt.NDArray[np.float32]:
-    """Return probabilities ``(h, w, classes)`` float32, NaN where not done."""
-    done = status == 1
-    probabilities = np.full((*status.shape, len(head.bias)), np.nan, np.float32)
-    if done.any():
-        probabilities[done] = head.probabilities(embeddings[done].astype(np.float32))
-    return probabilities
 
 
 def _both(plan: RunPlan, cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

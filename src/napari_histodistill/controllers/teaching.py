@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.live_map import Patch
-from napari_histodistill.controllers.mapping import head_probabilities
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_histodistill.controllers.job import Work
+    from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.probe import ProbeFit
@@ -119,6 +119,7 @@ def teach_work(strokes: Strokes, *, store_path: Path) -> Work:
     """Fit a probe to the strokes and classify every stored cell with it."""
 
     def work(cancel: CancelToken) -> Iterator[Taught]:
+        from napari_histodistill.maps.classes import head_probabilities
         from napari_histodistill.maps.store import EmbeddingStore
         from napari_histodistill.students.probe import fit_probe
 
@@ -128,17 +129,18 @@ def teach_work(strokes: Strokes, *, store_path: Path) -> Work:
         done = status.ravel()[cells] == 1
         cells, labels, groups = cells[done], labels[done], groups[done]
         used = _check(strokes, labels, painted=len(done))
-        embeddings = store.read()
-        cancel.check()
-        flat = embeddings.reshape(-1, embeddings.shape[-1])[cells].astype(np.float32)
         fit = fit_probe(
-            flat,
+            _embeddings_of(store, cells, cancel),
             np.searchsorted(used, labels),
             groups=groups if _enough_strokes(labels, groups) else None,
         )
-        cancel.check()
         whole = slice(0, grid.shape[0]), slice(0, grid.shape[1])
-        probabilities = head_probabilities(embeddings, status, fit.head)
+        probabilities = np.empty((*grid.shape, len(used)), np.float32)
+        for block in store.slabs():
+            cancel.check()
+            probabilities[block] = head_probabilities(
+                store.read(block), status[block], fit.head
+            )
         yield Taught(
             fit,
             tuple(strokes.classes[k] for k in used),
@@ -147,6 +149,22 @@ def teach_work(strokes: Strokes, *, store_path: Path) -> Work:
         )
 
     return work
+
+
+def _embeddings_of(
+    store: EmbeddingStore, cells: npt.NDArray[np.intp], cancel: CancelToken
+) -> npt.NDArray[np.float32]:
+    """Return ``(n, dim)`` of cells given by flat index, in ascending order."""
+    columns = store.grid.shape[1]
+    found = np.empty((len(cells), store.dim), np.float32)
+    for block in store.slabs():
+        first, last = block[0].start * columns, block[0].stop * columns
+        here = (cells >= first) & (cells < last)
+        if here.any():
+            cancel.check()
+            rows = store.read(block).reshape(-1, store.dim)
+            found[here] = rows[cells[here] - first]
+    return found
 
 
 def save_work(

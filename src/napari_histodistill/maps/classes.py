@@ -128,23 +128,23 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
             "one with classes, or paint strokes and fit."
         )
         raise InputError(msg)
-    status = store.status
-    embeddings = store.read()
-    # A writer may have finished more cells between the two reads.
-    status[np.isnan(embeddings[..., 0])] = 0
-    found = classify_embeddings(
-        embeddings,
-        status,
-        store.grid,
-        student.head,
-        student.spec.classes,
-        made_by.mode,
-    )
-    if student.familiarity is None or made_by.mode != "tiles":
-        return found
-    unfamiliar = np.zeros(status.shape, np.bool_)
-    done = status == DONE
-    unfamiliar[done] = student.familiarity.unfamiliar(embeddings[done])
+    shape = store.grid.shape
+    status = np.zeros(shape, np.uint8)
+    probabilities = np.zeros((*shape, len(student.head.bias)), np.float32)
+    known = student.familiarity if made_by.mode == "tiles" else None
+    unfamiliar = None if known is None else np.zeros(shape, np.bool_)
+    for block in store.slabs():
+        # Status first: what it calls done can be read, whatever a writer does.
+        status[block] = store.status[block]
+        embeddings = store.read(block)
+        probabilities[block] = head_probabilities(
+            embeddings, status[block], student.head
+        )
+        if known is not None and unfamiliar is not None:
+            done = status[block] == DONE
+            unfamiliar[block][done] = known.unfamiliar(embeddings[done])
+    classes = student.spec.classes
+    found = _decided(probabilities, status, store.grid, classes, made_by.mode)
     return replace(found, unfamiliar=unfamiliar)
 
 
@@ -185,16 +185,47 @@ def classify_embeddings(
             f"and embeddings {embeddings.shape}."
         )
         raise InputError(msg)
+    probabilities = head_probabilities(embeddings, status, head)
+    return _decided(probabilities, status, grid, classes, mode)
+
+
+def head_probabilities(
+    embeddings: npt.NDArray[np.floating], status: npt.NDArray[np.uint8], head: Head
+) -> npt.NDArray[np.float32]:
+    """Return probabilities ``(rows, columns, classes)`` float32, NaN where not done.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        ``(rows, columns, dim)``.
+    status : ndarray
+        ``(rows, columns)`` uint8: 1 where there is an embedding.
+    head : Head
+        For embeddings of this width.
+    """
     done = status == DONE
-    probabilities = np.full((*status.shape, count), np.nan, np.float32)
     rows = embeddings[done]
-    found = np.empty((len(rows), count), np.float32)
+    found = np.empty((len(rows), len(head.bias)), np.float32)
     for k in range(0, len(rows), _SLAB_ROWS):
         found[k : k + _SLAB_ROWS] = head.probabilities(rows[k : k + _SLAB_ROWS])
+    probabilities = np.full((*status.shape, len(head.bias)), np.nan, np.float32)
     probabilities[done] = found
+    return probabilities
+
+
+def _decided(
+    probabilities: npt.NDArray[np.float32],
+    status: npt.NDArray[np.uint8],
+    grid: TileGrid,
+    classes: tuple[ClassSpec, ...],
+    mode: EmbeddingMode,
+) -> ClassMap:
+    """Return the map of the likeliest classes."""
+    done = status == DONE
     labels = np.zeros(status.shape, np.uint8)
     confidence = np.zeros(status.shape, np.float32)
-    if len(rows):
+    if done.any():
+        found = probabilities[done]
         labels[done] = found.argmax(axis=1) + 1
         confidence[done] = found.max(axis=1)
     return ClassMap(

@@ -23,7 +23,7 @@ from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import DONE, EmbeddingStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -63,54 +63,73 @@ class SimilarityMap:
     mode: EmbeddingMode = "tiles"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class SimilarityIndex:
     """Normalised embeddings of one slide, kept for instant clicks.
 
-    Parameters
+    Make one with :meth:`of` or :meth:`from_store`.
+
+    Attributes
     ----------
-    embeddings : ndarray
-        ``(rows, columns, dim)``, any float type.
-    status : ndarray
-        ``(rows, columns)`` uint8: 1 where there is an embedding.
     grid : TileGrid
         Where the cells lie.
     mode : {"tiles", "tokens"}
         Which embeddings these are.
-
-    Raises
-    ------
-    InputError
-        If nothing was computed, or all cells have the same embedding.
 
     Notes
     -----
     Held as float32 up to 1 GiB (200 000 cells × 1280), above that as float16.
     """
 
-    def __init__(
-        self,
+    grid: TileGrid
+    mode: EmbeddingMode
+    _row_of: npt.NDArray[np.intp]
+    _unit: npt.NDArray[np.floating]
+
+    @classmethod
+    def of(
+        cls,
         embeddings: npt.NDArray[np.floating],
         status: npt.NDArray[np.uint8],
         grid: TileGrid,
         mode: EmbeddingMode = "tiles",
-    ) -> None:
-        done = status == DONE
-        if not done.any():
-            msg = "No cell has an embedding yet: run the student first."
-            raise InputError(msg)
-        self.grid, self.mode = grid, mode
-        rows = np.cumsum(done.ravel()).reshape(done.shape) - 1
-        self._row_of = np.where(done, rows, -1)
-        self._unit = _unit_rows(embeddings, done)
+    ) -> SimilarityIndex:
+        """Index embeddings that lie in memory.
+
+        Parameters
+        ----------
+        embeddings : ndarray
+            ``(rows, columns, dim)``, any float type.
+        status : ndarray
+            ``(rows, columns)`` uint8: 1 where there is an embedding.
+        grid : TileGrid
+            Where the cells lie.
+        mode : {"tiles", "tokens"}
+            Which embeddings these are.
+
+        Raises
+        ------
+        InputError
+            If nothing was computed, or all cells have the same embedding.
+        """
+        done = _some(status)
+        unit = _unit_rows(iter((embeddings[done],)), done, embeddings.shape[-1])
+        return cls(grid, mode, _row_of(done), unit)
 
     @classmethod
     def from_store(cls, store: EmbeddingStore) -> SimilarityIndex:
-        """Read a store's finished cells."""
-        status = store.status
-        values = store.read()
-        # A writer may have finished more cells between the two reads.
-        status[np.isnan(values[..., 0])] = 0
-        return cls(values, status, store.grid, store.provenance.mode)
+        """Index a store's finished cells; raises as :meth:`of`.
+
+        Raises
+        ------
+        StoreError
+            If the store is damaged.
+        """
+        # Before the numbers: what it calls done can be read, whatever a writer does.
+        done = _some(store.status)
+        parts = (store.read(block)[done[block]] for block in store.slabs())
+        unit = _unit_rows(parts, done, store.dim)
+        return cls(store.grid, store.provenance.mode, _row_of(done), unit)
 
     def query(
         self,
@@ -213,18 +232,38 @@ def similarity_map(
         return SimilarityIndex.from_store(opened).query(at, not_at)
 
 
+def _some(status: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which cells have an embedding, if any has."""
+    done: npt.NDArray[np.bool_] = status == DONE
+    if not done.any():
+        msg = "No cell has an embedding yet: run the student first."
+        raise InputError(msg)
+    return done
+
+
+def _row_of(done: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Return every cell's row among those that are done, −1 for the others."""
+    rows = np.cumsum(done.ravel()).reshape(done.shape) - 1
+    return np.where(done, rows, -1)
+
+
 def _unit_rows(
-    embeddings: npt.NDArray[np.floating], done: npt.NDArray[np.bool_]
+    parts: Iterator[npt.NDArray[np.floating]], done: npt.NDArray[np.bool_], dim: int
 ) -> npt.NDArray[np.floating]:
-    """Return ``(cells, dim)``: centred rows of unit length (zero rows stay zero)."""
-    count, dim = int(done.sum()), embeddings.shape[-1]
+    """Return ``(cells, dim)``: centred rows of unit length (zero rows stay zero).
+
+    ``parts`` are ``(k, dim)`` each, all cells that are done in row order.
+    """
+    count = int(done.sum())
     large = count * dim * 4 > _IN_FLOAT32_BYTES
-    kept = embeddings[done]
-    slabs = [slice(k, k + _SLAB_ROWS) for k in range(0, count, _SLAB_ROWS)]
     unit = np.empty((count, dim), np.float16 if large else np.float32)
+    at = 0
+    for part in parts:
+        unit[at : at + len(part)] = part
+        at += len(part)
+    slabs = [slice(k, k + _SLAB_ROWS) for k in range(0, count, _SLAB_ROWS)]
     total = np.zeros(dim)
     for slab in slabs:
-        unit[slab] = kept[slab]
         total += unit[slab].sum(axis=0, dtype=np.float32)
     mean = (total / count).astype(np.float32)
     longest = 0.0

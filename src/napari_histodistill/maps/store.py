@@ -33,6 +33,8 @@ from napari_histodistill.maps.store_trouble import damage, trouble_writing
 from napari_histodistill.slides.grid import TileGrid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
     import zarr
 
@@ -63,6 +65,7 @@ _MAX_BLOCK_BYTES = 2**30
 _MAX_METADATA_BYTES = 2**24
 # A poll of the status must not open thousands of files: big chunks there.
 _STATUS_CHUNK = 1024
+_SLAB_BYTES = 2**25
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -223,6 +226,18 @@ class EmbeddingStore:
                 raise ValueError(msg)
         values[~done] = np.nan
         return values
+
+    def slabs(self) -> Iterator[Block]:
+        """Yield blocks of whole rows that cover the grid, each about 32 MiB to read.
+
+        All embeddings of a large slide are gigabytes: whoever can, walks along these.
+        """
+        rows, columns = self.grid.shape
+        fit = _SLAB_BYTES // (columns * self.dim * 2)
+        # Whole chunks: none is read twice.
+        high = max(self.block, fit // self.block * self.block)
+        for row in range(0, rows, high):
+            yield slice(row, min(rows, row + high)), slice(0, columns)
 
     def write_block(
         self,
