@@ -17,6 +17,7 @@ from napari_histodistill.controllers.distil_align import (
 )
 from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.controllers.distil_run import health_of, run_name, say_run
+from napari_histodistill.distill.pairs import load_pairs
 from napari_histodistill.distill.pairs_store import read_pairs
 from napari_histodistill.distill.process import RunView
 from napari_histodistill.distill.refinement import Refinement
@@ -115,6 +116,35 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     assert len(read_pairs(tmp_path / "run" / "pairs.zarr")) == 512
     session.forget_kept()
     assert session.sections == (second,)
+
+
+def test_a_section_is_kept_aside_whole(session, tmp_path):
+    planned(session)
+    session.keep()
+    other = paint_pair(384, seed=7)
+    # Two files may be called alike: they are told apart by their pixels.
+    sparse = slide_from_arrays(other.sparse, name="H&E", mpp=MPP)
+    dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
+    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    few = len(planned(session).plan)
+    assert session.section_names == ("H&E", "H&E (2)")
+    assert session.recipe("both").data.validation_share > 0
+    session.keep_aside(1)
+    assert session.training_pairs == 256
+    said = session.say_pairs()
+    assert f"256 to train on and {few}, all of H&E (2), kept aside." in said
+    recipe = session.recipe("both")
+    assert (recipe.data.validate_on, recipe.data.validation_share) == (("H&E (2)",), 0)
+    planned(session)
+    assert session.aside == 1, "the same section, laid out again"
+    list(session.write_work(tmp_path / "run", "both")(CancelToken()))
+    split = load_pairs(recipe, tmp_path / "run" / "pairs.zarr")
+    assert (len(split.train), len(split.validation)) == (256, few)
+    assert {c.split(" ")[1] for c in split.train.cases} == {"1"}
+    assert {c.split(" ")[1] for c in split.validation.cases} == {"2"}
+    session.forget_kept()
+    assert session.aside is None, "a section alone is not kept aside"
+    assert "in regions kept aside" in session.say_pairs()
 
 
 def test_a_bad_registration_tells_the_size_of_tiles(session):

@@ -7,8 +7,10 @@ import csv
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from napari_histodistill.distill.pairs import Partner, controlled, load_pairs
+from napari_histodistill.distill.tilefolder import read_tile_folder
 from napari_histodistill.errors import TileFolderError
 from tests.distill.small_runs import TINY, small_config, write_textures
 
@@ -209,12 +211,37 @@ def test_what_cannot_be_used_is_named(tmp_path, spoil, said):
         load_pairs(small_config(dense=[expression()]), folder)
 
 
+def test_whole_folds_are_kept_aside(tiles):
+    config = small_config(data=data(leave_out=["1"], validate_on=["2", "4"]))
+    split = load_pairs(config, tiles)
+    folder = read_tile_folder(tiles)
+    cases = {
+        fold: {t.case_id for t in folder.tiles if t.fold == fold} for fold in "1234"
+    }
+    assert set(split.train.cases) == cases["3"]
+    assert set(split.validation.cases) == cases["2"] | cases["4"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (data(validate_on=["1"], validation_share=0.2), "validation_share must be 0"),
+        (data(validate_on=["1"], leave_out=["1"]), "'1' is left out"),
+    ],
+)
+def test_what_is_kept_aside_is_said_once(changes, said):
+    with pytest.raises(ValidationError, match=said):
+        small_config(data=changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"data": data(leave_out=["9"])}, "no fold '9', only 1, 2, 3, 4"),
         ({"data": data(leave_out=["1", "2", "3", "4"])}, "no tile of .* is left"),
         ({"data": data(validation_share=0.01)}, "8 cases cannot be split"),
+        ({"data": data(validate_on=["9"])}, "no fold or section '9', only 1, 2, 3, 4"),
+        ({"data": data(validate_on=["1", "2", "3", "4"])}, "nothing of .* is left"),
         ({"dense": [dense(column="her2")]}, "names 'her2', the manifest has mask"),
     ],
 )

@@ -12,7 +12,12 @@ from napari_histodistill.distill.pair_plan import Sampling, plan_pairs
 from napari_histodistill.distill.pairs import load_pairs
 from napari_histodistill.distill.pairs_store import is_pairs, read_pairs, write_pairs
 from napari_histodistill.distill.partners import Spots, dense_layer
-from napari_histodistill.errors import Cancelled, SlideError, StoreError
+from napari_histodistill.errors import (
+    Cancelled,
+    SlideError,
+    StoreError,
+    TileFolderError,
+)
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
@@ -123,6 +128,24 @@ def test_a_recipe_reads_stored_pairs(plan, tmp_path):
     assert train.labels is None
 
 
+def test_pairs_from_before_there_were_sections_are_of_none(plan, tmp_path):
+    path = tmp_path / "pairs.zarr"
+    list(write_pairs(path, plan))
+    assert set(read_pairs(path).sections) == {plan.sparse.name}
+    file = path / "zarr.json"
+    meta = json.loads(file.read_text())
+    for name in ("sections", "region_section"):
+        del meta["attributes"]["histodistill"][name]
+    file.write_text(json.dumps(meta))
+    assert set(read_pairs(path).sections) == {""}
+    data = recipe().data.model_dump() | {
+        "validation_share": 0.0,
+        "validate_on": [plan.sparse.name],
+    }
+    with pytest.raises(TileFolderError, match="only pairs of none"):
+        load_pairs(recipe(data=data), path)
+
+
 def test_spots_come_back_as_tables(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(40, 7)).astype(np.float32)
@@ -192,13 +215,17 @@ def test_nothing_is_written_over(plan, tmp_path):
         list(write_pairs(tmp_path / "p.zarr", plan))
 
 
-@pytest.mark.parametrize("damage", ["attributes", "array", "chunk", "version"])
+@pytest.mark.parametrize(
+    "damage", ["attributes", "sections", "array", "chunk", "version"]
+)
 def test_damage_is_called_damage(plan, tmp_path, damage):
     path = tmp_path / "p.zarr"
     list(write_pairs(path, plan))
     meta = json.loads((path / "zarr.json").read_text())
     if damage == "attributes":
         del meta["attributes"]["histodistill"]["partners"]
+    elif damage == "sections":
+        meta["attributes"]["histodistill"]["region_section"] = [7]
     elif damage == "version":
         meta["attributes"]["histodistill"]["format_version"] = 99
     elif damage == "array":

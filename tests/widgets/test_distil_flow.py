@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_histodistill.distill.pairs_store import read_pairs
 from napari_histodistill.distill.process import look_at
+from napari_histodistill.distill.run_folder import read_run
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
@@ -286,6 +287,7 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     preview(qtbot, widget)
     one = len(widget.session.planned.plan)
     assert not step.forget.isVisible()
+    assert not step.test.isVisible()
     step.keep.click()
     assert "Pairs of H&E are kept" in widget.layers_step.line.text()
     assert step.line.text().startswith(f"Kept: H&E ({one}).")
@@ -305,15 +307,24 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     preview(qtbot, widget)
     two = len(widget.session.planned.plan)
     assert f"{one + two} pairs in all" in step.line.text()
+    offered = [step.aside.itemText(k) for k in range(step.aside.count())]
+    assert offered == ["regions of every section", "all of H&E", "all of second H&E"]
+    step.aside.setCurrentIndex(1)
+    step.aside.activated.emit(1)
+    assert f"{two} to train on and {one}, all of H&E, kept aside" in step.line.text()
+    assert step.aside.currentIndex() == 1
     start(qtbot, widget, steps=2)
     assert not widget.train_step.start.isEnabled()
     stored = read_pairs(widget.session.run.folder / "pairs.zarr")
     assert len(stored) == one + two
     assert stored.source == "H&E + marker; second H&E + second marker"
+    config, _ = read_run(widget.session.run.folder)
+    assert config.data.validate_on == ("H&E",)
     widget.train_step.stop.click()
     wait_until(qtbot, lambda: not widget.distilling.works, 60)
     step.forget.click()
     assert not step.forget.isVisible()
+    assert not step.test.isVisible()
     assert step.px.isEnabled()
     assert step.line.text().startswith(f"{two} pairs of 24 µm, about")
 

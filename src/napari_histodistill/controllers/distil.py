@@ -26,7 +26,7 @@ from napari_histodistill.controllers.distil_sections import (
     training_share,
 )
 from napari_histodistill.distill.pair_plan import Sampling
-from napari_histodistill.distill.pair_pool import pool_pairs
+from napari_histodistill.distill.pair_pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs_store import PAIRS, write_pairs
 from napari_histodistill.distill.presets import PRESETS, recipe_for
 from napari_histodistill.distill.registration import (
@@ -84,6 +84,9 @@ class DistilSession:
         Pairs of sections that were on the screen before; the student learns from all.
     trained : tuple of Planned
         What the run was started with from here.
+    test_on : str
+        Digest of the H&E of the section that is kept aside whole; "" for regions of
+        all of them.
     preset : str
         Key of the preset.
     with_partner : bool
@@ -100,6 +103,7 @@ class DistilSession:
     planned: Planned | None = None
     kept: tuple[Planned, ...] = ()
     trained: tuple[Planned, ...] = ()
+    test_on: str = ""
     preset: str = PRESETS[0].key
     with_partner: bool = True
     typed: dict[Place, str] = field(default_factory=dict)
@@ -154,6 +158,12 @@ class DistilSession:
     def forget_kept(self) -> None:
         """Let the sections go that were kept; the pairs at hand stay."""
         self.kept = ()
+
+    def keep_aside(self, section: int | None) -> None:
+        """Keep one of :attr:`sections` aside whole; None for regions of all of them."""
+        chosen = None if section is None else self.sections[section]
+        self.test_on = "" if chosen is None else chosen.plan.sparse.info.digest
+        self.trained = ()
 
     def register(self, partner: int, sparse: Floats, dense: Floats, kind: Kind) -> None:
         """Fit a transform to landmarks; pairs are forgotten.
@@ -242,9 +252,30 @@ class DistilSession:
         return self.kept if self.planned is None else (*self.kept, self.planned)
 
     @property
+    def section_names(self) -> tuple[str, ...]:
+        """What :attr:`sections` are called in a set of pairs."""
+        return section_names([x.plan for x in self.sections])
+
+    @property
+    def aside(self) -> int | None:
+        """Which of :attr:`sections` is kept aside whole: only where others are left."""
+        digests = [x.plan.sparse.info.digest for x in self.sections]
+        if len(digests) < 2 or self.test_on not in digests:
+            return None
+        return digests.index(self.test_on)
+
+    @property
+    def aside_name(self) -> str:
+        """What that section is called; "" for regions of all."""
+        return "" if self.aside is None else self.section_names[self.aside]
+
+    @property
     def training_pairs(self) -> int:
-        """Pairs that are trained on; the other regions are kept aside."""
-        return training_share(count_pairs(self.sections))
+        """Pairs that are trained on; those in other regions, or a section, are not."""
+        pairs = count_pairs(self.sections)
+        if self.aside is None:
+            return training_share(pairs)
+        return pairs - len(self.sections[self.aside].plan)
 
     def say_layers(self) -> str:
         """Return what step 1 decided."""
@@ -260,7 +291,7 @@ class DistilSession:
 
     def say_pairs(self) -> str:
         """Return what step 3 decided."""
-        return say_pairs(self.planned, self.kept)
+        return say_pairs(self.planned, self.kept, self.training_pairs, self.aside_name)
 
     # --- work for jobs ---------------------------------------------------------------
 
@@ -312,6 +343,7 @@ class DistilSession:
             tile_px=sampling.tile_px,
             student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
             pairs=self.training_pairs,
+            validate_on=self.aside_name,
             partners=partners if self.with_partner else [],
         )
 

@@ -30,16 +30,30 @@ def say_kept(kept: Sequence[Planned]) -> str:
     return f"Kept: {names}."
 
 
-def say_pairs(planned: Planned | None, kept: Sequence[Planned]) -> str:
-    """Return what the pairs of all sections are, and what they are enough for."""
+def say_pairs(
+    planned: Planned | None, kept: Sequence[Planned], trained: int, aside: str
+) -> str:
+    """Return what the pairs of all sections are, and what they are enough for.
+
+    Parameters
+    ----------
+    planned : Planned or None
+        Pairs at hand.
+    kept : sequence of Planned
+        Of sections before.
+    trained : int
+        Pairs that are trained on.
+    aside : str
+        The section that is kept aside whole; "" for regions of all of them.
+    """
     sections = (*kept, planned) if planned is not None else tuple(kept)
     if not sections:
         return ""
     pairs = count_pairs(sections)
-    trained = training_share(pairs)
-    split = (
-        f"about {trained:,} to train on and {pairs - trained:,} in regions kept aside. "
-    )
+    left = pairs - trained
+    split = f"about {trained:,} to train on and {left:,} in regions kept aside. "
+    if aside:
+        split = f"{trained:,} to train on and {left:,}, all of {aside}, kept aside. "
     words = ""
     if planned is not None:
         plan = planned.plan

@@ -38,6 +38,9 @@ class DataSource(Frozen):
         Folds of the manifest that no training and no choice may see.
     validation_share : float
         Share of the remaining cases kept aside to judge checkpoints; 0 for none.
+    validate_on : tuple of str
+        What is kept aside whole in place of a share: folds of the manifest, or sections
+        of stored pairs.
     """
 
     folder: Annotated[str, Field(min_length=1)]
@@ -46,6 +49,18 @@ class DataSource(Frozen):
     attribution: Annotated[str, Field(min_length=1)]
     leave_out: tuple[str, ...] = ()
     validation_share: Share = 0.0
+    validate_on: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _kept_aside_once(self) -> DataSource:
+        if self.validate_on and self.validation_share:
+            msg = "validate_on says what is kept aside: validation_share must be 0"
+            raise ValueError(msg)
+        twice = sorted(set(self.validate_on) & set(self.leave_out))
+        if twice:
+            msg = f"{twice[0]!r} is left out and cannot be validated on"
+            raise ValueError(msg)
+        return self
 
 
 class EncoderConfig(Frozen):

@@ -121,6 +121,16 @@ class PairPlan:
         """Which layers, in words."""
         return " + ".join([self.sparse.name, *(p.name for p in self.partners)])
 
+    @property
+    def section_names(self) -> tuple[str, ...]:
+        """What :attr:`sections` are called: one section."""
+        return (self.sparse.name,)
+
+    @property
+    def sections(self) -> npt.NDArray[np.intp]:
+        """Which of the sections each pair is from, ``(n,)``."""
+        return np.zeros(len(self), np.intp)
+
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
         """Return ``(tile_px, tile_px, 3)`` uint8 RGB of a pair."""
         centre, edge = self.centres_um[pair], self.sampling.tile_um

@@ -63,6 +63,16 @@ class PairPool:
         """Which layers, in words."""
         return "; ".join(plan.source for plan in self.plans)
 
+    @property
+    def section_names(self) -> tuple[str, ...]:
+        """What :attr:`sections` are called."""
+        return section_names(self.plans)
+
+    @property
+    def sections(self) -> npt.NDArray[np.intp]:
+        """Which of the sections each pair is from, ``(n,)``."""
+        return np.repeat(np.arange(len(self.plans)), [len(x) for x in self.plans])
+
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
         """Return ``(tile_px, tile_px, 3)`` uint8 RGB of a pair."""
         plan, row = self._find(pair)
@@ -114,6 +124,22 @@ def pool_pairs(plans: Sequence[PairPlan]) -> PairPool:
         regions=np.concatenate(regions),
         confidence=np.concatenate([plan.confidence for plan in alike]),
     )
+
+
+def section_names(plans: Sequence[PairPlan]) -> tuple[str, ...]:
+    """Return a name for every section: its slide's, numbered where two are alike."""
+    names: list[str] = []
+    for plan in plans:
+        names.append(free_name(plan.sparse.name, names))
+    return tuple(names)
+
+
+def free_name(name: str, taken: Sequence[str]) -> str:
+    """Return a name that no other has yet: two files may well be called alike."""
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name} ({number})"
+    return free
 
 
 def _check_alike(first: PairPlan, other: PairPlan) -> None:

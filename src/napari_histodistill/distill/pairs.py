@@ -129,8 +129,11 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
         If stored pairs are damaged or lack what the recipe names.
     """
     read = _from_store if is_pairs(data) else _from_tiles
-    everything = read(config, data)
-    validation = _validation_rows(config, everything.labels, everything.cases)
+    everything, parts = read(config, data)
+    if config.data.validate_on:
+        validation = _rows_of_parts(config.data.validate_on, parts, data)
+    else:
+        validation = _validation_rows(config, everything.labels, everything.cases)
     rows = np.arange(len(everything))
     train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
     if not len(validation):
@@ -139,19 +142,24 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     return PairSplit(train, controlled(kept, config, train))
 
 
-def _from_tiles(config: DistillConfig, data: Path) -> PairSet:
+_Read = tuple[PairSet, "npt.NDArray[np.str_]"]
+"""Pairs, and the fold or section of each; "" where it has none."""
+
+
+def _from_tiles(config: DistillConfig, data: Path) -> _Read:
     folder = read_tile_folder(data)
     tiles = _kept(folder, config.data.leave_out)
-    return PairSet(
+    pairs = PairSet(
         sparse=_pictures(folder, tiles, config.sparse.tile_px),
         partners=tuple(_partner(folder, tiles, dense) for dense in config.dense),
         labels=_labels(folder, tiles, config),
         cases=_cases(tiles),
         confidence=np.ones(len(tiles), np.float32),
     )
+    return pairs, np.array([tile.fold for tile in tiles])
 
 
-def _from_store(config: DistillConfig, data: Path) -> PairSet:
+def _from_store(config: DistillConfig, data: Path) -> _Read:
     stored = read_pairs(data)
     for field, given in (
         ("classes", config.classes),
@@ -168,13 +176,14 @@ def _from_store(config: DistillConfig, data: Path) -> PairSet:
             partners.append(Partner(dense.kind, partner))
         else:
             partners.append(Partner(dense.kind, stored.sparse(px)))
-    return PairSet(
+    pairs = PairSet(
         sparse=stored.sparse(config.sparse.tile_px),
         partners=tuple(partners),
         labels=None,
         cases=stored.regions,
         confidence=stored.confidence,
     )
+    return pairs, stored.sections
 
 
 def controlled(
@@ -252,6 +261,25 @@ def _labels(
             )
             raise TileFolderError(msg)
     return np.array([names.index(tile.label) for tile in tiles], np.intp)
+
+
+def _rows_of_parts(
+    named: tuple[str, ...], parts: npt.NDArray[np.str_], data: Path
+) -> Ints:
+    """Return the rows of the folds or sections that are kept aside."""
+    known = sorted(set(parts.tolist()) - {""})
+    for name in named:
+        if name not in known:
+            msg = (
+                f"data.validate_on: {data} has no fold or section {name!r}, only "
+                f"{', '.join(known) or 'pairs of none'}."
+            )
+            raise TileFolderError(msg)
+    rows = np.flatnonzero(np.isin(parts, named))
+    if len(rows) == len(parts):
+        msg = f"data.validate_on: nothing of {data} is left to train on."
+        raise TileFolderError(msg)
+    return rows
 
 
 def _validation_rows(

@@ -3,8 +3,8 @@
 A zarr (v3) group, row for row: ``sparse`` uint8 ``(n, h, w, 3)``, ``partner-0``,
 ``partner-1`` … (uint8 ``(n, h, w, c)`` or float32 ``(n, genes)``), ``position_um``
 ``(n, 2)`` in its section's world, ``confidence`` float32 and ``region`` int ``(n,)``;
-the regions' names, the partners and where all this came from are attributes. It is
-built aside and renamed: a half-written one never carries the name.
+the regions' names and sections, the partners and where all this came from are
+attributes. It is built aside and renamed: a half-written one never carries the name.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class StoredPairs:
         In the order of writing.
     regions : ndarray
         ``(n,)`` str, what must stay on one side of a split.
+    sections : ndarray
+        ``(n,)`` str, which section each pair is from; "" in a store that does not say.
     confidence : ndarray
         ``(n,)`` float32.
     position_um : ndarray
@@ -90,6 +92,7 @@ class StoredPairs:
     path: Path
     partners: tuple[StoredPartner, ...]
     regions: npt.NDArray[np.str_]
+    sections: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
     position_um: npt.NDArray[np.float64]
     mpp: float
@@ -181,6 +184,9 @@ def read_pairs(path: Path | str) -> StoredPairs:
         titles = ["sparse", *(f"partner-{k}" for k in range(len(meta["partners"])))]
         _check_rows([*arrays, *(group[title] for title in titles)])
         region, confidence, position = (array[:] for array in arrays)
+        # Stores from before there were several sections do not say.
+        sections = meta.get("sections", [""])
+        section = meta.get("region_section", [0] * len(meta["regions"]))
         return StoredPairs(
             path=path,
             partners=tuple(
@@ -188,6 +194,7 @@ def read_pairs(path: Path | str) -> StoredPairs:
                 for p in meta["partners"]
             ),
             regions=np.array(meta["regions"])[region],
+            sections=np.array(sections, np.str_)[np.array(section, np.intp)][region],
             confidence=confidence,
             position_um=position,
             mpp=float(meta["mpp"]),
@@ -264,11 +271,15 @@ def _write(path: Path, plan: PairPlan | PairPool, token: CancelToken) -> Iterato
     import zarr
     from zarr.codecs import ZstdCodec
 
-    names, region = np.unique(plan.regions, return_inverse=True)
+    names, first, region = np.unique(
+        plan.regions, return_index=True, return_inverse=True
+    )
     meta = {
         "format_version": FORMAT_VERSION,
         "kind": _KIND,
         "regions": names.tolist(),
+        "sections": list(plan.section_names),
+        "region_section": plan.sections[first].tolist(),
         "mpp": plan.sampling.mpp,
         "tile_px": plan.sampling.tile_px,
         "source": plan.source,

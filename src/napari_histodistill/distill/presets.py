@@ -131,6 +131,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     student_px: int,
     pairs: int,
     partners: Sequence[PartnerInput],
+    validate_on: str = "",
     seed: int = 0,
 ) -> DistillConfig:
     """Return the recipe of a preset.
@@ -152,6 +153,8 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     partners : sequence of PartnerInput
         None for the control that never sees a partner: two views of the sparse tile,
         all else alike.
+    validate_on : str
+        Section that is kept aside whole; a share of the regions of all without it.
     seed : int
         Of the run.
 
@@ -184,7 +187,8 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
                 "description": f"Pairs of registered layers: {source}.",
                 "licence": "as its training images",
                 "attribution": f"Layers {source}",
-                "validation_share": VALIDATION_SHARE,
+                "validation_share": 0.0 if validate_on else VALIDATION_SHARE,
+                "validate_on": [validate_on] if validate_on else [],
             },
             "sparse": _sparse(key, student_px),
             "dense": [_dense(key, partner) for partner in partners],

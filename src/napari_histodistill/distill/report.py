@@ -164,7 +164,8 @@ def _course(events: Events, config: DistillConfig) -> Iterator[Row]:
     paces = [e["pairs_per_second"] for e in events if e.get("pairs_per_second")]
     if paces:
         yield "pace", f"{np.median(paces):.0f} pairs a second (median)"
-    kept = "the best on what was kept aside" if config.data.validation_share else "last"
+    judged = config.data.validation_share or config.data.validate_on
+    kept = "the best on what was kept aside" if judged else "last"
     yield "kept", kept if config.schedule.keep == "best" else "the last step"
 
 

@@ -201,9 +201,19 @@ class PairsStep(Step):
         self.forget.setToolTip(
             "Let the sections go that were kept; nothing is deleted."
         )
+        self.aside = QComboBox()
+        self.aside.setToolTip(
+            "What the student is judged on and never learns from. A whole section says "
+            "more about other slides, but the others alone teach then."
+        )
+        self.aside.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.test = QWidget()
+        inside = row(QLabel("Test on"), self.aside, stretch=1)
+        self.test.setLayout(inside)
         self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
         self.column.addWidget(self.gallery)
         self.column.addLayout(row(self.keep, self.forget))
+        self.column.addWidget(self.test)
 
     def show_kept(self, any_kept: bool, why_not_keep: str) -> None:
         """Offer what can be done with sections; their tiles are all cut alike."""
@@ -219,6 +229,17 @@ class PairsStep(Step):
         explain(
             self.mpp, "How coarsely the student looks: 0.5 is a 20× objective.", cut
         )
+
+    def offer_aside(self, sections: Sequence[str], chosen: int | None) -> None:
+        """Offer what can be kept aside, where there are several sections."""
+        self.test.setVisible(len(sections) > 1)
+        self.aside.blockSignals(True)
+        self.aside.clear()
+        self.aside.addItem("regions of every section", None)
+        for number, name in enumerate(sections):
+            self.aside.addItem(f"all of {name}", number)
+        self.aside.setCurrentIndex(0 if chosen is None else chosen + 1)
+        self.aside.blockSignals(False)
 
 
 class TrainStep(Step):

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil_pairs import MEANINGS, Partner, Planned
 from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.distill.pair_pool import free_name
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.distil_bench import SAME, DistilBench
@@ -66,6 +67,7 @@ class Pairing(QObject):
         pairs.preview.clicked.connect(self.preview)
         pairs.keep.clicked.connect(self.keep)
         pairs.forget.clicked.connect(self.forget_kept)
+        pairs.aside.activated.connect(self.keep_aside)
         self._slides = SlidesBehind()
         self._aligned_on: Any = None
         self._taken: tuple[Any, ...] = ()
@@ -140,6 +142,11 @@ class Pairing(QObject):
         self.bench.session.forget_kept()
         self.bench.changed.emit()
 
+    def keep_aside(self, index: int) -> None:
+        """Keep what was chosen aside."""
+        self.bench.session.keep_aside(self.pairs.aside.itemData(index))
+        self.bench.changed.emit()
+
     def show(self) -> None:
         """Draw both steps."""
         bench, session, layers = self.bench, self.bench.session, self.layers
@@ -150,7 +157,7 @@ class Pairing(QObject):
         offered = [*self._offered, SAME]
         titles: list[str] = []
         for x in offered:
-            titles.append(SAME if x is SAME else _free(describe(x), titles))
+            titles.append(SAME if x is SAME else free_name(describe(x), titles))
         layers.show_partners(
             titles, [any(x is y for y in bench.partner_layers) for x in offered]
         )
@@ -165,6 +172,7 @@ class Pairing(QObject):
         explain(self.pairs.preview, "Lay out the pairs and look at some.", why)
         none = "Preview this section's pairs first." if session.planned is None else ""
         self.pairs.show_kept(bool(session.kept), none)
+        self.pairs.offer_aside(session.section_names, session.aside)
 
     def _choose(self) -> None:
         bench = self.bench
@@ -193,7 +201,7 @@ class Pairing(QObject):
                 trouble = str(error)
                 continue
             names = [p.name for p in partners]
-            partners.append(replace(partner, name=_free(partner.name, names)))
+            partners.append(replace(partner, name=free_name(partner.name, names)))
             kept.append(other)
         return Seen(sparse, tuple(kept), tuple(partners), trouble)
 
@@ -232,14 +240,6 @@ class Pairing(QObject):
 
 def _same(first: list[Any], second: list[Any]) -> bool:
     return [id(x) for x in first] == [id(x) for x in second]
-
-
-def _free(name: str, taken: Sequence[str]) -> str:
-    """Return a name that no other has yet: two files may well be called alike."""
-    number, free = 2, name
-    while free in taken:
-        number, free = number + 1, f"{name} ({number})"
-    return free
 
 
 def _as_aligned(

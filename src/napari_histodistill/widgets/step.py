@@ -30,6 +30,7 @@ class Step(QWidget):
         font.setBold(True)
         self.button.setFont(font)
         self.line = hint()
+        self.line.hide()
         self.body = QWidget()
         self.column = QVBoxLayout(self.body)
         self.column.setContentsMargins(4, 0, 0, 0)
