@@ -118,6 +118,17 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     assert session.sections == (second,)
 
 
+def test_a_section_in_other_colours_is_no_other_section(session, painted):
+    planned(session)
+    session.keep()
+    as_stored = session.kept[0].plan.sparse
+    recoloured = as_stored.with_info(
+        replace(as_stored.info, digest="another", stored_digest=as_stored.info.digest)
+    )
+    session.choose(recoloured, session.partners)
+    assert session.why_no_pairs.startswith("Pairs of H&E are kept")
+
+
 def test_a_section_is_kept_aside_whole(session, tmp_path):
     planned(session)
     session.keep()

@@ -50,6 +50,7 @@ def test_off_by_default_and_another_slide_when_on(tmp_path):
         np.testing.assert_array_equal(stored.levels[0].compute(), made.levels[0])
         assert stored.info.icc_profile == SWAPPED
         assert stored.info.digest != shown.info.digest
+        assert stored.info.section == shown.info.section == stored.info.digest
         assert "icc_profile" not in repr(stored.info)
 
 

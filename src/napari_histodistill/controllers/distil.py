@@ -162,7 +162,7 @@ class DistilSession:
     def keep_aside(self, section: int | None) -> None:
         """Keep one of :attr:`sections` aside whole; None for regions of all of them."""
         chosen = None if section is None else self.sections[section]
-        self.test_on = "" if chosen is None else chosen.plan.sparse.info.digest
+        self.test_on = "" if chosen is None else _section(chosen)
         self.trained = ()
 
     def register(self, partner: int, sparse: Floats, dense: Floats, kind: Kind) -> None:
@@ -215,7 +215,7 @@ class DistilSession:
             )
         if not self.sparse.info.is_rgb:
             return f"{self.sparse.name} is no RGB image: a student sees H&E in colour."
-        if any(x.plan.sparse.info.digest == self.sparse.info.digest for x in self.kept):
+        if self.sparse.info.section in [_section(x) for x in self.kept]:
             return (
                 f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
                 "and its partner, or start."
@@ -259,7 +259,7 @@ class DistilSession:
     @property
     def aside(self) -> int | None:
         """Which of :attr:`sections` is kept aside whole: only where others are left."""
-        digests = [x.plan.sparse.info.digest for x in self.sections]
+        digests = [_section(x) for x in self.sections]
         if len(digests) < 2 or self.test_on not in digests:
             return None
         return digests.index(self.test_on)
@@ -367,3 +367,8 @@ class DistilSession:
         # A run that went on has a newer student, and the classes are of the old one.
         fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
         return named if fits else plain
+
+
+def _section(planned: Planned) -> str:
+    """Return which section pairs are of, whatever its colours."""
+    return planned.plan.sparse.info.section

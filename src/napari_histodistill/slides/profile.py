@@ -122,6 +122,7 @@ def in_srgb(slide: Slide) -> Slide:
     info = replace(
         slide.info,
         digest=sha.hexdigest(),
+        stored_digest=slide.info.section,
         icc_profile=None,
         notes=(*slide.info.notes, f"carried to sRGB from the ICC profile “{name}”"),
     )

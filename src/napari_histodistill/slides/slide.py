@@ -98,6 +98,8 @@ class SlideInfo:
         What a person should know: "alpha channel dropped", "mpp 352.9 is absurd".
     icc_profile : bytes or None
         Of the stored colours, if the file carries one (:func:`slides.profile.in_srgb`).
+    stored_digest : str
+        Of the slide as it is stored, where these are other colours of it; else empty.
     """
 
     name: str
@@ -109,6 +111,12 @@ class SlideInfo:
     digest: str = ""
     notes: tuple[str, ...] = field(default=())
     icc_profile: bytes | None = field(default=None, repr=False)
+    stored_digest: str = ""
+
+    @property
+    def section(self) -> str:
+        """Digest of what is shown, whatever its colours."""
+        return self.stored_digest or self.digest
 
     @property
     def is_rgb(self) -> bool:
