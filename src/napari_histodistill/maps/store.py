@@ -228,7 +228,7 @@ class EmbeddingStore:
         return values
 
     def slabs(self) -> Iterator[Block]:
-        """Yield blocks of whole rows that cover the grid, each about 32 MiB to read.
+        """Yield blocks of whole rows that cover the grid: 32 MiB, or one row of chunks.
 
         All embeddings of a large slide are gigabytes: whoever can, walks along these.
         """
