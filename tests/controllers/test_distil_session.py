@@ -118,6 +118,19 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     assert session.sections == (second,)
 
 
+def test_what_is_left_beside_a_section_may_be_too_few(session):
+    planned(session)
+    session.keep()
+    small = paint_pair(128, seed=7)
+    sparse = slide_from_arrays(small.sparse, name="small", mpp=MPP)
+    dense = slide_from_arrays(small.dense, name="mif2", mpp=MPP, channels=CHANNELS)
+    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    few = len(planned(session).plan)
+    assert session.why_no_training == ""
+    session.keep_aside(0)
+    assert session.why_no_training.startswith(f"{few} pairs to train on are too few")
+
+
 def test_a_section_in_other_colours_is_no_other_section(session, painted):
     planned(session)
     session.keep()

@@ -237,8 +237,8 @@ class DistilSession:
             return self.why_no_pairs or "Preview the pairs first."
         if self.training_pairs < PRESETS[0].fewest // 2:
             return (
-                f"{count_pairs(self.sections)} pairs are too few to learn from: choose "
-                "smaller tiles, or add a section."
+                f"{self.training_pairs} pairs to train on are too few: choose smaller "
+                "tiles, or add a section."
             )
         if self.typed:
             problems = self.draft().problems()
