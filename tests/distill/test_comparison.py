@@ -100,6 +100,28 @@ def test_a_baseline_without_seeds_is_set_against_all_of_them():
     assert row.differences["accuracy"].value == 0
 
 
+def test_every_seed_is_set_against_a_baseline_without_seeds():
+    perfect = [
+        replace(s, predicted={"1.0": s.truth})
+        for seed in (0, 1)
+        for s in two_folds("other", seed)
+    ]
+    worse = [replace(s, seed=2) for s in two_folds("base")]
+    design = replace(DESIGN, seeds=(0, 1), fixed=("base",))
+    row = compare([*two_folds("base"), *perfect, *worse], design).rows[1]
+    found = row.differences["accuracy"]
+    assert (found.value, found.smallest, found.largest) == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("fixed", [(), ("other",)])
+def test_a_baseline_that_lost_a_fold_leaves_the_table_standing(fixed):
+    design = replace(DESIGN, seeds=(0, 1), fixed=fixed)
+    base = [two_folds("base")[0], *two_folds("base", 1)]
+    base_row, row = compare([*base, *two_folds("other")], design).rows
+    assert base_row.seeds == (1,)
+    assert (row.differences is None) == (not fixed)
+
+
 def test_what_is_missing_is_named_and_not_averaged():
     scores = [*two_folds("base"), two_folds("other")[0]]
     table = compare(scores, DESIGN, failures={("other", "2", 0): "it collapsed"})

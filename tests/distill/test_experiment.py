@@ -11,16 +11,19 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from napari_histodistill.distill import experiment as experiment_module
 from napari_histodistill.distill.experiment import run_experiment
 from napari_histodistill.distill.experiment_config import ExperimentConfig, merged
-from napari_histodistill.distill.experiment_job import SCORE
+from napari_histodistill.distill.experiment_job import SCORE, labelled_tiles, run_job
 from napari_histodistill.distill.score_book import SCORES
+from napari_histodistill.distill.tilefolder import read_tile_folder
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
 from tests.distill.small_runs import TINY, small_config, write_textures
 
+PLAIN = {"name": "plain"}
 DENSE = {"tile_px": 64, "input_px": 32, "encoder": TINY}
 
 
@@ -60,11 +63,11 @@ def fake_process(job, token):
     """Stands in for a run: judges made-up embeddings at once."""
     import numpy as np
 
-    from napari_histodistill.distill.experiment_job import _labelled
+    from napari_histodistill.distill.experiment_job import labelled_tiles
     from napari_histodistill.distill.heldout import score_held_out
     from napari_histodistill.distill.tilefolder import read_tile_folder
 
-    tiles = _labelled(read_tile_folder(job.data), job.classes)
+    tiles = labelled_tiles(read_tile_folder(job.data), job.classes)
     rng = np.random.default_rng(job.seed)
     good = tiles.labels[:, None] * (3.0 if job.variant == "paired" else 0.3)
     values = (good + rng.normal(size=(len(tiles.labels), 4))).astype(np.float32)
@@ -190,6 +193,91 @@ def test_a_variant_that_cannot_be_is_named_before_anything_runs(tiles, tmp_path)
     with pytest.raises(InputError, match=r"'odd': .*needs a dense partner"):
         run_all(small_experiment(variants=broken), tmp_path / "out", tiles)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_locked_fold_is_seen_by_nothing(tiles, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(job, token):
+        seen.append(job)
+        return fake_process(job, token)
+
+    monkeypatch.setattr(experiment_module, "_run_process", watched)
+    config = small_experiment(
+        base={"data": {"leave_out": ["4"]}}, experiment={"folds": ["1", "2", "3"]}
+    )
+    run_all(config, tmp_path / "out", tiles)
+    assert config.run("plain", "1", 0).data.leave_out == ("4", "1")
+    assert config.run("plain", None, 0).data.leave_out == ("4",)
+    assert {job.locked for job in seen} == {("4",)}
+    run_job(next(job for job in seen if job.variant == "mean-rgb"))
+    judged = labelled_tiles(read_tile_folder(tiles).without(["4"]), ("fine", "coarse"))
+    assert set(judged.folds) == {"1", "2", "3"}
+
+
+def test_scores_of_other_tiles_are_not_mixed_in(tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment_module, "_run_process", fake_process)
+    run_all(small_experiment(), tmp_path / "out", tiles)
+    table = (tmp_path / "out/table.md").read_text()
+    other = write_textures(tmp_path / "other", cases=5)
+    with pytest.raises(InputError, match="judged on other tiles, labels or cases"):
+        run_all(small_experiment(), tmp_path / "out", other)
+    assert (tmp_path / "out/table.md").read_text() == table
+
+
+FINE = {"name": "fine", "color": "#000000"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"experiment": {"folds": ["1", "9"]}}, "fold '9' must hold some of the tiles"),
+        (
+            {
+                "base": {"classes": [FINE]},
+                "experiment": {"grouping": {"all": ["fine"]}},
+            },
+            "row .* has the label 'coarse'",
+        ),
+        ({"base": {"classes": []}}, "base.classes: an experiment needs the classes"),
+    ],
+)
+def test_tiles_that_cannot_be_judged_are_told_before_training(
+    tiles, tmp_path, changes, match
+):
+    with pytest.raises(InputError, match=match):
+        run_all(small_experiment(**changes), tmp_path / "out", tiles)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"experiment": {"seeds": [0, 0]}}, "seeds: one is named twice"),
+        ({"experiment": {"folds": ["1", "1"]}}, "folds: one is named twice"),
+        ({"experiment": {"grouping": {"all": ["curly"]}}}, "'curly' is no class"),
+        (
+            {"experiment": {"grouping": {"all": ["fine"]}}},
+            "'coarse' must be in exactly one",
+        ),
+        (
+            {"experiment": {"grouping": {"more": ["fine"]}}},
+            "'fine' must be in exactly one",
+        ),
+        ({"base": {"data": {"leave_out": ["2"]}}}, "locks fold '2' away"),
+        (
+            {
+                "variants": [
+                    {"name": "plain", "changes": {"data": {"leave_out": ["2"]}}}
+                ]
+            },
+            r"belongs into \[base.data\]",
+        ),
+    ],
+)
+def test_a_table_that_would_mislead_is_refused(changes, match):
+    with pytest.raises(ValidationError, match=match):
+        small_experiment(**changes)
 
 
 def test_tables_merge_field_by_field_and_lists_as_a_whole():

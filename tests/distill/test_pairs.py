@@ -6,12 +6,15 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import ValidationError
 
 from napari_histodistill.distill.pairs import Partner, controlled, load_pairs
 from napari_histodistill.distill.tilefolder import read_tile_folder
+from napari_histodistill.distill.views import Views
 from napari_histodistill.errors import TileFolderError
+from napari_histodistill.running import CancelToken
 from tests.distill.small_runs import TINY, small_config, write_textures
 
 CASES = 8
@@ -145,6 +148,48 @@ def test_a_blank_mask_is_the_commonest_category(tiles):
     mask = dense(column="mask", kind="mask", partner="blank")
     values = load_pairs(small_config(dense=[mask]), tiles).train.partners[0].values
     assert len(np.unique(values)) == 1
+
+
+def numbered_masks(tmp_path, draw):
+    """Write tiles whose masks hold the numbers that ``draw(fold)`` gives."""
+    folder = write_textures(tmp_path / "numbered", cases=CASES)
+    for tile in read_tile_folder(folder).tiles:
+        numbers = np.resize(np.asarray(draw(tile.fold), np.uint8), (64, 64))
+        Image.fromarray(numbers).save(folder / tile.partners["mask"])
+    return folder
+
+
+def test_every_category_of_a_mask_has_a_channel(tmp_path):
+    # Category 3 lies in fold 1 only: both sides of the split have its channel.
+    folder = numbered_masks(tmp_path, lambda f: [0, 1, 3] if f == "1" else [0, 1])
+    config = small_config(
+        data=data(validate_on=["1"]), dense=[dense(column="mask", kind="mask")]
+    )
+    split = load_pairs(config, folder)
+    train, kept = (side.partners[0].values for side in (split.train, split.validation))
+    assert train.shape[1:] == kept.shape[1:] == (64, 64, 2)
+    assert set(np.unique(train[..., 0])) == set(np.unique(kept[..., 1])) == {0, 255}
+    assert not train[..., 1].any()
+    assert not (kept[..., 0].astype(bool) & kept[..., 1].astype(bool)).any()
+
+
+def test_views_of_categories_hold_shares_of_them_and_nothing_between(tmp_path):
+    folder = numbered_masks(tmp_path, lambda _fold: [1] * 640 + [3] * 640)
+    config = small_config(dense=[dense(column="mask", kind="mask", input_px=32)])
+    pairs = load_pairs(config, folder).train
+    views = Views(
+        config, pairs, home=tmp_path, device="cpu", cancel=CancelToken()
+    ).draw(np.arange(8), 1)
+    one, three = views.partners[0].unbind(1)
+    assert torch.allclose(one + three, torch.ones_like(one), atol=1e-5)
+    assert one.max() > 0.99 < three.max()
+
+
+def test_a_picture_that_is_called_a_mask_is_refused(tmp_path):
+    folder = numbered_masks(tmp_path, lambda _fold: range(50))
+    config = small_config(dense=[dense(column="mask", kind="mask")])
+    with pytest.raises(TileFolderError, match="holds 49 different numbers above 0"):
+        load_pairs(config, folder)
 
 
 def test_the_digest_sees_every_part(tiles):

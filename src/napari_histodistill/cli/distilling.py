@@ -12,7 +12,7 @@ import typer
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
 from napari_histodistill.cli.outputs import output_folder
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import ComputeError, InputError
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.config import DistillConfig
@@ -100,6 +100,12 @@ def distill(
         answer.give(
             {"config": str(config), **result, "seconds": seconds}, result["folder"]
         )
+        if result.get("failed"):
+            msg = (
+                f"{result['failed']} of {result['runs']} runs failed, "
+                f"{result['folder']}/table.md says why: --resume runs them again."
+            )
+            raise ComputeError(msg)
 
 
 def _source(recipe: DistillConfig | ExperimentConfig) -> str:

@@ -305,15 +305,16 @@ class _Judge:
     ) -> dict[str, Estimate] | None:
         baseline = self._design.baseline
         base = self._complete(baseline)
-        if variant == baseline or not base:
+        # A row without seeds of its own is set against every seed of the other.
+        if variant not in self._design.fixed and baseline not in self._design.fixed:
+            complete = base = tuple(s for s in complete if s in base)
+        if variant == baseline or not complete or not base:
             return None
-        # A baseline or variant without seeds of its own is set against every seed.
-        both = tuple(s for s in complete if s in base)
-        mine = self._values(variant, both, self._key(variant))
-        theirs = self._values(baseline, both, self._key(baseline))
-        if variant in self._design.fixed:
-            theirs = self._values(baseline, base, self._key(baseline))
-            mine = {m: v * len(base) for m, v in mine.items()}
+        many = max(len(complete), len(base))
+        mine = self._values(variant, complete, self._key(variant))
+        theirs = self._values(baseline, base, self._key(baseline))
+        mine = {m: v * (many // len(complete)) for m, v in mine.items()}
+        theirs = {m: v * (many // len(base)) for m, v in theirs.items()}
         return {
             m: _estimate([a - b for a, b in zip(mine[m], theirs[m], strict=True)])
             for m in METRICS

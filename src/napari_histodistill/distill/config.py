@@ -129,7 +129,8 @@ class DenseConfig(Frozen):
         magnification).
     kind : {"image", "channels", "mask", "expression"}
         ``channels``: a picture whose channels are no colours, as in fluorescence.
-        ``mask``: values are categories, sampled without interpolation.
+        ``mask``: values are categories (0 is background); each has a channel of its
+        own, and tiles are never blended between them.
         ``expression``: a vector per tile (log-normalised counts).
     tile_px, input_px : int
         As for the sparse branch; without meaning for expression.

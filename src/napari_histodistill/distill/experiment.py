@@ -21,20 +21,29 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_histodistill.distill.comparison import Table, compare
 from napari_histodistill.distill.experiment_final import describe_final, train_final
-from napari_histodistill.distill.experiment_job import FAILURE, SCORE, Job
+from napari_histodistill.distill.experiment_job import (
+    FAILURE,
+    SCORE,
+    Job,
+    labelled_tiles,
+)
 from napari_histodistill.distill.heldout import RunScore
 from napari_histodistill.distill.recipe import recipe_text
 from napari_histodistill.distill.score_book import SCORES, read_scores, write_scores
+from napari_histodistill.distill.tilefolder import read_tile_folder
 from napari_histodistill.errors import InputError
 from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from napari_histodistill.distill.experiment_config import ExperimentConfig
+    from napari_histodistill.distill.heldout import LabelledTiles
     from napari_histodistill.distill.score_book import Key
 
 POLL_S = 0.5
@@ -101,8 +110,10 @@ def run_experiment(
     """
     token = cancel or CancelToken()
     jobs = _jobs(config, out, data, device)
+    tiles = _tiles(config, data)
     _claim(config, out)
     known = _scores(jobs, out)
+    _check_scores(known.values(), tiles, out, data)
     todo = [job for job in jobs if job.key not in known]
     done = len(jobs) - len(todo)
     yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are there")
@@ -156,11 +167,15 @@ def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[
     first = config.first()
     sizes = (first.sparse.tile_px, first.source_px)
     classes = tuple(c.name for c in first.classes)
+    locked = config.locked()
     found = []
 
     def job(variant: str, fold: str, seed: int, recipe: str) -> Job:
         folder = out / "runs" / variant / f"fold-{fold}-seed-{seed}"
-        return Job(variant, fold, seed, recipe, folder, data, device, *sizes, classes)
+        return Job(
+            *(variant, fold, seed, recipe, folder, data, device),
+            *(*sizes, classes, locked),
+        )
 
     for seed in table.seeds:
         for fold in table.folds:
@@ -170,6 +185,41 @@ def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[
             if seed == table.seeds[0]:
                 found += [job(name, fold, seed, "") for name in table.baselines]
     return found
+
+
+def _tiles(config: ExperimentConfig, data: Path) -> LabelledTiles:
+    """Return what runs will be judged on; refuse what would fail after training."""
+    names = tuple(c.name for c in config.first().classes)
+    if not names:
+        msg = "base.classes: an experiment needs the classes that tiles are judged by."
+        raise InputError(msg)
+    folder = read_tile_folder(data).without(config.locked())
+    tiles = labelled_tiles(folder, names)
+    for fold in config.experiment.folds:
+        if not (tiles.folds == fold).any() or (tiles.folds == fold).all():
+            msg = (
+                f"experiment.folds: fold {fold!r} must hold some of the tiles of "
+                f"{data}, and not all of them."
+            )
+            raise InputError(msg)
+    return tiles
+
+
+def _check_scores(
+    scores: Iterable[RunScore], tiles: LabelledTiles, out: Path, data: Path
+) -> None:
+    """Refuse to go on from scores that were measured on other tiles."""
+    for score in scores:
+        rows = np.flatnonzero(tiles.folds == score.fold)
+        here = (rows, tiles.labels[rows], tiles.cases[rows])
+        there = (score.rows, score.truth, score.cases)
+        if not all(map(np.array_equal, here, there)):
+            msg = (
+                f"{out}: {score.variant} fold {score.fold} seed {score.seed} was "
+                f"judged on other tiles, labels or cases than {data} holds: choose "
+                "another folder with -o."
+            )
+            raise InputError(msg)
 
 
 def _claim(config: ExperimentConfig, out: Path) -> None:

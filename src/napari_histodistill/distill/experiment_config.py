@@ -62,6 +62,10 @@ class ExperimentTable(Frozen):
             if name not in BASELINES:
                 msg = f"baseline {name!r} is none of {', '.join(BASELINES)}"
                 raise ValueError(msg)
+        for field, values in (("seeds", self.seeds), ("folds", self.folds)):
+            if len(set(values)) != len(values):
+                msg = f"{field}: one is named twice, and would count twice"
+                raise ValueError(msg)
         return self
 
 
@@ -100,6 +104,8 @@ class ExperimentConfig(Frozen):
     @model_validator(mode="after")
     def _fits_together(self) -> ExperimentConfig:
         table = self.experiment
+        self._check_folds()
+        self._check_grouping()
         variants = [v.name for v in self.variants]
         names = [*table.chosen, *variants, *table.baselines]
         if len(set(names)) != len(names):
@@ -117,6 +123,36 @@ class ExperimentConfig(Frozen):
             msg = f"experiment.final: {table.final!r} is no variant"
             raise ValueError(msg)
         return self
+
+    def _check_folds(self) -> None:
+        for fold in self.experiment.folds:
+            if fold in self.locked():
+                msg = f"experiment.folds: base.data.leave_out locks fold {fold!r} away"
+                raise ValueError(msg)
+        for variant in self.variants:
+            data = variant.changes.get("data")
+            if isinstance(data, dict) and "leave_out" in data:
+                msg = (
+                    f"variants.{variant.name}: data.leave_out belongs into "
+                    "[base.data]: all variants are judged on the same tiles"
+                )
+                raise ValueError(msg)
+
+    def _check_grouping(self) -> None:
+        """See that every class lies in exactly one group, if classes are named."""
+        given = self.base.get("classes")
+        if not given or not isinstance(given, list | tuple):
+            return
+        names = [c.get("name") for c in given if isinstance(c, dict)]
+        groups = self.experiment.grouping.values()
+        grouped = [name for group in groups for name in group]
+        for name in [*grouped, *names]:
+            if name not in names:
+                msg = f"experiment.grouping: {name!r} is no class of [base]"
+                raise ValueError(msg)
+            if grouped.count(name) != 1:
+                msg = f"experiment.grouping: {name!r} must be in exactly one group"
+                raise ValueError(msg)
 
     def run(
         self, variant: str, fold: str | None, seed: int, steps: int | None = None
@@ -142,13 +178,20 @@ class ExperimentConfig(Frozen):
         changes = next(v.changes for v in self.variants if v.name == variant)
         content = merged(self.base, changes)
         content["seed"] = seed
-        content.setdefault("data", {})["leave_out"] = [] if fold is None else [fold]
+        own = [] if fold is None else [fold]
+        content.setdefault("data", {})["leave_out"] = [*self.locked(), *own]
         schedule = content.setdefault("schedule", {})
         # Every run is judged after the same steps: nothing is picked by its score.
         schedule["keep"] = "last"
         if steps is not None:
             schedule["steps"] = steps
         return validated(DistillConfig, content, f"variant {variant!r}")
+
+    def locked(self) -> tuple[str, ...]:
+        """Return the folds that nothing here may see: ``base.data.leave_out``."""
+        data = self.base.get("data")
+        named = data.get("leave_out", ()) if isinstance(data, dict) else ()
+        return tuple(named) if isinstance(named, list | tuple) else (str(named),)
 
     def first(self) -> DistillConfig:
         """Return the first run's recipe."""
@@ -161,7 +204,7 @@ class ExperimentConfig(Frozen):
         classes = tuple(c.name for c in self.first().classes)
         grouped = [set(names) for names in table.grouping.values()]
         groups = tuple(
-            next((k for k, names in enumerate(grouped) if name in names), len(grouped))
+            next(k for k, names in enumerate(grouped) if name in names)
             for name in classes
         )
         return Design(

@@ -41,6 +41,8 @@ class Job:
         Edge of the tiles as students see them, and of the whole ones.
     classes : tuple of str
         In the order of labels.
+    locked : tuple of str
+        Folds that no run of the experiment may see.
     """
 
     variant: str
@@ -53,6 +55,7 @@ class Job:
     sparse_px: int
     full_px: int
     classes: tuple[str, ...]
+    locked: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -68,7 +71,7 @@ class Job:
         """Return the job of a line."""
         plain = json.loads(line)
         plain |= {name: Path(plain[name]) for name in ("folder", "data")}
-        plain["classes"] = tuple(plain["classes"])
+        plain |= {name: tuple(plain[name]) for name in ("classes", "locked")}
         return cls(**plain)
 
 
@@ -76,7 +79,7 @@ def run_job(job: Job) -> None:
     """Train (or compute a baseline), judge, and write ``score.json``."""
     from napari_histodistill.distill.tilefolder import read_tile_folder
 
-    folder = read_tile_folder(job.data)
+    folder = read_tile_folder(job.data).without(job.locked)
     score = _trained(job, folder) if job.recipe else _baseline(job, folder)
     part = job.folder / f"{SCORE}.part"
     part.write_text(json.dumps(score.as_dict()) + "\n", encoding="utf-8")
@@ -110,7 +113,7 @@ def _trained(job: Job, folder: TileFolder) -> RunScore:
     embeddings = np.concatenate([r.embeddings for r in embed_tiles(student, folder)])
     score = score_held_out(
         embeddings,
-        _labelled(folder, job.classes),
+        labelled_tiles(folder, job.classes),
         held_out=job.fold,
         variant=job.variant,
         seed=job.seed,
@@ -129,7 +132,7 @@ def _baseline(job: Job, folder: TileFolder) -> RunScore:
     from napari_histodistill.distill.heldout import score_held_out
 
     torch.set_num_threads(1)
-    tiles = _labelled(folder, job.classes)
+    tiles = labelled_tiles(folder, job.classes)
     features = baseline_features(
         job.variant, folder, tiles.folds != job.fold, job.sparse_px, job.full_px
     )
@@ -138,7 +141,14 @@ def _baseline(job: Job, folder: TileFolder) -> RunScore:
     )
 
 
-def _labelled(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
+def labelled_tiles(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
+    """Return classes, cases (as digests) and folds of a tile folder.
+
+    Raises
+    ------
+    InputError
+        If the manifest lacks a column, a label, or has one that is no class.
+    """
     import numpy as np
 
     from napari_histodistill.distill.evaluate import case_digest
@@ -149,10 +159,9 @@ def _labelled(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
     if cases is None or folds is None:
         msg = f"{folder.folder}: an experiment needs the columns case_id and fold."
         raise InputError(msg)
-    labels = np.array([names.index(label) for label in folder.labels()], np.intp)
     # Scores travel further than tiles: who a case is does not.
     digests = np.array([case_digest(case) for case in cases.tolist()])
-    return LabelledTiles(labels, digests, folds)
+    return LabelledTiles(folder.classes(names), digests, folds)
 
 
 def main() -> None:

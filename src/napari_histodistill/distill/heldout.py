@@ -54,7 +54,7 @@ class RunScore:
     seed : int
         Of the run.
     rows : tuple of int
-        The held-out tiles' places in the manifest.
+        The held-out tiles' places in the manifest, locked folds not counted.
     truth : tuple of int
         Their classes.
     cases : tuple of str

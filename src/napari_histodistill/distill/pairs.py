@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_histodistill.distill.batches import PARTNERS, SPLIT, stream, torch_seed
+from napari_histodistill.distill.categories import spread_masks
 from napari_histodistill.distill.pairs_store import is_pairs, read_pairs
 from napari_histodistill.distill.tilefolder import read_tile_folder
 from napari_histodistill.errors import StoreError, TileFolderError
@@ -43,7 +44,8 @@ class Partner:
         As in the recipe.
     values : ndarray
         ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, c)`` uint8 for channels,
-        ``(n, h, w, 1)`` uint8 for a mask, ``(n, genes)`` float32 for expression.
+        ``(n, h, w, 1)`` uint8 for a mask as stored, ``(n, h, w, k)`` once its
+        categories have channels, ``(n, genes)`` float32 for expression.
     """
 
     kind: Kind
@@ -137,9 +139,9 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     rows = np.arange(len(everything))
     train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
     if not len(validation):
-        return PairSplit(train, None)
-    kept = everything.take(validation)
-    return PairSplit(train, controlled(kept, config, train))
+        return PairSplit(*spread_masks([train], config.dense), None)
+    kept = controlled(everything.take(validation), config, train)
+    return PairSplit(*spread_masks([train, kept], config.dense))
 
 
 _Read = tuple[PairSet, "npt.NDArray[np.str_]"]
@@ -147,12 +149,12 @@ _Read = tuple[PairSet, "npt.NDArray[np.str_]"]
 
 
 def _from_tiles(config: DistillConfig, data: Path) -> _Read:
-    folder = read_tile_folder(data)
-    tiles = _kept(folder, config.data.leave_out)
+    folder = read_tile_folder(data).without(config.data.leave_out)
+    tiles, names = folder.tiles, [c.name for c in config.classes]
     pairs = PairSet(
         sparse=_pictures(folder, tiles, config.sparse.tile_px),
         partners=tuple(_partner(folder, tiles, dense) for dense in config.dense),
-        labels=_labels(folder, tiles, config),
+        labels=folder.classes(names) if names else None,
         cases=_cases(tiles),
         confidence=np.ones(len(tiles), np.float32),
     )
@@ -224,43 +226,9 @@ def controlled(
     )
 
 
-def _kept(folder: TileFolder, leave_out: tuple[str, ...]) -> list[Tile]:
-    folds = folder.folds()
-    named = set() if folds is None else set(folds.tolist())
-    missing = sorted(set(leave_out) - named)
-    if missing:
-        msg = (
-            f"data.leave_out: {folder.folder} has no fold {missing[0]!r}, only "
-            f"{', '.join(sorted(named)) or 'tiles without folds'}."
-        )
-        raise TileFolderError(msg)
-    tiles = [tile for tile in folder.tiles if tile.fold not in leave_out]
-    if not tiles:
-        msg = f"data.leave_out: no tile of {folder.folder} is left to train on."
-        raise TileFolderError(msg)
-    return tiles
-
-
 def _cases(tiles: Sequence[Tile]) -> npt.NDArray[np.str_]:
     # A tile that names no case stands for itself.
     return np.array([tile.case_id or tile.image.name for tile in tiles])
-
-
-def _labels(
-    folder: TileFolder, tiles: Sequence[Tile], config: DistillConfig
-) -> Ints | None:
-    names = [c.name for c in config.classes]
-    if not names:
-        return None
-    for tile in tiles:
-        if tile.label not in names:
-            said = f"has the label {tile.label!r}" if tile.label else "has no label"
-            msg = (
-                f"{folder.folder} row {tile.row} {said}; the recipe's classes are "
-                f"{', '.join(names)}."
-            )
-            raise TileFolderError(msg)
-    return np.array([names.index(tile.label) for tile in tiles], np.intp)
 
 
 def _rows_of_parts(

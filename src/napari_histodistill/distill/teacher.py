@@ -104,6 +104,9 @@ def _key(config: DistillConfig, dense: DenseConfig, encoder: ImageEncoder) -> st
     parts = (
         weights.hexdigest(),
         dense.encoder.backbone,
+        sorted(dense.encoder.options.items()),
+        encoder.mean,
+        encoder.std,
         dense.kind,
         dense.input_px,
         dense.frozen_views,

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from napari_histodistill.errors import TileFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -122,6 +122,48 @@ class TileFolder:
                 )
                 raise TileFolderError(msg)
         return self._complete("fold", named)
+
+    def classes(self, names: Sequence[str]) -> npt.NDArray[np.intp]:
+        """Return every tile's label as its place in ``names``, ``(n,)``.
+
+        Raises
+        ------
+        TileFolderError
+            If a tile has none of these labels.
+        """
+        for tile in self.tiles:
+            if tile.label not in names:
+                said = f"has the label {tile.label!r}" if tile.label else "has no label"
+                msg = (
+                    f"{self._place(tile)} {said}; the recipe's classes are "
+                    f"{', '.join(names)}."
+                )
+                raise TileFolderError(msg)
+        places = {name: place for place, name in enumerate(names)}
+        return np.array([places[tile.label] for tile in self.tiles], np.intp)
+
+    def without(self, leave_out: Sequence[str]) -> TileFolder:
+        """Return the tiles that lie in none of the folds ``data.leave_out`` names.
+
+        Raises
+        ------
+        TileFolderError
+            If there is no such fold, or no other tile.
+        """
+        folds = self.folds()
+        named = set() if folds is None else set(folds.tolist())
+        missing = sorted(set(leave_out) - named)
+        if missing:
+            msg = (
+                f"data.leave_out: {self.folder} has no fold {missing[0]!r}, only "
+                f"{', '.join(sorted(named)) or 'tiles without folds'}."
+            )
+            raise TileFolderError(msg)
+        tiles = tuple(tile for tile in self.tiles if tile.fold not in leave_out)
+        if not tiles:
+            msg = f"data.leave_out: no tile of {self.folder} is left to train on."
+            raise TileFolderError(msg)
+        return TileFolder(self.folder, tiles)
 
     def read(
         self, tile: Tile, tile_px: int
