@@ -185,6 +185,26 @@ def test_views_of_categories_hold_shares_of_them_and_nothing_between(tmp_path):
     assert one.max() > 0.99 < three.max()
 
 
+def test_a_class_of_one_case_is_learned_rather_than_judged(tmp_path):
+    folder = write_textures(tmp_path / "tiles", cases=CASES)
+    first = read_tile_folder(folder).tiles[0]
+    for tile in read_tile_folder(folder).tiles:
+        if tile.case_id == first.case_id:
+            rewrite(folder, tile.row, label="rare")
+    names = ("fine", "coarse", "rare")
+    classes = [{"name": n, "color": "#000000"} for n in names]
+    for seed in range(6):
+        split = load_pairs(small_config(classes=classes, seed=seed), folder)
+        assert 2 in split.train.labels
+        assert 2 not in split.validation.labels
+        assert len(split.validation) > 0
+
+
+def test_tiles_of_another_size_than_the_recipe_says_are_refused(tiles):
+    with pytest.raises(TileFolderError, match=r"is 64 px wide, .*source_px says 224"):
+        load_pairs(small_config(source_px=224), tiles)
+
+
 def test_a_picture_that_is_called_a_mask_is_refused(tmp_path):
     folder = numbered_masks(tmp_path, lambda _fold: range(50))
     config = small_config(dense=[dense(column="mask", kind="mask")])

@@ -58,6 +58,7 @@ def recipe(*dense, **changes):
         "title": "Small",
         "licence": "BSD-3-Clause",
         "mpp": 0.5,
+        "source_px": 32,
         "mpp_source": "stated",
         "data": {
             "folder": "pairs.zarr",
@@ -122,10 +123,19 @@ def test_a_recipe_reads_stored_pairs(plan, tmp_path):
     assert not set(train.cases) & set(kept.cases)
     assert train.sparse.shape[1:] == (32, 32, 3)
     shapes = [p.values.shape[1:] for p in train.partners]
-    assert shapes == [(24, 24, 3), (16, 16, 2), (32, 32, 1), (32, 32, 3)]
-    assert set(np.unique(train.partners[2].values)) == set(range(5))
+    assert shapes == [(24, 24, 3), (16, 16, 2), (32, 32, 4), (32, 32, 3)]
+    assert set(np.unique(train.partners[2].values)) == {0, 255}
     assert train.confidence == pytest.approx(0.75)
     assert train.labels is None
+
+
+def test_a_recipe_for_tiles_of_another_size_is_refused(plan, tmp_path):
+    path = tmp_path / "pairs.zarr"
+    list(write_pairs(path, plan))
+    for change in ({"mpp": 0.25}, {"source_px": 224}):
+        config = recipe({"column": "ihc"}).model_copy(update=change)
+        with pytest.raises(StoreError, match=r"are 32 px of 0.5 µm, the recipe says"):
+            load_pairs(config, path)
 
 
 def test_pairs_from_before_there_were_sections_are_of_none(plan, tmp_path):

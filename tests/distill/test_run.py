@@ -77,6 +77,26 @@ def test_every_arm_ends_in_a_student(tiles, tmp_path, arm):
     assert student.embed(pixels).shape == (3, student.spec.embedding_dim)
 
 
+@pytest.mark.parametrize("arm", ["unprivileged", "supervised"])
+def test_a_class_that_no_training_tile_shows_is_told_and_never_named(
+    tiles, tmp_path, arm
+):
+    classes = [
+        {"name": name, "color": f"#0000{k}0"}
+        for k, name in enumerate(("fine", "absent", "coarse"))
+    ]
+    config = small_config(arm, classes=classes)
+    reports = run(config, tmp_path / "run", tiles)
+    assert (
+        "no training tile shows absent, so it will not be named" in reports[0].message
+    )
+    student = load_student(tmp_path / "run" / "student", device="cpu")
+    assert student.spec.class_names == ("fine", "absent", "coarse")
+    embeddings = np.random.default_rng(0).normal(size=(50, student.spec.embedding_dim))
+    named = student.classify(embeddings.astype(np.float32))
+    assert (named[:, 1] < named.max(axis=1)).all()
+
+
 def test_the_loss_falls(tiles, tmp_path):
     config = small_config(schedule={"steps": 40, "batch": 16, "checkpoint_every": 40})
     totals = [r.total for r in run(config, tmp_path / "run", tiles) if r.kind == "step"]

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.students.folds import group_folds
+from napari_histodistill.students.folds import (
+    folds_around_every_class,
+    group_folds,
+)
 from napari_histodistill.students.probe import STRENGTHS, fit_probe
 from napari_histodistill.students.tokens import pool_tokens
 
@@ -131,6 +134,35 @@ def test_a_rare_class_is_in_as_many_folds_as_it_has_groups():
     fold = group_folds(labels, np.arange(34), folds=4)
     assert sorted(fold[labels == 1]) == [0, 1, 2, 3]
     assert set(np.bincount(fold)) <= {8, 9}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000))
+def test_groups_of_several_classes_never_leave_a_fit_without_one(seed):
+    # Cases that hold several classes: dealt as they come, one in fifty draws takes all
+    # of a class into one fold.
+    rng = np.random.default_rng(seed)
+    table = rng.integers(1, 6, (5, 3)) * (rng.random((5, 3)) < 0.5)
+    table[0, :2], table[1, 1:] = 1, 1
+    groups = np.repeat(np.arange(5), table.sum(axis=1))
+    labels = np.concatenate([np.repeat(np.arange(3), row) for row in table])
+    fold = folds_around_every_class(labels, groups, folds=4, seed=seed)
+    if fold is not None:
+        assert all(len(np.unique(labels[fold != k])) == 3 for k in np.unique(fold))
+    fit = fit_probe(rng.normal(size=(len(labels), 4)), labels, groups=groups, seed=seed)
+    assert (fit.score is None) == (fold is None)
+
+
+def test_fewer_folds_are_dealt_where_more_would_swallow_a_class():
+    # Of two cases with class 2 one holds nearly all of class 1 as well.
+    table = np.array([[0, 9, 1], [0, 0, 1], [1, 1, 0], [1, 0, 0]])
+    groups = np.repeat(np.arange(4), table.sum(axis=1))
+    labels = np.concatenate([np.repeat(np.arange(3), row) for row in table])
+    fold = folds_around_every_class(labels, groups, folds=2)
+    if fold is not None:
+        assert all(len(np.unique(labels[fold != k])) == 3 for k in (0, 1))
+    alone = folds_around_every_class(np.array([0, 0, 1]), np.array([0, 1, 2]), folds=3)
+    assert alone is None  # the one group of class 1 lies in some fold
 
 
 def test_tokens_under_a_tile_are_averaged_by_area():

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 _BATCH = 64
+_NEVER = -1e4
+"""Bias of a class that no training tile shows: its probability is nought."""
 
 
 def write_student(
@@ -196,14 +198,30 @@ def _head(
     labels = split.train.labels
     if labels is None or not config.classes:
         return None
+    present, y = np.unique(labels, return_inverse=True)
     if net.head is None:
-        return fit_probe(train, labels, groups=split.train.cases, seed=config.seed).head
+        if len(present) < 2:
+            return None
+        fit = fit_probe(
+            train, y.reshape(-1), groups=split.train.cases, seed=config.seed
+        )
+        return _among(fit.head, present, len(config.classes))
+    # A few steps do not teach a head that what it never saw is rare.
     weight = net.head.weight.detach().float().cpu().numpy()
-    bias = net.head.bias.detach().float().cpu().numpy()
+    bias = np.full(len(config.classes), _NEVER, np.float32)
+    bias[present] = net.head.bias.detach().float().cpu().numpy()[present]
     temperature = config.temperature
     if held is not None and split.validation and split.validation.labels is not None:
         temperature = fit_temperature(held @ weight.T + bias, split.validation.labels)
     return Head(weight, bias, temperature)
+
+
+def _among(head: Head, present: npt.NDArray[np.intp], classes: int) -> Head:
+    """Return a head that knows of all classes, and names those it was fitted on."""
+    weight = np.zeros((classes, head.weight.shape[1]), np.float32)
+    bias = np.full(classes, _NEVER, np.float32)
+    weight[present], bias[present] = head.weight, head.bias
+    return Head(weight, bias, head.temperature)
 
 
 def _metrics(

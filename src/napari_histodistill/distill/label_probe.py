@@ -16,7 +16,7 @@ from napari_histodistill.distill.scores import accuracies, intervals_by_case
 from napari_histodistill.errors import InputError
 from napari_histodistill.slides.grid import TileGrid
 from napari_histodistill.slides.resample import read_resampled
-from napari_histodistill.students.folds import group_folds
+from napari_histodistill.students.folds import folds_around_every_class
 from napari_histodistill.students.probe import fit_probe
 
 if TYPE_CHECKING:
@@ -204,11 +204,21 @@ def fit_and_score(embeddings: Floats, found: LabelledCells) -> LabelProbe:
         ``(n, dim)`` of the cells.
     found : LabelledCells
         Their labels and regions.
+
+    Raises
+    ------
+    InputError
+        If no split by region leaves every class on both sides.
     """
     labels, regions = found.labels, found.regions
     fewest = min(len(np.unique(regions[labels == k])) for k in np.unique(labels))
-    folds = min(FOLDS, fewest)
-    fold = group_folds(labels, regions, folds=folds)
+    fold = folds_around_every_class(labels, regions, folds=min(FOLDS, fewest))
+    if fold is None:
+        msg = (
+            "the labelled classes lie together in too few regions to judge by: label "
+            "each of them in another place."
+        )
+        raise InputError(msg)
     predicted = np.zeros(len(labels), np.intp)
     for k in np.unique(fold):
         train, test = fold != k, fold == k
@@ -218,6 +228,7 @@ def fit_and_score(embeddings: Floats, found: LabelledCells) -> LabelProbe:
     _, interval = intervals_by_case(labels, predicted, regions)
     head = fit_probe(embeddings, labels, groups=regions).head
     counted = len(np.unique(regions))
+    folds = len(np.unique(fold))
     return LabelProbe(head, balanced, interval, len(labels), counted, folds)
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.intp]
     Pixels = npt.NDArray[np.uint8]
 
+_SAME_EDGE = 1e-3
+"""Relative; µm per pixel pass through text."""
+
 Kind = Literal["image", "channels", "mask", "expression"]
 
 
@@ -152,8 +155,10 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
     folder = read_tile_folder(data).without(config.data.leave_out)
     tiles, names = folder.tiles, [c.name for c in config.classes]
     pairs = PairSet(
-        sparse=_pictures(folder, tiles, config.sparse.tile_px),
-        partners=tuple(_partner(folder, tiles, dense) for dense in config.dense),
+        sparse=_pictures(folder, tiles, config.sparse.tile_px, config.source_px),
+        partners=tuple(
+            _partner(folder, tiles, dense, config.source_px) for dense in config.dense
+        ),
         labels=folder.classes(names) if names else None,
         cases=_cases(tiles),
         confidence=np.ones(len(tiles), np.float32),
@@ -170,6 +175,14 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
         if given:
             msg = f"{field}: pairs sampled from layers have no labels and no folds."
             raise StoreError(msg)
+    edge, said = stored.mpp * stored.tile_px, config.mpp * config.source_px
+    if abs(said / edge - 1) > _SAME_EDGE:
+        msg = (
+            f"mpp, source_px: tiles of {data} are {stored.tile_px} px of "
+            f"{stored.mpp:.4g} µm, the recipe says {config.source_px} px of "
+            f"{config.mpp:.4g} µm: correct it."
+        )
+        raise StoreError(msg)
     partners: list[Partner] = []
     for dense in config.dense:
         px = dense.tile_px
@@ -268,16 +281,36 @@ def _validation_rows(
     fold = group_folds(
         strata, cases, folds=folds, seed=torch_seed(config.seed, SPLIT) % 2**32
     )
-    return np.flatnonzero(fold == 0)
+    kept = fold == 0
+    for label in np.unique(strata):
+        if (strata[kept] == label).sum() == (strata == label).sum():
+            # All of a class: it is learned rather than judged.
+            kept &= ~np.isin(cases, cases[strata == label])
+    return np.flatnonzero(kept)
 
 
-def _pictures(folder: TileFolder, tiles: Sequence[Tile], tile_px: int) -> Pixels:
-    return np.stack([folder.read(tile, tile_px)[0] for tile in tiles])
+def _pictures(
+    folder: TileFolder, tiles: Sequence[Tile], tile_px: int, source_px: int
+) -> Pixels:
+    found = []
+    for tile in tiles:
+        pixels, (height, _) = folder.read(tile, tile_px)
+        if height != source_px:
+            msg = (
+                f"{folder.folder} row {tile.row}: {tile.image.name} is {height} px "
+                f"wide, the recipe's source_px says {source_px}: correct it, or µm per "
+                "pixel are wrong."
+            )
+            raise TileFolderError(msg)
+        found.append(pixels)
+    return np.stack(found)
 
 
-def _partner(folder: TileFolder, tiles: Sequence[Tile], dense: DenseConfig) -> Partner:
+def _partner(
+    folder: TileFolder, tiles: Sequence[Tile], dense: DenseConfig, source_px: int
+) -> Partner:
     if not dense.column:
-        return Partner(dense.kind, _pictures(folder, tiles, dense.tile_px))
+        return Partner(dense.kind, _pictures(folder, tiles, dense.tile_px, source_px))
     values = [
         folder.read_partner(tile, dense.column, dense.kind, dense.tile_px)
         for tile in tiles

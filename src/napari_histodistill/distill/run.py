@@ -157,7 +157,10 @@ class _Run:
             "started",
             mark.step,
             steps,
-            message=f"{len(split.train)} pairs on {choice.label}: {choice.reason}",
+            message=(
+                f"{len(split.train)} pairs on {choice.label}: {choice.reason}"
+                f"{_untaught(self.config, split)}"
+            ),
             threads=_threads(choice),
         )
         if changed:
@@ -334,6 +337,16 @@ class _Run:
         write_report(self.folder, split=split, ending=ending)
         remove_previews(self.folder)
         return path
+
+
+def _untaught(config: DistillConfig, split: PairSplit) -> str:
+    """Say which classes no training tile shows: the student will never name them."""
+    labels = split.train.labels
+    seen = set() if labels is None else set(labels.tolist())
+    names = [c.name for k, c in enumerate(config.classes) if k not in seen]
+    if labels is None or not names:
+        return ""
+    return f"; no training tile shows {', '.join(names)}, so it will not be named"
 
 
 def _threads(choice: DeviceChoice) -> int | None:

@@ -52,3 +52,35 @@ def group_folds(
             fold_of[group] = fold
             dealt[fold] += table[group]
     return fold_of[member]
+
+
+def folds_around_every_class(
+    labels: npt.NDArray[np.integer],
+    groups: npt.NDArray[np.generic],
+    *,
+    folds: int,
+    seed: int = 0,
+) -> npt.NDArray[np.intp] | None:
+    """Deal groups into folds such that every class has samples outside each fold.
+
+    A group that holds several classes can take the last samples of one with it.
+
+    Parameters
+    ----------
+    labels, groups, seed
+        As for :func:`group_folds`.
+    folds : int
+        How many at most; fewer are tried where those will not do.
+
+    Returns
+    -------
+    ndarray or None
+        ``(n,)`` int, the fold of each sample; None if not even two folds will do.
+    """
+    classes = len(np.unique(labels))
+    for count in range(folds, 1, -1):
+        fold = group_folds(labels, groups, folds=count, seed=seed)
+        left = [len(np.unique(labels[fold != k])) for k in np.unique(fold)]
+        if len(left) > 1 and min(left) == classes:
+            return fold
+    return None

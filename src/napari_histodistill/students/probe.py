@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.students.folds import group_folds
+from napari_histodistill.students.folds import folds_around_every_class
 from napari_histodistill.students.head import Head
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def _choose_and_fit(
 ) -> ProbeFit:
     strength, score, temperature = DEFAULT_STRENGTH, None, 1.0
     folds = min(INNER_FOLDS, _fewest_groups(y, who))
-    if folds >= 2:
-        fold = group_folds(y, who, folds=folds, seed=seed)
+    fold = folds_around_every_class(y, who, folds=folds, seed=seed)
+    if fold is not None:
         held_out = {c: _held_out_logits(x, y, fold, c) for c in STRENGTHS}
         scores = {c: _balanced(y, z.argmax(axis=1)) for c, z in held_out.items()}
         # The weakest of equals: it asks less of the data.
