@@ -291,9 +291,14 @@ def test_views_of_a_frozen_teacher_are_computed_once(tiles, tmp_path, monkeypatc
     def never(*_arguments):
         pytest.fail("computed again")
 
-    monkeypatch.setattr("napari_histodistill.distill.teacher._write", never)
-    run(config, tmp_path / "b", tiles)
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_histodistill.distill.teacher._write", never)
+        run(config, tmp_path / "b", tiles)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    # The same weights pooled otherwise are another teacher.
+    encoder["options"] = {"global_pool": "max"}
+    run(small_config(dense=[dense]), tmp_path / "c", tiles)
+    assert len(list((tmp_path / "cache" / "teacher").rglob("*.npy"))) == 2 * 48
 
 
 @pytest.mark.parametrize(
