@@ -56,8 +56,8 @@ def spread_masks(
         if config.kind != "mask":
             continue
         masks = [pairs.partners[place].values for pairs in sets]
-        counts = [np.bincount(one.reshape(-1), minlength=256) for one in masks]
-        categories = np.flatnonzero(sum(counts)[1:]) + 1
+        found = np.unique(np.concatenate([np.unique(one) for one in masks]))
+        categories = found[found > 0]
         if len(categories) > MAX_CATEGORIES:
             msg = (
                 f"dense.column {config.column!r} holds {len(categories)} different "

@@ -211,9 +211,12 @@ def _check_scores(
     """Refuse to go on from scores that were measured on other tiles."""
     for score in scores:
         rows = np.flatnonzero(tiles.folds == score.fold)
-        here = (rows, tiles.labels[rows], tiles.cases[rows])
-        there = (score.rows, score.truth, score.cases)
-        if not all(map(np.array_equal, here, there)):
+        same = (
+            np.array_equal(score.rows, rows)
+            and np.array_equal(score.truth, tiles.labels[rows])
+            and np.array_equal(score.cases, tiles.cases[rows])
+        )
+        if not same:
             msg = (
                 f"{out}: {score.variant} fold {score.fold} seed {score.seed} was "
                 f"judged on other tiles, labels or cases than {data} holds: choose "

@@ -143,7 +143,7 @@ class ExperimentConfig(Frozen):
         given = self.base.get("classes")
         if not given or not isinstance(given, list | tuple):
             return
-        names = [c.get("name") for c in given if isinstance(c, dict)]
+        names = [str(c.get("name")) for c in given if isinstance(c, dict)]
         groups = self.experiment.grouping.values()
         grouped = [name for group in groups for name in group]
         for name in [*grouped, *names]:

@@ -142,9 +142,10 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     rows = np.arange(len(everything))
     train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
     if not len(validation):
-        return PairSplit(*spread_masks([train], config.dense), None)
+        return PairSplit(spread_masks([train], config.dense)[0], None)
     kept = controlled(everything.take(validation), config, train)
-    return PairSplit(*spread_masks([train, kept], config.dense))
+    train, kept = spread_masks([train, kept], config.dense)
+    return PairSplit(train, kept)
 
 
 _Read = tuple[PairSet, "npt.NDArray[np.str_]"]
