@@ -142,6 +142,70 @@ def test_a_table_comes_back(write_table, counts, positions, y, x, unit, name):
     assert not any("barcode" in gene for gene in table.genes)
 
 
+def add_columns(**more):
+    """Return an edit that adds columns, told by the number of the row."""
+
+    def edit(table):
+        for name, told in more.items():
+            for k, row in enumerate(table):
+                row.append(name if k == 0 else str(told(k - 1)))
+        return table
+
+    return edit
+
+
+def test_positions_are_never_genes(write_table, positions):
+    more = {
+        "imagerow": lambda k: round(positions[k, 0] * 4),
+        "imagecol": lambda k: round(positions[k, 1] * 4),
+        "Y": lambda k: 97 * k % 60,
+        "x": lambda k: k * k,
+    }
+    table = read_spots(write_table(edit=add_columns(**more)))
+    assert set(table.genes) == set(GENES)
+    assert table.unit == "px"
+    np.testing.assert_array_equal(table.positions, positions)
+    said = "Further columns of positions were left out: imagerow, imagecol, Y, x."
+    assert said in table.notes
+
+
+@pytest.mark.parametrize(
+    ("on", "off"), [("TRUE", "FALSE"), ("True", "False"), ("1", "0"), ("1.0", "0.0")]
+)
+def test_spots_off_tissue_are_left_out_however_that_is_written(
+    write_table, positions, on, off
+):
+    def edit(table):
+        return column(3, off, *range(1, 21))(column(3, on)(table))
+
+    table = read_spots(write_table(edit=edit))
+    np.testing.assert_array_equal(table.positions, positions[20:])
+    assert any("20 spots off tissue" in note for note in table.notes)
+    assert "in_tissue" not in table.genes
+
+
+@pytest.mark.parametrize("sort", ["bool", "str", "category"])
+def test_an_h5ad_may_say_in_words_what_is_off_tissue(write_h5ad, sort):
+    def off_tissue(made):
+        said = np.arange(60) >= 10
+        words = said if sort == "bool" else np.where(said, "TRUE", "FALSE")
+        made.obs["in_tissue"] = words
+        made.obs["in_tissue"] = made.obs["in_tissue"].astype(sort)
+
+    table = read_spots(write_h5ad(off_tissue))
+    assert len(table.positions) == 50
+    assert any("10 spots off tissue" in note for note in table.notes)
+
+
+def test_an_h5ad_that_does_not_say_what_is_on_tissue(write_h5ad):
+    def unclear(made):
+        made.obs["in_tissue"] = ["TRUE"] * 59 + ["perhaps"]
+
+    words = r"visium.h5ad: the column 'in_tissue' says 'perhaps' in row 60: write 1"
+    with pytest.raises(InputError, match=words):
+        read_spots(write_h5ad(unclear))
+
+
 def test_what_varies_most_is_kept_and_said(write_table, counts):
     table = read_spots(write_table(), most_genes=2)
     assert set(table.genes) == {"GENE3", "GENE7"}
@@ -175,6 +239,8 @@ def column(k, value, *rows):
         (column(1, "", 5), "1 of 60 spots have no position .the first is row 5"),
         (column(1, "nan", 5, 6), "2 of 60 spots have no position"),
         (column(1, "left", 5), "'pxl_row_in_fullres' holds something that is no"),
+        (column(3, "yes", 5), "'in_tissue' says 'yes' in row 5: write 1 or 0, TRUE"),
+        (column(3, "", 2), "'in_tissue' says '' in row 2"),
         (column(6, "-1", 9), "negative values"),
         (column(6, "", 9), "a value is missing"),
         (lambda t: [*t, t[7]], "1 spots lie exactly on another .as row 7"),

@@ -14,6 +14,7 @@ from napari_histodistill.distill.process import start_process
 from napari_histodistill.distill.run_folder import start_run
 from napari_histodistill.errors import BundleError
 from napari_histodistill.layers.slide_layer import slide_layer
+from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.canvas import FLICKER
 from napari_histodistill.widgets.choosing import StudentChoice
@@ -350,6 +351,42 @@ def test_cancel_keeps_what_is_done(compare, qtbot):
     assert widget.choose_panel.runner.button.isVisible()
 
 
+def test_a_place_asked_before_a_run_does_not_answer_after_it(
+    compare, qtbot, monkeypatch
+):
+    read = SimilarityIndex.from_store
+
+    def slowly(store):
+        index = read(store)
+        time.sleep(0.5)
+        return index
+
+    viewer, widget = compare()
+    layer = add_slide(viewer)
+    wait_until(qtbot, ready(widget))
+    widget.choosing.choose_region("view")
+    viewer.scene.camera.center = pixels_to_world(layer, *SECRET)
+    viewer.scene.camera.zoom *= 4
+    widget.comparing.run()
+    wait_until(qtbot, idle(widget))
+    first = widget.session.lives[0].cells_done
+    monkeypatch.setattr(SimilarityIndex, "from_store", slowly)
+    widget.asking.click(*SECRET)
+    wait_until(qtbot, lambda: widget.bench.pump.is_active("Place"))
+    widget.choosing.choose_region("whole")
+    widget.comparing.run()
+    assert not widget.bench.pump.is_active("Place")
+    wait_until(qtbot, idle(widget))
+    assert widget.session.found is None
+    widget.asking.click(*SECRET)
+    wait_until(qtbot, lambda: widget.session.found is not None)
+    for answer, live in zip(
+        widget.session.found.answers, widget.session.lives, strict=True
+    ):
+        assert np.isfinite(answer.values).sum() == live.cells_done > first
+    wait_until(qtbot, idle(widget))
+
+
 def test_layers_may_be_deleted_and_the_slide_removed(ran, qtbot):
     viewer, widget, layer = ran()
     viewer.layers.remove("Difference of A and B")
@@ -360,7 +397,7 @@ def test_layers_may_be_deleted_and_the_slide_removed(ran, qtbot):
     QTest.keyPress(canvas_of(viewer), KEY)
     viewer.layers.remove(layer)
     QTest.keyRelease(canvas_of(viewer), KEY)
-    assert widget.session.slide is None
+    wait_until(qtbot, lambda: widget.session.slide is None)
     assert "Open a slide" in widget.choose_panel.runner.message.text()
     assert len(viewer.layers) == 0
 

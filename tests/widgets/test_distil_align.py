@@ -1,4 +1,4 @@
-"""Step 2 of Distil a student: residuals, refining and undoing, the checkerboard."""
+"""Step 2 of Distil a student: landmarks, refining and undoing, the checkerboard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.widgets.checkerboard import TITLE
 from napari_histodistill.widgets.distil import DistilWidget
 from tests.widgets.conftest import wait_until
-from tests.widgets.test_distil_flow import MPP, tick
+from tests.widgets.test_distil_flow import MPP, add, tick
 
 pytestmark = pytest.mark.gui
 
@@ -19,6 +19,7 @@ PLACES = np.array(
     [(40, 50), (50, 270), (270, 60), (260, 250), (150, 140), (90, 180)], float
 )
 SIX_DOWN = np.array([6.0, 0.0])
+OFF, FARTHER = np.array([10.0, 5.0]), np.array([30.0, -20.0])
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,117 @@ def test_residuals_are_listed_and_landmarks_stay_on_their_tissue(open_panel):
     np.testing.assert_allclose(lies_at(dense[0]), (43, 43), atol=1e-3)
     found = widget.session.partners[0].registration.matrix
     np.testing.assert_allclose(found, [[1, 0, 7], [0, 1, 7], [0, 0, 1]], atol=1e-6)
+
+
+def choose(widget, he, partner):
+    """Choose an H&E in the list, and tick a partner."""
+    names = [layer.name for layer in widget.pairing._sparse]
+    widget.pairing.choose_sparse(names.index(he.name))
+    widget.pairing.tick(partner)
+
+
+def listed(widget):
+    return widget.align_step.residuals.count()
+
+
+def matrix(widget):
+    return widget.session.partners[0].registration.matrix
+
+
+def shifted(off):
+    wanted = np.eye(3)
+    wanted[:2, 2] = off
+    return pytest.approx(wanted, abs=1e-6)
+
+
+def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted):
+    viewer, widget, he, dense = open_panel()
+    pick(widget, PLACES + OFF)
+    assert matrix(widget) == shifted(OFF)
+    second = add(viewer, painted.sparse, "second H&E")
+    marker = add(viewer, painted.dense, "second marker", CHANNELS)
+    choose(widget, second, marker[0])
+    assert widget.align_step.line.text() == "As the layers lie on the canvas."
+    assert len(widget.aligning.own_landmarks()[0]) == 0
+    # Fewer than the first section's, which must not outvote them.
+    pick(widget, PLACES[:3] + FARTHER, PLACES[:3])
+    assert widget.align_step.line.text().startswith("3 landmarks")
+    assert matrix(widget) == shifted(FARTHER)
+    np.testing.assert_allclose(lies_at(marker[0]), (20, 70), atol=1e-3)
+    # The first section's are back with it, on their tissue, though it was moved.
+    dense[0].translate = dense[1].translate = (2, 0)
+    choose(widget, he, dense[0])
+    here, there = widget.aligning.own_landmarks()
+    np.testing.assert_allclose(here, PLACES, atol=1e-6)
+    np.testing.assert_allclose(there, PLACES + OFF, atol=1e-6)
+    titles = [layer.name for layer in viewer.layers if "Landmarks" in layer.name]
+    assert len(titles) == 2, "there are never more than two layers of them"
+
+
+def test_landmarks_of_one_partner_say_nothing_of_another(open_panel, painted):
+    viewer, widget, _, dense = open_panel()
+    pick(widget, PLACES + OFF)
+    other = add(viewer, painted.dense, "other", CHANNELS)
+    widget.align_step.pick.click()
+    widget.pairing.tick(other[0])
+    assert not widget.align_step.pick.isChecked(), "picking was for the other partner"
+    assert not widget.align_step.task.isVisible()
+    step = widget.align_step
+    step.kind.setCurrentIndex(step.kind.findData("rigid"))
+    step.kind.activated.emit(step.kind.currentIndex())
+    assert step.line.text() == "As the layers lie on the canvas."
+    # Taking both, the one that is aligned first keeps what it is aligned by.
+    widget.pairing.tick(dense[0], other[0])
+    assert len(widget.aligning.own_landmarks()[0]) == len(PLACES)
+    widget.pairing.tick(dense[0])
+    # Another channel stands for the slide: the same landmarks.
+    viewer.layers.remove(dense[0])
+    assert widget.bench.partner_layers == [dense[1]]
+    assert len(widget.aligning.own_landmarks()[0]) == len(PLACES)
+
+
+def test_both_landmarks_of_a_place_are_deleted_together(open_panel):
+    _, widget, _, _ = open_panel()
+    pick(widget, PLACES + OFF)
+    here, there = widget.aligning.landmarks._points
+    for side, gone in ((here, {1}), (there, {0, 3})):
+        side.selected_data = gone
+        side.remove_selected()  # as napari does for the Delete key
+        assert len(here.data) == len(there.data)
+        assert matrix(widget) == shifted(OFF)
+        assert "median 0.0 µm" in widget.align_step.line.text()
+    left = widget.aligning.own_landmarks()[0]
+    np.testing.assert_allclose(left, PLACES[[2, 3, 5]], atol=1e-6)
+    # A place that is not yet clicked on the partner goes alone.
+    widget.align_step.pick.click()
+    here.add((33, 44))
+    here.selected_data = {3}
+    here.remove_selected()
+    assert len(here.data) == len(there.data) == 3
+    assert "Click place 4 on the H&E" in widget.align_step.task.text()
+    widget.align_step.pick.click()
+
+
+def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
+    viewer, widget, he, dense = open_panel()
+    step = widget.align_step
+    step.flicker.click()
+    wait_until(qtbot, lambda: not dense[0].visible)
+    widget.pairing.tick()
+    assert not step.flicker.isEnabled()
+    assert not step.flicker.isChecked()
+    assert all(channel.visible for channel in dense)
+    assert not widget.aligning._timer.isActive()
+    widget.pairing.tick(dense[0])
+    step.pick.click()
+    widget.aligning.landmarks._points[0].add((50, 50))
+    assert not he.visible
+    for channel in dense:
+        viewer.layers.remove(channel)
+    assert not step.pick.isEnabled()
+    assert not step.pick.isChecked()
+    assert he.visible
+    assert not step.task.isVisible()
 
 
 def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari.layers import Layer
+from napari.layers import Layer, Points
 
 from napari_histodistill import samples
 from napari_histodistill.layers.spot_layer import SHOWN_GENES
 from napari_histodistill.samples import spots as painting
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.distil import DistilWidget
+from napari_histodistill.widgets.distil_layers import describe
 from tests.widgets.conftest import wait_until
 from tests.widgets.test_distil_flow import preview, start, tick
 
@@ -171,3 +172,10 @@ def test_files_are_refused_in_a_sentence(open_panel, qtbot, tmp_path):
     viewer.layers.clear()
     assert not widget.layers_step.spots.isEnabled()
     assert "Open the H&E first" in widget.layers_step.spots.toolTip()
+
+
+def test_positions_among_the_columns_of_points_are_never_genes(rng):
+    columns = ("GENE1", "GENE2", "x", "Y", "imagerow", "in_tissue")
+    features = {name: rng.poisson(9, 30) for name in columns}
+    layer = Points(rng.uniform(0, 9, (30, 2)), name="spots", features=features)
+    assert describe(layer) == "spots (2 columns)"

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QDesktopServices
 
+import napari_histodistill.controllers.looking_on as looking_on
+import napari_histodistill.widgets.previewing as previewing
 from napari_histodistill.controllers.distil_classes import WITH_CLASSES
 from napari_histodistill.distill.checkpoints import LAST
 from napari_histodistill.distill.preview import asked_every
@@ -14,6 +16,7 @@ from napari_histodistill.distill.reports import TrainingReport, append_event
 from napari_histodistill.distill.run_folder import read_run
 from napari_histodistill.widgets.previewing import NAME
 from napari_histodistill.widgets.slide_layers import OVERLAY_MARK
+from tests.fakes import PURPLE, colour_student, tissue_image
 from tests.widgets import test_distil_flow as flow
 from tests.widgets.conftest import wait_until
 
@@ -155,6 +158,58 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert explore.session.student.spec.class_names == ("upper", "lower")
     explore.shut_down()
     assert not flow.zombies()
+
+
+class Leaving:
+    """A training that is no process: it only seems to leave students."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def view(self):
+        return RunProcess(self.folder).view()
+
+    def leave(self):
+        """Nothing runs."""
+
+
+def test_a_preview_is_of_the_slide_that_is_chosen(
+    open_distil, qtbot, tmp_path, monkeypatch
+):
+    student, asked = colour_student(with_head=False), []
+
+    def paint(slide, sight, before, _embed):
+        asked.append((slide.name, before is None))
+        return looking_on.preview_work(
+            slide, sight, before, lambda _bundle, tiles, _cancel: student.embed(tiles)
+        )
+
+    monkeypatch.setattr(looking_on, "load_spec", lambda _bundle: student.spec)
+    monkeypatch.setattr(previewing, "preview_work", paint)
+    monkeypatch.setattr(previewing, "newest_preview", lambda _folder: (1, tmp_path))
+    monkeypatch.setattr(previewing.Elsewhere, "begin", lambda _self: None)
+    viewer, widget = open_distil()
+    speck = np.full((600, 800, 3), 245, np.uint8)
+    speck[270:330, 370:430] = PURPLE
+    he = flow.add(viewer, tissue_image(), "A")
+    flow.add(viewer, speck, "B")
+    widget.session.run = Leaving(tmp_path / "run")
+    viewer.reset_view()
+    widget.train_step.preview.setChecked(True)
+    wait_until(qtbot, lambda: widget.previewing.shown is not None)
+    layer = viewer.layers[NAME]
+    assert layer.visible
+    much = (layer.data[..., 3] > 0).mean()
+    names = [x.name for x in widget.pairing._sparse]
+    widget.pairing.choose_sparse(names.index("B"))
+    assert widget.previewing.shown is None
+    assert not layer.visible, "the colours of A say nothing about B"
+    wait_until(qtbot, lambda: widget.previewing.shown is not None)
+    assert layer.visible
+    assert (layer.data[..., 3] > 0).mean() < much / 3, "B's own tissue"
+    assert asked == [("A", True), ("B", True)]
+    viewer.layers.remove(he)
+    widget.train_step.preview.setChecked(False)
 
 
 def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):

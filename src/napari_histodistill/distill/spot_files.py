@@ -20,7 +20,7 @@ from napari_histodistill.distill.spot_tables import (
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -42,7 +42,9 @@ COLUMNS: tuple[tuple[str, str, Unit | None], ...] = (
 )
 """Names of the columns of positions, any case, and what unit the name says."""
 
-_NO_GENES = {
+_POSITIONS = {name for y, x, _ in COLUMNS for name in (y, x)}
+
+_NO_GENES = _POSITIONS | {
     "in_tissue",
     "array_row",
     "array_col",
@@ -51,13 +53,28 @@ _NO_GENES = {
     "total_counts",
 }
 
+_ON_TISSUE = {"1": True, "1.0": True, "true": True,
+              "0": False, "0.0": False, "false": False}  # fmt: skip
+"""As Space Ranger, Python and R write it, any case."""
+
+
+def is_gene(column: str) -> bool:
+    """Whether a column of numbers may be a gene: not by a name that says otherwise."""
+    return bool(column) and column.lower() not in _NO_GENES
+
 
 def read_spots(path: Path | str, *, most_genes: int = MOST_GENES) -> SpotTable:
     """Read spots from an ``.h5ad`` file or a table with one row per spot.
 
     An ``.h5ad`` has its positions as (x, y) in ``obsm["spatial"]``, and counts in
     ``layers["counts"]`` or ``X``. A table has two columns of positions, see
-    :data:`COLUMNS`, and a numeric one for every gene; commas or tabs part them.
+    :data:`COLUMNS`, and a numeric one for every gene; commas or tabs part them. Where a
+    column ``in_tissue`` says 0 or FALSE, the spot is left out.
+
+    A column that is called like a position is never a gene, not even ``y`` or ``x``
+    beside positions in pixels: it would teach the student where a spot lies, and look
+    like the gene that varies most. A gene of such a name (*y*, yellow, of the fly) has
+    to be renamed.
 
     Parameters
     ----------
@@ -122,7 +139,8 @@ def _read_h5ad(path: Path) -> RawSpots:
         spot_size=size,
         notes=(),
     )
-    return _on_tissue(raw, found.obs.get("in_tissue"))
+    said = found.obs.get("in_tissue")
+    return raw if said is None else _on_tissue(raw, path.name, said)
 
 
 def _scale_factors(
@@ -146,13 +164,21 @@ def _scale_factors(
     return unit, None if um_per_px is None else float(um_per_px), size
 
 
-def _on_tissue(raw: RawSpots, in_tissue: Any) -> RawSpots:
-    if in_tissue is None:
-        return raw
-    kept = np.asarray(in_tissue, np.float64) != 0
+def _on_tissue(raw: RawSpots, name: str, in_tissue: Iterable[Any]) -> RawSpots:
+    words = [str(value).strip() for value in in_tissue]
+    unclear = next(
+        (k for k, x in enumerate(words) if x.lower() not in _ON_TISSUE), None
+    )
+    if unclear is not None:
+        msg = (
+            f"{name}: the column 'in_tissue' says {words[unclear]!r} in row "
+            f"{unclear + 1}: write 1 or 0, TRUE or FALSE, or drop the column."
+        )
+        raise InputError(msg)
+    kept = np.array([_ON_TISSUE[x.lower()] for x in words], bool)
     if kept.all() or not kept.any():
         return raw
-    note = f"{int((~kept).sum())} spots off tissue (in_tissue is 0) were left out."
+    note = f"{int((~kept).sum())} spots off tissue (by in_tissue) were left out."
     return replace(
         raw,
         positions=raw.positions[kept],
@@ -161,7 +187,8 @@ def _on_tissue(raw: RawSpots, in_tissue: Any) -> RawSpots:
     )
 
 
-def _read_table(path: Path) -> RawSpots:
+def _rows_of(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return a table's header and its rows, all of one length."""
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -181,16 +208,18 @@ def _read_table(path: Path) -> RawSpots:
     if twice:
         msg = f"{path.name}: two columns are called {twice[0]!r}: rename one."
         raise InputError(msg)
+    return names, rows
+
+
+def _read_table(path: Path) -> RawSpots:
+    names, rows = _rows_of(path)
     y, x, unit = _position_columns(path.name, names)
     numbers = {k: _numbers(rows, k) for k in range(len(names))}
     positions = np.stack([_required(path.name, names, numbers, k) for k in (y, x)], 1)
     genes = {
         names[k]: values
         for k, values in numbers.items()
-        if values is not None
-        and k not in (y, x)
-        and names[k]
-        and names[k].lower() not in _NO_GENES
+        if values is not None and is_gene(names[k])
     }
     if not genes or not rows:
         msg = (
@@ -199,6 +228,8 @@ def _read_table(path: Path) -> RawSpots:
         )
         raise InputError(msg)
     lower = [n.lower() for n in names]
+    others = [n for n in names if n.lower() in _POSITIONS - {lower[y], lower[x]}]
+    left_out = f"Further columns of positions were left out: {', '.join(others)}."
     raw = RawSpots(
         name=path.stem,
         positions=positions,
@@ -207,10 +238,12 @@ def _read_table(path: Path) -> RawSpots:
         values=np.stack(list(genes.values()), axis=1),
         genes=tuple(genes),
         spot_size=None,
-        notes=(),
+        notes=(left_out,) if others else (),
     )
-    place = lower.index("in_tissue") if "in_tissue" in lower else None
-    return _on_tissue(raw, None if place is None else numbers[place])
+    if "in_tissue" not in lower:
+        return raw
+    place = lower.index("in_tissue")
+    return _on_tissue(raw, path.name, [r[place] for r in rows])
 
 
 def _position_columns(name: str, names: Sequence[str]) -> tuple[int, int, Unit | None]:

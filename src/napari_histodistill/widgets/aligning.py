@@ -104,6 +104,8 @@ class Aligning(QObject):
         partner, sparse = self.partner, self.bench.session.sparse
         if partner is None or partner.slide is None or sparse is None:
             return None
+        if not self.landmarks.are_of(self.bench.sparse_layer, self.layer):
+            return None
         here, there = self.landmarks.pairs()
         own = own_to_world(self.bench.sparse_layer, sparse.usable_mpp)
         partners = own_to_world(self.layer, partner.slide.usable_mpp)
@@ -199,6 +201,7 @@ class Aligning(QObject):
 
     def show(self) -> None:
         """Draw the step."""
+        self._follow_choice()
         session, step, place = self.bench.session, self.step, self.place
         step.say(session.say_alignment(0 if place is None else place))
         step.ask(self._task())
@@ -212,6 +215,17 @@ class Aligning(QObject):
         if self.partner is not self._drawn:
             self._drawn = self.partner
             self.checker.refresh()
+
+    def _follow_choice(self) -> None:
+        """Turn to the landmarks of the chosen layers; end what was begun with others.
+
+        A button that is held down for a partner that is gone could not be released.
+        """
+        sparse, layer = self.bench.sparse_layer, self.layer
+        if layer is not None and not self.landmarks.turn_to(sparse, layer):
+            return
+        self.step.pick.setChecked(False)
+        self.step.flicker.setChecked(False)
 
     def _show_registration(self) -> None:
         known, step = self._known(), self.step

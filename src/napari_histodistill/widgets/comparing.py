@@ -26,7 +26,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.compare_answers import DifferencePanel
 from napari_histodistill.widgets.compare_bench import CompareBench
-from napari_histodistill.widgets.compare_choosing import why_loading
+from napari_histodistill.widgets.compare_choosing import OF_THE_MAPS, why_loading
 from napari_histodistill.widgets.compare_panel import ChoosePanel
 from napari_histodistill.widgets.searching import SETTLE_MS, SHARE_OF_CANVAS
 from napari_histodistill.widgets.slide_layers import go_to
@@ -80,6 +80,8 @@ class Comparing(QObject):
         except HistodistillError as error:
             self.bench.said.emit(str(error))
             return
+        # Answers from the maps as they were would be taken for those of this run.
+        self.bench.pump.abandon(*OF_THE_MAPS)
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
         self._draw_halves()

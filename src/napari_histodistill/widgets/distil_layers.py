@@ -14,6 +14,7 @@ from napari.layers import Image, Labels, Layer, Points
 from napari_histodistill.controllers.distil_pairs import Partner
 from napari_histodistill.distill.partners import Spots
 from napari_histodistill.distill.registration import apply
+from napari_histodistill.distill.spot_files import is_gene
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, OVERLAY_MARK, slide_of
@@ -170,7 +171,7 @@ def _genes(layer: Points) -> list[str]:
     return [
         str(name)
         for name in layer.features.columns
-        if layer.features[name].dtype.kind in "iuf"
+        if layer.features[name].dtype.kind in "iuf" and is_gene(str(name))
     ]
 
 

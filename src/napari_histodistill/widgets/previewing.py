@@ -38,6 +38,7 @@ class Previewing(QObject):
         self._elsewhere = Elsewhere()
         self._region: Any = None
         self._asked: Sight | None = None
+        self._slide: Any = None
         self._told: tuple[Path, int] | None = None
         self._timer = bench.timer(LOOK_MS, self.look)
         step.preview.toggled.connect(self._toggled)
@@ -57,6 +58,7 @@ class Previewing(QObject):
         To add one takes napari a tenth of a second, more when a training takes the
         machine's time: a person who ticks *Preview* then would feel it.
         """
+        self._leave_other_slide()
         if self._may_be_wanted():
             if self.layer is None and self.bench.sparse_layer is not None:
                 self._make_room()
@@ -64,6 +66,23 @@ class Previewing(QObject):
             if self.layer in self.bench.viewer.layers:
                 self.bench.viewer.layers.remove(self.layer)
             self.layer = None
+
+    def _leave_other_slide(self) -> None:
+        """Hide what was painted of a slide that is no longer the H&E.
+
+        Its view, tissue and colours say nothing about another section, even where
+        both are of one size.
+        """
+        slide = self.bench.session.sparse
+        if slide is self._slide:
+            return
+        self._slide = slide
+        self.bench.pump.abandon(JOB)
+        self.shown = self._asked = None
+        self.step.seen("")
+        if self.layer is not None and self.layer in self.bench.viewer.layers:
+            self._first = self._first or self.layer.visible
+            self.layer.visible = False
 
     def _may_be_wanted(self) -> bool:
         session, pump = self.bench.session, self.bench.pump

@@ -101,6 +101,9 @@ class JobPump(QObject):
             self._timer.stop()
 
     def _serve(self, name: str, watched: _Watched) -> None:
+        # A handler that came first in this turn may have abandoned or replaced it.
+        if self._watched.get(name) is not watched:
+            return
         reports = watched.job.poll()
         if reports:
             watched.on_reports(reports)
