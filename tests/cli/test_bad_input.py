@@ -19,6 +19,11 @@ CASES = {
     "not a slide": ("info {text}", "notes.svs"),
     "mpp is a word": ("info {slide} --mpp fine", "--mpp"),
     "mpp is negative": ("info {slide} --mpp -1", "positive"),
+    "mpp is next to nothing": (
+        "embed {silent} -o {tmp}/out --student {bundle} --mpp 1e-300",
+        "1e-300 µm per pixel cannot be",
+    ),
+    "mpp is huge": ("info {slide} --mpp 1e300", "1e+300 µm per pixel cannot be"),
     "mpp unknown": ("embed {silent} -o {tmp}/out --student {bundle}", "--mpp"),
     "unknown student": ("embed {slide} -o {tmp}/out --student nobody", "nobody"),
     "folder is no bundle": ("embed {slide} -o {tmp}/out --student {tmp}", "spec.json"),
@@ -37,6 +42,18 @@ CASES = {
     "stride of nothing": (
         "embed {slide} -o {tmp}/out --student {bundle} --stride-um 0",
         "stride",
+    ),
+    "stride of an atom": (
+        "embed {slide} -o {tmp}/out --student {bundle} --stride-um 1e-9",
+        "less than a tenth of the student's pixel",
+    ),
+    "stride beyond the slide": (
+        "classify {slide} -o {tmp}/out --student {bundle} --stride-um 2000",
+        "larger than the slide",
+    ),
+    "stride of a parsec": (
+        "embed {slide} -o {tmp}/out --student {bundle} --stride-um 1e308",
+        "larger than any slide",
     ),
     "two slides, one store": (
         "embed {slide} {slide} -o {tmp}/out --student {bundle}",

@@ -95,6 +95,35 @@ def test_the_places_are_those_of_the_list(session, tmp_path):
     assert len(features) == len(session.similar.ranked)
 
 
+def test_qupath_counts_from_the_corner_of_what_was_scanned(session, tmp_path):
+    def corners(key, origin):
+        path = tmp_path / "a.geojson"
+        work = export_work(
+            key,
+            path,
+            classes=session.live.snapshot(),
+            similar=session.similar,
+            bounds_origin=origin,
+        )
+        drive(work)
+        found = json.loads(path.read_text(encoding="utf-8"))["features"]
+        polygons = [f["geometry"]["coordinates"] for f in found]
+        return np.array(list(_pairs(polygons)))
+
+    for key in ("geojson", "similar"):
+        moved = corners(key, None) - corners(key, (30, 20))
+        np.testing.assert_allclose(moved, np.broadcast_to((20, 30), moved.shape))
+
+
+def _pairs(nested):
+    """Yield the (x, y) of nested lists."""
+    if isinstance(nested[0], list):
+        for inner in nested:
+            yield from _pairs(inner)
+    else:
+        yield nested
+
+
 @pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.key)
 def test_nothing_to_export_is_said_before_anything_is_written(tmp_path, kind):
     path = tmp_path / "a"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +146,26 @@ def test_ranked_regions(tmp_path):
     assert shapely.geometry.shape(feature["geometry"]).bounds == (192, 128, 256, 192)
     assert feature["properties"]["name"] == "#1 (0.90)"
     assert feature["properties"]["measurements"]["Rank"] == 1
+    path = write_regions_geojson(regions, tmp_path / "c.geojson", bounds_origin=(8, 2))
+    (moved,) = json.loads(path.read_text())["features"]
+    assert shapely.geometry.shape(moved["geometry"]).bounds == (190, 120, 254, 184)
+    assert moved["properties"] == feature["properties"]
+
+
+def test_a_cropped_slide_moves_outlines_and_nothing_else(tmp_path):
+    found = map_of(np.array([[0, 1, 2], [1, 1, 0], [0, 2, 2]]))
+    documents = []
+    for origin in (None, (40, 100)):
+        path = write_geojson(
+            replace(found, bounds_origin=origin), tmp_path / "m.geojson"
+        )
+        documents.append(json.loads(path.read_text())["features"])
+    for here, there in zip(*documents, strict=True):
+        assert here["properties"] == there["properties"]
+        moved = shapely.affinity.translate(
+            shapely.geometry.shape(here["geometry"]), xoff=-100, yoff=-40
+        )
+        assert shapely.geometry.shape(there["geometry"]).equals_exact(moved)
 
 
 def test_only_own_files_are_replaced(tmp_path):

@@ -11,6 +11,7 @@ from napari_histodistill.maps import (
     class_map,
     classify_embeddings,
     embed_slide,
+    plan_grid,
 )
 from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
@@ -142,3 +143,50 @@ def test_what_is_unlike_the_training_tiles_is_marked_on_tiles_only(tmp_path, mod
         assert marked[found.labels == 1].mean() > 0.9
         assert marked[found.labels == 2].mean() < 0.2
         assert not marked[found.labels == 0].any()
+
+
+def test_a_border_cell_is_not_given_the_tissue_of_its_neighbour(tmp_path):
+    """Its tile lies beyond the slide: all it could show is red, mirrored."""
+    image = np.zeros((900, 1100, 3), np.uint8)
+    image[:, :1000, 0] = image[:, 1000:, 2] = 255
+    slide, student = array_slide(image, mpp=1.0, levels=1), colour_student(tile_px=224)
+    grid = plan_grid(slide, student, stride_um=1000)
+    reports = list(embed_slide(slide, student, tmp_path / "s", grid=grid, tissue=None))
+    assert reports[-1].done == 1
+    assert any("cells left out at the border" in r.message for r in reports)
+    found = class_map(tmp_path / "s", student)
+    np.testing.assert_array_equal(found.labels, [[1, 0]])
+    flat = array_slide(image[:224], mpp=1.0, levels=1)
+    with pytest.raises(InputError, match="larger than the slide"):
+        plan_grid(flat, student, stride_um=1000)
+
+
+def test_only_the_cells_that_are_asked_for(mapped, rng):
+    whole, student, path = mapped
+    cells = rng.random(whole.labels.shape) < 0.5
+    part = class_map(path, student, cells=cells)
+    np.testing.assert_array_equal(part.labels, np.where(cells, whole.labels, 0))
+    np.testing.assert_array_equal(part.confidence, np.where(cells, whole.confidence, 0))
+    assert np.isnan(part.probabilities[~cells]).all()
+    kept = cells & (whole.labels > 0)
+    np.testing.assert_array_equal(part.probabilities[kept], whole.probabilities[kept])
+    assert sum(area.cells for area in part.areas()) == kept.sum() > 0
+    everything = class_map(path, student, cells=np.ones_like(cells))
+    np.testing.assert_array_equal(everything.labels, whole.labels)
+
+
+def test_cells_that_are_not_asked_for_are_not_called_unfamiliar(tmp_path, rng):
+    slide, student = array_slide(), colour_student()
+    for _ in embed_slide(slide, student, tmp_path / "s", tissue=None):
+        pass
+    with EmbeddingStore.open(tmp_path / "s") as store:
+        rows = store.read()[store.status == 1].astype(np.float32)
+    student.familiarity = fit_familiarity(
+        rows + rng.normal(scale=1e-3, size=rows.shape) + 5, np.arange(len(rows)) % 5
+    )
+    whole = class_map(tmp_path / "s", student).unfamiliar
+    cells = np.zeros(whole.shape, bool)
+    cells[3] = True
+    part = class_map(tmp_path / "s", student, cells=cells).unfamiliar
+    assert whole.any()
+    np.testing.assert_array_equal(part, whole & cells)

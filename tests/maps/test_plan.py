@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from napari_histodistill.errors import InputError, MissingMppError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.maps import plan_grid
-from napari_histodistill.maps.plan import BlockQueue, check_grid, wanted_cells
-from napari_histodistill.slides import slide_from_arrays
+from napari_histodistill.maps.plan import (
+    BlockQueue,
+    check_grid,
+    left_out,
+    wanted_cells,
+)
+from napari_histodistill.slides import TileGrid, slide_from_arrays
 from napari_histodistill.slides.tissue import TissueMask
 from tests.fakes import array_slide, colour_student, tissue_image
 from tests.maps.helpers import small_grid
@@ -48,6 +53,20 @@ def test_tokens_that_never_meet_the_tiles_are_refused():
 @pytest.mark.parametrize("stride_um", [0, -3, float("nan"), float("inf")])
 def test_absurd_strides_are_refused(stride_um):
     with pytest.raises(InputError, match="not a distance"):
+        plan_grid(array_slide(), colour_student(), stride_um=stride_um)
+
+
+@pytest.mark.parametrize(
+    ("stride_um", "words"),
+    [
+        (1e-9, "less than a tenth of the student's pixel"),
+        (0.09, "less than a tenth of the student's pixel"),
+        (850, r"stride of 850 µm is larger than the slide .*300 × 400 µm.*a smaller"),
+        (1e300, "larger than any slide"),
+    ],
+)
+def test_strides_that_make_no_map_are_refused_at_once(stride_um, words):
+    with pytest.raises(InputError, match=words):
         plan_grid(array_slide(), colour_student(), stride_um=stride_um)
 
 
@@ -116,7 +135,7 @@ def test_wanted_cells():
 
 def test_no_cell_left_says_why():
     slide, grid = array_slide(), small_grid()
-    with pytest.raises(InputError, match="no tissue in the region"):
+    with pytest.raises(InputError, match=r"no tissue in the region.*--all-cells"):
         wanted_cells(slide, grid, "auto", Region(y=0, x=0, height=5, width=5))
     with pytest.raises(InputError, match="lies outside the slide"):
         wanted_cells(slide, grid, None, Region(y=-9, x=0, height=5, width=5))
@@ -124,6 +143,45 @@ def test_no_cell_left_says_why():
         wanted_cells(slide, grid, np.ones((3, 3), bool), None)
     with pytest.raises(InputError, match="expected a bool array"):
         wanted_cells(slide, grid, np.ones((10, 13), np.uint8), None)
+
+
+def test_cells_whose_tile_misses_the_slide_are_left_out():
+    slide, student = array_slide(), colour_student()  # 300 × 400 µm
+    grid = plan_grid(slide, student, stride_um=260)
+    assert grid.shape == (2, 2)
+    first = [[True, True], [False, False]]
+    np.testing.assert_array_equal(grid.tiles_on_slide(), first)
+    np.testing.assert_array_equal(wanted_cells(slide, grid, None, None), first)
+    assert left_out(grid).endswith(": 2")
+    border = Region(y=560, x=0, height=40, width=800)
+    with pytest.raises(InputError, match="larger than the slide or its tissue"):
+        wanted_cells(slide, grid, None, border)
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 40), st.floats(0.1, 4))
+def test_no_cell_is_left_out_at_strides_up_to_the_tile(height, width, half, mpp):
+    for stride in range(2 * half, 0, -2 * max(1, half // 4)):
+        grid = TileGrid.over(
+            (height, width),
+            Mpp(mpp, mpp, "a test"),
+            mpp=1.0,
+            tile_px=2 * half,
+            stride_px=stride,
+        )
+        assert grid.tiles_on_slide().all()
+        assert left_out(grid) == ""
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 300))
+def test_tiles_on_slide_are_those_whose_region_meets_it(height, width, half):
+    grid = small_grid(height, width, stride_px=2 * half)
+    slide = Region(y=0, x=0, height=height, width=width)
+    rows, columns = grid.shape
+    expected = [
+        [grid.tile_region(r, c).intersection(slide) is not None for c in range(columns)]
+        for r in range(rows)
+    ]
+    np.testing.assert_array_equal(grid.tiles_on_slide(), expected)
 
 
 def _drain(queue, focus=None):

@@ -145,6 +145,33 @@ def test_names_and_the_source_of_mpp_are_not_identity():
     grid, moved = small_grid(), replace(PROVENANCE, slide_path="/b", slide_name="b")
     typed = replace(grid, slide_mpp=Mpp(0.5, 0.5, "typed by the user"))
     assert store_key(typed, moved) == store_key(grid, PROVENANCE)
+    cropped = replace(PROVENANCE, bounds_origin=(40, 100))
+    assert store_key(grid, cropped) == store_key(grid, PROVENANCE)
+
+
+def test_bounds_are_kept_if_there_are_any(tmp_path):
+    new_store(tmp_path / "s").close()
+    assert "bounds_origin" not in (tmp_path / "s" / "zarr.json").read_text()
+    cropped = replace(PROVENANCE, bounds_origin=(40, 100))
+    grid = small_grid()
+    EmbeddingStore.create(
+        tmp_path / "c", grid=grid, provenance=cropped, dim=6, block=4
+    ).close()
+    with EmbeddingStore.open(tmp_path / "c") as back:
+        assert back.provenance == cropped
+
+
+@pytest.mark.parametrize(
+    "bounds", [5, [1], [1, -2], ["a", "b"], [1e400, 0], [2**70, 0]]
+)
+def test_bounds_that_cannot_be_are_damage(tmp_path, bounds):
+    new_store(tmp_path / "s").close()
+    path = tmp_path / "s" / "zarr.json"
+    meta = json.loads(path.read_text())
+    meta["attributes"]["histodistill"]["provenance"]["bounds_origin"] = bounds
+    path.write_text(json.dumps(meta))
+    with pytest.raises(StoreError, match="damaged"):
+        EmbeddingStore.open(tmp_path / "s")
 
 
 def test_two_writers_in_one_process(tmp_path):

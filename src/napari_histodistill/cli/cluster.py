@@ -79,7 +79,7 @@ def embed_on_cluster(
         for result in embed_cohort(client, list(sent), cancel=cancel, tell=tell):
             task = sent[result.task]
             ended[task] = replace(result, task=task)
-            tell(f"{len(ended)} of {len(tasks)}: {_in_a_line(ended[task])}")
+            tell(f"{len(ended)} of {len(tasks)}: {in_a_line(ended[task])}")
     return [ended[task] for task in tasks]
 
 
@@ -103,7 +103,7 @@ def give_cohort(
     ]
     answer.give({**facts, "failed": entries}, text)
     many = f"{len(failed)} of {len(results)} slides failed, the first one: "
-    msg = (many if len(results) > 1 else "") + _in_a_line(failed[0])
+    msg = (many if len(results) > 1 else "") + in_a_line(failed[0])
     if all(result.exit_code == InputError.exit_code for result in failed):
         raise InputError(msg)
     raise ComputeError(msg)
@@ -130,7 +130,8 @@ def _delete_if_asked(task: SlideTask) -> None:
         remove_store(task.store)
 
 
-def _in_a_line(result: SlideResult) -> str:
+def in_a_line(result: SlideResult) -> str:
+    """Say what became of a slide."""
     name = result.task.slide.name
     if result.error:
         return result.error if name in result.error else f"{name}: {result.error}"

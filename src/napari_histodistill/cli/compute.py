@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_histodistill.cli.cluster import connected, embed_on_cluster, give_cohort
+from napari_histodistill.cli.cluster import (
+    connected,
+    embed_on_cluster,
+    give_cohort,
+    in_a_line,
+)
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -29,7 +34,7 @@ from napari_histodistill.cli.options import (
     StudentOption,
 )
 from napari_histodistill.cli.outputs import output_folder, write_json
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +151,7 @@ def classify(
     from napari_histodistill.maps.cohort import open_task
 
     began = time.perf_counter()
+    _refuse_reserved(slide)
     with answering(as_json=json) as answer, ExitStack() as files:
         _require_classes(student)
         if stain_normalise:
@@ -165,16 +171,22 @@ def classify(
         )
         plan = files.enter_context(open_task(task))
         _tell_notes(plan)
-        _refuse_foreign(out, slide)
-        runner = plan.student
+        digest = plan.slide.info.section
+        _refuse_foreign(out, slide, digest)
+        runner, cells = plan.student, plan.cells()
         output_folder(out)
         tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
         with interruptible() as cancel:
-            last = follow(plan.reports(cancel), plan.slide.name)
-        found = class_map(task.store, runner).at_least(min_confidence)
+            last = follow(plan.reports(cancel, cells=cells), plan.slide.name)
+        # The store may hold cells of other runs, or be too old to know the bounds.
+        found = replace(
+            class_map(task.store, runner, cells=cells).at_least(min_confidence),
+            bounds_origin=plan.slide.info.bounds_origin,
+        )
         areas = found.areas()
         result = {
             "slide": str(slide),
+            "slide_digest": digest,
             "student": runner.name,
             "student_digest": runner.spec.digest,
             "stain_normalised": stain_normalise,
@@ -273,16 +285,29 @@ def _tell_notes(run: SlideRun) -> None:
 def _embed_here(
     tasks: Sequence[SlideTask], student: Student, out: Path
 ) -> list[SlideResult]:
-    """Embed one slide after the other in this process; the first error ends it."""
-    from napari_histodistill.maps.cohort import open_task
+    """Embed one slide after the other in this process.
+
+    One of several that fails does not stop the others; its result has the error.
+    """
+    from napari_histodistill.maps.cohort import SlideResult, open_task
 
     output_folder(out)
     tell(f"{student.name} on {student.device.label}: {student.device.reason}")
     results = []
     with interruptible() as cancel:
         for task in tasks:
-            with open_task(task) as run:
-                results.append(run.result(follow(run.reports(cancel), run.slide.name)))
+            try:
+                with open_task(task) as run:
+                    last = follow(run.reports(cancel), run.slide.name)
+                    results.append(run.result(last))
+            except Cancelled:
+                raise
+            except HistodistillError as error:
+                if len(tasks) == 1:
+                    raise
+                why, code = str(error), error.exit_code
+                results.append(SlideResult(task=task, error=why, exit_code=code))
+                tell(in_a_line(results[-1]))
     return results
 
 
@@ -296,6 +321,16 @@ def _check_stems(slides: Sequence[Path]) -> None:
                 f"({path.stem}.zarr); embed them into different folders."
             )
             raise InputError(msg)
+
+
+def _refuse_reserved(slide: Path) -> None:
+    """Refuse a slide whose store would lie where the class map goes."""
+    if slide.stem.lower() == "class_map":
+        msg = (
+            f"{slide}: its store would be {slide.stem}.zarr, where the class map is "
+            "written; rename the slide."
+        )
+        raise InputError(msg)
 
 
 def _require_classes(student: str) -> None:
@@ -322,27 +357,38 @@ def _require_stain(student: str) -> None:
         raise InputError(msg)
 
 
-def _refuse_foreign(out: Path, slide: Path) -> None:
-    """Refuse a folder that already holds another slide's results."""
+def _refuse_foreign(out: Path, slide: Path, digest: str) -> None:
+    """Refuse a folder that already holds another slide's results.
+
+    Summaries from before they said whose content it was are told by name.
+    """
     import json
 
     summary = out / "summary.json"
     if not summary.is_file():
         return
     try:
-        other = Path(json.loads(summary.read_text("utf-8"))["slide"])
+        found = json.loads(summary.read_text("utf-8"))
+        other = Path(found["slide"])
+        same = found.get("slide_digest", digest) == digest
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         msg = (
             f"-o {out}: its summary.json was not written by this program; choose "
             "another folder."
         )
         raise InputError(msg) from None
-    if other.name != slide.name:
-        msg = (
-            f"-o {out}: the folder holds the results of {other.name}; choose another "
-            f"one for {slide.name}."
-        )
-        raise InputError(msg)
+    whose, mine = other.name, slide.name
+    if whose == mine:
+        if same:
+            return
+        whose, mine = str(other), str(slide)
+    if whose == mine:
+        whose = f"another {slide.name}, or of this one before it changed"
+    msg = (
+        f"-o {out}: the folder holds the results of {whose}; choose another one for "
+        f"{mine}."
+    )
+    raise InputError(msg)
 
 
 def _store_facts(result: SlideResult) -> dict[str, Any]:

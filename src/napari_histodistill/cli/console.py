@@ -39,18 +39,27 @@ class Answer:
         out = (
             json.dumps(result, ensure_ascii=False, indent=2) if self._as_json else text
         )
-        print(_encodable(out) if self._as_json else printable(out), file=self._stdout)
+        out = encodable(out) if self._as_json else printable(out)
+        if out:
+            print(out, file=self._stdout)
 
 
 @contextmanager
 def answering(*, as_json: bool) -> Iterator[Answer]:
-    """Keep stdout for the answer: what libraries print meanwhile goes to stderr."""
+    """Keep stdout for the answer: what libraries print meanwhile goes to stderr.
+
+    An answer is never lost to a stdout that lacks a letter: JSON is UTF-8 whatever the
+    locale says, and text gets a question mark there.
+    """
     stdout = sys.stdout
+    reconfigure = getattr(stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(**({"encoding": "utf-8"} if as_json else {"errors": "replace"}))
     with redirect_stdout(sys.stderr):
         yield Answer(stdout, as_json=as_json)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     r"""Write halves of characters (names that are not UTF-8) as JSON's ``\udce9``."""
     return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
 

@@ -8,10 +8,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.cli.console import encodable, tell
 from napari_histodistill.errors import refused_by_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from napari_histodistill.maps import EmbeddingStore
 
 
 def output_folder(path: Path, option: str = "-o") -> Path:
@@ -57,5 +60,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
 
 def write_json(path: Path, content: dict[str, Any]) -> Path:
     """Write a JSON object for people and programs to read later."""
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    text = encodable(json.dumps(content, ensure_ascii=False, indent=2)) + "\n"
     return write_whole(path, lambda beside: beside.write_text(text, "utf-8"))
+
+
+def unfinished(store: EmbeddingStore) -> dict[str, int]:
+    """Say on stderr if cells of a store are still to be computed.
+
+    Returns
+    -------
+    dict
+        For the answer: ``{"pending": n}``, or nothing if the store is finished.
+    """
+    from napari_histodistill.maps.store import PENDING
+
+    wanted = store.wanted
+    pending = int((wanted & (store.status == PENDING)).sum())
+    if not pending:
+        return {}
+    tell(
+        f"{store.path}: {pending} of {int(wanted.sum())} cells are not computed yet; "
+        "run embed again to finish."
+    )
+    return {"pending": pending}

@@ -10,7 +10,7 @@ import typer
 
 from napari_histodistill.cli.console import answering
 from napari_histodistill.cli.options import JsonOption, OutOption, parse_point
-from napari_histodistill.cli.outputs import output_folder, write_whole
+from napari_histodistill.cli.outputs import output_folder, unfinished, write_whole
 
 if TYPE_CHECKING:
     from napari_histodistill.maps.ranking import RankedRegion
@@ -69,6 +69,7 @@ def similar(
         with EmbeddingStore.open(store) as opened:
             made_by = opened.provenance
             heat = similarity_map(opened, at=like, not_at=unlike)
+            pending = unfinished(opened)
         level = suggest_threshold(heat) if threshold is None else threshold
         regions = rank_regions(heat, threshold=level, limit=limit)
         output_folder(out)
@@ -80,7 +81,9 @@ def similar(
         }
         write_similarity(heat, outputs["ome_zarr"])
         write_regions(regions, outputs["csv"])
-        write_regions_geojson(regions, outputs["geojson"])
+        write_regions_geojson(
+            regions, outputs["geojson"], bounds_origin=made_by.bounds_origin
+        )
         write_whole(outputs["png"], lambda path: write_heatmap(heat, path))
         result = {
             "store": str(store),
@@ -93,6 +96,7 @@ def similar(
             "threshold": level,
             "regions": [_facts(region) for region in regions],
             "outputs": {name: str(path) for name, path in outputs.items()},
+            **pending,
             "seconds": round(time.perf_counter() - began, 2),
         }
         answer.give(result, _text(result))

@@ -10,7 +10,7 @@ import typer
 
 from napari_histodistill.cli.console import answering
 from napari_histodistill.cli.options import JsonOption
-from napari_histodistill.cli.outputs import output_folder
+from napari_histodistill.cli.outputs import output_folder, unfinished
 from napari_histodistill.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def _export_map(
         if made_by.stains:
             runner = seen_through(runner, StainMap.from_json(made_by.stains))
         found = class_map(opened, runner).at_least(min_confidence)
+        pending = unfinished(opened)
     output_folder(out.absolute().parent)
     _write(found, to, out)
     return {
@@ -125,6 +126,7 @@ def _export_map(
         "classes": {
             area.name: {"cells": area.cells, "mm2": area.mm2} for area in found.areas()
         },
+        **pending,
     }
 
 

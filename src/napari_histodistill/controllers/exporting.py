@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.comparing import Compared
     from napari_histodistill.controllers.job import Work
     from napari_histodistill.controllers.similar import SimilarResult
     from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.maps.ranking import RankedRegion
     from napari_histodistill.running import CancelToken
 
 
@@ -111,9 +112,25 @@ def kind_of(key: str) -> ExportKind:
 
 
 def export_work(
-    key: str, path: Path, *, classes: ClassMap | None, similar: SimilarResult | None
+    key: str,
+    path: Path,
+    *,
+    classes: ClassMap | None,
+    similar: SimilarResult | None,
+    bounds_origin: tuple[int, int] | None = None,
 ) -> Work:
     """Return work that writes one export.
+
+    Parameters
+    ----------
+    key : str
+        Of one of :data:`EXPORTS`.
+    path : Path
+        Where to.
+    classes, similar : ClassMap, SimilarResult or None
+        What is on screen.
+    bounds_origin : tuple of int or None
+        Of the slide: see :class:`SlideInfo`.
 
     Raises
     ------
@@ -131,16 +148,33 @@ def export_work(
     def work(cancel: CancelToken) -> Iterator[Exported]:
         cancel.check()
         if classes is not None and kind.needs == "classes":
-            _write_classes(kind.key, classes, path)
+            found = replace(classes, bounds_origin=bounds_origin)
+            _write_classes(kind.key, found, path)
         elif similar is not None:
-            _write_similar(similar, path)
+            _write_places(similar.ranked, path, bounds_origin)
         yield Exported(path)
 
     return work
 
 
-def export_difference_work(key: str, path: Path, compared: Compared | None) -> Work:
+def export_difference_work(
+    key: str,
+    path: Path,
+    compared: Compared | None,
+    bounds_origin: tuple[int, int] | None = None,
+) -> Work:
     """Return work that writes one export of a comparison.
+
+    Parameters
+    ----------
+    key : str
+        Of one of :data:`DIFFERENCE_EXPORTS`.
+    path : Path
+        Where to.
+    compared : Compared or None
+        What was found.
+    bounds_origin : tuple of int or None
+        Of the slide: see :class:`SlideInfo`.
 
     Raises
     ------
@@ -152,7 +186,6 @@ def export_difference_work(key: str, path: Path, compared: Compared | None) -> W
         raise InputError(msg)
 
     def work(cancel: CancelToken) -> Iterator[Exported]:
-        from napari_histodistill.export.geojson import write_regions_geojson
         from napari_histodistill.export.omezarr import write_difference
         from napari_histodistill.export.table import write_regions
 
@@ -160,7 +193,7 @@ def export_difference_work(key: str, path: Path, compared: Compared | None) -> W
         if key == "difference_omezarr":
             write_difference(compared.difference, path)
         elif key == "difference_geojson":
-            write_regions_geojson(compared.ranked, path, score="Difference")
+            _write_places(compared.ranked, path, bounds_origin, score="Difference")
         else:
             write_regions(compared.ranked, path, score="difference")
         yield Exported(path)
@@ -181,7 +214,12 @@ def _write_classes(key: str, classes: ClassMap, path: Path) -> None:
     writers[key](classes, path)
 
 
-def _write_similar(similar: SimilarResult, path: Path) -> None:
+def _write_places(
+    ranked: Sequence[RankedRegion],
+    path: Path,
+    bounds_origin: tuple[int, int] | None,
+    score: str = "Similarity",
+) -> None:
     from napari_histodistill.export.geojson import write_regions_geojson
 
-    write_regions_geojson(similar.ranked, path)
+    write_regions_geojson(ranked, path, score=score, bounds_origin=bounds_origin)

@@ -1,8 +1,11 @@
 """GeoJSON that QuPath opens (File › Import objects): drag the file onto the slide.
 
-Coordinates are level-0 pixels with the origin at the upper left corner, as QuPath
-wants them. One annotation per class (a multipolygon): thousands of single squares make
-QuPath slow. *Objects › Annotations › Split* makes single ones of it there.
+Coordinates are level-0 pixels with the origin at the upper left corner, as QuPath wants
+them. Where a file says which part of the slide was scanned (OpenSlide's bounds: MRXS
+and others) QuPath shows that part only, and the origin is its corner: positions in
+tables and OME-Zarr are then larger by ``openslide.bounds-x`` and ``-y``. One annotation
+per class (a multipolygon): thousands of single squares make QuPath slow. *Objects ›
+Annotations › Split* makes single ones of it there.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
     Parameters
     ----------
     class_map : ClassMap
-        What to outline.
+        What to outline; places are counted from its ``bounds_origin``, if it has one.
     path : path
         For example ``slide.geojson``.
 
@@ -49,19 +52,24 @@ def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
             continue
         cells = class_map.labels == k + 1
         shape = outline(cells, class_map.grid)
+        geometry = _geometry(shape, class_map.bounds_origin)
         measurements = {
             "Area mm^2": area.mm2,
             "Cells": area.cells,
             "Mean confidence": float(class_map.confidence[cells].mean()),
         }
         features.append(
-            _feature(_geometry(shape), area.name, area.color, measurements=measurements)
+            _feature(geometry, area.name, area.color, measurements=measurements)
         )
     return _write(features, path)
 
 
 def write_regions_geojson(
-    regions: Sequence[RankedRegion], path: Path | str, *, score: str = "Similarity"
+    regions: Sequence[RankedRegion],
+    path: Path | str,
+    *,
+    score: str = "Similarity",
+    bounds_origin: tuple[int, int] | None = None,
 ) -> Path:
     """Write the bounding boxes of ranked regions, best first.
 
@@ -73,6 +81,9 @@ def write_regions_geojson(
         For example ``similar.geojson``.
     score : {"Similarity", "Difference"}
         What they were ranked by.
+    bounds_origin : tuple of int, optional
+        From where places are counted, ``(y, x)`` in level-0 pixels: that of the
+        slide's :class:`SlideInfo` or the store's :class:`Provenance`.
 
     Raises
     ------
@@ -89,7 +100,7 @@ def write_regions_geojson(
             (box.x, box.bottom),
             (box.x, box.y),
         )
-        geometry = {"type": "Polygon", "coordinates": [_ring(corners)]}
+        geometry = {"type": "Polygon", "coordinates": [_ring(corners, bounds_origin)]}
         measurements = {
             score: found.score,
             "Rank": found.rank,
@@ -126,9 +137,9 @@ def _feature(
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _geometry(shape: Any) -> dict[str, Any]:
+def _geometry(shape: Any, origin: tuple[int, int] | None) -> dict[str, Any]:
     parts = [
-        [_ring(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
+        [_ring(ring.coords, origin) for ring in (polygon.exterior, *polygon.interiors)]
         for polygon in shape.geoms
     ]
     if len(parts) == 1:
@@ -136,9 +147,10 @@ def _geometry(shape: Any) -> dict[str, Any]:
     return {"type": "MultiPolygon", "coordinates": parts}
 
 
-def _ring(points: Any) -> list[list[float]]:
+def _ring(points: Any, origin: tuple[int, int] | None) -> list[list[float]]:
     """Return a ring with whole pixels written as integers: half the file."""
-    rounded = np.round(np.asarray(points, float), 3)
+    y, x = origin or (0, 0)
+    rounded = np.round(np.asarray(points, float) - (x, y), 3)
     return [
         [int(v) if math.floor(v) == v else float(v) for v in point] for point in rounded
     ]

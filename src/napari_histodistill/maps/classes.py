@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
-from napari_histodistill.maps.store import DONE, EmbeddingStore
+from napari_histodistill.maps.store import DONE, PENDING, EmbeddingStore
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -63,6 +63,9 @@ class ClassMap:
     unfamiliar : ndarray or None
         ``(rows, columns)`` bool: looks unlike what the student learned from; None where
         that cannot be told.
+    bounds_origin : tuple of int or None
+        Where programs that crop the slide have their corner, ``(y, x)`` in level-0
+        pixels; see :class:`SlideInfo`.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -72,6 +75,7 @@ class ClassMap:
     grid: TileGrid
     mode: EmbeddingMode = "tiles"
     unfamiliar: npt.NDArray[np.bool_] | None = None
+    bounds_origin: tuple[int, int] | None = None
 
     def areas(self) -> tuple[ClassArea, ...]:
         """Return cells and area of every class, in the head's order, zeros included."""
@@ -94,7 +98,12 @@ class ClassMap:
         )
 
 
-def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
+def class_map(
+    store: EmbeddingStore | Path | str,
+    student: Student,
+    *,
+    cells: npt.NDArray[np.bool_] | None = None,
+) -> ClassMap:
     """Classify a store with the head of the student that filled it.
 
     Parameters
@@ -103,6 +112,8 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
         May be unfinished: cells without embedding get no class.
     student : Student
         Must be the one that made the embeddings.
+    cells : ndarray of bool, optional
+        ``(rows, columns)``: only these, as if the store held no others.
 
     Raises
     ------
@@ -113,7 +124,7 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
     """
     if not isinstance(store, EmbeddingStore):
         with EmbeddingStore.open(Path(store)) as opened:
-            return class_map(opened, student)
+            return class_map(opened, student, cells=cells)
     made_by = store.provenance
     if made_by.student_digest != student.digest:
         msg = (
@@ -135,7 +146,8 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
     unfamiliar = None if known is None else np.zeros(shape, np.bool_)
     for block in store.slabs():
         # Status first: what it calls done can be read, whatever a writer does.
-        status[block] = store.status[block]
+        now = store.status[block]
+        status[block] = now if cells is None else np.where(cells[block], now, PENDING)
         embeddings = store.read(block)
         probabilities[block] = head_probabilities(
             embeddings, status[block], student.head
@@ -145,7 +157,7 @@ def class_map(store: EmbeddingStore | Path | str, student: Student) -> ClassMap:
             unfamiliar[block][done] = known.unfamiliar(embeddings[done])
     classes = student.spec.classes
     found = _decided(probabilities, status, store.grid, classes, made_by.mode)
-    return replace(found, unfamiliar=unfamiliar)
+    return replace(found, unfamiliar=unfamiliar, bounds_origin=made_by.bounds_origin)
 
 
 def classify_embeddings(

@@ -13,11 +13,11 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from napari_histodistill.errors import BundleError, ComputeError, HistodistillError
 from napari_histodistill.maps.engine import EmbedOptions, embed_slide
-from napari_histodistill.maps.plan import plan_grid
+from napari_histodistill.maps.plan import plan_grid, wanted_cells
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
 from napari_histodistill.students.bundle import load_spec, load_student
@@ -26,6 +26,9 @@ from napari_histodistill.students.staining import seen_through, stain_map_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
     from napari_histodistill.maps.progress import EmbedReport
     from napari_histodistill.slides import Slide, TileGrid
@@ -129,18 +132,47 @@ class SlideRun:
     grid: TileGrid
     began: float
 
-    def reports(self, cancel: CancelToken | None = None) -> Iterator[EmbedReport]:
-        """Embed; see :func:`embed_slide`."""
+    def cells(self) -> npt.NDArray[np.bool_]:
+        """Return the cells that the task asks for, ``(rows, columns)``.
+
+        The store may hold more, from other runs. Tissue is found anew at every call.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        return wanted_cells(self.slide, self.grid, self._tissue, None)
+
+    def reports(
+        self,
+        cancel: CancelToken | None = None,
+        *,
+        cells: npt.NDArray[np.bool_] | None = None,
+    ) -> Iterator[EmbedReport]:
+        """Embed; see :func:`embed_slide`.
+
+        Parameters
+        ----------
+        cancel : CancelToken, optional
+            Stops the slide; what is done is kept.
+        cells : ndarray of bool, optional
+            From :meth:`cells`, so that tissue is not looked for twice.
+        """
         return embed_slide(
             self.slide,
             self.student,
             self.task.store,
             grid=self.grid,
             mode=self.task.mode,
-            tissue=None if self.task.all_cells else "auto",
+            tissue=self._tissue if cells is None else cells,
             options=EmbedOptions(restart=self.task.restart, retry_unreadable=True),
             cancel=cancel,
         )
+
+    @property
+    def _tissue(self) -> Literal["auto"] | None:
+        return None if self.task.all_cells else "auto"
 
     def result(self, last: EmbedReport) -> SlideResult:
         """Return what came of it, after the last report."""

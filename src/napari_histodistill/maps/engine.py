@@ -28,6 +28,7 @@ from napari_histodistill.maps.plan import (
     check_grid,
     check_mode,
     check_slide,
+    left_out,
     plan_grid,
     wanted_cells,
 )
@@ -140,6 +141,7 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
         rows, columns = grid.shape
         yield EmbedReport(done=0, total=rows * columns, message="finding tissue")
         cells = wanted_cells(slide, grid, tissue, region)
+        note = "; ".join(filter(None, (note, left_out(grid))))
         provenance = provenance_of(slide, student, mode)
         token = cancel or CancelToken()
         token.check()
@@ -354,7 +356,7 @@ def _open_store(
 def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> str:
     have = store.provenance
     if have.slide_digest != wanted.slide_digest:
-        return f"slide {have.slide_name!r} instead of {wanted.slide_name!r}"
+        return _other_slide(have, wanted)
     if have.student_digest != wanted.student_digest:
         return f"student {have.who!r} instead of {wanted.who!r}"
     if have.mode != wanted.mode:
@@ -371,6 +373,16 @@ def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> st
         f"stride {store.grid.stride_um:g} µm at {mpp[0]:.4g} µm/px instead of "
         f"{grid.stride_um:g} µm at {mpp[1]:.4g} µm/px"
     )
+
+
+def _other_slide(have: Provenance, wanted: Provenance) -> str:
+    """Tell two slides apart by name, and by where they lie if they share it."""
+    names = have.slide_name, wanted.slide_name
+    paths = have.slide_path, wanted.slide_path
+    for one, other in (names, paths):
+        if one != other:
+            return f"slide {one!r} instead of {other!r}"
+    return f"slide {have.slide_name!r} before its file or its colours changed"
 
 
 def _block_cells(grid: TileGrid, mode: EmbeddingMode, student: Student) -> int:

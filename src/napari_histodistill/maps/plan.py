@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 MAX_UPSAMPLING = 4.0
 """A slide this many times coarser than the student's mpp is refused."""
 
+_FINEST_STRIDE_PX = 0.1
+"""A wish below a tenth of the student's pixel is a mistake of unit, not a fine map."""
+
+_WIDEST_STRIDE_UM = 1e6
+"""A metre: no glass is as long."""
+
 
 def plan_grid(
     slide: Slide,
@@ -69,6 +75,15 @@ def plan_grid(
     if not 0 < wanted < float("inf"):
         msg = f"stride: {wanted} µm is not a distance; give a positive number."
         raise InputError(msg)
+    if wanted < _FINEST_STRIDE_PX * spec.mpp:
+        msg = (
+            f"stride: {wanted:g} µm is less than a tenth of the student's pixel "
+            f"({spec.mpp:g} µm); give a larger one, in µm."
+        )
+        raise InputError(msg)
+    if wanted > _WIDEST_STRIDE_UM:
+        msg = f"stride: {wanted:g} µm is larger than any slide; give a smaller one."
+        raise InputError(msg)
     step = spec.token_stride_px if mode == "tokens" else None
     grid = TileGrid.over(
         slide.shape,
@@ -84,6 +99,8 @@ def plan_grid(
             "a larger one."
         )
         raise InputError(msg)
+    if not grid.tiles_on_slide().any():
+        raise _too_wide(slide, grid)
     return grid
 
 
@@ -162,6 +179,8 @@ def wanted_cells(
 ) -> npt.NDArray[np.bool_]:
     """Return which cells to compute, ``(rows, columns)``: tissue inside the region.
 
+    Cells whose tile lies beyond the slide are left out: see :func:`left_out`.
+
     Raises
     ------
     InputError
@@ -174,27 +193,54 @@ def wanted_cells(
         if not cells.any():
             msg = f"{slide.name}: the region {region} lies outside the slide."
             raise InputError(msg)
+    if tissue is not None:
+        cells &= _tissue_cells(slide, grid, tissue)
+    if not cells.any():
+        msg = (
+            f"{slide.name}: there is no tissue in the region; compute every cell "
+            "(--all-cells on the command line, tissue off in the window), or edit the "
+            "tissue layer."
+        )
+        raise InputError(msg)
+    cells &= grid.tiles_on_slide()
+    if not cells.any():
+        raise _too_wide(slide, grid)
+    return cells
+
+
+def _tissue_cells(
+    slide: Slide, grid: TileGrid, tissue: str | TissueMask | npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
     if isinstance(tissue, str):
         tissue = find_tissue(slide)
     if isinstance(tissue, TissueMask):
-        cells &= tissue.cells(grid)
-    elif tissue is not None:
-        mask = np.asarray(tissue)
-        if mask.shape != grid.shape or mask.dtype != bool:
-            msg = (
-                f"tissue: expected a bool array {grid.shape}, one value per cell, got "
-                f"{mask.dtype} {mask.shape}; a mask of other size goes through "
-                "TissueMask.from_array."
-            )
-            raise InputError(msg)
-        cells &= mask
-    if not cells.any():
+        return tissue.cells(grid)
+    mask = np.asarray(tissue)
+    if mask.shape != grid.shape or mask.dtype != bool:
         msg = (
-            f"{slide.name}: there is no tissue in the region; edit the tissue layer, "
-            "or compute every cell (tissue off)."
+            f"tissue: expected a bool array {grid.shape}, one value per cell, got "
+            f"{mask.dtype} {mask.shape}; a mask of other size goes through "
+            "TissueMask.from_array."
         )
         raise InputError(msg)
-    return cells
+    return mask
+
+
+def left_out(grid: TileGrid) -> str:
+    """Say how many cells of a grid are never computed; empty if all can be."""
+    count = int(np.count_nonzero(~grid.tiles_on_slide()))
+    if not count:
+        return ""
+    return f"cells left out at the border, where a tile would miss the slide: {count}"
+
+
+def _too_wide(slide: Slide, grid: TileGrid) -> InputError:
+    (height, width), mpp = slide.shape, grid.slide_mpp
+    return InputError(
+        f"{slide.name}: a stride of {grid.stride_um:g} µm is larger than the slide or "
+        f"its tissue ({height * mpp.y:.4g} × {width * mpp.x:.4g} µm in all), so no "
+        "tile lies on it; give a smaller one."
+    )
 
 
 @dataclass(frozen=True, slots=True)

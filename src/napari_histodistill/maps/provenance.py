@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from napari_histodistill.errors import InputError
+from napari_histodistill.slides.limits import MAX_SIDE_PX
 
 if TYPE_CHECKING:
     from napari_histodistill.slides.grid import TileGrid
@@ -51,6 +52,9 @@ class Provenance:
     stains : str
         The stain map that pixels went through (see :meth:`StainMap.to_json`), empty
         without one. It is in the student's digest, and so in the key.
+    bounds_origin : tuple of int or None
+        Where programs that crop the slide have their corner, ``(y, x)`` in level-0
+        pixels (see :class:`SlideInfo`). Not part of the key: no number depends on it.
     """
 
     slide_digest: str
@@ -63,6 +67,22 @@ class Provenance:
     backend: str = "torch"
     resampling: str = "linear"
     stains: str = ""
+    bounds_origin: tuple[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a store keeps; without ``bounds_origin`` where there is none."""
+        kept = asdict(self)
+        if self.bounds_origin is None:
+            del kept["bounds_origin"]
+        return kept
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Self:
+        """Return what a store kept, or fail somehow over what is damaged."""
+        found = kept.get("bounds_origin")
+        return cls(
+            **{**kept, "bounds_origin": None if found is None else _place(found)}
+        )
 
     @property
     def who(self) -> str:
@@ -93,6 +113,7 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         backend=student.device.backend,
         resampling=RESAMPLING,
         stains=student.stains.to_json() if student.stains else "",
+        bounds_origin=slide.info.bounds_origin,
     )
 
 
@@ -122,3 +143,11 @@ def store_key(grid: TileGrid, provenance: Provenance) -> str:
     if provenance.resampling != "linear":
         identity["resampling"] = provenance.resampling
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _place(kept: Any) -> tuple[int, int]:
+    y, x = (int(value) for value in kept)
+    if not (0 <= y <= MAX_SIDE_PX and 0 <= x <= MAX_SIDE_PX):
+        msg = f"bounds that begin at ({y}, {x}) are no slide's"
+        raise ValueError(msg)
+    return y, x

@@ -98,7 +98,7 @@ class EmbeddingStore:
             meta: Any = group.attrs.asdict()["histodistill"]
             _check_version(path, meta)
             self.grid = _grid_from(meta["grid"])
-            self.provenance = Provenance(**meta["provenance"])
+            self.provenance = Provenance.from_json(meta["provenance"])
             self.dim, self.block = int(meta["dim"]), int(meta["block"])
             _check_sizes(self.grid, self.dim, self.block)
             self.key = store_key(self.grid, self.provenance)
@@ -374,7 +374,7 @@ def _make_arrays(
     meta = {
         "format_version": FORMAT_VERSION,
         "key": store_key(grid, provenance),
-        "provenance": asdict(provenance),
+        "provenance": provenance.to_json(),
         "grid": asdict(grid),
         "dim": dim,
         "block": block,

@@ -135,6 +135,19 @@ class TileGrid:
             self.tile_px,
         )
 
+    def tiles_on_slide(self) -> npt.NDArray[np.bool_]:
+        """Return which cells have a tile that meets the slide, ``(rows, columns)``.
+
+        All have, unless the stride is wider than the tile: a border cell then may reach
+        so far past the slide that the tile at its centre lies outside altogether. What
+        is mirrored in there is the tissue of other cells.
+        """
+        (rows, columns), (fy, fx) = self.shape, self.px_per_student_px
+        inset = (self.stride_px - self.tile_px) // 2
+        y = (np.arange(rows) * self.stride_px + inset) * fy
+        x = (np.arange(columns) * self.stride_px + inset) * fx
+        return np.outer(y < self.slide_height, x < self.slide_width)
+
     def student_region(self, y: int, x: int, height: int, width: int) -> Region:
         """Convert a rectangle in pixels of the student's mpp to level-0 pixels."""
         fy, fx = self.px_per_student_px

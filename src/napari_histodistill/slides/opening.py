@@ -7,7 +7,7 @@ from errno import ENOENT, ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.errors import SlideError
+from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import czi, dicom, openslide_backend
 from napari_histodistill.slides.arrays import slide_from_arrays
@@ -63,7 +63,8 @@ def open_slide(
     path : path-like
         A file, the folder of an OME-Zarr image, or its http(s) address.
     mpp : float or Mpp, optional
-        µm per level-0 pixel, where the file is silent or wrong.
+        µm per level-0 pixel, where the file is silent or wrong. A number must be one
+        that a light microscope can have.
     icc : bool
         Whether colours are carried to sRGB by the ICC profile that the file holds.
 
@@ -77,10 +78,10 @@ def open_slide(
     SlideError
         If the file cannot be read; one sentence says why and what to do.
     InputError
-        If ``mpp`` is not a positive number.
+        If ``mpp`` is not a positive number, or a number that cannot be true.
     """
     if mpp is not None and not isinstance(mpp, Mpp):
-        mpp = Mpp(float(mpp), float(mpp), "typed by the user")
+        mpp = _typed(float(mpp))
     url = url_of(path)
     slide = _open(Path(path)) if url is None else open_remote(url)
     try:
@@ -89,6 +90,18 @@ def open_slide(
         slide.close()
         raise
     return slide if mpp is None else slide.with_mpp(mpp)
+
+
+def _typed(value: float) -> Mpp:
+    mpp = Mpp(value, value, "typed by the user")
+    if not mpp.is_plausible:
+        # Beyond, a tile would be a fraction of a pixel, or more pixels than fit memory.
+        msg = (
+            f"{value:g} µm per pixel cannot be a light microscope's (0.05 to 20): 0.25 "
+            "is a 40× scan, 0.5 a 20× scan, 1.0 a 10× scan."
+        )
+        raise InputError(msg)
+    return mpp
 
 
 def _refuse_no_file(path: Path) -> None:

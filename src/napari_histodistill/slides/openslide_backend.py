@@ -156,6 +156,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
     try:
         properties = source.properties
         size = _size(properties)
+        first = source.levels[0]
         info = SlideInfo(
             name=path.name,
             path=path,
@@ -165,6 +166,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
             digest=_digest(path),
             notes=size.notes,
             icc_profile=source.icc_profile,
+            bounds_origin=_bounds_origin(properties, first.height, first.width),
         )
         associated = {
             name: lambda name=name: source.read_associated(name)
@@ -226,3 +228,19 @@ def _size(properties: dict[str, str]) -> PhysicalSize:
     except (KeyError, ValueError):
         return PhysicalSize(None, ("the file does not state µm per pixel",))
     return physical_size(y, x, "openslide.mpp-x, openslide.mpp-y")
+
+
+def _bounds_origin(
+    properties: dict[str, str], height: int, width: int
+) -> tuple[int, int] | None:
+    """Return where the bounds in the file begin, ``(y, x)``, if they can be true.
+
+    All four numbers are asked for, as by QuPath: with one missing it does not crop.
+    """
+    sides = ("y", "x", "height", "width")
+    try:
+        y, x, h, w = (int(properties[f"openslide.bounds-{side}"]) for side in sides)
+    except (KeyError, ValueError):
+        return None
+    can_be = 0 <= y < height and 0 <= x < width and min(h, w) > 0
+    return (y, x) if can_be and (y, x) != (0, 0) else None

@@ -100,6 +100,10 @@ class SlideInfo:
         Of the stored colours, if the file carries one (:func:`slides.profile.in_srgb`).
     stored_digest : str
         Of the slide as it is stored, where these are other colours of it; else empty.
+    bounds_origin : tuple of int or None
+        Corner ``(y, x)``, level-0 pixels, of the part that the file says was scanned
+        (OpenSlide's bounds: MRXS), if that is not the slide's own. Coordinates here
+        are never counted from it, but programs that crop to it do so (QuPath).
     """
 
     name: str
@@ -112,6 +116,7 @@ class SlideInfo:
     notes: tuple[str, ...] = field(default=())
     icc_profile: bytes | None = field(default=None, repr=False)
     stored_digest: str = ""
+    bounds_origin: tuple[int, int] | None = None
 
     @property
     def section(self) -> str:

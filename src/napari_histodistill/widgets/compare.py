@@ -127,7 +127,9 @@ class CompareWidget(SlideDock):
 
     def work_to_export(self, key: str, path: Path) -> Work:
         """Return work that writes one export of the comparison."""
-        return export_difference_work(key, path, self.session.compared)
+        slide = self.session.slide
+        origin = slide.info.bounds_origin if slide else None
+        return export_difference_work(key, path, self.session.compared, origin)
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""
