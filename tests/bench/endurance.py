@@ -74,8 +74,8 @@ class Endurance:
     def close(self) -> None:
         """Take every layer away, as a person does with the bin."""
         self.viewer.layers.clear()
-        self._wait(self.idle)
-        assert self.widget.session.slide is None
+        # The panel lets go once napari has removed all of them.
+        self._wait(lambda: self.idle() and self.widget.session.slide is None)
 
 
 def repeated(

@@ -170,6 +170,20 @@ def test_students_with_other_tiles_meet_on_one_distance():
     assert session.compared.difference.cells > 50
 
 
+def test_a_distance_that_was_chosen_survives_the_tissue():
+    session = CompareSession()
+    slide = secret_slide()
+    session.choose_slide(slide)
+    session.choose_student(0, coarse_student())
+    session.choose_student(1, colour_student())
+    assert session.step != 0
+    session.choose_step(0)
+    session.take_tissue(find_once(slide))
+    assert session.step == 0
+    one, other = (choice.detail for choice in session.choices)
+    assert one.stride_um == other.stride_um
+
+
 def test_cancel_keeps_what_is_done_and_run_goes_on():
     one, other = coarse_student(), colour_student()
     session = open_session(one, other)

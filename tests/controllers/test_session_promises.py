@@ -328,11 +328,89 @@ def test_a_shape_between_the_cells_is_explained():
     session = open_session()
     session.region = "shape"
     session.shape = np.array([[200.0, 200], [200, 201], [201, 200]])
-    plan = session.plan()
+    assert "draw a larger" in session.why_not_run
     with pytest.raises(InputError, match="draw a larger"):
-        plan.wanted_cells()
+        session.plan()
     with pytest.raises(InputError, match="draw a larger"):
         run(session)
+
+
+def test_a_shape_between_the_cells_leaves_a_map_that_is_there_alone():
+    session = ran_session()
+    session.region = "shape"
+    session.shape = np.array([[200.0, 200], [200, 201], [201, 200]])
+    assert session.cells_missing == 0
+    assert session.run_title == "Run again"
+    assert "draw a larger" in session.why_not_run
+    session.shape = np.array([[200.0, 200], [200, 300], [300, 200]])
+    assert session.why_not_run == ""
+
+
+def test_a_step_that_was_chosen_survives_what_is_learned_of_the_tissue():
+    session = open_session(tissue=False)
+    assert session.step != 0
+    session.choose_step(0)
+    session.take_tissue(TissueMask(np.ones((6, 8), bool), session.slide.shape))
+    assert session.step == 0, "found after the step was chosen"
+    mask = np.zeros((6, 8), bool)
+    mask[2:4, 2:4] = True
+    session.take_tissue(TissueMask.from_array(mask, session.slide.shape))
+    assert session.step == 0, "edited before anything was run"
+
+
+def test_editing_tissue_does_not_change_a_step_that_nobody_touched():
+    session = open_session()
+    stride = session.detail.stride_um
+    mask = np.zeros((60, 80), bool)
+    mask[20:24, 20:24] = True
+    session.take_tissue(TissueMask.from_array(mask, session.slide.shape))
+    assert session.detail.stride_um == stride
+
+
+@pytest.mark.parametrize("source", ["typed by the user", "typed: measured by the user"])
+def test_a_typed_scale_can_be_corrected_and_a_files_cannot(source):
+    session = open_session(array_slide(mpp=None), tissue=False)
+    assert session.takes_mpp
+    session.type_mpp(2.5, source)
+    assert not session.needs_mpp
+    assert session.takes_mpp
+    session.type_mpp(0.25)
+    assert session.slide.mpp.mean == 0.25
+    session.choose_slide(array_slide())
+    assert not session.takes_mpp
+    session.choose_slide(None)
+    assert not session.takes_mpp
+
+
+def test_cells_that_another_panel_stored_are_shown_by_continue():
+    first = open_session()
+    stop_after_the_first_block(first)
+    run(open_session())
+    assert first.run_title == "Continue"
+    run(first)
+    assert first.cells_missing == 0
+    assert first.run_title == "Run again"
+    assert computed(first) < first.live.cells_done, "nothing was computed again"
+
+
+def test_a_map_stored_while_a_run_was_refused_is_shown():
+    refused = open_session()
+    refused.run_work()  # another run held the store: no report but the refusal
+    refused.run_ended()
+    run(open_session())
+    run(refused)
+    assert refused.cells_missing == 0
+    assert computed(refused) == 0
+
+
+def test_going_on_reports_only_what_is_not_on_screen():
+    session = open_session()
+    stop_after_the_first_block(session)
+    kept = session.live.status == 1
+    for update in session.run_work()(CancelToken()):
+        patch = update.patch
+        if patch is not None:
+            assert not kept[patch.rows, patch.columns].any()
 
 
 def test_an_edited_tissue_mask_decides_what_is_computed():

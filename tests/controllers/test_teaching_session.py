@@ -115,6 +115,16 @@ def test_separate_runs_of_one_colour_are_separate_strokes():
     assert stroke[-1] != stroke[0]
 
 
+def test_labels_that_no_class_has_teach_nothing():
+    session = ran_session()
+    wish = painted_cells(strokes(session, *TWO_KINDS), session.live.grid)
+    also = strokes(session, *TWO_KINDS, ((450.0, 150.0), 7))
+    assert also.leaves_out
+    for found, wished in zip(painted_cells(also, session.live.grid), wish, strict=True):
+        np.testing.assert_array_equal(found, wished)
+    assert not strokes(session, *TWO_KINDS).leaves_out
+
+
 def test_nothing_painted_is_nothing():
     empty = Strokes(np.zeros((150, 200), np.uint8), KINDS)
     assert [len(part) for part in painted_cells(empty, small_grid())] == [0, 0, 0]

@@ -13,6 +13,7 @@ from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.widgets.compare import CompareWidget
 from napari_histodistill.widgets.distil import DistilWidget
 from napari_histodistill.widgets.distil_layers import channels_of
+from tests.fakes import tissue_image
 from tests.slides.test_profile import SWAPPED
 from tests.widgets.conftest import wait_until
 from tests.widgets.test_distil_flow import add, add_pair, painted, preview, tick
@@ -167,6 +168,28 @@ def test_micrometres_given_elsewhere_arrive(explore, beside, painted, qtbot):
         return slide is not None and slide.usable_mpp.mean == 0.25
 
     wait_until(qtbot, explored)
+
+
+def test_other_pixels_in_a_layer_are_another_slide(explore, qtbot):
+    viewer, panel = explore()
+    um = {"scale": (0.5, 0.5), "units": ("um", "um")}
+    layer = viewer.add_image(tissue_image(), rgb=True, name="plain", **um)
+    wait_until(qtbot, lambda: not panel.session.why_not_run)
+    wait_until(qtbot, lambda: not panel.bench.pump.busy)
+    first, path = panel.session.slide, panel.session.plan().store_path
+    panel.run_panel.button.click()
+    wait_until(qtbot, lambda: not panel.bench.pump.busy)
+    layer.data = layer.data[::-1].copy()
+    wait_until(qtbot, lambda: panel.session.slide not in (None, first))
+    wait_until(qtbot, lambda: not panel.bench.pump.busy)
+    assert panel.session.live is None, "the map was of the old pixels"
+    assert panel.session.plan().store_path != path
+    # Nothing is read again as long as nothing changes.
+    other = viewer.add_image(tissue_image(300, 300), rgb=True, name="other", **um)
+    wait_until(qtbot, lambda: panel.bench.slide_layer is other)
+    second = panel.session.slide
+    panel.choosing.choose_layer(layer)
+    assert panel.session.slide not in (None, first, second)
 
 
 def test_channels_stay_one_slide_when_given_micrometres(explore, painted, qtbot):

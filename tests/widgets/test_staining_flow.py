@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -113,6 +115,28 @@ def test_another_slide_is_fitted_anew(normalised, qtbot):
     student = widget.session.student
     assert student is not first
     assert student.stains is not None
+
+
+def test_the_stain_is_fitted_whatever_ends_the_fit(explore, qtbot, monkeypatch):
+    from napari_histodistill.students import staining
+
+    real = staining.stain_map_for
+
+    def slowly(*args):
+        time.sleep(0.5)
+        return real(*args)
+
+    monkeypatch.setattr(staining, "stain_map_for", slowly)
+    viewer, widget = explore(with_stain(colour_student()))
+    add(viewer, he_slide())
+    qtbot.waitUntil(ready(widget), timeout=20000)
+    tick(widget.slide_panel.stain.check)
+    assert widget.bench.pump.is_active("Fitting the stain")
+    widget.slide_panel.slide.activated.emit(0)
+    widget.bench.pump.abandon("Fitting the stain")
+    widget.bench.changed.emit()
+    qtbot.waitUntil(ready(widget), timeout=20000)
+    assert widget.session.student.stains is not None
 
 
 def test_a_slide_that_is_not_h_and_e_unticks_and_says_why(explore, qtbot):

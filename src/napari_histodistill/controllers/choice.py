@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_histodistill.controllers.planning import (
+    BETWEEN_CELLS,
     Detail,
     RunPlan,
     default_step,
     detail_steps,
     duration_in_words,
     in_words,
+    rows_inside,
     store_path_of,
     stored_since,
 )
@@ -55,6 +57,8 @@ class Choice:
         ``(n, 2)`` level-0 px: the drawn shape.
     steps, step : tuple of Detail, int
         Strides on offer and the chosen one.
+    step_is_chosen : bool
+        Whether a person chose that step, which then stays.
     trouble, student_trouble : str
         Why this student cannot see this slide; why a student could not be loaded.
     """
@@ -70,6 +74,7 @@ class Choice:
         self.shape: npt.NDArray[np.float64] | None = None
         self.steps: tuple[Detail, ...] = ()
         self.step = 0
+        self.step_is_chosen = False
         self.trouble = ""
         self.student_trouble = ""
 
@@ -105,6 +110,7 @@ class Choice:
     def choose_step(self, step: int) -> None:
         """Take one of :attr:`steps`."""
         self.step = max(0, min(step, len(self.steps) - 1))
+        self.step_is_chosen = True
         self.drop_map()
 
     def type_mpp(self, value: float, source: str = "typed by the user") -> None:
@@ -130,12 +136,16 @@ class Choice:
 
     def take_tissue(self, tissue: TissueMask | None) -> None:
         """Take the tissue mask that was found or edited; maps stay as they are."""
+        # How many cells are worth it is known once the tissue is: until then the step
+        # is a guess, unless a person took it.
+        keeps = self.has_map or self.step_is_chosen or self.tissue is not None
         self.tissue = tissue
-        chosen = self.steps[self.step].grid.stride_px if self.steps else None
-        self._lay_steps(keep=chosen if self.has_map else None)
+        known = self.steps[self.step].grid.stride_px if self.steps else None
+        self._lay_steps(keep=known if keeps else None)
 
     def replan(self) -> None:
         """Lay the grids again; the map of the old plan is let go (it stays stored)."""
+        self.step_is_chosen = False
         self._lay_steps(keep=None)
         self.drop_map()
 
@@ -147,6 +157,15 @@ class Choice:
         mpp = self.slide.mpp if self.slide else None
         typed = mpp is not None and mpp.source.startswith("typed")
         return self.slide is not None and not (mpp and (mpp.is_plausible or typed))
+
+    @property
+    def takes_mpp(self) -> bool:
+        """Whether a person may give the µm per pixel.
+
+        What was typed can be mistyped; what a file says is not for a panel to change.
+        """
+        mpp = self.slide.mpp if self.slide else None
+        return self.needs_mpp or (mpp is not None and mpp.source.startswith("typed"))
 
     @property
     def why_not_run(self) -> str:
@@ -167,7 +186,7 @@ class Choice:
             return "Draw a shape in a Shapes layer and select it, or choose a region."
         if self.region == "view" and self.view is None:
             return "The view shows no part of the slide."
-        return ""
+        return self._why_no_shape()
 
     @property
     def detail(self) -> Detail | None:
@@ -216,6 +235,12 @@ class Choice:
         return stored_since(self._store_path(self.detail))
 
     # --- inside -------------------------------------------------------------------
+
+    def _why_no_shape(self) -> str:
+        if self.region != "shape" or self.shape is None or self.detail is None:
+            return ""
+        covers = any(True for _ in rows_inside(self.detail.grid, self.shape))
+        return "" if covers else BETWEEN_CELLS
 
     def _lay_steps(self, *, keep: int | None) -> None:
         self.steps, self.trouble = (), ""

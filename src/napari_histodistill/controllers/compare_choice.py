@@ -115,6 +115,11 @@ class CompareChoice:
         """Whether the slide's µm per pixel must be asked for."""
         return self.choices[0].needs_mpp
 
+    @property
+    def takes_mpp(self) -> bool:
+        """Whether a person may give the µm per pixel."""
+        return self.choices[0].takes_mpp
+
     def type_mpp(self, value: float, source: str = "typed by the user") -> None:
         """Give the µm per pixel where the file is silent or wrong.
 
@@ -131,9 +136,13 @@ class CompareChoice:
 
     def take_tissue(self, tissue: TissueMask | None) -> None:
         """Take the tissue that was found."""
+        chosen = self.choices[self._lead].step_is_chosen
         for choice in self.choices:
             choice.take_tissue(tissue)
-        self._line_up()
+        if chosen:
+            self._follow()
+        else:
+            self._line_up()
 
     @property
     def measure(self) -> Measure:

@@ -122,7 +122,7 @@ def compare_work(
 
     def work(cancel: CancelToken) -> Iterator[HalfUpdate | CompareProgress | Compared]:
         for which, (student, plan) in enumerate(zip(students, plans, strict=True)):
-            run = run_work(slide, student, plan, show_stored=True, focus=focus)
+            run = run_work(slide, student, plan, focus=focus)
             for update in run(cancel):
                 yield HalfUpdate(which, update)
         yield from _compare(students, plans, measure, cancel)

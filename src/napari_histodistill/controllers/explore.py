@@ -92,16 +92,17 @@ class ExploreSession(Choice):
         slide, student, detail = self.slide, self.student, self.detail
         if slide is None or student is None or detail is None:
             raise InputError(self.why_not_run)
-        fresh = restart or self.live is None or self.taught is not None
-        if fresh:
+        if restart or self.live is None or self.taught is not None:
             self._new_map(detail, student)
+        assert self.live is not None
         self.running = True
         return run_work(
             slide,
             student,
             plan,
             restart=restart,
-            show_stored=fresh,
+            # Another panel or process may have stored more than is on screen.
+            known=self.live.status.copy(),
             focus=lambda: self.view,
         )
 

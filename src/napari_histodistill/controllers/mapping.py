@@ -115,7 +115,7 @@ def run_work(
     plan: RunPlan,
     *,
     restart: bool = False,
-    show_stored: bool = False,
+    known: npt.NDArray[np.uint8] | None = None,
     focus: Callable[[], Region | None] | None = None,
 ) -> Work:
     """Compute a plan's cells; a store that is there already is continued.
@@ -128,8 +128,9 @@ def run_work(
         Grid, mode, region, tissue and the store's place.
     restart : bool
         Forget the stored map first.
-    show_stored : bool
-        Report also the cells that an earlier run has stored: for a map that is empty.
+    known : ndarray, optional
+        Status of the cells on screen, none without it. What else an earlier run, or
+        another process, has stored is reported too.
     focus : callable, optional
         Asked from the worker thread for what a person looks at, level-0 pixels.
     """
@@ -153,7 +154,7 @@ def run_work(
         )
         # The engine looks for tissue first; from its second report on the store stands.
         yield RunUpdate(next(reports))
-        yield from _with_patches(reports, plan.store_path, student, show_stored)
+        yield from _with_patches(reports, plan.store_path, student, known)
 
     return work
 
@@ -174,17 +175,19 @@ def _with_patches(
     reports: Iterator[EmbedReport],
     path: Path,
     student: Student,
-    show_stored: bool,  # noqa: FBT001 - private, named at its only call
+    known: npt.NDArray[np.uint8] | None,
 ) -> Iterator[RunUpdate]:
     from napari_histodistill.maps.store import EmbeddingStore
 
     store: EmbeddingStore | None = None
     for report in reports:
-        store = store or EmbeddingStore.open(path)
-        if show_stored and report.done:
+        if store is None:
+            store = EmbeddingStore.open(path)
+            status = store.status
+            shown = np.zeros_like(status) if known is None else known
             for block in store.slabs():
-                yield RunUpdate(report, patch_of(store, block, student))
-        show_stored = False
+                if not np.array_equal(status[block], shown[block]):
+                    yield RunUpdate(report, patch_of(store, block, student))
         patch = patch_of(store, report.block, student) if report.block else None
         yield RunUpdate(report, patch)
 

@@ -12,6 +12,7 @@ from napari_histodistill.cache import cache_dir
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -30,6 +31,11 @@ READABLE_CELLS = 200
 
 MOST_CELLS = 4_000_000
 """Finer steps are not offered: the map would no longer be a small array."""
+
+BETWEEN_CELLS = (
+    "The drawn shape lies between the cells of the map: draw a larger one, or choose a "
+    "finer detail."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +105,40 @@ class RunPlan:
         """
         if self.polygon is None:
             return None
-        from skimage.measure import points_in_poly
-
-        y, x = self.grid.centers()
         inside = np.zeros(self.grid.shape, bool)
-        # Row by row, and only where the shape is: a large slide has ten million cells.
-        around = np.asarray(self.polygon, float)
-        (top, left), (bottom, right) = around.min(0), around.max(0)
-        across = np.flatnonzero((x >= left) & (x <= right))
-        centers = np.empty((len(across), 2))
-        centers[:, 1] = x[across]
-        for row in np.flatnonzero((y >= top) & (y <= bottom)):
-            centers[:, 0] = y[row]
-            inside[row, across] = points_in_poly(centers, around)
+        for row, columns in rows_inside(self.grid, self.polygon):
+            inside[row, columns] = True
         if not inside.any():
-            msg = (
-                "The drawn shape lies between the cells of the map: draw a larger "
-                "one, or choose a finer detail."
-            )
-            raise InputError(msg)
-        return np.asarray(inside, bool)
+            raise InputError(BETWEEN_CELLS)
+        return inside
+
+
+def rows_inside(
+    grid: TileGrid, polygon: npt.NDArray[np.float64]
+) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Yield the rows, each with its columns, whose cells have their centre in a shape.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        Where the cells lie.
+    polygon : ndarray
+        ``(n, 2)`` float, level-0 pixels ``(y, x)``, edge convention.
+    """
+    from skimage.measure import points_in_poly
+
+    y, x = grid.centers()
+    # Row by row, and only where the shape is: a large slide has ten million cells.
+    around = np.asarray(polygon, float)
+    (top, left), (bottom, right) = around.min(0), around.max(0)
+    across = np.flatnonzero((x >= left) & (x <= right))
+    centers = np.empty((len(across), 2))
+    centers[:, 1] = x[across]
+    for row in np.flatnonzero((y >= top) & (y <= bottom)):
+        centers[:, 0] = y[row]
+        columns = across[points_in_poly(centers, around)]
+        if len(columns):
+            yield int(row), columns
 
 
 def detail_steps(

@@ -87,10 +87,18 @@ class StainChoice:
         student = choice.student
         return student is not None and student.stains is not None
 
-    def follow(self, choice: Choice) -> Work | None:
-        """Make the session's student what is wanted; may return work to do for it."""
+    def follow(self, choice: Choice, *, fitting: bool = True) -> Work | None:
+        """Make the session's student what is wanted; may return work to do for it.
+
+        Parameters
+        ----------
+        choice : Choice
+            The session.
+        fitting : bool
+            Whether the work that was returned last is still going on.
+        """
         if self._is_looking(choice) and (
-            choice.slide is not self._slide or not self.wanted
+            choice.slide is not self._slide or not self.wanted or not fitting
         ):
             choice.choose_student(self._bare, self._tiles_per_s)
         student = choice.student

@@ -48,6 +48,20 @@ class Strokes:
     labels: npt.NDArray[np.uint8]
     classes: tuple[ClassSpec, ...]
 
+    @property
+    def known(self) -> npt.NDArray[np.uint8]:
+        """The labels, without those that no class has.
+
+        napari's own controls let people paint any label; beyond the classes it is not
+        even seen.
+        """
+        return np.where(self.labels <= len(self.classes), self.labels, np.uint8(0))
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether something is painted with a label that no class has."""
+        return bool((self.labels > len(self.classes)).any())
+
 
 @dataclass(frozen=True, slots=True)
 class Taught:
@@ -94,19 +108,20 @@ def painted_cells(
     """
     from skimage.measure import label
 
-    h, w = strokes.labels.shape
+    painted = strokes.known
+    h, w = painted.shape
     rows, columns = grid.shape
     height, width = grid.cell_size
-    y, x = np.nonzero(strokes.labels)
+    y, x = np.nonzero(painted)
     if not len(y):
         none = np.zeros(0, np.intp)
         return none, none, none
-    connected = label(strokes.labels, connectivity=2)
+    connected = label(painted, connectivity=2)
     row = ((y + 0.5) * grid.slide_height / h / height).astype(np.intp)
     column = ((x + 0.5) * grid.slide_width / w / width).astype(np.intp)
     cell = np.minimum(row, rows - 1) * columns + np.minimum(column, columns - 1)
     votes = np.zeros((rows * columns, len(strokes.classes)), np.int32)
-    kind = np.minimum(strokes.labels[y, x].astype(np.intp), len(strokes.classes)) - 1
+    kind = painted[y, x].astype(np.intp) - 1
     np.add.at(votes, (cell, kind), 1)
     cells = np.flatnonzero(votes.any(axis=1))
     labels = votes[cells].argmax(axis=1)

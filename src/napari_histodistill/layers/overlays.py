@@ -38,6 +38,9 @@ STROKE_UM = 8.0
 STROKE_MAX_SIDE = 2048
 """Painting is only smooth on small arrays."""
 
+HAND_MADE = ("strokes", "tissue")
+"""Kinds of overlays that hold what a person has drawn: not ours to throw away."""
+
 MARKER_COLORS = {True: "#009e73", False: "#d55e00"}
 """Like this; not like this. The symbols differ too (disc and cross)."""
 

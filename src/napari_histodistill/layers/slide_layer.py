@@ -26,6 +26,9 @@ METADATA_KEY = "histodistill"
 OVERLAY_MARK = "histodistill overlay"
 """Key in an overlay's metadata: it is ours, neither a slide nor a partner."""
 
+OVERLAY_OF = "histodistill overlay of"
+"""Key in an overlay's metadata: the section it lies on, whatever its colours."""
+
 CHANNEL_COLORS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#56b4e9")
 """Okabe-Ito, blue first since DAPI usually is: for channels of fluorescence slides."""
 

@@ -14,12 +14,14 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.slides import Slide
 from napari_histodistill.students.spec import StudentSpec
-from napari_histodistill.widgets.slide_choosing import SlideChoosing
+from napari_histodistill.widgets.slide_choosing import READING, SlideChoosing
 from napari_histodistill.widgets.slide_panel import SlidePanel
 from napari_histodistill.widgets.workbench import Workbench
 
-OF_THE_SLIDE = ("Finding tissue", "Reading pixels", "Stored map", "Run", "Search",
-                "Ranking", "Thumbnails", "Fit", "Fitting the stain")  # fmt: skip
+OF_THE_MAP = ("Stored map", "Run", "Search", "Ranking", "Thumbnails", "Fit")
+"""Jobs that have no meaning once another student looks."""
+
+OF_THE_SLIDE = ("Finding tissue", READING, "Fitting the stain", *OF_THE_MAP)
 """Jobs that have no meaning once another slide is chosen."""
 
 
@@ -137,7 +139,7 @@ class Choosing(SlideChoosing):
         if self._current_student >= 0:
             spec = self._students[self._current_student].spec
             panel.student_info.setToolTip(student_words(spec))
-        panel.mpp.setVisible(bench.session.needs_mpp)
+        panel.show_mpp(bench.session)
         ref = ref_of(bench.slide_layer.metadata) if bench.slide_layer else None
         panel.show_colours(
             offered=ref is not None and ref.has_profile,
@@ -155,7 +157,8 @@ class Choosing(SlideChoosing):
 
     def drop_map(self) -> None:
         """Take the map off the screen: it was of another student."""
-        self.bench.pump.abandon("Stored map", "Search", "Ranking", "Thumbnails", "Fit")
+        self.bench.pump.abandon(*OF_THE_MAP)
+        self.bench.session.run_ended()
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
 

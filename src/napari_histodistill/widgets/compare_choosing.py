@@ -20,7 +20,7 @@ from napari_histodistill.widgets.choosing import (
 )
 from napari_histodistill.widgets.compare_bench import CompareBench
 from napari_histodistill.widgets.compare_panel import ChoosePanel
-from napari_histodistill.widgets.slide_choosing import SlideChoosing
+from napari_histodistill.widgets.slide_choosing import READING, SlideChoosing
 
 LOADING = ("Loading A", "Loading B")
 OF_THE_MAPS = ("Run", "Measure", "Ranking", "Thumbnails", "Place", "Pictures A",
@@ -33,7 +33,7 @@ class CompareChoosing(SlideChoosing):
 
     bench: CompareBench
     panel: ChoosePanel
-    jobs = ("Finding tissue", "Reading pixels", *OF_THE_MAPS)
+    jobs = ("Finding tissue", READING, *OF_THE_MAPS)
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class CompareChoosing(SlideChoosing):
         for info, index in zip(panel.infos, self._current, strict=True):
             if index >= 0:
                 info.setToolTip(student_words(self._students[index].spec))
-        panel.mpp.setVisible(session.needs_mpp)
+        panel.show_mpp(session)
         panel.show_words([self._say(which) for which in range(2)])
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
 

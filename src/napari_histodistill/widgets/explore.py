@@ -137,7 +137,14 @@ class ExploreWidget(SlideDock):
         """Return work that writes one export of the map or the search."""
         live, hidden = self.session.live, self.classes_panel.hidden
         classes = live.snapshot(hidden=hidden) if live else None
-        return export_work(key, path, classes=classes, similar=self.session.similar)
+        slide = self.session.slide
+        return export_work(
+            key,
+            path,
+            classes=classes,
+            similar=self.session.similar,
+            bounds_origin=slide.info.bounds_origin if slide else None,
+        )
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""
@@ -166,6 +173,8 @@ class ExploreWidget(SlideDock):
         self._listen(camera.zoom, self._view_moved)
         self._listen(layers.inserted, self._adopt_keys)
         self._listen(layers.removed, self._adopt_keys)
+        active = bench.viewer.layers.selection.events.active
+        self._listen(active, self.teaching.show_painting)
 
     def _listen(self, event: Any, callback: Callable[..., None]) -> None:
         event.connect(callback)

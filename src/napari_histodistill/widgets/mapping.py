@@ -15,6 +15,7 @@ from napari_histodistill.widgets.classes_panel import ClassesPanel
 from napari_histodistill.widgets.run_panel import RunPanel
 from napari_histodistill.widgets.slide_layers import selected_polygon
 from napari_histodistill.widgets.slide_panel import SlidePanel
+from napari_histodistill.widgets.teaching import FIT
 from napari_histodistill.widgets.workbench import Workbench
 
 RUN, STORED, LOADING = "Run", "Stored map", "Loading the student"
@@ -93,7 +94,8 @@ class Mapping(QObject):
         except HistodistillError as error:
             self.bench.said.emit(str(error))
             return
-        self._looked_for = (session.slide, session.store_path)
+        # What they would still bring is of the map as it was before.
+        self.bench.pump.abandon(STORED, FIT)
         self._has_cells = False
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
@@ -122,6 +124,8 @@ class Mapping(QObject):
     def show(self) -> None:
         """Draw plan, button and legend; show a stored map if there is one."""
         session, panel = self.bench.session, self.slide_panel
+        if session.region == "shape":
+            self._look()
         self._look_for_stored()
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
         mode = panel.mode.findData(session.mode)
@@ -140,8 +144,10 @@ class Mapping(QObject):
 
     def _look_for_stored(self) -> None:
         session = self.bench.session
-        ready = session.tissue is not None and session.detail is not None
-        if not ready or session.live is not None or self.bench.pump.is_active(RUN):
+        if session.live is not None:
+            self._looked_for = None  # once it is dropped, it may be shown again
+            return
+        if session.tissue is None or session.detail is None:
             return
         path = session.plan().store_path if not session.why_not_run else None
         if path is not None and (session.slide, path) != self._looked_for:
@@ -236,7 +242,7 @@ class Mapping(QObject):
 
     def _drop(self) -> None:
         """Take the present map off the screen; it stays stored."""
-        self.bench.pump.abandon(STORED, "Search", "Ranking", "Thumbnails", "Fit")
+        self.bench.pump.abandon(STORED, "Search", "Ranking", "Thumbnails", FIT)
         self._looked_for = None
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()

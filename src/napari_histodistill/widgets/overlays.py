@@ -12,8 +12,10 @@ from napari_histodistill.controllers.live_map import LiveMap
 from napari_histodistill.controllers.similar import Prompts, SimilarResult
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers import overlays
+from napari_histodistill.layers.placing import placement, thumbnail_world
 from napari_histodistill.layers.slide_layer import (
     OVERLAY_MARK,
+    OVERLAY_OF,
     LayerTuple,
     slide_layer,
 )
@@ -59,6 +61,7 @@ class Overlays:
         self._layers: dict[str, Layer] = {}
         self._coloured: dict[str, Any] = {}
         self._visible_before: dict[str, bool] = {}
+        self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
         for name in MOVES:
             getattr(slide_layer.events, name).connect(self._follow)
 
@@ -70,6 +73,31 @@ class Overlays:
     def owns(self, layer: Any) -> bool:
         """Whether a layer is one of these."""
         return any(layer is mine for mine in self._layers.values())
+
+    def adopt(self) -> None:
+        """Take up again what a person drew on this slide before it was left."""
+        layers = self._viewer.layers
+        for layer in list(layers):
+            kind = layer.metadata.get(OVERLAY_MARK)
+            mine = layer.metadata.get(OVERLAY_OF) == self._slide.info.section
+            if mine and kind in overlays.HAND_MADE and kind not in self._layers:
+                self._layers[kind] = layer
+                self._lay_anew(layer)
+                # Slides that were opened since would lie over it.
+                layers.move(layers.index(layer), len(layers))
+                layer.visible = True
+
+    def hand_made(self) -> list[Layer]:
+        """Return the layers that hold what a person has drawn."""
+        strokes, tissue = self.get("strokes"), self.get("tissue")
+        found = []
+        if strokes is not None and strokes.data.any():
+            found.append(strokes)
+        if tissue is not None and (
+            self._tissue is None or not np.array_equal(tissue.data > 0, self._tissue)
+        ):
+            found.append(tissue)
+        return found
 
     def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
         """Draw a class map; the layer and the live map share one array.
@@ -174,9 +202,7 @@ class Overlays:
         if not items:
             self._remove("markers")
             return
-        made = overlays.marker_layer(
-            items, (self._mpp.y, self._mpp.x), affine=self._affine()
-        )
+        made = overlays.marker_layer(items, self._um(), affine=self._affine())
         if layer is None:
             self._add("markers", made)
             return
@@ -192,7 +218,7 @@ class Overlays:
         if layer is None:
             made = overlays.stroke_layer(
                 self._slide.shape,
-                (self._mpp.y, self._mpp.x),
+                self._um(),
                 overlays.class_colors(classes),
                 affine=self._affine(),
             )
@@ -206,12 +232,10 @@ class Overlays:
         layer: Labels | None = self.get("tissue")
         if layer is None:
             made = overlays.tissue_layer(
-                tissue.mask,
-                self._slide.shape,
-                (self._mpp.y, self._mpp.x),
-                affine=self._affine(),
+                tissue.mask, self._slide.shape, self._um(), affine=self._affine()
             )
             layer = self._add("tissue", made)
+            self._tissue = np.asarray(tissue.mask, bool)
         return layer
 
     def show_stain(self, stains: StainMap) -> None:
@@ -253,13 +277,36 @@ class Overlays:
         self._visible_before = {}
 
     def close(self, *, keep_layers: bool) -> None:
-        """Stop following the slide layer; optionally take all overlays away."""
+        """Stop following the slide layer; optionally take all overlays away.
+
+        What a person has drawn is only hidden: :meth:`adopt` shows it again.
+        """
         for name in MOVES:
             getattr(self._slide_layer.events, name).disconnect(self._follow)
         if not keep_layers:
-            for kind in list(self._layers):
-                self._remove(kind)
+            drawn = self.hand_made()
+            for kind, layer in list(self._layers.items()):
+                if any(layer is mine for mine in drawn):
+                    self._put_aside(layer)
+                else:
+                    self._remove(kind)
         self._layers.clear()
+
+    def _lay_anew(self, layer: Any) -> None:
+        world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
+        place = placement(world, self._affine())
+        for name in ("scale", "translate", "affine"):
+            setattr(layer, name, place[name])
+
+    def _put_aside(self, layer: Any) -> None:
+        layer.mode = "pan_zoom"  # nobody paints on what they do not see
+        layer.visible = False
+        layers = self._viewer.layers
+        if layers.selection.active is layer and self._slide_layer in layers:
+            layers.selection.active = self._slide_layer
+
+    def _um(self) -> tuple[float, float]:
+        return self._mpp.y, self._mpp.x
 
     def _affine(self) -> npt.NDArray[np.float64]:
         return overlay_affine(self._slide_layer, self._mpp)
@@ -272,7 +319,8 @@ class Overlays:
 
     def _add(self, kind: str, made: LayerTuple) -> Any:
         data, kwargs, layer_type = made
-        kwargs["metadata"] = {OVERLAY_MARK: kind}
+        section = self._slide.info.section
+        kwargs["metadata"] = {OVERLAY_MARK: kind, OVERLAY_OF: section}
         active = self._viewer.layers.selection.active
         layer = getattr(self._viewer, f"add_{layer_type}")(data, **kwargs)
         self._layers[kind] = layer

@@ -20,6 +20,9 @@ from napari_histodistill.widgets.parts import explain, hint, row
 
 DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
 
+DEVICE_TIP = "Where the student computes."
+DEVICE_LOCKED = "Cancel the run first, then change where the student computes."
+
 RUN_TIP = (
     "Let the student look at the tissue. The map fills in while it works, what you "
     "look at first."
@@ -42,7 +45,7 @@ class RunPanel(QWidget):
         self.device = QComboBox()
         for text, key in DEVICES:
             self.device.addItem(text, key)
-        self.device.setToolTip("Where the student computes.")
+        self.device.setToolTip(DEVICE_TIP)
         self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
@@ -50,6 +53,7 @@ class RunPanel(QWidget):
         self.bar.hide()
         self.message = hint()
         self._obstacle = self._remark = ""
+        self._device_tip, self._device_locked = DEVICE_TIP, ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -70,12 +74,18 @@ class RunPanel(QWidget):
         chosen = self.device.currentIndex()
         for index, (text, _) in enumerate(DEVICES):
             self.device.setItemText(index, label if index == chosen else text)
-        self.device.setToolTip(reason or "Where the student computes.")
+        self._device_tip = reason or DEVICE_TIP
+        explain(self.device, self._device_tip, self._device_locked)
+
+    def _lock_device(self, why: str) -> None:
+        self._device_locked = why
+        explain(self.device, self._device_tip, why)
 
     def show_ready(self, text: str, why_not: str) -> None:
         """Show the Run button as "Run", "Continue" or "Run again"."""
         self.button.setText(text)
         self.button.show()
+        self._lock_device("")
         explain(self.button, RUN_TIP, why_not)
         self.stop.hide()
         self.bar.hide()
@@ -87,6 +97,7 @@ class RunPanel(QWidget):
     def show_running(self) -> None:
         """Turn Run into Cancel and show the bar."""
         self._remark = ""
+        self._lock_device(DEVICE_LOCKED)
         self.button.hide()
         self.stop.setText("Cancel")
         self.stop.setEnabled(True)

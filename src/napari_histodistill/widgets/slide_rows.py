@@ -20,11 +20,13 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.widgets.parts import explain, hint, row
 
+NO_MPP = "The file does not say how many µm a pixel spans:"
+TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
 COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
 
 
 class MppRow(QWidget):
-    """Asks for the µm per pixel where the file is silent."""
+    """Asks for the µm per pixel where the file is silent; typed ones can be mended."""
 
     given = Signal(float)
     refused = Signal(str)
@@ -32,6 +34,7 @@ class MppRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._given: float | None = None
         self.field = QComboBox()
         self.field.setEditable(True)
         for value, scan in COMMON_MPP:
@@ -51,12 +54,21 @@ class MppRow(QWidget):
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.words = hint("The file does not say how many µm a pixel spans:")
+        self.words = hint(NO_MPP)
         layout.addWidget(self.words)
         layout.addLayout(row(self.field, self.use, self.ruler))
         self.use.clicked.connect(self._give)
         edit.returnPressed.connect(self._give)
         self.ruler.clicked.connect(self.measure)
+
+    def show_given(self, value: float | None) -> None:
+        """Say what was given so far, None for nothing; what somebody types stays."""
+        if value == self._given:
+            return
+        self._given = value
+        self.words.setText(NO_MPP if value is None else TYPED_MPP)
+        self.field.setCurrentIndex(-1)
+        self.field.setEditText("" if value is None else f"{value:g}")
 
     def _give(self) -> None:
         text = self.field.currentText().strip().replace(",", ".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
@@ -15,6 +16,10 @@ from napari_histodistill.widgets.parts import (
     wide_combo,
 )
 from napari_histodistill.widgets.slide_rows import DetailSlider, MppRow, RegionRow
+
+if TYPE_CHECKING:
+    from napari_histodistill.controllers.choice import Choice
+    from napari_histodistill.controllers.compare_choice import CompareChoice
 
 
 class SlideSection(QWidget):
@@ -68,11 +73,18 @@ class SlideSection(QWidget):
         """Set the detail slider's range and what it says."""
         self.detail.show_steps(count, step, words)
 
+    def show_mpp(self, choice: Choice | CompareChoice) -> None:
+        """Ask for the µm per pixel, or offer to correct what was typed."""
+        mpp = None if choice.needs_mpp or choice.slide is None else choice.slide.mpp
+        self.mpp.show_given(None if mpp is None else mpp.mean)
+        self.mpp.setVisible(choice.takes_mpp)
+
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
         no_slide = self.slide.itemData(0) == "empty"
         none = "Open a slide first: drop a file here, or press Open…."
         explain(self.slide, self._slide_tip, why or (none if no_slide else ""))
+        explain(self.mpp, "", why)
         self.detail.lock(why)
         self.regions.lock(why)
 

@@ -38,7 +38,7 @@ class Staining(QObject):
         """Let the student follow slide, student and wish; before panels are drawn."""
         session, bench = self.bench.session, self.bench
         was_on = self.choice.is_on(session)
-        work = self.choice.follow(session)
+        work = self.choice.follow(session, fitting=bench.pump.is_active(FIT))
         if was_on and not self.choice.is_on(session):
             self._drop_map()
         if work is not None:

@@ -22,6 +22,13 @@ from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.widgets.teach_panel import TeachPanel
 from napari_histodistill.widgets.workbench import Workbench
 
+FIT = "Fit"
+RESTING = ("pan_zoom", "transform")
+"""Modes of a layer in which nobody paints."""
+
+FITTING = "Fitting…"
+STOPPED = "The fit was stopped. Press Fit again."
+LEFT_OUT = " Labels that are no class were left out."
 FIRST_CLASSES = ("tissue A", "tissue B")
 
 
@@ -41,6 +48,7 @@ class Teaching(QObject):
             for k, name in enumerate(FIRST_CLASSES)
         ]
         self._current = 0
+        self._left_out = ""
         panel.class_chosen.connect(self.choose_class)
         panel.class_renamed.connect(self.rename)
         panel.class_added.connect(self.add_class)
@@ -90,7 +98,7 @@ class Teaching(QObject):
         """Start or stop painting."""
         overlays = self.bench.overlays
         if overlays is None:
-            self.panel.show_painting(False)
+            self.show_painting()
             return
         layer = overlays.show_strokes(self.classes)
         if painting:
@@ -101,6 +109,13 @@ class Teaching(QObject):
         else:
             layer.mode = "pan_zoom"
             self.bench.viewer.layers.selection.active = self.bench.slide_layer
+        self.show_painting()
+
+    def show_painting(self, _event: Any = None) -> None:
+        """Press the paint button while strokes are painted, by whatever means."""
+        layer, layers = self._layer(), self.bench.viewer.layers
+        active = layer is not None and layers.selection.active is layer
+        self.panel.show_painting(active and str(layer.mode) not in RESTING)
 
     def fit(self) -> None:
         """Learn from the strokes."""
@@ -114,9 +129,10 @@ class Teaching(QObject):
         except HistodistillError as error:
             self.panel.say(str(error))
             return
-        self.panel.say("Fitting…")
+        self._left_out = LEFT_OUT if strokes.leaves_out else ""
+        self.panel.say(FITTING)
         self.bench.pump.start(
-            work, name="Fit", on_reports=self._fitted, on_end=self._ended
+            work, name=FIT, on_reports=self._fitted, on_end=self._ended
         )
 
     def ask_folder(self) -> None:
@@ -149,6 +165,9 @@ class Teaching(QObject):
     def show(self) -> None:
         """Draw the panel."""
         session = self.bench.session
+        self.show_painting()
+        if self.panel.words.text() == FITTING and not self.bench.pump.is_active(FIT):
+            self.panel.say(STOPPED)  # a run or another slide came in between
         no_map = "" if session.live else "Run the student first: it learns from that."
         running = "Wait until the run is done, or cancel it." if session.running else ""
         self.panel.explain(
@@ -163,11 +182,10 @@ class Teaching(QObject):
     def _fitted(self, reports: list[Taught]) -> None:
         taught = reports[-1]
         self.bench.session.take_taught(taught)
-        self.panel.show_painting(False)
         self.paint(False)
         score = taught.fit.score
         tested = "" if score is None else f"; {score:.0%} right on held-out strokes"
-        self.panel.say(f"Learned from {taught.cells} cells{tested}.")
+        self.panel.say(f"Learned from {taught.cells} cells{tested}.{self._left_out}")
         self.taught.emit()
 
     def _saved(self, reports: list[StudentSaved]) -> None:

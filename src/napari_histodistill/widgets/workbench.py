@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +72,15 @@ class Bench(QObject):
         self._make_overlays()
         self.changed.emit()
 
-    def put_mpp(self, value: float, source: str) -> None:
+    def put_mpp(self, value: float, source: str, *, ends: Sequence[str] = ()) -> None:
         """Give the µm per pixel to slide and layer.
+
+        Parameters
+        ----------
+        value, source : float, str
+            µm per pixel, and who says so.
+        ends : sequence of str
+            Jobs that have no meaning with another value.
 
         Raises
         ------
@@ -81,6 +88,7 @@ class Bench(QObject):
             If the number cannot be a microscope's.
         """
         self.session.type_mpp(value, source)
+        self.pump.abandon(*ends)
         slide, layer = self.session.slide, self.slide_layer
         if slide is None or slide.mpp is None or layer is None:
             return
@@ -130,6 +138,11 @@ class Workbench(Bench):
 
     def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(viewer, parent, ExploreSession(), Overlays)
+
+    def _make_overlays(self) -> None:
+        super()._make_overlays()
+        if self.overlays is not None:
+            self.overlays.adopt()
 
 
 def _scale_to(layer: Any, mpp: Mpp) -> None:
