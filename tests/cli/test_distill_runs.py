@@ -132,8 +132,9 @@ def test_a_run_folder_wants_to_be_asked(run, tiles, tmp_path):
     assert "--resume" in outcome.err
 
 
-def test_paper_recipe_takes_a_step(tiles, tmp_path):
+def test_paper_recipe_takes_a_step(tmp_path):
     """The published settings, at their own sizes but for batch and projector."""
+    tiles = write_textures(tmp_path / "tiles", px=224)
     from napari_histodistill.distill.run import train
     from napari_histodistill.distill.run_folder import start_run
 
