@@ -180,7 +180,7 @@ def _any_config() -> DistillConfig:
     config = read_recipe(recipe)
     assert isinstance(config, DistillConfig)
     schedule = config.schedule.model_copy(update={"precision": "auto"})
-    return config.model_copy(update={"schedule": schedule})
+    return config.model_copy(update={"schedule": schedule, "classes": ()})
 
 
 def _steps(loader: Any) -> Iterator[tuple[Any, Any]]:

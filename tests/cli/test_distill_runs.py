@@ -96,8 +96,8 @@ def test_ctrl_c_keeps_a_student_and_says_130(tiles, tmp_path, recipe):
     assert read_events(tmp_path / "run")[-1]["kind"] == "stopped"
 
 
-def test_the_smoke_recipe_then_evaluate(run, tmp_path):
-    """As the recipe's first lines say, on what a clean clone holds."""
+def test_the_smoke_recipe_then_evaluate_and_classify(run, tmp_path):
+    """As the README says, on what a clean clone holds."""
     made = run("distill", SMOKE, "-o", tmp_path / "run", "--json")
     assert made.code == 0, made.err
     assert made.json["folder"] == str(tmp_path / "run" / "student")
@@ -106,9 +106,19 @@ def test_the_smoke_recipe_then_evaluate(run, tmp_path):
         "evaluate", "--student", made.json["folder"], "--tiles", painted, "--json"
     )
     assert scored.code == 0, scored.err
-    assert scored.json["n"] == 72
-    assert scored.json["protocol"] == "probe"
-    assert "flattering" in scored.json["reason"]
+    # A quarter was kept aside: the head is judged on these, which it has not seen.
+    spec = json.loads((tmp_path / "run" / "student" / "spec.json").read_text())
+    assert scored.json["n"] == 72 - spec["training"]["tiles"]
+    assert scored.json["protocol"] == "head"
+    assert "fitted on none of these cases" in scored.json["reason"]
+    slide = painted / "00-stroma.jpg"
+    mapped = run(
+        *("classify", slide, "--mpp", "1", "--all-cells", "--json"),
+        *("--student", made.json["folder"], "-o", tmp_path / "out"),
+    )
+    assert mapped.code == 0, mapped.err
+    names = {"stroma", "gland", "crowded gland"}
+    assert set(mapped.json["classes"]) == names
 
 
 def test_a_run_is_not_overwritten(run, tiles, tmp_path):
