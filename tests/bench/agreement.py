@@ -16,7 +16,7 @@ import numpy as np
 from napari_histodistill.maps import EmbeddingStore, embed_slide
 from napari_histodistill.maps.engine import plan_grid
 from napari_histodistill.slides import open_slide
-from napari_histodistill.slides.tissue import find_tissue
+from napari_histodistill.slides.tissue.tissue import find_tissue
 from napari_histodistill.students import load_student
 
 STRIDE_UM, RIM = 64, 2

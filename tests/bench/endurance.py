@@ -128,7 +128,7 @@ def open_endurance() -> Endurance:
 
 def write_small_slide(folder: Path) -> Path:
     """Write the slide of these cycles."""
-    from napari_histodistill.slides.write import write_pyramid
+    from napari_histodistill.slides.tissue.writing import write_pyramid
     from tests.fakes import tissue_image
 
     return write_pyramid(folder / "small.ome.tif", tissue_image(1200, 1600), mpp=0.5)

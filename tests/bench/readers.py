@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 
 from napari_histodistill.slides import open_slide
-from napari_histodistill.slides.decoding import decoding_threads
+from napari_histodistill.slides.codecs.decoding import decoding_threads
 from tests.bench.figures import seconds
 
 if TYPE_CHECKING:

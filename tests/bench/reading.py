@@ -23,8 +23,8 @@ import tifffile
 
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides import open_slide
-from napari_histodistill.slides.resample import read_resampled
-from napari_histodistill.slides.tiff import TiffSource
+from napari_histodistill.slides.pyramid.resample import read_resampled
+from napari_histodistill.slides.tiff.source import TiffSource
 from tests.bench import readers
 from tests.bench.figures import HEADER, Figure, in_turns, seconds
 

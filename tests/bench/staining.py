@@ -20,7 +20,7 @@ import numpy as np
 from napari_histodistill.distill.scores import accuracies
 from napari_histodistill.distill.tilefolder import read_tile_folder
 from napari_histodistill.errors import InputError
-from napari_histodistill.slides.stain import StainFit, StainMap, fit_stains
+from napari_histodistill.slides.tissue.stain import StainFit, StainMap, fit_stains
 from napari_histodistill.students import load_student
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.students.probe import fit_probe

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.cli import main
-from napari_histodistill.slides.write import write_pyramid
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import tissue_image
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.maps import EmbeddingStore
-from tests.slides.fake_openslide import bounds, fake_openslide
+from tests.slides.formats.fake_openslide import bounds, fake_openslide
 
 if TYPE_CHECKING:
     from pathlib import Path

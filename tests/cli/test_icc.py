@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.maps import EmbeddingStore
-from tests.slides.test_profile import SWAPPED, write
+from tests.slides.tissue.test_icc import SWAPPED, write
 
 
 @pytest.fixture(scope="module")

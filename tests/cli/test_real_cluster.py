@@ -16,7 +16,7 @@ import pytest
 
 from napari_histodistill.errors import StoreError
 from napari_histodistill.maps import EmbeddingStore
-from napari_histodistill.slides.write import write_pyramid
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import tissue_image
 
 if TYPE_CHECKING:

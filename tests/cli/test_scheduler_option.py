@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_histodistill.maps import cluster
-from napari_histodistill.slides.write import write_pyramid
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fake_cluster import FakeClient, FakeDistributed
 from tests.fakes import tissue_image
 

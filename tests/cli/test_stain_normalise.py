@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from napari_histodistill.maps import EmbeddingStore
-from napari_histodistill.slides.write import write_pyramid
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.students.bundle import load_spec, restate
 from tests.fakes import tissue_image
-from tests.slides.test_stain import painted
+from tests.slides.tissue.test_stain import painted
 from tests.students.test_staining import STAIN
 
 GREEN = np.ascontiguousarray(tissue_image()[..., [1, 0, 2]])

@@ -17,7 +17,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_python_block_runs(tmp_path, monkeypatch, capsys):
-    from napari_histodistill.slides.write import write_pyramid
+    from napari_histodistill.slides.tissue.writing import write_pyramid
     from tests.fakes import tissue_image
 
     write_pyramid(tmp_path / "sample.ome.tif", tissue_image(1600, 2400), mpp=0.5)

@@ -24,7 +24,7 @@ from napari_histodistill.controllers.planning import (
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.tissue.tissue import TissueMask
 from napari_histodistill.students.student import Student
 from tests.controllers.driving import open_session, ran_session
 from tests.fakes import array_slide, colour_student, tissue_image

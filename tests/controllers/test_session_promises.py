@@ -14,7 +14,7 @@ from napari_histodistill.errors import Cancelled, InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.tissue.tissue import TissueMask
 from napari_histodistill.students.student import Student
 from tests.controllers.driving import (
     GLAND,

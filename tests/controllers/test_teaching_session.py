@@ -13,7 +13,7 @@ from napari_histodistill.controllers.teaching import Strokes, painted_cells, sav
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.layers.overlays import stroke_shape
-from napari_histodistill.slides.stain import StainMap
+from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.students.bundle import load_student, save_student
 from napari_histodistill.students.spec import ClassSpec, StudentSpec, WeightsSpec
 from napari_histodistill.students.staining import seen_through
@@ -29,7 +29,7 @@ from tests.controllers.driving import (
     run,
 )
 from tests.maps.helpers import in_small_steps, small_grid
-from tests.slides.test_stain import HE
+from tests.slides.tissue.test_stain import HE
 
 KINDS = (
     ClassSpec(name="mine", color="#009e73"),

@@ -13,7 +13,7 @@ from napari_histodistill.distill.partners import Spots, dense_layer
 from napari_histodistill.errors import InputError, MissingMppError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.tissue.tissue import TissueMask
 
 SIDE = 512
 MPP = Mpp(0.5, 0.5, "test")

@@ -21,7 +21,7 @@ from napari_histodistill.errors import (
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.tissue.tissue import TissueMask
 
 MPP = Mpp(0.5, 0.5, "test")
 

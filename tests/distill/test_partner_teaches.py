@@ -27,7 +27,7 @@ from napari_histodistill.maps import EmbeddingStore, embed_slide, plan_grid
 from napari_histodistill.maps.difference import difference_map, side_of
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.tissue.tissue import TissueMask
 from napari_histodistill.students import load_student
 
 PX = 48

@@ -16,7 +16,7 @@ import pytest
 
 from napari_histodistill.cli import main
 from napari_histodistill.maps import EmbeddingStore
-from napari_histodistill.slides.decoding import SegmentCache
+from napari_histodistill.slides.codecs.decoding import SegmentCache
 from tests.faults.killing import fingerprint
 from tests.faults.workplace import Outcome, write_bundle
 

@@ -15,8 +15,8 @@ from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers import overlays
 from napari_histodistill.layers.placing import moved_by
 from napari_histodistill.layers.slide_layer import slide_layer
-from napari_histodistill.slides.grid import TileGrid
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.tissue.tissue import TissueMask
 from napari_histodistill.students.spec import ClassSpec
 from tests.fakes import array_slide
 

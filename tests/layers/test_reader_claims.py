@@ -12,8 +12,8 @@ import pytest
 from napari_histodistill.errors import SlideError
 from napari_histodistill.layers.reader import get_reader
 from napari_histodistill.layers.slide_layer import slide_of
-from napari_histodistill.slides.slide import LevelArray
-from napari_histodistill.slides.write import write_pyramid
+from napari_histodistill.slides.pyramid.slide import LevelArray
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import tissue_image
 
 OURS = (

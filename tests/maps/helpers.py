@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.maps.store import EmbeddingStore, Provenance
-from napari_histodistill.slides.grid import TileGrid
+from napari_histodistill.slides.pyramid.grid import TileGrid
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from napari_histodistill.maps import EmbeddingStore, cohort, embed_slide
 from napari_histodistill.maps.cohort import SlideTask, embed_task, open_task
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
-from napari_histodistill.slides.write import write_pyramid
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import colour_student, tissue_image
 
 

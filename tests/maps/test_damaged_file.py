@@ -10,7 +10,7 @@ from napari_histodistill.maps.engine import plan_grid
 from napari_histodistill.maps.store import DONE, UNREADABLE, EmbeddingStore
 from napari_histodistill.slides import open_slide
 from tests.fakes import colour_student
-from tests.slides.test_damage import damaged_slide
+from tests.slides.pyramid.test_damage import damaged_slide
 
 
 @pytest.mark.parametrize("mode", ["tiles", "tokens"])

@@ -26,7 +26,7 @@ from napari_histodistill.maps.ranking import nearest_places, rank_regions
 from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.running import CancelToken
-from napari_histodistill.slides.grid import TileGrid
+from napari_histodistill.slides.pyramid.grid import TileGrid
 from napari_histodistill.students.head import Head
 from tests.fakes import array_slide, colour_student
 from tests.maps.helpers import PROVENANCE, filled_store

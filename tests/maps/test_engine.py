@@ -32,7 +32,7 @@ from napari_histodistill.maps import (
     plan_grid,
 )
 from napari_histodistill.running import CancelToken
-from napari_histodistill.slides.resample import read_resampled
+from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.student import DeviceChoice, Student
 from tests.fakes import (

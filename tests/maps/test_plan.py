@@ -17,7 +17,7 @@ from napari_histodistill.maps.plan import (
     wanted_cells,
 )
 from napari_histodistill.slides import TileGrid, slide_from_arrays
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.tissue.tissue import TissueMask
 from tests.fakes import array_slide, colour_student, tissue_image
 from tests.maps.helpers import small_grid
 

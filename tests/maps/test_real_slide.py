@@ -7,7 +7,7 @@ import pytest
 
 from napari_histodistill.maps import EmbeddingStore, embed_slide, plan_grid
 from napari_histodistill.slides import open_slide
-from napari_histodistill.slides.resample import read_resampled
+from napari_histodistill.slides.pyramid.resample import read_resampled
 from tests.fakes import colour_student
 
 pytestmark = pytest.mark.data

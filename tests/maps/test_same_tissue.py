@@ -16,7 +16,7 @@ from napari_histodistill.maps import class_map, embed_slide, similarity_map
 from napari_histodistill.maps.engine import plan_grid
 from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.slides import open_slide
-from napari_histodistill.slides.overview import shrink
+from napari_histodistill.slides.pyramid.overview import shrink
 from napari_histodistill.students import load_student
 
 HEIGHT_UM, WIDTH_UM = 560, 784

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from napari_histodistill.slides.tiff_page import TiffPageReader
+from napari_histodistill.slides.tiff.page import TiffPageReader
 
 if TYPE_CHECKING:
     from pathlib import Path

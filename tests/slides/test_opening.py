@@ -10,14 +10,8 @@ from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region
-from napari_histodistill.slides import (
-    czi,
-    dicom,
-    open_slide,
-    openslide_backend,
-    plain,
-    slide_from_arrays,
-)
+from napari_histodistill.slides import open_slide, slide_from_arrays
+from napari_histodistill.slides.formats import czi, dicom, openslide, plain
 from tests.slides.factory import picture, write_tiff
 
 
@@ -200,7 +194,7 @@ def test_tiff_dialects_of_openslide(tmp_path, without_openslide, options, what):
 
 
 def test_our_formats_need_no_openslide(tmp_path, without_openslide):
-    assert not openslide_backend.is_installed()
+    assert not openslide.is_installed()
     made = write_tiff(tmp_path / "slide.tif")
     with open_slide(made.path) as slide:
         np.testing.assert_array_equal(whole(slide), made.levels[0])
@@ -215,7 +209,7 @@ def test_the_openslide_backend_reads_levels_labels_and_after_an_error(tmp_path):
         resolution=(20000, 20000),
         resolutionunit="centimeter",
     )
-    with openslide_backend.open_with_openslide(made.path) as slide:
+    with openslide.open_with_openslide(made.path) as slide:
         assert slide.info.backend == "openslide"
         assert slide.mpp.mean == pytest.approx(0.5)
         for k, level in enumerate(made.levels):
@@ -229,7 +223,7 @@ def test_the_openslide_backend_reads_levels_labels_and_after_an_error(tmp_path):
     data = bytearray(made.path.read_bytes())
     data[offset : offset + 60] = b"\xff" * 60
     made.path.write_bytes(bytes(data))
-    with openslide_backend.open_with_openslide(made.path) as slide:
+    with openslide.open_with_openslide(made.path) as slide:
         with pytest.raises(SlideError, match="OpenSlide cannot read this part"):
             slide.read_pixels(0, 0, 0, 600, 900)
         good = slide.read_pixels(0, 200, 300, 100, 100)

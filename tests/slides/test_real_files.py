@@ -11,9 +11,10 @@ import pytest
 import tifffile
 
 from napari_histodistill.errors import MissingMppError, SlideError
-from napari_histodistill.slides import dicom, open_slide
-from napari_histodistill.slides.dicom import open_dicom
-from napari_histodistill.slides.openslide_backend import is_installed
+from napari_histodistill.slides import open_slide
+from napari_histodistill.slides.formats import dicom
+from napari_histodistill.slides.formats.dicom import open_dicom
+from napari_histodistill.slides.formats.openslide import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

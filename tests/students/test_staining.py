@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from napari_histodistill.errors import BundleError, InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.stain import StainMap, fit_stains
+from napari_histodistill.slides.tissue.stain import StainMap, fit_stains
 from napari_histodistill.students.bundle import load_spec, load_student, restate
 from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.spec import StainSpec, StudentSpec
@@ -20,7 +20,7 @@ from napari_histodistill.students.staining import (
     why_not_normalise,
 )
 from tests.fakes import colour_student
-from tests.slides.test_stain import HE, painted
+from tests.slides.tissue.test_stain import HE, painted
 
 STAIN = StainSpec(
     haematoxylin=(0.65, 0.70, 0.29),

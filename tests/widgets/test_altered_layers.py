@@ -14,7 +14,7 @@ from napari_histodistill.widgets.compare import CompareWidget
 from napari_histodistill.widgets.distil import DistilWidget
 from napari_histodistill.widgets.distil_layers import channels_of
 from tests.fakes import tissue_image
-from tests.slides.test_profile import SWAPPED
+from tests.slides.tissue.test_icc import SWAPPED
 from tests.widgets.conftest import wait_until
 from tests.widgets.test_distil_flow import add, add_pair, painted, preview, tick
 from tests.widgets.test_profile_flow import opened

@@ -14,7 +14,7 @@ from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import open_slide
 from napari_histodistill.widgets.slide_layers import pixels_to_world
 from tests.fakes import PURPLE, ColourBackend, array_slide, colour_student, tissue_image
-from tests.slides.test_damage import damaged_slide
+from tests.slides.pyramid.test_damage import damaged_slide
 
 pytestmark = pytest.mark.gui
 

@@ -10,7 +10,7 @@ from napari.layers import Layer
 
 from napari_histodistill.cache import cache_dir
 from napari_histodistill.samples import fetching as registry
-from napari_histodistill.slides.write import write_pyramid
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.widgets.fetching import FetchDialog, open_or_ask
 from tests import samples_server
 from tests.samples_server import serving

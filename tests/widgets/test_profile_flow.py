@@ -10,7 +10,7 @@ pytest.importorskip("napari", reason="the windows need napari and Qt")
 from napari_histodistill.layers.slide_layer import slide_of
 from tests.fakes import tissue_image
 from tests.slides.factory import write_tiff
-from tests.slides.test_profile import SWAPPED
+from tests.slides.tissue.test_icc import SWAPPED
 from tests.widgets.test_staining_flow import click, ready, tick
 
 pytestmark = pytest.mark.gui

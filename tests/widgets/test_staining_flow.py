@@ -16,7 +16,7 @@ from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import slide_from_arrays
 from tests.fakes import array_slide, colour_student, tissue_image
-from tests.slides.test_stain import painted
+from tests.slides.tissue.test_stain import painted
 from tests.students.test_staining import with_stain
 
 pytestmark = pytest.mark.gui

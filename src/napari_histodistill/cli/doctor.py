@@ -141,7 +141,7 @@ def _decoding() -> dict[str, Any]:
     """Read JPEG tiles of a pyramid made of the sample, each tile once per opening."""
     from napari_histodistill.geometry import Region
     from napari_histodistill.slides import open_slide
-    from napari_histodistill.slides.write import write_pyramid
+    from napari_histodistill.slides.tissue.writing import write_pyramid
 
     side = 4096
     with tempfile.TemporaryDirectory() as folder:

@@ -94,7 +94,7 @@ def _export_map(
     store: Path, to: Format, out: Path, student: str | None, min_confidence: float
 ) -> dict[str, Any]:
     from napari_histodistill.maps import EmbeddingStore, class_map
-    from napari_histodistill.slides.stain import StainMap
+    from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students import load_student
     from napari_histodistill.students.staining import seen_through
 

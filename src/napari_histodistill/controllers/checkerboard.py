@@ -15,7 +15,7 @@ import numpy as np
 from napari_histodistill.distill.partners import DenseLayer, dense_layer
 from napari_histodistill.distill.twins import to_look_at
 from napari_histodistill.geometry import Region, WorldTransform
-from napari_histodistill.slides.resample import read_resampled
+from napari_histodistill.slides.pyramid.resample import read_resampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides import Slide
-    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.slides.tissue.tissue import TissueMask
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_histodistill.geometry import Region
     from napari_histodistill.maps.difference import Measure
     from napari_histodistill.slides import Slide
-    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.slides.tissue.tissue import TissueMask
     from napari_histodistill.students.student import Student
 
 ENOUGH_CELLS = 500

@@ -21,9 +21,9 @@ import numpy as np
 
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.layers.overlays import VIRIDIS
-from napari_histodistill.slides.grid import TileGrid
-from napari_histodistill.slides.resample import read_resampled
-from napari_histodistill.slides.tissue import find_tissue
+from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.pyramid.resample import read_resampled
+from napari_histodistill.slides.tissue.tissue import find_tissue
 from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.job import Work
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
-    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.slides.tissue.tissue import TissueMask
     from napari_histodistill.students.spec import StudentSpec
 
     Floats = npt.NDArray[np.float32]

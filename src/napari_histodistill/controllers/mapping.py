@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
-    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.slides.tissue.tissue import TissueMask
     from napari_histodistill.students.student import Student
 
 _QUICK_BLOCK = 4
@@ -100,7 +100,7 @@ def tissue_work(slide: Slide) -> Work:
     """Find the tissue of a slide."""
 
     def work(cancel: CancelToken) -> Iterator[TissueFound]:
-        from napari_histodistill.slides.tissue import find_tissue
+        from napari_histodistill.slides.tissue.tissue import find_tissue
 
         tissue = find_tissue(slide)
         cancel.check()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.geometry import Region
     from napari_histodistill.slides import Slide, TileGrid
-    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.slides.tissue.tissue import TissueMask
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 

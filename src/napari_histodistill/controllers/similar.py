@@ -163,7 +163,7 @@ def thumbnail_work(
     places = tuple(ranked[:LISTED])
 
     def work(cancel: CancelToken) -> Iterator[Thumbnail]:
-        from napari_histodistill.slides.resample import read_resampled
+        from napari_histodistill.slides.pyramid.resample import read_resampled
 
         for place in places:
             cancel.check()

@@ -14,8 +14,8 @@ import numpy as np
 
 from napari_histodistill.distill.scores import accuracies, intervals_by_case
 from napari_histodistill.errors import InputError
-from napari_histodistill.slides.grid import TileGrid
-from napari_histodistill.slides.resample import read_resampled
+from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.students.folds import folds_around_every_class
 from napari_histodistill.students.probe import fit_probe
 

@@ -11,14 +11,14 @@ import numpy as np
 from napari_histodistill.distill.registration import inverse
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
-from napari_histodistill.slides.resample import read_resampled
-from napari_histodistill.slides.tissue import find_tissue
+from napari_histodistill.slides.pyramid.resample import read_resampled
+from napari_histodistill.slides.tissue.tissue import find_tissue
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.distill.partners import DenseLayer
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.slide import Slide
 
     Floats = npt.NDArray[np.float64]
     Greys = npt.NDArray[np.float32]

@@ -17,9 +17,9 @@ import numpy as np
 from napari_histodistill.distill.partners import DenseLayer, Spots
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
-from napari_histodistill.slides.grid import TileGrid
-from napari_histodistill.slides.resample import read_resampled
-from napari_histodistill.slides.tissue import find_tissue
+from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.pyramid.resample import read_resampled
+from napari_histodistill.slides.tissue.tissue import find_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Mpp
-    from napari_histodistill.slides.slide import Slide
-    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.slides.pyramid.slide import Slide
+    from napari_histodistill.slides.tissue.tissue import TissueMask
 
     Floats = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]

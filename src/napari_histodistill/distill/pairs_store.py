@@ -21,7 +21,7 @@ from PIL import Image
 from napari_histodistill.distill.partners import Spots
 from napari_histodistill.errors import ComputeError, StoreError
 from napari_histodistill.running import CancelToken
-from napari_histodistill.slides.zarr_limits import check_array
+from napari_histodistill.slides.formats.zarr_limits import check_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,14 +16,14 @@ import numpy as np
 from napari_histodistill.distill.registration import apply, inverse
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
-from napari_histodistill.slides.resample import read_channels, read_nearest
-from napari_histodistill.slides.tissue import find_tissue
+from napari_histodistill.slides.pyramid.resample import read_channels, read_nearest
+from napari_histodistill.slides.tissue.tissue import find_tissue
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.slide import Slide
-    from napari_histodistill.slides.tissue import TissueMask
+    from napari_histodistill.slides.pyramid.slide import Slide
+    from napari_histodistill.slides.tissue.tissue import TissueMask
 
     Floats = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]

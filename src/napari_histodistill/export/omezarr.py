@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.difference import DifferenceMap
     from napari_histodistill.maps.similarity import SimilarityMap
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
 
 _VERSION = "0.4"
 _MARK = "napari-histodistill"

@@ -14,7 +14,7 @@ import shapely
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
 
 Point = tuple[int, int]
 """A corner of cells, ``(row, column)`` of the lattice."""

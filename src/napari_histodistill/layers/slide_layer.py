@@ -72,7 +72,7 @@ class SlideRef:
         SlideError
             If the profile is damaged or not one of RGB.
         """
-        from napari_histodistill.slides.profile import in_srgb
+        from napari_histodistill.slides.tissue.icc import in_srgb
 
         if srgb == (self.stored is not None):
             return self

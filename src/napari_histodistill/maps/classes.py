@@ -14,7 +14,7 @@ from napari_histodistill.maps.store import DONE, PENDING, EmbeddingStore
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
     from napari_histodistill.students.student import Student

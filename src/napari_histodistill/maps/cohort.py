@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.maps.progress import EmbedReport
     from napari_histodistill.slides import Slide, TileGrid
-    from napari_histodistill.slides.stain import StainMap
+    from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 

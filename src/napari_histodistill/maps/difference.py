@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.matching import Cells, Matching
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.student import Student
 

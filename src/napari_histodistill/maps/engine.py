@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
     from napari_histodistill.geometry import Region
     from napari_histodistill.maps.plan import Tissue
-    from napari_histodistill.slides.grid import TileGrid
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.grid import TileGrid
+    from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 

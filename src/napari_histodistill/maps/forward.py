@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.maps.plan import Unit
     from napari_histodistill.maps.store import EmbeddingStore
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.student import Student
 
 Cells = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]

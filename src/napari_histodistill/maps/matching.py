@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.maps.provenance import Provenance
     from napari_histodistill.maps.store import Block
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
 
     Ints = npt.NDArray[np.intp]
     Floats = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import DONE, MAX_CELLS, PENDING, UNREADABLE
-from napari_histodistill.slides.grid import TileGrid
-from napari_histodistill.slides.tissue import TissueMask, find_tissue
+from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.tissue.tissue import TissueMask, find_tissue
 
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Region
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 

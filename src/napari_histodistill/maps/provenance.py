@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.slides.limits import MAX_SIDE_PX
+from napari_histodistill.slides.pyramid.limits import MAX_SIDE_PX
 
 if TYPE_CHECKING:
-    from napari_histodistill.slides.grid import TileGrid
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.grid import TileGrid
+    from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 
@@ -24,8 +24,10 @@ _ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
 were spared (see ``students/backends/early.py``): other numbers."""
 
 RESAMPLING = "cubic, antialiased"
-"""How pixels reach the student's µm per pixel (see ``slides/resample.py``): another
-filter gives other embeddings. Stores that do not say are from before, ``"linear"``."""
+"""How pixels reach the student's µm per pixel (see ``slides/pyramid/resample.py``).
+
+Another filter gives other embeddings. Stores that do not say are from before,
+``"linear"``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from napari_histodistill.geometry import Region
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
 
 SPREAD_TILES = 4.0
 """Two results of one connected region lie at least this many tiles apart."""

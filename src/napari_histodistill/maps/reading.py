@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import SlideError
-from napari_histodistill.slides.damage import probe
-from napari_histodistill.slides.resample import read_resampled, read_resampled_marked
+from napari_histodistill.slides.pyramid.damage import probe
+from napari_histodistill.slides.pyramid.resample import (
+    read_resampled,
+    read_resampled_marked,
+)
 
 if TYPE_CHECKING:
     import threading
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.grid import TileGrid
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.grid import TileGrid
+    from napari_histodistill.slides.pyramid.slide import Slide
 
 _PATCH_PX = 64
 """How finely the hole of a damaged region is outlined, in student pixels."""

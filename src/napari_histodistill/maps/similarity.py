@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.grid import TileGrid
+    from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.spec import EmbeddingMode
 
 Points = tuple[tuple[float, float], ...]

@@ -73,7 +73,7 @@ def ihc_sample() -> Path:
     if not path.exists():
         from skimage.data import immunohistochemistry
 
-        from napari_histodistill.slides.write import write_pyramid
+        from napari_histodistill.slides.tissue.writing import write_pyramid
 
         write_pyramid(
             path,
@@ -253,7 +253,7 @@ def _synthetic_truth_file() -> Path:
     slide, truth = _synthetic_paths()
     if slide.exists() and truth.exists():
         return truth
-    from napari_histodistill.slides.write import write_pyramid
+    from napari_histodistill.slides.tissue.writing import write_pyramid
 
     image, known = paint_slide()
     write_pyramid(slide, image, mpp=MPP, name=SYNTHETIC_NAME, note=SYNTHETIC_NOTE)

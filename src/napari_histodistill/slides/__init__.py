@@ -1,8 +1,13 @@
 """A file becomes a lazily tiled pyramid with a physical size, a tissue mask, a grid."""
 
-from napari_histodistill.slides.grid import TileGrid
 from napari_histodistill.slides.opening import open_slide, slide_from_arrays
-from napari_histodistill.slides.slide import LevelInfo, PixelSource, Slide, SlideInfo
+from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.pyramid.slide import (
+    LevelInfo,
+    PixelSource,
+    Slide,
+    SlideInfo,
+)
 
 __all__ = [
     "LevelInfo",

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.slides import czi, dicom, openslide_backend
-from napari_histodistill.slides.arrays import slide_from_arrays
-from napari_histodistill.slides.decoding import reason
-from napari_histodistill.slides.omezarr import is_zarr_folder, open_omezarr
-from napari_histodistill.slides.openslide_backend import open_with_openslide
-from napari_histodistill.slides.plain import open_plain
-from napari_histodistill.slides.profile import in_srgb
-from napari_histodistill.slides.remote import open_remote, url_of
-from napari_histodistill.slides.tiff import open_tiff, parse_tiff
+from napari_histodistill.slides.codecs.decoding import reason
+from napari_histodistill.slides.formats import czi, dicom, openslide
+from napari_histodistill.slides.formats.arrays import slide_from_arrays
+from napari_histodistill.slides.formats.omezarr import is_zarr_folder, open_omezarr
+from napari_histodistill.slides.formats.openslide import open_with_openslide
+from napari_histodistill.slides.formats.plain import open_plain
+from napari_histodistill.slides.formats.remote import open_remote, url_of
+from napari_histodistill.slides.tiff.source import open_tiff, parse_tiff
+from napari_histodistill.slides.tissue.icc import in_srgb
 
 if TYPE_CHECKING:
     import os
 
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.slide import Slide
 
 __all__ = ["open_slide", "slide_from_arrays"]
 
@@ -170,7 +170,7 @@ def _foreign_vendor(tif: Any) -> str | None:
 
 
 def _open_dicom(path: Path) -> Slide:
-    if openslide_backend.is_installed():
+    if openslide.is_installed():
         try:
             return open_with_openslide(path, what="a DICOM file")
         except SlideError as error:
@@ -192,7 +192,7 @@ def _open_dicom(path: Path) -> Slide:
 
 
 def _open_czi(path: Path) -> Slide:
-    if openslide_backend.is_installed():
+    if openslide.is_installed():
         try:
             return open_with_openslide(path, what="a Zeiss CZI slide")
         except SlideError:
@@ -210,7 +210,7 @@ def _open_czi(path: Path) -> Slide:
 
 def _open_unknown(path: Path, start: bytes) -> Slide:
     suffix = path.suffix.lower()
-    if openslide_backend.knows(path):
+    if openslide.knows(path):
         return open_with_openslide(path)
     if suffix in OTHER_NAMES:
         msg = (

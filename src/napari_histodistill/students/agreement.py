@@ -8,14 +8,14 @@ import numpy as np
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
-from napari_histodistill.slides.resample import read_resampled
+from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.students.spec import TokenAgreement
 from napari_histodistill.students.tokens import pool_tokens
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.students.student import Student
 
     Floats = npt.NDArray[np.float32]

@@ -145,7 +145,7 @@ class FamiliaritySpec(_Frozen):
 
 
 class StainSpec(_Frozen):
-    """How the training tiles were stained; see ``slides/stain.py``.
+    """How the training tiles were stained; see ``slides/tissue/stain.py``.
 
     Directions in optical density (R G B), amounts at full strength (log10), and the
     colour of glass (0 to 255).

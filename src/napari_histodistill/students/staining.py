@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.slides.stain import StainFit, StainMap, fit_slide, fit_stains
+from napari_histodistill.slides.tissue.stain import (
+    StainFit,
+    StainMap,
+    fit_slide,
+    fit_stains,
+)
 from napari_histodistill.students.spec import StainSpec
 from napari_histodistill.students.student import Student
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.slide import Slide
+    from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.students.spec import StudentSpec
     from napari_histodistill.students.student import Backend
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.stain import StainMap
+    from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students.familiarity import Familiarity
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.spec import EmbeddingMode, StudentSpec

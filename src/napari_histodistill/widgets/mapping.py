@@ -258,7 +258,7 @@ class Mapping(QObject):
         overlays, session = self.bench.overlays, self.bench.session
         layer = overlays.get("tissue") if overlays is not None else None
         if layer is not None and session.slide is not None:
-            from napari_histodistill.slides.tissue import TissueMask
+            from napari_histodistill.slides.tissue.tissue import TissueMask
 
             mask = np.array(layer.data) > 0
             session.take_tissue(TissueMask.from_array(mask, session.slide.shape))

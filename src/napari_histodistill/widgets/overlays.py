@@ -20,8 +20,8 @@ from napari_histodistill.layers.slide_layer import (
     slide_layer,
 )
 from napari_histodistill.slides import Slide
-from napari_histodistill.slides.stain import StainMap, recoloured
-from napari_histodistill.slides.tissue import TissueMask
+from napari_histodistill.slides.tissue.stain import StainMap, recoloured
+from napari_histodistill.slides.tissue.tissue import TissueMask
 from napari_histodistill.widgets.slide_layers import overlay_affine
 
 if TYPE_CHECKING:

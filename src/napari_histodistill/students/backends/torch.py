@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.stain import StainMap
+    from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students.student import DeviceChoice
 
     Rgb = tuple[float, float, float]

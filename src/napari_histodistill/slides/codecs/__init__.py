@@ -1,0 +1,1 @@
+"""From compressed bytes to pixels, with sizes bounded before any decoder runs."""

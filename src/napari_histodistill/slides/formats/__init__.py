@@ -1,0 +1,1 @@
+"""Every other format that opens as a slide: OME-Zarr, DICOM, CZI, OpenSlide, arrays."""

@@ -1,0 +1,202 @@
+"""Zeiss CZI through pylibCZIrw, the maker's own library.
+
+An extra (``pip install "napari-histodistill[czi]"``), asked where OpenSlide is missing
+or refuses a file (fluorescence, compressions it does not know). Its coarser levels are
+made here from the finest: those of the library are sampled, not averaged.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.codecs.decoding import reason
+from napari_histodistill.slides.codecs.filebytes import digest_path
+from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
+from napari_histodistill.slides.pyramid.overview import with_overviews
+from napari_histodistill.slides.pyramid.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+PIXELS = {
+    "Gray8": ("u1", 1), "Gray16": ("u2", 1), "Gray32Float": ("f4", 1),
+    "Bgr24": ("u1", 3), "Bgr48": ("u2", 3),
+}  # fmt: skip
+"""Type and samples of the kinds of pixel that are read."""
+
+CZI_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError)
+
+
+class CziSource:
+    """The finest level of a CZI file: all scenes of its first plane and time.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    SlideError
+        If it cannot be opened or its pixels are of another kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from pylibCZIrw.czi import CziReader
+
+        self._name = path.name
+        self._lock = threading.Lock()
+        try:
+            self._reader = CziReader(str(path))
+        except CZI_ERRORS as error:
+            msg = f"{path.name}: this CZI file is damaged ({reason(error)})."
+            raise SlideError(msg) from error
+        self._closed = False
+        box = self._reader.total_bounding_rectangle_no_pyramid
+        self._left, self._top = int(box.x), int(box.y)
+        kinds = [str(k) for _, k in sorted(self._reader.pixel_types.items())]
+        if len(set(kinds)) != 1 or kinds[0] not in PIXELS or min(box.w, box.h) < 1:
+            self._reader.close()
+            msg = f"{path.name}: CZI pixels of kind {', '.join(kinds)} are not read."
+            raise SlideError(msg)
+        dtype, self.samples = PIXELS[kinds[0]]
+        self.dtype = np.dtype(dtype)
+        self.count = len(kinds)
+        self.colours = _colours(self.count, self.samples, self.dtype, self.metadata)
+        self.levels: Sequence[LevelInfo] = (
+            LevelInfo(
+                height=int(box.h), width=int(box.w), tile_height=512, tile_width=512
+            ),
+        )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The file's description, as nested dictionaries."""
+        try:
+            return self._reader.metadata["ImageDocument"]["Metadata"] or {}
+        except (KeyError, TypeError, *CZI_ERRORS):
+            return {}
+
+    @property
+    def planes(self) -> dict[str, int]:
+        """How many focal planes and time points there are."""
+        box = self._reader.total_bounding_box
+        return {axis: int(box[axis][1] - box[axis][0]) for axis in "ZT" if axis in box}
+
+    def read_level(
+        self,
+        level: int,  # noqa: ARG002
+        y: int,
+        x: int,
+        height: int,
+        width: int,
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, channels)``; see :class:`PixelSource`."""
+        roi = self._left + x, self._top + y, width, height
+        light = 1.0 if self.samples == 3 else 0.0
+        parts = []
+        # The library does not promise that one reader may be asked by two threads.
+        with self._lock:
+            if self._closed:
+                msg = f"{self._name}: the slide was closed; open it again."
+                raise ClosedSlideError(msg)
+            for channel in range(self.count):
+                try:
+                    part = self._reader.read(
+                        roi=roi,
+                        plane={"C": channel},
+                        background_pixel=(light, light, light),
+                    )
+                except CZI_ERRORS as error:
+                    msg = (
+                        f"{self._name}: the CZI file cannot be read around y {y}, "
+                        f"x {x} ({reason(error)})."
+                    )
+                    raise SlideError(msg) from error
+                parts.append(part.reshape(height, width, self.samples)[..., ::-1])
+        return self.colours.apply(np.ascontiguousarray(np.concatenate(parts, axis=2)))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._reader.close()
+
+
+def is_installed() -> bool:
+    """Whether pylibCZIrw is there."""
+    return importlib.util.find_spec("pylibCZIrw") is not None
+
+
+def open_czi(path: Path) -> Slide:
+    """Open a CZI file through pylibCZIrw.
+
+    Raises
+    ------
+    SlideError
+        If it is damaged or its pixels are of a kind that is not read.
+    """
+    source = CziSource(path)
+    try:
+        size = _size(source.metadata)
+        notes = tuple(
+            f"{count} {what}: the first is shown"
+            for axis, what in (("Z", "focal planes"), ("T", "time points"))
+            if (count := source.planes.get(axis, 1)) > 1
+        )
+        info = SlideInfo(
+            name=path.name,
+            path=path,
+            backend="pylibCZIrw",
+            vendor="Zeiss CZI",
+            mpp=size.mpp,
+            channels=source.colours.channels,
+            digest=digest_path(path),
+            notes=(*size.notes, *source.colours.notes, *notes),
+        )
+        return Slide(with_overviews(source), info)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _colours(
+    count: int, samples: int, dtype: np.dtype[Any], metadata: dict[str, Any]
+) -> Colours:
+    if samples == 3 and count == 1:
+        return colours_of_samples(3, dtype)
+    names = _channel_names(metadata)
+    if len(names) != count or samples != 1:
+        names = [f"channel {k + 1}" for k in range(count * samples)]
+    return Colours(("grey",)) if names == ["channel 1"] else Colours(tuple(names))
+
+
+def _channel_names(metadata: dict[str, Any]) -> list[str]:
+    try:
+        channels = metadata["Information"]["Image"]["Dimensions"]["Channels"]["Channel"]
+    except (KeyError, TypeError):
+        return []
+    listed = channels if isinstance(channels, list) else [channels]
+    return [str(c.get("@Name") or f"channel {k + 1}") for k, c in enumerate(listed)]
+
+
+def _size(metadata: dict[str, Any]) -> PhysicalSize:
+    try:
+        items = metadata["Scaling"]["Items"]["Distance"]
+        metres = {item["@Id"]: float(item["Value"]) for item in items}
+        y, x = metres["Y"] * 1e6, metres["X"] * 1e6
+    except (KeyError, TypeError, ValueError):
+        return PhysicalSize(None, ("the file does not state µm per pixel",))
+    if not y or not x:
+        return PhysicalSize(None, ("the file does not state µm per pixel",))
+    return physical_size(y, x, "CZI Scaling")

@@ -1,0 +1,372 @@
+"""One DICOM file of tiles: where each lies in the file and how it becomes pixels.
+
+pydicom reads the header; the frames are fetched by offset and decoded with imagecodecs
+in the shared threads, as those of a TIFF are.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.codecs.decoding import for_each, reason
+from napari_histodistill.slides.codecs.filebytes import FileBytes
+from napari_histodistill.slides.tiff.page import DECODE_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.codecs.decoding import SegmentCache
+    from napari_histodistill.slides.pyramid.damage import Damage
+
+PIXEL_DATA = 0x7FE00010
+UNDEFINED = 0xFFFFFFFF
+ITEM, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+MAX_TILES = 10_000_000
+"""More tiles than this are a damaged header, not a slide."""
+
+RAW = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
+CODECS = {
+    "1.2.840.10008.1.2.4.50": "jpeg8_decode",
+    "1.2.840.10008.1.2.4.51": "jpeg8_decode",
+    "1.2.840.10008.1.2.4.80": "jpegls_decode",
+    "1.2.840.10008.1.2.4.81": "jpegls_decode",
+    "1.2.840.10008.1.2.4.90": "jpeg2k_decode",
+    "1.2.840.10008.1.2.4.91": "jpeg2k_decode",
+    "1.2.840.10008.1.2.4.110": "jpegxl_decode",
+    "1.2.840.10008.1.2.4.111": "jpegxl_decode",
+    "1.2.840.10008.1.2.4.112": "jpegxl_decode",
+    "1.2.840.10008.1.2.4.201": "jpeg2k_decode",
+    "1.2.840.10008.1.2.4.202": "jpeg2k_decode",
+    "1.2.840.10008.1.2.4.203": "jpeg2k_decode",
+}
+"""Transfer syntaxes, by what decodes them."""
+
+
+class DicomImage:
+    """The tiles of one file; reads rectangles of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    cache : SegmentCache
+        Shared by the files of a slide.
+    level : int
+        Of the slide, for telling damage.
+
+    Raises
+    ------
+    SlideError
+        If it is not a whole-slide image, damaged, or compressed in an unknown way.
+    """
+
+    def __init__(self, path: Path, cache: SegmentCache, *, level: int = 0) -> None:
+        self.path, self._cache, self.level = path, cache, level
+        self.header, start = read_header(path)
+        header = self.header
+        try:
+            self.height = int(header.TotalPixelMatrixRows)
+            self.width = int(header.TotalPixelMatrixColumns)
+            self.tile_height, self.tile_width = int(header.Rows), int(header.Columns)
+            self.samples = int(header.SamplesPerPixel)
+            self.dtype = _pixel_type(header)
+            frames = int(header.get("NumberOfFrames", 1))
+            self._syntax = str(header.file_meta.TransferSyntaxUID)
+        except (AttributeError, ValueError, TypeError) as error:
+            msg = f"{path.name}: the DICOM header is incomplete ({reason(error)})."
+            raise SlideError(msg) from error
+        self._refuse_unreadable(frames)
+        self._rows = math.ceil(self.height / self.tile_height)
+        self._columns = math.ceil(self.width / self.tile_width)
+        self._frame_of = _frame_numbers(header, self._rows * self._columns, frames)
+        self._file = FileBytes(path)
+        try:
+            self._offsets, self._counts = self._find_frames(start, frames)
+        except (struct.error, ValueError, MemoryError) as error:
+            self._file.close()
+            msg = f"{path.name}: the table of frames is damaged ({reason(error)})."
+            raise SlideError(msg) from error
+        except BaseException:
+            self._file.close()
+            raise
+        self.notes: tuple[str, ...] = ()
+        if not self._is_order_told() and min(self._rows, self._columns) > 1:
+            self._guess_order()
+
+    def read(
+        self,
+        y: int,
+        x: int,
+        height: int,
+        width: int,
+        *,
+        background: float,
+        damage: Damage | None = None,
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, samples)``; missing tiles are background.
+
+        Raises
+        ------
+        SlideError
+            If a frame is damaged and no ``damage`` takes note of it.
+        """
+        out = np.full((height, width, self.samples), background, self.dtype)
+        th, tw = self.tile_height, self.tile_width
+        wanted = [
+            (row, column)
+            for row in range(y // th, (y + height - 1) // th + 1)
+            for column in range(x // tw, (x + width - 1) // tw + 1)
+        ]
+
+        def paste(place: tuple[int, int]) -> None:
+            top, left = place[0] * th, place[1] * tw
+            y0, x0 = max(y, top), max(x, left)
+            y1, x1 = min(y + height, top + th), min(x + width, left + tw)
+            rows, columns = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
+            frame = self._frame_of.get(place[0] * self._columns + place[1])
+            if frame is None:
+                return
+            try:
+                with self._cache.using(
+                    (self.path, frame), self._decoder(frame)
+                ) as tile:
+                    out[rows, columns] = tile[
+                        y0 - top : y1 - top, x0 - left : x1 - left
+                    ]
+            except ClosedSlideError:
+                raise
+            except SlideError as error:
+                if damage is None:
+                    raise
+                damage.add(rows, columns, str(error), (self.level, top, left))
+
+        for_each(paste, wanted)
+        return out
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _is_order_told(self) -> bool:
+        told = self.header.get("DimensionOrganizationType") == "TILED_FULL"
+        return told or bool(self.header.get("PerFrameFunctionalGroupsSequence"))
+
+    def _guess_order(self) -> None:
+        """Find out whether tiles are stored row by row or column by column.
+
+        Files of converters that leave the order out hold either; the wrong one cuts the
+        picture to pieces. Neighbours are those whose edges look alike.
+        """
+        tiles = np.arange(self._rows * self._columns).reshape(self._rows, self._columns)
+        by_rows = {int(k): int(k) for k in tiles.ravel()}
+        by_columns = dict(zip(tiles.T.ravel().tolist(), by_rows, strict=True))
+        seams = [self._seam(order) for order in (by_rows, by_columns)]
+        self._frame_of = by_rows if seams[0] <= seams[1] else by_columns
+        how = "row by row" if seams[0] <= seams[1] else "column by column"
+        self.notes = (f"the file does not order its tiles; they fit {how}",)
+
+    def _seam(self, order: dict[int, int]) -> float:
+        """Return how unlike the facing edges of neighbours are, on a few pairs."""
+        lefts = [
+            row * self._columns + column
+            for row in range(self._rows - 1)
+            for column in range(self._columns - 1)
+        ]
+        differences = []
+        for left in lefts[:: max(1, len(lefts) // 12)]:
+            frames = order[left], order[left + 1]
+            if any(k >= len(self._counts) for k in frames):
+                continue
+            try:
+                pair = [self._decoder(k)(None).astype(float) for k in frames]
+            except SlideError:
+                continue
+            differences.append(np.abs(pair[0][:, -1] - pair[1][:, 0]).mean())
+        return float(np.mean(differences)) if differences else 0.0
+
+    def _decoder(self, frame: int) -> Callable[[Any], npt.NDArray[Any]]:
+        def decode(_: Any) -> npt.NDArray[Any]:
+            data = self._file.read(int(self._offsets[frame]), int(self._counts[frame]))
+            try:
+                pixels = self._pixels(data)
+            except DECODE_ERRORS as error:
+                msg = (
+                    f"{self.path.name}: frame {frame + 1} is damaged and cannot be "
+                    f"decoded ({reason(error)})."
+                )
+                raise SlideError(msg) from error
+            return pixels
+
+        return decode
+
+    def _pixels(self, data: bytes) -> npt.NDArray[Any]:
+        import imagecodecs
+
+        shape = self.tile_height, self.tile_width, self.samples
+        if self._syntax in RAW:
+            little = self.dtype.newbyteorder("<")
+            flat = np.frombuffer(data, little, count=math.prod(shape)).astype(
+                self.dtype
+            )
+            if self.samples > 1 and self.header.get("PlanarConfiguration", 0) == 1:
+                planes = flat.reshape(self.samples, *shape[:2])
+                return np.ascontiguousarray(planes.transpose(1, 2, 0))
+            return flat.reshape(shape)
+        data = _single(data)
+        options: dict[str, Any] = {}
+        codec = CODECS[self._syntax]
+        if codec == "jpeg8_decode" and self.samples == 3:
+            told = b"JFIF" in data[:64] or b"Adobe" in data[:1024]
+            if not told and self.header.PhotometricInterpretation == "RGB":
+                options = {"colorspace": "RGB", "outcolorspace": "RGB"}
+        pixels = np.asarray(getattr(imagecodecs, codec)(data, **options))
+        return pixels.reshape(shape).astype(self.dtype, copy=False)
+
+    def _refuse_unreadable(self, frames: int) -> None:
+        name = self.path.name
+        sizes = (self.height, self.width, self.tile_height, self.tile_width, frames)
+        if min(*sizes, self.samples) < 1 or self.samples > 4:
+            msg = f"{name}: the DICOM image is empty or has no size that can be."
+            raise SlideError(msg)
+        tiles = math.ceil(sizes[0] / sizes[2]) * math.ceil(sizes[1] / sizes[3])
+        if max(tiles, frames) > MAX_TILES:
+            msg = f"{name}: {max(tiles, frames)} tiles cannot be; the file is damaged."
+            raise SlideError(msg)
+        if self._syntax not in RAW and self._syntax not in CODECS:
+            msg = (
+                f"{name}: frames of transfer syntax {self._syntax} are not read here; "
+                "convert it to JPEG or JPEG 2000."
+            )
+            raise SlideError(msg)
+
+    def _find_frames(
+        self, start: int, frames: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return offset and byte count of every frame in the file."""
+        implicit = self._syntax == "1.2.840.10008.1.2"
+        start += 8 if implicit else 12
+        if self._syntax in RAW:
+            size = (
+                self.tile_height * self.tile_width * self.samples * self.dtype.itemsize
+            )
+            return start + size * np.arange(frames), np.full(frames, size, np.int64)
+        tag, length = struct.unpack("<4sI", self._file.read(start, 8))
+        if tag != ITEM:
+            msg = "it does not begin with a table"
+            raise ValueError(msg)
+        first = start + 8 + length
+        table = np.frombuffer(self._file.read(start + 8, length), "<u4")
+        extended = self.header.get("ExtendedOffsetTable")
+        if extended is not None:
+            table = np.frombuffer(extended, "<u8")
+        if len(table) >= frames > 0:
+            offsets = first + table[:frames].astype(np.int64)
+            ends = np.append(offsets[1:], self._file.size)
+            if (offsets >= 0).all() and (np.diff(offsets) > 0).all():
+                # Each begins with the header of its first fragment.
+                return offsets, np.minimum(ends, self._file.size) - offsets
+        return self._walk(first, frames)
+
+    def _walk(
+        self, at: int, frames: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Find frames without a table, one fragment each, by going through them."""
+        offsets: list[int] = []
+        counts: list[int] = []
+        while len(offsets) < frames:
+            tag, length = struct.unpack("<4sI", self._file.read(at, 8))
+            if tag != ITEM or length == UNDEFINED:
+                break
+            offsets.append(at)
+            counts.append(8 + length)
+            at += 8 + length
+        if len(offsets) < frames:
+            msg = f"it has {len(offsets)} of {frames} frames"
+            raise ValueError(msg)
+        return np.array(offsets, np.int64), np.array(counts, np.int64)
+
+
+def read_header(path: Path) -> tuple[Any, int]:
+    """Return everything before the pixels, and where these begin.
+
+    Raises
+    ------
+    SlideError
+        If it is no whole-slide image in DICOM.
+    """
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_partial
+
+    try:
+        # pydicom warns of every value that is not by the book; what matters is checked.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = read_partial(file, stop_when=lambda tag, *_: tag == PIXEL_DATA)
+            start = file.tell()
+            for _ in header:  # values are understood, and remarked on, when looked at
+                pass
+    except (*DECODE_ERRORS, InvalidDicomError, OSError, EOFError) as error:
+        msg = f"{path.name}: this DICOM file is damaged ({reason(error)})."
+        raise SlideError(msg) from error
+    from pydicom.uid import VLWholeSlideMicroscopyImageStorage
+
+    kind = header.get("SOPClassUID", "")
+    if kind != VLWholeSlideMicroscopyImageStorage:
+        what = getattr(kind, "name", "") or "unknown kind"
+        msg = (
+            f"{path.name}: this DICOM file is no whole-slide image but of the kind "
+            f"“{what}”."
+        )
+        raise SlideError(msg)
+    return header, start
+
+
+def _single(data: bytes) -> bytes:
+    """Return a frame without the headers of its fragments."""
+    parts, at = [], 0
+    while data[at : at + 4] == ITEM:
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        parts.append(data[at + 8 : at + 8 + length])
+        at += 8 + length
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _pixel_type(header: Any) -> np.dtype[Any]:
+    bits, signed = int(header.BitsAllocated), int(header.get("PixelRepresentation", 0))
+    if bits not in {8, 16}:
+        msg = f"pixels of {bits} bits"
+        raise ValueError(msg)
+    return np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+
+
+def _frame_numbers(header: Any, tiles: int, frames: int) -> dict[int, int]:
+    """Return which frame shows each tile; of several planes and paths the first."""
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    full = header.get("DimensionOrganizationType") == "TILED_FULL"
+    if full or not groups:
+        return {k: k for k in range(min(tiles, frames))}
+    th, tw = int(header.Rows), int(header.Columns)
+    columns = math.ceil(int(header.TotalPixelMatrixColumns) / tw)
+    found: dict[int, int] = {}
+    for frame, group in enumerate(groups):
+        try:
+            place = group.PlanePositionSlideSequence[0]
+            y = int(place.RowPositionInTotalImagePixelMatrix) - 1
+            x = int(place.ColumnPositionInTotalImagePixelMatrix) - 1
+        except (AttributeError, IndexError, ValueError, TypeError) as error:
+            msg = f"{frame + 1}. frame without a place in the DICOM header"
+            raise SlideError(msg) from error
+        if y % th or x % tw:
+            msg = "DICOM tiles that do not lie in one grid are not read here."
+            raise SlideError(msg)
+        found.setdefault(y // th * columns + x // tw, frame)
+    return found

@@ -1,0 +1,246 @@
+"""Slides through OpenSlide: NDPI, MRXS, BIF, SCN, DICOM and others.
+
+OpenSlide is an extra (``pip install "napari-histodistill[openslide]"``) and is imported
+only when a file needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.codecs.decoding import reason
+from napari_histodistill.slides.codecs.filebytes import digest_path
+from napari_histodistill.slides.pyramid.colours import over_white
+from napari_histodistill.slides.pyramid.overview import with_overviews
+from napari_histodistill.slides.pyramid.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+MAX_READ_PX = 4096
+"""Edge of what is asked of OpenSlide at once: its result takes four bytes a pixel."""
+
+
+class OpenSlideSource:
+    """Levels of a slide that OpenSlide reads.
+
+    OpenSlide may be called from many threads, but after one error an open slide only
+    repeats that error, so it is then opened anew: one damaged tile must not spoil the
+    rest of the slide.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._closed = False
+        self._slide = _opened(path)
+        sizes = self._slide.level_dimensions
+        self.downsamples: tuple[tuple[float, float], ...] = tuple(
+            (sizes[0][1] / h, sizes[0][0] / w) for w, h in sizes
+        )
+        properties = self._slide.properties
+        tile = [
+            (
+                int(properties.get(f"openslide.level[{k}].tile-height", 256)),
+                int(properties.get(f"openslide.level[{k}].tile-width", 256)),
+            )
+            for k in range(len(sizes))
+        ]
+        self.levels: Sequence[LevelInfo] = tuple(
+            LevelInfo(height=h, width=w, tile_height=th, tile_width=tw)
+            for (w, h), (th, tw) in zip(sizes, tile, strict=True)
+        )
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """All properties of the file."""
+        return dict(self._slide.properties)
+
+    def read_level(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, 3)`` uint8; see :class:`PixelSource`."""
+        out = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, MAX_READ_PX):
+            for left in range(0, width, MAX_READ_PX):
+                h, w = min(MAX_READ_PX, height - top), min(MAX_READ_PX, width - left)
+                part = self._read(level, y + top, x + left, h, w)
+                out[top : top + h, left : left + w] = part
+        return out
+
+    def read_associated(self, name: str) -> npt.NDArray[np.uint8]:
+        """Return a label, macro or thumbnail, ``(h, w, 3)`` uint8."""
+        return over_white(
+            self._ask(lambda slide: np.asarray(slide.associated_images[name]))
+        )
+
+    @property
+    def icc_profile(self) -> bytes | None:
+        """The colour profile of the stored pixels, if the file carries one."""
+        profile = getattr(self._slide, "color_profile", None)
+        return None if profile is None else bytes(profile.tobytes())
+
+    @property
+    def associated(self) -> tuple[str, ...]:
+        """Names of label, macro and the like."""
+        return tuple(self._slide.associated_images)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._closed = True
+            self._slide.close()
+
+    def _read(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[np.uint8]:
+        sy, sx = self.downsamples[level]
+        place = round(x * sx), round(y * sy)
+        rgba = self._ask(
+            lambda slide: np.asarray(slide.read_region(place, level, (width, height)))
+        )
+        return over_white(rgba)
+
+    def _ask(self, question: Callable[[Any], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        import openslide
+
+        if self._closed:
+            msg = f"{self._path.name}: the slide was closed; open it again."
+            raise ClosedSlideError(msg)
+        slide = self._slide
+        try:
+            return question(slide)
+        except (openslide.OpenSlideError, OSError, ValueError) as error:
+            with self._lock:
+                # The broken handle is left to the garbage collector: other threads
+                # may still be reading with it.
+                if self._slide is slide and not self._closed:
+                    self._slide = _opened(self._path)
+            msg = (
+                f"{self._path.name}: OpenSlide cannot read this part ({reason(error)})."
+            )
+            raise SlideError(msg) from error
+
+
+def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
+    """Open a slide through OpenSlide.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What the file is taken for, for messages: ``"a Hamamatsu NDPI slide"``.
+
+    Raises
+    ------
+    SlideError
+        If OpenSlide is not installed, does not know the file or cannot read it.
+    """
+    if not is_installed():
+        msg = (
+            f"{path.name} is {what}, which is read through OpenSlide: "
+            'pip install "napari-histodistill[openslide]".'
+        )
+        raise SlideError(msg)
+    source = OpenSlideSource(path)
+    try:
+        properties = source.properties
+        size = _size(properties)
+        first = source.levels[0]
+        info = SlideInfo(
+            name=path.name,
+            path=path,
+            backend="openslide",
+            vendor=properties.get("openslide.vendor", ""),
+            mpp=size.mpp,
+            digest=_digest(path),
+            notes=size.notes,
+            icc_profile=source.icc_profile,
+            bounds_origin=_bounds_origin(properties, first.height, first.width),
+        )
+        associated = {
+            name: lambda name=name: source.read_associated(name)
+            for name in source.associated
+        }
+        return Slide(with_overviews(source), info, associated)
+    except BaseException:
+        source.close()
+        raise
+
+
+def is_installed() -> bool:
+    """Whether OpenSlide and its library can be imported."""
+    try:
+        import openslide  # noqa: F401
+    except (ImportError, OSError):  # OSError: the binding is there, the library not
+        return False
+    return True
+
+
+def knows(path: Path) -> bool:
+    """Whether OpenSlide is installed and recognises the format of a file."""
+    if not is_installed():
+        return False
+    import openslide
+
+    try:
+        return openslide.OpenSlide.detect_format(str(path)) is not None
+    except (openslide.OpenSlideError, OSError):
+        return False
+
+
+def _opened(path: Path) -> Any:
+    import openslide
+
+    try:
+        return openslide.OpenSlide(str(path))
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        msg = f"{path.name}: OpenSlide does not read this kind of file."
+        raise SlideError(msg) from error
+    except (openslide.OpenSlideError, OSError) as error:
+        msg = f"{path.name}: OpenSlide cannot open it ({reason(error)})."
+        raise SlideError(msg) from error
+
+
+def _digest(path: Path) -> str:
+    """Return the fingerprint of a slide and of the folder that MRXS keeps beside it."""
+    companion = path.with_suffix("")
+    own = digest_path(path)
+    if path.suffix.lower() != ".mrxs" or not companion.is_dir():
+        return own
+    return hashlib.sha256((own + digest_path(companion)).encode()).hexdigest()
+
+
+def _size(properties: dict[str, str]) -> PhysicalSize:
+    try:
+        y = float(properties["openslide.mpp-y"])
+        x = float(properties["openslide.mpp-x"])
+    except (KeyError, ValueError):
+        return PhysicalSize(None, ("the file does not state µm per pixel",))
+    return physical_size(y, x, "openslide.mpp-x, openslide.mpp-y")
+
+
+def _bounds_origin(
+    properties: dict[str, str], height: int, width: int
+) -> tuple[int, int] | None:
+    """Return where the bounds in the file begin, ``(y, x)``, if they can be true.
+
+    All four numbers are asked for, as by QuPath: with one missing it does not crop.
+    """
+    sides = ("y", "x", "height", "width")
+    try:
+        y, x, h, w = (int(properties[f"openslide.bounds-{side}"]) for side in sides)
+    except (KeyError, ValueError):
+        return None
+    can_be = 0 <= y < height and 0 <= x < width and min(h, w) > 0
+    return (y, x) if can_be and (y, x) != (0, 0) else None

@@ -1,0 +1,1 @@
+"""A slide as a pyramid of levels: its pixels, its grid, how it is resampled."""

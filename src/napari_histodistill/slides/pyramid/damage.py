@@ -1,0 +1,248 @@
+"""Damage in a good slide: which pixels of a read nobody could decode, and how it looks.
+
+Two ways to read meet here. Whoever computes wants an error: a student must never see
+made-up pixels. Whoever shows wants a picture: everything readable, and a pattern that
+no tissue has where the file is broken. Black or white would be taken for glass.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import ClosedSlideError, SlideError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.pyramid.slide import LevelInfo, PixelSource
+
+STRIPE_PX = 8
+"""Width of the diagonal stripes, in pixels of the level that is read."""
+
+YELLOW, BLUE = (255, 208, 0), (0, 72, 255)
+"""Neither is a colour of tissue, glass or a gap, not even a single pixel of it."""
+
+SPOTS = (0.0, 0.5, 0.1, 0.9, 0.3, 0.7, 0.999)
+"""Where a slide is tried, down and across, before it is called unreadable."""
+
+Place = tuple[int, int, int]
+"""Level, and y and x of the upper left corner of a compressed tile in its pixels."""
+
+
+class Damage:
+    """What one read could not decode, gathered from several threads.
+
+    Attributes
+    ----------
+    like : ndarray or None
+        ``(…, channels)``, for type and channels where nothing can be read.
+    bad : ndarray or None
+        ``(height, width)`` bool, True where pixels are missing; None if none are.
+    problem : str
+        The first error's words.
+    places : set of Place
+        The tiles that could not be decoded.
+    """
+
+    def __init__(
+        self, height: int, width: int, like: npt.NDArray[Any] | None = None
+    ) -> None:
+        self.like = like
+        self._shape = height, width
+        self._lock = threading.Lock()
+        self.bad: npt.NDArray[np.bool_] | None = None
+        self.problem = ""
+        self.places: set[Place] = set()
+
+    def add(self, rows: slice, columns: slice, problem: str, *places: Place) -> None:
+        """Mark a rectangle (pixels of the read) as missing."""
+        with self._lock:
+            if self.bad is None:
+                self.bad = np.zeros(self._shape, bool)
+            self.bad[rows, columns] = True
+            self.problem = self.problem or problem
+            self.places.update(places)
+
+    def add_part(self, part: Damage, y: int, x: int) -> None:
+        """Take over what another read found, whose corner lies at ``(y, x)``."""
+        if part.bad is None:
+            return
+        height, width = part.bad.shape
+        with self._lock:
+            if self.bad is None:
+                self.bad = np.zeros(self._shape, bool)
+            self.bad[y : y + height, x : x + width] |= part.bad
+            self.problem = self.problem or part.problem
+            self.places |= part.places
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marked:
+    """A rectangle with everything in it that could be read.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        ``(height, width, channels)``; striped where pixels are missing.
+    bad : ndarray or None
+        ``(height, width)`` bool, True where they are; None if all could be read.
+    problem : str
+        The reader's words, empty if all could be read.
+    places : frozenset of Place
+        The tiles that could not be decoded.
+    """
+
+    pixels: npt.NDArray[Any]
+    bad: npt.NDArray[np.bool_] | None = None
+    problem: str = ""
+    places: frozenset[Place] = frozenset()
+
+
+def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels look
+    source: PixelSource,
+    level: int,
+    y: int,
+    x: int,
+    height: int,
+    width: int,
+    *,
+    like: npt.NDArray[Any],
+) -> Marked:
+    """Read a rectangle of a level, whatever is broken in it.
+
+    Parameters
+    ----------
+    source : PixelSource
+        Read by parts where it does not tell damage itself.
+    level, y, x, height, width : int
+        As for :meth:`PixelSource.read_level`.
+    like : ndarray
+        ``(…, channels)``, for type and channels where nothing can be read.
+
+    Raises
+    ------
+    ClosedSlideError
+        If the slide was closed. Everything else is damage.
+    """
+    damage = Damage(height, width, like)
+    pixels = read_part(source, level, y, x, height, width, damage=damage)
+    if damage.bad is not None:
+        pixels = np.require(pixels, requirements="W")
+        pixels[damage.bad] = stripes(y, x, damage.bad, like)[damage.bad]
+    return Marked(pixels, damage.bad, damage.problem, frozenset(damage.places))
+
+
+def read_part(  # noqa: PLR0913 - as above
+    source: PixelSource,
+    level: int,
+    y: int,
+    x: int,
+    height: int,
+    width: int,
+    *,
+    damage: Damage,
+) -> npt.NDArray[Any]:
+    """Read a rectangle and note what cannot be read, whose pixels may be anything."""
+    own = getattr(source, "read_damaged", None)
+    read = own or partial(read_by_tiles, source)
+    pixels: npt.NDArray[Any] = read(level, y, x, height, width, damage)
+    return pixels
+
+
+def read_by_tiles(  # noqa: PLR0913 - as above
+    source: PixelSource,
+    level: int,
+    y: int,
+    x: int,
+    height: int,
+    width: int,
+    damage: Damage,
+) -> npt.NDArray[Any]:
+    """Read a rectangle at once, or where that fails one compressed tile at a time."""
+    try:
+        return source.read_level(level, y, x, height, width)
+    except ClosedSlideError:
+        raise
+    except SlideError:
+        like = probe(source) if damage.like is None else damage.like
+        out = np.zeros((height, width, like.shape[-1]), like.dtype)
+    info = source.levels[level]
+    for top, left, bottom, right in _tiles(info, y, x, height, width):
+        rows, columns = slice(top - y, bottom - y), slice(left - x, right - x)
+        try:
+            out[rows, columns] = source.read_level(
+                level, top, left, bottom - top, right - left
+            )
+        except ClosedSlideError:
+            raise
+        except SlideError as error:
+            place = (
+                level,
+                top - top % info.tile_height,
+                left - left % info.tile_width,
+            )
+            damage.add(rows, columns, str(error), place)
+    return out
+
+
+def probe(source: PixelSource) -> npt.NDArray[Any]:
+    """Return a pixel ``(1, 1, channels)`` of level 0: the first that can be read.
+
+    Raises
+    ------
+    SlideError
+        If there is none at many places: a slide of which nothing can be read is none.
+    """
+    first = source.levels[0]
+    problem: SlideError | None = None
+    for down in SPOTS:
+        for right in SPOTS:
+            y, x = int(down * first.height), int(right * first.width)
+            try:
+                return source.read_level(0, y, x, 1, 1)
+            except ClosedSlideError:
+                raise
+            except SlideError as error:
+                problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def stripes(
+    y: int, x: int, bad: npt.NDArray[np.bool_], like: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return the pattern for a rectangle at ``(y, x)``; neighbours continue it."""
+    height, width = bad.shape
+    rows, columns = np.arange(y, y + height), np.arange(x, x + width)
+    light = (rows[:, None] + columns[None, :]) // STRIPE_PX % 2 == 0
+    channels, dtype = like.shape[-1], like.dtype
+    if channels == 3 and dtype == np.uint8:
+        colours = np.array([BLUE, YELLOW], np.uint8)
+        striped: npt.NDArray[Any] = colours[light.astype(np.intp)]
+        return striped
+    top = np.iinfo(dtype).max if dtype.kind in "ui" else 1
+    dark = {"u": top // 2, "i": top // 2, "b": 0}.get(dtype.kind, 0.5)
+    grey = np.where(light, top, dark).astype(dtype)
+    return np.repeat(grey[..., None], channels, axis=2)
+
+
+def _tiles(
+    info: LevelInfo, y: int, x: int, height: int, width: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the parts of a rectangle that lie in one compressed tile each."""
+    th, tw = info.tile_height, info.tile_width
+    for top in range(y - y % th, y + height, th):
+        for left in range(x - x % tw, x + width, tw):
+            yield (
+                max(y, top),
+                max(x, left),
+                min(y + height, top + th),
+                min(x + width, left + tw),
+            )

@@ -1,0 +1,424 @@
+"""The slide: a pyramid of lazily read levels with a physical size.
+
+A backend opens a file and hands over a :class:`PixelSource`: the levels it has and
+one thread-safe method that reads a rectangle of a level. Everything else (dask arrays
+for napari, reading past the border) is built here, once, for all formats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+
+from napari_histodistill.errors import InputError, MissingMppError, SlideError
+from napari_histodistill.geometry import Mpp, Region, WorldTransform
+from napari_histodistill.slides.pyramid.damage import probe, read_marked
+from napari_histodistill.slides.pyramid.level_array import (
+    CHUNK_PX,
+    LevelArray,
+    chunk_px,
+)
+from napari_histodistill.slides.pyramid.limits import extent_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import dask.array as da
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.pyramid.damage import Marked, Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelInfo:
+    """One stored resolution.
+
+    Attributes
+    ----------
+    height, width : int
+        Size in pixels of this level.
+    tile_height, tile_width : int
+        Size of the compressed tiles; dask chunks are multiples of it.
+    """
+
+    height: int
+    width: int
+    tile_height: int = 256
+    tile_width: int = 256
+
+
+class PixelSource(Protocol):
+    """What a backend provides; see ``slides/tiff/source.py`` for the reference one.
+
+    Two abilities are optional and looked for by name. ``read_damaged(level, y, x,
+    height, width, damage)`` reads what can be read and notes the rest exactly
+    (:func:`slides.damage.read_part` does it tile by tile where it is absent).
+    ``shrinks(level)`` and ``read_shrunk(level, shrink, y, x, height, width)`` decode a
+    level at a fraction of its size (see :mod:`slides.shrinking`).
+    """
+
+    levels: Sequence[LevelInfo]
+    """Finest first, at least one, each smaller than the one before."""
+
+    def read_level(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, channels)`` of one level; may be called by threads.
+
+        The rectangle is in pixels of the level and lies inside it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release every file handle of every thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideInfo:
+    """What is known of a slide besides its pixels.
+
+    Attributes
+    ----------
+    name : str
+        Shown to people.
+    path : Path or None
+        Where it came from; None for arrays.
+    backend : str
+        Which reader opened it, for example ``"tiff"``.
+    vendor : str
+        For example ``"Aperio SVS"``; empty where unknown.
+    mpp : Mpp or None
+        µm per pixel with provenance; None where the file does not say.
+    channels : tuple of str
+        ``("R", "G", "B")`` for brightfield, otherwise the names of the channels.
+    digest : str
+        Fingerprint of the content, hex; equal files give equal digests.
+    notes : tuple of str
+        What a person should know: "alpha channel dropped", "mpp 352.9 is absurd".
+    icc_profile : bytes or None
+        Of the stored colours, if the file carries one (:func:`slides.profile.in_srgb`).
+    stored_digest : str
+        Of the slide as it is stored, where these are other colours of it; else empty.
+    bounds_origin : tuple of int or None
+        Corner ``(y, x)``, level-0 pixels, of the part that the file says was scanned
+        (OpenSlide's bounds: MRXS), if that is not the slide's own. Coordinates here
+        are never counted from it, but programs that crop to it do so (QuPath).
+    """
+
+    name: str
+    path: Path | None = None
+    backend: str = "array"
+    vendor: str = ""
+    mpp: Mpp | None = None
+    channels: tuple[str, ...] = ("R", "G", "B")
+    digest: str = ""
+    notes: tuple[str, ...] = field(default=())
+    icc_profile: bytes | None = field(default=None, repr=False)
+    stored_digest: str = ""
+    bounds_origin: tuple[int, int] | None = None
+
+    @property
+    def section(self) -> str:
+        """Digest of what is shown, whatever its colours."""
+        return self.stored_digest or self.digest
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the pixels are a brightfield colour image that a student can see."""
+        return self.channels == ("R", "G", "B")
+
+
+class Slide:
+    """A pyramid with a physical size; open one with :func:`open_slide`.
+
+    Reading is thread-safe. Use it as a context manager, or call :meth:`close`.
+
+    Parameters
+    ----------
+    source : PixelSource
+        The backend's levels and its thread-safe read.
+    info : SlideInfo
+        Name, µm per pixel and the like.
+    associated : mapping of str to callable
+        Label, macro, thumbnail…: name → function returning ``(height, width, 3)``
+        uint8. Never read unless asked for: a label may show a person's name.
+    """
+
+    def __init__(
+        self,
+        source: PixelSource,
+        info: SlideInfo,
+        associated: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._source = source
+        self.info = info
+        self._associated = dict(associated or {})
+        first = source.levels[0]
+        for level in source.levels:
+            problem = extent_problem(level.height, level.width)
+            if problem:
+                msg = f"{info.name}: {problem}; the file is damaged or made up."
+                raise SlideError(msg)
+        self._probe = probe(source)
+        self._unreadable: set[Place] = set()
+        self.scales: tuple[tuple[float, float], ...] = tuple(
+            (first.height / level.height, first.width / level.width)
+            for level in source.levels
+        )
+        self._levels: tuple[da.Array, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call the slide on screen."""
+        return self.info.name
+
+    @property
+    def path(self) -> Path | None:
+        """The file it came from, if any."""
+        return self.info.path
+
+    @property
+    def mpp(self) -> Mpp | None:
+        """µm per level-0 pixel with provenance, or None where the file is silent."""
+        return self.info.mpp
+
+    @property
+    def level_infos(self) -> tuple[LevelInfo, ...]:
+        """Size and tile size of every level, finest first."""
+        return tuple(self._source.levels)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of level 0 in pixels."""
+        first = self._source.levels[0]
+        return first.height, first.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return self._probe.dtype
+
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """Real-valued downsample of every level (geometric mean of both axes)."""
+        return tuple(math.sqrt(sy * sx) for sy, sx in self.scales)
+
+    @property
+    def levels(self) -> tuple[da.Array, ...]:
+        """Dask arrays ``(height, width, channels)``, finest first, one per level."""
+        if self._levels is None:
+            self._levels = tuple(
+                self._dask_level(k) for k in range(len(self._source.levels))
+            )
+        return self._levels
+
+    @property
+    def views(self) -> tuple[LevelArray, ...]:
+        """Lazy arrays ``(height, width, channels)``, finest first, for a viewer."""
+        return tuple(
+            LevelArray(self, k, self._probe) for k in range(len(self._source.levels))
+        )
+
+    @property
+    def associated_images(self) -> tuple[str, ...]:
+        """Names of label, macro and thumbnail images that the file carries."""
+        return tuple(self._associated)
+
+    def read_associated(self, name: str) -> npt.NDArray[np.uint8]:
+        """Return an associated image, ``(height, width, 3)`` uint8.
+
+        Raises
+        ------
+        InputError
+            If the slide has no image of that name.
+        """
+        if name not in self._associated:
+            have = ", ".join(self._associated) or "none"
+            msg = (
+                f"{self.name}: there is no associated image {name!r} (it has: {have})."
+            )
+            raise InputError(msg)
+        image: npt.NDArray[np.uint8] = self._associated[name]()
+        return image
+
+    def with_mpp(self, mpp: Mpp) -> Slide:
+        """Return the same slide (same open files) with another µm per pixel."""
+        return self.with_info(replace(self.info, mpp=mpp))
+
+    def with_info(self, info: SlideInfo, source: PixelSource | None = None) -> Slide:
+        """Return the same slide (same open files) told of or read in another way."""
+        return Slide(source or self._source, info, self._associated)
+
+    def seen_through(self, wrap: Callable[[PixelSource], PixelSource]) -> Slide:
+        """Return the same slide (same open files) with its pixels changed on reading.
+
+        Parameters
+        ----------
+        wrap : callable
+            Takes the source and returns one of the same levels.
+        """
+        return Slide(wrap(self._source), self.info, self._associated)
+
+    @property
+    def source(self) -> PixelSource:
+        """The backend's levels, for what wraps or reads them in another way."""
+        return self._source
+
+    @property
+    def usable_mpp(self) -> Mpp | None:
+        """The µm per pixel if it can be true or was typed by a person, else None."""
+        if self.mpp is None:
+            return None
+        typed = self.mpp.source.startswith("typed")
+        return self.mpp if typed or self.mpp.is_plausible else None
+
+    def require_mpp(self) -> Mpp:
+        """Return the µm per pixel, if there is one that can be true.
+
+        Raises
+        ------
+        MissingMppError
+            If it is missing or absurd; the message says how to give it.
+        """
+        if self.usable_mpp is not None:
+            return self.usable_mpp
+        if self.mpp is None:
+            msg = (
+                f"{self.name}: the file does not say how many µm a pixel spans; "
+                "give it with --mpp or in the field µm/px (0.25 for 40×, 0.5 for 20×)."
+            )
+            raise MissingMppError(msg)
+        msg = (
+            f"{self.name}: {self.mpp.mean:.4g} µm per pixel ({self.mpp.source}) "
+            "cannot be a microscope's; give the true value with --mpp or in the "
+            "field µm/px."
+        )
+        raise MissingMppError(msg)
+
+    def world(self, level: int = 0) -> WorldTransform:
+        """Return scale and translate (µm) that place a level's pixels in the world.
+
+        Without a µm per pixel that can be true (:attr:`usable_mpp`) the unit is the
+        level-0 pixel. Pixel *edges* of all levels
+        coincide at the upper left corner of the slide.
+        """
+        mpp = self.usable_mpp
+        my, mx = (mpp.y, mpp.x) if mpp else (1.0, 1.0)
+        sy, sx = self.scales[level]
+        return WorldTransform(
+            scale=(my * sy, mx * sx), translate=(my * (sy - 1) / 2, mx * (sx - 1) / 2)
+        )
+
+    def read(self, region: Region, level: int = 0) -> npt.NDArray[Any]:
+        """Return the pixels of a rectangle.
+
+        Parameters
+        ----------
+        region : Region
+            ``y`` and ``x`` in level-0 pixels; ``height`` and ``width`` in whole pixels
+            *of the level that is read* (OpenSlide's convention).
+        level : int
+            0 is the finest.
+
+        Returns
+        -------
+        ndarray
+            ``(height, width, channels)``. What lies outside the slide is background:
+            255 for colour images, 0 for others.
+
+        Raises
+        ------
+        InputError
+            If the level does not exist or the size is not whole.
+        SlideError
+            If the file cannot be read there.
+        """
+        infos = self._source.levels
+        if not 0 <= level < len(infos):
+            msg = f"{self.name}: level {level} is not one of 0 to {len(infos) - 1}."
+            raise InputError(msg)
+        if region.height != int(region.height) or region.width != int(region.width):
+            msg = f"{self.name}: read needs a whole number of pixels, got {region}."
+            raise InputError(msg)
+        height, width = int(region.height), int(region.width)
+        sy, sx = self.scales[level]
+        # Half up, not to even: neighbouring reads must not overlap or leave a gap.
+        y, x = math.floor(region.y / sy + 0.5), math.floor(region.x / sx + 0.5)
+        y0, x0 = max(0, y), max(0, x)
+        y1 = min(infos[level].height, y + height)
+        x1 = min(infos[level].width, x + width)
+        if (y0, x0, y1, x1) == (y, x, y + height, x + width):
+            return self._source.read_level(level, y, x, height, width)
+        fill = 255 if self.info.is_rgb else 0
+        out = np.full((height, width, self._probe.shape[2]), fill, self.dtype)
+        if y1 > y0 and x1 > x0:
+            inside = self._source.read_level(level, y0, x0, y1 - y0, x1 - x0)
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = inside
+        return out
+
+    def read_pixels(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, channels)`` at whole pixels of a level.
+
+        For callers that do their own arithmetic; the rectangle, in pixels of the level,
+        must lie inside it. See :meth:`read` for everybody else.
+        """
+        return self._source.read_level(level, y, x, height, width)
+
+    def read_marked(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> Marked:
+        """Return what can be read of a rectangle, and where nothing can.
+
+        As :meth:`read_pixels`, for callers that would rather show or skip damage than
+        fail over it. Missing pixels are striped yellow and blue, like no tissue;
+        :attr:`unreadable` counts their tiles.
+
+        Raises
+        ------
+        ClosedSlideError
+            If the slide was closed.
+        """
+        marked = read_marked(self._source, level, y, x, height, width, like=self._probe)
+        self._unreadable |= marked.places
+        return marked
+
+    @property
+    def unreadable(self) -> tuple[Place, ...]:
+        """Tiles met so far that cannot be decoded: level, y and x of their corner."""
+        return tuple(sorted(self._unreadable))
+
+    def close(self) -> None:
+        """Close the files. Reading afterwards raises a :class:`SlideError`."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        h, w = self.shape
+        mpp = f"{self.mpp.mean:.4g} µm/px" if self.mpp else "µm/px unknown"
+        return f"<Slide {self.name!r} {h} × {w} px, {len(self.scales)} levels, {mpp}>"
+
+    def _dask_level(self, k: int) -> da.Array:
+        import dask.array as da
+
+        info = self._source.levels[k]
+        chunks = (
+            chunk_px(info.tile_height, info.height, CHUNK_PX),
+            chunk_px(info.tile_width, info.width, CHUNK_PX),
+            self._probe.shape[2],
+        )
+        # No `name` from content: two openings of one file must not share dask's cache
+        # after one of them was closed.
+        lazy = self.views[k]
+        return da.from_array(lazy, chunks=chunks, name=False, asarray=False)

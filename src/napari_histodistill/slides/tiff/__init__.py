@@ -1,0 +1,1 @@
+"""TIFF files: pages, layout, metadata, and what a file may claim."""

@@ -1,0 +1,99 @@
+"""Slides stored flipped or turned (TIFF tag 274), shown upright."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.slides.pyramid.damage import Damage, read_part
+from napari_histodistill.slides.pyramid.slide import LevelInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.pyramid.slide import PixelSource
+
+# orientation: (transposed, y flipped, x flipped). The stored image is transposed
+# first; the flips are those of the upright image.
+_MOVES = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def describe(orientation: int) -> str:
+    """Return what was done to the image, in words."""
+    transposed, flip_y, flip_x = _MOVES[orientation]
+    words = ["transposed"] * transposed
+    words += ["upside down"] * flip_y + ["mirrored"] * flip_x
+    return " and ".join(words) or "upright"
+
+
+class OrientedSource:
+    """A source turned upright; reads only the rectangle that is asked for."""
+
+    def __init__(self, source: PixelSource, orientation: int) -> None:
+        self._source = source
+        self._transposed, self._flip_y, self._flip_x = _MOVES[orientation]
+        self.levels: Sequence[LevelInfo] = tuple(
+            self._turned(level) for level in source.levels
+        )
+
+    def read_level(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, channels)``; see :class:`PixelSource`."""
+        stored = self._stored(level, y, x, height, width)
+        return self._upright(self._source.read_level(level, *stored))
+
+    def read_damaged(
+        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
+    ) -> npt.NDArray[Any]:
+        """Read what can be read and note the rest; see :func:`read_part`."""
+        stored = self._stored(level, y, x, height, width)
+        part = Damage(*stored[2:], damage.like)
+        pixels = read_part(self._source, level, *stored, damage=part)
+        if part.bad is not None:
+            part.bad = self._upright(part.bad)
+            damage.add_part(part, 0, 0)
+        return self._upright(pixels)
+
+    def _stored(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> tuple[int, int, int, int]:
+        """Return where an upright rectangle lies in the stored image."""
+        info = self.levels[level]
+        if self._flip_y:
+            y = info.height - y - height
+        if self._flip_x:
+            x = info.width - x - width
+        return (x, y, width, height) if self._transposed else (y, x, height, width)
+
+    def _upright(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self._transposed:
+            pixels = pixels.swapaxes(0, 1)
+        pixels = pixels[:: -1 if self._flip_y else 1, :: -1 if self._flip_x else 1]
+        return np.ascontiguousarray(pixels)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def _turned(self, level: LevelInfo) -> LevelInfo:
+        if not self._transposed:
+            return level
+        return LevelInfo(
+            height=level.width,
+            width=level.height,
+            tile_height=level.tile_width,
+            tile_width=level.tile_height,
+        )

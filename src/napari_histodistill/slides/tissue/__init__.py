@@ -1,0 +1,1 @@
+"""What is tissue, how it is stained, its colour profile; pyramids written."""

@@ -1,0 +1,129 @@
+"""Colours as the scanner meant them: the file's ICC profile carried to sRGB.
+
+Off unless asked for: students were taught on pixels as scanners store them, and most
+files carry no profile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from napari_histodistill.errors import SlideError
+from napari_histodistill.slides.codecs.decoding import reason
+from napari_histodistill.slides.pyramid.damage import read_part
+from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.pyramid.damage import Damage
+    from napari_histodistill.slides.pyramid.slide import LevelInfo, PixelSource, Slide
+
+
+class SrgbSource:
+    """A colour source whose pixels are carried from a profile to sRGB as they are read.
+
+    Parameters
+    ----------
+    source : PixelSource
+        8-bit RGB.
+    transform : ImageCms.ImageCmsTransform
+        From its colours to sRGB.
+    """
+
+    def __init__(
+        self, source: PixelSource, transform: ImageCms.ImageCmsTransform
+    ) -> None:
+        self._source, self._transform = source, transform
+        self.levels: Sequence[LevelInfo] = source.levels
+
+    def read_level(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, 3)``; see :class:`PixelSource`."""
+        return self._carried(self._source.read_level(level, y, x, height, width))
+
+    def read_damaged(
+        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
+    ) -> npt.NDArray[Any]:
+        """Read what can be read and note the rest; see :func:`read_part`."""
+        pixels = read_part(self._source, level, y, x, height, width, damage=damage)
+        return self._carried(pixels)
+
+    def shrinks(self, level: int) -> tuple[int, ...]:
+        """Return by what a level can be shrunk while decoding."""
+        return shrinks_of(self._source, level)
+
+    def read_shrunk(
+        self, level: int, shrink: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return a rectangle of a shrunk level, in pixels of that."""
+        window = (y, x, height, width)
+        return self._carried(read_shrunk(self._source, level, shrink, *window))
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def _carried(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        ImageCms.applyTransform(image, self._transform, inPlace=True)
+        return np.array(image)
+
+
+def in_srgb(slide: Slide) -> Slide:
+    """Return a slide (same open files) in the colours its ICC profile means.
+
+    Parameters
+    ----------
+    slide : Slide
+        Any; one without a profile, or not of 8-bit colour, is returned with a note.
+
+    Returns
+    -------
+    Slide
+        Its digest is another one: embeddings of it are no embeddings of the original.
+
+    Raises
+    ------
+    SlideError
+        If the profile is damaged or not one of RGB.
+    """
+    profile = slide.info.icc_profile
+    if not slide.info.is_rgb or slide.dtype != np.uint8 or profile is None:
+        why = "carries no ICC profile" if profile is None else "is not 8-bit colour"
+        notes = (*slide.info.notes, f"the file {why}: colours are shown as stored")
+        return slide.with_info(replace(slide.info, notes=notes))
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(source).strip() or "without a name"
+        transform = ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            "RGB",
+            "RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        msg = (
+            f"{slide.name}: the file's ICC profile cannot be used ({reason(error)}); "
+            "open the slide without it."
+        )
+        raise SlideError(msg) from error
+    sha = hashlib.sha256(f"{slide.info.digest} in sRGB from ".encode() + profile)
+    info = replace(
+        slide.info,
+        digest=sha.hexdigest(),
+        stored_digest=slide.info.section,
+        icc_profile=None,
+        notes=(*slide.info.notes, f"carried to sRGB from the ICC profile “{name}”"),
+    )
+    return slide.with_info(info, SrgbSource(slide.source, transform))

@@ -1,0 +1,337 @@
+"""What a slide's stains look like, and the map that makes them look like another's.
+
+The stain vectors are found as by Macenko et al. 2009 ("A method for normalizing
+histology slides for quantitative analysis", ISBI, doi 10.1109/ISBI.2009.5193250): in
+optical density a pixel is a mixture of two directions, the extreme ones in the plane of
+most variance. They are found *once for a slide*; what is done to a pixel is then the
+same small formula everywhere, so a tile looks alike wherever it is cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Region
+from napari_histodistill.slides.pyramid.resample import read_resampled
+from napari_histodistill.slides.tissue.tissue import find_tissue, glass_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.pyramid.slide import LevelInfo, PixelSource, Slide
+
+    Floats = npt.NDArray[np.float64]
+
+Rgb = tuple[float, float, float]
+
+STAINED = 0.15
+"""Optical density (log10) from which a pixel is stained: Macenko's beta. The densest
+channel must reach it, not all three: eosin hardly dims red, and pixels of eosin alone
+are what tells its colour."""
+
+EXTREME = 1.0
+"""Percentile of the angles that counts as a pure stain: Macenko's alpha."""
+
+FULL = 99.0
+"""Percentile of a stain's amounts that counts as full strength."""
+
+FEWEST_PIXELS = 2000
+"""Fewer stained pixels say little of a slide's stains."""
+
+TYPICAL = {"haematoxylin": (0.65, 0.70, 0.29), "eosin": (0.07, 0.99, 0.11)}
+"""Directions in optical density (Ruifrok and Johnston 2001), to tell H&E."""
+
+FARTHEST_DEG = {"haematoxylin": 28.0, "eosin": 35.0}
+"""How far from the typical direction a stain may lie. H&E of several scanners and
+laboratories lay within 24 and 29; the brown of two DAB slides 46 and 54 from eosin."""
+
+CLOSEST_DEG = 10.0
+"""Two directions closer than this are one stain."""
+
+STRENGTHS = (0.2, 5.0)
+"""A stain may be made so many times stronger: beyond, it is not there."""
+
+PLACES, PLACE_PX = 96, 64
+"""Where a slide is looked at: squares of so many px, spread over its tissue."""
+
+
+@dataclass(frozen=True, slots=True)
+class StainFit:
+    """The look of H&E on a slide or in a set of tiles.
+
+    Attributes
+    ----------
+    haematoxylin, eosin : tuple of float
+        Direction in optical density, R G B, of length 1.
+    strengths : tuple of float
+        Amount of each at full strength (log10 units).
+    glass : tuple of float
+        R, G, B (0 to 255) where there is no stain.
+    """
+
+    haematoxylin: Rgb
+    eosin: Rgb
+    strengths: tuple[float, float]
+    glass: Rgb
+
+    def basis(self) -> Floats:
+        """Return ``(3, 3)``: both directions, and the one that neither reaches.
+
+        What is neither haematoxylin nor eosin (pen, pigment, blood) goes along the
+        third and is left as it is.
+        """
+        h, e = np.array(self.haematoxylin), np.array(self.eosin)
+        rest = np.cross(h, e)
+        return np.stack([h, e, rest / np.linalg.norm(rest)])
+
+
+@dataclass(frozen=True)
+class StainMap:
+    """What is done to every pixel: optical density times a matrix, on other glass.
+
+    Attributes
+    ----------
+    matrix : tuple of tuple of float
+        ``(3, 3)``: a row of densities (R G B) times this gives the new densities.
+    glass, new_glass : tuple of float
+        R, G, B of glass on the slide, and after.
+    """
+
+    matrix: tuple[Rgb, Rgb, Rgb]
+    glass: Rgb
+    new_glass: Rgb
+
+    @classmethod
+    def between(cls, fit: StainFit, reference: StainFit) -> StainMap:
+        """Return the map from a slide's look to a reference's.
+
+        Raises
+        ------
+        InputError
+            If a stain would have to be made much stronger or weaker than it is.
+        """
+        ratios = [
+            r / f for r, f in zip(reference.strengths, fit.strengths, strict=True)
+        ]
+        low, high = STRENGTHS
+        for stain, ratio in zip(TYPICAL, ratios, strict=True):
+            if not low <= ratio <= high:
+                how = "stronger" if ratio > 1 else "weaker"
+                times = ratio if ratio > 1 else 1 / ratio
+                msg = (
+                    f"Its {stain} would have to be made {times:.1f} times {how} to "
+                    "look like the training tiles: run without stain normalisation."
+                )
+                raise InputError(msg)
+        unmix = np.linalg.inv(fit.basis())
+        matrix = unmix @ np.diag([*ratios, 1.0]) @ reference.basis()
+        # Rounded: the same slide must give the same digest on every machine.
+        rows = [_rounded(row, 5) for row in matrix]
+        return cls((rows[0], rows[1], rows[2]), fit.glass, reference.glass)
+
+    @cached_property
+    def _densities(self) -> npt.NDArray[np.float32]:
+        """Optical density (natural log) of every value of every channel, (256, 3)."""
+        values = np.maximum(np.arange(256), 1)[:, np.newaxis]
+        found: npt.NDArray[Any] = -np.log(values / np.array(self.glass))
+        return found.astype(np.float32)
+
+    def apply(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return pixels ``(…, 3)`` uint8 as they would look on the reference."""
+        densities = np.stack(
+            [self._densities[pixels[..., k], k] for k in range(3)], axis=-1
+        )
+        mapped = densities @ np.array(self.matrix, np.float32)
+        values = np.exp(-mapped) * np.array(self.new_glass, np.float32)
+        found: npt.NDArray[np.floating[Any]] = np.rint(np.clip(values, 0, 255))
+        return found.astype(np.uint8)
+
+    def to_json(self) -> str:
+        """Return the map as text; :meth:`from_json` reads it."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> StainMap:
+        """Return the map that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is no map.
+        """
+        content = json.loads(text)
+        numbers = np.array([*content["matrix"], content["glass"], content["new_glass"]])
+        if numbers.shape != (5, 3) or not np.isfinite(numbers.astype(float)).all():
+            msg = "the stain map is damaged"
+            raise ValueError(msg)
+        rows = [tuple(map(float, row)) for row in numbers]
+        return cls((rows[0], rows[1], rows[2]), rows[3], rows[4])  # type: ignore[arg-type]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the map, hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def fit_stains(pixels: npt.NDArray[np.uint8], *, glass: Rgb | None = None) -> StainFit:
+    """Find the stains of H&E in pixels.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        ``(…, 3)`` uint8, R G B: tissue, some glass among it does no harm.
+    glass : tuple of float, optional
+        R, G, B where there is no stain; the brightest nearly grey pixels without it.
+
+    Raises
+    ------
+    InputError
+        If they are not two stains, or not those of H&E; says what was seen.
+    """
+    flat = pixels.reshape(-1, 3)
+    if glass is None:
+        red, green, blue = glass_of(flat.reshape(1, -1, 3) / 255) * 255
+        glass = (float(red), float(green), float(blue))
+    density = -np.log10(np.maximum(flat, 1) / np.array(glass))
+    density = density[density.max(axis=1) > STAINED]
+    if len(density) < FEWEST_PIXELS:
+        msg = (
+            f"Only {len(density)} stained pixels were found: too few to tell the "
+            "stains apart."
+        )
+        raise InputError(msg)
+    _, axes = np.linalg.eigh(np.cov(density.T))
+    plane = axes[:, 1:] * np.sign(axes[:, 1:].sum(axis=0) + 1e-12)
+    angles = np.arctan2(*(density @ plane).T)
+    ends = np.percentile(angles, [EXTREME, 100 - EXTREME])
+    pair = [plane @ (math.sin(end), math.cos(end)) for end in ends]
+    # Haematoxylin is the one that dims red.
+    haematoxylin, eosin = sorted(pair, key=lambda v: -v[0] / np.linalg.norm(v))
+    _check_directions(haematoxylin, eosin)
+    found = StainFit(
+        _rounded(haematoxylin, 4), _rounded(eosin, 4), (1.0, 1.0), _rounded(glass, 1)
+    )
+    amounts = density @ np.linalg.inv(found.basis())
+    h, e = np.percentile(amounts[:, :2], FULL, axis=0)
+    if min(h, e) < STAINED:
+        weak = "haematoxylin" if h < e else "eosin"
+        msg = f"There is next to no {weak}: this is not H&E, or it has faded."
+        raise InputError(msg)
+    strengths = (round(float(h), 4), round(float(e), 4))
+    return StainFit(found.haematoxylin, found.eosin, strengths, found.glass)
+
+
+def fit_slide(slide: Slide, *, mpp: float) -> StainFit:
+    """Find the stains of a slide's tissue.
+
+    Squares spread evenly over the tissue are read at the µm per pixel at which the
+    result will be used: in an overview nuclei blend with what is around them.
+
+    Parameters
+    ----------
+    slide : Slide
+        A colour slide that knows its µm per pixel.
+    mpp : float
+        µm per pixel to look at, a student's.
+
+    Raises
+    ------
+    InputError
+        If there is no tissue, or it does not look like H&E.
+    SlideError
+        If the file cannot be read.
+    """
+    step = mpp / slide.require_mpp().mean * PLACE_PX
+    mask = find_tissue(slide)
+    where = np.argwhere(mask.mask)
+    if not len(where):
+        msg = f"{slide.name}: no tissue was found, so its stains cannot be told."
+        raise InputError(msg)
+    chosen = where[np.linspace(0, len(where) - 1, PLACES).astype(np.intp)]
+    pixel = np.array(slide.shape) / mask.mask.shape
+    squares = [
+        read_resampled(slide, _square(center, step), height=PLACE_PX, width=PLACE_PX)
+        for center in (np.unique(chosen, axis=0) + 0.5) * pixel
+    ]
+    try:
+        return fit_stains(np.stack(squares), glass=_glass_of_slide(slide))
+    except InputError as error:
+        msg = f"{slide.name}: the stain cannot be normalised. {error}"
+        raise InputError(msg) from error
+
+
+def recoloured(slide: Slide, stains: StainMap) -> Slide:
+    """Return the slide seen through a stain map: the same open files, read lazily."""
+    return slide.seen_through(lambda source: _Recoloured(source, stains))
+
+
+class _Recoloured:
+    """A source whose pixels go through a stain map."""
+
+    def __init__(self, source: PixelSource, stains: StainMap) -> None:
+        self._source, self._stains = source, stains
+        self.levels: Sequence[LevelInfo] = source.levels
+
+    def read_level(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> npt.NDArray[Any]:
+        """Return ``(height, width, 3)``; see :class:`PixelSource`."""
+        return self._stains.apply(self._source.read_level(level, y, x, height, width))
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+def _square(center: Floats, side: float) -> Region:
+    y, x = (float(v) - side / 2 for v in center)
+    return Region(y=y, x=x, height=side, width=side)
+
+
+def _glass_of_slide(slide: Slide) -> Rgb:
+    last = slide.level_infos[-1]
+    overview = slide.read_pixels(
+        len(slide.level_infos) - 1, 0, 0, last.height, last.width
+    )
+    red, green, blue = glass_of(overview / 255) * 255
+    return float(red), float(green), float(blue)
+
+
+def _check_directions(haematoxylin: Floats, eosin: Floats) -> None:
+    apart = _degrees(haematoxylin, eosin)
+    if apart < CLOSEST_DEG:
+        msg = (
+            f"Only one stain was found (two directions {apart:.0f}° apart): this is "
+            "not H&E."
+        )
+        raise InputError(msg)
+    for (stain, typical), found in zip(
+        TYPICAL.items(), (haematoxylin, eosin), strict=True
+    ):
+        off = _degrees(found, np.array(typical))
+        if off > FARTHEST_DEG[stain] or found.min() < -0.2:
+            msg = (
+                f"What should be {stain} has another colour ({off:.0f}° off): this is "
+                "not H&E, or pen and pigment outweigh the stains."
+            )
+            raise InputError(msg)
+
+
+def _degrees(a: Floats, b: Floats) -> float:
+    cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+
+
+def _rounded(vector: Sequence[float] | Floats, digits: int) -> Rgb:
+    x, y, z = (round(float(v), digits) + 0.0 for v in vector)
+    return x, y, z

@@ -1,0 +1,327 @@
+"""Where on a slide there is tissue: a mask at thumbnail size.
+
+Otsu's threshold alone always finds two classes, so it invents tissue on blank glass
+and cuts an all-tissue image in half. Here it may only move within bounds: what is
+certainly glass stays glass, what is certainly stained stays tissue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import InputError, SlideError
+from napari_histodistill.geometry import Mpp, WorldTransform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.pyramid.grid import TileGrid
+    from napari_histodistill.slides.pyramid.slide import Slide
+
+DENSITY_BOUNDS = (0.04, 0.08)
+"""Optical density (log10, over glass) below which nothing is tissue, above which all
+is. Uneven light on glass stays below 0.03; pale stroma, blurred, measures about 0.08,
+eosin 0.15."""
+
+CHROMA_BOUNDS = (0.04, 0.07)
+"""The same for colourfulness: (max - min of R, G, B) / 255, over glass."""
+
+TEXTURE = 0.015
+"""Unevenness of optical density (standard deviation over the blur) that only tissue
+has: glass, even dusty or noisy, stays below 0.005, the palest stroma above 0.02."""
+
+BLUR_UM = 8.0
+"""Nuclei blend with the pale stroma around them: tissue is a matter of this scale."""
+
+BLUR_PX = 1.5
+"""The same in mask pixels, if µm per pixel is unknown or the mask is coarse."""
+
+SPECK_UM2 = 2500.0
+"""Smaller pieces (a square of 50 µm) are dust; smaller holes are lumina."""
+
+SPECK_PX = 16
+"""The same in mask pixels, if µm per pixel is unknown or the mask is coarse."""
+
+
+STRIP_CELLS = 2**18
+"""So many cells are looked up at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TissueMask:
+    """Tissue on a slide.
+
+    Attributes
+    ----------
+    mask : ndarray of bool
+        ``(h, w)``, read-only; covers the whole slide evenly.
+    slide_shape : tuple of int
+        Height and width of level 0 in pixels.
+
+    Raises
+    ------
+    InputError
+        If the mask is not a two-dimensional array with pixels.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    slide_shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.mask.ndim != 2 or self.mask.size == 0:
+            msg = f"A tissue mask is (height, width), not {self.mask.shape}."
+            raise InputError(msg)
+        frozen = np.array(self.mask, bool)
+        frozen.flags.writeable = False
+        object.__setattr__(self, "mask", frozen)
+
+    @classmethod
+    def from_array(
+        cls, mask: npt.ArrayLike, slide_shape: tuple[int, int]
+    ) -> TissueMask:
+        """Make a mask of an array (an edited layer): anything not zero is tissue."""
+        return cls(np.asarray(mask) != 0, slide_shape)
+
+    @property
+    def fraction(self) -> float:
+        """Part of the slide that is tissue, 0 to 1."""
+        return float(self.mask.mean())
+
+    def world(self, mpp: Mpp | None) -> WorldTransform:
+        """Return scale and translate (µm, or level-0 pixels without ``mpp``)."""
+        my, mx = (mpp.y, mpp.x) if mpp else (1.0, 1.0)
+        sy, sx = (s / n for s, n in zip(self.slide_shape, self.mask.shape, strict=True))
+        return WorldTransform(
+            scale=(my * sy, mx * sx), translate=(my * (sy - 1) / 2, mx * (sx - 1) / 2)
+        )
+
+    def at(self, places: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return whether level-0 positions ``(…, 2)``, (y, x), edge, are tissue.
+
+        A position outside the slide is told of its border.
+        """
+        shape = np.array(self.mask.shape)
+        pixels = np.floor(places * (shape / self.slide_shape)).astype(np.intp)
+        pixels = np.clip(pixels, 0, shape - 1)
+        found: npt.NDArray[np.bool_] = self.mask[pixels[..., 0], pixels[..., 1]]
+        return found
+
+    def cells(
+        self, grid: TileGrid, *, min_fraction: float = 0.1
+    ) -> npt.NDArray[np.bool_]:
+        """Return which cells of a grid hold tissue, ``(rows, columns)``.
+
+        Parameters
+        ----------
+        grid : TileGrid
+            Of the same slide.
+        min_fraction : float
+            Part of the cell's square (of what lies on the slide) that must be tissue;
+            any tissue at all for 0.
+        """
+        cells = np.empty(grid.shape, bool)
+        for rows, fractions in self._fraction_strips(grid):
+            cells[rows] = (fractions >= min_fraction) & (fractions > 0)
+        return cells
+
+    def cell_fractions(self, grid: TileGrid) -> npt.NDArray[np.float64]:
+        """Return the exact part of every cell that is tissue, ``(rows, columns)``."""
+        found = np.empty(grid.shape)
+        for rows, fractions in self._fraction_strips(grid):
+            found[rows] = fractions
+        return found
+
+    def _fraction_strips(
+        self, grid: TileGrid
+    ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+        """Yield rows of cells and how much of each is tissue, some rows at a time.
+
+        A gigapixel slide has ten million cells: their fractions and what it takes to
+        compute them would fill half a gigabyte at once.
+        """
+        slide = (grid.slide_height, grid.slide_width)
+        if slide != tuple(self.slide_shape):
+            msg = (
+                f"The tissue mask is of a slide of {self.slide_shape} px, not {slide}."
+            )
+            raise InputError(msg)
+        kind = np.int32 if self.mask.size < 2**31 else np.int64
+        total = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), kind)
+        inner = total[1:, 1:]
+        np.cumsum(self.mask, axis=0, dtype=kind, out=inner)
+        np.cumsum(inner, axis=1, dtype=kind, out=inner)
+        rows, columns = (
+            np.minimum(np.arange(n + 1) * cell, size) * (pixels / size)
+            for n, cell, size, pixels in zip(
+                grid.shape, grid.cell_size, slide, self.mask.shape, strict=True
+            )
+        )
+        step = max(1, STRIP_CELLS // grid.shape[1])
+        for start in range(0, grid.shape[0], step):
+            strip = slice(start, min(start + step, grid.shape[0]))
+            edges = rows[strip.start : strip.stop + 1]
+            # The integral of a mask is linear between its pixel edges: interpolation at
+            # a cell's fractional edges is exact.
+            at = _interpolate(_interpolate(total, edges).T, columns).T
+            sums = np.diff(np.diff(at, axis=0), axis=1)
+            areas = np.outer(np.diff(edges), np.diff(columns))
+            fractions = sums / np.where(areas > 0, areas, 1)
+            # Differences of large sums: a whole cell of tissue must count as 1.
+            yield strip, np.clip(np.round(fractions, 9), 0, 1)
+
+
+def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
+    """Find tissue on a slide.
+
+    Where the looked-at level cannot be read there may be tissue, so it counts as such:
+    whoever goes there finds out, and says how much is missing.
+
+    Parameters
+    ----------
+    slide : Slide
+        Colour slides are searched for stain. On a fluorescence image, what is brighter
+        than its background counts as tissue; a single grey channel, whose background
+        may be black or white, is taken to be tissue all over.
+    max_side_px : int
+        The finest level of at most this size is looked at.
+
+    Returns
+    -------
+    TissueMask
+
+    Raises
+    ------
+    SlideError
+        If nothing of the file can be read.
+    """
+    sizes = [max(info.height, info.width) for info in slide.level_infos]
+    level = next((k for k, n in enumerate(sizes) if n <= max_side_px), len(sizes) - 1)
+    info = slide.level_infos[level]
+    marked = slide.read_marked(level, 0, 0, info.height, info.width)
+    pixels, missing = marked.pixels, marked.bad
+    if missing is not None:
+        if missing.all():
+            raise SlideError(marked.problem)
+        pixels[missing] = 255 if slide.info.is_rgb else 0
+    mpp = slide.usable_mpp
+    um = mpp.mean * slide.downsamples[level] if mpp else None
+    blur = BLUR_PX if um is None else max(BLUR_PX, BLUR_UM / um)
+    blur = min(blur, max(mask_side / 32 for mask_side in pixels.shape[:2]))
+    if slide.info.is_rgb:
+        mask = stained(pixels, blur_px=blur)
+    elif pixels.shape[2] == 1:
+        mask = np.ones(pixels.shape[:2], bool)
+    else:
+        mask = bright(pixels, blur_px=blur)
+    speck = SPECK_PX if um is None else max(SPECK_PX, round(SPECK_UM2 / um**2))
+    # Never more than a hundredth of the image: on a tiny crop a gland is not dust.
+    speck = min(speck, max(1, mask.size // 100))
+    mask = ~without_specks(~without_specks(mask, speck), speck)
+    if missing is not None:
+        mask |= missing
+    return TissueMask(mask, slide.shape)
+
+
+def stained(
+    pixels: npt.NDArray[np.uint8], *, blur_px: float = BLUR_PX
+) -> npt.NDArray[np.bool_]:
+    """Return where an ``(h, w, 3)`` uint8 thumbnail is stained, ``(h, w)``."""
+    from skimage.filters import gaussian
+
+    def blurred(values: npt.NDArray[Any], sigma: float) -> npt.NDArray[Any]:
+        axis = 2 if values.ndim == 3 else None
+        return np.asarray(gaussian(values, sigma=sigma, channel_axis=axis))
+
+    fine = blurred(pixels.astype(np.float32) / 255, 1)
+    clean = np.clip(fine / glass_of(fine), 1 / 255, 1)
+    density = _over_channels(np.add, -np.log10(clean)) / 3
+    mean_density = blurred(density, blur_px)
+    variance = blurred(density**2, blur_px) - mean_density**2
+    texture = np.sqrt(np.maximum(variance, 0))
+    coarse = blurred(clean, blur_px)
+    brightest = _over_channels(np.maximum, coarse)
+    chroma = brightest - _over_channels(np.minimum, coarse)
+    mask = mean_density > _threshold(mean_density, DENSITY_BOUNDS)
+    mask |= chroma > _threshold(chroma, CHROMA_BOUNDS)
+    # Texture leaks over an edge by the width of the blur: take that off again.
+    uneven = blurred((texture > TEXTURE).astype(np.float32), blur_px) > 0.9
+    mask |= uneven
+    # Scanners fill what they did not scan with black: no tissue is that dark.
+    scanned = brightest > 0.08
+    found: npt.NDArray[np.bool_] = mask & scanned
+    return found
+
+
+def bright(
+    pixels: npt.NDArray[Any], *, blur_px: float = BLUR_PX
+) -> npt.NDArray[np.bool_]:
+    """Return where ``(h, w, channels)`` of fluorescence is above its background."""
+    from skimage.filters import gaussian, threshold_otsu
+
+    values = np.nan_to_num(pixels.astype(np.float32))
+    low, high = np.percentile(values, [1, 99.5], axis=(0, 1))
+    if not (high > low).any():
+        return np.ones(pixels.shape[:2], bool)
+    scaled = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
+    signal = gaussian(np.sqrt(scaled.mean(axis=2)), sigma=blur_px)
+    found: npt.NDArray[np.bool_] = signal > threshold_otsu(signal)
+    return found
+
+
+def without_specks(mask: npt.NDArray[np.bool_], area: int) -> npt.NDArray[np.bool_]:
+    """Return the mask without connected pieces of fewer than ``area`` pixels."""
+    from skimage.measure import label
+
+    pieces = label(mask, connectivity=1)
+    keep = np.bincount(pieces.ravel()) >= area
+    keep[0] = False
+    kept: npt.NDArray[np.bool_] = keep[pieces]
+    return kept
+
+
+def glass_of(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """Return the colour of empty glass (0 to 1), white if the image shows none.
+
+    The image is ``(h, w, 3)``, 0 to 1.
+
+    Glass is the brightest there is and nearly grey; in an all-tissue crop the brightest
+    is tissue, and dividing by it would wash the picture out.
+    """
+    light = _over_channels(np.minimum, image)
+    brightest = image[light >= np.percentile(light, 98)]
+    colour: npt.NDArray[np.floating[Any]] = np.median(brightest, axis=0)
+    if colour.min() < 0.78 or colour.max() - colour.min() > 0.1:
+        return np.ones(3)
+    return colour
+
+
+def _over_channels(
+    ufunc: np.ufunc, image: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.floating[Any]]:
+    """Reduce ``(h, w, 3)`` to ``(h, w)``; numpy's own takes ten times as long."""
+    found: npt.NDArray[np.floating[Any]] = ufunc(image[..., 0], image[..., 1])
+    ufunc(found, image[..., 2], out=found)
+    return found
+
+
+def _threshold(
+    values: npt.NDArray[np.floating[Any]], bounds: tuple[float, float]
+) -> float:
+    from skimage.filters import threshold_otsu
+
+    return float(np.clip(threshold_otsu(values), *bounds))
+
+
+def _interpolate(
+    total: npt.NDArray[Any], at: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Interpolate rows of a table linearly at fractional rows."""
+    low = np.minimum(at.astype(np.int64), len(total) - 2)
+    part = (at - low)[:, np.newaxis]
+    rows: npt.NDArray[np.float64] = total[low] * (1 - part) + total[low + 1] * part
+    return rows
