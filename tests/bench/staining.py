@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.scores import accuracies
-from napari_histodistill.distill.tilefolder import read_tile_folder
+from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.scoring.scores import accuracies
 from napari_histodistill.errors import InputError
 from napari_histodistill.slides.tissue.stain import StainFit, StainMap, fit_stains
 from napari_histodistill.students import load_student

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from napari_histodistill.distill.config import DistillConfig
-from napari_histodistill.distill.run import train, training_device
-from napari_histodistill.distill.run_folder import start_run
+from napari_histodistill.distill.recipes.config import DistillConfig
+from napari_histodistill.distill.runs.folder import start_run
+from napari_histodistill.distill.runs.run import train, training_device
 from napari_histodistill.samples import synthetic_slide
 from napari_histodistill.slides import open_slide
 from tests.bench.figures import Figure, taking_turns
@@ -174,7 +174,7 @@ def _plain(backbone: str, options: dict[str, Any], tiles: Path, *, fast: bool) -
 
 
 def _any_config() -> DistillConfig:
-    from napari_histodistill.distill.recipe import read_recipe
+    from napari_histodistill.distill.recipes.files import read_recipe
 
     recipe = Path(__file__).parents[2] / "training" / "smoke.toml"
     config = read_recipe(recipe)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_histodistill.distill.recipe import read_recipe, recipe_text
-from napari_histodistill.distill.reports import read_events
+from napari_histodistill.distill.recipes.files import read_recipe, recipe_text
+from napari_histodistill.distill.runs.events import read_events
 from tests.distill.small_runs import small_config, write_textures
 
 SMOKE = Path(__file__).parents[2] / "training" / "smoke.toml"
@@ -134,7 +134,7 @@ def test_a_run_is_not_overwritten(run, tiles, tmp_path):
 
 
 def test_a_run_folder_wants_to_be_asked(run, tiles, tmp_path):
-    from napari_histodistill.distill.run_folder import start_run
+    from napari_histodistill.distill.runs.folder import start_run
 
     start_run(small_config(), tmp_path / "run", tiles)
     outcome = run("distill", tmp_path / "run")
@@ -145,8 +145,8 @@ def test_a_run_folder_wants_to_be_asked(run, tiles, tmp_path):
 def test_paper_recipe_takes_a_step(tmp_path):
     """The published settings, at their own sizes but for batch and projector."""
     tiles = write_textures(tmp_path / "tiles", px=224)
-    from napari_histodistill.distill.run import train
-    from napari_histodistill.distill.run_folder import start_run
+    from napari_histodistill.distill.runs.folder import start_run
+    from napari_histodistill.distill.runs.run import train
 
     config = read_recipe(SMOKE.parent / "paper-nct.toml")
     assert config.schedule.steps * config.schedule.batch == 100 * 100_000

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from napari_histodistill.controllers.explore import ExploreSession
-from napari_histodistill.controllers.mapping import tissue_work
+from napari_histodistill.controllers.explore.session import ExploreSession
+from napari_histodistill.controllers.shared.map_work import tissue_work
 from napari_histodistill.errors import Cancelled
 from napari_histodistill.running import CancelToken
 from tests.fakes import array_slide, colour_student

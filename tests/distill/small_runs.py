@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from napari_histodistill.distill.config import DistillConfig
+from napari_histodistill.distill.recipes.config import DistillConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

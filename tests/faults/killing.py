@@ -175,8 +175,8 @@ class Killer:
         return "nothing" if not done else "all" if done == wanted else "half"
 
     def _look_at_run(self, out: Path) -> str:
-        from napari_histodistill.distill.checkpoints import read_checkpoint
-        from napari_histodistill.distill.reports import read_events
+        from napari_histodistill.distill.runs.checkpoints import read_checkpoint
+        from napari_histodistill.distill.runs.events import read_events
 
         last = out / "checkpoints" / "last.safetensors"
         if not last.exists():

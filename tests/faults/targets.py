@@ -85,14 +85,14 @@ def use_spec(path: Path) -> None:
 
 def use_recipe(path: Path) -> None:
     """Read a recipe."""
-    from napari_histodistill.distill.recipe import read_recipe
+    from napari_histodistill.distill.recipes.files import read_recipe
 
     read_recipe(path)
 
 
 def use_manifest(path: Path) -> None:
     """Read a tile folder and its first picture."""
-    from napari_histodistill.distill.tilefolder import read_tile_folder
+    from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 
     if not (path.parent / "0.png").exists():
         from PIL import Image

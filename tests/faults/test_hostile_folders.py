@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_histodistill.distill.reports import read_events
+from napari_histodistill.distill.runs.events import read_events
 from tests.faults import hostile_folders as hostile
 from tests.faults.capped import Result, run_capped
 from tests.faults.workplace import run
@@ -57,9 +57,9 @@ def test_hostile_tile_folders_and_recipes(place, tmp_path):
 @pytest.fixture(scope="session")
 def stopped_run(place, tmp_path_factory) -> Path:
     """Return a run that was stopped in the middle."""
-    from napari_histodistill.distill.recipe import read_recipe
-    from napari_histodistill.distill.run import train
-    from napari_histodistill.distill.run_folder import start_run
+    from napari_histodistill.distill.recipes.files import read_recipe
+    from napari_histodistill.distill.runs.folder import start_run
+    from napari_histodistill.distill.runs.run import train
     from napari_histodistill.errors import Cancelled
     from napari_histodistill.running import CancelToken
 
@@ -120,7 +120,7 @@ def test_hostile_events(tmp_path):
 
 
 def test_an_event_after_half_a_line_is_not_lost(tmp_path):
-    from napari_histodistill.distill.reports import TrainingReport, append_event
+    from napari_histodistill.distill.runs.events import TrainingReport, append_event
 
     (tmp_path / "events.jsonl").write_bytes(HOSTILE_EVENTS)
     append_event(tmp_path, TrainingReport("started", 2, 9))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_histodistill.distill.pairs_store import read_pairs
+from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.errors import StoreError
 
 if TYPE_CHECKING:

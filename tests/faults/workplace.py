@@ -37,7 +37,7 @@ class Workplace:
 
 def make_workplace(folder: Path) -> Workplace:
     """Write all of it; the same bytes every time."""
-    from napari_histodistill.distill.recipe import recipe_text
+    from napari_histodistill.distill.recipes.files import recipe_text
     from tests.distill.small_runs import small_config, write_textures
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_histodistill.distill.config import FrozenConfig
-from napari_histodistill.distill.experiment_config import ExperimentConfig
-from napari_histodistill.distill.recipe import read_recipe
-from napari_histodistill.distill.run import train
-from napari_histodistill.distill.run_folder import start_run
+from napari_histodistill.distill.experiments.config import ExperimentConfig
+from napari_histodistill.distill.recipes.config import FrozenConfig
+from napari_histodistill.distill.recipes.files import read_recipe
+from napari_histodistill.distill.runs.folder import start_run
+from napari_histodistill.distill.runs.run import train
 from napari_histodistill.students import load_student
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit
 
-from napari_histodistill.controllers.advanced import Draft
-from napari_histodistill.distill.form import text_of, value_at
-from napari_histodistill.distill.presets import PartnerInput, recipe_for
+from napari_histodistill.controllers.distil.settings import Draft
+from napari_histodistill.distill.recipes.form import text_of, value_at
+from napari_histodistill.distill.recipes.presets import PartnerInput, recipe_for
 from napari_histodistill.widgets.advanced_form import AdvancedForm
 
 pytestmark = pytest.mark.gui

@@ -10,8 +10,8 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from napari_histodistill.distill.process import start_process
-from napari_histodistill.distill.run_folder import start_run
+from napari_histodistill.distill.runs.folder import start_run
+from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.maps.similarity import SimilarityIndex
@@ -21,7 +21,7 @@ from napari_histodistill.widgets.choosing import StudentChoice
 from napari_histodistill.widgets.compare import CompareWidget
 from napari_histodistill.widgets.distil import DistilWidget
 from napari_histodistill.widgets.slide_layers import pixels_to_world
-from tests.controllers.test_compare_session import SECRET, blind_pair, secret_slide
+from tests.controllers.compare.test_session import SECRET, blind_pair, secret_slide
 from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student
 from tests.widgets.conftest import wait_until

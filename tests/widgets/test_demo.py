@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.live_map import LiveMap, Patch
+from napari_histodistill.controllers.shared.live_map import LiveMap, Patch
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import TileGrid
 from napari_histodistill.students.spec import ClassSpec

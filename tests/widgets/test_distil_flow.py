@@ -12,9 +12,9 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
-from napari_histodistill.distill.pairs_store import read_pairs
-from napari_histodistill.distill.process import look_at
-from napari_histodistill.distill.run_folder import read_run
+from napari_histodistill.distill.pairs.store import read_pairs
+from napari_histodistill.distill.runs.folder import read_run
+from napari_histodistill.distill.runs.process import look_at
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair

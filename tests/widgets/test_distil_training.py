@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from qtpy.QtGui import QDesktopServices
 
-import napari_histodistill.controllers.looking_on as looking_on
+import napari_histodistill.controllers.distil.preview as looking_on
 import napari_histodistill.widgets.previewing as previewing
-from napari_histodistill.controllers.distil_classes import WITH_CLASSES
-from napari_histodistill.distill.checkpoints import LAST
-from napari_histodistill.distill.preview import asked_every
-from napari_histodistill.distill.process import RunProcess
-from napari_histodistill.distill.reports import TrainingReport, append_event
-from napari_histodistill.distill.run_folder import read_run
+from napari_histodistill.controllers.distil.classes import WITH_CLASSES
+from napari_histodistill.distill.runs.checkpoints import LAST
+from napari_histodistill.distill.runs.events import TrainingReport, append_event
+from napari_histodistill.distill.runs.folder import read_run
+from napari_histodistill.distill.runs.preview import asked_every
+from napari_histodistill.distill.runs.process import RunProcess
 from napari_histodistill.widgets.previewing import NAME
 from napari_histodistill.widgets.slide_layers import OVERLAY_MARK
 from tests.fakes import PURPLE, colour_student, tissue_image

@@ -9,7 +9,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from napari_histodistill.controllers.job import JobState
+from napari_histodistill.controllers.shared.job import JobState
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import open_slide
 from napari_histodistill.widgets.slide_layers import pixels_to_world

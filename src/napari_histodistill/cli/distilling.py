@@ -15,9 +15,9 @@ from napari_histodistill.cli.outputs import output_folder
 from napari_histodistill.errors import ComputeError, InputError
 
 if TYPE_CHECKING:
-    from napari_histodistill.distill.config import DistillConfig
-    from napari_histodistill.distill.experiment_config import ExperimentConfig
-    from napari_histodistill.distill.reports import TrainingReport
+    from napari_histodistill.distill.experiments.config import ExperimentConfig
+    from napari_histodistill.distill.recipes.config import DistillConfig
+    from napari_histodistill.distill.runs.events import TrainingReport
 
 PROGRESS_S = 5.0
 
@@ -73,8 +73,8 @@ def distill(
     A recipe fits a head on frozen features, trains an encoder with or without dense
     partners, or runs a whole table of such trainings ([experiment]).
     """
-    from napari_histodistill.distill.config import DistillConfig, FrozenConfig
-    from napari_histodistill.distill.recipe import read_recipe
+    from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
+    from napari_histodistill.distill.recipes.files import read_recipe
 
     with answering(as_json=json) as answer:
         began = time.perf_counter()
@@ -109,7 +109,7 @@ def distill(
 
 
 def _source(recipe: DistillConfig | ExperimentConfig) -> str:
-    from napari_histodistill.distill.config import DistillConfig
+    from napari_histodistill.distill.recipes.config import DistillConfig
 
     base = recipe if isinstance(recipe, DistillConfig) else recipe.first()
     return base.data.folder
@@ -126,7 +126,7 @@ def _refuse_leftovers(target: Path, *, resume: bool) -> None:
 
 
 def _continue(folder: Path, *, resume: bool, machine: _Machine) -> dict[str, Any]:
-    from napari_histodistill.distill.run_folder import read_run
+    from napari_histodistill.distill.runs.folder import read_run
 
     read_run(folder)
     if not resume:
@@ -138,7 +138,7 @@ def _continue(folder: Path, *, resume: bool, machine: _Machine) -> dict[str, Any
 def _frozen(
     config: Path, target: Path, *, data: Path | None, device: str, resume: bool
 ) -> dict[str, Any]:
-    from napari_histodistill.distill.probe_recipe import run_recipe
+    from napari_histodistill.distill.scoring.frozen_arm import run_recipe
 
     if resume:
         msg = (
@@ -156,18 +156,18 @@ def _trained(
     config: Path,
     machine: _Machine,
 ) -> dict[str, Any]:
-    from napari_histodistill.distill.run_folder import start_run
+    from napari_histodistill.distill.runs.folder import start_run
 
     folder = start_run(recipe, target, data, home=config.parent)
     return _train(folder, machine)
 
 
 def _train(folder: Path, machine: _Machine) -> dict[str, Any]:
-    from napari_histodistill.distill.run import train
-    from napari_histodistill.distill.run_folder import STUDENT
+    from napari_histodistill.distill.runs.folder import STUDENT
+    from napari_histodistill.distill.runs.run import train
 
     if machine.processes > 1:
-        from napari_histodistill.distill.parallel import train_in_processes
+        from napari_histodistill.distill.runs.parallel import train_in_processes
 
         train_in_processes(
             folder,
@@ -208,7 +208,7 @@ def _line(report: TrainingReport) -> str:
 def _experiment(
     recipe: ExperimentConfig, target: Path, data: Path, workers: int, device: str
 ) -> dict[str, Any]:
-    from napari_histodistill.distill.experiment import run_experiment
+    from napari_histodistill.distill.experiments.experiment import run_experiment
 
     last = None
     with interruptible() as cancel:

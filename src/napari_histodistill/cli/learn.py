@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_histodistill.distill.scores import Evaluation
-    from napari_histodistill.distill.tilefolder import TileFolder
+    from napari_histodistill.distill.pairs.tilefolder import TileFolder
+    from napari_histodistill.distill.scoring.scores import Evaluation
     from napari_histodistill.students.student import Student
 
 PROGRESS_S = 10.0
@@ -65,12 +65,12 @@ def evaluate(
 
     Accuracy, balanced accuracy, confusion, per class, interval by cases.
     """
-    from napari_histodistill.distill.evaluate import (
+    from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+    from napari_histodistill.distill.scoring.evaluate import (
         choose_protocol,
         score_embeddings,
         unseen_tiles,
     )
-    from napari_histodistill.distill.tilefolder import read_tile_folder
     from napari_histodistill.students import load_student
 
     began = time.perf_counter()
@@ -111,7 +111,7 @@ def _embed(student: Student, folder: TileFolder) -> tuple[npt.NDArray[np.float32
     """Return embeddings ``(n, dim)`` and how many tiles were resized, with progress."""
     import numpy as np
 
-    from napari_histodistill.distill.evaluate import embed_tiles
+    from napari_histodistill.distill.scoring.evaluate import embed_tiles
 
     parts, resized, said = [], 0, time.monotonic()
     with interruptible() as cancel:
@@ -129,7 +129,7 @@ def _rank(embeddings: npt.NDArray[np.float32]) -> float:
     """Return the effective rank of the embeddings (RankMe)."""
     import torch
 
-    from napari_histodistill.distill.health import effective_rank
+    from napari_histodistill.distill.training.health import effective_rank
 
     return effective_rank(torch.from_numpy(embeddings))
 
@@ -144,7 +144,7 @@ def _draw(
     """Write ``confusion.png`` and ``embeddings.png``."""
     import numpy as np
 
-    from napari_histodistill.distill.figures import (
+    from napari_histodistill.distill.scoring.figures import (
         PALETTE,
         draw_confusion,
         draw_embedding_map,

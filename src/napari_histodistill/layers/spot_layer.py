@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.partners import Spots
+from napari_histodistill.distill.layers.partners import Spots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

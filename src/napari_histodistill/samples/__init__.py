@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.distill.partners import Spots
+    from napari_histodistill.distill.layers.partners import Spots
     from napari_histodistill.samples.spots import PaintedSpots
     from napari_histodistill.slides import Slide
 
@@ -160,7 +160,7 @@ def spot_sample() -> tuple[Slide, Spots, PaintedSpots]:
     Values are log1p of counts per 10,000; what is known of them:
     :func:`~napari_histodistill.samples.spots.paint_spots`.
     """
-    from napari_histodistill.distill.partners import Spots
+    from napari_histodistill.distill.layers.partners import Spots
     from napari_histodistill.samples.spots import paint_spots
 
     known = paint_spots()

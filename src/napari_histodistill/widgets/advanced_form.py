@@ -1,4 +1,4 @@
-"""The advanced settings: built from what ``controllers/advanced.py`` describes."""
+"""The advanced settings, built from what ``controllers/distil/settings.py`` says."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.advanced import WHOLE, Draft
-from napari_histodistill.distill.form import Field, Section, text_of, value_at
+from napari_histodistill.controllers.distil.settings import WHOLE, Draft
+from napari_histodistill.distill.recipes.form import Field, Section, text_of, value_at
 from napari_histodistill.widgets.parts import hint, row
 from napari_histodistill.widgets.step import Step
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.distil_pairs import Partner
-from napari_histodistill.distill.registration import (
+from napari_histodistill.controllers.distil.pairs import Partner
+from napari_histodistill.distill.layers.registration import (
     FEWEST,
     apply,
     inverse,

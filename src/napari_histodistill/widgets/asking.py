@@ -7,8 +7,8 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_histodistill.controllers.comparing import LETTERS
-from napari_histodistill.controllers.similar import Thumbnail, thumbnail_work
+from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.controllers.shared.similar import Thumbnail, thumbnail_work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare_answers import PlacePanel
 from napari_histodistill.widgets.compare_bench import CompareBench

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_histodistill.controllers.checkerboard import (
+from napari_histodistill.controllers.distil.checkerboard import (
     VISIBLE_PX,
     Checkerboard,
     checkerboard_work,
     fitting_square_um,
 )
-from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.layers.placing import placement
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil_bench import DistilBench
@@ -24,7 +24,7 @@ from napari_histodistill.widgets.slide_layers import view_region
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_histodistill.distill.partners import DenseLayer
+    from napari_histodistill.distill.layers.partners import DenseLayer
     from napari_histodistill.geometry import Region
 
 TITLE = "Checkerboard"

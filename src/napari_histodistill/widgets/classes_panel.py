@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.live_map import ClassRow
+from napari_histodistill.controllers.shared.live_map import ClassRow
 from napari_histodistill.widgets.parts import Histogram, Swatch, heading, hint, row
 
 EMPTY = "The classes appear here once a student with classes has run."

@@ -1,8 +1,8 @@
 """*Compare students*: what one student has learned that the other has not.
 
 This file only composes. What is compared, and how, lies in ``maps/difference.py``; what
-a button means in ``controllers/compare.py``; each part keeps its panel, the session and
-the viewer in step.
+a button means in ``controllers/compare/session.py``; each part keeps its panel, the
+session and the viewer in step.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
-from napari_histodistill.controllers.exporting import (
+from napari_histodistill.controllers.shared.exporting import (
     DIFFERENCE_EXPORTS,
     export_difference_work,
 )
-from napari_histodistill.controllers.gentle_import import (
+from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
 )
-from napari_histodistill.controllers.job import Work
 from napari_histodistill.widgets.asking import Asking
 from napari_histodistill.widgets.canvas import CanvasInput
 from napari_histodistill.widgets.choosing import StudentChoice

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.comparing import LETTERS
+from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.canvas import FLICKER
 from napari_histodistill.widgets.parts import explain, heading, hint, row

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.compare import CompareSession
-from napari_histodistill.controllers.comparing import LETTERS
+from napari_histodistill.controllers.compare.session import CompareSession
+from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.widgets.compare_overlays import CompareOverlays
 from napari_histodistill.widgets.workbench import Bench
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.comparing import LETTERS
-from napari_histodistill.controllers.job import Job
-from napari_histodistill.controllers.mapping import StudentLoaded, student_work
+from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.choosing import (
     StudentChoice,

@@ -6,8 +6,8 @@ from typing import Any
 
 from napari.layers import Image
 
-from napari_histodistill.controllers.comparing import LETTERS, Compared, PlaceFound
-from napari_histodistill.controllers.live_map import LiveMap
+from napari_histodistill.controllers.compare.work import LETTERS, Compared, PlaceFound
+from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.layers import comparison, overlays
 from napari_histodistill.widgets.overlays import Overlays
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton
 
-from napari_histodistill.controllers.comparing import LETTERS
+from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.widgets.parts import (
     explain,

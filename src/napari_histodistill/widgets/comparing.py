@@ -6,16 +6,16 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_histodistill.controllers.comparing import (
+from napari_histodistill.controllers.compare.work import (
     LETTERS,
     Compared,
     CompareProgress,
     HalfUpdate,
     rank_work,
 )
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.controllers.planning import duration_in_words
-from napari_histodistill.controllers.similar import (
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.planning import duration_in_words
+from napari_histodistill.controllers.shared.similar import (
     LISTED,
     Thumbnail,
     count_in_words,

@@ -11,7 +11,7 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
-from napari_histodistill.controllers.live_map import LiveMap
+from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.errors import ComputeError
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import Slide, open_slide

@@ -1,7 +1,7 @@
 """*Distil a student*: from two layers on the screen to a student, in four steps.
 
-This file only composes. What a step decides lies in ``controllers/distil.py``; each
-part (:class:`Pairing`, :class:`Aligning`, :class:`Distilling`) keeps its step, the
+This file only composes. What a step decides lies in ``controllers/distil/session.py``;
+each part (:class:`Pairing`, :class:`Aligning`, :class:`Distilling`) keeps its step, the
 session and the viewer in line; everything shared is on the bench. The training is a
 process of its own: this window only reads its folder, so it can close, and another can
 find the run again.
@@ -17,7 +17,7 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
-from napari_histodistill.controllers.gentle_import import import_work
+from napari_histodistill.controllers.shared.warm_up import import_work
 from napari_histodistill.widgets.advancing import Advancing
 from napari_histodistill.widgets.aligning import Aligning
 from napari_histodistill.widgets.distil_bench import DistilBench

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_histodistill.controllers.distil import DistilSession
+from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.pump import JobPump
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer, Points
 
-from napari_histodistill.controllers.distil_pairs import Partner
-from napari_histodistill.distill.partners import Spots
-from napari_histodistill.distill.registration import apply
-from napari_histodistill.distill.spot_files import is_gene
+from napari_histodistill.controllers.distil.pairs import Partner
+from napari_histodistill.distill.layers.partners import Spots
+from napari_histodistill.distill.layers.registration import apply
+from napari_histodistill.distill.layers.spot_files import is_gene
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, OVERLAY_MARK, slide_of

@@ -20,8 +20,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.looking_on import SORTS
-from napari_histodistill.distill.presets import PRESETS
+from napari_histodistill.controllers.distil.preview import SORTS
+from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil_parts import Curves, TwinGallery
 from napari_histodistill.widgets.parts import explain, hint, row
 from napari_histodistill.widgets.residuals import Residuals

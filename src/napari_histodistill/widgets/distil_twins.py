@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QPushButton
 
-from napari_histodistill.controllers.distil_twins import NOTES, partner_twins
+from napari_histodistill.controllers.distil.control import NOTES, partner_twins
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import TrainStep
 from napari_histodistill.widgets.parts import explain

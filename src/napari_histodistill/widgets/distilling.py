@@ -11,26 +11,26 @@ from qtpy.QtCore import QObject, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication
 
-from napari_histodistill.controllers.distil import Written
-from napari_histodistill.controllers.distil_pairs import Planned
-from napari_histodistill.controllers.distil_run import (
+from napari_histodistill.controllers.distil.pairs import Planned
+from napari_histodistill.controllers.distil.run import (
     health_of,
     newest_run,
     run_name,
     say_run,
 )
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.distill.command import command_again
-from napari_histodistill.distill.presets import preset_named
-from napari_histodistill.distill.process import (
+from napari_histodistill.controllers.distil.session import Written
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.distill.recipes.presets import preset_named
+from napari_histodistill.distill.runs.command import command_again
+from napari_histodistill.distill.runs.folder import REPORT, read_run
+from napari_histodistill.distill.runs.process import (
     RunProcess,
     RunView,
     look_at,
     start_process,
     threads_beside_a_window,
 )
-from napari_histodistill.distill.run_folder import REPORT, read_run
-from napari_histodistill.distill.smaller_batch import halve_batch, why_no_smaller
+from napari_histodistill.distill.runs.smaller_batch import halve_batch, why_no_smaller
 from napari_histodistill.running import CancelToken
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import TrainStep

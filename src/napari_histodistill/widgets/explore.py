@@ -14,13 +14,13 @@ from typing import Any
 
 from qtpy.QtCore import QTimer
 
-from napari_histodistill.controllers.exporting import export_work
-from napari_histodistill.controllers.gentle_import import (
+from napari_histodistill.controllers.explore.trust import notes_on
+from napari_histodistill.controllers.shared.exporting import export_work
+from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
 )
-from napari_histodistill.controllers.job import Work
-from napari_histodistill.controllers.trust import notes_on
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.canvas import CanvasInput
 from napari_histodistill.widgets.choosing import Choosing, StudentChoice

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QMenu, QToolButton
 
-from napari_histodistill.controllers.exporting import ExportKind
+from napari_histodistill.controllers.shared.exporting import ExportKind
 
 
 class ExportButton(QToolButton):

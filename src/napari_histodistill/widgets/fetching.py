@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import InputError
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_layer
 from napari_histodistill.samples.fetching import (

@@ -9,7 +9,7 @@ from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil_classes import (
+from napari_histodistill.controllers.distil.classes import (
     NAME_COLUMNS,
     WITH_CLASSES,
     ClassesFitted,
@@ -17,7 +17,7 @@ from napari_histodistill.controllers.distil_classes import (
     Labelling,
     fit_work,
 )
-from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.slides import Slide

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.controllers.live_map import Patch
-from napari_histodistill.controllers.mapping import RunUpdate
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.classes_panel import ClassesPanel
 from napari_histodistill.widgets.run_panel import RunPanel

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer, Points
 
-from napari_histodistill.controllers.live_map import LiveMap
-from napari_histodistill.controllers.similar import Prompts, SimilarResult
+from napari_histodistill.controllers.shared.live_map import LiveMap
+from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers import overlays
 from napari_histodistill.layers.placing import placement, thumbnail_world

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil_pairs import MEANINGS, Partner, Planned
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.distill.pair_pool import free_name
+from napari_histodistill.controllers.distil.pairs import MEANINGS, Partner, Planned
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.distill.pairs.pool import free_name
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.distil_bench import SAME, DistilBench

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.elsewhere import Elsewhere
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.controllers.looking_on import Preview, Sight, preview_work
-from napari_histodistill.distill.preview import ask_for_previews, newest_preview
+from napari_histodistill.controllers.distil.preview import Preview, Sight, preview_work
+from napari_histodistill.controllers.shared.embed_process import Elsewhere
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.distill.runs.preview import ask_for_previews, newest_preview
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.distil_panel import TrainStep

@@ -9,7 +9,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_histodistill.controllers.job import Job, Work
+from napari_histodistill.controllers.shared.job import Job, Work
 
 QUICK_MS = 40
 """How soon an answer to a click is seen."""

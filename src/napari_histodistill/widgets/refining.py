@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil_align import (
+from napari_histodistill.controllers.distil.alignment import (
     refine_work,
     refined,
     say_refinement,
     unrefined,
 )
-from napari_histodistill.controllers.distil_pairs import Partner
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.distill.refinement import Refinement
+from napari_histodistill.controllers.distil.pairs import Partner
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.distill.layers.refinement import Refinement
 from napari_histodistill.widgets.distil_bench import DistilBench
 from napari_histodistill.widgets.parts import explain
 

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.planning import duration_in_words
+from napari_histodistill.controllers.shared.planning import duration_in_words
 from napari_histodistill.maps.engine import EmbedReport
 from napari_histodistill.widgets.parts import explain, hint, row
 

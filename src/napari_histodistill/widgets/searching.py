@@ -6,7 +6,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_histodistill.controllers.similar import (
+from napari_histodistill.controllers.shared.similar import (
     SimilarResult,
     Thumbnail,
     count_in_words,

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.similar import LISTED, Prompts
+from napari_histodistill.controllers.shared.similar import LISTED, Prompts
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.parts import explain, heading, hint, row
 from napari_histodistill.widgets.thumbnails import Thumbnails

@@ -11,8 +11,8 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
-from napari_histodistill.controllers.job import Job
-from napari_histodistill.controllers.mapping import (
+from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.shared.map_work import (
     SlideOpened,
     TissueFound,
     open_work,

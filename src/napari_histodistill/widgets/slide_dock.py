@@ -9,8 +9,8 @@ from typing import Any
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.exporting import Exported, kind_of
-from napari_histodistill.controllers.job import Work
+from napari_histodistill.controllers.shared.exporting import Exported, kind_of
+from napari_histodistill.controllers.shared.job import Work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.choosing import StudentChoice

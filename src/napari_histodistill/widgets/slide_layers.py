@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Shapes
 
-from napari_histodistill.controllers.job import Work
+from napari_histodistill.controllers.shared.job import Work
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.placing import moved_by
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-    from napari_histodistill.controllers.mapping import SlideOpened
+    from napari_histodistill.controllers.shared.map_work import SlideOpened
     from napari_histodistill.running import CancelToken
 
 MICROMETRES = ("micrometer", "micrometre", "um", "µm", "micron")
@@ -60,7 +60,7 @@ def adopt_work(layer: Image) -> Work:
     name, mpp = layer.name, layer_mpp(layer)
 
     def work(cancel: CancelToken) -> Iterator[SlideOpened]:
-        from napari_histodistill.controllers.mapping import SlideOpened
+        from napari_histodistill.controllers.shared.map_work import SlideOpened
 
         slide = slide_from_arrays(levels, name=name, mpp=mpp)
         cancel.check()

@@ -18,8 +18,8 @@ from napari_histodistill.widgets.parts import (
 from napari_histodistill.widgets.slide_rows import DetailSlider, MppRow, RegionRow
 
 if TYPE_CHECKING:
-    from napari_histodistill.controllers.choice import Choice
-    from napari_histodistill.controllers.compare_choice import CompareChoice
+    from napari_histodistill.controllers.compare.choice import CompareChoice
+    from napari_histodistill.controllers.shared.choice import Choice
 
 
 class SlideSection(QWidget):

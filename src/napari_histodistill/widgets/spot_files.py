@@ -10,9 +10,9 @@ from napari.layers import Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.distill.spot_files import ENDINGS, read_spots
-from napari_histodistill.distill.spot_tables import (
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.distill.layers.spot_files import ENDINGS, read_spots
+from napari_histodistill.distill.layers.spot_tables import (
     SpotTable,
     Unit,
     check_overlap,

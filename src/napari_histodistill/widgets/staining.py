@@ -7,8 +7,8 @@ from typing import Any
 
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.controllers.staining import StainChoice, StainFitted
+from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
+from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.widgets.stain_row import StainRow
 from napari_histodistill.widgets.workbench import Workbench
 

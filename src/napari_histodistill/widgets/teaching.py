@@ -9,14 +9,14 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.job import Job, JobState
-from napari_histodistill.controllers.teaching import (
+from napari_histodistill.controllers.explore.teaching import (
     PALETTE,
     Strokes,
     StudentSaved,
     Taught,
     save_work,
 )
+from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.widgets.teach_panel import TeachPanel

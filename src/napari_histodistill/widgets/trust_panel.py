@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_histodistill.controllers.exporting import EXPORTS
-from napari_histodistill.controllers.trust import Note
+from napari_histodistill.controllers.explore.trust import Note
+from napari_histodistill.controllers.shared.exporting import EXPORTS
 from napari_histodistill.widgets.export_button import ExportButton, research_label
 from napari_histodistill.widgets.parts import explain, heading, hint, row
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
-from napari_histodistill.controllers.explore import ExploreSession
-from napari_histodistill.controllers.job import Job, JobState
+from napari_histodistill.controllers.explore.session import ExploreSession
+from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.slides import Slide

@@ -1,0 +1,1 @@
+"""The session behind *Distil a student*: alignment, pairs, runs, classes."""

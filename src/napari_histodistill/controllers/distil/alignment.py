@@ -1,0 +1,130 @@
+"""How a partner lies on the H&E, in words, and the work that refines it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from napari_histodistill.distill.layers.likeness import take_overviews
+from napari_histodistill.distill.layers.partners import dense_layer
+from napari_histodistill.distill.layers.refinement import Refinement, refine
+from napari_histodistill.distill.layers.registration import FEWEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_histodistill.controllers.distil.pairs import Partner
+    from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.layers.registration import Kind, Registration
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides import Slide
+
+    Floats = npt.NDArray[np.float64]
+
+
+def refine_work(
+    sparse: Slide,
+    partner: Partner,
+    kind: Kind,
+    landmarks_um: tuple[Floats, Floats] | None,
+) -> Work:
+    """Return the work that refines how a partner lies; see :mod:`.refinement`.
+
+    Parameters
+    ----------
+    sparse : Slide
+        The H&E.
+    partner : Partner
+        With pixels; the search starts from how it lies.
+    kind : {"rigid", "similarity", "affine"}
+        What the refinement may do.
+    landmarks_um : tuple of ndarray or None
+        Those that its registration was fitted to, sparse and dense world.
+    """
+
+    def work(cancel: CancelToken) -> Iterator[Refinement | float]:
+        assert partner.slide is not None
+        layer = dense_layer(
+            partner.slide,
+            name=partner.name,
+            tile_px=2,
+            kind="mask" if partner.kind == "mask" else "picture",
+            matrix=partner.matrix,
+        )
+        cancel.check()
+        overviews = take_overviews(sparse, layer)
+        cancel.check()
+        yield from refine(
+            overviews,
+            kind,
+            before=partner.registration,
+            landmarks_um=landmarks_um,
+            cancel=cancel,
+        )
+
+    return work
+
+
+def refined(partner: Partner, found: Refinement) -> Partner:
+    """Return the partner as a refinement that was accepted lays it."""
+    return replace(partner, registration=found.after, refinement=found)
+
+
+def unrefined(partner: Partner) -> Partner:
+    """Return the partner as it lay before."""
+    before = None if partner.refinement is None else partner.refinement.before
+    return replace(partner, registration=before, refinement=None)
+
+
+def say_alignment(partner: Partner) -> str:
+    """Return how a partner lies, in one line."""
+    if partner.kind == "same":
+        return "Nothing to align: it is the same layer."
+    known = partner.registration
+    if known is None:
+        return "As the layers lie on the canvas."
+    words = _say_origin(partner, known)
+    if not math.isfinite(known.median_um):
+        if partner.refinement is not None:
+            return words + " · no landmarks to tell how good it is"
+        fewest = FEWEST[known.kind] + 1
+        return words + f" · place {fewest} or more to see how good it is"
+    words += f" · median {known.median_um:.1f} µm"
+    worst = known.worst
+    if worst is not None:
+        words += f" · worst #{worst + 1} {known.residuals_um[worst]:.1f} µm"
+    if known.cells_meet:
+        return words + " · cells meet themselves"
+    return (
+        words + f" · too far off for single cells; tiles of "
+        f"{known.smallest_tile_um():.0f} µm or more agree"
+    )
+
+
+def say_refinement(found: Refinement) -> str:
+    """Return what a refinement did, or why it is not used, in one sentence."""
+    if not found.accepted:
+        return f"Not refined: {found.why_not}"
+    words = f"Refined: the partner moved by {found.moved_um:.1f} µm"
+    if found.errors_um is None:
+        low, high = found.agreement
+        return words + f"; both layers agree more than before ({low:.2f} → {high:.2f})."
+    before, after = found.errors_um
+    where = "that were kept aside" if found.held_out else "it started from"
+    return (
+        words + f"; landmarks {where} are off by {after:.1f} µm, before "
+        f"{before:.1f} µm (median)."
+    )
+
+
+def _say_origin(partner: Partner, known: Registration) -> str:
+    used = int(known.inliers.sum())
+    words = f"{used} landmarks · {known.kind}" if used else known.kind
+    left_out = len(known.inliers) - used
+    if left_out:
+        words += f" ({left_out} left out)"
+    return words + (" · refined" if partner.refinement is not None else "")

@@ -1,0 +1,83 @@
+"""Several sections, one student: what was kept of each, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_histodistill.distill.recipes.presets import VALIDATION_SHARE, enough_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_histodistill.controllers.distil.pairs import Partner, Planned
+
+
+def count_pairs(sections: Sequence[Planned]) -> int:
+    """Return how many pairs sections have together."""
+    return sum(len(section.plan) for section in sections)
+
+
+def training_share(pairs: int) -> int:
+    """Return about how many pairs are trained on: the split goes by region."""
+    return round(pairs * (1 - VALIDATION_SHARE))
+
+
+def say_kept(kept: Sequence[Planned]) -> str:
+    """Return which sections were kept; empty if none was."""
+    if not kept:
+        return ""
+    names = ", ".join(f"{x.plan.sparse.name} ({len(x.plan):,})" for x in kept)
+    return f"Kept: {names}."
+
+
+def say_pairs(
+    planned: Planned | None, kept: Sequence[Planned], trained: int, aside: str
+) -> str:
+    """Return what the pairs of all sections are, and what they are enough for.
+
+    Parameters
+    ----------
+    planned : Planned or None
+        Pairs at hand.
+    kept : sequence of Planned
+        Of sections before.
+    trained : int
+        Pairs that are trained on.
+    aside : str
+        The section that is kept aside whole; "" for regions of all of them.
+    """
+    sections = (*kept, planned) if planned is not None else tuple(kept)
+    if not sections:
+        return ""
+    pairs = count_pairs(sections)
+    left = pairs - trained
+    split = f"about {trained:,} to train on and {left:,} in regions kept aside. "
+    if aside:
+        split = f"{trained:,} to train on and {left:,}, all of {aside}, kept aside. "
+    words = ""
+    if planned is not None:
+        plan = planned.plan
+        words = f"{len(plan):,} pairs of {plan.sampling.tile_um:.0f} µm"
+        words += " here. " if kept else f", {split}"
+        if plan.off_partner:
+            words += f"{plan.off_partner:,} tiles lie off the partner. "
+        if plan.between_regions:
+            words += f"{plan.between_regions:,} lie between two regions. "
+    if kept:
+        words += f"{say_kept(kept)} {pairs:,} pairs in all, {split}"
+    return words + enough_for(trained)
+
+
+def say_sections(sections: Sequence[Planned]) -> str:
+    """Return what learns from what, for the student's card."""
+    names = [section.plan.sparse.name for section in sections]
+    return say_learning(names, sections[0].partners)
+
+
+def say_learning(names: Sequence[str], partners: Sequence[Partner]) -> str:
+    """Return which slides learn from which partners."""
+    teachers = ", ".join(
+        "its own full resolution" if p.kind == "same" else p.name for p in partners
+    )
+    verb = "learns" if len(names) == 1 else "learn"
+    return f"{', '.join(names)} {verb} from {teachers}"

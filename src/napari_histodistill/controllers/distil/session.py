@@ -1,0 +1,374 @@
+"""What *Distil a student* knows: layers, how they lie, pairs, the run. No window.
+
+Four steps that can be walked back; a change in one forgets what later ones decided.
+Every step says in one line what it decided, or in one sentence why it cannot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from napari_histodistill.controllers.distil.alignment import say_alignment
+from napari_histodistill.controllers.distil.classes import WITH_CLASSES
+from napari_histodistill.controllers.distil.pairs import (
+    Partner,
+    Planned,
+    input_of,
+    plan_work,
+)
+from napari_histodistill.controllers.distil.sections import (
+    count_pairs,
+    say_learning,
+    say_pairs,
+    say_sections,
+    training_share,
+)
+from napari_histodistill.controllers.distil.settings import Draft
+from napari_histodistill.distill.layers.registration import (
+    Kind,
+    Registration,
+    fit_landmarks,
+)
+from napari_histodistill.distill.pairs.plan import Sampling
+from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
+from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
+from napari_histodistill.distill.recipes.presets import PRESETS, recipe_for
+from napari_histodistill.distill.runs.folder import STUDENT, start_run
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.recipes.config import DistillConfig
+    from napari_histodistill.distill.recipes.form import Place
+    from napari_histodistill.distill.runs.process import RunProcess
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides import Slide
+
+    Floats = npt.NDArray[np.float64]
+
+REDUCED = 4
+"""How much coarser the student sees than a partner that is the same layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many pairs are on disk; with a folder, the run is ready to start."""
+
+    done: int
+    total: int
+    folder: Path | None = None
+
+
+@dataclass(slots=True)
+class DistilSession:
+    """State behind the window; belongs to the GUI thread.
+
+    Attributes
+    ----------
+    sparse : Slide or None
+        The H&E.
+    partners : tuple of Partner
+        What teaches; several at once are allowed.
+    sampling : Sampling
+        Size of the tiles.
+    planned : Planned or None
+        The pairs of the present layers, once laid out.
+    kept : tuple of Planned
+        Pairs of sections that were on the screen before; the student learns from all.
+    trained : tuple of Planned
+        What the run was started with from here.
+    test_on : str
+        Digest of the H&E of the section that is kept aside whole; "" for regions of
+        all of them.
+    preset : str
+        Key of the preset.
+    with_partner : bool
+        False trains the control that never sees a partner.
+    typed : dict of path to str
+        What was changed by hand in the preset's settings.
+    run : RunProcess or None
+        The training, from here or found again.
+    """
+
+    sparse: Slide | None = None
+    partners: tuple[Partner, ...] = ()
+    sampling: Sampling = field(default_factory=lambda: Sampling(mpp=0.5, tile_px=128))
+    planned: Planned | None = None
+    kept: tuple[Planned, ...] = ()
+    trained: tuple[Planned, ...] = ()
+    test_on: str = ""
+    preset: str = PRESETS[0].key
+    with_partner: bool = True
+    typed: dict[Place, str] = field(default_factory=dict)
+    run: RunProcess | None = None
+
+    def choose(self, sparse: Slide | None, partners: Sequence[Partner]) -> None:
+        """Choose layers; pairs are forgotten, and what was set for other partners.
+
+        Not where sections were kept: then the settings are for the first one's.
+        """
+        if not self.kept and [p.name for p in partners] != [
+            p.name for p in self.partners
+        ]:
+            self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
+        self.sparse, self.partners = sparse, tuple(partners)
+        self.planned = None
+
+    def choose_preset(self, key: str) -> None:
+        """Start from another preset; what was changed by hand is forgotten."""
+        if key != self.preset:
+            self.typed = {}
+        self.preset = key
+        self.trained = ()
+
+    def sample(self, mpp: float, tile_px: int) -> None:
+        """Choose the size of the tiles; pairs are forgotten.
+
+        Raises
+        ------
+        InputError
+            If a number cannot be one, or sections were kept that are cut otherwise.
+        """
+        if not (0.05 <= mpp <= 50 and 16 <= tile_px <= 1024):
+            msg = (
+                f"Tiles of {tile_px} px at {mpp:g} µm/px: choose 16 to 1024 px at "
+                "0.05 to 50 µm/px."
+            )
+            raise InputError(msg)
+        changed = replace(self.sampling, mpp=mpp, tile_px=tile_px)
+        if self.kept and changed != self.kept[0].plan.sampling:
+            msg = "The sections kept are cut otherwise: cut all alike, or forget them."
+            raise InputError(msg)
+        self.sampling = changed
+        self.planned = None
+
+    def keep(self) -> None:
+        """Keep the pairs at hand; another section's are laid out next."""
+        if self.planned is not None:
+            self.kept = (*self.kept, self.planned)
+            self.planned = None
+
+    def forget_kept(self) -> None:
+        """Let the sections go that were kept; the pairs at hand stay."""
+        self.kept = ()
+
+    def keep_aside(self, section: int | None) -> None:
+        """Keep one of :attr:`sections` aside whole; None for regions of all of them."""
+        chosen = None if section is None else self.sections[section]
+        self.test_on = "" if chosen is None else _section(chosen)
+        self.trained = ()
+
+    def register(self, partner: int, sparse: Floats, dense: Floats, kind: Kind) -> None:
+        """Fit a transform to landmarks; pairs are forgotten.
+
+        Parameters
+        ----------
+        partner : int
+            Which of the partners.
+        sparse, dense : ndarray
+            ``(n, 2)`` µm in either world, row for row.
+        kind : {"rigid", "similarity", "affine"}
+            What it may do.
+
+        Raises
+        ------
+        InputError
+            If the landmarks do not decide it.
+        """
+        found = fit_landmarks(sparse, dense, kind)
+        self.put_registration(partner, found)
+
+    def put_registration(self, partner: int, found: Registration | None) -> None:
+        """Take a registration, or go back to how the layers lie."""
+        self.put_partner(
+            partner,
+            replace(self.partners[partner], registration=found, refinement=None),
+        )
+
+    def put_partner(self, partner: int, changed: Partner) -> None:
+        """Put one of the partners as it now lies; pairs are forgotten."""
+        partners = list(self.partners)
+        partners[partner] = changed
+        self.partners, self.planned = tuple(partners), None
+
+    # --- why not, and what was decided -----------------------------------------------
+
+    @property
+    def why_no_pairs(self) -> str:
+        """Why pairs cannot be laid out; empty if they can."""
+        if self.sparse is None:
+            return (
+                "No H&E yet: drop a slide on the window, or File › Open Sample › "
+                "HistoDistill."
+            )
+        if self.sparse.usable_mpp is None:
+            return (
+                f"{self.sparse.name} does not say how many µm a pixel spans: give its "
+                "layer a scale in µm, or type it in Explore slide."
+            )
+        if not self.sparse.info.is_rgb:
+            return f"{self.sparse.name} is no RGB image: a student sees H&E in colour."
+        if self.sparse.info.section in [_section(x) for x in self.kept]:
+            return (
+                f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
+                "and its partner, or start."
+            )
+        if not self.partners:
+            return "Choose a partner: what shall teach the student?"
+        for partner in self.partners:
+            if partner.slide is not None and partner.slide.usable_mpp is None:
+                return (
+                    f"{partner.name} does not say how many µm a pixel spans: give its "
+                    "layer a scale in µm."
+                )
+        return ""
+
+    @property
+    def why_no_training(self) -> str:
+        """Why a training cannot start; empty if it can."""
+        if not self.sections:
+            return self.why_no_pairs or "Preview the pairs first."
+        if self.training_pairs < PRESETS[0].fewest // 2:
+            return (
+                f"{self.training_pairs} pairs to train on are too few: choose smaller "
+                "tiles, or add a section."
+            )
+        if self.typed:
+            problems = self.draft().problems()
+            if problems:
+                return f"Advanced: {next(iter(problems.values()))}"
+        return ""
+
+    @property
+    def sections(self) -> tuple[Planned, ...]:
+        """What a training would learn from: sections kept, and the one at hand."""
+        return self.kept if self.planned is None else (*self.kept, self.planned)
+
+    @property
+    def section_names(self) -> tuple[str, ...]:
+        """What :attr:`sections` are called in a set of pairs."""
+        return section_names([x.plan for x in self.sections])
+
+    @property
+    def aside(self) -> int | None:
+        """Which of :attr:`sections` is kept aside whole: only where others are left."""
+        digests = [_section(x) for x in self.sections]
+        if len(digests) < 2 or self.test_on not in digests:
+            return None
+        return digests.index(self.test_on)
+
+    @property
+    def aside_name(self) -> str:
+        """What that section is called; "" for regions of all."""
+        return "" if self.aside is None else self.section_names[self.aside]
+
+    @property
+    def training_pairs(self) -> int:
+        """Pairs that are trained on; those in other regions, or a section, are not."""
+        pairs = count_pairs(self.sections)
+        if self.aside is None:
+            return training_share(pairs)
+        return pairs - len(self.sections[self.aside].plan)
+
+    def say_layers(self) -> str:
+        """Return what step 1 decided."""
+        if self.sparse is None or not self.partners:
+            return ""
+        return say_learning([self.sparse.name], self.partners)
+
+    def say_alignment(self, partner: int = 0) -> str:
+        """Return what step 2 decided for a partner."""
+        if partner >= len(self.partners):
+            return ""
+        return say_alignment(self.partners[partner])
+
+    def say_pairs(self) -> str:
+        """Return what step 3 decided."""
+        return say_pairs(self.planned, self.kept, self.training_pairs, self.aside_name)
+
+    # --- work for jobs ---------------------------------------------------------------
+
+    def plan_work(self) -> Work:
+        """Return the work that lays out pairs and reads a few to look at."""
+        assert self.sparse is not None
+        return plan_work(self.sparse, self.partners, self.sampling, self.kept)
+
+    def write_work(self, folder: Path, name: str) -> Work:
+        """Return the work that writes the pairs and prepares the run's folder."""
+        plans, config = [x.plan for x in self.sections], self.recipe(name)
+
+        def work(cancel: CancelToken) -> Iterator[Written]:
+            plan = pool_pairs(plans)
+            if folder.exists():
+                msg = f"{folder} is there already: choose another name."
+                raise InputError(msg)
+            for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
+                yield Written(done, len(plan))
+            start_run(config, folder, folder / PAIRS)
+            yield Written(len(plan), len(plan), folder)
+
+        return work
+
+    def recipe(self, name: str) -> DistillConfig:
+        """Return the recipe for the pairs that are laid out.
+
+        Raises
+        ------
+        InputError
+            If a setting that was changed by hand cannot be used.
+        """
+        return self.draft(name).config()
+
+    def draft(self, name: str = "student") -> Draft:
+        """Return the chosen preset's recipe and what was changed by hand."""
+        return Draft(self._preset_recipe(name), self.typed, self.training_pairs)
+
+    def _preset_recipe(self, name: str) -> DistillConfig:
+        first = self.sections[0]
+        same = any(p.kind == "same" for p in first.partners)
+        sampling = first.plan.sampling
+        partners = [input_of(p, first.plan) for p in first.partners]
+        return recipe_for(
+            self.preset,
+            name=name,
+            source=say_sections(self.sections),
+            mpp=sampling.mpp,
+            tile_px=sampling.tile_px,
+            student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
+            pairs=self.training_pairs,
+            validate_on=self.aside_name,
+            partners=partners if self.with_partner else [],
+        )
+
+    # --- the run ---------------------------------------------------------------------
+
+    @property
+    def student(self) -> Path | None:
+        """The bundle of the run, once there is one."""
+        if self.run is None or not (self.run.folder / STUDENT / "spec.json").is_file():
+            return None
+        return self.run.folder / STUDENT
+
+    @property
+    def best_student(self) -> Path | None:
+        """The student with classes, if some were fitted to this one; or else it."""
+        plain = self.student
+        if plain is None:
+            return None
+        named = plain.with_name(WITH_CLASSES)
+        said = named / "spec.json", plain / "spec.json"
+        # A run that went on has a newer student, and the classes are of the old one.
+        fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
+        return named if fits else plain
+
+
+def _section(planned: Planned) -> str:
+    """Return which section pairs are of, whatever its colours."""
+    return planned.plan.sparse.info.section

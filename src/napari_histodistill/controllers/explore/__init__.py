@@ -1,0 +1,1 @@
+"""The session behind *Explore slide*: teaching, staining, trust."""

@@ -1,0 +1,284 @@
+"""Explore slide: what a person has chosen, what is computed, what may happen next.
+
+The session belongs to the GUI thread and is the only thing that changes there. The
+cycle is always the same: a button asks the session for *work* (a generator over frozen
+values), a job runs it in a thread, its reports come back on the GUI thread and are
+given to the session's ``take_…`` methods, and the widget draws what the session says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
+from napari_histodistill.controllers.shared.choice import Choice
+from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap
+from napari_histodistill.controllers.shared.map_work import run_work, stored_work
+from napari_histodistill.controllers.shared.similar import (
+    IndexBuilt,
+    Prompt,
+    Prompts,
+    SimilarResult,
+    query_work,
+)
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.controllers.shared.map_work import RunUpdate
+    from napari_histodistill.controllers.shared.planning import Detail
+    from napari_histodistill.maps.similarity import SimilarityIndex
+    from napari_histodistill.students.student import Student
+
+
+class ExploreSession(Choice):
+    """State of one *Explore slide* panel; no Qt, no napari.
+
+    Attributes
+    ----------
+    live : LiveMap or None
+        The map as far as it is computed.
+    prompts, similar : Prompts, SimilarResult or None
+        What was clicked and the answer.
+    taught : Taught or None
+        A probe fitted to strokes, in place of the student's own head.
+    running : bool
+        Whether a run is going on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: LiveMap | None = None
+        self.prompts = Prompts()
+        self.similar: SimilarResult | None = None
+        self.taught: Taught | None = None
+        self.running = False
+        self._index: SimilarityIndex | None = None
+        self._indexed_cells = 0
+
+    @property
+    def has_map(self) -> bool:
+        """Whether a map of this choice is on screen."""
+        return self.live is not None
+
+    def drop_map(self) -> None:
+        """Let the map on screen go, if any; the choice stays, and the store."""
+        self.live = self.taught = self.similar = self._index = None
+        self._indexed_cells = 0
+        self.prompts = Prompts()
+
+    # --- the map ------------------------------------------------------------------
+
+    def stored_work(self) -> Work | None:
+        """Return work that reads the stored map of the present choice, if any."""
+        if not self.stored_since or self.detail is None or self.student is None:
+            return None
+        self._new_map(self.detail, self.student)
+        return stored_work(self._store_path(self.detail), self.student)
+
+    def run_work(self, *, restart: bool = False) -> Work:
+        """Return work that computes the map.
+
+        Raises
+        ------
+        InputError
+            If it cannot run.
+        """
+        plan = self.plan()
+        slide, student, detail = self.slide, self.student, self.detail
+        if slide is None or student is None or detail is None:
+            raise InputError(self.why_not_run)
+        if restart or self.live is None or self.taught is not None:
+            self._new_map(detail, student)
+        assert self.live is not None
+        self.running = True
+        return run_work(
+            slide,
+            student,
+            plan,
+            restart=restart,
+            # Another panel or process may have stored more than is on screen.
+            known=self.live.status.copy(),
+            focus=lambda: self.view,
+        )
+
+    def take_update(self, update: RunUpdate) -> None:
+        """Take what a run reports."""
+        if update.patch is not None and self.live is not None:
+            self.live.apply(update.patch)
+
+    def run_ended(self) -> None:
+        """Note that no run is going any more."""
+        self.running = False
+
+    def class_rows(self) -> tuple[ClassRow, ...]:
+        """Return the legend: of the map, or of what the student could find."""
+        if self.live is not None:
+            return self.live.rows()
+        if self.student is None or not self.steps:
+            return ()
+        return tuple(
+            ClassRow(name=c.name, color=c.color, cells=0, mm2=0.0, histogram=())
+            for c in self.student.spec.classes
+        )
+
+    @property
+    def run_title(self) -> str:
+        """What the Run button says: "Run", "Continue" or "Run again"."""
+        if self.live is None or not self.live.cells_done:
+            return "Run"
+        return "Continue" if self.cells_missing else "Run again"
+
+    @property
+    def cells_missing(self) -> int:
+        """Wanted cells that the present map does not have yet."""
+        if self.live is None or self.why_not_run:
+            return 0
+        wanted = self.plan().wanted_cells()
+        return int((wanted & (self.live.status == 0)).sum())
+
+    @property
+    def store_path(self) -> Path | None:
+        """Where the present map is stored; None without a map."""
+        if self.live is None or self.detail is None:
+            return None
+        return self._store_path(self.detail)
+
+    # --- similar ------------------------------------------------------------------
+
+    @property
+    def why_not_similar(self) -> str:
+        """Why a click finds nothing; "" if it does."""
+        if self.live is None or not self.live.cells_done:
+            return "Run the student first: there is nothing to compare yet."
+        return ""
+
+    def add_prompt(self, y: float, x: float, *, like: bool) -> None:
+        """Take a click, level-0 pixels (edge convention).
+
+        Raises
+        ------
+        InputError
+            If nothing is computed there, or the first click is a "not like this".
+        """
+        if self.why_not_similar or self.live is None:
+            raise InputError(self.why_not_similar)
+        row, column = self.live.grid.cell_at(y, x)
+        if self.live.status[row, column] != 1:
+            msg = "Nothing is computed there: click on tissue that the map covers."
+            raise InputError(msg)
+        self.prompts = self.prompts.added(Prompt(y, x, like))
+
+    def remove_prompt(self, index: int) -> None:
+        """Take a click back; without a "like this" the search ends."""
+        self.prompts = self.prompts.removed(index)
+        if not self.prompts.items:
+            self.similar = None
+
+    def clear_prompts(self) -> None:
+        """End the search."""
+        self.prompts, self.similar = Prompts(), None
+
+    def query_work(self) -> Work | None:
+        """Return work that answers the present prompts; None without any."""
+        path = self.store_path
+        if not self.prompts.items or path is None or self.live is None:
+            return None
+        done = self.live.cells_done
+        fresh = self._indexed_cells == done
+        return query_work(
+            self.prompts,
+            store_path=path,
+            index=self._index if fresh else None,
+            cells=done,
+        )
+
+    def take_answer(self, answer: IndexBuilt | SimilarResult) -> bool:
+        """Take an answer; return whether there is something new to draw."""
+        if isinstance(answer, IndexBuilt):
+            self._index, self._indexed_cells = answer.index, answer.cells
+            return False
+        if answer.prompts != self.prompts:
+            return False  # an older question's: the person has clicked on
+        self.similar = answer
+        return True
+
+    # --- teach --------------------------------------------------------------------
+
+    def teach_work(self, strokes: Strokes) -> Work:
+        """Return work that fits a probe to strokes.
+
+        Raises
+        ------
+        InputError
+            If there is no map to learn from.
+        """
+        path = self.store_path
+        if path is None or self.why_not_similar:
+            msg = "Run the student first: strokes are learned from what it has seen."
+            raise InputError(msg)
+        return teach_work(strokes, store_path=path)
+
+    def take_taught(self, taught: Taught) -> None:
+        """Show the taught classes in place of the student's."""
+        if self.live is None:
+            return
+        sure = self.live.min_confidence
+        self.taught = taught
+        self.live = LiveMap(self.live.grid, taught.classes, self.live.mode)
+        self.live.apply(taught.patch)
+        self.live.show_at_least(sure)
+
+    def forget_taught(self) -> Work | None:
+        """Return to the student's own classes; returns work that reads its map."""
+        self.taught = None
+        return self.stored_work()
+
+    # --- in words -----------------------------------------------------------------
+
+    def describe(self, y: float, x: float) -> str:
+        """Return what is under a level-0 position: class, similarity, µm."""
+        if self.slide is None:
+            return ""
+        parts = []
+        try:
+            parts = self._describe_cell(y, x)
+        except InputError:
+            return ""
+        if self.slide.mpp is not None:
+            um = y * self.slide.mpp.y, x * self.slide.mpp.x
+            parts.append(f"y {um[0]:,.0f} µm, x {um[1]:,.0f} µm")
+        return " · ".join(parts)
+
+    def _describe_cell(self, y: float, x: float) -> list[str]:
+        if self.live is None:
+            return []
+        parts = []
+        row, column = self.live.grid.cell_at(y, x)
+        label = int(self.live.labels[row, column])
+        if label:
+            sure = float(self.live.confidence[row, column])
+            name = self.live.classes[label - 1].name.replace("_", " ")
+            parts.append(f"{name} {sure:.0%}")
+            if self.live.unfamiliar[row, column]:
+                parts.append("unlike the training tiles")
+        elif self.live.status[row, column] == 2:
+            parts.append("unreadable")
+        if self.similar is not None:
+            value = float(self.similar.similarity.values[row, column])
+            if np.isfinite(value):
+                parts.append(f"similarity {value:.2f}")
+        return parts
+
+    # --- inside -------------------------------------------------------------------
+
+    def _new_map(self, detail: Detail, student: Student) -> None:
+        sure = self.live.min_confidence if self.live else 0.0
+        self.live = LiveMap(detail.grid, student.spec.classes, self.mode)
+        self.live.show_at_least(sure)
+        self.taught = None
+        self._index, self._indexed_cells = None, 0

@@ -1,0 +1,119 @@
+"""What speaks for and against a map, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_histodistill.controllers.explore.session import ExploreSession
+    from napari_histodistill.slides import Slide
+    from napari_histodistill.students.spec import StudentSpec
+
+MANY = 0.05
+"""Share of unfamiliar cells from which a person is warned."""
+
+GOOD, CARE = "●", "▲"
+"""Signs differ in shape, not only in colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line: a sign and a sentence."""
+
+    sign: str
+    text: str
+
+
+def notes_on(session: ExploreSession) -> tuple[Note, ...]:
+    """Return what a person should know of the present choice and map."""
+    slide, student = session.slide, session.student
+    if slide is None or student is None:
+        return (Note(GOOD, "Nothing to judge yet."),)
+    notes = [
+        *_on_scale(slide, student.spec),
+        *_on_mode(session.mode, student.spec),
+        *_on_classes(session),
+        *_on_familiarity(session),
+        *(Note(CARE, note) for note in slide.info.notes),
+        *_on_damage(slide),
+    ]
+    if session.live is not None and session.live.cells_unreadable:
+        n = session.live.cells_unreadable
+        notes.append(Note(CARE, f"{n:,} cells could not be read from the file."))
+    return tuple(notes)
+
+
+def _on_damage(slide: Slide) -> Iterator[Note]:
+    met = len(slide.unreadable)
+    if met:
+        tiles = "tile of the file" if met == 1 else "tiles of the file"
+        yield Note(
+            CARE,
+            f"{met:,} {tiles} could not be read so far: striped yellow and blue.",
+        )
+
+
+def _on_scale(slide: Slide, spec: StudentSpec) -> Iterator[Note]:
+    if slide.mpp is None:
+        return
+    have, want = slide.mpp.mean, spec.mpp
+    if have > 1.1 * want:
+        yield Note(
+            CARE,
+            f"The slide ({have:.2g} µm/px) is coarser than what the student was "
+            f"trained on ({want:.2g}): fine structure is missing.",
+        )
+    else:
+        yield Note(GOOD, f"Seen at the student's own {want:.2g} µm/px.")
+    if spec.mpp_source == "estimated":
+        yield Note(CARE, "The student's µm/px was estimated, not stated by its data.")
+
+
+def _on_mode(mode: str, spec: StudentSpec) -> Iterator[Note]:
+    if mode != "tokens":
+        return
+    agreement = spec.token_agreement
+    if agreement is None:
+        yield Note(CARE, "Tokens, not tiles: agreement of the two was not measured.")
+        return
+    yield Note(
+        CARE,
+        "Tokens, not tiles: similarity maps of the two agreed with rank correlation "
+        f"{agreement.rank_correlation_median:.2f} (worst "
+        f"{agreement.rank_correlation_worst:.2f}) on {agreement.measured_on}.",
+    )
+
+
+def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
+    student, live = session.student, session.live
+    if student is None or student.familiarity is None or session.taught is not None:
+        return
+    if live is None or not live.cells_done or live.mode != "tiles":
+        return
+    share = live.unfamiliar.sum() / live.cells_done
+    if share >= MANY:
+        yield Note(
+            CARE,
+            f"{share:.0%} of the map looks unlike the tiles the student learned from: "
+            "its classes there were never tested.",
+        )
+    else:
+        yield Note(GOOD, "The tissue looks like the tiles the student learned from.")
+
+
+def _on_classes(session: ExploreSession) -> Iterator[Note]:
+    if session.taught is not None:
+        score = session.taught.fit.score
+        tested = "" if score is None else f" ({score:.0%} right on held-out strokes)"
+        yield Note(
+            CARE,
+            f"Classes were fitted to {session.taught.cells} painted cells{tested}.",
+        )
+        return
+    spec = session.student.spec if session.student else None
+    if spec is not None and spec.classes:
+        n = len(spec.classes)
+        yield Note(CARE, f"Knows only its {n} classes: other tissue gets one too.")

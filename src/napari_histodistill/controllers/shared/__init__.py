@@ -1,0 +1,1 @@
+"""What every panel's session stands on: jobs, plans, live maps, exports."""

@@ -1,0 +1,284 @@
+"""What a person has chosen, and what a run would make of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_histodistill.controllers.shared.planning import (
+    BETWEEN_CELLS,
+    Detail,
+    RunPlan,
+    default_step,
+    detail_steps,
+    duration_in_words,
+    in_words,
+    rows_inside,
+    store_path_of,
+    stored_since,
+)
+from napari_histodistill.errors import HistodistillError, InputError
+from napari_histodistill.geometry import Mpp, Region
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.slides import Slide
+    from napari_histodistill.slides.tissue.tissue import TissueMask
+    from napari_histodistill.students.spec import EmbeddingMode
+    from napari_histodistill.students.student import Student
+
+RegionChoice = Literal["whole", "view", "shape"]
+
+
+class Choice:
+    """Slide, student, region and detail of one *Explore slide* panel.
+
+    Attributes
+    ----------
+    slide : Slide or None
+        What is explored.
+    student : Student or None
+        What looks at it, loaded and ready.
+    tiles_per_s : float
+        Its speed as measured when it was loaded; 0 if unknown.
+    tissue : TissueMask or None
+        Found or edited; None until then.
+    mode : {"tiles", "tokens"}
+        How embeddings are laid on the grid.
+    region : {"whole", "view", "shape"}
+        What Run covers.
+    view : Region or None
+        What the canvas shows, level-0 px; read by the worker, so only ever replaced.
+    shape : ndarray or None
+        ``(n, 2)`` level-0 px: the drawn shape.
+    steps, step : tuple of Detail, int
+        Strides on offer and the chosen one.
+    step_is_chosen : bool
+        Whether a person chose that step, which then stays.
+    trouble, student_trouble : str
+        Why this student cannot see this slide; why a student could not be loaded.
+    """
+
+    def __init__(self) -> None:
+        self.slide: Slide | None = None
+        self.student: Student | None = None
+        self.tiles_per_s = 0.0
+        self.tissue: TissueMask | None = None
+        self.mode: EmbeddingMode = "tiles"
+        self.region: RegionChoice = "whole"
+        self.view: Region | None = None
+        self.shape: npt.NDArray[np.float64] | None = None
+        self.steps: tuple[Detail, ...] = ()
+        self.step = 0
+        self.step_is_chosen = False
+        self.trouble = ""
+        self.student_trouble = ""
+
+    @property
+    def has_map(self) -> bool:
+        """Whether a map of this choice is on screen."""
+        return False
+
+    def drop_map(self) -> None:
+        """Let the map on screen go, if any; the choice stays, and the store."""
+
+    # --- choosing -----------------------------------------------------------------
+
+    def choose_slide(self, slide: Slide | None) -> None:
+        """Explore another slide, or none; what belonged to the old one is dropped."""
+        self.slide, self.tissue = slide, None
+        self.view = self.shape = None
+        self.replan()
+
+    def choose_student(self, student: Student | None, tiles_per_s: float = 0.0) -> None:
+        """Look with another student, or none."""
+        self.student_trouble = ""
+        self.student, self.tiles_per_s = student, tiles_per_s
+        if student is not None and self.mode not in student.modes:
+            self.mode = "tiles"
+        self.replan()
+
+    def choose_mode(self, mode: EmbeddingMode) -> None:
+        """Lay embeddings by tiles or by tokens; the two never share a map."""
+        self.mode = mode
+        self.replan()
+
+    def choose_step(self, step: int) -> None:
+        """Take one of :attr:`steps`."""
+        self.step = max(0, min(step, len(self.steps) - 1))
+        self.step_is_chosen = True
+        self.drop_map()
+
+    def type_mpp(self, value: float, source: str = "typed by the user") -> None:
+        """Give the µm per pixel where the file is silent or wrong.
+
+        Raises
+        ------
+        InputError
+            If there is no slide, or the number cannot be a microscope's.
+        """
+        if self.slide is None:
+            msg = "Open a slide first, then give its µm per pixel."
+            raise InputError(msg)
+        mpp = Mpp(value, value, source)
+        if not mpp.is_plausible:
+            msg = (
+                f"{value:g} µm per pixel cannot be a light microscope's: 0.25 is a 40× "
+                "scan, 0.5 a 20× scan, 1.0 a 10× scan."
+            )
+            raise InputError(msg)
+        self.slide = self.slide.with_mpp(mpp)
+        self.replan()
+
+    def take_tissue(self, tissue: TissueMask | None) -> None:
+        """Take the tissue mask that was found or edited; maps stay as they are."""
+        # How many cells are worth it is known once the tissue is: until then the step
+        # is a guess, unless a person took it.
+        keeps = self.has_map or self.step_is_chosen or self.tissue is not None
+        self.tissue = tissue
+        known = self.steps[self.step].grid.stride_px if self.steps else None
+        self._lay_steps(keep=known if keeps else None)
+
+    def replan(self) -> None:
+        """Lay the grids again; the map of the old plan is let go (it stays stored)."""
+        self.step_is_chosen = False
+        self._lay_steps(keep=None)
+        self.drop_map()
+
+    # --- planning -----------------------------------------------------------------
+
+    @property
+    def needs_mpp(self) -> bool:
+        """Whether the slide's µm per pixel must be asked for."""
+        mpp = self.slide.mpp if self.slide else None
+        typed = mpp is not None and mpp.source.startswith("typed")
+        return self.slide is not None and not (mpp and (mpp.is_plausible or typed))
+
+    @property
+    def takes_mpp(self) -> bool:
+        """Whether a person may give the µm per pixel.
+
+        What was typed can be mistyped; what a file says is not for a panel to change.
+        """
+        mpp = self.slide.mpp if self.slide else None
+        return self.needs_mpp or (mpp is not None and mpp.source.startswith("typed"))
+
+    @property
+    def why_not_run(self) -> str:
+        """Why Run is disabled, in words; "" if it is not."""
+        if self.slide is None:
+            return "Open a slide first (drop a file here, or File › Open Sample)."
+        if not self.slide.info.is_rgb:
+            return "Students look at H&E colour images; this slide has other channels."
+        if self.needs_mpp:
+            return "Give the µm per pixel first: it decides how large the tissue is."
+        if self.student is None:
+            return self.student_trouble or (
+                "Choose a student, and wait until it is loaded."
+            )
+        if self.trouble:
+            return self.trouble
+        if self.region == "shape" and self.shape is None:
+            return "Draw a shape in a Shapes layer and select it, or choose a region."
+        if self.region == "view" and self.view is None:
+            return "The view shows no part of the slide."
+        return self._why_no_shape()
+
+    @property
+    def detail(self) -> Detail | None:
+        """The chosen step."""
+        return self.steps[self.step] if self.steps else None
+
+    @property
+    def detail_in_words(self) -> str:
+        """Stride, count and time of the chosen step: "64 µm · about 2,100 cells"."""
+        detail = self.detail
+        if detail is None:
+            return ""
+        cells = self._cells_in_region(detail)
+        parts = [f"{detail.stride_um:.3g} µm", in_words(cells), self.mode]
+        if self.tiles_per_s and self.mode == "tiles":
+            parts.append(f"~{duration_in_words(cells / self.tiles_per_s)}")
+        return " · ".join(parts)
+
+    def plan(self) -> RunPlan:
+        """Return what Run would do now.
+
+        Raises
+        ------
+        InputError
+            If it cannot run; the reason is the one on the button.
+        """
+        reason = self.why_not_run
+        detail = self.detail
+        if reason or self.slide is None or self.student is None or detail is None:
+            msg = reason or "Choose a slide and a student first."
+            raise InputError(msg)
+        return RunPlan(
+            grid=detail.grid,
+            mode=self.mode,
+            store_path=self._store_path(detail),
+            region=self.view if self.region == "view" else None,
+            polygon=self.shape if self.region == "shape" else None,
+            tissue=self.tissue,
+        )
+
+    @property
+    def stored_since(self) -> str:
+        """When the map of the present choice was stored, for people; "" if never."""
+        if self.detail is None or self.slide is None or self.student is None:
+            return ""
+        return stored_since(self._store_path(self.detail))
+
+    # --- inside -------------------------------------------------------------------
+
+    def _why_no_shape(self) -> str:
+        if self.region != "shape" or self.shape is None or self.detail is None:
+            return ""
+        covers = any(True for _ in rows_inside(self.detail.grid, self.shape))
+        return "" if covers else BETWEEN_CELLS
+
+    def _lay_steps(self, *, keep: int | None) -> None:
+        self.steps, self.trouble = (), ""
+        slide, student = self.slide, self.student
+        if slide is None or student is None or self.needs_mpp:
+            return
+        if not slide.info.is_rgb:
+            return
+        try:
+            self.steps = detail_steps(slide, student, self.mode, self.tissue)
+        except HistodistillError as error:
+            self.trouble = str(error)
+            return
+        strides = [step.grid.stride_px for step in self.steps]
+        self.step = strides.index(keep) if keep in strides else default_step(self.steps)
+
+    def _store_path(self, detail: Detail) -> Path:
+        if self.slide is None or self.student is None:
+            raise InputError(self.why_not_run)
+        return store_path_of(self.slide, self.student, detail.grid, self.mode)
+
+    def _cells_in_region(self, detail: Detail) -> int:
+        if self.region == "whole" or (self.region == "view" and self.view is None):
+            return detail.cells
+        rows, columns = detail.grid.shape
+        share = detail.cells / (rows * columns)
+        area = self.view if self.region == "view" else _bounds(self.shape)
+        if area is None:
+            return detail.cells
+        inside = detail.grid.cells_in(area)
+        count = np.prod([s.stop - s.start for s in inside])
+        return max(1, round(float(count) * share))
+
+
+def _bounds(polygon: npt.NDArray[np.float64] | None) -> Region | None:
+    if polygon is None:
+        return None
+    (y0, x0), (y1, x1) = polygon.min(axis=0), polygon.max(axis=0)
+    if y1 <= y0 or x1 <= x0:
+        return None
+    return Region(y=float(y0), x=float(x0), height=float(y1 - y0), width=float(x1 - x0))

@@ -1,0 +1,225 @@
+"""What can be exported from the Explore screen, and the work that does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from napari_histodistill.controllers.compare.work import Compared
+    from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.controllers.shared.similar import SimilarResult
+    from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.maps.ranking import RankedRegion
+    from napari_histodistill.running import CancelToken
+
+
+@dataclass(frozen=True, slots=True)
+class ExportKind:
+    """One line of the export menu.
+
+    Attributes
+    ----------
+    key : str
+        Name in code.
+    title, tooltip : str
+        On screen.
+    ending : str
+        Of the file.
+    needs : {"classes", "similar", "difference"}
+        What must be there.
+    """
+
+    key: str
+    title: str
+    tooltip: str
+    ending: str
+    needs: str
+
+
+EXPORTS = (
+    ExportKind(
+        "geojson",
+        "Class outlines for QuPath (GeoJSON)…",
+        "Merged outlines of each class in pixels of the slide, with names and colours.",
+        ".geojson",
+        "classes",
+    ),
+    ExportKind(
+        "omezarr",
+        "Class map (OME-Zarr)…",
+        "The map as labels with its place in µm.",
+        ".ome.zarr",
+        "classes",
+    ),
+    ExportKind(
+        "csv",
+        "Areas in mm² (CSV)…",
+        "A table: cells and mm² of each class.",
+        ".csv",
+        "classes",
+    ),
+    ExportKind(
+        "similar",
+        "Similar places for QuPath (GeoJSON)…",
+        "The ranked places with their similarity.",
+        ".geojson",
+        "similar",
+    ),
+)
+
+
+DIFFERENCE_EXPORTS = (
+    ExportKind(
+        "difference_omezarr",
+        "Difference map (OME-Zarr)…",
+        "The map as an image with its place in µm.",
+        ".ome.zarr",
+        "difference",
+    ),
+    ExportKind(
+        "difference_geojson",
+        "Places that differ for QuPath (GeoJSON)…",
+        "The ranked places with their difference.",
+        ".geojson",
+        "difference",
+    ),
+    ExportKind(
+        "difference_csv",
+        "Places that differ (CSV)…",
+        "A table of the ranked places: position, difference, mm².",
+        ".csv",
+        "difference",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file was written."""
+
+    path: Path
+
+
+def kind_of(key: str) -> ExportKind:
+    """Return the export of that name."""
+    return next(k for k in (*EXPORTS, *DIFFERENCE_EXPORTS) if k.key == key)
+
+
+def export_work(
+    key: str,
+    path: Path,
+    *,
+    classes: ClassMap | None,
+    similar: SimilarResult | None,
+    bounds_origin: tuple[int, int] | None = None,
+) -> Work:
+    """Return work that writes one export.
+
+    Parameters
+    ----------
+    key : str
+        Of one of :data:`EXPORTS`.
+    path : Path
+        Where to.
+    classes, similar : ClassMap, SimilarResult or None
+        What is on screen.
+    bounds_origin : tuple of int or None
+        Of the slide: see :class:`SlideInfo`.
+
+    Raises
+    ------
+    InputError
+        If there is nothing of that kind to export.
+    """
+    kind = kind_of(key)
+    if kind.needs == "classes" and (classes is None or not classes.classes):
+        msg = "There is no class map to export: run a student with classes first."
+        raise InputError(msg)
+    if kind.needs == "similar" and similar is None:
+        msg = "There is no search to export: click on tissue first."
+        raise InputError(msg)
+
+    def work(cancel: CancelToken) -> Iterator[Exported]:
+        cancel.check()
+        if classes is not None and kind.needs == "classes":
+            found = replace(classes, bounds_origin=bounds_origin)
+            _write_classes(kind.key, found, path)
+        elif similar is not None:
+            _write_places(similar.ranked, path, bounds_origin)
+        yield Exported(path)
+
+    return work
+
+
+def export_difference_work(
+    key: str,
+    path: Path,
+    compared: Compared | None,
+    bounds_origin: tuple[int, int] | None = None,
+) -> Work:
+    """Return work that writes one export of a comparison.
+
+    Parameters
+    ----------
+    key : str
+        Of one of :data:`DIFFERENCE_EXPORTS`.
+    path : Path
+        Where to.
+    compared : Compared or None
+        What was found.
+    bounds_origin : tuple of int or None
+        Of the slide: see :class:`SlideInfo`.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if compared is None:
+        msg = "There is no comparison to export: run both students first."
+        raise InputError(msg)
+
+    def work(cancel: CancelToken) -> Iterator[Exported]:
+        from napari_histodistill.export.omezarr import write_difference
+        from napari_histodistill.export.table import write_regions
+
+        cancel.check()
+        if key == "difference_omezarr":
+            write_difference(compared.difference, path)
+        elif key == "difference_geojson":
+            _write_places(compared.ranked, path, bounds_origin, score="Difference")
+        else:
+            write_regions(compared.ranked, path, score="difference")
+        yield Exported(path)
+
+    return work
+
+
+def _write_classes(key: str, classes: ClassMap, path: Path) -> None:
+    from napari_histodistill.export.geojson import write_geojson
+    from napari_histodistill.export.omezarr import write_class_labels
+    from napari_histodistill.export.table import write_areas
+
+    writers = {
+        "geojson": write_geojson,
+        "omezarr": write_class_labels,
+        "csv": write_areas,
+    }
+    writers[key](classes, path)
+
+
+def _write_places(
+    ranked: Sequence[RankedRegion],
+    path: Path,
+    bounds_origin: tuple[int, int] | None,
+    score: str = "Similarity",
+) -> None:
+    from napari_histodistill.export.geojson import write_regions_geojson
+
+    write_regions_geojson(ranked, path, score=score, bounds_origin=bounds_origin)

@@ -1,0 +1,235 @@
+"""The long steps from a file to a filled map, as generators of frozen reports.
+
+Each function takes what it needs (never the session, which belongs to the GUI thread)
+and returns the work for a :class:`~napari_histodistill.controllers.shared.job.Job`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.controllers.shared.live_map import Patch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.controllers.shared.planning import RunPlan
+    from napari_histodistill.geometry import Region
+    from napari_histodistill.maps.engine import EmbedReport
+    from napari_histodistill.maps.store import EmbeddingStore
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides import Slide
+    from napari_histodistill.slides.tissue.tissue import TissueMask
+    from napari_histodistill.students.student import Student
+
+_QUICK_BLOCK = 4
+_QUICK_CELLS = 200_000
+"""Above, small blocks would be too many files."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideOpened:
+    """A slide is open and its coarsest level was read."""
+
+    slide: Slide
+
+
+@dataclass(frozen=True, slots=True)
+class StudentLoaded:
+    """A student is ready; ``tiles_per_s`` was measured on blank tiles."""
+
+    student: Student
+    tiles_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TissueFound:
+    """Tissue of a slide."""
+
+    slide: Slide
+    tissue: TissueMask
+
+
+@dataclass(frozen=True, slots=True)
+class RunUpdate:
+    """Where a run stands, and the cells that just became final."""
+
+    report: EmbedReport
+    patch: Patch | None = None
+
+
+def open_work(opener: Callable[[Path], Slide], path: Path) -> Work:
+    """Open a slide and read its coarsest level, so that napari need not wait."""
+
+    def work(cancel: CancelToken) -> Iterator[SlideOpened]:
+        slide = opener(path)
+        cancel.check()
+        np.asarray(slide.levels[-1])
+        yield SlideOpened(slide)
+
+    return work
+
+
+def student_work(loader: Callable[..., Student], name: str | Path, device: str) -> Work:
+    """Load a student and measure its speed on a few blank tiles."""
+
+    def work(cancel: CancelToken) -> Iterator[StudentLoaded]:
+        student = loader(name, device=device)
+        cancel.check()
+        px = student.spec.tile_px
+        blank = np.full((4, px, px, 3), 200, np.uint8)
+        student.embed(blank)  # the first call also builds plans and caches
+        cancel.check()
+        start = time.perf_counter()
+        student.embed(blank)
+        spent = max(time.perf_counter() - start, 1e-6)
+        yield StudentLoaded(student, len(blank) / spent)
+
+    return work
+
+
+def tissue_work(slide: Slide) -> Work:
+    """Find the tissue of a slide."""
+
+    def work(cancel: CancelToken) -> Iterator[TissueFound]:
+        from napari_histodistill.slides.tissue.tissue import find_tissue
+
+        tissue = find_tissue(slide)
+        cancel.check()
+        yield TissueFound(slide, tissue)
+
+    return work
+
+
+def run_work(
+    slide: Slide,
+    student: Student,
+    plan: RunPlan,
+    *,
+    restart: bool = False,
+    known: npt.NDArray[np.uint8] | None = None,
+    focus: Callable[[], Region | None] | None = None,
+) -> Work:
+    """Compute a plan's cells; a store that is there already is continued.
+
+    Parameters
+    ----------
+    slide, student : Slide, Student
+        Both stay open until the work has ended.
+    plan : RunPlan
+        Grid, mode, region, tissue and the store's place.
+    restart : bool
+        Forget the stored map first.
+    known : ndarray, optional
+        Status of the cells on screen, none without it. What else an earlier run, or
+        another process, has stored is reported too.
+    focus : callable, optional
+        Asked from the worker thread for what a person looks at, level-0 pixels.
+    """
+
+    def work(cancel: CancelToken) -> Iterator[RunUpdate]:
+        from napari_histodistill.maps.engine import EmbedOptions, embed_slide
+
+        plan.store_path.parent.mkdir(parents=True, exist_ok=True)
+        cells = plan.polygon_cells()
+        reports = embed_slide(
+            slide,
+            student,
+            plan.store_path,
+            grid=plan.grid,
+            mode=plan.mode,
+            tissue=plan.tissue if cells is None else _both(plan, cells),
+            region=plan.region,
+            options=EmbedOptions(restart=restart, block=_block_cells(plan, student)),
+            cancel=cancel,
+            focus=focus,
+        )
+        # The engine looks for tissue first; from its second report on the store stands.
+        yield RunUpdate(next(reports))
+        yield from _with_patches(reports, plan.store_path, student, known)
+
+    return work
+
+
+def _block_cells(plan: RunPlan, student: Student) -> int | None:
+    """Return a block's edge in cells, where somebody is looking on; None for any.
+
+    A processor takes a second for the engine's own blocks: too long to see colour, and
+    too much of it lies beside the view.
+    """
+    rows, columns = plan.grid.shape
+    few = rows * columns <= _QUICK_CELLS
+    on_cpu = student.device.name.startswith("cpu")
+    return _QUICK_BLOCK if few and on_cpu and plan.mode == "tiles" else None
+
+
+def _with_patches(
+    reports: Iterator[EmbedReport],
+    path: Path,
+    student: Student,
+    known: npt.NDArray[np.uint8] | None,
+) -> Iterator[RunUpdate]:
+    from napari_histodistill.maps.store import EmbeddingStore
+
+    store: EmbeddingStore | None = None
+    for report in reports:
+        if store is None:
+            store = EmbeddingStore.open(path)
+            status = store.status
+            shown = np.zeros_like(status) if known is None else known
+            for block in store.slabs():
+                if not np.array_equal(status[block], shown[block]):
+                    yield RunUpdate(report, patch_of(store, block, student))
+        patch = patch_of(store, report.block, student) if report.block else None
+        yield RunUpdate(report, patch)
+
+
+def stored_work(path: Path, student: Student) -> Work:
+    """Read a stored map, some rows at a time."""
+
+    def work(cancel: CancelToken) -> Iterator[Patch]:
+        from napari_histodistill.maps.store import EmbeddingStore
+
+        store = EmbeddingStore.open(path)
+        for block in store.slabs():
+            cancel.check()
+            yield patch_of(store, block, student)
+
+    return work
+
+
+def patch_of(
+    store: EmbeddingStore, block: tuple[slice, slice], student: Student
+) -> Patch:
+    """Read a block of a store, classify it and see what looks unlike the training."""
+    from napari_histodistill.maps.classes import head_probabilities
+
+    status = store.status[block]
+    # Tokens are another space: what was measured on tiles says nothing there.
+    known = student.familiarity if store.provenance.mode == "tiles" else None
+    if student.head is None and known is None:
+        return Patch(*block, status, None)
+    embeddings = store.read(block)
+    probabilities = unfamiliar = None
+    if student.head is not None:
+        probabilities = head_probabilities(embeddings, status, student.head)
+    if known is not None:
+        done = status == 1
+        unfamiliar = np.zeros(status.shape, np.bool_)
+        unfamiliar[done] = known.unfamiliar(embeddings[done])
+    return Patch(*block, status, probabilities, unfamiliar)
+
+
+def _both(plan: RunPlan, cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    if plan.tissue is None:
+        return cells
+    inside: npt.NDArray[np.bool_] = cells & plan.tissue.cells(plan.grid)
+    return inside

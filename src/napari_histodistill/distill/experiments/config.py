@@ -1,0 +1,233 @@
+"""A table of training runs as one recipe."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from napari_histodistill.distill.experiments.comparison import Design
+from napari_histodistill.distill.recipes.config import DistillConfig, Frozen
+from napari_histodistill.distill.recipes.files import validated
+from napari_histodistill.distill.scoring.baselines import BASELINES
+from napari_histodistill.students.spec import Name  # noqa: TC001 - pydantic reads it
+
+Words = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ExperimentTable(Frozen):
+    """What is compared, fixed before anything is trained.
+
+    Attributes
+    ----------
+    name, title : str
+        Of the experiment.
+    seeds : tuple of int
+        Every variant is trained with each.
+    folds : tuple of str
+        Folds of the manifest; each is left out once.
+    baseline : str
+        Variant that the others are compared with.
+    baselines : tuple of str
+        Untrained features judged beside them: see ``baselines.py``.
+    grouping : dict of str to tuple of str
+        Coarser classes: name → classes.
+    chosen : dict of str to tuple of str
+        Further rows: name → variants, of which every fold and seed takes the one whose
+        probe did best on inner folds of the training tiles.
+    judge : {"probe", "head"}
+        Whose answers count: a probe on frozen embeddings, or the trained head's.
+    final : str
+        Variant that is trained on everything once the table stands; empty for none.
+    final_steps : int or None
+        Its steps, since it sees more tiles; None for as many as the variant's.
+    """
+
+    name: Name
+    title: Annotated[str, Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    folds: Words
+    baseline: str
+    baselines: tuple[str, ...] = ()
+    grouping: dict[str, tuple[str, ...]]
+    chosen: dict[Name, Words] = Field(default_factory=dict)
+    judge: Literal["probe", "head"] = "probe"
+    final: str = ""
+    final_steps: int | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> ExperimentTable:
+        for name in self.baselines:
+            if name not in BASELINES:
+                msg = f"baseline {name!r} is none of {', '.join(BASELINES)}"
+                raise ValueError(msg)
+        for field, values in (("seeds", self.seeds), ("folds", self.folds)):
+            if len(set(values)) != len(values):
+                msg = f"{field}: one is named twice, and would count twice"
+                raise ValueError(msg)
+        return self
+
+
+class Variant(Frozen):
+    """One row: a name, and what differs from ``[base]``.
+
+    Attributes
+    ----------
+    name : str
+        Of the row.
+    changes : dict
+        Merged into ``[base]``: tables field by field, lists as a whole.
+    """
+
+    name: Name
+    changes: dict[str, Any] = Field(default_factory=dict)
+
+
+class ExperimentConfig(Frozen):
+    """A recipe with a table ``[experiment]``.
+
+    Attributes
+    ----------
+    experiment : ExperimentTable
+        What is compared.
+    base : dict
+        A :class:`DistillConfig` that all variants share.
+    variants : tuple of Variant
+        The rows.
+    """
+
+    experiment: ExperimentTable
+    base: dict[str, Any]
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ExperimentConfig:
+        table = self.experiment
+        self._check_folds()
+        self._check_grouping()
+        variants = [v.name for v in self.variants]
+        names = [*table.chosen, *variants, *table.baselines]
+        if len(set(names)) != len(names):
+            msg = "two variants have the same name"
+            raise ValueError(msg)
+        for row, trials in table.chosen.items():
+            for trial in trials:
+                if trial not in variants:
+                    msg = f"experiment.chosen.{row}: {trial!r} is no variant"
+                    raise ValueError(msg)
+        if table.baseline not in names:
+            msg = f"experiment.baseline: {table.baseline!r} is no variant"
+            raise ValueError(msg)
+        if table.final and table.final not in variants:
+            msg = f"experiment.final: {table.final!r} is no variant"
+            raise ValueError(msg)
+        return self
+
+    def _check_folds(self) -> None:
+        for fold in self.experiment.folds:
+            if fold in self.locked():
+                msg = f"experiment.folds: base.data.leave_out locks fold {fold!r} away"
+                raise ValueError(msg)
+        for variant in self.variants:
+            data = variant.changes.get("data")
+            if isinstance(data, dict) and "leave_out" in data:
+                msg = (
+                    f"variants.{variant.name}: data.leave_out belongs into "
+                    "[base.data]: all variants are judged on the same tiles"
+                )
+                raise ValueError(msg)
+
+    def _check_grouping(self) -> None:
+        """See that every class lies in exactly one group, if classes are named."""
+        given = self.base.get("classes")
+        if not given or not isinstance(given, list | tuple):
+            return
+        names = [str(c.get("name")) for c in given if isinstance(c, dict)]
+        groups = self.experiment.grouping.values()
+        grouped = [name for group in groups for name in group]
+        for name in [*grouped, *names]:
+            if name not in names:
+                msg = f"experiment.grouping: {name!r} is no class of [base]"
+                raise ValueError(msg)
+            if grouped.count(name) != 1:
+                msg = f"experiment.grouping: {name!r} must be in exactly one group"
+                raise ValueError(msg)
+
+    def run(
+        self, variant: str, fold: str | None, seed: int, steps: int | None = None
+    ) -> DistillConfig:
+        """Return the recipe of one run.
+
+        Parameters
+        ----------
+        variant : str
+            Name of the row.
+        fold : str or None
+            Left out; None trains on everything.
+        seed : int
+            Of the run.
+        steps : int or None
+            In place of the variant's.
+
+        Raises
+        ------
+        InputError
+            Naming the variant and the field that cannot be used.
+        """
+        changes = next(v.changes for v in self.variants if v.name == variant)
+        content = merged(self.base, changes)
+        content["seed"] = seed
+        own = [] if fold is None else [fold]
+        content.setdefault("data", {})["leave_out"] = [*self.locked(), *own]
+        schedule = content.setdefault("schedule", {})
+        # Every run is judged after the same steps: nothing is picked by its score.
+        schedule["keep"] = "last"
+        if steps is not None:
+            schedule["steps"] = steps
+        return validated(DistillConfig, content, f"variant {variant!r}")
+
+    def locked(self) -> tuple[str, ...]:
+        """Return the folds that nothing here may see: ``base.data.leave_out``."""
+        data = self.base.get("data")
+        named = data.get("leave_out", ()) if isinstance(data, dict) else ()
+        return tuple(named) if isinstance(named, list | tuple) else (str(named),)
+
+    def first(self) -> DistillConfig:
+        """Return the first run's recipe."""
+        table = self.experiment
+        return self.run(self.variants[0].name, table.folds[0], table.seeds[0])
+
+    def design(self) -> Design:
+        """Return what the table will show."""
+        table = self.experiment
+        classes = tuple(c.name for c in self.first().classes)
+        grouped = [set(names) for names in table.grouping.values()]
+        groups = tuple(
+            next(k for k, names in enumerate(grouped) if name in names)
+            for name in classes
+        )
+        return Design(
+            variants=(
+                *table.chosen,
+                *(v.name for v in self.variants),
+                *table.baselines,
+            ),
+            folds=table.folds,
+            seeds=table.seeds,
+            classes=classes,
+            groups=groups,
+            baseline=table.baseline,
+            fixed=table.baselines,
+            chosen=table.chosen,
+            judge="head" if table.judge == "head" else "1.0",
+        )
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes``: tables field by field, all else as a whole."""
+    found = copy.deepcopy(base)
+    for key, value in changes.items():
+        both_tables = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both_tables else copy.deepcopy(value)
+    return found

@@ -1,0 +1,325 @@
+"""Runs a table of trainings, several at once, and goes on where it was stopped.
+
+```
+OUT/experiment.toml                          what was to be run
+OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json
+OUT/scores.jsonl.gz                          every prediction, see score_book.py
+OUT/results.json  table.md  intervals.png    what was found
+OUT/final/                                   the student trained on everything
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.distill.experiments.comparison import Table, compare
+from napari_histodistill.distill.experiments.final import describe_final, train_final
+from napari_histodistill.distill.experiments.job import (
+    FAILURE,
+    SCORE,
+    Job,
+    labelled_tiles,
+)
+from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.recipes.files import recipe_text
+from napari_histodistill.distill.scoring.held_out import RunScore
+from napari_histodistill.distill.scoring.score_book import (
+    SCORES,
+    read_scores,
+    write_scores,
+)
+from napari_histodistill.errors import InputError
+from napari_histodistill.running import CancelToken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from napari_histodistill.distill.experiments.config import ExperimentConfig
+    from napari_histodistill.distill.scoring.held_out import LabelledTiles
+    from napari_histodistill.distill.scoring.score_book import Key
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentReport:
+    """One run came to its end.
+
+    Attributes
+    ----------
+    done, total, failed : int
+        Runs.
+    message : str
+        For people.
+    """
+
+    done: int
+    total: int
+    failed: int
+    message: str
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    out: Path,
+    *,
+    data: Path,
+    workers: int = 1,
+    device: str = "auto",
+    cancel: CancelToken | None = None,
+) -> Iterator[ExperimentReport]:
+    """Run all that is missing, then write the table.
+
+    Every run has a process of its own with one thread, so that its bytes do not depend
+    on how many run beside it. A run that fails is told in the table; the others go on.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+        What is compared.
+    out : Path
+        New, or of this very experiment.
+    data : Path
+        Tile folder with labels, cases and folds.
+    workers : int
+        Runs at once.
+    device : str
+        For every run.
+    cancel : CancelToken or None
+        Stops the runs that are under way; each keeps its last checkpoint.
+
+    Yields
+    ------
+    ExperimentReport
+        One for every run, in the order they end.
+
+    Raises
+    ------
+    InputError
+        If a variant or the tiles cannot be used, or ``out`` holds another experiment.
+    Cancelled
+        After a stop.
+    """
+    token = cancel or CancelToken()
+    jobs = _jobs(config, out, data, device)
+    tiles = _tiles(config, data)
+    _claim(config, out)
+    known = _scores(jobs, out)
+    _check_scores(known.values(), tiles, out, data)
+    todo = [job for job in jobs if job.key not in known]
+    done = len(jobs) - len(todo)
+    yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are there")
+    failed = 0
+    for job, seconds in _work(todo, workers, token):
+        done += 1
+        trouble = _failure(job)
+        failed += bool(trouble)
+        write_results(config, jobs, out)
+        what = f"failed: {trouble}" if trouble else f"{seconds / 60:.1f} min"
+        name = f"{job.variant} fold {job.fold} seed {job.seed}"
+        yield ExperimentReport(
+            done, len(jobs), failed, f"{done} of {len(jobs)}: {name}: {what}"
+        )
+    table = write_results(config, jobs, out)
+    yield ExperimentReport(done, len(jobs), failed, table.to_markdown())
+    if config.experiment.final:
+        for report in train_final(
+            config, out, data, device=device, threads=workers, cancel=token
+        ):
+            if report.kind in {"started", "checkpoint", "finished"}:
+                what = f"final student: {report.kind} {report.step} of {report.steps}"
+                yield ExperimentReport(done, len(jobs), failed, what)
+        kept = describe_final(config, out, table, list(_scores(jobs, out).values()))
+        yield ExperimentReport(done, len(jobs), failed, f"final student: {kept}")
+
+
+def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table:
+    """Write table, figures and all scores from the runs that are there."""
+    from napari_histodistill.distill.scoring.figures import (
+        draw_confusion,
+        draw_intervals,
+    )
+
+    scores = list(_scores(jobs, out).values())
+    failures = {job.key: _failure(job) for job in jobs if _failure(job)}
+    table = compare(scores, config.design(), failures=failures)
+    write_scores(out / SCORES, scores)
+    (out / "results.json").write_text(
+        json.dumps(table.to_dict(), indent=1) + "\n", encoding="utf-8"
+    )
+    (out / "table.md").write_text(table.to_markdown() + "\n", encoding="utf-8")
+    shown = [row for row in table.rows if row.metrics is not None]
+    if shown:
+        draw_intervals(table, out / "intervals.png")
+        best = max(shown, key=lambda row: row.metrics["balanced accuracy"].value)  # type: ignore[index]
+        draw_confusion(best.confusion, table.design.classes, out / "confusion.png")
+    return table
+
+
+def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[Job]:
+    """Return all runs: seeds outermost, so that an early look is at whole tables."""
+    table = config.experiment
+    first = config.first()
+    sizes = (first.sparse.tile_px, first.source_px)
+    classes = tuple(c.name for c in first.classes)
+    locked = config.locked()
+    found = []
+
+    def job(variant: str, fold: str, seed: int, recipe: str) -> Job:
+        folder = out / "runs" / variant / f"fold-{fold}-seed-{seed}"
+        return Job(
+            *(variant, fold, seed, recipe, folder, data, device),
+            *(*sizes, classes, locked),
+        )
+
+    for seed in table.seeds:
+        for fold in table.folds:
+            for variant in config.variants:
+                recipe = recipe_text(config.run(variant.name, fold, seed))
+                found.append(job(variant.name, fold, seed, recipe))
+            if seed == table.seeds[0]:
+                found += [job(name, fold, seed, "") for name in table.baselines]
+    return found
+
+
+def _tiles(config: ExperimentConfig, data: Path) -> LabelledTiles:
+    """Return what runs will be judged on; refuse what would fail after training."""
+    names = tuple(c.name for c in config.first().classes)
+    if not names:
+        msg = "base.classes: an experiment needs the classes that tiles are judged by."
+        raise InputError(msg)
+    folder = read_tile_folder(data).without(config.locked())
+    tiles = labelled_tiles(folder, names)
+    for fold in config.experiment.folds:
+        if not (tiles.folds == fold).any() or (tiles.folds == fold).all():
+            msg = (
+                f"experiment.folds: fold {fold!r} must hold some of the tiles of "
+                f"{data}, and not all of them."
+            )
+            raise InputError(msg)
+    return tiles
+
+
+def _check_scores(
+    scores: Iterable[RunScore], tiles: LabelledTiles, out: Path, data: Path
+) -> None:
+    """Refuse to go on from scores that were measured on other tiles."""
+    for score in scores:
+        rows = np.flatnonzero(tiles.folds == score.fold)
+        same = (
+            np.array_equal(score.rows, rows)
+            and np.array_equal(score.truth, tiles.labels[rows])
+            and np.array_equal(score.cases, tiles.cases[rows])
+        )
+        if not same:
+            msg = (
+                f"{out}: {score.variant} fold {score.fold} seed {score.seed} was "
+                f"judged on other tiles, labels or cases than {data} holds: choose "
+                "another folder with -o."
+            )
+            raise InputError(msg)
+
+
+def _claim(config: ExperimentConfig, out: Path) -> None:
+    """Make the folder this experiment's; refuse one that holds another."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    mark = out / "experiment.json"
+    if mark.is_file():
+        if json.loads(mark.read_text(encoding="utf-8"))["digest"] != digest:
+            msg = (
+                f"{out} holds another experiment, or this one before its recipe was "
+                "changed: choose another folder."
+            )
+            raise InputError(msg)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"digest": digest, "config": config.model_dump(mode="json")}
+    mark.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _work(
+    jobs: list[Job], workers: int, token: CancelToken
+) -> Iterator[tuple[Job, float]]:
+    """Run jobs in processes of their own; yield each with its seconds."""
+    waiting = list(reversed(jobs))
+    running: dict[Future[float], Job] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        while waiting or running:
+            while waiting and len(running) < workers and not token.cancelled:
+                job = waiting.pop()
+                running[pool.submit(_run_process, job, token)] = job
+            if not running:
+                break
+            ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for future in ended:
+                job = running.pop(future)
+                if not token.cancelled:
+                    yield job, future.result()
+    token.check()
+
+
+def _run_process(job: Job, token: CancelToken) -> float:
+    """Run one job in a process of its own, and see to it that its end is on record."""
+    began = time.monotonic()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / FAILURE).unlink(missing_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [
+        *(sys.executable, "-m", "napari_histodistill.distill.experiments.job"),
+        job.as_json(),
+    ]
+    with (job.folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        while process.poll() is None:
+            if token.cancelled:
+                process.terminate()
+                process.wait()
+                return time.monotonic() - began
+            time.sleep(POLL_S / 2)
+    if process.returncode and not (job.folder / FAILURE).is_file():
+        (job.folder / FAILURE).write_text(
+            f"its process ended with code {process.returncode}; see log.txt",
+            encoding="utf-8",
+        )
+    return time.monotonic() - began
+
+
+def _scores(jobs: list[Job], out: Path) -> dict[Key, RunScore]:
+    """Return what is there, in the order of the jobs: own runs, then the book's."""
+    book = read_scores(out / SCORES)
+    found = {}
+    for job in jobs:
+        if (job.folder / SCORE).is_file():
+            found[job.key] = _score(job)
+        elif job.key in book:
+            found[job.key] = book[job.key]
+    return found
+
+
+def _score(job: Job) -> RunScore:
+    path = job.folder / SCORE
+    try:
+        return RunScore.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path} cannot be read ({error}): remove it, and the run is done again."
+        raise InputError(msg) from error
+
+
+def _failure(job: Job) -> str:
+    path = job.folder / FAILURE
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -1,0 +1,178 @@
+"""One run of an experiment, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histodistill.errors import HistodistillError
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.pairs.tilefolder import TileFolder
+    from napari_histodistill.distill.scoring.held_out import LabelledTiles, RunScore
+
+SCORE, FAILURE, RUN = "score.json", "failed.txt", "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run: a variant or a baseline, a fold, a seed.
+
+    Attributes
+    ----------
+    variant, fold : str
+        What, and what is left out.
+    seed : int
+        Of the run.
+    recipe : str
+        TOML of a training; empty for a baseline of that name.
+    folder : Path
+        Where it is kept.
+    data : Path
+        Tile folder.
+    device : str
+        As for ``train``.
+    sparse_px, full_px : int
+        Edge of the tiles as students see them, and of the whole ones.
+    classes : tuple of str
+        In the order of labels.
+    locked : tuple of str
+        Folds that no run of the experiment may see.
+    """
+
+    variant: str
+    fold: str
+    seed: int
+    recipe: str
+    folder: Path
+    data: Path
+    device: str
+    sparse_px: int
+    full_px: int
+    classes: tuple[str, ...]
+    locked: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Variant, fold and seed."""
+        return self.variant, self.fold, self.seed
+
+    def as_json(self) -> str:
+        """Return a line that :meth:`from_json` reads."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, line: str) -> Job:
+        """Return the job of a line."""
+        plain = json.loads(line)
+        plain |= {name: Path(plain[name]) for name in ("folder", "data")}
+        plain |= {name: tuple(plain[name]) for name in ("classes", "locked")}
+        return cls(**plain)
+
+
+def run_job(job: Job) -> None:
+    """Train (or compute a baseline), judge, and write ``score.json``."""
+    from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+
+    folder = read_tile_folder(job.data).without(job.locked)
+    score = _trained(job, folder) if job.recipe else _baseline(job, folder)
+    part = job.folder / f"{SCORE}.part"
+    part.write_text(json.dumps(score.as_dict()) + "\n", encoding="utf-8")
+    part.replace(job.folder / SCORE)
+
+
+def _trained(job: Job, folder: TileFolder) -> RunScore:
+    import numpy as np
+
+    from napari_histodistill.distill.recipes.config import DistillConfig
+    from napari_histodistill.distill.recipes.files import validated
+    from napari_histodistill.distill.runs.folder import CHECKPOINTS, STUDENT, start_run
+    from napari_histodistill.distill.runs.run import train
+    from napari_histodistill.distill.scoring.evaluate import embed_tiles
+    from napari_histodistill.distill.scoring.held_out import score_held_out
+    from napari_histodistill.students import load_student
+
+    config = validated(DistillConfig, tomllib.loads(job.recipe), job.variant)
+    run = start_run(config, job.folder / RUN, job.data)
+    spent = job.folder / "seconds.json"
+    before = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    began = time.monotonic()
+    for report in train(run, device=job.device, threads=1):
+        if report.kind == "checkpoint":
+            # Written now, so that a run in several sittings still knows its cost.
+            spent.write_text(json.dumps(before + time.monotonic() - began))
+    minutes = (before + time.monotonic() - began) / 60
+    student = load_student(
+        run / STUDENT, device=job.device, threads=1, precision="float32"
+    )
+    embeddings = np.concatenate([r.embeddings for r in embed_tiles(student, folder)])
+    score = score_held_out(
+        embeddings,
+        labelled_tiles(folder, job.classes),
+        held_out=job.fold,
+        variant=job.variant,
+        seed=job.seed,
+        head=student.head if config.arm == "supervised" else None,
+        minutes=minutes,
+    )
+    for checkpoint in (run / CHECKPOINTS).iterdir():
+        checkpoint.unlink()
+    return score
+
+
+def _baseline(job: Job, folder: TileFolder) -> RunScore:
+    import torch
+
+    from napari_histodistill.distill.scoring.baselines import baseline_features
+    from napari_histodistill.distill.scoring.held_out import score_held_out
+
+    torch.set_num_threads(1)
+    tiles = labelled_tiles(folder, job.classes)
+    features = baseline_features(
+        job.variant, folder, tiles.folds != job.fold, job.sparse_px, job.full_px
+    )
+    return score_held_out(
+        features, tiles, held_out=job.fold, variant=job.variant, seed=job.seed
+    )
+
+
+def labelled_tiles(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
+    """Return classes, cases (as digests) and folds of a tile folder.
+
+    Raises
+    ------
+    InputError
+        If the manifest lacks a column, a label, or has one that is no class.
+    """
+    import numpy as np
+
+    from napari_histodistill.distill.scoring.evaluate import case_digest
+    from napari_histodistill.distill.scoring.held_out import LabelledTiles
+    from napari_histodistill.errors import InputError
+
+    cases, folds = folder.case_ids(), folder.folds()
+    if cases is None or folds is None:
+        msg = f"{folder.folder}: an experiment needs the columns case_id and fold."
+        raise InputError(msg)
+    # Scores travel further than tiles: who a case is does not.
+    digests = np.array([case_digest(case) for case in cases.tolist()])
+    return LabelledTiles(folder.classes(names), digests, folds)
+
+
+def main() -> None:
+    """Run the job that the one argument describes; a failure becomes a file."""
+    job = Job.from_json(sys.argv[1])
+    try:
+        run_job(job)
+    except HistodistillError as error:
+        (job.folder / FAILURE).write_text(str(error), encoding="utf-8")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

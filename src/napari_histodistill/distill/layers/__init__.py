@@ -1,0 +1,1 @@
+"""Layers become partners: registration, likeness, refinement, spots."""

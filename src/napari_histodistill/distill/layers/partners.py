@@ -1,0 +1,340 @@
+"""Dense partners: a registered layer, or a table of spots.
+
+A layer's picture is read through its registration matrix; what is not square to the
+sparse slide is turned. Channels that are no colours are brought to 8 bits by the
+percentiles of an overview, each on its own, so that a few hot pixels do not darken all
+others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_histodistill.distill.layers.registration import apply, inverse
+from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Region
+from napari_histodistill.slides.pyramid.resample import read_channels, read_nearest
+from napari_histodistill.slides.tissue.tissue import find_tissue
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.slides.pyramid.slide import Slide
+    from napari_histodistill.slides.tissue.tissue import TissueMask
+
+    Floats = npt.NDArray[np.float64]
+    Bools = npt.NDArray[np.bool_]
+
+PERCENTILES = (1.0, 99.8)
+_OVERVIEW_PX = 2048
+_CATEGORIES = 255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseLayer:
+    """A picture or mask of the same tissue; make one with :func:`dense_layer`.
+
+    Attributes
+    ----------
+    name : str
+        Of the layer; names the partner in recipes and stores.
+    slide : Slide
+        Any channels; for a mask one channel of categories.
+    kind : {"image", "channels", "mask"}
+        Brightfield colours; channels that are no colours; categories.
+    tile_px : int
+        Edge of its tiles.
+    matrix : ndarray
+        ``(3, 3)``, µm of the sparse world to µm of this layer's.
+    confidence : float
+        Of the registration, 0 to 1.
+    tissue : TissueMask or None
+        Of this layer; None for channels and masks, which count wherever they reach.
+    ranges : ndarray or None
+        ``(channels, 2)``, the values that become 0 and 255; None for 8-bit colours.
+    instances : bool
+        A mask of numbered objects, of which only *inside* and *outside* are kept.
+    """
+
+    name: str
+    slide: Slide
+    kind: Literal["image", "channels", "mask"]
+    tile_px: int
+    matrix: Floats
+    confidence: float
+    tissue: TissueMask | None
+    ranges: Floats | None = None
+    instances: bool = False
+
+    def pixels(self, points: Floats) -> Floats:
+        """Return level-0 pixels (edge convention) of sparse-world µm ``(…, 2)``."""
+        mpp = self.slide.require_mpp()
+        there = apply(self.matrix, points.reshape(-1, 2)).reshape(points.shape)
+        placed: Floats = there / (mpp.y, mpp.x) + 0.5
+        return placed
+
+    def sees(self, points: Floats) -> tuple[Bools, Bools]:
+        """Return which tiles lie on this layer, and where their points are tissue.
+
+        Parameters
+        ----------
+        points : ndarray
+            ``(n, k, 2)`` sparse-world µm.
+
+        Returns
+        -------
+        inside : ndarray of bool
+            ``(n,)``: all points of the tile.
+        tissue : ndarray of bool
+            ``(n, k)``.
+        """
+        pixels, shape = self.pixels(points), np.array(self.slide.shape)
+        near = (pixels >= -1e-6) & (pixels <= shape + 1e-6)
+        within: Bools = near[..., 0] & near[..., 1]
+        whole = np.logical_and.reduce(within, axis=1)
+        if self.tissue is None:
+            return whole, within
+        return whole, within & self.tissue.at(pixels)
+
+    def read(self, centre: Floats, edge: float) -> npt.NDArray[np.uint8]:
+        """Return what this layer shows of a sparse tile.
+
+        Parameters
+        ----------
+        centre : ndarray
+            ``(2,)``, sparse-world µm.
+        edge : float
+            Of the tile, sparse-world µm.
+
+        Returns
+        -------
+        ndarray
+            ``(tile_px, tile_px, channels)`` uint8, the same way round as the sparse
+            tile.
+        """
+        n = self.tile_px
+        places = (np.arange(n) + 0.5) / n * edge - edge / 2
+        points = centre + np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1)
+        return self.read_at(points)
+
+    def read_at(self, points: Floats) -> npt.NDArray[np.uint8]:
+        """Return what this layer shows at a regular lattice of places.
+
+        Parameters
+        ----------
+        points : ndarray
+            ``(h, w, 2)``, (y, x) in sparse-world µm; at least two rows and columns.
+
+        Returns
+        -------
+        ndarray
+            ``(h, w, channels)`` uint8; beyond the border the layer is mirrored.
+        """
+        pixels = self.pixels(points)
+        if self.kind == "mask":
+            found = read_nearest(self.slide, pixels)
+            return np.asarray(found != 0 if self.instances else found, np.uint8)
+        values = self._level(pixels)
+        if self.ranges is not None:
+            low, high = self.ranges.T
+            values = (values - low) / (high - low) * 255
+        return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+
+    def _level(self, pixels: Floats) -> npt.NDArray[np.float32]:
+        """Return values at a regular lattice of level-0 positions, antialiased."""
+        rows, columns = pixels.shape[:2]
+        down = (pixels[-1, 0] - pixels[0, 0]) / (rows - 1)
+        right = (pixels[0, -1] - pixels[0, 0]) / (columns - 1)
+        step = float(np.sqrt(abs(down[0] * right[1] - down[1] * right[0])))
+        if abs(down[1]) + abs(right[0]) < 1e-3 * step and min(down[0], right[1]) > 0:
+            # Straight: what a resampling does at once is not interpolated twice.
+            return read_channels(
+                self.slide,
+                Region(
+                    y=float(pixels[0, 0, 0] - down[0] / 2),
+                    x=float(pixels[0, 0, 1] - right[1] / 2),
+                    height=float(down[0] * rows),
+                    width=float(right[1] * columns),
+                ),
+                height=rows,
+                width=columns,
+            )
+        from scipy.ndimage import map_coordinates
+
+        low = pixels.min((0, 1)) - 2 * step
+        size = np.ceil((pixels.max((0, 1)) + 2 * step - low) / step).astype(int)
+        height, width = size.tolist()
+        around = read_channels(
+            self.slide,
+            Region(
+                y=float(low[0]),
+                x=float(low[1]),
+                height=height * step,
+                width=width * step,
+            ),
+            height=height,
+            width=width,
+        )
+        at = np.moveaxis((pixels - low) / step - 0.5, -1, 0)
+        channels = [
+            map_coordinates(around[..., k], at, order=1, mode="nearest")
+            for k in range(around.shape[2])
+        ]
+        return np.stack(channels, axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spots:
+    """Spots of spatial transcriptomics.
+
+    Attributes
+    ----------
+    name : str
+        Of the table.
+    positions_um : ndarray
+        ``(n, 2)`` float64, (y, x) of the spots' centres in their own world.
+    values : ndarray
+        ``(n, genes)`` float32, for instance log-normalised counts.
+    genes : tuple of str
+        Names of the columns.
+    matrix : ndarray
+        ``(3, 3)``, µm of the sparse world to µm of the spots'.
+    confidence : float
+        Of the registration, 0 to 1.
+
+    Raises
+    ------
+    InputError
+        If positions and values do not fit together, or a value is not finite.
+    """
+
+    name: str
+    positions_um: Floats
+    values: npt.NDArray[np.float32]
+    genes: tuple[str, ...]
+    matrix: Floats = field(default_factory=lambda: np.eye(3))
+    confidence: float = 1.0
+
+    def __post_init__(self) -> None:
+        count = len(self.positions_um)
+        if self.positions_um.shape != (count, 2) or self.values.shape != (
+            count,
+            len(self.genes),
+        ):
+            msg = (
+                f"{self.name}: positions {self.positions_um.shape}, values "
+                f"{self.values.shape} and {len(self.genes)} genes do not fit together."
+            )
+            raise InputError(msg)
+        if not count or not self.genes:
+            msg = f"{self.name}: a table of spots needs spots and genes."
+            raise InputError(msg)
+        if not (
+            np.isfinite(self.positions_um).all() and np.isfinite(self.values).all()
+        ):
+            msg = f"{self.name}: a position or value is missing: drop or fill that row."
+            raise InputError(msg)
+
+    def centres_um(self) -> Floats:
+        """Return ``(n, 2)``: the spots in the sparse world."""
+        return apply(inverse(self.matrix), self.positions_um)
+
+
+def dense_layer(
+    slide: Slide,
+    *,
+    name: str,
+    tile_px: int,
+    kind: Literal["picture", "mask"] = "picture",
+    matrix: Floats | None = None,
+    confidence: float = 1.0,
+) -> DenseLayer:
+    """Look a dense slide over once: its tissue, its range of values, its categories.
+
+    Parameters
+    ----------
+    slide : Slide
+        Registered to the sparse slide by ``matrix``; with µm per pixel.
+    name : str
+        Of the partner.
+    tile_px : int
+        Edge of its tiles.
+    kind : {"picture", "mask"}
+        Masks are never blended.
+    matrix : ndarray, optional
+        ``(3, 3)``, sparse world to this one's, µm; one world for both by default.
+    confidence : float
+        Of the registration.
+
+    Raises
+    ------
+    InputError
+        If a channel is the same everywhere, or a mask is not of whole numbers.
+    MissingMppError
+        If the slide does not know its µm per pixel.
+    """
+    slide.require_mpp()
+    carried = np.eye(3) if matrix is None else np.asarray(matrix, np.float64)
+    common: dict[str, Any] = {
+        "name": name,
+        "slide": slide,
+        "tile_px": tile_px,
+        "matrix": carried,
+        "confidence": confidence,
+    }
+    if kind == "mask":
+        return DenseLayer(
+            kind="mask", tissue=None, instances=_instances(slide, name), **common
+        )
+    colours = slide.info.is_rgb and slide.dtype == np.uint8
+    return DenseLayer(
+        kind="image" if colours else "channels",
+        # Dark places of fluorescence say something: no signal is a signal.
+        tissue=find_tissue(slide) if colours else None,
+        ranges=None if colours else _ranges(slide, name),
+        **common,
+    )
+
+
+def _instances(slide: Slide, name: str) -> bool:
+    """Whether a mask numbers its objects: more numbers than a byte holds, or gaps."""
+    height, width = slide.shape
+    if slide.dtype.kind not in "bui" or len(slide.info.channels) != 1:
+        msg = f"{name}: a mask is one channel of whole numbers, not {slide.dtype}."
+        raise InputError(msg)
+    step = max(1, max(height, width) // _OVERVIEW_PX)
+    # Strips, so that a mask as large as a slide is never in memory whole.
+    seen: set[int] = set()
+    for top in range(0, height, 1024):
+        rows = slide.read_pixels(0, top, 0, min(1024, height - top), width)
+        seen.update(np.unique(rows[::step, ::step]).tolist())
+    if min(seen) < 0:
+        msg = f"{name}: a mask's numbers are 0 or more, found {min(seen)}."
+        raise InputError(msg)
+    if len(seen) < 2:
+        msg = f"{name}: the mask is {seen.pop()} everywhere, so it teaches nothing."
+        raise InputError(msg)
+    return max(seen) > _CATEGORIES or len(seen) > 16
+
+
+def _ranges(slide: Slide, name: str) -> Floats:
+    sizes = [max(info.height, info.width) for info in slide.level_infos]
+    level = next((k for k, n in enumerate(sizes) if n <= _OVERVIEW_PX), len(sizes) - 1)
+    info = slide.level_infos[level]
+    pixels = slide.read_pixels(level, 0, 0, info.height, info.width)
+    low, high = np.percentile(
+        np.nan_to_num(pixels.astype(np.float32)), PERCENTILES, axis=(0, 1)
+    )
+    # Few bright cells in a dark channel: beyond the percentile there is still signal.
+    high = np.where(high > low, high, pixels.max((0, 1)))
+    for channel, bottom, top in zip(slide.info.channels, low, high, strict=True):
+        if not top > bottom:
+            msg = (
+                f"{name}: the channel {channel!r} is the same everywhere, so it "
+                "teaches nothing: leave it out."
+            )
+            raise InputError(msg)
+    return np.stack([low, high], axis=1).astype(np.float64)

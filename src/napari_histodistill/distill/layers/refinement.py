@@ -1,0 +1,367 @@
+"""Refining a registration by what the two layers look like.
+
+Landmarks are good to what a hand can click. From there, SimpleITK moves the partner
+until its grey values say most about those of the H&E (mutual information, Mattes et al.
+2003), on overviews of a few µm per pixel. That a number grew is no proof, so a
+refinement is kept only if landmarks that it never saw agree at least as well, or, where
+there are too few of them, if the layers say distinctly more about each other here than
+in places where they surely do not belong.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.distill.layers.likeness import (
+    BINS,
+    Overviews,
+    agreement_under,
+    distinctness,
+)
+from napari_histodistill.distill.layers.registration import (
+    FEWEST,
+    Kind,
+    Registration,
+    apply,
+    fit_landmarks,
+    inverse,
+)
+from napari_histodistill.errors import ComputeError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_histodistill.running import CancelToken
+
+    Floats = npt.NDArray[np.float64]
+    Bools = npt.NDArray[np.bool_]
+
+BUDGET_S = 60.0
+"""After this the search ends with the best it has."""
+
+DISTINCT = 1.25
+"""How many times the best agreement at wrong places is asked for. Serial sections and
+two stains of one section gave 1.5 and more, unrelated slides 0.9 and less."""
+
+_NEAR, _FAR = (4, 2), (8, 4, 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refinement:
+    """What came of a refinement.
+
+    Attributes
+    ----------
+    before, after : Registration or None, Registration
+        ``after`` is to be used only if ``accepted``.
+    accepted : bool
+        Whether it is not worse.
+    moved_um : float
+        How far it moves the common tissue, root mean square.
+    errors_um : tuple of float or None
+        Median error at the landmarks before and after, µm; None where none can be told.
+    held_out : bool
+        Whether these are landmarks that neither the fit nor the refinement had seen:
+        either half judges what came of the other. The residuals of ``after`` are these
+        errors then; otherwise those at the landmarks that it started from.
+    agreement : tuple of float
+        Mutual information of the overviews in bits, before and after.
+    why_not : str
+        Half a sentence: why it must not be used; empty if accepted.
+    """
+
+    before: Registration | None
+    after: Registration
+    accepted: bool
+    moved_um: float
+    errors_um: tuple[float, float] | None
+    held_out: bool
+    agreement: tuple[float, float]
+    why_not: str
+
+
+def refine(
+    overviews: Overviews,
+    kind: Kind,
+    *,
+    before: Registration | None = None,
+    landmarks_um: tuple[Floats, Floats] | None = None,
+    cancel: CancelToken,
+    budget_s: float = BUDGET_S,
+) -> Iterator[Refinement | float]:
+    """Refine how two layers lie, and judge it by what it never saw.
+
+    Parameters
+    ----------
+    overviews : Overviews
+        Of both layers.
+    kind : {"rigid", "similarity", "affine"}
+        What the refinement may do on top of the start.
+    before : Registration, optional
+        That the start comes from; without it, the search begins coarser.
+    landmarks_um : tuple of ndarray, optional
+        Those of ``before``: both ``(n, 2)``, sparse and dense world. With enough of
+        them, either half is fitted and refined, and judged at the other half.
+    cancel : CancelToken
+        Looked at in every iteration.
+    budget_s : float
+        Seconds after which the search ends with what it has.
+
+    Yields
+    ------
+    float or Refinement
+        Shares of the work, 0 to 1; last the refinement.
+
+    Raises
+    ------
+    InputError
+        If SimpleITK is not installed.
+    ComputeError
+        If it fails.
+    Cancelled
+        When asked to stop.
+    """
+    halves = _halves(before, landmarks_um, kind)
+    rounds = 1 + len(halves)
+    search = _Search(overviews, kind, cancel, budget_s / (rounds + 1))
+    step = search.run(np.eye(3))
+    if before is None:
+        # A coarse beginning reaches farther, and may lose its way in fine texture.
+        other = search.run(np.eye(3), far=True)
+        step = max(step, other, key=lambda s: agreement_under(overviews, s))
+    yield 1 / rounds
+    matrix = overviews.start @ step
+    off = _off(before, landmarks_um, matrix)
+    started = off.copy()
+    for number, (fitted, judged) in enumerate(halves):
+        assert landmarks_um is not None
+        sparse, dense = landmarks_um
+        start = fit_landmarks(sparse[fitted], dense[fitted], kind).matrix
+        onward = overviews.start @ search.run(inverse(overviews.start) @ start)
+        for errors, found in ((started, start), (off, onward)):
+            errors[judged] = _errors(found, sparse[judged], dense[judged])
+        yield (2 + number) / rounds
+    inliers = np.ones(0, np.bool_) if before is None else before.inliers
+    if before is not None and not halves:
+        started = before.residuals_um
+    yield _judged(
+        overviews,
+        step,
+        before,
+        Registration(kind, matrix, off, inliers),
+        started[inliers],
+        held_out=bool(halves),
+    )
+
+
+def _judged(
+    overviews: Overviews,
+    step: Floats,
+    before: Registration | None,
+    after: Registration,
+    started: Floats,
+    *,
+    held_out: bool,
+) -> Refinement:
+    bits = agreement_under(overviews, np.eye(3)), agreement_under(overviews, step)
+    ended = after.residuals_um[after.inliers]
+    errors = None
+    if np.isfinite(started).any():
+        errors = float(np.nanmedian(started)), float(np.nanmedian(ended))
+    why_not = ""
+    if distinctness(overviews, step) < DISTINCT:
+        why_not = (
+            "the layers look no more alike here than where they surely do not "
+            "belong: pick landmarks, or choose another partner."
+        )
+    elif errors is not None and _worse(started, ended):
+        aside = " kept aside" if held_out else ""
+        why_not = (
+            f"landmarks{aside} would be off by {errors[1]:.1f} µm instead of "
+            f"{errors[0]:.1f} µm (median)."
+        )
+    elif bits[1] <= bits[0]:
+        why_not = "nothing was found that fits better than how they lie."
+    return Refinement(
+        before=before,
+        after=after,
+        accepted=not why_not,
+        moved_um=_moved_um(overviews, step),
+        errors_um=errors,
+        held_out=held_out and errors is not None,
+        agreement=bits,
+        why_not=why_not,
+    )
+
+
+def _worse(started: Floats, ended: Floats) -> bool:
+    """Whether errors grew, by more than they scatter from landmark to landmark.
+
+    Landmarks are clicked to some µm: a few of them may well seem a little farther off
+    under the true transform.
+    """
+    grown = (ended - started)[np.isfinite(started)]
+    if np.median(ended) <= np.nanmedian(started):
+        return False
+    scatter = grown.std(ddof=1) / math.sqrt(len(grown)) if len(grown) > 1 else 0.0
+    return bool(grown.mean() > scatter)
+
+
+def _errors(matrix: Floats, sparse: Floats, dense: Floats) -> Floats:
+    off: Floats = np.linalg.norm(apply(matrix, sparse) - dense, axis=1)
+    return off
+
+
+def _off(
+    before: Registration | None,
+    landmarks_um: tuple[Floats, Floats] | None,
+    matrix: Floats,
+) -> Floats:
+    """Return how far every landmark is off; what was known, where it is not here."""
+    if before is None:
+        return np.empty(0)
+    if landmarks_um is None or len(landmarks_um[0]) != len(before.residuals_um):
+        return before.residuals_um.copy()
+    return _errors(matrix, *landmarks_um)
+
+
+class _Search:
+    """One way to start is one run; the pictures are handed to SimpleITK once.
+
+    SimpleITK counts (x, y), and here in pixels of the overviews.
+    """
+
+    def __init__(
+        self,
+        overviews: Overviews,
+        kind: Kind,
+        cancel: CancelToken,
+        budget_s: float,
+    ) -> None:
+        self._itk = _simpleitk()
+        self._kind, self._cancel, self._budget_s = kind, cancel, budget_s
+        self._sparse = self._itk.GetImageFromArray(overviews.sparse)
+        self._dense = self._itk.GetImageFromArray(overviews.dense)
+        self._mask = self._itk.GetImageFromArray(overviews.common.astype(np.uint8))
+        rows, columns = np.nonzero(overviews.common)
+        self._centre = float(columns.mean()), float(rows.mean())
+        um = np.diag([overviews.um_per_px, overviews.um_per_px, 1.0])
+        um[:2, 2] = overviews.origin_um
+        swap = np.eye(3)[[1, 0, 2]]
+        self._to_um = um @ swap
+
+    def run(self, start: Floats, *, far: bool = False) -> Floats:
+        """Return the best step ``(3, 3)`` in µm, from a start ``(3, 3)`` in µm."""
+        self._cancel.check()
+        moved = self._transform(inverse(self._to_um) @ start @ self._to_um)
+        method = self._method(moved, _FAR if far else _NEAR)
+        until = time.monotonic() + self._budget_s
+
+        def look() -> None:
+            if self._cancel.cancelled or time.monotonic() > until:
+                method.StopRegistration()
+
+        method.AddCommand(self._itk.sitkIterationEvent, look)
+        try:
+            method.Execute(self._sparse, self._dense)
+        except RuntimeError as error:
+            # ITK's last line is the reason, what goes before is where in its source.
+            last = str(error).strip().splitlines()[-1]
+            msg = f"The layers could not be compared: {last}"
+            raise ComputeError(msg) from error
+        self._cancel.check()
+        return self._to_um @ self._matrix(moved) @ inverse(self._to_um)
+
+    def _method(self, moved: Any, shrink: tuple[int, ...]) -> Any:
+        itk = self._itk
+        method = itk.ImageRegistrationMethod()
+        method.SetMetricAsMattesMutualInformation(BINS)
+        method.SetMetricFixedMask(self._mask)
+        # Every pixel: with random ones, the answer hung on the seed by a pixel.
+        method.SetMetricSamplingStrategy(method.NONE)
+        method.SetInterpolator(itk.sitkLinear)
+        method.SetOptimizerAsRegularStepGradientDescent(
+            learningRate=2.0,
+            minStep=0.01,
+            numberOfIterations=80,
+            gradientMagnitudeTolerance=1e-8,
+        )
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetShrinkFactorsPerLevel(list(shrink))
+        method.SetSmoothingSigmasPerLevel(list(shrink))
+        method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+        method.SetInitialTransform(moved, inPlace=True)
+        return method
+
+    def _transform(self, matrix: Floats) -> Any:
+        shape = {
+            "rigid": self._itk.Euler2DTransform,
+            "similarity": self._itk.Similarity2DTransform,
+            "affine": lambda: self._itk.AffineTransform(2),
+        }[self._kind]()
+        centre = np.array(self._centre)
+        shape.SetCenter(self._centre)
+        shift = matrix[:2, :2] @ centre + matrix[:2, 2] - centre
+        if self._kind == "affine":
+            shape.SetMatrix(matrix[:2, :2].ravel().tolist())
+        else:
+            shape.SetAngle(math.atan2(matrix[1, 0], matrix[0, 0]))
+        if self._kind == "similarity":
+            shape.SetScale(math.sqrt(abs(float(np.linalg.det(matrix[:2, :2])))))
+        shape.SetTranslation(shift.tolist())
+        return shape
+
+    def _matrix(self, moved: Any) -> Floats:
+        matrix, centre = np.eye(3), np.array(moved.GetCenter())
+        matrix[:2, :2] = np.reshape(moved.GetMatrix(), (2, 2))
+        shift = centre + moved.GetTranslation() - matrix[:2, :2] @ centre
+        matrix[:2, 2] = shift
+        return matrix
+
+
+def _simpleitk() -> Any:
+    try:
+        import SimpleITK
+    except ImportError as error:
+        msg = (
+            "Refining needs SimpleITK: install it with "
+            'pip install "napari-histodistill[registration]".'
+        )
+        raise InputError(msg) from error
+    return SimpleITK
+
+
+def _halves(
+    before: Registration | None,
+    landmarks_um: tuple[Floats, Floats] | None,
+    kind: Kind,
+) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Return (fitted, judged) rows, twice; nothing if they would be too few."""
+    if before is None or landmarks_um is None:
+        return []
+    used = np.flatnonzero(before.inliers)
+    if len(landmarks_um[0]) != len(before.inliers) or (
+        len(used) < 2 * (FEWEST[kind] + 1)
+    ):
+        return []
+    first, second = used[::2], used[1::2]
+    try:
+        for rows in (first, second):
+            fit_landmarks(landmarks_um[0][rows], landmarks_um[1][rows], kind)
+    except InputError:
+        return []  # half of them lie on a line
+    return [(first, second), (second, first)]
+
+
+def _moved_um(overviews: Overviews, step: Floats) -> float:
+    places = np.argwhere(overviews.common)[:: max(1, overviews.common.sum() // 2000)]
+    points = places * overviews.um_per_px + np.array(overviews.origin_um)
+    off = np.linalg.norm(apply(step, points) - points, axis=1)
+    return float(np.sqrt((off**2).mean()))

@@ -1,0 +1,1 @@
+"""Pairs of sparse and dense tiles: planned, stored, loaded, batched."""

@@ -1,0 +1,364 @@
+"""Pairs of sparse images and dense partners: how they are read, and how split.
+
+What comes out is arrays: no file is opened after :func:`load_pairs`, and what was left
+out by the recipe is never read at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_histodistill.distill.pairs.batches import (
+    PARTNERS,
+    SPLIT,
+    stream,
+    torch_seed,
+)
+from napari_histodistill.distill.pairs.categories import spread_masks
+from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
+from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.errors import StoreError, TileFolderError
+from napari_histodistill.students.folds import group_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.distill.pairs.tilefolder import Tile, TileFolder
+    from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
+
+    Ints = npt.NDArray[np.intp]
+    Pixels = npt.NDArray[np.uint8]
+
+_SAME_EDGE = 1e-3
+"""Relative; µm per pixel pass through text."""
+
+Kind = Literal["image", "channels", "mask", "expression"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partner:
+    """What one dense branch sees of every pair.
+
+    Attributes
+    ----------
+    kind : {"image", "channels", "mask", "expression"}
+        As in the recipe.
+    values : ndarray
+        ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, c)`` uint8 for channels,
+        ``(n, h, w, 1)`` uint8 for a mask as stored, ``(n, h, w, k)`` once its
+        categories have channels, ``(n, genes)`` float32 for expression.
+    """
+
+    kind: Kind
+    values: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairSet:
+    """Pairs in memory, row for row.
+
+    Attributes
+    ----------
+    sparse : ndarray
+        ``(n, h, w, 3)`` uint8, RGB.
+    partners : tuple of Partner
+        One per dense branch.
+    labels : ndarray or None
+        ``(n,)`` int, places in the recipe's classes.
+    cases : ndarray
+        ``(n,)``, what must stay on one side of a split: a case or a region.
+    confidence : ndarray
+        ``(n,)`` float32, weight of each pair in the invariance term.
+    """
+
+    sparse: Pixels
+    partners: tuple[Partner, ...]
+    labels: Ints | None
+    cases: npt.NDArray[np.str_]
+    confidence: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.sparse)
+
+    def take(self, rows: Ints) -> PairSet:
+        """Return the pairs of these rows, in their order."""
+        return PairSet(
+            self.sparse[rows],
+            tuple(Partner(p.kind, p.values[rows]) for p in self.partners),
+            None if self.labels is None else self.labels[rows],
+            self.cases[rows],
+            self.confidence[rows],
+        )
+
+    def digest(self) -> str:
+        """Return a SHA-256 of every value: what a continued run must find again."""
+        found = hashlib.sha256()
+        arrays = [self.sparse, *(p.values for p in self.partners), self.confidence]
+        if self.labels is not None:
+            arrays.append(self.labels)
+        for array in arrays:
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        found.update("\n".join(map(str, self.cases)).encode())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairSplit:
+    """Pairs to train on, and pairs of other cases to judge checkpoints by, if any."""
+
+    train: PairSet
+    validation: PairSet | None
+
+
+def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
+    """Read a recipe's pairs and split them by case, or by region.
+
+    Controls are made here, each side of the split apart, so that nothing of the
+    validation pairs reaches training through a shuffled or a blank partner.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        Names columns, sizes, controls and the split.
+    data : Path
+        A tile folder, or pairs that were sampled from layers (``pairs.zarr``).
+
+    Raises
+    ------
+    TileFolderError
+        Naming the row and column that cannot be used, and why.
+    StoreError
+        If stored pairs are damaged or lack what the recipe names.
+    """
+    read = _from_store if is_pairs(data) else _from_tiles
+    everything, parts = read(config, data)
+    if config.data.validate_on:
+        validation = _rows_of_parts(config.data.validate_on, parts, data)
+    else:
+        validation = _validation_rows(config, everything.labels, everything.cases)
+    rows = np.arange(len(everything))
+    train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
+    if not len(validation):
+        return PairSplit(spread_masks([train], config.dense)[0], None)
+    kept = controlled(everything.take(validation), config, train)
+    train, kept = spread_masks([train, kept], config.dense)
+    return PairSplit(train, kept)
+
+
+_Read = tuple[PairSet, "npt.NDArray[np.str_]"]
+"""Pairs, and the fold or section of each; "" where it has none."""
+
+
+def _from_tiles(config: DistillConfig, data: Path) -> _Read:
+    folder = read_tile_folder(data).without(config.data.leave_out)
+    tiles, names = folder.tiles, [c.name for c in config.classes]
+    pairs = PairSet(
+        sparse=_pictures(folder, tiles, config.sparse.tile_px, config.source_px),
+        partners=tuple(
+            _partner(folder, tiles, dense, config.source_px) for dense in config.dense
+        ),
+        labels=folder.classes(names) if names else None,
+        cases=_cases(tiles),
+        confidence=np.ones(len(tiles), np.float32),
+    )
+    return pairs, np.array([tile.fold for tile in tiles])
+
+
+def _from_store(config: DistillConfig, data: Path) -> _Read:
+    stored = read_pairs(data)
+    for field, given in (
+        ("classes", config.classes),
+        ("data.leave_out", config.data.leave_out),
+    ):
+        if given:
+            msg = f"{field}: pairs sampled from layers have no labels and no folds."
+            raise StoreError(msg)
+    edge, said = stored.mpp * stored.tile_px, config.mpp * config.source_px
+    if abs(said / edge - 1) > _SAME_EDGE:
+        msg = (
+            f"mpp, source_px: tiles of {data} are {stored.tile_px} px of "
+            f"{stored.mpp:.4g} µm, the recipe says {config.source_px} px of "
+            f"{config.mpp:.4g} µm: correct it."
+        )
+        raise StoreError(msg)
+    partners: list[Partner] = []
+    for dense in config.dense:
+        px = dense.tile_px
+        if dense.column:
+            partner = stored.partner(dense.column, dense.kind, px)
+            partners.append(Partner(dense.kind, partner))
+        else:
+            partners.append(Partner(dense.kind, stored.sparse(px)))
+    pairs = PairSet(
+        sparse=stored.sparse(config.sparse.tile_px),
+        partners=tuple(partners),
+        labels=None,
+        cases=stored.regions,
+        confidence=stored.confidence,
+    )
+    return pairs, stored.sections
+
+
+def controlled(
+    pairs: PairSet, config: DistillConfig, source: PairSet | None = None
+) -> PairSet:
+    """Return the pairs with the partners that the recipe's controls ask for.
+
+    Parameters
+    ----------
+    pairs : PairSet
+        With their own partners.
+    config : DistillConfig
+        ``dense[i].partner`` says which control, ``seed`` how partners are dealt.
+    source : PairSet or None
+        Where a blank partner's mean comes from: the training pairs, controls done;
+        ``pairs`` themselves by default.
+
+    Raises
+    ------
+    TileFolderError
+        If partners cannot be dealt so that none stays within its case.
+    """
+    partners = []
+    for place, (dense, own) in enumerate(
+        zip(config.dense, pairs.partners, strict=True)
+    ):
+        if dense.partner == "shuffled":
+            drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
+            partners.append(Partner(own.kind, own.values[drawn]))
+        elif dense.partner == "blank":
+            from_here = own if source is None else source.partners[place]
+            blank = _blank(from_here)
+            partners.append(Partner(own.kind, np.repeat(blank, len(pairs), axis=0)))
+        else:
+            partners.append(own)
+    return PairSet(
+        pairs.sparse, tuple(partners), pairs.labels, pairs.cases, pairs.confidence
+    )
+
+
+def _cases(tiles: Sequence[Tile]) -> npt.NDArray[np.str_]:
+    # A tile that names no case stands for itself.
+    return np.array([tile.case_id or tile.image.name for tile in tiles])
+
+
+def _rows_of_parts(
+    named: tuple[str, ...], parts: npt.NDArray[np.str_], data: Path
+) -> Ints:
+    """Return the rows of the folds or sections that are kept aside."""
+    known = sorted(set(parts.tolist()) - {""})
+    for name in named:
+        if name not in known:
+            msg = (
+                f"data.validate_on: {data} has no fold or section {name!r}, only "
+                f"{', '.join(known) or 'pairs of none'}."
+            )
+            raise TileFolderError(msg)
+    rows = np.flatnonzero(np.isin(parts, named))
+    if len(rows) == len(parts):
+        msg = f"data.validate_on: nothing of {data} is left to train on."
+        raise TileFolderError(msg)
+    return rows
+
+
+def _validation_rows(
+    config: DistillConfig, labels: Ints | None, cases: npt.NDArray[np.str_]
+) -> Ints:
+    share = config.data.validation_share
+    if not share:
+        return np.empty(0, np.intp)
+    groups = len(np.unique(cases))
+    folds = max(2, round(1 / share))
+    if groups < folds:
+        msg = (
+            f"data.validation_share: {groups} cases cannot be split so that a share of "
+            f"{share:g} is kept aside: name a larger share, 0, or bring more cases."
+        )
+        raise TileFolderError(msg)
+    strata = np.zeros(len(cases), np.intp) if labels is None else labels
+    fold = group_folds(
+        strata, cases, folds=folds, seed=torch_seed(config.seed, SPLIT) % 2**32
+    )
+    kept = fold == 0
+    for label in np.unique(strata):
+        if (strata[kept] == label).sum() == (strata == label).sum():
+            # All of a class: it is learned rather than judged.
+            kept &= ~np.isin(cases, cases[strata == label])
+    return np.flatnonzero(kept)
+
+
+def _pictures(
+    folder: TileFolder, tiles: Sequence[Tile], tile_px: int, source_px: int
+) -> Pixels:
+    found = []
+    for tile in tiles:
+        pixels, (height, _) = folder.read(tile, tile_px)
+        if height != source_px:
+            msg = (
+                f"{folder.folder} row {tile.row}: {tile.image.name} is {height} px "
+                f"wide, the recipe's source_px says {source_px}: correct it, or µm per "
+                "pixel are wrong."
+            )
+            raise TileFolderError(msg)
+        found.append(pixels)
+    return np.stack(found)
+
+
+def _partner(
+    folder: TileFolder, tiles: Sequence[Tile], dense: DenseConfig, source_px: int
+) -> Partner:
+    if not dense.column:
+        return Partner(dense.kind, _pictures(folder, tiles, dense.tile_px, source_px))
+    values = [
+        folder.read_partner(tile, dense.column, dense.kind, dense.tile_px)
+        for tile in tiles
+    ]
+    for tile, found in zip(tiles, values, strict=True):
+        if found.shape != values[0].shape:
+            msg = (
+                f"{folder.folder} row {tile.row}: {dense.column!r} has "
+                f"{len(found)} values, row {tiles[0].row} has {len(values[0])}."
+            )
+            raise TileFolderError(msg)
+    return Partner(dense.kind, np.stack(values))
+
+
+def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
+    """Return whose partner each row gets: another case's, every partner once."""
+    _, member = np.unique(cases, return_inverse=True)
+    counts = np.bincount(member)
+    total = len(member)
+    if 2 * counts.max() > total:
+        msg = (
+            "partner = 'shuffled': one case holds more than half of the pairs, so "
+            "partners cannot be dealt to other cases: bring more cases."
+        )
+        raise TileFolderError(msg)
+    # Rows case by case, cases in random order: a shift by the largest case's size
+    # always leaves the case. Shuffled within cases, it is as random as that allows.
+    key = random.permutation(len(counts))[member]
+    order = np.lexsort((random.random(total), key))
+    giver = np.roll(order, -int(counts.max()))
+    drawn = np.empty(total, np.intp)
+    drawn[order] = giver
+    return drawn
+
+
+def _blank(partner: Partner) -> npt.NDArray[Any]:
+    """Return ``(1, …)``: the mean partner, or for masks the commonest category."""
+    if partner.kind == "mask":
+        common = np.bincount(partner.values.reshape(-1)).argmax()
+        return np.full_like(partner.values[:1], common)
+    mean = partner.values.mean(axis=0, dtype=np.float64)[None]
+    if np.issubdtype(partner.values.dtype, np.integer):
+        mean = np.rint(mean)
+    blank: npt.NDArray[Any] = mean.astype(partner.values.dtype)
+    return blank

@@ -1,0 +1,364 @@
+"""Which pairs two registered layers give, before any of them is read.
+
+Two frames meet here. *World* is what napari shows: µm, pixel centres, level-0 pixel
+(0, 0) of a layer centred at its origin. Every partner has a world of its own, and a
+matrix that carries the sparse world into it (:mod:`.registration`). A pair's partner
+is resampled into the sparse tile's square, so both twins show the same tissue the same
+way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.distill.layers.partners import DenseLayer, Spots
+from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Region
+from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.pyramid.resample import read_resampled
+from napari_histodistill.slides.tissue.tissue import find_tissue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_histodistill.geometry import Mpp
+    from napari_histodistill.slides.pyramid.slide import Slide
+    from napari_histodistill.slides.tissue.tissue import TissueMask
+
+    Floats = npt.NDArray[np.float64]
+    Bools = npt.NDArray[np.bool_]
+
+REGIONS = 6
+"""Regions along the longer side of the sampled area: a sixth of it is about what is
+kept aside, and neighbours inside a region stay on one side of the split."""
+
+SPOT_REGION = 4
+"""Least tiles along a region's side around spots, which lie anywhere: of smaller
+regions, too many tiles would straddle a border."""
+
+_LATTICE = 8
+"""Points along a tile's edge at which tissue is looked up."""
+
+STRIP_TILES = 8192
+"""So many tiles are looked up at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How pairs are laid out.
+
+    Attributes
+    ----------
+    mpp : float
+        µm per pixel of the sparse tiles.
+    tile_px : int
+        Their edge.
+    min_tissue : float
+        Share of a tile that must be tissue, on the slide and on every picture partner.
+    limit : int or None
+        No more pairs than this, drawn at random.
+    seed : int
+        Of that draw.
+    """
+
+    mpp: float
+    tile_px: int
+    min_tissue: float = 0.5
+    limit: int | None = None
+    seed: int = 0
+
+    @property
+    def tile_um(self) -> float:
+        """Edge of a tile in µm."""
+        return self.tile_px * self.mpp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairPlan:
+    """Pairs as places; make one with :func:`plan_pairs`.
+
+    Attributes
+    ----------
+    sparse : Slide
+        The information-sparse slide.
+    sampling : Sampling
+        How they were laid out.
+    centres_um : ndarray
+        ``(n, 2)`` float64, (y, x) in the sparse world.
+    regions : ndarray
+        ``(n,)`` str: what must stay on one side of a split.
+    confidence : ndarray
+        ``(n,)`` float32 in (0, 1]: how surely a pair shows the same tissue.
+    partners : tuple of DenseLayer or Spots
+        At least one, or none for a higher magnification of the same layer.
+    spot : ndarray or None
+        ``(n,)`` int, the spot of every pair, where a partner is a table of spots.
+    off_tissue, off_partner, between_regions : int
+        Tiles that were left out, and why.
+    """
+
+    sparse: Slide
+    sampling: Sampling
+    centres_um: Floats
+    regions: npt.NDArray[np.str_]
+    confidence: npt.NDArray[np.float32]
+    partners: tuple[DenseLayer | Spots, ...]
+    spot: npt.NDArray[np.intp] | None
+    off_tissue: int
+    off_partner: int
+    between_regions: int
+
+    def __len__(self) -> int:
+        return len(self.centres_um)
+
+    @property
+    def source(self) -> str:
+        """Which layers, in words."""
+        return " + ".join([self.sparse.name, *(p.name for p in self.partners)])
+
+    @property
+    def section_names(self) -> tuple[str, ...]:
+        """What :attr:`sections` are called: one section."""
+        return (self.sparse.name,)
+
+    @property
+    def sections(self) -> npt.NDArray[np.intp]:
+        """Which of the sections each pair is from, ``(n,)``."""
+        return np.zeros(len(self), np.intp)
+
+    def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
+        """Return ``(tile_px, tile_px, 3)`` uint8 RGB of a pair."""
+        centre, edge = self.centres_um[pair], self.sampling.tile_um
+        tile_px = self.sampling.tile_px
+        mpp = self.sparse.require_mpp()
+        region = Region(
+            y=float(centre[0] - edge / 2) / mpp.y + 0.5,
+            x=float(centre[1] - edge / 2) / mpp.x + 0.5,
+            height=edge / mpp.y,
+            width=edge / mpp.x,
+        )
+        return read_resampled(self.sparse, region, height=tile_px, width=tile_px)
+
+    def partner_tile(self, pair: int, partner: int) -> npt.NDArray[Any]:
+        """Return what a partner shows of a pair: ``(h, w, c)`` uint8, or ``(genes,)``.
+
+        A spot's genes come as float32.
+        """
+        found = self.partners[partner]
+        if isinstance(found, Spots):
+            assert self.spot is not None
+            genes: npt.NDArray[np.float32] = found.values[self.spot[pair]]
+            return genes
+        return found.read(self.centres_um[pair], self.sampling.tile_um)
+
+
+def plan_pairs(
+    sparse: Slide,
+    partners: Sequence[DenseLayer | Spots],
+    sampling: Sampling,
+    *,
+    tissue: TissueMask | None = None,
+) -> PairPlan:
+    """Lay tiles over tissue that every partner shows too.
+
+    Tiles touch and do not overlap; around spots, they are centred on these. The area is
+    cut into regions of whole tiles, and a tile that would reach into a neighbouring
+    region is left out, so a split by region never shows one side the other's tissue.
+
+    Parameters
+    ----------
+    sparse : Slide
+        RGB, with µm per pixel.
+    partners : sequence of DenseLayer or Spots
+        Registered to it; at most one table of spots.
+    sampling : Sampling
+        Size and number of the tiles.
+    tissue : TissueMask, optional
+        Of the sparse slide; found by default.
+
+    Raises
+    ------
+    InputError
+        In one sentence: no overlap, no tissue, tiles too large, two tables of spots,
+        two partners of one name.
+    MissingMppError
+        If the slide does not know its µm per pixel.
+    """
+    spots = _only_spots(partners)
+    _check_names(partners)
+    mpp, edge = sparse.require_mpp(), sampling.tile_um
+    # Places: the cells of a grid, or the spots, in the sparse world.
+    centres = _cells(sparse, sampling) if spots is None else spots.centres_um()
+    low = centres - edge / 2
+    inside = _inside(sparse, low, edge)
+    mask = find_tissue(sparse) if tissue is None else tissue
+    layers = [layer for layer in partners if isinstance(layer, DenseLayer)]
+    looks = _looked_at(centres, edge, mask, mpp, layers)
+    stained = inside & (looks.here >= sampling.min_tissue)
+    if not stained.any():
+        msg = (
+            f"{sparse.name}: no tile of {edge:.0f} µm is {sampling.min_tissue:.0%} "
+            "tissue: choose smaller tiles, or correct the tissue mask."
+        )
+        raise InputError(msg)
+    shown = stained.copy()
+    confidence = np.full(len(centres), spots.confidence if spots else 1, np.float32)
+    for k, layer in enumerate(layers):
+        seen = looks.whole[k] & (looks.there[k] >= sampling.min_tissue)
+        if not (seen & stained).any():
+            msg = (
+                f"{layer.name} does not show the tissue of {sparse.name}: no tile of "
+                f"{edge:.0f} µm lies on both. Check the alignment and µm per pixel."
+            )
+            raise InputError(msg)
+        # Torn, folded or lost tissue: where one layer has some and the other has not.
+        confidence *= layer.confidence * looks.alike[k]
+        shown &= seen
+    fewest = 1 if spots is None else SPOT_REGION
+    region, alone = _regions(low, edge, shown, fewest=fewest)
+    kept = _drawn(np.flatnonzero(shown & alone & (confidence > 0)), sampling)
+    if not len(kept):
+        msg = f"{sparse.name}: no tile of {edge:.0f} µm lies on all partners at once."
+        raise InputError(msg)
+    return PairPlan(
+        sparse=sparse,
+        sampling=sampling,
+        centres_um=centres[kept],
+        regions=np.array([f"{sparse.name} {name}" for name in region[kept]]),
+        confidence=confidence[kept],
+        partners=tuple(partners),
+        spot=None if spots is None else kept,
+        off_tissue=int((~stained).sum()),
+        off_partner=int((stained & ~shown).sum()),
+        between_regions=int((shown & ~alone).sum()),
+    )
+
+
+def _only_spots(partners: Sequence[DenseLayer | Spots]) -> Spots | None:
+    spots = [p for p in partners if isinstance(p, Spots)]
+    if len(spots) > 1:
+        msg = "Pairs are centred on spots, so only one partner can be a spot table."
+        raise InputError(msg)
+    return spots[0] if spots else None
+
+
+def _check_names(partners: Sequence[DenseLayer | Spots]) -> None:
+    """Refuse one name for two: recipes and stores find a partner by its name."""
+    names = [p.name for p in partners]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        msg = f"Two partners are called {twice[0]}: give one of them another name."
+        raise InputError(msg)
+
+
+def _inside(sparse: Slide, low: Floats, edge: float) -> Bools:
+    """Return which tiles lie on the slide, from their upper left corners."""
+    mpp = sparse.require_mpp()
+    per_px = np.array([mpp.y, mpp.x])
+    first, rounding = low + per_px / 2, 1e-6 * edge  # world to µm from the border
+    size = np.array(sparse.shape) * per_px
+    inside: Bools = ((first >= -rounding) & (first + edge <= size + rounding)).all(1)
+    if not inside.any():
+        msg = (
+            f"{sparse.name} is {size[0]:.0f} × {size[1]:.0f} µm: no tile of "
+            f"{edge:.0f} µm lies on it. Check the size, and the scale of both layers."
+        )
+        raise InputError(msg)
+    return inside
+
+
+def _drawn(kept: npt.NDArray[np.intp], sampling: Sampling) -> npt.NDArray[np.intp]:
+    if sampling.limit is None or len(kept) <= sampling.limit:
+        return kept
+    random = np.random.default_rng(sampling.seed)
+    return np.sort(random.choice(kept, sampling.limit, replace=False))
+
+
+def _cells(sparse: Slide, sampling: Sampling) -> Floats:
+    """Return the centres of touching tiles from the slide's corner on."""
+    mpp = sparse.require_mpp()
+    edge = sampling.tile_px
+    grid = TileGrid.over(
+        sparse.shape, mpp, mpp=sampling.mpp, tile_px=edge, stride_px=edge
+    )
+    y, x = grid.centers()
+    world = (y - 0.5) * mpp.y, (x - 0.5) * mpp.x
+    return np.stack(np.meshgrid(*world, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Looks:
+    """What was found at the points of every tile; ``n`` tiles, ``l`` layers.
+
+    Attributes
+    ----------
+    here : ndarray
+        ``(n,)`` part of a tile that is tissue on the sparse slide.
+    whole : ndarray of bool
+        ``(l, n)``: all of the tile lies on the layer.
+    there, alike : ndarray
+        ``(l, n)`` part that is tissue on the layer; that both say the same of.
+    """
+
+    here: Floats
+    whole: Bools
+    there: Floats
+    alike: Floats
+
+
+def _looked_at(
+    centres: Floats,
+    edge: float,
+    mask: TissueMask,
+    mpp: Mpp,
+    layers: Sequence[DenseLayer],
+) -> _Looks:
+    """Look at the points of all tiles, some tiles at a time.
+
+    Small tiles on a gigapixel slide have a hundred million points.
+    """
+    count = len(centres)
+    looks = _Looks(
+        here=np.empty(count),
+        whole=np.empty((len(layers), count), bool),
+        there=np.empty((len(layers), count)),
+        alike=np.empty((len(layers), count)),
+    )
+    for start in range(0, count, STRIP_TILES):
+        strip = slice(start, start + STRIP_TILES)
+        points = _lattice(centres[strip], edge)
+        here = mask.at(points / (mpp.y, mpp.x) + 0.5)
+        looks.here[strip] = here.mean(1)
+        for k, layer in enumerate(layers):
+            looks.whole[k, strip], there = layer.sees(points)
+            looks.there[k, strip] = there.mean(1)
+            looks.alike[k, strip] = (here == there).mean(1)
+    return looks
+
+
+def _lattice(centres: Floats, edge: float) -> Floats:
+    """Return ``(n, k, 2)``: points spread evenly over every tile, its corners too."""
+    steps = np.linspace(-edge / 2, edge / 2, _LATTICE)
+    offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)
+    spread: Floats = centres[:, np.newaxis] + offsets.reshape(1, -1, 2)
+    return spread
+
+
+def _regions(
+    low: Floats, edge: float, shown: Bools, *, fewest: int
+) -> tuple[npt.NDArray[np.str_], Bools]:
+    """Return every tile's region, and whether it lies in that region alone."""
+    origin = low[shown].min(0)
+    extent = (low[shown] + edge).max(0) - origin
+    # Whole tiles, so that tiles of a grid never straddle a border.
+    side = edge * max(fewest, round(float(extent.max()) / edge / REGIONS))
+    rounding = 1e-6 * edge
+    first = np.floor((low - origin + rounding) / side).astype(int)
+    last = np.floor((low + edge - origin - rounding) / side).astype(int)
+    names = np.array([f"region {y},{x}" for y, x in first])
+    return names, (first == last).all(1)

@@ -1,0 +1,344 @@
+"""Sampled pairs on disk: ``pairs.zarr``, part of a run's folder.
+
+A zarr (v3) group, row for row: ``sparse`` uint8 ``(n, h, w, 3)``, ``partner-0``,
+``partner-1`` … (uint8 ``(n, h, w, c)`` or float32 ``(n, genes)``), ``position_um``
+``(n, 2)`` in its section's world, ``confidence`` float32 and ``region`` int ``(n,)``;
+the regions' names and sections, the partners and where all this came from are
+attributes. It is built aside and renamed: a half-written one never carries the name.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from napari_histodistill.distill.layers.partners import Spots
+from napari_histodistill.errors import ComputeError, StoreError
+from napari_histodistill.running import CancelToken
+from napari_histodistill.slides.formats.zarr_limits import check_array
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_histodistill.distill.pairs.plan import PairPlan
+    from napari_histodistill.distill.pairs.pool import PairPool
+
+FORMAT_VERSION = 1
+PAIRS = "pairs.zarr"
+_KIND = "pairs"
+_ROWS = 64
+MAX_RATIO = 1000
+"""By which pictures can shrink on disk, nearly blank ones included."""
+
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    ArithmeticError, MemoryError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPartner:
+    """One partner of stored pairs.
+
+    Attributes
+    ----------
+    name : str
+        What a recipe's ``dense.column`` calls it.
+    kind : str
+        ``"image"``, ``"channels"``, ``"mask"`` or ``"expression"``.
+    names : tuple of str
+        Of its channels or genes.
+    """
+
+    name: str
+    kind: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredPairs:
+    """Pairs that were written; get them from :func:`read_pairs`.
+
+    Pictures stay on disk until they are asked for.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    partners : tuple of StoredPartner
+        In the order of writing.
+    regions : ndarray
+        ``(n,)`` str, what must stay on one side of a split.
+    sections : ndarray
+        ``(n,)`` str, which section each pair is from; "" in a store that does not say.
+    confidence : ndarray
+        ``(n,)`` float32.
+    position_um : ndarray
+        ``(n, 2)``, (y, x) of the tiles' centres in the world of their section.
+    mpp, tile_px : float, int
+        Of the sparse tiles.
+    source : str
+        Which layers, in words.
+    """
+
+    path: Path
+    partners: tuple[StoredPartner, ...]
+    regions: npt.NDArray[np.str_]
+    sections: npt.NDArray[np.str_]
+    confidence: npt.NDArray[np.float32]
+    position_um: npt.NDArray[np.float64]
+    mpp: float
+    tile_px: int
+    source: str
+    _group: Any
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def sparse(self, tile_px: int | None = None) -> npt.NDArray[np.uint8]:
+        """Return all sparse tiles, ``(n, tile_px, tile_px, 3)``, reduced if asked."""
+        return _resized(self._read("sparse"), tile_px, Image.Resampling.BICUBIC)
+
+    def partner(
+        self, name: str, kind: str, tile_px: int | None = None
+    ) -> npt.NDArray[np.generic]:
+        """Return what a partner shows of all pairs.
+
+        Parameters
+        ----------
+        name : str
+            One of the partners'.
+        kind : str
+            What the caller takes it for.
+        tile_px : int, optional
+            Edge that pictures are brought to; categories are not blended.
+
+        Raises
+        ------
+        StoreError
+            If there is no such partner, or it is of another kind.
+        """
+        names = [p.name for p in self.partners]
+        if name not in names:
+            msg = (
+                f"{self.path}: dense.column names {name!r}; the pairs have "
+                f"{', '.join(map(repr, names)) or 'no partners'}."
+            )
+            raise StoreError(msg)
+        found = self.partners[names.index(name)]
+        if found.kind != kind:
+            msg = (
+                f"{self.path}: {name!r} is of kind {found.kind!r}, dense.kind says "
+                f"{kind!r}."
+            )
+            raise StoreError(msg)
+        values = self._read(f"partner-{names.index(name)}")
+        if kind == "expression":
+            return values
+        mask = kind == "mask"
+        how = Image.Resampling.NEAREST if mask else Image.Resampling.BICUBIC
+        return _resized(values, tile_px, how)
+
+    def _read(self, name: str) -> npt.NDArray[Any]:
+        try:
+            values: npt.NDArray[Any] = self._group[name][:]
+        except _DAMAGE as error:
+            raise _damaged(self.path, error) from error
+        return values
+
+
+def is_pairs(path: Path) -> bool:
+    """Whether a folder looks like stored pairs, sound or damaged."""
+    return (path / "zarr.json").is_file() and (path / "sparse").is_dir()
+
+
+def read_pairs(path: Path | str) -> StoredPairs:
+    """Open stored pairs.
+
+    Raises
+    ------
+    StoreError
+        If there are none, they are damaged, or a newer version wrote them.
+    """
+    import zarr
+
+    path = Path(path)
+    if not is_pairs(path):
+        msg = f"{path}: there are no stored pairs."
+        raise StoreError(msg)
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        meta: Any = group.attrs.asdict()["histodistill"]
+        if meta["kind"] == _KIND and meta["format_version"] > FORMAT_VERSION:
+            msg = f"{path}: written by a newer version of this program; update it."
+            raise StoreError(msg)
+        arrays: list[Any] = [group[k] for k in ("region", "confidence", "position_um")]
+        titles = ["sparse", *(f"partner-{k}" for k in range(len(meta["partners"])))]
+        _check_rows([*arrays, *(group[title] for title in titles)])
+        region, confidence, position = (array[:] for array in arrays)
+        # Stores from before there were several sections do not say.
+        sections = meta.get("sections", [""])
+        section = meta.get("region_section", [0] * len(meta["regions"]))
+        return StoredPairs(
+            path=path,
+            partners=tuple(
+                StoredPartner(p["name"], p["kind"], tuple(p["names"]))
+                for p in meta["partners"]
+            ),
+            regions=np.array(meta["regions"])[region],
+            sections=np.array(sections, np.str_)[np.array(section, np.intp)][region],
+            confidence=confidence,
+            position_um=position,
+            mpp=float(meta["mpp"]),
+            tile_px=int(meta["tile_px"]),
+            source=str(meta["source"]),
+            _group=group,
+        )
+    except StoreError:
+        raise
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _check_rows(arrays: list[Any]) -> None:
+    """Refuse arrays that claim more than can be in their files, or do not match."""
+    if len({array.shape[0] for array in arrays}) != 1:
+        msg = "its arrays are of different lengths"
+        raise ValueError(msg)
+    for array in arrays:
+        check_array(array, array.basename)
+        stored = array.nbytes_stored()
+        if array.nbytes > max(2**28, MAX_RATIO * stored):
+            msg = f"{array.basename} claims {array.nbytes} bytes and holds {stored}"
+            raise ValueError(msg)
+
+
+def write_pairs(
+    path: Path | str, plan: PairPlan | PairPool, *, cancel: CancelToken | None = None
+) -> Iterator[int]:
+    """Read all pairs of a plan and write them.
+
+    Parameters
+    ----------
+    path : Path or str
+        Something like ``pairs.zarr``; must not exist.
+    plan : PairPlan or PairPool
+        Which pairs, of one section or several.
+    cancel : CancelToken, optional
+        Looked at between pairs; nothing is left behind then.
+
+    Yields
+    ------
+    int
+        How many pairs are written.
+
+    Raises
+    ------
+    StoreError
+        If something is in the way.
+    ComputeError
+        If the disk refuses.
+    SlideError
+        If a layer cannot be read.
+    Cancelled
+        When asked to stop.
+    """
+    path, token = Path(path), cancel or CancelToken()
+    if path.exists():
+        msg = f"{path}: something is there already; choose another place."
+        raise StoreError(msg)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield from _write(aside, plan, token)
+        aside.rename(path)
+    except OSError as error:
+        msg = f"{path}: cannot be written ({error.strerror or error})."
+        raise ComputeError(msg) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(path: Path, plan: PairPlan | PairPool, token: CancelToken) -> Iterator[int]:
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    names, first, region = np.unique(
+        plan.regions, return_index=True, return_inverse=True
+    )
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "kind": _KIND,
+        "regions": names.tolist(),
+        "sections": list(plan.section_names),
+        "region_section": plan.sections[first].tolist(),
+        "mpp": plan.sampling.mpp,
+        "tile_px": plan.sampling.tile_px,
+        "source": plan.source,
+        "partners": [
+            {"name": p.name, "kind": "expression", "names": list(p.genes)}
+            if isinstance(p, Spots)
+            else {"name": p.name, "kind": p.kind, "names": list(p.slide.info.channels)}
+            for p in plan.partners
+        ],
+    }
+    group = zarr.create_group(path, attributes={"histodistill": meta}, zarr_format=3)
+    codec = ZstdCodec(level=1, checksum=True)
+
+    def array(name: str, like: npt.NDArray[Any]) -> Any:
+        shape = (len(plan), *like.shape[1:])
+        return group.create_array(
+            name,
+            shape=shape,
+            chunks=(min(_ROWS, len(plan)), *like.shape[1:]),
+            dtype=like.dtype,
+            fill_value=0,
+            compressors=codec,
+        )
+
+    for name, values in (
+        ("region", region.astype(np.int32)),
+        ("confidence", plan.confidence),
+        ("position_um", plan.centres_um),
+    ):
+        array(name, values)[:] = values
+    arrays: list[Any] = []
+    for start in range(0, len(plan), _ROWS):
+        rows = range(start, min(start + _ROWS, len(plan)))
+        read: list[list[npt.NDArray[Any]]] = []
+        for row in rows:
+            token.check()
+            partners = [plan.partner_tile(row, k) for k in range(len(plan.partners))]
+            read.append([plan.sparse_tile(row), *partners])
+        blocks = [np.stack(column) for column in zip(*read, strict=True)]
+        if not arrays:
+            titles = ["sparse", *(f"partner-{k}" for k in range(len(plan.partners)))]
+            arrays = [array(t, b) for t, b in zip(titles, blocks, strict=True)]
+        for target, block in zip(arrays, blocks, strict=True):
+            target[rows.start : rows.stop] = block
+        yield rows.stop
+
+
+def _resized(
+    pictures: npt.NDArray[Any], tile_px: int | None, how: Image.Resampling
+) -> npt.NDArray[np.uint8]:
+    if tile_px is None or pictures.shape[1] == tile_px:
+        return pictures
+    out = np.empty((len(pictures), tile_px, tile_px, pictures.shape[3]), np.uint8)
+    for row, picture in enumerate(pictures):
+        for channel in range(pictures.shape[3]):
+            image = Image.fromarray(np.ascontiguousarray(picture[:, :, channel]))
+            out[row, :, :, channel] = np.asarray(image.resize((tile_px, tile_px), how))
+    return out
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path}: the pairs are damaged ({error}); sample them again.")

@@ -1,0 +1,1 @@
+"""What a training may be told: the schema, recipe files, presets and the form."""

@@ -1,0 +1,155 @@
+"""Recipes on disk: TOML that becomes a frozen schema, or one clear sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_histodistill.distill.experiments.config import ExperimentConfig
+
+    Recipe: TypeAlias = FrozenConfig | DistillConfig | ExperimentConfig
+
+Config = TypeVar("Config", bound=BaseModel)
+
+MAX_CHARACTERS = 2**20
+MAX_DOTS = 100
+"""In one word: a key of so many parts, and nothing else, is absurd."""
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Parameters
+    ----------
+    path : str or Path
+        TOML. With a table ``[experiment]`` it is a whole table of runs; otherwise
+        ``arm`` says what it is: ``"frozen"`` fits a head, the others train an encoder.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the field that cannot be used.
+    """
+    content = read_toml(path)
+    if "experiment" in content:
+        from napari_histodistill.distill.experiments.config import ExperimentConfig
+
+        return validated(ExperimentConfig, content, str(path))
+    if content.get("arm", "frozen") == "frozen":
+        return validated(FrozenConfig, content, str(path))
+    return validated(DistillConfig, content, str(path))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return a recipe's content, unchecked.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened or is not TOML.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+        # What tomllib does with a key of n parts grows with their square.
+        if len(text) > MAX_CHARACTERS or max(_dots(text), default=0) > MAX_DOTS:
+            msg = f"{path} is too large or too deeply nested for a recipe."
+            raise InputError(msg)
+        return tomllib.loads(text)
+    except OSError as error:
+        msg = f"{path}: the recipe cannot be opened ({error.strerror})."
+        raise InputError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path} is not a text file; a recipe is TOML."
+        raise InputError(msg) from error
+    except (ValueError, RecursionError) as error:
+        msg = f"{path} cannot be read as TOML ({error})."
+        raise InputError(msg) from error
+
+
+def _dots(text: str) -> Iterator[int]:
+    """Return how many parts every word has, dotted keys among them."""
+    together = re.sub(r"[ \t]*\.[ \t]*", ".", text)
+    return (word.count(".") for word in re.split(r"[\s,=\[\]{}]+", together))
+
+
+def validated(schema: type[Config], content: dict[str, Any], where: str) -> Config:
+    """Return the content as a schema's value.
+
+    Parameters
+    ----------
+    schema : type
+        A frozen pydantic model.
+    content : dict
+        Plain values.
+    where : str
+        What the message begins with: the file, or the part of it.
+
+    Raises
+    ------
+    InputError
+        Naming the first field that cannot be used.
+    """
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the recipe"
+        msg = f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}."
+        raise InputError(msg) from error
+
+
+def recipe_text(config: DistillConfig) -> str:
+    """Return a recipe as TOML that :func:`read_recipe` reads back to an equal value."""
+    lines: list[str] = []
+    _write_table(lines, (), config.model_dump(mode="json", exclude_none=True))
+    return "\n".join(lines).strip() + "\n"
+
+
+def _write_table(
+    lines: list[str], path: tuple[str, ...], table: dict[str, Any]
+) -> None:
+    """Append a table: its values first, then the tables inside it, as TOML wants it."""
+    nested = {k: v for k, v in table.items() if isinstance(v, dict)}
+    rows = {k: v for k, v in table.items() if _is_rows(v)}
+    for key, value in table.items():
+        if key not in nested and key not in rows:
+            lines.append(f"{toml_key(key)} = {toml_value(value)}")
+    for key, value in nested.items():
+        lines += ["", f"[{'.'.join(map(toml_key, (*path, key)))}]"]
+        _write_table(lines, (*path, key), value)
+    for key, tables in rows.items():
+        for one in tables:
+            lines += ["", f"[[{'.'.join(map(toml_key, (*path, key)))}]]"]
+            _write_table(lines, (*path, key), one)
+
+
+def _is_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def toml_key(key: str) -> str:
+    """Return a key as TOML, in quotes where it needs them."""
+    return key if _BARE.fullmatch(key) else toml_value(key)
+
+
+def toml_value(value: object) -> str:
+    """Return a plain value (no table) as TOML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, float):
+        return repr(value)
+    # JSON's strings, whole numbers and booleans are TOML's, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

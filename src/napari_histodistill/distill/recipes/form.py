@@ -1,0 +1,362 @@
+"""The settings of a training as a form: what is asked, in which words and bounds.
+
+Everything comes from
+:class:`~napari_histodistill.distill.recipes.config.DistillConfig`: a field that is
+added there has its line here without further work. A form shows text; :func:`read` and
+:func:`text_of` are its two directions. No window is needed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from napari_histodistill.distill.recipes.files import toml_key, toml_value
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydantic.fields import FieldInfo
+
+    from napari_histodistill.distill.recipes.config import DistillConfig
+
+Place = tuple[str | int, ...]
+"""Where a value is: names of fields, and places in ``dense``."""
+
+Kind = Literal[
+    "switch", "choice", "whole", "number", "text", "wholes", "texts", "table"
+]
+
+LEFT_OUT = {
+    "name": "the run's folder has it",
+    "mpp": "decided with the pairs",
+    "mpp_source": "decided with the pairs",
+    "source_px": "decided with the pairs",
+    "classes": "pairs of layers have no labels",
+    "data.folder": "decided with the pairs",
+    "data.leave_out": "pairs of layers have no folds",
+    "data.validate_on": "decided with the pairs",
+    "dense.column": "decided with the layers",
+    "dense.kind": "decided with the layers",
+    "surroundings": "a table that most recipes lack",
+    "temperature": "of labels",
+    "objective.weight": "of labels",
+    "schedule.label_smoothing": "of labels",
+    "schedule.balance": "of labels",
+    "schedule.mixup": "of labels",
+}
+"""Settings that no form of the window asks for, and why: others decide them."""
+
+_WORDS = {"lr": "learning rate", "mpp": "µm/px"}
+_UNITS = ("px", "um")
+_PLAIN = re.compile(r"[^\s,\[\]\"']+( [^\s,\[\]\"']+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting.
+
+    Attributes
+    ----------
+    path : tuple
+        Where it is in the recipe.
+    title, help : str
+        For people.
+    kind : str
+        What may be entered: ``switch`` (yes or no), ``choice``, ``whole`` and
+        ``number``, ``text``, lists ``wholes`` and ``texts`` with commas, or ``table``
+        (``key = value`` pairs with commas).
+    choices : tuple of str
+        Of ``choice``.
+    bounds : str
+        In words; empty if there are none.
+    optional : bool
+        May be left empty.
+    """
+
+    path: Place
+    title: str
+    help: str
+    kind: Kind
+    choices: tuple[str, ...] = ()
+    bounds: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Settings that belong together; folds.
+
+    Attributes
+    ----------
+    path : tuple
+        Where its table is in the recipe; empty for the recipe itself.
+    title, help : str
+        For people.
+    fields : tuple of Field
+        Its own settings.
+    sections : tuple of Section
+        Tables inside it.
+    """
+
+    path: Place
+    title: str
+    help: str
+    fields: tuple[Field, ...]
+    sections: tuple[Section, ...]
+
+    def all_fields(self) -> Iterator[Field]:
+        """Yield its settings and those of the sections inside it."""
+        yield from self.fields
+        for section in self.sections:
+            yield from section.all_fields()
+
+
+def describe(config: DistillConfig) -> Section:
+    """Return the form of a recipe: one section for each partner that it has."""
+    return _section(config, (), "Recipe", "")
+
+
+def value_at(config: BaseModel, path: Place) -> Any:
+    """Return a setting's value."""
+    found: Any = config
+    for step in path:
+        found = found[step] if isinstance(step, int) else getattr(found, step)
+    return found
+
+
+def text_of(field: Field, value: Any) -> str:
+    """Return a value as a form shows it; :func:`read` is the way back."""
+    if value is None:
+        return ""
+    if field.kind == "switch":
+        return "yes" if value else "no"
+    if field.kind == "wholes":
+        return ", ".join(map(str, value))
+    if field.kind == "texts":
+        plain = all(_PLAIN.fullmatch(part) for part in value)
+        return ", ".join(value) if plain else toml_value(list(value))
+    if field.kind == "table":
+        pairs = (f"{toml_key(k)} = {toml_value(_listed(v))}" for k, v in value.items())
+        return ", ".join(pairs)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def read(field: Field, text: str) -> Any:
+    """Return what was entered as a value; bounds are the schema's to check.
+
+    Raises
+    ------
+    InputError
+        In one sentence, without the field's name.
+    """
+    if field.optional and not text.strip():
+        return None
+    return _READERS[field.kind](text if field.kind == "text" else text.strip())
+
+
+def field_help(model: type[BaseModel], name: str) -> str:
+    """Return what a schema's docstring says of a field; its parents' if it is silent.
+
+    Parameters
+    ----------
+    model : type
+        A pydantic model with a numpydoc section ``Attributes``.
+    name : str
+        Of the field.
+    """
+    for known in model.__mro__:
+        found = _attributes(known.__dict__.get("__doc__") or "").get(name)
+        if found:
+            return found
+    return ""
+
+
+def title_of(name: str) -> str:
+    """Return a field's name for people: ``tile_px`` is "Tile (px)"."""
+    words = name.split("_")
+    unit = f" ({words.pop()})" if len(words) > 1 and words[-1] in _UNITS else ""
+    spoken = " ".join(_WORDS.get(word, word) for word in words)
+    return spoken[:1].upper() + spoken[1:] + unit
+
+
+def _section(model: BaseModel, path: Place, title: str, help_: str) -> Section:
+    fields: list[Field] = []
+    sections: list[Section] = []
+    for name, info in type(model).model_fields.items():
+        here = (*path, name)
+        if _dotted(here) in LEFT_OUT:
+            continue
+        value, words = getattr(model, name), field_help(type(model), name)
+        if isinstance(value, BaseModel):
+            sections.append(_section(value, here, title_of(name), words))
+        elif name == "dense":
+            sections += [
+                _section(one, (*here, k), _partner_title(one, k), words)
+                for k, one in enumerate(value)
+            ]
+        else:
+            fields.append(_field(here, info, words))
+    return Section(path, title, help_, tuple(fields), tuple(sections))
+
+
+def _partner_title(dense: Any, place: int) -> str:
+    return f"Partner {place + 1}: {dense.column or 'the same layer'}"
+
+
+def _field(path: Place, info: FieldInfo, words: str) -> Field:
+    kind, choices, constraints, optional = _kind_of(info.annotation)
+    return Field(
+        path,
+        title_of(str(path[-1])),
+        words,
+        kind,
+        choices,
+        _bounds([*constraints, *info.metadata]),
+        optional,
+    )
+
+
+def _kind_of(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any], bool]:
+    """Return kind, choices, constraints and whether None is allowed."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        kind, choices, constraints, _ = _kind_of(
+            next(one for one in inside if one is not type(None))
+        )
+        return kind, choices, constraints, type(None) in inside
+    if origin is Annotated:
+        kind, choices, constraints, optional = _kind_of(inside[0])
+        for extra in inside[1:]:
+            constraints = [*constraints, *getattr(extra, "metadata", [extra])]
+        return kind, choices, constraints, optional
+    if origin is Literal:
+        return "choice", tuple(map(str, inside)), [], False
+    if origin is dict:
+        return "table", (), [], False
+    if origin is tuple:
+        return (
+            ("texts" if _kind_of(inside[0])[0] == "text" else "wholes"),
+            (),
+            [],
+            False,
+        )
+    plain: dict[Any, Kind] = {
+        bool: "switch",
+        int: "whole",
+        float: "number",
+        str: "text",
+    }
+    return plain[annotation], (), [], False
+
+
+def _bounds(constraints: list[Any]) -> str:
+    """Return in words what annotated-types' constraints say of a number."""
+    found = {
+        name: getattr(one, name)
+        for one in constraints
+        for name in ("ge", "gt", "le", "lt")
+        if getattr(one, name, None) is not None
+    }
+    words = [
+        f"{word} {_number_text(found[name])}"
+        for name, word in (
+            ("ge", "at least"),
+            ("gt", "more than"),
+            ("le", "at most"),
+            ("lt", "less than"),
+        )
+        if name in found
+    ]
+    return ", ".join(words)
+
+
+def _number_text(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _dotted(path: Place) -> str:
+    return ".".join(step for step in path if isinstance(step, str))
+
+
+@cache
+def _attributes(docstring: str) -> dict[str, str]:
+    """Return the entries of a numpydoc section ``Attributes``, as plain sentences."""
+    lines = inspect.cleandoc(docstring).splitlines()
+    try:
+        start = lines.index("Attributes") + 2
+    except ValueError:
+        return {}
+    found: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in lines[start:]:
+        if line and not line[0].isspace():
+            names = [name.strip() for name in line.partition(" :")[0].split(",")]
+        for name in names:
+            found.setdefault(name, []).append(line.strip() if line[:1] == " " else "")
+    words = {name: " ".join(filter(None, said)) for name, said in found.items()}
+    return {name: said.replace("``", "") for name, said in words.items()}
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        msg = f"{text!r} is no whole number." if text else "A whole number is missing."
+        raise InputError(msg) from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        msg = f"{text!r} is no number." if text else "A number is missing."
+        raise InputError(msg) from None
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    if not text.startswith("["):
+        return tuple(_parts(text))
+    found = _toml(f"x = {text}")["x"]
+    return tuple(map(str, found)) if isinstance(found, list) else (text,)
+
+
+def _table(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = _toml(f"x = {{{text}}}")["x"]
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        msg = "Write pairs like: channels = [32, 64], drop_rate = 0.1."
+        raise InputError(msg) from None
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+_READERS: dict[Kind, Callable[[str], Any]] = {
+    "switch": lambda text: text == "yes",
+    "choice": str,
+    "whole": _whole,
+    "number": _number,
+    "text": str,
+    "wholes": lambda text: tuple(map(_whole, _parts(text))),
+    "texts": _texts,
+    "table": _table,
+}

@@ -1,0 +1,1 @@
+"""A run is a folder and a process: the loop, events, checkpoints, previews, report."""

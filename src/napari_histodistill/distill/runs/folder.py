@@ -1,0 +1,113 @@
+"""A training run's folder, which is its interface.
+
+```
+RUN/config.toml       the recipe, all defaults written out
+RUN/run.json          where the pairs are
+RUN/pairs.zarr        the pairs themselves, where they were sampled for this run
+RUN/events.jsonl      what happened, line by line
+RUN/checkpoints/      last and best
+RUN/student/          the bundle
+RUN/curves.png        loss, its terms, health of the embeddings
+RUN/report.html       all of that and more on one page, once there is a student
+RUN/lock              held by the process that trains
+RUN/pause, RUN/stop   made by whoever wants that; looked for between two steps
+RUN/preview-every     a number of steps, by whoever wants to look on
+RUN/preview/          the student as it is, every so many steps; gone at the end
+RUN/config-before-1.toml, …  recipes that were changed on purpose, see smaller_batch.py
+```
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from napari_histodistill.distill.recipes.config import DistillConfig
+from napari_histodistill.distill.recipes.files import read_toml, recipe_text, validated
+from napari_histodistill.errors import InputError, refused_by_disk
+
+CONFIG, RUN = "config.toml", "run.json"
+CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
+LOCK, PAUSE, STOP = "lock", "pause", "stop"
+REPORT = "report.html"
+PREVIEW, PREVIEW_EVERY = "preview", "preview-every"
+
+
+def start_run(
+    config: DistillConfig, folder: Path, data: Path, *, home: Path | None = None
+) -> Path:
+    """Prepare a run's folder; :func:`train` does the rest.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        The recipe.
+    folder : Path
+        New or empty, or already this very run.
+    data : Path
+        Tile folder or pairs folder.
+    home : Path or None
+        Folder that students named in the recipe are relative to.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another run, or something else.
+    """
+    # Pairs inside the folder move with it.
+    inside = data.absolute().parent == folder.absolute()
+    place = {
+        "data": data.name if inside else str(data.absolute()),
+        "home": str((home or Path()).absolute()),
+    }
+    if (folder / CONFIG).is_file() and (folder / RUN).is_file():
+        known, where = read_run(folder)
+        if known == config and where == place | {"data": str(data.absolute())}:
+            return folder
+        msg = (
+            f"{folder} holds another run: continue that one with --resume, or choose "
+            "another folder."
+        )
+        raise InputError(msg)
+    # A kill in the middle of this function leaves no more than these two.
+    ours = {place["data"], RUN, f"{CONFIG}.part"}
+    if folder.exists() and any(p.name not in ours for p in folder.iterdir()):
+        msg = f"{folder} is not empty and not a run: choose another folder."
+        raise InputError(msg)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN).write_text(json.dumps(place, indent=2) + "\n", encoding="utf-8")
+        part = folder / f"{CONFIG}.part"
+        part.write_text(recipe_text(config), encoding="utf-8")
+        part.replace(folder / CONFIG)
+    except OSError as error:
+        msg = f"{folder} cannot be written ({error.strerror}): choose another folder."
+        raise refused_by_disk(msg, error) from error
+    return folder
+
+
+def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
+    """Return a run's recipe and where its pairs are.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run, or its files are damaged.
+    """
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / RUN).is_file():
+        msg = f"{folder} is not a training run: it has no {CONFIG} and {RUN}."
+        raise InputError(msg)
+    config = validated(DistillConfig, read_toml(path), str(path))
+    try:
+        place = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        data = str(folder.absolute() / place["data"])  # as it is, if absolute
+        return config, {"data": data, "home": place["home"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        msg = f"{folder / RUN} cannot be read ({error}): start the run again."
+        raise InputError(msg) from error

@@ -1,0 +1,261 @@
+"""A training run in a process of its own, and how to watch and steer it from outside.
+
+The run's folder is the only thing both sides share: the process writes ``events.jsonl``
+and holds the lock, whoever watches reads the file's end and makes the files ``pause``
+and ``stop``. So a window may close and another may find the run again, and what ends
+the process (killed, out of memory) ends no window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_histodistill.distill.runs.events import EventLog
+from napari_histodistill.distill.runs.folder import LOCK, PAUSE, STOP, read_run
+from napari_histodistill.errors import InputError
+from napari_histodistill.lock import is_held
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OUTPUT = "output.txt"
+"""What the process printed: a library's last words, if it was killed."""
+
+State = Literal[
+    "starting", "running", "paused", "finished", "stopped", "failed", "dead"
+]
+
+_STARTS_S = 120.0
+_LAST_WORDS = 400
+_NICE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as it stands; see :func:`look_at`.
+
+    Attributes
+    ----------
+    state : str
+        ``starting`` and ``running``: a process works on it; ``paused``: it waits;
+        ``finished``, ``stopped``, ``failed``: it ended and said so; ``dead``: it ended
+        without a word (killed, out of memory).
+    events : tuple of dict
+        See :func:`~napari_histodistill.distill.runs.events.read_events`.
+    message : str
+        For a run that ended: why.
+    reason : str
+        For one that failed: ``memory`` if a batch did not fit.
+    """
+
+    state: State
+    events: tuple[dict[str, Any], ...] = ()
+    message: str = ""
+    reason: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether a process works on it."""
+        return self.state in {"starting", "running", "paused"}
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it can go on where it was."""
+        return self.state in {"stopped", "failed", "dead"}
+
+    @property
+    def may_lack_memory(self) -> bool:
+        """Whether it ended for lack of memory, or was killed and may have."""
+        return self.state == "dead" or self.reason == "memory"
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps that were taken."""
+        return max((int(event["step"]) for event in self.events), default=0)
+
+
+@dataclass(slots=True)
+class RunProcess:
+    """A run and, where it was started here, its process.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the run.
+    """
+
+    folder: Path
+    _process: subprocess.Popen[bytes] | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _log: EventLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._log = EventLog(self.folder)
+
+    def view(self) -> RunView:
+        """Return how the run stands now; reads what is new, never waits."""
+        if self._process is not None:
+            # Collects a process that ended: no zombie is left.
+            ended = self._process.poll() is not None
+            young = time.monotonic() - self._started < _STARTS_S
+            if not ended and young and not is_held(self.folder / LOCK):
+                return RunView("starting", self._log.read())
+        return look_at(self.folder, self._log)
+
+    def pause(self) -> None:
+        """Ask it to wait after the current step."""
+        _make(self.folder / PAUSE)
+
+    def go_on(self) -> None:
+        """Let a paused run go on."""
+        (self.folder / PAUSE).unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Ask it to end after the current step and to keep the best so far."""
+        _make(self.folder / STOP)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the process, at most so long; return whether it has ended."""
+        until = time.monotonic() + seconds
+        while self.view().works:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def leave(self) -> None:
+        """Watch it no longer; it runs on, and leaves no zombie when it ends."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            # Somebody must collect it, or its entry stays as long as this process.
+            threading.Thread(target=process.wait, name="collector", daemon=True).start()
+
+    def kill(self) -> None:
+        """End the process at once; what its last checkpoint holds is kept."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def start_process(
+    folder: Path, *, device: str = "auto", threads: int | None = None
+) -> RunProcess:
+    """Start or continue a run in a process of its own, which outlives this one.
+
+    Parameters
+    ----------
+    folder : Path
+        From :func:`~napari_histodistill.distill.runs.folder.start_run`.
+    device : str
+        As for :func:`~napari_histodistill.distill.runs.run.train`.
+    threads : int or None
+        CPU threads; by default, as many as :func:`threads_beside_a_window` says.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run, or a process works on it already.
+    """
+    if threads is None:
+        threads = threads_beside_a_window()
+    read_run(folder)
+    if is_held(folder / LOCK):
+        msg = f"{folder}: this run is being trained already: stop that first."
+        raise InputError(msg)
+    for asked in (PAUSE, STOP):
+        (folder / asked).unlink(missing_ok=True)
+    command = command_line(folder, device=device, threads=threads)
+    options: dict[str, Any] = {}
+    if sys.platform == "win32":  # pragma: no cover
+        below_normal = subprocess.BELOW_NORMAL_PRIORITY_CLASS
+        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | below_normal
+    else:
+        # Ctrl-C in the terminal of napari is not meant for the training.
+        options["start_new_session"] = True
+    with (folder / OUTPUT).open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "napari_histodistill.cli", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            **options,
+        )
+    _step_back(process)
+    return RunProcess(folder, process)
+
+
+def threads_beside_a_window() -> int:
+    """Return how many CPU threads a training takes that a person watches.
+
+    One core stays free for the window, and one thread runs at the least. Where torch
+    has to share a core, its threads wait for each other at every operation: on two
+    cores with other work, two threads trained eight times slower than one. Cores count,
+    not hyperthreads, and only those that this process may use.
+    """
+    from joblib import cpu_count
+
+    return max(1, int(cpu_count(only_physical_cores=True)) - 1)
+
+
+def _step_back(process: subprocess.Popen[bytes]) -> None:
+    """Let the window go first where both want the same core."""
+    if sys.platform != "win32":
+        rank = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        with contextlib.suppress(OSError):  # it ended at once
+            os.setpriority(os.PRIO_PROCESS, process.pid, rank)
+
+
+def command_line(
+    folder: Path, *, device: str = "auto", threads: int | None = None
+) -> list[str]:
+    """Return the arguments of ``histodistill`` that do the same."""
+    words = ["distill", str(folder), "--resume", "--device", device]
+    return words if threads is None else [*words, "--threads", str(threads)]
+
+
+def look_at(folder: Path, log: EventLog | None = None) -> RunView:
+    """Return how a run stands, whoever started it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; a missing ``events.jsonl`` is a run that has not begun.
+    log : EventLog or None
+        Of whoever looks often.
+    """
+    events = (log or EventLog(folder)).read()
+    last: Any = events[-1]["kind"] if events else ""
+    if is_held(folder / LOCK):
+        return RunView("paused" if last == "paused" else "running", events)
+    if last in {"finished", "stopped", "failed"}:
+        reason = str(events[-1].get("reason", ""))
+        return RunView(last, events, str(events[-1]["message"]), reason)
+    if not events and not (folder / OUTPUT).is_file():
+        return RunView("stopped", events, "It was not started yet.")
+    return RunView("dead", events, _last_words(folder))
+
+
+def _make(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}): the run cannot be asked."
+        raise InputError(msg) from error
+
+
+def _last_words(folder: Path) -> str:
+    """Return what is known of a process that ended without a report."""
+    said = ""
+    with contextlib.suppress(OSError):
+        said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip()
+    words = "The training process ended without a word: it was killed, or the memory "
+    words += "was not enough. It can go on from its last checkpoint."
+    return f"{words} Its last output: {said[-_LAST_WORDS:]}" if said else words

@@ -1,0 +1,293 @@
+"""From a run's folder to ``report.html`` beside its student."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from napari_histodistill.distill.layers.twins import to_look_at
+from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
+from napari_histodistill.distill.recipes.files import recipe_text
+from napari_histodistill.distill.recipes.form import describe, text_of, value_at
+from napari_histodistill.distill.runs.command import command_again
+from napari_histodistill.distill.runs.events import health_in_words, read_events
+from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, read_run
+from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
+from napari_histodistill.distill.scoring.figures import draw_curves
+from napari_histodistill.errors import ComputeError
+from napari_histodistill.students.bundle import load_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_histodistill.distill.pairs.loading import PairSet, PairSplit
+    from napari_histodistill.distill.recipes.config import DistillConfig
+    from napari_histodistill.distill.recipes.form import Section
+    from napari_histodistill.distill.runs.report_page import Row
+    from napari_histodistill.students.spec import Metric, StudentSpec
+
+    Events = Sequence[dict[str, Any]]
+
+TWINS = 6
+TWIN_PX = 120
+REGIONS = 12
+"""More regions than this are counted, not named."""
+
+Ending = Literal["finished", "stopped"]
+
+
+def write_report(
+    folder: Path, *, split: PairSplit | None = None, ending: Ending = "finished"
+) -> Path:
+    """Write ``report.html`` and ``curves.png`` of a run that has a student.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    split : PairSplit or None
+        Its pairs; read again by default.
+    ending : {"finished", "stopped"}
+        How it ended.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run, or its pairs or student cannot be read.
+    ComputeError
+        If the page cannot be written; the student is complete.
+    """
+    from napari_histodistill.distill.pairs.loading import load_pairs
+
+    config, place = read_run(folder)
+    pairs = load_pairs(config, Path(place["data"])) if split is None else split
+    events = read_events(folder)
+    target = folder / REPORT
+    try:
+        draw_curves(events, folder / CURVES)
+        facts = gather(folder, config, pairs, events, ending)
+        part = target.with_name(f"{REPORT}.part")
+        part.write_text(report_html(facts), encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        msg = f"{target} cannot be written ({error}): the student itself is complete."
+        raise ComputeError(msg) from error
+    return target
+
+
+def gather(
+    folder: Path,
+    config: DistillConfig,
+    split: PairSplit,
+    events: Events,
+    ending: Ending,
+) -> ReportFacts:
+    """Return what the report says; see :func:`write_report`."""
+    spec = load_spec(folder / STUDENT)
+    health = health_in_words(events)
+    return ReportFacts(
+        title=f"Training report: {config.title}",
+        summary=_summary(events, ending),
+        warnings=(*((health,) if health else ()), *_changes(events)),
+        measured=(*map(_metric, spec.metrics), *_judged(events)),
+        course=tuple(_course(events, config)),
+        data=tuple(_data(folder, config, split, spec)),
+        split=tuple(_split(split)),
+        settings=tuple(_settings(config)),
+        curves=(folder / CURVES).read_bytes(),
+        twins=tuple(_twins(config, split)),
+        command=command_again(folder, threads=_threads(events)),
+        recipe=recipe_text(config),
+    )
+
+
+def _summary(events: Events, ending: Ending) -> str:
+    done = max((e["step"] for e in events if e["kind"] == "step"), default=0)
+    steps = max((e["steps"] for e in events), default=0)
+    if ending == "finished":
+        return f"Finished after {steps:,} steps."
+    return f"Stopped at step {done:,} of {steps:,}; the best student so far was kept."
+
+
+def _changes(events: Events) -> Iterator[str]:
+    for event in events:
+        if event["kind"] == "changed":
+            yield f"Changed after step {event['step']}: {event['message']}"
+
+
+def _metric(metric: Metric) -> Row:
+    interval = ""
+    if metric.low is not None and metric.high is not None:
+        interval = f" (95 % interval {metric.low:.3f} to {metric.high:.3f})"
+    return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}"
+
+
+def _judged(events: Events) -> Iterator[Row]:
+    checks = [e for e in events if e["kind"] == "validation"]
+    if not checks:
+        yield "nothing", "No pairs were kept aside: nothing here is measured."
+        return
+    best = min(checks, key=lambda e: e["total"])
+    yield "lowest loss", f"{best['total']:.4g} after step {best['step']:,}"
+    found = best.get("retrieval")
+    if found is not None:
+        yield (
+            "own partner found",
+            f"{found:.0%} of the time, among {round(1 / best['chance'])} "
+            f"(by chance {best['chance']:.1%})",
+        )
+    if best["effective_rank"] is not None:
+        yield (
+            "told apart",
+            f"effective rank {best['effective_rank']:.1f} (1 would be a line: nothing "
+            "told apart)",
+        )
+
+
+def _course(events: Events, config: DistillConfig) -> Iterator[Row]:
+    starts = [e for e in events if e["kind"] == "started"]
+    if starts:
+        yield "where", starts[-1]["message"]
+    seconds = _seconds(events)
+    yield "how long", f"{_duration(seconds)} of training, pauses included"
+    if len(starts) > 1:
+        yield "begun", f"{len(starts)} times: it was stopped or ended, and went on"
+    paces = [e["pairs_per_second"] for e in events if e.get("pairs_per_second")]
+    if paces:
+        yield "pace", f"{np.median(paces):.0f} pairs a second (median)"
+    judged = config.data.validation_share or config.data.validate_on
+    kept = "the best on what was kept aside" if judged else "last"
+    yield "kept", kept if config.schedule.keep == "best" else "the last step"
+
+
+def _seconds(events: Events) -> float:
+    """Return the time between start and last word, added up over all starts."""
+    total, begun, before = 0.0, None, None
+    for event in events:
+        at = float(event["time"])
+        if event["kind"] == "started":
+            total += 0.0 if begun is None or before is None else before - begun
+            begun = at
+        before = at
+    return total + (0.0 if begun is None or before is None else before - begun)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _threads(events: Events) -> int | None:
+    """Return how many CPU threads the run had last; None on another device."""
+    starts = [e for e in events if e["kind"] == "started"]
+    return starts[-1].get("threads") if starts else None
+
+
+def _data(
+    folder: Path, config: DistillConfig, split: PairSplit, spec: StudentSpec
+) -> Iterator[Row]:
+    yield "data", config.data.description
+    yield "attribution", config.data.attribution
+    yield "licence", config.data.licence
+    sparse = config.sparse
+    yield (
+        "the student sees",
+        f"{sparse.tile_px} px at {spec.mpp:g} µm/px ({spec.tile_um:.0f} µm)",
+    )
+    names = _channel_names(folder)
+    if not config.dense:
+        yield "partner", "none: two views of the same tile"
+    for dense in config.dense:
+        name = dense.column or "the same layer at its full resolution"
+        inside = ", ".join(names.get(dense.column, ())[:8])
+        control = {
+            "shuffled": "; a control: dealt to other places",
+            "blank": "; a control: the mean of all in place of each",
+        }.get(dense.partner, "")
+        size = "" if dense.kind == "expression" else f", {dense.tile_px} px"
+        listed = f" ({inside})" if inside else ""
+        yield "partner", f"{name}: {dense.kind}{size}{listed}{control}"
+    sure = split.train.confidence
+    if sure.min() < 1:
+        yield (
+            "sure of the place",
+            f"{np.median(sure):.0%} (median), {sure.min():.0%} at the least",
+        )
+
+
+def _channel_names(folder: Path) -> dict[str, tuple[str, ...]]:
+    data = Path(read_run(folder)[1]["data"])
+    if not is_pairs(data):
+        return {}
+    return {p.name: p.names for p in read_pairs(data).partners}
+
+
+def _split(split: PairSplit) -> Iterator[Row]:
+    for name, part in (("trained on", split.train), ("kept aside", split.validation)):
+        if part is None:
+            yield name, "nothing"
+            continue
+        cases, counts = np.unique(part.cases, return_counts=True)
+        listed = ", ".join(
+            f"{case} ({count})"
+            for case, count in zip(cases[:REGIONS], counts[:REGIONS], strict=True)
+        )
+        more = f" and {len(cases) - REGIONS} more" if len(cases) > REGIONS else ""
+        yield (
+            name,
+            f"{len(part):,} pairs of {len(cases)} regions or cases: {listed}{more}",
+        )
+    yield (
+        "how",
+        "by whole regions or cases: none has pairs on both sides, and no tile reaches "
+        "across a region's border",
+    )
+
+
+def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Row, ...]]]:
+    def rows(section: Section) -> tuple[Row, ...]:
+        return tuple(
+            (f.title, text_of(f, value_at(config, f.path))) for f in section.fields
+        )
+
+    def walk(section: Section, above: str) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        name = f"{above} › {section.title}" if above else section.title
+        yield name, rows(section)
+        for inside in section.sections:
+            yield from walk(inside, name if section.path else "")
+
+    yield from walk(describe(config), "")
+
+
+def _twins(config: DistillConfig, split: PairSplit) -> Iterator[Twin]:
+    """Return pairs that were kept aside, or else trained on."""
+    pairs: PairSet = split.train if split.validation is None else split.validation
+    which = "trained on" if split.validation is None else "kept aside"
+    for row in np.unique(np.linspace(0, len(pairs) - 1, TWINS).astype(int)).tolist():
+        seen = [p for p in pairs.partners if p.kind != "expression"]
+        dense = [to_look_at(p.values[row], p.kind) for p in seen]
+        sure = float(pairs.confidence[row])
+        words = f"{which}, {pairs.cases[row]}"
+        words += f"; sure to {sure:.0%}" if config.dense and sure < 1 else ""
+        yield Twin(tuple(map(_png, [pairs.sparse[row], *dense])), words)
+
+
+def _png(pixels: Any) -> bytes:
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if max(image.size) > 2 * TWIN_PX:
+        image = image.resize((2 * TWIN_PX, 2 * TWIN_PX), Image.Resampling.BICUBIC)
+    written = io.BytesIO()
+    image.save(written, format="png")
+    return written.getvalue()

@@ -1,0 +1,1 @@
+"""Judging a student on what it never saw: scores, baselines, probes, figures."""

@@ -1,0 +1,161 @@
+"""The frozen arm: a head on an encoder as it comes, and an honest score beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.distill.pairs.tilefolder import TileFolder, read_tile_folder
+from napari_histodistill.distill.recipes.config import FrozenConfig
+from napari_histodistill.distill.recipes.files import read_recipe
+from napari_histodistill.distill.scoring.evaluate import (
+    case_digest,
+    embed_tiles,
+    score_embeddings,
+)
+from napari_histodistill.distill.training.networks import start_folder
+from napari_histodistill.errors import InputError, TileFolderError
+from napari_histodistill.students.bundle import SPEC_FILE, load_student, save_student
+from napari_histodistill.students.probe import fit_probe
+from napari_histodistill.students.spec import Metric, StudentSpec, Training
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.scoring.scores import Evaluation, Interval
+
+
+def run_recipe(
+    config: str | Path,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+) -> Path:
+    """Make a student by a recipe of the frozen arm.
+
+    Embeds all tiles in float32 (so that the result does not depend on the machine's
+    fastest precision), scores probes out of fold, fits the final head on everything and
+    writes the bundle with card and figures.
+
+    Parameters
+    ----------
+    config : str or Path
+        The recipe, TOML (see :class:`FrozenConfig`).
+    out : str or Path
+        Folder of the bundle to write.
+    data : str, Path or None
+        Tile folder to use in place of the recipe's.
+    device : str
+        As for :func:`load_student`.
+
+    Returns
+    -------
+    Path
+        The bundle's folder.
+
+    Raises
+    ------
+    InputError
+        If recipe, data and student do not fit together, or ``out`` is taken.
+    ComputeError
+        If the encoder fails.
+    """
+    recipe = read_recipe(config)
+    if not isinstance(recipe, FrozenConfig):
+        msg = f'{config}: only arm = "frozen" is made this way.'
+        raise InputError(msg)
+    home = Path(config).parent
+    target = Path(out)
+    if target.exists() and not (target / SPEC_FILE).is_file():
+        msg = f"{target} exists and is not a student: choose another folder."
+        raise InputError(msg)
+    folder = read_tile_folder(home / recipe.data.folder if data is None else data)
+    _check_labels(recipe, folder)
+    base = load_student(
+        start_folder(recipe.student, home), device=device, precision="float32"
+    )
+    if base.spec.weights.source == "bundle":
+        msg = (
+            f"{config}: student {recipe.student!r} carries its own weights; this "
+            "version fits heads only on students whose weights are in a package."
+        )
+        raise InputError(msg)
+    embeddings = np.concatenate([r.embeddings for r in embed_tiles(base, folder)])
+    score = score_embeddings(base, folder, embeddings, protocol="probe")
+    names = [c.name for c in recipe.classes]
+    labels = np.array([names.index(label) for label in folder.labels()], np.intp)
+    fit = fit_probe(embeddings, labels, groups=folder.case_ids(), seed=recipe.seed)
+    spec = _spec(recipe, base.spec, folder, score)
+    return save_student(target, spec, head=fit.head)
+
+
+def _check_labels(recipe: FrozenConfig, folder: TileFolder) -> None:
+    wanted, found = {c.name for c in recipe.classes}, set(folder.labels().tolist())
+    if wanted != found:
+        msg = (
+            f"{folder.folder}: the labels are {', '.join(sorted(found))}, the recipe's "
+            f"classes {', '.join(sorted(wanted))}: they must be the same."
+        )
+        raise TileFolderError(msg)
+
+
+def _spec(
+    recipe: FrozenConfig, base: StudentSpec, folder: TileFolder, score: Evaluation
+) -> StudentSpec:
+    cases = folder.case_ids()
+    digests = () if cases is None else sorted({case_digest(str(c)) for c in cases})
+    training = Training(
+        data=recipe.data.description,
+        licence=recipe.data.licence,
+        attribution=recipe.data.attribution,
+        arm=recipe.arm,
+        tiles=len(folder),
+        cases=score.cases,
+        case_digests=tuple(digests),
+    )
+    changed = {
+        "name": recipe.name,
+        "title": recipe.title,
+        "description": recipe.description,
+        "licence": recipe.licence,
+        "mpp": recipe.mpp,
+        "mpp_source": recipe.mpp_source,
+        "classes": recipe.classes,
+        "training": training,
+        "metrics": _metrics(score),
+    }
+    kept = {k: getattr(base, k) for k in StudentSpec.model_fields}
+    return StudentSpec(**(kept | changed))
+
+
+def _metrics(score: Evaluation) -> tuple[Metric, ...]:
+    how = f"out of {len(score.folds)} folds by case, {score.n} tiles"
+    interval = f"{how}; 95 % bootstrap over {score.cases} cases"
+
+    def metric(name: str, value: float, span: Interval | None = None) -> Metric:
+        if span is None:
+            return Metric(name=name, value=round(value, 4), protocol=how)
+        return Metric(
+            name=name,
+            value=round(value, 4),
+            low=round(span.low, 4),
+            high=round(span.high, 4),
+            protocol=interval,
+        )
+
+    recalls = [
+        metric(f"recall of {name}", one.recall)
+        for name, one in zip(score.classes, score.per_class, strict=True)
+        if one.recall is not None
+    ]
+    return (
+        metric("accuracy", score.accuracy, score.accuracy_interval),
+        metric(
+            "balanced accuracy",
+            score.balanced_accuracy,
+            score.balanced_accuracy_interval,
+        ),
+        metric("expected calibration error", score.calibration_error),
+        *recalls,
+    )

@@ -1,0 +1,203 @@
+"""What one student is worth on a fold that nothing of it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_histodistill.distill.pairs.batches import stream
+from napari_histodistill.distill.training.health import effective_rank, feature_std
+from napari_histodistill.errors import InputError
+from napari_histodistill.students.familiarity import fit_familiarity
+from napari_histodistill.students.probe import fit_probe
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.students.head import Head
+
+    Floats = npt.NDArray[np.float32]
+    Labels = npt.NDArray[np.intp]
+
+FRACTIONS = ("1.0", "0.1", "0.01")
+"""Shares of the training labels that probes are fitted on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledTiles:
+    """The tiles of an experiment, in the manifest's order.
+
+    Attributes
+    ----------
+    labels : ndarray
+        ``(n,)`` int, index of the class.
+    cases, folds : ndarray
+        ``(n,)`` str.
+    """
+
+    labels: Labels
+    cases: npt.NDArray[np.str_]
+    folds: npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True)
+class RunScore:
+    """One training run, or baseline, judged on the fold it never saw.
+
+    Attributes
+    ----------
+    variant, fold : str
+        What was trained, and which fold was held out.
+    seed : int
+        Of the run.
+    rows : tuple of int
+        The held-out tiles' places in the manifest, locked folds not counted.
+    truth : tuple of int
+        Their classes.
+    cases : tuple of str
+        Whose they are.
+    predicted : dict of str to tuple of int
+        By share of the training labels; ``"head"`` for a trained head's own answer.
+    logits : tuple of tuple of float
+        ``(rows, classes)`` of a trained head; empty for a probe.
+    distances : tuple of float
+        ``(rows,)``, how far each tile lies from the training tiles; beside a trained
+        head only. See ``students/familiarity.py``.
+    strength : float
+        Of the probe on all labels.
+    inner : float
+        Balanced accuracy of that probe on inner folds of the training tiles: what
+        settings may be chosen by. An encoder that was trained on labels has seen theirs
+        there.
+    effective_rank, feature_std : float
+        Of the embeddings of the held-out tiles.
+    minutes : float
+        Training took.
+    """
+
+    variant: str
+    fold: str
+    seed: int
+    rows: tuple[int, ...]
+    truth: tuple[int, ...]
+    cases: tuple[str, ...]
+    predicted: dict[str, tuple[int, ...]]
+    logits: tuple[tuple[float, ...], ...] = ()
+    distances: tuple[float, ...] = ()
+    strength: float = 0.0
+    inner: float = 0.0
+    effective_rank: float = 0.0
+    feature_std: float = 0.0
+    minutes: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> RunScore:
+        """Return what :meth:`as_dict` gave, read from JSON."""
+        tuples = ("rows", "truth", "cases")
+        changed: dict[str, Any] = {name: tuple(plain[name]) for name in tuples}
+        changed["predicted"] = {k: tuple(v) for k, v in plain["predicted"].items()}
+        changed["distances"] = tuple(plain.get("distances", ()))
+        changed["logits"] = tuple(tuple(row) for row in plain["logits"])
+        return cls(**(plain | changed))
+
+
+def score_held_out(  # noqa: PLR0913 - what, on what, and whose
+    embeddings: Floats,
+    tiles: LabelledTiles,
+    *,
+    held_out: str,
+    variant: str,
+    seed: int = 0,
+    head: Head | None = None,
+    minutes: float = 0.0,
+) -> RunScore:
+    """Judge embeddings on one fold.
+
+    Probes are fitted on the other folds: on all of their labels, a tenth and a
+    hundredth, drawn by class. The strength is chosen inside what a probe is fitted on.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        ``(n, dim)`` float32 of all tiles.
+    tiles : LabelledTiles
+        Classes, cases and folds.
+    held_out : str
+        The fold that is judged.
+    variant : str
+        What is judged.
+    seed : int
+        Of the run; also decides which labels the small shares hold.
+    head : Head or None
+        A trained head, judged beside the probes.
+    minutes : float
+        Training took.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold, or nothing outside it.
+    """
+    test = tiles.folds == held_out
+    if not test.any() or test.all():
+        msg = f"fold {held_out!r} must hold some of the tiles, and not all of them."
+        raise InputError(msg)
+    predicted: dict[str, tuple[int, ...]] = {}
+    strength = inner = 0.0
+    for share in FRACTIONS:
+        rows = _labelled(tiles, ~test, float(share), seed)
+        present, y = np.unique(tiles.labels[rows], return_inverse=True)
+        fit = fit_probe(
+            embeddings[rows], y.reshape(-1), groups=tiles.cases[rows], seed=seed
+        )
+        found = present[fit.head.probabilities(embeddings[test]).argmax(axis=1)]
+        predicted[share] = tuple(found.tolist())
+        if share == FRACTIONS[0]:
+            strength, inner = fit.strength, fit.score or 0.0
+    logits = np.zeros((0, 0), np.float32)
+    distances = np.zeros(0, np.float32)
+    if head is not None:
+        logits = embeddings[test] @ head.weight.T + head.bias
+        predicted["head"] = tuple(logits.argmax(axis=1).tolist())
+        known = fit_familiarity(embeddings[~test], tiles.cases[~test])
+        distances = known.distance(embeddings[test])
+    seen = torch.from_numpy(np.ascontiguousarray(embeddings[test]))
+    return RunScore(
+        variant=variant,
+        fold=held_out,
+        seed=seed,
+        rows=tuple(np.flatnonzero(test).tolist()),
+        truth=tuple(tiles.labels[test].tolist()),
+        cases=tuple(tiles.cases[test].tolist()),
+        predicted=predicted,
+        logits=tuple(tuple(row) for row in logits.round(5).tolist()),
+        distances=tuple(distances.round(5).tolist()),
+        strength=strength,
+        inner=inner,
+        effective_rank=effective_rank(seen),
+        feature_std=feature_std(seen),
+        minutes=minutes,
+    )
+
+
+def _labelled(
+    tiles: LabelledTiles, train: npt.NDArray[np.bool_], share: float, seed: int
+) -> Labels:
+    """Return the training tiles whose labels a probe may use; one a class at least."""
+    rows = np.flatnonzero(train)
+    if share == 1:
+        return rows
+    rng = stream(seed, round(share * 1e6))
+    chosen = []
+    for label in np.unique(tiles.labels[rows]):
+        own = rows[tiles.labels[rows] == label]
+        count = max(1, round(share * len(own)))
+        chosen.append(rng.choice(own, count, replace=False))
+    return np.sort(np.concatenate(chosen))

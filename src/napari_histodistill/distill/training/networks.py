@@ -1,0 +1,402 @@
+"""The branches of a joint embedding: encoders, projectors, and the net they make.
+
+Nothing is shared between modalities. After training only ``net.student`` (and the head,
+if there is one) survives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from napari_histodistill.errors import InputError
+from napari_histodistill.students.llvm_clash import keep_triton_out
+
+keep_triton_out()  # timm brings triton in
+import timm  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_histodistill.distill.recipes.config import DistillConfig, EncoderConfig
+
+    Tensor = torch.Tensor
+
+# Where pixels are centred when weights start at random; a student brings its own.
+MEAN, STD = 0.5, 0.25
+HEAD_DROPOUT = 0.2
+EXPRESSION_WIDTH = 512
+MAX_INPUT_DROPOUT = 0.2
+
+
+class ImageEncoder(nn.Module):
+    """A timm backbone that normalises pixels itself.
+
+    Parameters
+    ----------
+    module : nn.Module
+        timm's, with ``num_classes=0``.
+    mean, std : sequence of float
+        Per channel, for pixels scaled to 0..1.
+    fixed : tuple of str
+        Names of modules that never train; ``("",)`` is all of it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        fixed: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.dim: int = int(module.num_features)  # type: ignore[arg-type]
+        self.mean = tuple(float(v) for v in mean)
+        self.std = tuple(float(v) for v in std)
+        shape = (1, len(self.mean), 1, 1)
+        self.register_buffer("_mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("_std", torch.tensor(std).view(shape), persistent=False)
+        self._mean: Tensor
+        self._std: Tensor
+        self._fixed = [module.get_submodule(name) for name in fixed]
+        for part in self._fixed:
+            part.requires_grad_(requires_grad=False)
+        self.train()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of it trains."""
+        return not any(p.requires_grad for p in self.module.parameters())
+
+    def train(self, mode: bool = True) -> ImageEncoder:  # noqa: FBT001, FBT002 - torch's
+        """Switch between training and evaluation; what is fixed stays in evaluation."""
+        super().train(mode)
+        for part in self._fixed:
+            part.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``(n, dim)`` for images ``(n, c, h, w)`` in 0..1."""
+        found: Tensor = self.module((images - self._mean) / self._std)
+        return found
+
+    def middle(self, windows: Tensor, margin_px: int) -> Tensor:
+        """Return ``(n, dim)``: the tokens within a margin of windows, pooled.
+
+        Parameters
+        ----------
+        windows : Tensor
+            ``(n, c, size, size)`` in 0..1.
+        margin_px : int
+            What lies around the tile in question, on every side.
+
+        Raises
+        ------
+        InputError
+            If the backbone has no feature map, or the margin is not whole tokens.
+        """
+        module = cast("Any", self.module)
+        tokens: Tensor = module.forward_features((windows - self._mean) / self._std)
+        size = windows.shape[-1]
+        stride = size // tokens.shape[-1] if tokens.ndim == 4 else 0
+        if not stride or stride * tokens.shape[-1] != size or margin_px % stride:
+            msg = (
+                "surroundings: view and margin must be whole tokens of a convolutional "
+                f"backbone; this one turns {size} px into {tuple(tokens.shape[1:])}, "
+                f"and margin_px is {margin_px}."
+            )
+            raise InputError(msg)
+        around = margin_px // stride
+        inside = tokens[..., around : -around or None, around : -around or None]
+        found: Tensor = module.forward_head(inside, pre_logits=True)
+        return found
+
+
+class ExpressionEncoder(nn.Module):
+    """An MLP on log-normalised counts (Farndale et al. 2025, TriDeNT).
+
+    In training every batch loses a share U(0, 0.2) of its genes and gains N(0, 1)
+    noise.
+
+    Parameters
+    ----------
+    genes : int
+        Width of the table.
+    """
+
+    frozen = False
+
+    def __init__(self, genes: int) -> None:
+        super().__init__()
+        self.dim = EXPRESSION_WIDTH
+        self.layers = nn.Sequential(
+            *_block(genes, EXPRESSION_WIDTH), *_block(EXPRESSION_WIDTH, self.dim)
+        )
+
+    def forward(self, table: Tensor) -> Tensor:
+        """Return ``(n, dim)`` for expression ``(n, genes)``."""
+        if self.training:
+            share = float(torch.rand(())) * MAX_INPUT_DROPOUT
+            table = nn.functional.dropout(table, share) + torch.randn_like(table)
+        found: Tensor = self.layers(table)
+        return found
+
+
+class FeatureInput(nn.Module):
+    """Stands where a frozen encoder's features were computed beforehand."""
+
+    frozen = True
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features."""
+        return features
+
+
+Encoder = ImageEncoder | ExpressionEncoder | FeatureInput
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a partner's branch is fed.
+
+    Attributes
+    ----------
+    kind : {"image", "expression", "features"}
+        Pixels, an expression table, or features of a frozen encoder.
+    channels : int
+        Channels, genes, or features.
+    """
+
+    kind: str
+    channels: int
+
+
+class Outputs(NamedTuple):
+    """What the branches say of one batch.
+
+    Attributes
+    ----------
+    embeddings : Tensor
+        ``(n, dim)``, the student's of the first sparse view.
+    projections : tuple of Tensor
+        ``(n, width)`` each: sparse views first, then partners.
+    logits : Tensor or None
+        ``(n, classes)``, where there is a head.
+    among : Tensor or None
+        ``(k, dim)``: the first ``k`` tiles once more, among other tissue.
+    """
+
+    embeddings: Tensor
+    projections: tuple[Tensor, ...]
+    logits: Tensor | None
+    among: Tensor | None = None
+
+
+class DistillNet(nn.Module):
+    """Student, partners' branches and projectors.
+
+    Attributes
+    ----------
+    student : ImageEncoder
+        What is kept.
+    projector : nn.Module or None
+        Of the sparse views; None where no joint embedding is trained.
+    partners, partner_projectors : nn.ModuleList
+        One each per dense partner.
+    head : nn.Linear or None
+        For the labels.
+    log_scale : nn.Parameter or None
+        ln(1 / τ), where τ is learned (Radford et al. 2021).
+    """
+
+    def __init__(
+        self, config: DistillConfig, partners: Sequence[Inputs], home: Path
+    ) -> None:
+        super().__init__()
+        student = build_encoder(config.sparse.encoder, 3, home)
+        if not isinstance(student, ImageEncoder):
+            msg = "sparse.encoder: the student sees pictures: name a timm backbone."
+            raise InputError(msg)
+        self.student = student
+        joint = config.arm != "supervised" or bool(config.dense)
+        widths = config.objective.projector
+        self.projector = build_projector(student.dim, widths) if joint else None
+        encoders = [
+            _partner_encoder(dense.encoder, inputs, home)
+            for dense, inputs in zip(config.dense, partners, strict=True)
+        ]
+        self.partners = nn.ModuleList(encoders)
+        self.partner_projectors = nn.ModuleList(
+            build_projector(encoder.dim, widths) for encoder in encoders
+        )
+        self.head = (
+            nn.Linear(student.dim, len(config.classes))
+            if config.arm == "supervised"
+            else None
+        )
+        learned = config.objective.kind == "infonce" and (
+            config.objective.learned_temperature
+        )
+        scale = -torch.log(torch.tensor(config.objective.temperature))
+        self.log_scale = nn.Parameter(scale) if learned else None
+
+    def forward(
+        self,
+        sparse: Sequence[Tensor],
+        partners: Sequence[Tensor],
+        windows: Tensor | None = None,
+    ) -> Outputs:
+        """Run every branch.
+
+        Parameters
+        ----------
+        sparse : sequence of Tensor
+            Views ``(n, 3, h, w)`` in 0..1.
+        partners : sequence of Tensor
+            One view of every partner.
+        windows : Tensor or None
+            The first views among other tissue, ``(k, 3, h + 2·margin, …)``.
+        """
+        embeddings = [self.student(view) for view in sparse]
+        projections: list[Tensor] = []
+        if self.projector is not None:
+            projections = [self.projector(found) for found in embeddings]
+        for encoder, projector, view in zip(
+            self.partners, self.partner_projectors, partners, strict=True
+        ):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder.frozen):
+                found = encoder(view)
+            projections.append(projector(found))
+        logits = None
+        if self.head is not None:
+            kept = nn.functional.dropout(embeddings[0], HEAD_DROPOUT, self.training)
+            logits = self.head(kept)
+        among = None
+        if windows is not None:
+            margin_px = (windows.shape[-1] - sparse[0].shape[-1]) // 2
+            among = self.student.middle(windows, margin_px)
+        return Outputs(embeddings[0], tuple(projections), logits, among)
+
+
+def build_encoder(
+    config: EncoderConfig, channels: int, home: Path
+) -> ImageEncoder | ExpressionEncoder:
+    """Build one branch's encoder.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        Backbone, options, and the student it starts from.
+    channels : int
+        Of its pictures, or genes of its tables.
+    home : Path
+        Folder that a relative ``start`` is looked for in.
+
+    Raises
+    ------
+    InputError
+        If timm does not know the backbone or an option, or the start does not fit.
+    """
+    if config.backbone == "mlp":
+        return ExpressionEncoder(channels)
+    # Asked before create_model, which would take "hf-hub:…" as an order to download.
+    if not timm.is_model(config.backbone):
+        msg = (
+            f"backbone {config.backbone!r} is no model of the installed timm "
+            f"{timm.__version__}: see timm.list_models()."
+        )
+        raise InputError(msg)
+    try:
+        module = timm.create_model(
+            config.backbone,
+            pretrained=False,
+            num_classes=0,
+            in_chans=channels,
+            **config.options,
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        msg = f"backbone {config.backbone}: these options do not fit it ({error})."
+        raise InputError(msg) from error
+    mean, std = (MEAN,) * channels, (STD,) * channels
+    if config.start:
+        mean, std = _start_from(module, config, channels, home)
+    fixed = ("",) if config.frozen else config.frozen_layers
+    try:
+        return ImageEncoder(module, mean, std, fixed)
+    except AttributeError as error:
+        msg = f"frozen_layers: {config.backbone} has no such part ({error})."
+        raise InputError(msg) from error
+
+
+def build_projector(dim: int, widths: Sequence[int]) -> nn.Sequential:
+    """Return an MLP with batch norm and ReLU after every layer but the last."""
+    layers: list[nn.Module] = []
+    for width in widths[:-1]:
+        layers += _block(dim, width)
+        dim = width
+    layers.append(nn.Linear(dim, widths[-1], bias=False))
+    return nn.Sequential(*layers)
+
+
+def start_folder(start: str, home: Path) -> str | Path:
+    """Return a student's bundled name as it is, or its folder beside the recipe."""
+    from napari_histodistill.students.bundled import find_bundled
+
+    return start if find_bundled(start) is not None else home / start
+
+
+def _partner_encoder(config: EncoderConfig, inputs: Inputs, home: Path) -> Encoder:
+    if inputs.kind == "features":
+        return FeatureInput(inputs.channels)
+    if (inputs.kind == "expression") != (config.backbone == "mlp"):
+        msg = (
+            f"dense.encoder.backbone {config.backbone!r} does not fit a partner of "
+            f"kind {inputs.kind!r}: tables want 'mlp', pictures a timm backbone."
+        )
+        raise InputError(msg)
+    return build_encoder(config, inputs.channels, home)
+
+
+def _start_from(
+    module: nn.Module, config: EncoderConfig, channels: int, home: Path
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Load a student's weights; return the normalisation that belongs to them."""
+    from napari_histodistill.students import load_student
+    from napari_histodistill.students.backends.torch import TorchBackend
+
+    student = load_student(
+        start_folder(config.start, home), device="cpu", precision="float32"
+    )
+    assert isinstance(student.backend, TorchBackend)
+    if channels != 3:
+        msg = (
+            f"start: {config.start!r} sees three channels, this partner has "
+            f"{channels}: leave start empty."
+        )
+        raise InputError(msg)
+    try:
+        module.load_state_dict(student.backend.module.state_dict())
+    except RuntimeError as error:
+        msg = (
+            f"start: the weights of {config.start!r} ({student.spec.backbone}) do not "
+            f"fit the backbone {config.backbone} with these options."
+        )
+        raise InputError(msg) from error
+    return student.spec.mean, student.spec.std
+
+
+def _block(dim: int, width: int) -> list[nn.Module]:
+    return [
+        nn.Linear(dim, width, bias=False),
+        nn.BatchNorm1d(width),
+        nn.ReLU(inplace=True),
+    ]

@@ -1,0 +1,44 @@
+"""How gradients become steps: the optimiser's groups, and its rate over time."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.recipes.config import ScheduleConfig
+    from napari_histodistill.distill.training.networks import DistillNet
+
+
+def learning_rate(schedule: ScheduleConfig, step: int) -> float:
+    """Return the rate of a step: linear warm-up, then a cosine to 0."""
+    warm = round(schedule.warmup_share * schedule.steps)
+    if step < warm:
+        return schedule.lr * (step + 1) / warm
+    done = (step - warm) / max(1, schedule.steps - warm)
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Optimizer:
+    """Return the optimiser; norms and biases do not decay."""
+    parts = (
+        (net.student, 1.0),
+        (net.projector, schedule.head_lr_scale),
+        (net.head, schedule.head_lr_scale),
+        (net.partners, schedule.dense_lr_scale),
+        (net.partner_projectors, schedule.head_lr_scale),
+    )
+    groups = []
+    for module, scale in parts:
+        trained = [p for p in module.parameters() if p.requires_grad] if module else []
+        for decays in (True, False):
+            chosen = [p for p in trained if (p.ndim > 1) == decays]
+            decay = schedule.weight_decay if decays else 0.0
+            if chosen:
+                groups.append({"params": chosen, "scale": scale, "weight_decay": decay})
+    if net.log_scale is not None:
+        groups.append({"params": [net.log_scale], "scale": 1.0, "weight_decay": 0.0})
+    kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, lr=schedule.lr)

@@ -1,0 +1,89 @@
+"""A tile among other tissue should say what it says alone.
+
+A convolutional student reads fine maps off one pass over a large window: the mean of
+the tokens under a tile stands for the tile. But tokens see past the tile's border, and
+where a student was trained on tiles alone, that mean is another embedding. Here some
+views of every step are shown a second time in the middle of other tiles, and the share
+of the embedding that the surroundings change is a term of the loss.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.recipes.config import SurroundingsConfig
+
+    Tensor = torch.Tensor
+
+AROUND = tuple((y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1))
+"""The eight squares around the middle one of nine."""
+
+
+def surround(
+    views: Tensor, config: SurroundingsConfig, generator: torch.Generator
+) -> Tensor:
+    """Lay other views of the batch around some of them.
+
+    Parameters
+    ----------
+    views : Tensor
+        ``(n, c, size, size)``.
+    config : SurroundingsConfig
+        How many of them (the first ones: a batch has no order), and how wide the
+        surroundings are, at most as wide as a view.
+    generator : torch.Generator
+        On the CPU; draws the neighbours.
+
+    Returns
+    -------
+    Tensor
+        ``(k, c, size + 2·margin_px, size + 2·margin_px)``, on the views' device. In its
+        middle lies the view itself.
+    """
+    n, channels, size, _ = views.shape
+    margin = config.margin_px
+    if margin > size:
+        msg = (
+            f"surroundings.margin_px is {margin}, wider than a view ({size} px): "
+            "make it smaller."
+        )
+        raise InputError(msg)
+    count = max(1, round(config.share * n))
+    whole = views.new_empty(count, channels, 3 * size, 3 * size)
+    for y, x in AROUND:
+        # A distance to go along the batch: never the view itself, unless it is alone.
+        steps = torch.randint(1, max(2, n), (count,), generator=generator)
+        others = (torch.arange(count) + steps) % n
+        square = views[others.to(views.device)]
+        whole[..., y * size : (y + 1) * size, x * size : (x + 1) * size] = square
+    whole[..., size : 2 * size, size : 2 * size] = views[:count]
+    first, last = size - margin, 2 * size + margin
+    return whole[..., first:last, first:last].contiguous()
+
+
+def surroundings_loss(alone: Tensor, among: Tensor) -> Tensor:
+    """Return the share of the embeddings' variance that surroundings change.
+
+    Parameters
+    ----------
+    alone : Tensor
+        ``(n, dim)``, of tiles alone.
+    among : Tensor
+        ``(k, dim)``, of the first ``k`` of them among other tissue.
+
+    Returns
+    -------
+    Tensor
+        Scalar: ``Σ ‖among − alone‖² / Σ ‖alone − mean(alone)‖²`` over these tiles, the
+        mean over all. 0 where nothing changes, 1 where the surroundings matter as much
+        as the tile; no unit, so that scaling embeddings gains nothing.
+    """
+    alone, among = alone.float(), among.float()
+    own = alone[: len(among)]
+    spread = (own - alone.mean(dim=0)).square().sum()
+    return (among - own).square().sum() / spread.clamp_min(1e-12)

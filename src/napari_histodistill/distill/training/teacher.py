@@ -1,0 +1,127 @@
+"""Features of a frozen dense encoder, computed once and kept.
+
+A frozen teacher says the same of the same view at every step. A few augmented views of
+every partner are therefore computed beforehand, and a step draws one of them: for a
+teacher that is larger than the student this is most of the cost of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_histodistill.cache import cache_dir
+from napari_histodistill.distill.pairs.batches import TEACHER, torch_stream
+from napari_histodistill.distill.training.augment import Augment
+from napari_histodistill.distill.training.networks import ImageEncoder, build_encoder
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.distill.pairs.loading import Partner
+    from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
+    from napari_histodistill.running import CancelToken
+
+    Features = npt.NDArray[np.float32]
+
+
+def teacher_features(
+    config: DistillConfig,
+    dense: DenseConfig,
+    partner: Partner,
+    *,
+    home: Path,
+    device: str,
+    cancel: CancelToken,
+) -> Features:
+    """Return features of several augmented views of every partner.
+
+    They are kept in the cache folder under the partner's pixels and all that decides
+    about the views, so that other runs on the same tiles find them.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        Names the augmentation.
+    dense : DenseConfig
+        With a frozen encoder and ``frozen_views`` > 0.
+    partner : Partner
+        Pictures ``(n, h, w, c)`` uint8.
+    home : Path
+        Folder that the encoder's ``start`` is relative to.
+    device : str
+        torch's name.
+    cancel : CancelToken
+        Looked at between batches; what is computed is kept.
+
+    Returns
+    -------
+    ndarray
+        ``(n, frozen_views, dim)`` float32.
+    """
+    if partner.kind == "expression":
+        msg = "frozen_views: an expression table has no frozen encoder: use 0."
+        raise InputError(msg)
+    encoder = build_encoder(dense.encoder, partner.values.shape[3], home)
+    assert isinstance(encoder, ImageEncoder)
+    encoder.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    augment = Augment(config.augmentation, kind=partner.kind, out_px=dense.input_px)
+    place = cache_dir() / "teacher" / _key(config, dense, encoder)
+    place.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Features] = {}
+    names = [
+        hashlib.sha256(picture.tobytes()).hexdigest() for picture in partner.values
+    ]
+    for name, picture in zip(names, partner.values, strict=True):
+        cancel.check()
+        if name in found:
+            continue
+        path = place / f"{name[:32]}.npy"
+        if not path.is_file():
+            seed = torch_stream(TEACHER, int(name[:8], 16))
+            many = np.repeat(picture[np.newaxis], dense.frozen_views, axis=0)
+            pixels = torch.from_numpy(many).permute(0, 3, 1, 2).to(device)
+            with torch.inference_mode():
+                features = encoder(augment(pixels, seed)).float().cpu().numpy()
+            _write(path, features)
+        found[name] = np.load(path, allow_pickle=False)
+    return np.stack([found[name] for name in names])
+
+
+def _key(config: DistillConfig, dense: DenseConfig, encoder: ImageEncoder) -> str:
+    """Return a name for all that decides about a view's features but its pixels."""
+    weights = hashlib.sha256()
+    for name, values in sorted(encoder.module.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(values.cpu().numpy().tobytes())
+    parts = (
+        weights.hexdigest(),
+        dense.encoder.backbone,
+        sorted(dense.encoder.options.items()),
+        encoder.mean,
+        encoder.std,
+        dense.kind,
+        dense.input_px,
+        dense.frozen_views,
+        config.augmentation,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _write(path: Path, features: Features) -> None:
+    """Write all or nothing: two runs may compute the same view at once."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, features)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

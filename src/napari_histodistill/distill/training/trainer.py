@@ -1,0 +1,422 @@
+"""One training step, and all state that a later step depends on."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_histodistill.distill.pairs.batches import (
+    AUGMENT,
+    MIX,
+    SURROUND,
+    TORCH,
+    VALIDATE,
+    balanced_rows,
+    batch_rows,
+    stream,
+    torch_seed,
+    torch_stream,
+)
+from napari_histodistill.distill.training.objectives import joint_embedding_loss
+from napari_histodistill.distill.training.optimiser import learning_rate, make_optimiser
+from napari_histodistill.distill.training.sharing import Alone
+from napari_histodistill.distill.training.surroundings import (
+    surround,
+    surroundings_loss,
+)
+from napari_histodistill.errors import ComputeError, DeviceMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_histodistill.distill.recipes.config import DistillConfig
+    from napari_histodistill.distill.training.networks import DistillNet, Outputs
+    from napari_histodistill.distill.training.objectives import Gather
+    from napari_histodistill.distill.training.sharing import Processes
+    from napari_histodistill.distill.training.views import StepInputs, Views
+
+    Tensor = torch.Tensor
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+MEMORY_WORDS = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepResult:
+    """What one batch gave.
+
+    Attributes
+    ----------
+    total : float
+        The loss that was minimised.
+    terms : dict of str to float
+        Its parts.
+    embeddings : Tensor
+        ``(n, dim)``, detached, of the first sparse view.
+    retrieval : float or None
+        In a validation of a joint embedding: how often a sparse view's own twin is
+        the nearest of all twins in the batch.
+    batch : int
+        Pairs that were compared at a time; by chance, retrieval is one in so many.
+    """
+
+    total: float
+    terms: dict[str, float]
+    embeddings: Tensor
+    retrieval: float | None = None
+    batch: int = 0
+
+
+class Trainer:
+    """Net, optimiser and moving average.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        What is trained.
+    net : DistillNet
+        Freshly made; moved to the device here.
+    views : Views
+        Of the training pairs.
+    device : str
+        torch's name.
+    precision : {"float32", "bfloat16", "float16"}
+        Of the arithmetic; weights and losses stay float32.
+    processes : Processes or None
+        How the batch is spread; one process by default.
+
+    Attributes
+    ----------
+    net : DistillNet
+        Current weights.
+    average : DistillNet
+        What a student is made from: the moving average, or ``net`` itself.
+    """
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        net: DistillNet,
+        views: Views,
+        *,
+        device: str,
+        precision: str,
+        processes: Processes | None = None,
+    ) -> None:
+        self.config = config
+        self.views = views
+        self._device = device
+        self._dtype = DTYPES[precision]
+        self._processes = processes or Alone()
+        with converted(device):
+            net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net = net
+            self.average = net
+            if config.schedule.average:
+                self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
+            self.optimiser = make_optimiser(config.schedule, net)
+            self._scaler = torch.amp.GradScaler(
+                device.partition(":")[0], enabled=precision == "float16"
+            )
+            wrapped = self._processes.wrap(net, self.optimiser)
+            self._run: Callable[..., Outputs] = (
+                torch.compile(wrapped) if config.schedule.compile else wrapped
+            )
+
+    def step(self, number: int) -> StepResult:
+        """Take one optimiser step.
+
+        Parameters
+        ----------
+        number : int
+            Counted from 0; decides about pairs, views, dropout and learning rate.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the batch does not fit.
+        ComputeError
+            If torch fails.
+        """
+        schedule, seed = self.config.schedule, self.config.seed
+        rank = self._processes.rank
+        rows = self._processes.share(self._rows(number))
+        rate = learning_rate(schedule, number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.net.train()
+        with converted(self._device), self._randomness(TORCH, number, rank):
+            inputs = self.views.draw(rows, seed, AUGMENT, number, rank)
+            own = self._own_share(number, rank)
+            mixed = _mixed(inputs, own)
+            outputs = self._outputs(self._run, mixed, self._windows(mixed, number))
+            gather = self._processes.gather
+            total, terms = self._loss(inputs, outputs, gather, own)
+            self.optimiser.zero_grad(set_to_none=True)
+            self._processes.backward(self._scaler.scale(total))
+            self._scaler.unscale_(self.optimiser)
+            self._clip()
+            self._scaler.step(self.optimiser)
+            self._scaler.update()
+            self._move_average(number)
+            return _result(outputs, total, terms)
+
+    def validate(self, views: Views) -> StepResult:
+        """Return the loss on other pairs, with the same augmented views every time."""
+        batch = min(self.config.schedule.batch, len(views.pairs))
+        self.average.eval()
+        results, found = [], []
+        with (
+            converted(self._device),
+            torch.inference_mode(),
+            self._randomness(VALIDATE, 0),
+        ):
+            for start in range(0, len(views.pairs) - batch + 1, batch):
+                rows = np.arange(start, start + batch)
+                inputs = views.draw(rows, self.config.seed, VALIDATE, start)
+                outputs = self._outputs(self.average, inputs)
+                # Every process validates on all pairs: nothing to join.
+                total, terms = self._loss(inputs, outputs, Alone().gather)
+                results.append(_result(outputs, total, terms))
+                if outputs.projections:
+                    found.append(_retrieved(outputs.projections))
+        names = results[0].terms
+        return StepResult(
+            float(np.mean([r.total for r in results])),
+            {k: float(np.mean([r.terms[k] for r in results])) for k in names},
+            torch.cat([r.embeddings for r in results]),
+            retrieval=float(np.mean(found)) if found else None,
+            batch=batch,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all state but the step's number, by name."""
+        found = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        if self.average is not self.net:
+            kept = self.average.state_dict()
+            found |= {f"average.{k}": v for k, v in kept.items()}
+        for place, parameter in enumerate(self._parameters()):
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                found[f"optimiser.{place}.{key}"] = torch.as_tensor(value)
+        if self._scaler.is_enabled():
+            found["scaler.scale"] = torch.tensor(self._scaler.get_scale())
+        return found
+
+    def student_tensors(self) -> dict[str, Tensor]:
+        """Return what a student is made from."""
+        return dict(self.average.state_dict())
+
+    def load_student(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what :meth:`student_tensors` gave."""
+        self.average.load_state_dict(tensors)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` gave, to the last bit."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {
+                k.removeprefix(prefix): v
+                for k, v in tensors.items()
+                if k.startswith(prefix)
+            }
+
+        with converted(self._device):
+            self.net.load_state_dict(part("net."))
+            if self.average is not self.net:
+                self.average.load_state_dict(part("average."))
+            for place, parameter in enumerate(self._parameters()):
+                state = part(f"optimiser.{place}.")
+                self.optimiser.state[parameter] = {
+                    k: v.clone()
+                    if k == "step"
+                    else torch.empty_like(parameter).copy_(v)
+                    for k, v in state.items()
+                }
+            if self._scaler.is_enabled():
+                scale = tensors["scaler.scale"].item()
+                self._scaler.load_state_dict(
+                    self._scaler.state_dict() | {"scale": scale}
+                )
+
+    def _rows(self, number: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        config, pairs = self.config, self.views.pairs
+        batch, seed = config.schedule.batch, config.seed
+        if config.arm == "supervised" and config.schedule.balance:
+            assert pairs.labels is not None
+            return balanced_rows(
+                pairs.labels, batch, number, seed, balance=config.schedule.balance
+            )
+        return batch_rows(len(pairs), batch, number, seed)
+
+    @contextmanager
+    def _randomness(self, *parts: int) -> Iterator[None]:
+        """Seed torch's global generator (dropout) for a while, and put it back."""
+        cuda = [self._device] if self._device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(torch_seed(self.config.seed, *parts))
+            yield
+
+    def _own_share(self, number: int, rank: int) -> float:
+        """Return how much of a tile is left after mixup; at least half."""
+        alpha = self.config.schedule.mixup
+        if not alpha:
+            return 1.0
+        drawn = float(stream(self.config.seed, MIX, number, rank).beta(alpha, alpha))
+        return max(drawn, 1 - drawn)
+
+    def _windows(self, inputs: StepInputs, number: int) -> Tensor | None:
+        """Return some views among others, where the recipe asks for it."""
+        config = self.config.surroundings
+        if config is None:
+            return None
+        drawn = torch_stream(self.config.seed, SURROUND, number, self._processes.rank)
+        return surround(inputs.sparse[0], config, drawn)
+
+    def _outputs(
+        self,
+        net: Callable[..., Outputs],
+        inputs: StepInputs,
+        windows: Tensor | None = None,
+    ) -> Outputs:
+        kind = self._device.partition(":")[0]
+        lower = self._dtype != torch.float32
+        with torch.autocast(kind, self._dtype, enabled=lower):
+            return net(
+                [_channels_last(view) for view in inputs.sparse],
+                [_channels_last(view) for view in inputs.partners],
+                None if windows is None else _channels_last(windows),
+            )
+
+    def _loss(
+        self, inputs: StepInputs, outputs: Outputs, gather: Gather, own: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        total = torch.zeros((), device=self._device)
+        terms: dict[str, Tensor] = {}
+        if outputs.projections:
+            scale = self.net.log_scale
+            joint = joint_embedding_loss(
+                self.config.objective,
+                outputs.projections,
+                confidence=inputs.confidence,
+                temperature=None if scale is None else (-scale).exp(),
+                gather=gather,
+            )
+            weighs = self.config.objective.weight if outputs.logits is not None else 1.0
+            total, terms = total + weighs * joint.total, dict(joint.terms)
+        if outputs.logits is not None:
+            assert inputs.labels is not None
+            entropy = own * self._entropy(outputs.logits, inputs.labels)
+            if own < 1:
+                others = self._entropy(outputs.logits, inputs.labels.flip(0))
+                entropy = entropy + (1 - own) * others
+            total, terms = total + entropy, terms | {"cross-entropy": entropy}
+        if outputs.among is not None and self.config.surroundings is not None:
+            changed = surroundings_loss(outputs.embeddings, outputs.among)
+            total = total + self.config.surroundings.weight * changed
+            terms["surroundings"] = changed
+        return total, terms
+
+    def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
+            logits.float(),
+            labels,
+            label_smoothing=self.config.schedule.label_smoothing,
+        )
+
+    def _clip(self) -> None:
+        schedule = self.config.schedule
+        if not schedule.clip_norm:
+            return
+        trained = [p for p in self._parameters() if p.grad is not None]
+        groups = [[p] for p in trained] if schedule.clip_each else [trained]
+        for group in groups:
+            nn.utils.clip_grad_norm_(group, schedule.clip_norm)
+
+    def _move_average(self, number: int) -> None:
+        if self.average is self.net:
+            return
+        # Early on the average follows quickly: it must not remember where it began.
+        decay = min(self.config.schedule.average, (number + 1) / (number + 10))
+        with torch.no_grad():
+            for mine, theirs in zip(
+                self.average.state_dict().values(),
+                self.net.state_dict().values(),
+                strict=True,
+            ):
+                if mine.dtype.is_floating_point:
+                    mine.lerp_(theirs, 1 - decay)
+                else:
+                    mine.copy_(theirs)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+
+@contextmanager
+def converted(device: str) -> Iterator[None]:
+    """Turn whatever torch raises into one of our errors.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If memory ran out.
+    ComputeError
+        For any other ``RuntimeError``.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        said = (str(error).strip() or "no further words").splitlines()[0][:300]
+        full = isinstance(error, MemoryError)
+        if full or any(word in str(error) for word in MEMORY_WORDS):
+            msg = (
+                f"{device} ran out of memory in training ({said}): halve "
+                "schedule.batch, or make input_px or the projector smaller."
+            )
+            raise DeviceMemoryError(msg) from error
+        msg = f"training failed on {device}: {said}"
+        raise ComputeError(msg) from error
+
+
+def _mixed(inputs: StepInputs, own: float) -> StepInputs:
+    """Blend every tile with its mirror in the batch, which is another one at random."""
+    if own == 1:
+        return inputs
+    blended = tuple(own * x + (1 - own) * x.flip(0) for x in inputs.sparse)
+    return replace(inputs, sparse=blended)
+
+
+def _channels_last(view: Tensor) -> Tensor:
+    """Lay pictures out as convolutions like them; leave tables alone."""
+    return (
+        view.contiguous(memory_format=torch.channels_last) if view.ndim == 4 else view
+    )
+
+
+def _retrieved(projections: tuple[Tensor, ...]) -> float:
+    """Return how often the first branch's own twin in the last is the nearest."""
+    first, last = (
+        nn.functional.normalize(p.float(), dim=1)
+        for p in (projections[0], projections[-1])
+    )
+    nearest = (first @ last.T).argmax(dim=1)
+    own = torch.arange(len(nearest), device=nearest.device)
+    return float((nearest == own).float().mean())
+
+
+def _result(outputs: Outputs, total: Tensor, terms: dict[str, Tensor]) -> StepResult:
+    return StepResult(
+        float(total.detach()),
+        {name: float(value.detach()) for name, value in terms.items()},
+        outputs.embeddings.detach().float(),
+    )

@@ -1,0 +1,92 @@
+"""Another process embeds; the window's own never meets torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_histodistill.controllers.shared import embed_process as module
+from napari_histodistill.controllers.shared.embed_process import Elsewhere
+from napari_histodistill.errors import BundleError, Cancelled, ComputeError
+from napari_histodistill.running import CancelToken
+from napari_histodistill.students import load_student
+
+STUDENT = "imagenet-lite0"
+
+
+@pytest.fixture
+def bundle():
+    return load_student(STUDENT, device="cpu:torch").folder
+
+
+@pytest.fixture
+def away():
+    made = Elsewhere()
+    made.begin()
+    yield made
+    made.close()
+
+
+def test_it_says_what_the_student_says_here(away, bundle, rng):
+    tiles = rng.integers(0, 255, (3, 224, 224, 3), np.uint8)
+    here = load_student(STUDENT, device="cpu:torch").embed(tiles)
+    there = away.embed(bundle, tiles, CancelToken())
+    assert there.dtype == np.float32
+    np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-3)
+
+
+def test_what_goes_wrong_there_is_said_here(away, tmp_path):
+    with pytest.raises(BundleError, match="there is no student"):
+        away.embed(tmp_path / "x", np.zeros((1, 8, 8, 3), np.uint8), CancelToken())
+
+
+def test_waiting_ends_when_asked(away, monkeypatch):
+    monkeypatch.setattr(module, "_embed", lambda *_: time.sleep(30))
+    token = CancelToken()
+    threading.Timer(0.3, token.cancel).start()
+    start = time.monotonic()
+    with pytest.raises(Cancelled):
+        away.embed(Path("x"), np.zeros((1, 8, 8, 3), np.uint8), token)
+    assert time.monotonic() - start < 20
+
+
+def test_a_process_that_dies_is_named_and_followed_by_another(
+    away, bundle, monkeypatch
+):
+    tiles = np.zeros((1, 224, 224, 3), np.uint8)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_embed", lambda *_: os._exit(9))
+        with pytest.raises(ComputeError, match="ended unexpectedly"):
+            away.embed(bundle, tiles, CancelToken())
+    away.begin()
+    assert away.embed(bundle, tiles, CancelToken()).shape[0] == 1
+
+
+def test_once_closed_no_thread_starts_another(away, bundle):
+    away.close()
+    with pytest.raises(ComputeError, match="was ended"):
+        away.embed(bundle, np.zeros((1, 224, 224, 3), np.uint8), CancelToken())
+
+
+def test_the_one_who_asks_needs_no_torch(bundle):
+    code = f"""
+import sys
+import numpy as np
+from pathlib import Path
+from napari_histodistill.controllers.shared.embed_process import Elsewhere
+from napari_histodistill.running import CancelToken
+away = Elsewhere()
+away.begin()
+tiles = np.zeros((1, 224, 224, 3), np.uint8)
+assert away.embed(Path({str(bundle)!r}), tiles, CancelToken()).shape[0] == 1
+away.close()
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

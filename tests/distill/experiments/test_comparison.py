@@ -1,0 +1,186 @@
+"""The table: metrics by hand, differences that are paired, gaps that are named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_histodistill.distill.experiments.comparison import METRICS, Design, compare
+from napari_histodistill.distill.scoring.held_out import RunScore
+
+DESIGN = Design(
+    variants=("base", "other"),
+    folds=("1", "2"),
+    seeds=(0,),
+    classes=("a", "b", "c"),
+    groups=(0, 0, 1),
+    baseline="base",
+)
+
+
+def run(variant, fold, truth, predicted, seed=0, cases=None):
+    cases = cases or [f"{fold}-{k}" for k in range(len(truth))]
+    return RunScore(
+        variant=variant,
+        fold=fold,
+        seed=seed,
+        rows=tuple(range(len(truth))),
+        truth=tuple(truth),
+        cases=tuple(cases),
+        predicted={"1.0": tuple(predicted)},
+        effective_rank=3.0,
+        minutes=2.0,
+    )
+
+
+def two_folds(variant, seed=0):
+    return [
+        run(variant, "1", [0, 0, 0, 1], [0, 0, 1, 1], seed),
+        run(variant, "2", [2, 2, 1, 0], [2, 0, 1, 0], seed),
+    ]
+
+
+def test_metrics_by_hand():
+    row = compare(two_folds("base"), DESIGN).rows[0]
+    values = {m: row.metrics[m].value for m in METRICS}
+    # Recalls over both folds: a 3 of 4, b 2 of 2, c 1 of 2.
+    assert values["balanced accuracy"] == pytest.approx((3 / 4 + 1 + 1 / 2) / 3)
+    assert values["accuracy"] == pytest.approx(6 / 8)
+    # Groups: {a, b} 6 of 6, {c} 1 of 2.
+    assert values["grouped balanced accuracy"] == pytest.approx((1 + 1 / 2) / 2)
+    assert row.confusion == ((3, 1, 0), (0, 2, 0), (1, 0, 1))
+    for metric in METRICS:
+        assert row.metrics[metric].low <= values[metric] <= row.metrics[metric].high
+
+
+def test_equal_variants_differ_by_nothing_at_all():
+    rows = compare([*two_folds("base"), *two_folds("other")], DESIGN).rows
+    assert rows[0].differences is None
+    for difference in rows[1].differences.values():
+        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+
+
+def test_means_and_spreads_over_seeds():
+    perfect = [
+        replace(s, seed=1, predicted={"1.0": s.truth}) for s in two_folds("base")
+    ]
+    design = replace(DESIGN, variants=("base",), seeds=(0, 1))
+    row = compare([*two_folds("base"), *perfect], design).rows[0]
+    found = row.metrics["accuracy"]
+    assert found.value == pytest.approx((0.75 + 1) / 2)
+    assert (found.smallest, found.largest) == (0.75, 1.0)
+    assert row.seeds == (0, 1)
+
+
+def test_cases_are_drawn_whole():
+    rng = np.random.default_rng(0)
+    right = np.repeat(rng.random(20) < 0.5, 20)  # a case is all right or all wrong
+    truth = np.tile([0, 1], 200)
+    predicted = np.where(right, truth, 1 - truth)
+    design = replace(DESIGN, variants=("base",), folds=("1",), classes=("a", "b"))
+    design = replace(design, groups=(0, 1))
+    cases = [f"c{k // 20}" for k in range(400)]
+    alone = [f"t{k}" for k in range(400)]
+    widths = []
+    for who in (cases, alone):
+        score = run("base", "1", truth.tolist(), predicted.tolist(), cases=who)
+        found = compare([score], design).rows[0].metrics["accuracy"]
+        widths.append(found.high - found.low)
+    assert widths[0] > 3 * widths[1]
+
+
+def test_a_baseline_without_seeds_is_set_against_all_of_them():
+    design = replace(DESIGN, seeds=(0, 1), fixed=("other",))
+    scores = [*two_folds("base"), *two_folds("base", 1), *two_folds("other")]
+    row = compare(scores, design).rows[1]
+    assert row.missing == ()
+    assert row.differences["accuracy"].value == 0
+
+
+def test_every_seed_is_set_against_a_baseline_without_seeds():
+    perfect = [
+        replace(s, predicted={"1.0": s.truth})
+        for seed in (0, 1)
+        for s in two_folds("other", seed)
+    ]
+    worse = [replace(s, seed=2) for s in two_folds("base")]
+    design = replace(DESIGN, seeds=(0, 1), fixed=("base",))
+    row = compare([*two_folds("base"), *perfect, *worse], design).rows[1]
+    found = row.differences["accuracy"]
+    assert (found.value, found.smallest, found.largest) == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("fixed", [(), ("other",)])
+def test_a_baseline_that_lost_a_fold_leaves_the_table_standing(fixed):
+    design = replace(DESIGN, seeds=(0, 1), fixed=fixed)
+    base = [two_folds("base")[0], *two_folds("base", 1)]
+    base_row, row = compare([*base, *two_folds("other")], design).rows
+    assert base_row.seeds == (1,)
+    assert (row.differences is None) == (not fixed)
+
+
+def test_what_is_missing_is_named_and_not_averaged():
+    scores = [*two_folds("base"), two_folds("other")[0]]
+    table = compare(scores, DESIGN, failures={("other", "2", 0): "it collapsed"})
+    assert table.rows[1].metrics is None
+    assert table.rows[1].missing == ("fold 2 seed 0 failed (it collapsed)",)
+    text = table.to_markdown()
+    assert "| other | — |" in text
+    assert "it collapsed" in text
+
+
+def test_a_table_of_nothing_is_a_table():
+    table = compare([], DESIGN)
+    assert table.rows[0].missing == ("fold 1 seed 0", "fold 2 seed 0")
+    assert "| base | — |" in table.to_markdown()
+
+
+def test_the_markdown_is_a_table_and_the_dict_is_json():
+    table = compare([*two_folds("base"), *two_folds("other")], DESIGN)
+    lines = table.to_markdown().splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert ".750 (" in lines[2]
+    assert json.loads(json.dumps(table.to_dict()))["design"]["baseline"] == "base"
+
+
+def test_a_trained_head_is_judged_where_asked():
+    scores = [
+        replace(s, predicted={"1.0": s.predicted["1.0"], "head": s.truth})
+        for s in two_folds("base")
+    ]
+    design = replace(DESIGN, variants=("base", "other"), judge="head")
+    rows = compare([*scores, *two_folds("other")], design).rows
+    assert rows[0].metrics["accuracy"].value == 1
+    assert rows[1].metrics["accuracy"].value == 0.75  # no head: its probe
+
+
+CHOOSING = replace(
+    DESIGN, variants=("best", "base", "other"), chosen={"best": ("base", "other")}
+)
+
+
+def test_a_chosen_row_takes_the_trial_that_did_best_inside():
+    base = [
+        replace(r, inner=i) for r, i in zip(two_folds("base"), (0.6, 0.2), strict=True)
+    ]
+    # Outside the training folds the other is perfect: that must not matter.
+    other = [
+        run("other", "1", [0, 0, 0, 1], [0, 0, 0, 1]),
+        run("other", "2", [2, 2, 1, 0], [2, 2, 1, 0]),
+    ]
+    other = [replace(r, inner=i) for r, i in zip(other, (0.5, 0.3), strict=True)]
+    row = compare([*base, *other], CHOOSING).rows[0]
+    assert row.chosen == {"base": 1, "other": 1}
+    # Fold 1 as base has it (one a and no c wrong), fold 2 as other has it.
+    assert row.confusion == ((3, 1, 0), (0, 2, 0), (0, 0, 2))
+    said = compare([*base, *other], CHOOSING).to_markdown()
+    assert "- best: base 1 ×, other 1 ×" in said
+
+
+def test_nothing_is_chosen_among_fewer_trials():
+    row = compare([*two_folds("base"), *two_folds("other")[:1]], CHOOSING).rows[0]
+    assert row.missing == ("fold 2 seed 0",)
+    assert row.metrics is None

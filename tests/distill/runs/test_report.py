@@ -1,0 +1,169 @@
+"""The report: what it says, that it is one file, and that no name can break it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+import napari_histodistill.distill.runs.report_facts as report_module
+from napari_histodistill.distill.runs.folder import REPORT, start_run
+from napari_histodistill.distill.runs.report_facts import write_report
+from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
+from napari_histodistill.distill.runs.run import train
+from napari_histodistill.errors import Cancelled, ComputeError
+from napari_histodistill.running import CancelToken
+from tests.distill.small_runs import TINY, small_config, write_textures
+
+HOSTILE = '<script>alert("1")</script> & "Ki-67" <img src=x onerror=alert(1)>'
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, attributes and words."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in {"src", "href"}]
+        assert not [k for k, _ in attrs if k.startswith("on")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+
+def facts(words=HOSTILE):
+    row = ((words, words),)
+    return ReportFacts(
+        title=words,
+        summary=words,
+        warnings=(words,),
+        measured=row,
+        course=row,
+        data=row,
+        split=row,
+        settings=((words, row),),
+        curves=b"png",
+        twins=(Twin((b"one", b"two"), words),),
+        command=words,
+        recipe=words,
+    )
+
+
+def test_whatever_a_layer_is_called_it_stays_words():
+    page = Page(report_html(facts()))
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 3, "the curves and one pair"
+    assert page.text.count('alert("1")') >= 12
+
+
+def test_pictures_are_inside_and_nothing_is_fetched():
+    page = Page(report_html(facts()))
+    assert page.links
+    for link in page.links:
+        kind, _, inside = link.partition(";base64,")
+        assert kind == "data:image/png"
+        assert base64.b64decode(inside) in {b"png", b"one", b"two"}
+    assert "url(" not in report_html(facts())
+
+
+def test_what_is_not_there_leaves_no_heading():
+    page = Page(report_html(ReportFacts("A title", "It ended.")))
+    assert "Curves" not in page.text
+    assert "Settings" not in page.text
+    assert "Research use only" in page.text
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    return write_textures(tmp_path_factory.mktemp("data") / "tiles")
+
+
+def without_times(text):
+    return re.sub(r"\d+ s of training", "", text)
+
+
+def test_a_finished_run_has_its_report(tiles, tmp_path):
+    mask = {"column": "mask", "kind": "mask", "tile_px": 32, "encoder": TINY}
+    config = small_config(
+        "triplet",
+        title=f"A {HOSTILE}",
+        dense=[mask | {"input_px": 32}],
+        data={
+            "folder": "tiles",
+            "description": HOSTILE,
+            "licence": "CC0",
+            "attribution": "A test",
+            "validation_share": 0.25,
+        },
+    )
+    folder = start_run(config, tmp_path / "run", tiles)
+    list(train(folder, device="cpu", threads=1))
+    page = Page((folder / REPORT).read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    for words in (
+        "Finished after 6 steps",
+        'alert("1")',
+        "36 pairs of 6 regions or cases",
+        "12 pairs of 2 regions or cases",
+        "kept aside, case",
+        "balanced accuracy",
+        "validation tiles of 2 cases",
+        "own partner found",
+        "effective rank",
+        "mask: mask, 32 px",
+        "36 pairs on CPU · torch",
+        "of training, pauses included",
+        "Learning rate",
+        "Projector",
+        "histodistill distill",
+        "--threads 1",
+        "[schedule]",
+    ):
+        assert words in page.text, words
+    # The curves, and six pairs of two pictures.
+    assert page.tags.count("img") == 13
+    png = base64.b64decode(page.links[0].partition(",")[2])
+    assert png == (folder / "curves.png").read_bytes()
+    # From the folder alone it is the same page, whoever writes it.
+    first = (folder / REPORT).read_text(encoding="utf-8")
+    (folder / REPORT).unlink()
+    again = write_report(folder).read_text(encoding="utf-8")
+    assert without_times(again) == without_times(first)
+
+
+def test_a_stopped_run_says_where_and_a_health_warning_comes_first(
+    tiles, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report_module, "health_in_words", lambda _: "It collapses.")
+    folder = start_run(small_config("unprivileged"), tmp_path / "run", tiles)
+    token = CancelToken()
+    with pytest.raises(Cancelled):  # noqa: PT012 - the loop is what raises
+        for report in train(folder, device="cpu", cancel=token):
+            if report.kind == "step" and report.step == 3:
+                token.cancel()
+    text = (folder / REPORT).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "Stopped at step 3 of 6; the best student so far was kept." in page.text
+    assert "none: two views of the same tile" in page.text
+    assert text.index("It collapses.") < text.index("<h2>")
+
+
+def test_a_full_disk_is_told_and_the_student_is_complete(tiles, tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report_module, "draw_curves", full)
+    folder = start_run(small_config(), tmp_path / "run", tiles)
+    with pytest.raises(ComputeError, match=r"No space left.*itself is complete"):
+        list(train(folder, device="cpu"))
+    assert (folder / "student" / "spec.json").is_file()

@@ -1,0 +1,101 @@
+"""Branches: what they are made of, what stays as it is, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_histodistill.distill.recipes.config import EncoderConfig
+from napari_histodistill.distill.training.networks import (
+    DistillNet,
+    ExpressionEncoder,
+    Inputs,
+    build_encoder,
+    build_projector,
+)
+from napari_histodistill.errors import InputError
+from napari_histodistill.students import load_student
+from tests.distill.small_runs import TINY, small_config
+
+HERE = Path()
+
+
+def test_a_projector_has_norms_and_relus_between_its_layers():
+    kinds = [type(layer).__name__ for layer in build_projector(8, (16, 4, 2))]
+    assert kinds == [
+        *("Linear", "BatchNorm1d", "ReLU"),
+        *("Linear", "BatchNorm1d", "ReLU"),
+        "Linear",
+    ]
+
+
+def test_nothing_is_shared_between_modalities():
+    net = DistillNet(small_config("triplet"), [Inputs("image", 3)], HERE)
+    places = [p.data_ptr() for p in net.parameters()]
+    assert len(set(places)) == len(places)
+    outputs = net([torch.rand(4, 3, 32, 32)] * 2, [torch.rand(4, 3, 32, 32)])
+    assert [p.shape for p in outputs.projections] == [(4, 16)] * 3
+    assert outputs.logits is None
+
+
+def test_frozen_layers_stay_to_the_last_bit():
+    config = EncoderConfig(backbone="test_resnet", frozen_layers=("conv1", "layer1"))
+    encoder = build_encoder(config, 3, HERE)
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(trained, 0.1)
+    encoder.train()
+    encoder(torch.rand(4, 3, 32, 32)).square().sum().backward()
+    optimiser.step()
+    changed = {k for k, v in encoder.state_dict().items() if not v.equal(before[k])}
+    assert changed
+    assert not [k for k in changed if "conv1." in k.removeprefix("module.")[:6]]
+    assert not [k for k in changed if k.startswith("module.layer1.")]
+
+
+def test_a_start_loads_the_students_weights_and_its_pixels():
+    config = EncoderConfig(backbone="tf_efficientnet_lite0", start="imagenet-lite0")
+    encoder = build_encoder(config, 3, HERE).eval()
+    student = load_student("imagenet-lite0", device="cpu", precision="float32")
+    state = student.backend.module.state_dict()
+    for name, values in encoder.module.state_dict().items():
+        assert torch.equal(values, state[name])
+    assert encoder.mean == student.spec.mean
+    assert encoder.std == student.spec.std
+
+
+def test_expression_goes_through_an_mlp_with_noise_in_training_only():
+    encoder = build_encoder(EncoderConfig(backbone="mlp"), 30, HERE)
+    assert isinstance(encoder, ExpressionEncoder)
+    table = torch.rand(8, 30)
+    encoder.eval()
+    assert torch.equal(encoder(table), encoder(table))
+    encoder.train()
+    assert not torch.equal(encoder(table), encoder(table))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backbone": "hf_hub_thing"}, "no model of the installed timm"),
+        ({"options": {"layers": 3}}, "options do not fit"),
+        ({"frozen_layers": ("layer9",)}, "no such part"),
+        ({"start": "imagenet-lite0"}, "do not fit the backbone"),
+        ({"start": "nobody"}, "there is no student"),
+    ],
+)
+def test_what_cannot_be_built_is_said(changes, words):
+    config = EncoderConfig.model_validate(TINY | changes)
+    with pytest.raises(InputError, match=words):
+        build_encoder(config, 3, HERE)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [(Inputs("expression", 30), "tables want 'mlp'")],
+)
+def test_a_partner_wants_its_own_kind_of_encoder(inputs, words):
+    with pytest.raises(InputError, match=words):
+        DistillNet(small_config("privileged"), [inputs], HERE)
