@@ -38,7 +38,7 @@ def one_run(runs: Path) -> Gaps:
     from napari_histodistill.layers.slide_layer import slide_layer
     from napari_histodistill.samples.paired import CHANNELS, paint_pair
     from napari_histodistill.slides import slide_from_arrays
-    from napari_histodistill.widgets.distil import DistilWidget
+    from napari_histodistill.widgets.distil.dock import DistilWidget
 
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1300, 850)

@@ -216,8 +216,8 @@ def first_cell(path: Path, seed: int, student: str = "colon-he") -> FirstCell:
     from qtpy.QtCore import Qt
     from qtpy.QtTest import QTest
 
-    from napari_histodistill.widgets.explore import ExploreWidget
-    from napari_histodistill.widgets.slide_layers import pixels_to_world
+    from napari_histodistill.widgets.explore.dock import ExploreWidget
+    from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
     from tests.bench.stalls import Gaps
 
     window = Window.open()

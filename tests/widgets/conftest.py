@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
-from napari_histodistill.widgets.choosing import StudentChoice
-from napari_histodistill.widgets.compare import CompareWidget
-from napari_histodistill.widgets.distil import DistilWidget
-from napari_histodistill.widgets.explore import ExploreWidget
+from napari_histodistill.widgets.compare.dock import CompareWidget
+from napari_histodistill.widgets.distil.dock import DistilWidget
+from napari_histodistill.widgets.explore.chooser import StudentChoice
+from napari_histodistill.widgets.explore.dock import ExploreWidget
 from tests.fakes import colour_student
 
 # zarr's loop and dask's pool belong to the process, not to us.

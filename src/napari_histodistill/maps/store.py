@@ -29,7 +29,7 @@ from napari_histodistill.errors import (
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
-from napari_histodistill.maps.store_trouble import damage, trouble_writing
+from napari_histodistill.maps.store_errors import damage, trouble_writing
 from napari_histodistill.slides.pyramid.grid import TileGrid
 
 if TYPE_CHECKING:

@@ -1,0 +1,170 @@
+"""Choosing what *Compare students* compares: the slide, A and B, how densely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtWidgets import QFileDialog
+
+from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.widgets.compare.bench import CompareBench
+from napari_histodistill.widgets.compare.panel import ChoosePanel
+from napari_histodistill.widgets.explore.chooser import (
+    StudentChoice,
+    slide_words,
+    student_words,
+)
+from napari_histodistill.widgets.shared.slide_chooser import READING, SlideChoosing
+
+LOADING = ("Loading A", "Loading B")
+OF_THE_MAPS = ("Run", "Measure", "Ranking", "Thumbnails", "Place", "Pictures A",
+               "Pictures B")  # fmt: skip
+"""Jobs that have no meaning once something else is compared."""
+
+
+class CompareChoosing(SlideChoosing):
+    """Keeps the choice panel, the viewer's layers and the session in step."""
+
+    bench: CompareBench
+    panel: ChoosePanel
+    jobs = ("Finding tissue", READING, *OF_THE_MAPS)
+
+    def __init__(
+        self,
+        bench: CompareBench,
+        panel: ChoosePanel,
+        *,
+        load_student: Callable[..., Any],
+        students: Sequence[StudentChoice],
+    ) -> None:
+        super().__init__(bench, panel)
+        self._load_student = load_student
+        self._students = list(students)
+        last = len(self._students) - 1
+        self._current = [min(which, last) for which in range(2)]
+        self._asked = [False, False]
+        panel.student_chosen.connect(self.choose_student)
+        panel.open_bundle.connect(self.ask_bundle)
+        panel.swapped.connect(self.swap)
+        panel.region_chosen.connect(self.choose_region)
+        panel.step_chosen.connect(self.choose_step)
+
+    def slide_put(self) -> None:
+        """Load both students now: nothing can be done without a slide."""
+        for which, index in enumerate(self._current):
+            if not self._asked[which] and index >= 0:
+                self.choose_student(which, index)
+
+    def choose_student(self, which: int, index: int) -> None:
+        """Load a student of the list as A (0) or B (1)."""
+        self._current[which], self._asked[which] = index, True
+        self._drop()
+        self.bench.session.choose_student(which, None)
+        self.bench.pump.start(
+            student_work(self._load_student, self._students[index].name, "auto"),
+            name=LOADING[which],
+            on_reports=partial(self._loaded, which),
+            on_end=partial(self._load_ended, which),
+        )
+        self.bench.changed.emit()
+
+    def swap(self) -> None:
+        """Make A the second and B the first; nothing is loaded again."""
+        session = self.bench.session
+        if any(self.bench.pump.is_active(name) for name in LOADING):
+            self.bench.said.emit("A student is being loaded: a moment.")
+            return
+        self._drop()
+        self._current.reverse()
+        self._asked.reverse()
+        one, other = session.choices
+        known = (other.student, other.tiles_per_s), (one.student, one.tiles_per_s)
+        for which, (student, speed) in enumerate(known):
+            session.choose_student(which, student, speed)
+        self.bench.changed.emit()
+
+    def choose_region(self, region: str) -> None:
+        """Cover the whole slide, or the view."""
+        self.bench.session.choose_region(region)
+        self.bench.look()
+        self.bench.changed.emit()
+
+    def choose_step(self, step: int) -> None:
+        """Take a step of the Detail slider."""
+        if step != self.bench.session.step:
+            self._drop()
+            self.bench.session.choose_step(step)
+            self.bench.changed.emit()
+
+    def ask_bundle(self, which: int) -> None:
+        """Let the person pick a bundle folder."""
+        folder = QFileDialog.getExistingDirectory(self.panel, "Open student bundle")
+        if folder:
+            self.open_bundle(which, Path(folder))
+        self.show()
+
+    def open_bundle(self, which: int, folder: Path, note: str = "") -> None:
+        """Make the student of a bundle folder A (0) or B (1)."""
+        from napari_histodistill.students.bundle import load_spec
+
+        try:
+            self._students.append(StudentChoice(folder, load_spec(folder), note))
+        except HistodistillError as error:
+            self.bench.said.emit(str(error))
+            return
+        index = len(self._students) - 1
+        if self.bench.session.slide is None:
+            self._current[which] = index
+            self.show()
+        else:
+            self.choose_student(which, index)
+
+    def show(self) -> None:
+        """Draw the panel."""
+        bench, panel, session = self.bench, self.panel, self.bench.session
+        layers = [id(x) for x in self._layers]
+        current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
+        panel.show_slides([x.name for x in self._layers], current)
+        panel.slide_info.setToolTip(slide_words(session.slide))
+        panel.show_students([s.title for s in self._students], self._current)
+        for info, index in zip(panel.infos, self._current, strict=True):
+            if index >= 0:
+                info.setToolTip(student_words(self._students[index].spec))
+        panel.show_mpp(session)
+        panel.show_words([self._say(which) for which in range(2)])
+        panel.show_steps(len(session.steps), session.step, session.detail_in_words)
+
+    def _say(self, which: int) -> str:
+        if self.bench.pump.is_active(LOADING[which]):
+            return "is being loaded…"
+        return self.bench.session.say_half(which)
+
+    def _loaded(self, which: int, reports: list[StudentLoaded]) -> None:
+        loaded = reports[-1]
+        self.bench.session.choose_student(which, loaded.student, loaded.tiles_per_s)
+
+    def _load_ended(self, which: int, job: Job[Any]) -> None:
+        if job.error:
+            self.bench.session.lose_student(which, job.error)
+        self.bench.changed.emit()
+
+    def _drop(self) -> None:
+        """Take the present maps off the screen; they stay stored."""
+        self.bench.pump.abandon(*OF_THE_MAPS)
+        self.bench.session.run_ended()
+        if self.bench.overlays is not None:
+            self.bench.overlays.remove_map()
+
+
+def why_loading(bench: CompareBench) -> str:
+    """Return that a student is being loaded, if one is."""
+    for letter, name in zip(LETTERS, LOADING, strict=True):
+        if bench.pump.is_active(name):
+            return f"{letter} is being loaded: a moment."
+    return ""

@@ -1,0 +1,159 @@
+"""*Compare students*: what one student has learned that the other has not.
+
+This file only composes. What is compared, and how, lies in ``maps/difference.py``; what
+a button means in ``controllers/compare/session.py``; each part keeps its panel, the
+session and the viewer in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtWidgets import QHBoxLayout, QWidget
+
+from napari_histodistill.controllers.shared.exporting import (
+    DIFFERENCE_EXPORTS,
+    export_difference_work,
+)
+from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.warm_up import (
+    import_work,
+    load_student_gently,
+)
+from napari_histodistill.widgets.compare.answers import DifferencePanel, PlacePanel
+from napari_histodistill.widgets.compare.bench import CompareBench
+from napari_histodistill.widgets.compare.chooser import CompareChoosing
+from napari_histodistill.widgets.compare.panel import ChoosePanel
+from napari_histodistill.widgets.compare.place import Asking
+from napari_histodistill.widgets.compare.running import Comparing
+from napari_histodistill.widgets.explore.chooser import StudentChoice
+from napari_histodistill.widgets.shared.canvas import CanvasInput
+from napari_histodistill.widgets.shared.dock import line
+from napari_histodistill.widgets.shared.export_button import (
+    ExportButton,
+    research_label,
+)
+from napari_histodistill.widgets.shared.parts import explain
+from napari_histodistill.widgets.shared.slide_dock import SlideDock, bundled_students
+
+
+class CompareWidget(SlideDock):
+    """Run two students over a slide and see where, and in what, they differ.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The parameter's name tells napari to hand the viewer over.
+    load : callable, optional
+        ``(name or folder, device=…) -> Student``; for tests.
+    students : sequence of StudentChoice, optional
+        What is on offer; the bundled ones by default.
+    """
+
+    bench: CompareBench
+    file_suffix = "-difference"
+
+    def __init__(
+        self,
+        napari_viewer: Any,
+        *,
+        load: Callable[..., Any] = load_student_gently,
+        students: list[StudentChoice] | None = None,
+    ) -> None:
+        super().__init__(napari_viewer, CompareBench)
+        self.choose_panel = ChoosePanel()
+        self.difference_panel, self.place_panel = DifferencePanel(), PlacePanel()
+        self.export_button = ExportButton(DIFFERENCE_EXPORTS)
+        self.lay_out(
+            (self.choose_panel, line(), self.difference_panel, line(),
+             self.place_panel, line(), self._last_line()),
+            spacing=6,
+        )  # fmt: skip
+        self.choosing = CompareChoosing(
+            self.bench,
+            self.choose_panel,
+            load_student=load,
+            students=bundled_students() if students is None else students,
+        )
+        self.comparing = Comparing(self.bench, self.choose_panel, self.difference_panel)
+        self.asking = Asking(self.bench, self.place_panel)
+        self.canvas = CanvasInput(
+            self.bench.viewer,
+            on_click=self._clicked,
+            describe=self.describe,
+            on_flicker=self._flicker,
+        )
+        self.bench.changed.connect(self.refresh)
+        self.bench.said.connect(self.say)
+        self.comparing.place_reached.connect(self.asking.click)
+        self.export_button.export.connect(self.export)
+        self.bench.pump.start(
+            import_work("pandas"), name="Warming up", on_reports=lambda _: None
+        )
+        self.choosing.layers_changed()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw every panel from the session."""
+        self.choosing.show()
+        self.comparing.show()
+        self.asking.show()
+        explain(
+            self.export_button,
+            "Take the difference elsewhere: QuPath, OME-Zarr, tables.",
+            "" if self.session.compared else "Nothing to export yet: run first.",
+        )
+
+    def compare_bundles(
+        self, bundles: Sequence[Path], notes: Sequence[str], layer: Any = None
+    ) -> None:
+        """Compare the students of two bundle folders, on the slide of a layer."""
+        for which, (folder, note) in enumerate(zip(bundles, notes, strict=True)):
+            self.choosing.open_bundle(which, folder, note)
+        if layer is not None:
+            self.choosing.choose_layer(layer)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence below the progress bar."""
+        self.choose_panel.runner.say(sentence)
+
+    def click(self, y: float, x: float, _shift: bool) -> None:
+        """Ask what is most alike to a place, where both students have looked."""
+        if self.session.has_maps:
+            self.asking.click(y, x)
+
+    def describe(self, world: Any) -> str:
+        """Return what is known of a place; nothing while another tab is in front."""
+        return super().describe(world) if self.isVisible() else ""
+
+    def work_to_export(self, key: str, path: Path) -> Work:
+        """Return work that writes one export of the comparison."""
+        slide = self.session.slide
+        origin = slide.info.bounds_origin if slide else None
+        return export_difference_work(key, path, self.session.compared, origin)
+
+    def let_go(self) -> None:
+        """Stop all jobs and let go of the viewer."""
+        self.bench.pump.close()
+        self.comparing.close()
+        self.asking.close()
+        self.canvas.close()
+        self.choosing.close()
+        self.bench.drop_overlays(keep_layers=True)
+
+    # --- wiring -------------------------------------------------------------------
+
+    def _flicker(self, looking: bool) -> None:
+        if self.isVisible() or not looking:
+            self.comparing.flicker(looking)
+
+    def _last_line(self) -> QWidget:
+        box = QWidget()
+        layout = QHBoxLayout(box)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.export_button)
+        layout.addStretch(1)
+        layout.addWidget(research_label())
+        return box

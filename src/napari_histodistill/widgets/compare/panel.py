@@ -1,0 +1,165 @@
+"""The controls of *Compare students*; what they mean is wired in ``compare.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QPushButton
+
+from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.maps.difference import Measure
+from napari_histodistill.widgets.explore.slide import OPEN_BUNDLE
+from napari_histodistill.widgets.shared.parts import (
+    explain,
+    fill_combo,
+    hint,
+    info_button,
+    row,
+    wide_combo,
+)
+from napari_histodistill.widgets.shared.run_panel import RunPanel
+from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
+from napari_histodistill.widgets.shared.slide_section import SlideSection
+
+REGIONS = (
+    ("whole", "Whole", "Compare on all tissue of the slide."),
+    ("view", "View", "Compare on the tissue that the canvas shows now."),
+)
+MEASURES: tuple[tuple[Measure, str, str], ...] = (
+    (
+        "classes",
+        "their classes",
+        "How far apart the probabilities are that A and B give to their classes.",
+    ),
+    (
+        "neighbours",
+        "what they find alike",
+        "Which places look most alike to A, and which to B: the share that differs. "
+        "Works for any two students.",
+    ),
+    (
+        "news",
+        "what B sees and A does not",
+        "The strongest thing that B tells apart and that cannot be told from A, with "
+        "its two ends in two colours.",
+    ),
+)
+SLIDE_TIP = "Which of the opened slides both look at."
+WHO = (
+    "The first student, for example the one trained without the partner.",
+    "The second student, for example the one trained with the partner.",
+)
+RUN_TIP = (
+    "Let both students look at the slide, where they have not yet, and show where they "
+    "differ."
+)
+
+
+class CompareRun(RunPanel):
+    """The run of two students: as in *Explore slide*, but each where it was loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device.hide()
+
+    def show_ready(self, text: str, why_not: str) -> None:
+        """Show the button, and what it does here."""
+        super().show_ready(text, why_not)
+        explain(self.button, RUN_TIP, why_not)
+
+    def show_progress(self, share: float, words: str) -> None:
+        """Show how far both are."""
+        self.bar.setRange(0, 1000)
+        self.bar.setValue(round(1000 * share))
+        self.say(words)
+
+
+class ChoosePanel(SlideSection):
+    """Which slide, which two students, how densely, by what."""
+
+    student_chosen = Signal(int, int)
+    open_bundle = Signal(int)
+    swapped = Signal()
+    measure_chosen = Signal(str)
+
+    def __init__(self) -> None:
+        detail = DetailSlider(
+            "Distance of the places that are compared: finer takes longer.",
+            "Choose slide and students first.",
+        )
+        super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
+        self.sentence = hint()
+        self.students = tuple(wide_combo(tip) for tip in WHO)
+        self.infos = tuple(info_button() for _ in LETTERS)
+        self.words = tuple(hint() for _ in LETTERS)
+        self.swap = QPushButton("Swap")
+        self.measure = wide_combo("")
+        for key, text, _ in MEASURES:
+            self.measure.addItem(text, key)
+        self.runner = CompareRun()
+        self._lay_out()
+        self._connect()
+
+    def show_students(self, names: Sequence[str], current: Sequence[int]) -> None:
+        """List the students for A and for B, and the way to open another."""
+        for combo, index in zip(self.students, current, strict=True):
+            fill_combo(combo, [*names, OPEN_BUNDLE], max(index, 0), empty="")
+
+    def show_words(self, words: Sequence[str]) -> None:
+        """Say what there is of either map."""
+        for label, text in zip(self.words, words, strict=True):
+            label.setText(text)
+            label.setVisible(bool(text))
+
+    def show_measures(self, chosen: Measure, why_not: Callable[[Measure], str]) -> None:
+        """Choose a measure; those that do not fit say why."""
+        for k, (key, _, tip) in enumerate(MEASURES):
+            why = why_not(key)
+            item = self.measure.model().item(k)
+            item.setEnabled(not why)
+            item.setToolTip(why or tip)
+            if key == chosen:
+                self.measure.setCurrentIndex(k)
+                self.measure.setToolTip(tip)
+
+    def lock(self, why: str) -> None:
+        """Disable what must not change during a run; "" unlocks."""
+        super().lock(why)
+        for combo, tip in zip(self.students, WHO, strict=True):
+            explain(combo, tip, why)
+        explain(self.swap, "Make A the second and B the first.", why)
+        explain(self.measure, self.measure.toolTip(), why)
+
+    def _lay_out(self) -> None:
+        grid = self.grid
+        grid.addWidget(self.sentence, 0, 0, 1, 2)
+        self.lay_out_slide(1)
+        for k, letter in enumerate(LETTERS):
+            grid.addWidget(QLabel(letter), 3 + 2 * k, 0)
+            grid.addLayout(row(self.students[k], self.infos[k]), 3 + 2 * k, 1)
+            grid.addWidget(self.words[k], 4 + 2 * k, 1)
+        grid.addWidget(QLabel("Region"), 7, 0)
+        grid.addLayout(row(self.regions, self.swap), 7, 1)
+        grid.addWidget(QLabel("Detail"), 8, 0)
+        grid.addWidget(self.detail, 8, 1)
+        grid.addWidget(self.detail_words, 9, 1)
+        grid.addWidget(QLabel("By"), 10, 0)
+        grid.addWidget(self.measure, 10, 1)
+        grid.addWidget(self.runner, 11, 0, 1, 2)
+
+    def _connect(self) -> None:
+        for which, combo in enumerate(self.students):
+            combo.activated.connect(
+                lambda index, which=which: self._student_activated(which, index)
+            )
+        self.swap.clicked.connect(self.swapped)
+        self.measure.activated.connect(
+            lambda k: self.measure_chosen.emit(self.measure.itemData(k))
+        )
+
+    def _student_activated(self, which: int, index: int) -> None:
+        if self.students[which].itemText(index) == OPEN_BUNDLE:
+            self.open_bundle.emit(which)
+        else:
+            self.student_chosen.emit(which, index)

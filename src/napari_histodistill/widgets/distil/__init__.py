@@ -1,0 +1,1 @@
+"""The panel *Distil a student*."""

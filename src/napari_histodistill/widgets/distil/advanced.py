@@ -1,0 +1,228 @@
+"""The advanced settings, built from what ``controllers/distil/settings.py`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histodistill.controllers.distil.settings import WHOLE, Draft
+from napari_histodistill.distill.recipes.form import Field, Section, text_of, value_at
+from napari_histodistill.widgets.distil.step import Step
+from napari_histodistill.widgets.shared.parts import hint, row
+
+EDITOR_PX = 132
+
+
+class AdvancedForm(QWidget):
+    """Every setting of the recipe, folded by section; dumb but for its layout.
+
+    Attributes
+    ----------
+    typed : Signal(object, str)
+        A field's description, and what stands in it now.
+    reset : Signal(object)
+        Path of a field to put back to the preset's value; None for all.
+    """
+
+    typed = Signal(object, str)
+    reset = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.summary = hint()
+        self.reset_all = QPushButton("Reset all")
+        self.reset_all.setToolTip("Put every setting back to the preset's.")
+        self.reset_all.clicked.connect(lambda: self.reset.emit(None))
+        self._rows: dict[object, _Row] = {}
+        self._sections: list[tuple[Step, Section]] = []
+        self._form: Section | None = None
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._column.setSpacing(3)
+        self._column.addLayout(row(self.summary, self.reset_all))
+        self._inside = QWidget()
+        self._column.addWidget(self._inside)
+
+    def row_of(self, *path: str | int) -> _Row:
+        """Return the line of a setting."""
+        return self._rows[path]
+
+    def show_draft(self, draft: Draft) -> None:
+        """Show what stands in every field, what differs, and what cannot be used."""
+        form = draft.form
+        if form != self._form:
+            self._build(form)
+        problems, changed = draft.problems(), draft.changed
+        for line in self._rows.values():
+            preset = text_of(line.field, value_at(draft.base, line.field.path))
+            line.show_text(draft.text(line.field))
+            line.mark(
+                changed=line.field.path in changed,
+                preset=preset,
+                problem=problems.get(line.field.path, ""),
+            )
+        for step, section in self._sections:
+            mine = {f.path for f in section.all_fields()}
+            step.say(_told(len(mine & changed), len(mine & problems.keys())))
+        self.summary.setText(
+            f"▲ {problems[WHOLE]}"
+            if WHOLE in problems
+            else f"{_changes(len(changed))} from the preset."
+        )
+        self.reset_all.setEnabled(bool(changed))
+
+    def _build(self, form: Section) -> None:
+        self._form, self._rows, self._sections = form, {}, []
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(3)
+        self._fill(column, form)
+        self._column.replaceWidget(self._inside, inside)
+        self._inside.hide()
+        self._inside.deleteLater()
+        self._inside = inside
+
+    def _fill(self, column: QVBoxLayout, section: Section) -> None:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(4)
+        grid.setVerticalSpacing(2)
+        grid.setColumnStretch(0, 1)
+        for k, field in enumerate(section.fields):
+            line = _Row(field)
+            self._rows[field.path] = line
+            line.edited = self._edited(field)
+            line.back.clicked.connect(self._resetter(field))
+            grid.addWidget(line.label, 2 * k, 0)
+            grid.addWidget(line.editor, 2 * k, 1)
+            grid.addWidget(line.back, 2 * k, 2)
+            grid.addWidget(line.complaint, 2 * k + 1, 0, 1, 3)
+        column.addLayout(grid)
+        for inside in section.sections:
+            step = Step(inside.title)
+            step.button.setToolTip(inside.help or "Fold or open this section.")
+            self._fill(step.column, inside)
+            step.button.setChecked(False)
+            self._sections.append((step, inside))
+            column.addWidget(step)
+
+    def _edited(self, field: Field) -> Callable[[str], None]:
+        return lambda text: self.typed.emit(field, text)
+
+    def _resetter(self, field: Field) -> Callable[[], None]:
+        return lambda: self.reset.emit(field.path)
+
+
+class _Row:
+    """One setting: its name, its editor, the way back, and what is wrong."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.edited: Callable[[str], None] = lambda _text: None
+        self.label = QLabel(field.title)
+        self.label.setWordWrap(True)
+        self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.back = QToolButton()
+        self.back.setText("↺")
+        self.back.setAutoRaise(True)
+        keep = self.back.sizePolicy()
+        keep.setRetainSizeWhenHidden(True)
+        self.back.setSizePolicy(keep)
+        self.complaint = hint()
+        self.editor, self._read, self._write = _editor(field, self._changed)
+        self.editor.setFixedWidth(EDITOR_PX)
+        words = _sentences([field.help, f"{field.bounds}." if field.bounds else ""])
+        self.label.setToolTip(words)
+        self.editor.setToolTip(words)
+
+    def text(self) -> str:
+        """Return what stands in the editor."""
+        return self._read()
+
+    def show_text(self, text: str) -> None:
+        """Put a text into the editor; a cursor in it stays where it is."""
+        if self._read() != text:
+            self.editor.blockSignals(True)
+            self._write(text)
+            self.editor.blockSignals(False)
+
+    def mark(self, *, changed: bool, preset: str, problem: str) -> None:
+        """Show whether it differs from the preset, and what is wrong with it."""
+        font = self.label.font()
+        font.setBold(changed)
+        self.label.setFont(font)
+        self.label.setText(f"● {self.field.title}" if changed else self.field.title)
+        self.back.setVisible(changed)
+        self.back.setToolTip(f"Back to the preset's: {preset or 'empty'}")
+        self.complaint.setText(f"▲ {problem}" if problem else "")
+        self.complaint.setVisible(bool(problem))
+
+    def _changed(self, *_: object) -> None:
+        self.edited(self._read())
+
+
+class _Choice(QComboBox):
+    """A list that the wheel scrolls past: nobody changes a setting by scrolling."""
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """Let the panel have it."""
+        event.ignore()
+
+
+def _editor(
+    field: Field, changed: Callable[..., None]
+) -> tuple[QWidget, Callable[[], str], Callable[[str], None]]:
+    """Return an editor, how its text is read, and how it is set."""
+    if field.kind == "switch":
+        box = QCheckBox()
+        box.toggled.connect(changed)
+        return (
+            box,
+            lambda: "yes" if box.isChecked() else "no",
+            lambda text: box.setChecked(text == "yes"),
+        )
+    if field.kind == "choice":
+        choice = _Choice()
+        choice.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        choice.addItems(list(field.choices))
+        choice.currentTextChanged.connect(changed)
+        return choice, choice.currentText, choice.setCurrentText
+    line = QLineEdit()
+    if field.optional:
+        line.setPlaceholderText("as it comes")
+    line.textEdited.connect(changed)
+    return line, line.text, lambda text: _put(line, text)
+
+
+def _put(line: QLineEdit, text: str) -> None:
+    line.setText(text)
+    line.setCursorPosition(0)  # the beginning of a long text is what tells
+
+
+def _sentences(parts: Iterable[str]) -> str:
+    return " ".join(p[:1].upper() + p[1:] for p in parts if p)
+
+
+def _changes(count: int) -> str:
+    return {0: "Nothing changed", 1: "1 setting changed"}.get(
+        count, f"{count} settings changed"
+    )
+
+
+def _told(changed: int, wrong: int) -> str:
+    words = f"{_changes(changed)}." if changed else ""
+    return f"{words} ▲ {wrong} cannot be used." if wrong else words

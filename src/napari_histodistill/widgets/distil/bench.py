@@ -1,0 +1,62 @@
+"""What the steps of *Distil a student* share: viewer, session, jobs, chosen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_histodistill.controllers.distil.session import DistilSession
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.widgets.shared.pump import JobPump
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+SAME = "Higher magnification of the same layer"
+"""Stands among the partner layers for the H&E layer itself."""
+
+
+class DistilBench(QObject):
+    """One panel's shared state on the GUI thread.
+
+    Attributes
+    ----------
+    changed : Signal
+        Something was chosen or computed: every step draws itself again.
+    said : Signal(str)
+        A sentence for the person; "" takes the last one back.
+    sparse_layer : Layer or None
+        The H&E.
+    partner_layers : list of Layer or :data:`SAME`
+        One for each of the session's partners, in their order.
+    """
+
+    changed = Signal()
+    said = Signal(str)
+
+    def __init__(self, viewer: ViewerModel, runs: Path, parent: QObject) -> None:
+        super().__init__(parent)
+        self.viewer, self.runs = viewer, runs
+        self.session = DistilSession()
+        self.pump = JobPump(self)
+        self.sparse_layer: Any = None
+        self.partner_layers: list[Any] = []
+
+    def attempt(self, act: Callable[[], Any]) -> bool:
+        """Do something that may be refused; say why, and return whether it was done."""
+        try:
+            act()
+        except HistodistillError as error:
+            self.said.emit(str(error))
+            return False
+        return True
+
+    def timer(self, period_ms: int, act: Callable[[], None]) -> QTimer:
+        """Return a timer that belongs to the panel; not started."""
+        timer = QTimer(self)
+        timer.setInterval(period_ms)
+        timer.timeout.connect(act)
+        return timer

@@ -1,0 +1,206 @@
+"""The checkerboard on the canvas: one small layer that follows what is in view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_histodistill.controllers.distil.checkerboard import (
+    VISIBLE_PX,
+    Checkerboard,
+    checkerboard_work,
+    fitting_square_um,
+)
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.layers.placing import placement
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK
+from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.layers import own_to_world
+from napari_histodistill.widgets.shared.slide_layers import view_region
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_histodistill.distill.layers.partners import DenseLayer
+    from napari_histodistill.geometry import Region
+
+TITLE = "Checkerboard"
+COMPOSING = "Composing the checkerboard"
+SETTLED_MS = 120
+"""The view must rest so long before it is composed anew."""
+
+
+class CheckerView(QObject):
+    """Shows and removes the checkerboard.
+
+    Parameters
+    ----------
+    bench : DistilBench
+        Viewer, session and jobs.
+    place : callable
+        Which of the session's partners is aligned; None if none can be.
+
+    Attributes
+    ----------
+    closed : Signal
+        It was removed, here or in the layer list.
+    told : Signal(str)
+        What is seen, in a sentence.
+    """
+
+    closed = Signal()
+    told = Signal(str)
+
+    def __init__(self, bench: DistilBench, place: Callable[[], int | None]) -> None:
+        super().__init__(bench)
+        self._bench, self._place = bench, place
+        self._layer: Image | None = None
+        self._known: DenseLayer | None = None
+        self._square_um: float | None = None
+        self._on = False
+        self._timer = bench.timer(SETTLED_MS, self._compose)
+        self._timer.setSingleShot(True)
+        camera = bench.viewer.scene.camera.events
+        self._sources = (camera.center, camera.zoom, bench.viewer.layers.events.removed)
+
+    @property
+    def on(self) -> bool:
+        """Whether it is shown."""
+        return self._on
+
+    @property
+    def square_um(self) -> float | None:
+        """Edge of a square; None until it was first shown."""
+        return self._square_um
+
+    def start(self) -> None:
+        """Show it for what is in view, and follow the view."""
+        if self._on:
+            return
+        view = self._view()
+        if view is None or self._bench.session.sparse is None:
+            self.told.emit("The H&E is not in view: move there first.")
+            self.closed.emit()
+            return
+        self._on = True
+        if self._square_um is None:
+            self._square_um = fitting_square_um(view, self._bench.session.sparse)
+        camera = self._sources[:2]
+        for event in camera:
+            event.connect(self._view_moved)
+        self._sources[2].connect(self._layer_removed)
+        self._compose()
+
+    def stop(self) -> None:
+        """Remove it."""
+        if not self._on:
+            return
+        self._on = False
+        self._timer.stop()
+        self._bench.pump.abandon(COMPOSING)
+        for event in self._sources[:2]:
+            event.disconnect(self._view_moved)
+        self._sources[2].disconnect(self._layer_removed)
+        layer, self._layer = self._layer, None
+        if layer is not None and layer in self._bench.viewer.layers:
+            self._bench.viewer.layers.remove(layer)
+        self.told.emit("")
+        self.closed.emit()
+
+    def set_square(self, square_um: float) -> None:
+        """Choose the edge of a square, µm."""
+        self._square_um = square_um
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Compose anew, once: the partner was moved, or another one is chosen."""
+        if self._on:
+            self._timer.start()
+
+    def _view(self) -> Region | None:
+        sparse, layer = self._bench.session.sparse, self._bench.sparse_layer
+        if sparse is None or layer is None:
+            return None
+        return view_region(self._bench.viewer, layer, sparse)
+
+    def _screen_px(self, view: Region) -> int:
+        """Return how many pixels of the screen the longer side of a view takes."""
+        sparse = self._bench.session.sparse
+        assert sparse is not None
+        mpp = sparse.require_mpp()
+        longest_um = max(view.height * mpp.y, view.width * mpp.x)
+        return math.ceil(longest_um * float(self._bench.viewer.scene.camera.zoom))
+
+    def _view_moved(self, _event: Any = None) -> None:
+        self._timer.start()
+
+    def _layer_removed(self, event: Any) -> None:
+        if self._layer is not None and event.value is self._layer:
+            self._layer = None
+            self.stop()
+
+    def _compose(self) -> None:
+        bench, place, view = self._bench, self._place(), self._view()
+        if place is None or bench.session.sparse is None:
+            self.stop()
+            return
+        if view is None or self._square_um is None:
+            return  # the H&E was moved out of view; what is shown stays where it is
+        bench.pump.start(
+            checkerboard_work(
+                bench.session.sparse,
+                bench.session.partners[place],
+                view,
+                self._square_um,
+                screen_px=self._screen_px(view),
+                known=self._known,
+            ),
+            name=COMPOSING,
+            on_reports=self._composed,
+            on_end=self._ended,
+        )
+
+    def _composed(self, reports: list[Checkerboard]) -> None:
+        bench, board = self._bench, reports[-1]
+        if not self._on or bench.session.sparse is None:
+            return
+        self._known = board.layer
+        own = own_to_world(bench.sparse_layer, bench.session.sparse.usable_mpp)
+        placed = placement(board.world, own)
+        if self._layer is None:
+            active = bench.viewer.layers.selection.active
+            self._layer = bench.viewer.add_image(
+                board.pixels,
+                rgb=True,
+                name=TITLE,
+                metadata={OVERLAY_MARK: "checkerboard"},
+                interpolation2d="nearest",
+                **placed,
+            )
+            bench.viewer.layers.selection.active = active
+        else:
+            layer = self._layer
+            layer.data = board.pixels
+            for key in ("scale", "translate", "affine"):
+                setattr(layer, key, placed[key])
+        self.told.emit(_words(board))
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.state is JobState.FAILED:
+            self._bench.said.emit(job.error)
+            self.stop()
+
+
+def _words(board: Checkerboard) -> str:
+    if board.square_px < VISIBLE_PX:
+        return (
+            f"Squares of {board.square_um:g} µm are too small to see here: zoom in, or "
+            "choose larger ones."
+        )
+    return (
+        f"Squares of {board.square_um:g} µm show the H&E and {board.layer.name} in "
+        "turn: what is aligned runs on across their borders."
+    )

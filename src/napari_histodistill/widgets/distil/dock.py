@@ -1,0 +1,159 @@
+"""*Distil a student*: from two layers on the screen to a student, in four steps.
+
+This file only composes. What a step decides lies in ``controllers/distil/session.py``;
+each part (:class:`Pairing`, :class:`Aligning`, :class:`Distilling`) keeps its step, the
+session and the viewer in line; everything shared is on the bench. The training is a
+process of its own: this window only reads its folder, so it can close, and another can
+find the run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_histodistill.cache import runs_dir
+from napari_histodistill.controllers.shared.warm_up import import_work
+from napari_histodistill.widgets.distil.advancing import Advancing
+from napari_histodistill.widgets.distil.alignment import Aligning
+from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.classes import Fitting
+from napari_histodistill.widgets.distil.control import Twins
+from napari_histodistill.widgets.distil.pairing import Pairing
+from napari_histodistill.widgets.distil.preview import Previewing
+from napari_histodistill.widgets.distil.spots import SpotFiles
+from napari_histodistill.widgets.distil.steps import (
+    AlignStep,
+    LayersStep,
+    PairsStep,
+    TrainStep,
+)
+from napari_histodistill.widgets.distil.training import Distilling
+from napari_histodistill.widgets.shared.dock import Dock
+from napari_histodistill.widgets.shared.parts import hint
+
+WIDTH, HEIGHT = 360, 780
+
+
+class DistilWidget(Dock):
+    """Pair layers, look at the pairs, train, and take the student to Explore slide.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The parameter's name tells napari to hand the viewer over.
+    runs : Path, optional
+        Where runs are kept; a folder of the user's data by default.
+    """
+
+    def __init__(self, napari_viewer: Any, *, runs: Path | None = None) -> None:
+        super().__init__(WIDTH, HEIGHT)
+        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        kept = runs_dir() if runs is None else runs
+        self.bench = DistilBench(viewer, kept, self)
+        self.layers_step, self.align_step = LayersStep(), AlignStep()
+        self.pairs_step, self.train_step = PairsStep(), TrainStep()
+        self.message = hint()
+        self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
+        self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.aligning = Aligning(self.bench, self.align_step)
+        self.distilling = Distilling(self.bench, self.train_step)
+        self.advancing = Advancing(self.bench, self.train_step)
+        self.previewing = Previewing(self.bench, self.train_step)
+        self.fitting = Fitting(self.bench, self.train_step)
+        self.twins = Twins(self.bench, self.train_step)
+        self.ask_close: Callable[[], str] = self._ask_close
+        self.message.hide()
+        steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
+        self.lay_out((self.message, *steps), spacing=8)
+        self.bench.changed.connect(self.refresh)
+        self.bench.said.connect(self.say)
+        # What pairs, training and preview need, before somebody waits for it.
+        self.bench.pump.start(
+            import_work(
+                "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
+            ),
+            name="Warming up",
+            on_reports=lambda _: None,
+        )
+        self.pairing.layers_changed()
+        self.distilling.find()
+        self.refresh()
+
+    @property
+    def session(self) -> Any:
+        """The state behind the panel."""
+        return self.bench.session
+
+    def say(self, sentence: str) -> None:
+        """Show a refusal or failure at the top; "" takes it back."""
+        self.message.setText(sentence)
+        self.message.setVisible(bool(sentence))
+
+    def refresh(self) -> None:
+        """Draw every step from the session."""
+        self.pairing.show()
+        self.spot_files.show()
+        self.aligning.show()
+        self.distilling.show()
+        self.advancing.show()
+        self.previewing.show()
+        self.fitting.show()
+        self.twins.show()
+
+    def let_go(self) -> None:
+        """Stop all jobs and let go of the viewer; a training runs on."""
+        self.bench.pump.close()
+        self.pairing.close()
+        self.aligning.close()
+        self.previewing.close()
+        self.distilling.close()
+
+    def entered(self, window: QWidget) -> None:
+        """Be asked before napari's window closes."""
+        window.installEventFilter(self)
+
+    def left(self, window: QWidget) -> None:
+        """Be asked no longer."""
+        window.removeEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Ask about a training before napari's window closes."""
+        if (
+            event is not None
+            and event.type() == QEvent.Type.Close
+            and watched is self._window
+            and not self._may_close()
+        ):
+            event.ignore()
+            return True
+        handled: bool = super().eventFilter(watched, event)
+        return handled
+
+    def _may_close(self) -> bool:
+        if self.is_closed or not self.distilling.works:
+            return True
+        answer = self.ask_close()
+        if answer == "stop":
+            self.distilling.stop()
+        return answer != "stay"
+
+    def _ask_close(self) -> str:
+        """Return "run on", "stop" or "stay"."""
+        box = QMessageBox(self)
+        box.setWindowTitle("A training is going on")
+        box.setText(
+            "It can run on without napari; open Distil a student again to find it."
+        )
+        role = QMessageBox.ButtonRole
+        run_on = box.addButton("Let it run on", role.AcceptRole)
+        stop = box.addButton("Stop, keep best", role.DestructiveRole)
+        box.addButton("Stay", role.RejectRole)
+        box.exec()
+        if box.clickedButton() is run_on:
+            return "run on"
+        return "stop" if box.clickedButton() is stop else "stay"

@@ -1,0 +1,283 @@
+"""The training run as seen from the window: step 4 of *Distil a student*."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QObject, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QApplication
+
+from napari_histodistill.controllers.distil.pairs import Planned
+from napari_histodistill.controllers.distil.run import (
+    health_of,
+    newest_run,
+    run_name,
+    say_run,
+)
+from napari_histodistill.controllers.distil.session import Written
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.distill.recipes.presets import preset_named
+from napari_histodistill.distill.runs.command import command_again
+from napari_histodistill.distill.runs.folder import REPORT, read_run
+from napari_histodistill.distill.runs.process import (
+    RunProcess,
+    RunView,
+    look_at,
+    start_process,
+    threads_beside_a_window,
+)
+from napari_histodistill.distill.runs.smaller_batch import halve_batch, why_no_smaller
+from napari_histodistill.running import CancelToken
+from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.steps import TrainStep
+from napari_histodistill.widgets.shared.parts import explain
+
+WATCH_MS = 400
+WRITING = "Writing pairs"
+STARTING = "Starting the training"
+
+
+class Distilling(QObject):
+    """Starts, watches and steers the run; it lives in its folder, not here."""
+
+    def __init__(self, bench: DistilBench, step: TrainStep) -> None:
+        super().__init__(bench)
+        self.bench, self.step = bench, step
+        self._timer = bench.timer(WATCH_MS, self.look)
+        step.preset.activated.connect(self._preset_chosen)
+        step.alone.toggled.connect(self._alone_toggled)
+        step.start.clicked.connect(self.start)
+        step.pause.clicked.connect(self.pause)
+        step.stop.clicked.connect(self.stop)
+        step.smaller.clicked.connect(self.go_on_smaller)
+        step.use.clicked.connect(self.use)
+        step.report.clicked.connect(self.report)
+        step.command.clicked.connect(self.command)
+        step.folder.clicked.connect(self._open_folder)
+
+    @property
+    def works(self) -> bool:
+        """Whether a process trains."""
+        run = self.bench.session.run
+        return run is not None and run.view().works
+
+    def close(self) -> None:
+        """Watch no longer; a training runs on."""
+        self._timer.stop()
+        if self.bench.session.run is not None:
+            self.bench.session.run.leave()
+
+    def find(self) -> None:
+        """Show the newest run, if it still works or could go on."""
+        newest = newest_run(self.bench.runs)
+        if newest is None or self.bench.session.run is not None:
+            return
+        view = look_at(newest)
+        if view.works or view.resumable:
+            self.bench.session.run = RunProcess(newest)
+            self._timer.start()
+            self.look()
+
+    def start(self) -> None:
+        """Write the pairs and train; or go on with a run that ended early."""
+        bench, session = self.bench, self.bench.session
+        if bench.pump.is_active(STARTING):
+            return
+        if self._can_go_on():
+            assert session.run is not None
+            self._begin(session.run.folder)
+            return
+        if session.why_no_training:
+            bench.said.emit(session.why_no_training)
+            return
+        name = run_name(session.sections[0].plan.sparse)
+        bench.pump.start(
+            session.write_work(bench.runs / name, name),
+            name=WRITING,
+            on_reports=partial(self._written, session.sections),
+            on_end=self._ended,
+            slow=True,
+        )
+        bench.changed.emit()
+
+    def pause(self) -> None:
+        """Pause the run, or let it go on."""
+        run = self.bench.session.run
+        if run is not None:
+            paused = run.view().state == "paused"
+            self.bench.attempt(run.go_on if paused else run.pause)
+            self.look()
+
+    def stop(self) -> None:
+        """Ask the run to end and keep the best."""
+        if self.bench.session.run is not None:
+            self.bench.attempt(self.bench.session.run.stop)
+
+    def use(self) -> Any:
+        """Open the student in *Explore slide*; returns that panel."""
+        student = self.bench.session.best_student
+        if student is None:
+            return None
+        _, panel = self.bench.viewer.window.add_plugin_dock_widget(
+            "napari-histodistill", "Explore slide", tabify=True
+        )
+        if self.bench.sparse_layer is not None:
+            panel.choosing.choose_layer(self.bench.sparse_layer)
+        panel.choosing.open_bundle(student)
+        return panel
+
+    def command(self) -> str:
+        """Copy, and return, the command line that trains the same again."""
+        run = self.bench.session.run
+        if run is None:
+            return ""
+        words = command_again(run.folder, threads=threads_beside_a_window())
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(words)
+        self.bench.said.emit("The command was copied.")
+        return words
+
+    def go_on_smaller(self) -> None:
+        """Go on with a run that lacked memory, with half as many pairs a step."""
+        run = self.bench.session.run
+        if run is not None and self.bench.attempt(lambda: halve_batch(run.folder)):
+            self._begin(run.folder)
+
+    def report(self) -> Path | None:
+        """Open the report; return where it is."""
+        run = self.bench.session.run
+        page = None if run is None else run.folder / REPORT
+        if page is None or not page.is_file():
+            return None
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(page)))
+        return page
+
+    def look(self) -> None:
+        """Show how the run stands."""
+        run, step = self.bench.session.run, self.step
+        if run is None:
+            return
+        view = run.view()
+        if not view.works:
+            self._timer.stop()
+            # Buttons of other parts depend on it.
+            self.bench.changed.emit()
+        last = [e for e in view.events if e["kind"] == "step"][-1:]
+        step.bar.setVisible(view.works)
+        share = last[0]["step"] / last[0]["steps"] if last else 0
+        step.bar.setValue(round(1000 * share))
+        step.curves.setVisible(bool(last))
+        step.curves.show_events(view.events)
+        step.warn(health_of(view))
+        step.say(say_run(view))
+        self._enable(view)
+
+    def show(self) -> None:
+        """Draw the step."""
+        session = self.bench.session
+        self.step.words.setText(preset_named(session.preset).words)
+        self._enable(None if session.run is None else session.run.view())
+
+    def _can_go_on(self) -> bool:
+        """Whether Start means going on: a run ended early, and no new pairs wait."""
+        session = self.bench.session
+        run = session.run
+        waiting = bool(session.sections) and not self._trained
+        return run is not None and run.view().resumable and not waiting
+
+    @property
+    def _trained(self) -> bool:
+        """Whether the pairs on the screen are those of the run."""
+        session = self.bench.session
+        return bool(session.trained) and session.trained == session.sections
+
+    def _enable(self, view: Any) -> None:
+        session, step = self.bench.session, self.step
+        works = view is not None and view.works
+        again = self._can_go_on()
+        why = "A training is going on." if works else session.why_no_training
+        if self.bench.pump.is_active(WRITING):
+            why = "The pairs are being written."
+        step.start.setText("Go on" if again else "Start")
+        if self.bench.pump.is_active(STARTING):
+            why, again = "The training is being started.", False
+        explain(step.start, "Train in a process of its own.", "" if again else why)
+        self._offer_smaller(view)
+        step.pause.setEnabled(works)
+        paused = works and view.state == "paused"
+        step.pause.setText("Go on" if paused else "Pause")
+        step.stop.setEnabled(works)
+        ready = session.student is not None and not works
+        later = "" if ready else "There is no student yet: train first."
+        explain(step.use, "Open the student in Explore slide, on this slide.", later)
+        page = session.run is not None and (session.run.folder / REPORT).is_file()
+        step.report.setEnabled(page and not works)
+        step.command.setEnabled(session.run is not None)
+        step.folder.setEnabled(session.run is not None)
+
+    def _written(self, sections: tuple[Planned, ...], reports: list[Written]) -> None:
+        last = reports[-1]
+        self.step.say(f"Writing pairs: {last.done:,} of {last.total:,}.")
+        if last.folder is not None:
+            self.bench.session.trained = sections
+            self._begin(last.folder)
+
+    def _offer_smaller(self, view: RunView | None) -> None:
+        run, button = self.bench.session.run, self.step.smaller
+        offered = run is not None and view is not None and view.may_lack_memory
+        button.setVisible(offered)
+        if offered and run is not None:
+            config, _ = read_run(run.folder)
+            batch = config.schedule.batch
+            explain(
+                button,
+                f"{batch // 2} pairs a step in place of {batch} need about half the "
+                "memory. The student becomes another one: losses before and after do "
+                "not compare.",
+                why_no_smaller(config),
+            )
+
+    def _begin(self, folder: Path) -> None:
+        def begin(cancel: CancelToken) -> Iterator[RunProcess]:
+            run = start_process(folder)
+            if cancel.cancelled:  # nobody waits for it any more: the panel has closed
+                run.leave()
+                return
+            yield run
+
+        def begun(reports: list[RunProcess]) -> None:
+            self.bench.session.run = reports[-1]
+            self._timer.start()
+            self.look()
+            self.bench.changed.emit()
+
+        # A job: a process of the size of napari takes a while to make another.
+        self.bench.pump.start(
+            begin, name=STARTING, on_reports=begun, on_end=self._ended
+        )
+        self._enable(None)
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.state is JobState.FAILED:
+            self.bench.said.emit(job.error)
+        self.bench.changed.emit()
+
+    def _preset_chosen(self, index: int) -> None:
+        self.bench.session.choose_preset(self.step.preset.itemData(index))
+        self.bench.changed.emit()
+
+    def _alone_toggled(self, on: bool) -> None:
+        self.bench.session.with_partner = not on
+        self.bench.session.trained = ()
+        self.bench.changed.emit()
+
+    def _open_folder(self) -> None:
+        if self.bench.session.run is not None:
+            QDesktopServices.openUrl(
+                QUrl.fromLocalFile(str(self.bench.session.run.folder))
+            )

@@ -1,0 +1,190 @@
+"""Choosing: which slide, which student, which µm per pixel, which part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtWidgets import QFileDialog
+
+from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
+from napari_histodistill.slides import Slide
+from napari_histodistill.students.spec import StudentSpec
+from napari_histodistill.widgets.explore.slide import SlidePanel
+from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.shared.slide_chooser import READING, SlideChoosing
+
+OF_THE_MAP = ("Stored map", "Run", "Search", "Ranking", "Thumbnails", "Fit")
+"""Jobs that have no meaning once another student looks."""
+
+OF_THE_SLIDE = ("Finding tissue", READING, "Fitting the stain", *OF_THE_MAP)
+"""Jobs that have no meaning once another slide is chosen."""
+
+
+class StudentChoice:
+    """One line of the student combo: a name or folder, its spec, perhaps a note."""
+
+    def __init__(self, name: str | Path, spec: StudentSpec, note: str = "") -> None:
+        self.name, self.spec, self.note = name, spec, note
+
+    @property
+    def title(self) -> str:
+        """Name and scale (or the note), for the combo."""
+        return f"{self.spec.name} · {self.note or f'{self.spec.mpp:g} µm/px'}"
+
+
+class Choosing(SlideChoosing):
+    """Keeps the slide panel, the viewer's layers and the session in step."""
+
+    jobs = OF_THE_SLIDE
+
+    def __init__(
+        self,
+        bench: Workbench,
+        panel: SlidePanel,
+        *,
+        load_student: Callable[..., Any],
+        students: Sequence[StudentChoice],
+    ) -> None:
+        super().__init__(bench, panel)
+        self._load_student = load_student
+        self._students = list(students)
+        self._current_student = 0 if students else -1
+        self._student_asked = False
+        self._device = "auto"
+        panel.student_chosen.connect(self.choose_student)
+        panel.open_bundle.connect(self.ask_bundle)
+        panel.srgb_wanted.connect(self.choose_colours)
+
+    def slide_put(self) -> None:
+        """Load the first student now: nothing can be done without a slide."""
+        if not self._student_asked and self._students:
+            self.choose_student(self._current_student)
+
+    def choose_colours(self, srgb: bool) -> None:
+        """Show the slide in sRGB by the file's ICC profile, or as it is stored."""
+        layer = self.bench.slide_layer
+        ref = None if layer is None else ref_of(layer.metadata)
+        if layer is None or ref is None:
+            return
+        try:
+            other = ref.in_colours(srgb=srgb)
+        except HistodistillError as error:
+            self.show()
+            self.bench.said.emit(str(error))
+            return
+        layer.metadata[METADATA_KEY] = other
+        layer.data = list(other.slide.views)
+        self.choose_layer(layer)
+
+    # --- students -----------------------------------------------------------------
+
+    def choose_student(self, index: int) -> None:
+        """Load a student of the list."""
+        self._current_student, self._student_asked = index, True
+        self.bench.session.choose_student(None)
+        self.drop_map()
+        choice = self._students[index]
+        self.bench.pump.start(
+            student_work(self._load_student, choice.name, self._device),
+            name="Loading the student",
+            on_reports=self._student_loaded,
+            on_end=self._student_ended,
+        )
+        self.bench.changed.emit()
+
+    def choose_device(self, device: str) -> None:
+        """Load the present student onto another device."""
+        self._device = device
+        if self._student_asked:
+            self.choose_student(self._current_student)
+
+    def add_student(self, choice: StudentChoice, *, choose: bool = True) -> None:
+        """Offer another student."""
+        self._students.append(choice)
+        if choose:
+            self.choose_student(len(self._students) - 1)
+        self.show()
+
+    def ask_bundle(self) -> None:
+        """Let the person pick a bundle folder."""
+        folder = QFileDialog.getExistingDirectory(self.panel, "Open student bundle")
+        if folder:
+            self.open_bundle(Path(folder))
+        self.show()
+
+    def open_bundle(self, folder: Path) -> None:
+        """Offer the student of a bundle folder."""
+        from napari_histodistill.students.bundle import load_spec
+
+        try:
+            self.add_student(StudentChoice(folder, load_spec(folder)))
+        except HistodistillError as error:
+            self.bench.said.emit(str(error))
+
+    # --- drawing ------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Draw the panel."""
+        bench, panel = self.bench, self.panel
+        layers = [id(x) for x in self._layers]
+        current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
+        panel.show_slides([x.name for x in self._layers], current)
+        panel.slide_info.setToolTip(slide_words(bench.session.slide))
+        panel.show_students([s.title for s in self._students], self._current_student)
+        if self._current_student >= 0:
+            spec = self._students[self._current_student].spec
+            panel.student_info.setToolTip(student_words(spec))
+        panel.show_mpp(bench.session)
+        ref = ref_of(bench.slide_layer.metadata) if bench.slide_layer else None
+        panel.show_colours(
+            offered=ref is not None and ref.has_profile,
+            srgb=ref is not None and ref.stored is not None,
+        )
+
+    def _student_loaded(self, reports: list[StudentLoaded]) -> None:
+        loaded = reports[-1]
+        self.drop_map()
+        self.bench.session.choose_student(loaded.student, loaded.tiles_per_s)
+
+    def _student_ended(self, job: Job[Any]) -> None:
+        self.bench.session.student_trouble = job.error
+        self.bench.changed.emit()
+
+    def drop_map(self) -> None:
+        """Take the map off the screen: it was of another student."""
+        self.bench.pump.abandon(*OF_THE_MAP)
+        self.bench.session.run_ended()
+        if self.bench.overlays is not None:
+            self.bench.overlays.remove_map()
+
+
+def slide_words(slide: Slide | None) -> str:
+    """Return what is known of a slide, for a tooltip."""
+    if slide is None:
+        return "No slide is open."
+    height, width = slide.shape
+    mpp = f"{slide.mpp.mean:.4g} µm/px ({slide.mpp.source})" if slide.mpp else "unknown"
+    lines = [
+        slide.name,
+        f"{height:,} × {width:,} px, {len(slide.level_infos)} levels",
+        f"µm per pixel: {mpp}",
+        f"Read as {slide.info.vendor or slide.info.backend}",
+        *slide.info.notes,
+    ]
+    return "\n".join(lines)
+
+
+def student_words(spec: StudentSpec) -> str:
+    """Return what is known of a student, for a tooltip."""
+    lines = [spec.title, spec.description, f"Licence: {spec.licence}"]
+    scale = f"Tile {spec.tile_um:.0f} µm at {spec.mpp:g} µm/px ({spec.mpp_source})"
+    lines.append(scale)
+    if spec.classes:
+        lines.append("Classes: " + ", ".join(spec.class_names))
+    lines += [f"{m.name}: {m.value:.2f} ({m.protocol})" for m in spec.metrics]
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,204 @@
+"""*Explore slide*: the panel that a pathologist meets.
+
+This file only composes. What a button means is decided in ``controllers``; each part
+(:class:`Choosing`, :class:`Mapping`, :class:`Searching`, :class:`Teaching`) keeps one
+panel, the session and the viewer in step; everything shared is on the workbench.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QTimer
+
+from napari_histodistill.controllers.explore.trust import notes_on
+from napari_histodistill.controllers.shared.exporting import export_work
+from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.warm_up import (
+    import_work,
+    load_student_gently,
+)
+from napari_histodistill.students.bundle import load_spec
+from napari_histodistill.widgets.explore.chooser import Choosing, StudentChoice
+from napari_histodistill.widgets.explore.legend import ClassesPanel
+from napari_histodistill.widgets.explore.running import RUN, Mapping
+from napari_histodistill.widgets.explore.searching import Searching
+from napari_histodistill.widgets.explore.similar import SimilarPanel
+from napari_histodistill.widgets.explore.slide import SlidePanel
+from napari_histodistill.widgets.explore.staining import Staining
+from napari_histodistill.widgets.explore.teach import TeachPanel
+from napari_histodistill.widgets.explore.teaching import Teaching
+from napari_histodistill.widgets.explore.trust import TrustPanel
+from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.shared.canvas import CanvasInput
+from napari_histodistill.widgets.shared.dock import line
+from napari_histodistill.widgets.shared.run_panel import RunPanel
+from napari_histodistill.widgets.shared.slide_dock import SlideDock, bundled_students
+
+VIEW_SETTLE_MS = 250
+
+
+class ExploreWidget(SlideDock):
+    """Run a student over a slide, see its map fill, find what looks alike, teach it.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The parameter's name tells napari to hand the viewer over.
+    load : callable, optional
+        ``(name or folder, device=…) -> Student``; for tests.
+    students : sequence of StudentChoice, optional
+        What is on offer; the bundled ones by default.
+    """
+
+    bench: Workbench
+
+    def __init__(
+        self,
+        napari_viewer: Any,
+        *,
+        load: Callable[..., Any] = load_student_gently,
+        students: list[StudentChoice] | None = None,
+    ) -> None:
+        super().__init__(napari_viewer, Workbench)
+        self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
+        self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
+        self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
+        sections = (
+            self.slide_panel, self.run_panel, line(), self.classes_panel, line(),
+            self.similar_panel, line(), self.teach_panel, line(), self.trust_panel,
+        )  # fmt: skip
+        self.lay_out(sections, spacing=6)
+        self.choosing = Choosing(
+            self.bench,
+            self.slide_panel,
+            load_student=load,
+            students=bundled_students() if students is None else students,
+        )
+        self.staining = Staining(
+            self.bench, self.slide_panel.stain, drop_map=self.choosing.drop_map
+        )
+        self.mapping = Mapping(
+            self.bench, self.slide_panel, self.run_panel, self.classes_panel
+        )
+        self.searching = Searching(self.bench, self.similar_panel)
+        self.teaching = Teaching(self.bench, self.teach_panel)
+        self.canvas = CanvasInput(
+            self.bench.viewer,
+            on_click=self._clicked,
+            on_toggle=self.classes_panel.toggle,
+            on_peek=self._peek,
+            describe=self.describe,
+        )
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(VIEW_SETTLE_MS)
+        self._disposers: list[Callable[[], None]] = []
+        self._said = ""
+        self._connect()
+        self.bench.pump.start(
+            import_work(
+                "pandas", "zarr", "zarr.codecs", "napari_histodistill.maps.engine"
+            ),
+            name="Warming up",
+            on_reports=lambda _: None,
+        )
+        self.choosing.layers_changed()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw every panel from the session."""
+        self.staining.follow()
+        self.choosing.show()
+        self.mapping.show()
+        running = self.bench.pump.is_active(RUN)
+        self.staining.show("Cancel the run first." if running else "")
+        self.searching.show()
+        self.teaching.show()
+        self.trust_panel.show_notes(notes_on(self.session))
+        nothing = "" if self.session.live else "Nothing to export yet: run a student."
+        self.trust_panel.explain(nothing)
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence below the progress bar; "" takes the last one back."""
+        if sentence or self.run_panel.message.text() == self._said:
+            self.run_panel.say(sentence)
+        self._said = sentence
+
+    def click(self, y: float, x: float, shift: bool) -> None:
+        """Search for what looks like a place, or with Shift does not."""
+        if self.session.live is not None:
+            self.searching.click(y, x, like=not shift)
+
+    def work_to_export(self, key: str, path: Path) -> Work:
+        """Return work that writes one export of the map or the search."""
+        live, hidden = self.session.live, self.classes_panel.hidden
+        classes = live.snapshot(hidden=hidden) if live else None
+        slide = self.session.slide
+        return export_work(
+            key,
+            path,
+            classes=classes,
+            similar=self.session.similar,
+            bounds_origin=slide.info.bounds_origin if slide else None,
+        )
+
+    def let_go(self) -> None:
+        """Stop all jobs and let go of the viewer."""
+        self.bench.pump.close()
+        self._settle.stop()
+        self.canvas.close()
+        self.choosing.close()
+        self.bench.drop_overlays(keep_layers=True)
+        for dispose in self._disposers:
+            dispose()
+        self._disposers.clear()
+
+    # --- wiring -------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        bench = self.bench
+        bench.changed.connect(self.refresh)
+        bench.said.connect(self.say)
+        self.run_panel.device_chosen.connect(self.choosing.choose_device)
+        self.trust_panel.export.connect(self.export)
+        self.teaching.saved.connect(self._student_saved)
+        self.teaching.taught.connect(self.mapping.show_taught)
+        self._settle.timeout.connect(self._view_settled)
+        camera, layers = bench.viewer.scene.camera.events, bench.viewer.layers.events
+        self._listen(camera.center, self._view_moved)
+        self._listen(camera.zoom, self._view_moved)
+        self._listen(layers.inserted, self._adopt_keys)
+        self._listen(layers.removed, self._adopt_keys)
+        active = bench.viewer.layers.selection.events.active
+        self._listen(active, self.teaching.show_painting)
+
+    def _listen(self, event: Any, callback: Callable[..., None]) -> None:
+        event.connect(callback)
+        self._disposers.append(partial(event.disconnect, callback))
+
+    def _adopt_keys(self, _event: Any = None) -> None:
+        if self.bench.slide_layer is not None:
+            self.canvas.adopt(self.bench.slide_layer)
+
+    def _view_moved(self, _event: Any = None) -> None:
+        self._settle.start()
+
+    def _view_settled(self) -> None:
+        self.bench.look()
+        # What is looked at is read: damage may have come to light.
+        self.trust_panel.show_notes(notes_on(self.session))
+        if self.session.region == "view":
+            self.mapping.show()
+
+    def _peek(self, looking: bool) -> None:
+        if self.bench.overlays is not None:
+            self.bench.overlays.peek(looking)
+
+    def _student_saved(self, folder: Path) -> None:
+        self.choosing.add_student(
+            StudentChoice(folder, load_spec(folder)), choose=False
+        )

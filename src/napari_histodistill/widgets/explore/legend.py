@@ -1,0 +1,145 @@
+"""The legend that works: colour, eye, area and confidence of every class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histodistill.controllers.shared.live_map import ClassRow
+from napari_histodistill.widgets.shared.parts import (
+    Histogram,
+    Swatch,
+    heading,
+    hint,
+    row,
+)
+
+EMPTY = "The classes appear here once a student with classes has run."
+
+
+class ClassesPanel(QWidget):
+    """Rows of classes and the slider "show only where sure"."""
+
+    toggled = Signal()
+    confidence_chosen = Signal(float)
+    own_classes = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eyes: list[QCheckBox] = []
+        self.areas: list[QLabel] = []
+        self.histograms: list[Histogram] = []
+        self._names: tuple[tuple[str, str], ...] = ()
+        self._rows = QWidget()
+        self._grid = self._new_grid(self._rows)
+        self.empty = hint(EMPTY)
+        self.sure = QSlider(Qt.Orientation.Horizontal)
+        self.sure.setRange(0, 100)
+        self.sure.setToolTip(
+            "Leave out cells where the student is less sure than this."
+        )
+        self.sure_words = QLabel("0 % sure")
+        self.sure_words.setToolTip(self.sure.toolTip())
+        self.back = QPushButton("Back to the student's classes")
+        self.back.setToolTip("Show what the student was trained on, not your strokes.")
+        self.back.hide()
+        self._sure_row = QWidget()
+        sure_row = row(
+            QLabel("Show only where ≥"), self.sure, self.sure_words, stretch=1
+        )
+        self._sure_row.setLayout(sure_row)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(heading("Classes"))
+        layout.addWidget(self.empty)
+        layout.addWidget(self._rows)
+        layout.addWidget(self._sure_row)
+        layout.addWidget(self.back)
+        self.sure.valueChanged.connect(self._sure_changed)
+        self.back.clicked.connect(self.own_classes)
+        self.show_rows(())
+
+    @property
+    def hidden(self) -> frozenset[int]:
+        """Indices of the classes whose eye is closed."""
+        return frozenset(k for k, eye in enumerate(self.eyes) if not eye.isChecked())
+
+    def toggle(self, index: int) -> None:
+        """Open or close the eye of a class, if there is such a class."""
+        if 0 <= index < len(self.eyes):
+            self.eyes[index].toggle()
+
+    def show_rows(self, rows: Sequence[ClassRow]) -> None:
+        """Show areas and histograms; rows are rebuilt only if the classes changed."""
+        names = tuple((r.name, r.color) for r in rows)
+        if names != self._names:
+            self._rebuild(names)
+        for k, spec in enumerate(rows):
+            self.areas[k].setText(area_in_words(spec.mm2) if spec.cells else "–")
+            self.areas[k].setToolTip(f"{spec.cells:,} cells of the map.")
+            self.histograms[k].show_bars(spec.histogram)
+        self.empty.setVisible(not rows)
+        self._sure_row.setVisible(bool(rows))
+
+    def _sure_changed(self, percent: int) -> None:
+        self.sure_words.setText(f"{percent} % sure")
+        self.confidence_chosen.emit(percent / 100)
+
+    def _rebuild(self, names: tuple[tuple[str, str], ...]) -> None:
+        self._names = names
+        while (item := self._grid.takeAt(0)) is not None:
+            widget = item.widget()
+            widget.hide()
+            widget.deleteLater()
+        self.eyes, self.areas, self.histograms = [], [], []
+        for k, (name, color) in enumerate(names):
+            self._add_row(k, name, color)
+
+    def _add_row(self, k: int, name: str, color: str) -> None:
+        eye = QCheckBox(name.replace("_", " "))
+        eye.setChecked(True)
+        key = f" Key {k + 1}." if k < 9 else ""
+        eye.setToolTip(f"Show or hide {name}.{key}")
+        eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        eye.toggled.connect(self.toggled)
+        area = QLabel("–")
+        area.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        histogram = Histogram(color)
+        histogram.setToolTip(
+            "How sure the student is where it says so: left a guess, right certain."
+        )
+        for column, widget in enumerate((Swatch(color), eye, area, histogram)):
+            self._grid.addWidget(widget, k, column)
+        self.eyes.append(eye)
+        self.areas.append(area)
+        self.histograms.append(histogram)
+
+    @staticmethod
+    def _new_grid(parent: QWidget) -> QGridLayout:
+        grid = QGridLayout(parent)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(6)
+        grid.setVerticalSpacing(1)
+        grid.setColumnStretch(1, 1)
+        return grid
+
+
+def area_in_words(mm2: float) -> str:
+    """Return an area with the digits it is worth."""
+    if mm2 >= 10:
+        return f"{mm2:.0f} mm²"
+    if mm2 >= 0.1:
+        return f"{mm2:.2g} mm²"
+    return f"{mm2:.3f} mm²"

@@ -1,0 +1,276 @@
+"""Mapping, wired: plan → run or stored map → layer and legend, as they fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QObject
+
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.controllers.shared.map_work import RunUpdate
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.widgets.explore.legend import ClassesPanel
+from napari_histodistill.widgets.explore.slide import SlidePanel
+from napari_histodistill.widgets.explore.teaching import FIT
+from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.shared.run_panel import RunPanel
+from napari_histodistill.widgets.shared.slide_layers import selected_polygon
+
+RUN, STORED, LOADING = "Run", "Stored map", "Loading the student"
+
+
+class Mapping(QObject):
+    """Keeps plan, run, class layer and legend in step."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        slide_panel: SlidePanel,
+        run_panel: RunPanel,
+        classes_panel: ClassesPanel,
+    ) -> None:
+        super().__init__(bench)
+        self.bench = bench
+        self.slide_panel, self.run_panel = slide_panel, run_panel
+        self.classes_panel = classes_panel
+        self._looked_for: Any = None
+        self._has_cells = False
+        slide_panel.region_chosen.connect(self.choose_region)
+        slide_panel.mode_chosen.connect(self.choose_mode)
+        slide_panel.step_chosen.connect(self.choose_step)
+        slide_panel.edit_tissue.connect(self.edit_tissue)
+        run_panel.run.connect(self.run)
+        run_panel.cancel.connect(self.cancel)
+        classes_panel.toggled.connect(self._eyes_changed)
+        classes_panel.confidence_chosen.connect(self._confidence_changed)
+        classes_panel.own_classes.connect(self.forget_taught)
+
+    # --- choosing -----------------------------------------------------------------
+
+    def choose_region(self, region: Any) -> None:
+        """Cover the whole slide, the view, or a shape."""
+        self.bench.session.region = region
+        self._look()
+        self.bench.changed.emit()
+
+    def choose_mode(self, mode: Any) -> None:
+        """Lay embeddings by tiles or by tokens."""
+        self._drop()
+        self.bench.session.choose_mode(mode)
+        self.bench.changed.emit()
+
+    def choose_step(self, step: int) -> None:
+        """Take a step of the Detail slider."""
+        if step != self.bench.session.step:
+            self._drop()
+            self.bench.session.choose_step(step)
+            self.bench.changed.emit()
+
+    def edit_tissue(self) -> None:
+        """Show the tissue mask as a layer to paint on."""
+        tissue, overlays = self.bench.session.tissue, self.bench.overlays
+        if tissue is None or overlays is None:
+            self.bench.said.emit("The tissue is still being looked for.")
+            return
+        layer = overlays.show_tissue(tissue)
+        self.bench.viewer.layers.selection.active = layer
+        layer.selected_label, layer.brush_size, layer.mode = 1, 20, "paint"
+        self.bench.said.emit("Paint tissue in, or erase it; Run then uses your mask.")
+
+    # --- running ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Compute the map, or what is missing of it."""
+        session = self.bench.session
+        self._look()
+        self._take_edited_tissue()
+        restart = session.run_title == "Run again"
+        try:
+            if restart:
+                self._drop()
+            work = session.run_work(restart=restart)
+        except HistodistillError as error:
+            self.bench.said.emit(str(error))
+            return
+        # What they would still bring is of the map as it was before.
+        self.bench.pump.abandon(STORED, FIT)
+        self._has_cells = False
+        # Started first: it reads and computes while the panel is drawn.
+        self.bench.pump.start(
+            work, name=RUN, on_reports=self._progressed, on_end=self._ended, slow=True
+        )
+        self._draw()
+        self.run_panel.show_running()
+        self.bench.changed.emit()
+
+    def cancel(self) -> None:
+        """Ask the run to stop; what is done stays."""
+        self.bench.pump.cancel(RUN)
+        self.run_panel.show_stopping()
+
+    def forget_taught(self) -> None:
+        """Return to the student's own classes."""
+        self._show_stored(self.bench.session.forget_taught())
+
+    def show_taught(self) -> None:
+        """Draw the classes that were just taught."""
+        self._draw()
+        self.bench.changed.emit()
+
+    # --- drawing ------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Draw plan, button and legend; show a stored map if there is one."""
+        session, panel = self.bench.session, self.slide_panel
+        if session.region == "shape":
+            self._look()
+        self._look_for_stored()
+        panel.show_steps(len(session.steps), session.step, session.detail_in_words)
+        mode = panel.mode.findData(session.mode)
+        panel.mode.setCurrentIndex(mode)
+        running = self.bench.pump.is_active(RUN)
+        panel.lock("Cancel the run first, then change this." if running else "")
+        if not running:
+            why_not = session.why_not_run
+            if session.student is None and self.bench.pump.is_active(LOADING):
+                why_not = "The student is being loaded: a moment."
+            self.run_panel.show_ready(session.run_title, why_not)
+        if session.student is not None:
+            device = session.student.device
+            self.run_panel.show_device(device.label, device.reason)
+        self._show_legend()
+
+    def _look_for_stored(self) -> None:
+        session = self.bench.session
+        if session.live is not None:
+            self._looked_for = None  # once it is dropped, it may be shown again
+            return
+        if session.tissue is None or session.detail is None:
+            return
+        path = session.plan().store_path if not session.why_not_run else None
+        if path is not None and (session.slide, path) != self._looked_for:
+            self._looked_for = (session.slide, path)
+            self._make_room()
+            self._show_stored(session.stored_work())
+
+    def _make_room(self) -> None:
+        """Let napari make the layer now: it takes too long for the middle of a run."""
+        session, overlays = self.bench.session, self.bench.overlays
+        detail, student = session.detail, session.student
+        if overlays is None or detail is None or student is None:
+            return
+        overlays.make_room(detail.grid, student.spec.classes)
+
+    def _show_stored(self, work: Any) -> None:
+        if work is None:
+            return
+        since = self.bench.session.stored_since
+        self._draw()
+        self.bench.pump.start(
+            work,
+            name=STORED,
+            on_reports=self._patched,
+            on_end=lambda job: self._stored_shown(job, since),
+        )
+
+    def _patched(self, patches: list[Patch]) -> None:
+        live = self.bench.session.live
+        if live is not None:
+            for patch in patches:
+                live.apply(patch)
+        self._redraw()
+
+    def _progressed(self, updates: list[RunUpdate]) -> None:
+        self._look()
+        for update in updates:
+            self.bench.session.take_update(update)
+            if update.report.message:  # said once: it must not drown in the others
+                self.run_panel.show_report(update.report)
+        self.run_panel.show_report(updates[-1].report)
+        if any(update.patch is not None for update in updates):
+            self._redraw()
+            self._show_legend()
+            if not self._has_cells:
+                self._has_cells = True
+                self.bench.changed.emit()  # from now on there is something to search
+
+    def _ended(self, job: Job[Any]) -> None:
+        session = self.bench.session
+        session.run_ended()
+        self.bench.changed.emit()
+        done = session.live.cells_done if session.live else 0
+        if job.state is JobState.DONE:
+            self.run_panel.say(f"Done: {done:,} cells, stored for next time.")
+        elif job.state is JobState.CANCELLED:
+            self.run_panel.say(f"Stopped. {done:,} cells are kept; Continue goes on.")
+        else:
+            self.run_panel.say(job.error)
+
+    def _stored_shown(self, job: Job[Any], since: str) -> None:
+        self.bench.report_end(job)
+        live = self.bench.session.live
+        if job.state is not JobState.DONE or live is None:
+            return
+        verb = self.bench.session.run_title
+        self.run_panel.say(
+            f"Stored map from {since}: {live.cells_done:,} cells. "
+            + (
+                "Run again computes it anew."
+                if verb == "Run again"
+                else f"{verb} goes on."
+            )
+        )
+
+    # --- inside -------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        session, overlays = self.bench.session, self.bench.overlays
+        if overlays is not None and session.live is not None:
+            session.live.show_at_least(self.classes_panel.sure.value() / 100)
+            self._show_legend()
+            overlays.show_classes(session.live, self.classes_panel.hidden)
+
+    def _redraw(self) -> None:
+        if self.bench.overlays is not None:
+            self.bench.overlays.refresh_classes()
+
+    def _show_legend(self) -> None:
+        self.classes_panel.show_rows(self.bench.session.class_rows())
+        self.classes_panel.back.setVisible(self.bench.session.taught is not None)
+
+    def _drop(self) -> None:
+        """Take the present map off the screen; it stays stored."""
+        self.bench.pump.abandon(STORED, "Search", "Ranking", "Thumbnails", FIT)
+        self._looked_for = None
+        if self.bench.overlays is not None:
+            self.bench.overlays.remove_map()
+        self.bench.session.drop_map()
+
+    def _look(self) -> None:
+        session, layer = self.bench.session, self.bench.slide_layer
+        self.bench.look()
+        if session.region == "shape" and layer is not None:
+            session.shape = selected_polygon(self.bench.viewer, layer)
+
+    def _take_edited_tissue(self) -> None:
+        overlays, session = self.bench.overlays, self.bench.session
+        layer = overlays.get("tissue") if overlays is not None else None
+        if layer is not None and session.slide is not None:
+            from napari_histodistill.slides.tissue.tissue import TissueMask
+
+            mask = np.array(layer.data) > 0
+            session.take_tissue(TissueMask.from_array(mask, session.slide.shape))
+
+    def _eyes_changed(self) -> None:
+        live, overlays = self.bench.session.live, self.bench.overlays
+        if live is not None and overlays is not None:
+            overlays.hide_classes(live, self.classes_panel.hidden)
+
+    def _confidence_changed(self, confidence: float) -> None:
+        live = self.bench.session.live
+        if live is not None:
+            live.show_at_least(confidence)
+            self._redraw()
+            self._show_legend()

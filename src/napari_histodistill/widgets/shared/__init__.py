@@ -1,0 +1,1 @@
+"""What all panels are built from: docks, rows, canvas tools, overlays."""

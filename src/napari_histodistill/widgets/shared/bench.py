@@ -1,0 +1,150 @@
+"""What the parts of a panel share: viewer, session, jobs, the slide's layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import QObject, Signal
+
+from napari_histodistill.controllers.explore.session import ExploreSession
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
+from napari_histodistill.slides import Slide
+from napari_histodistill.widgets.shared.overlays import Overlays
+from napari_histodistill.widgets.shared.pump import JobPump
+from napari_histodistill.widgets.shared.slide_layers import view_region
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+
+class Bench(QObject):
+    """One panel's shared state on the GUI thread.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where everything is shown.
+    parent : QObject
+        The panel.
+    session : object
+        The state behind the panel; is told of slide, µm per pixel and view.
+    make_overlays : callable
+        ``(viewer, slide layer, slide, mpp)`` → what lies over a slide.
+
+    Attributes
+    ----------
+    changed : Signal
+        Something was chosen or computed: every panel draws itself again.
+    said : Signal(str)
+        A sentence for the person: a refusal or a failure.
+    """
+
+    changed = Signal()
+    said = Signal(str)
+
+    session: Any
+    overlays: Any
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        parent: QObject,
+        session: Any,
+        make_overlays: Callable[..., Overlays],
+    ) -> None:
+        super().__init__(parent)
+        self.viewer, self.session = viewer, session
+        self.pump = JobPump(self)
+        self.slide_layer: Image | None = None
+        self.overlays = None
+        self._overlays_of = make_overlays
+
+    def put_slide(self, layer: Image | None, slide: Slide | None) -> None:
+        """Look at the slide behind a layer, or at nothing."""
+        self.drop_overlays(keep_layers=False)
+        self.slide_layer = layer
+        self.session.choose_slide(slide)
+        self._make_overlays()
+        self.changed.emit()
+
+    def put_mpp(self, value: float, source: str, *, ends: Sequence[str] = ()) -> None:
+        """Give the µm per pixel to slide and layer.
+
+        Parameters
+        ----------
+        value, source : float, str
+            µm per pixel, and who says so.
+        ends : sequence of str
+            Jobs that have no meaning with another value.
+
+        Raises
+        ------
+        InputError
+            If the number cannot be a microscope's.
+        """
+        self.session.type_mpp(value, source)
+        self.pump.abandon(*ends)
+        slide, layer = self.session.slide, self.slide_layer
+        if slide is None or slide.mpp is None or layer is None:
+            return
+        self.drop_overlays(keep_layers=False)
+        ref = ref_of(layer.metadata)
+        # One for all channels: that they share it says that they are one slide.
+        now = None if ref is None else replace(ref, slide=slide, mpp=slide.mpp)
+        for other in list(self.viewer.layers):
+            same = ref is not None and other.metadata.get(METADATA_KEY) is ref
+            if other is layer or same:
+                if now is not None:
+                    other.metadata[METADATA_KEY] = now
+                _scale_to(other, slide.mpp)
+        self._make_overlays()
+        self.viewer.reset_view()
+        self.changed.emit()
+
+    def look(self) -> None:
+        """Tell the session what the canvas shows; the worker reads it from there."""
+        layer, slide = self.slide_layer, self.session.slide
+        if layer is not None and slide is not None:
+            self.session.view = view_region(self.viewer, layer, slide)
+
+    def drop_overlays(self, *, keep_layers: bool) -> None:
+        """Let go of the overlays."""
+        if self.overlays is not None:
+            self.overlays.close(keep_layers=keep_layers)
+            self.overlays = None
+
+    def report_end(self, job: Job[Any]) -> None:
+        """Say what went wrong, if something did, and draw everything again."""
+        if job.state is JobState.FAILED:
+            self.said.emit(job.error)
+        self.changed.emit()
+
+    def _make_overlays(self) -> None:
+        slide, layer = self.session.slide, self.slide_layer
+        if slide is not None and slide.mpp is not None and layer is not None:
+            self.overlays = self._overlays_of(self.viewer, layer, slide, slide.mpp)
+
+
+class Workbench(Bench):
+    """The bench of *Explore slide*."""
+
+    session: ExploreSession
+    overlays: Overlays | None
+
+    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(viewer, parent, ExploreSession(), Overlays)
+
+    def _make_overlays(self) -> None:
+        super()._make_overlays()
+        if self.overlays is not None:
+            self.overlays.adopt()
+
+
+def _scale_to(layer: Any, mpp: Mpp) -> None:
+    layer.scale = (*layer.scale[:-2], mpp.y, mpp.x)
+    layer.units = (*layer.units[:-2], "um", "um")

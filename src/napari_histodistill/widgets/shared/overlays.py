@@ -1,0 +1,340 @@
+"""Our overlays in a viewer: put there, kept up to date, taken away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Labels, Layer, Points
+
+from napari_histodistill.controllers.shared.live_map import LiveMap
+from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.layers import overlays
+from napari_histodistill.layers.placing import placement, thumbnail_world
+from napari_histodistill.layers.slide_layer import (
+    OVERLAY_MARK,
+    OVERLAY_OF,
+    LayerTuple,
+    slide_layer,
+)
+from napari_histodistill.slides import Slide
+from napari_histodistill.slides.tissue.stain import StainMap, recoloured
+from napari_histodistill.slides.tissue.tissue import TissueMask
+from napari_histodistill.widgets.shared.slide_layers import overlay_affine
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from napari.components import ViewerModel
+
+    from napari_histodistill.slides import TileGrid
+    from napari_histodistill.students.spec import ClassSpec
+
+MOVES = ("scale", "translate", "rotate", "shear", "affine")
+
+
+class Overlays:
+    """The overlays of one slide layer.
+
+    Layers are made when first needed and found again by identity, so a person may
+    rename, reorder or delete any of them at any time.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where they go.
+    slide_layer : Image
+        What they lie on; they follow when it is moved.
+    slide : Slide
+        With its µm per pixel.
+    mpp : Mpp
+        Of the slide.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, slide_layer: Image, slide: Slide, mpp: Mpp
+    ) -> None:
+        self._viewer, self._slide_layer = viewer, slide_layer
+        self._slide, self._mpp = slide, mpp
+        self._layers: dict[str, Layer] = {}
+        self._coloured: dict[str, Any] = {}
+        self._visible_before: dict[str, bool] = {}
+        self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
+        for name in MOVES:
+            getattr(slide_layer.events, name).connect(self._follow)
+
+    def get(self, kind: str) -> Any:
+        """Return our layer of a kind, or None if it is not (any more) in the viewer."""
+        layer = self._layers.get(kind)
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    def owns(self, layer: Any) -> bool:
+        """Whether a layer is one of these."""
+        return any(layer is mine for mine in self._layers.values())
+
+    def adopt(self) -> None:
+        """Take up again what a person drew on this slide before it was left."""
+        layers = self._viewer.layers
+        for layer in list(layers):
+            kind = layer.metadata.get(OVERLAY_MARK)
+            mine = layer.metadata.get(OVERLAY_OF) == self._slide.info.section
+            if mine and kind in overlays.HAND_MADE and kind not in self._layers:
+                self._layers[kind] = layer
+                self._lay_anew(layer)
+                # Slides that were opened since would lie over it.
+                layers.move(layers.index(layer), len(layers))
+                layer.visible = True
+
+    def hand_made(self) -> list[Layer]:
+        """Return the layers that hold what a person has drawn."""
+        strokes, tissue = self.get("strokes"), self.get("tissue")
+        found = []
+        if strokes is not None and strokes.data.any():
+            found.append(strokes)
+        if tissue is not None and (
+            self._tissue is None or not np.array_equal(tissue.data > 0, self._tissue)
+        ):
+            found.append(tissue)
+        return found
+
+    def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
+        """Draw a class map; the layer and the live map share one array.
+
+        A layer that is there is drawn into: to make one takes napari a quarter of a
+        second, to give it another array a compiled shader.
+        """
+        if not live.classes:
+            self._hide("classes")
+            return
+        layer = self._class_layer(live.grid, live.classes)
+        if layer.data is not live.shown:
+            live.draw_into(layer.data)
+        self.refresh_classes()
+        self._colour(layer, live.classes, hidden)
+        if not layer.visible:
+            layer.visible = True
+
+    def make_room(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> None:
+        """Have an empty class layer drawn now, so that no run has to wait for it."""
+        if classes:
+            layer = self._class_layer(grid, classes)
+            self._colour(layer, classes, ())
+            if not layer.visible:
+                layer.data[:] = 0  # what was hidden is of a map that was dropped
+                layer.visible = True
+
+    def _class_layer(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> Labels:
+        """Return the class layer, made or laid anew for a grid."""
+        layer: Labels | None = self.get("classes")
+        fits = layer is not None and layer.data.shape == grid.shape
+        labels = (
+            layer.data if layer is not None and fits else np.zeros(grid.shape, "u1")
+        )
+        made = overlays.class_map_layer(labels, grid, classes, affine=self._affine())
+        if layer is None:
+            self._coloured["classes"] = (tuple(classes), frozenset())
+            added: Labels = self._add("classes", made)
+            return added
+        if not fits:
+            layer.data = labels
+        _, place, _ = made
+        for name in ("scale", "translate", "affine"):
+            if not np.array_equal(np.asarray(getattr(layer, name)), place[name]):
+                setattr(layer, name, place[name])
+        return layer
+
+    def refresh_classes(self) -> None:
+        """Draw the live map's array again, as cheaply as napari can."""
+        layer = self.get("classes")
+        if layer is not None:
+            layer.refresh(thumbnail=False, extent=False, highlight=False)
+
+    def hide_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
+        """Make classes transparent."""
+        layer: Labels | None = self.get("classes")
+        if layer is not None:
+            self._colour(layer, live.classes, hidden)
+
+    def _colour(
+        self, layer: Labels, classes: Sequence[ClassSpec], hidden: Collection[int]
+    ) -> None:
+        """Give the class layer its colours, if it has others.
+
+        Each new colormap makes napari compile a shader, which freezes the window for a
+        tenth of a second and more.
+        """
+        wish = (tuple(classes), frozenset(hidden))
+        if self._coloured.get("classes") != wish:
+            layer.colormap = overlays.class_colors(classes, hidden=hidden)
+            self._coloured["classes"] = wish
+
+    def show_similar(self, result: SimilarResult) -> None:
+        """Draw a heatmap."""
+        values, grid = result.similarity.values, result.similarity.grid
+        layer: Image | None = self.get("similar")
+        if layer is not None and layer.data.shape == values.shape:
+            layer.data = values
+            self.set_threshold(result)
+            layer.visible = True
+            return
+        self._remove("similar")
+        made = overlays.similarity_layer(
+            values, grid, threshold=result.threshold, affine=self._affine()
+        )
+        self._add("similar", made)
+
+    def set_threshold(self, result: SimilarResult) -> None:
+        """Make what lies below the threshold transparent."""
+        layer: Image | None = self.get("similar")
+        if layer is not None:
+            limits = overlays.similarity_limits(
+                result.similarity.values, result.threshold
+            )
+            layer.contrast_limits_range = (-1.0, max(1.0, limits[1]))
+            layer.contrast_limits = limits
+
+    def show_markers(self, prompts: Prompts) -> None:
+        """Draw where a person clicked."""
+        items = [(p.y, p.x, p.like) for p in prompts.items]
+        layer: Points | None = self.get("markers")
+        if not items:
+            self._remove("markers")
+            return
+        made = overlays.marker_layer(items, self._um(), affine=self._affine())
+        if layer is None:
+            self._add("markers", made)
+            return
+        points, kwargs, _ = made
+        layer.data = points
+        layer.face_color = kwargs["face_color"]
+        layer.symbol = kwargs["symbol"]
+        layer.selected_data = set()
+
+    def show_strokes(self, classes: Sequence[ClassSpec]) -> Labels:
+        """Return the layer to paint on, made if it is not there."""
+        layer: Labels | None = self.get("strokes")
+        if layer is None:
+            made = overlays.stroke_layer(
+                self._slide.shape,
+                self._um(),
+                overlays.class_colors(classes),
+                affine=self._affine(),
+            )
+            layer = self._add("strokes", made)
+            layer.brush_size = 8
+        layer.colormap = overlays.class_colors(classes)
+        return layer
+
+    def show_tissue(self, tissue: TissueMask) -> Labels:
+        """Draw the tissue mask, to be edited."""
+        layer: Labels | None = self.get("tissue")
+        if layer is None:
+            made = overlays.tissue_layer(
+                tissue.mask, self._slide.shape, self._um(), affine=self._affine()
+            )
+            layer = self._add("tissue", made)
+            self._tissue = np.asarray(tissue.mask, bool)
+        return layer
+
+    def show_stain(self, stains: StainMap) -> None:
+        """Draw the slide as seen through a stain map, right over the slide."""
+        self._remove("stain")
+        levels, kwargs, kind = slide_layer(recoloured(self._slide, stains))
+        kwargs["name"] = "Stain normalised"
+        kwargs["affine"] = self._affine()
+        layers = self._viewer.layers
+        layer = self._add("stain", (levels, kwargs, kind))
+        layers.move(layers.index(layer), layers.index(self._slide_layer) + 1)
+
+    def hide_stain(self) -> None:
+        """Take the normalised slide away."""
+        self._remove("stain")
+
+    def remove_search(self) -> None:
+        """Take the heatmap and the markers away."""
+        self._remove("similar")
+        self._remove("markers")
+
+    def remove_map(self) -> None:
+        """Take away what belongs to one map."""
+        self._hide("classes")
+        self.remove_search()
+
+    def peek(self, looking: bool) -> None:
+        """Hide the coloured overlays while somebody looks at the bare tissue."""
+        kinds = ("classes", "similar")
+        if looking:
+            shown = {k: layer for k in kinds if (layer := self.get(k)) is not None}
+            self._visible_before = {k: layer.visible for k, layer in shown.items()}
+            for layer in shown.values():
+                layer.visible = False
+            return
+        for kind, visible in self._visible_before.items():
+            if (layer := self.get(kind)) is not None:
+                layer.visible = visible
+        self._visible_before = {}
+
+    def close(self, *, keep_layers: bool) -> None:
+        """Stop following the slide layer; optionally take all overlays away.
+
+        What a person has drawn is only hidden: :meth:`adopt` shows it again.
+        """
+        for name in MOVES:
+            getattr(self._slide_layer.events, name).disconnect(self._follow)
+        if not keep_layers:
+            drawn = self.hand_made()
+            for kind, layer in list(self._layers.items()):
+                if any(layer is mine for mine in drawn):
+                    self._put_aside(layer)
+                else:
+                    self._remove(kind)
+        self._layers.clear()
+
+    def _lay_anew(self, layer: Any) -> None:
+        world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
+        place = placement(world, self._affine())
+        for name in ("scale", "translate", "affine"):
+            setattr(layer, name, place[name])
+
+    def _put_aside(self, layer: Any) -> None:
+        layer.mode = "pan_zoom"  # nobody paints on what they do not see
+        layer.visible = False
+        layers = self._viewer.layers
+        if layers.selection.active is layer and self._slide_layer in layers:
+            layers.selection.active = self._slide_layer
+
+    def _um(self) -> tuple[float, float]:
+        return self._mpp.y, self._mpp.x
+
+    def _affine(self) -> npt.NDArray[np.float64]:
+        return overlay_affine(self._slide_layer, self._mpp)
+
+    def _follow(self) -> None:
+        affine = self._affine()
+        for kind in self._layers:
+            if (layer := self.get(kind)) is not None:
+                layer.affine = affine
+
+    def _add(self, kind: str, made: LayerTuple) -> Any:
+        data, kwargs, layer_type = made
+        section = self._slide.info.section
+        kwargs["metadata"] = {OVERLAY_MARK: kind, OVERLAY_OF: section}
+        active = self._viewer.layers.selection.active
+        layer = getattr(self._viewer, f"add_{layer_type}")(data, **kwargs)
+        self._layers[kind] = layer
+        if active is not None and active in self._viewer.layers:
+            # The person goes on with the layer they were on.
+            self._viewer.layers.selection.active = active
+        return layer
+
+    def _hide(self, kind: str) -> None:
+        if (layer := self.get(kind)) is not None:
+            layer.visible = False
+
+    def _remove(self, kind: str) -> None:
+        layer = self.get(kind)
+        self._layers.pop(kind, None)
+        if layer is not None:
+            self._viewer.layers.remove(layer)

@@ -1,0 +1,138 @@
+"""Run, cancel, progress, and where the student computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histodistill.controllers.shared.planning import duration_in_words
+from napari_histodistill.maps.engine import EmbedReport
+from napari_histodistill.widgets.shared.parts import explain, hint, row
+
+DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
+
+DEVICE_TIP = "Where the student computes."
+DEVICE_LOCKED = "Cancel the run first, then change where the student computes."
+
+RUN_TIP = (
+    "Let the student look at the tissue. The map fills in while it works, what you "
+    "look at first."
+)
+
+
+class RunPanel(QWidget):
+    """The button that starts, the button that stops, and the bar between them."""
+
+    run = Signal()
+    cancel = Signal()
+    device_chosen = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.button = QPushButton("Run")
+        self.stop = QPushButton("Cancel")
+        self.stop.setToolTip("Stop within a second; what is done stays.")
+        self.stop.hide()
+        self.device = QComboBox()
+        for text, key in DEVICES:
+            self.device.addItem(text, key)
+        self.device.setToolTip(DEVICE_TIP)
+        self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.setTextVisible(True)
+        self.bar.hide()
+        self.message = hint()
+        self._obstacle = self._remark = ""
+        self._device_tip, self._device_locked = DEVICE_TIP, ""
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        buttons = row(self.button, self.stop, self.device)
+        for place, share in enumerate((2, 2, 3)):
+            buttons.setStretch(place, share)
+        layout.addLayout(buttons)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.message)
+        self.button.clicked.connect(self.run)
+        self.stop.clicked.connect(self.cancel)
+        self.device.activated.connect(
+            lambda k: self.device_chosen.emit(self.device.itemData(k))
+        )
+
+    def show_device(self, label: str, reason: str) -> None:
+        """Say where the student computes and why."""
+        chosen = self.device.currentIndex()
+        for index, (text, _) in enumerate(DEVICES):
+            self.device.setItemText(index, label if index == chosen else text)
+        self._device_tip = reason or DEVICE_TIP
+        explain(self.device, self._device_tip, self._device_locked)
+
+    def _lock_device(self, why: str) -> None:
+        self._device_locked = why
+        explain(self.device, self._device_tip, why)
+
+    def show_ready(self, text: str, why_not: str) -> None:
+        """Show the Run button as "Run", "Continue" or "Run again"."""
+        self.button.setText(text)
+        self.button.show()
+        self._lock_device("")
+        explain(self.button, RUN_TIP, why_not)
+        self.stop.hide()
+        self.bar.hide()
+        # What stands in the way is worth a line of its own, not only a tooltip.
+        if why_not or self._obstacle:
+            self.message.setText(why_not)
+        self._obstacle = why_not
+
+    def show_running(self) -> None:
+        """Turn Run into Cancel and show the bar."""
+        self._remark = ""
+        self._lock_device(DEVICE_LOCKED)
+        self.button.hide()
+        self.stop.setText("Cancel")
+        self.stop.setEnabled(True)
+        self.stop.show()
+        self.bar.setRange(0, 0)
+        self.bar.show()
+
+    def show_stopping(self) -> None:
+        """Say that the request to stop was heard."""
+        self.stop.setText("Stopping…")
+        self.stop.setEnabled(False)
+
+    def show_report(self, report: EmbedReport) -> None:
+        """Show how far a run is; what it remarked stays in sight until it ends."""
+        if report.message and report.cells_per_s:
+            self._remark = f"{report.message[:1].upper()}{report.message[1:]}."
+        if not report.cells_per_s:
+            self.message.setText(report.message.capitalize() or "Starting…")
+            return
+        # Qt paints a bar at once, and with it the whole canvas; here the next frame
+        # will do, together with the label and the map.
+        self.bar.setUpdatesEnabled(False)
+        self.bar.setRange(0, 1000)
+        self.bar.setValue(round(1000 * report.done / max(1, report.total)))
+        self.bar.setUpdatesEnabled(True)
+        parts = [
+            f"{report.done:,} of {report.total:,} cells",
+            f"{report.cells_per_s:,.0f} cells/s",
+        ]
+        if report.seconds_left is not None:
+            parts.append(f"{duration_in_words(report.seconds_left)} left")
+        progress = " · ".join(parts)
+        self.message.setText(" ".join(filter(None, (progress, self._remark))))
+
+    def say(self, sentence: str | Sequence[str]) -> None:
+        """Show a sentence below the bar."""
+        text = sentence if isinstance(sentence, str) else " ".join(sentence)
+        self.message.setText(text)

@@ -1,0 +1,283 @@
+"""Choosing a slide: among the viewer's layers, from a file, with its µm per pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QFileDialog, QInputDialog
+
+from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.shared.map_work import (
+    SlideOpened,
+    TissueFound,
+    open_work,
+    tissue_work,
+)
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.layers.reader import FILE_ENDINGS
+from napari_histodistill.layers.slide_layer import slide_layer, slide_of
+from napari_histodistill.slides import Slide, open_slide
+from napari_histodistill.widgets.shared.bench import Bench
+from napari_histodistill.widgets.shared.layer_watch import LayerWatch
+from napari_histodistill.widgets.shared.slide_layers import (
+    adopt_work,
+    layer_mpp,
+    slide_layers,
+)
+
+READING = "Reading pixels"
+
+FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
+
+
+class SlideChoosing(QObject):
+    """Keeps the slide combo, the viewer's layers and the session in step.
+
+    What follows from another slide is up to who derives from it: :meth:`slide_put` and
+    :meth:`show`.
+
+    Parameters
+    ----------
+    bench : Bench
+        Viewer, session, jobs.
+    panel : QWidget
+        With the signals ``slide_chosen`` and ``open_slide`` and an ``MppRow`` as
+        ``mpp``.
+
+    Attributes
+    ----------
+    jobs : tuple of str
+        What has no meaning once another slide is chosen.
+    """
+
+    jobs: tuple[str, ...] = ()
+
+    def __init__(self, bench: Bench, panel: Any) -> None:
+        super().__init__(bench)
+        self.bench, self.panel = bench, panel
+        self._layers: list[Image] = []
+        self._adopted: WeakKeyDictionary[Layer, tuple[Any, Slide]] = WeakKeyDictionary()
+        self._ruler: Layer | None = None
+        panel.slide_chosen.connect(self._slide_picked)
+        panel.open_slide.connect(self.ask_slide)
+        panel.mpp.given.connect(lambda value: self.give_mpp(value))
+        panel.mpp.refused.connect(bench.said)
+        panel.mpp.measure.connect(self.measure)
+        self._watch = LayerWatch(bench.viewer, self)
+        self._watch.listed.connect(self.layers_changed)
+        self._watch.altered.connect(self.layer_altered)
+        self._gone = QTimer(self)
+        self._gone.setSingleShot(True)
+        self._gone.timeout.connect(self._leave)
+
+    def slide_put(self) -> None:
+        """Go on from a slide that has just been put on the bench."""
+
+    def show(self) -> None:
+        """Draw the panel."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the viewer."""
+        self._watch.close()
+        self._gone.stop()
+
+    def layer_altered(self) -> None:
+        """Follow a layer that was given other pixels, colours or µm per pixel."""
+        layer, session = self.bench.slide_layer, self.bench.session
+        if layer is None or session.slide is None:
+            return
+        if self._slide_behind(layer) is not session.slide:
+            self.choose_layer(layer)
+        elif session.region == "shape":
+            self.bench.changed.emit()  # the shape may be another one now
+
+    def layers_changed(self) -> None:
+        """Follow the viewer's layer list."""
+        layers = slide_layers(self.bench.viewer)
+        if [id(x) for x in layers] == [id(x) for x in self._layers]:
+            return
+        added = [x for x in layers if all(x is not y for y in self._layers)]
+        current = self.bench.slide_layer
+        if current is not None and all(x is not current for x in layers):
+            # napari may be about to remove overlays too, and trips if they are gone.
+            self._gone.start()
+            return
+        self._layers = layers
+        why_stay = self._why_stay() if added else ""
+        if why_stay:
+            self.show()
+            self.bench.said.emit(f"{added[-1].name} is in the list; {why_stay}")
+        elif added:
+            self.choose_layer(added[-1])
+        else:
+            self.show()
+
+    def choose_layer(self, layer: Image | None) -> None:
+        """Explore the slide of a layer; one that is explored already stays as it is."""
+        if layer is not None and self._is_chosen(layer):
+            self.show()
+            return
+        self.bench.pump.abandon(*self.jobs)
+        self.bench.session.run_ended()
+        if layer is None:
+            self.bench.put_slide(None, None)
+            return
+        slide = self._slide_behind(layer)
+        if slide is not None:
+            self._put(layer, slide)
+            return
+        self.bench.put_slide(layer, None)
+        pixels = layer.data
+        self.bench.pump.start(
+            adopt_work(layer),
+            name=READING,
+            on_reports=lambda reports: self._read(layer, pixels, reports[-1].slide),
+            on_end=self.bench.report_end,
+        )
+
+    def open_path(self, path: Path) -> None:
+        """Open a slide file in a job and add it to the viewer."""
+
+        def add(reports: list[SlideOpened]) -> None:
+            for report in reports:
+                data, kwargs, kind = slide_layer(report.slide)
+                made = getattr(self.bench.viewer, f"add_{kind}")(data, **kwargs)
+                if not self.bench.session.running:
+                    # Asked for here, so meant to be looked at.
+                    self.choose_layer(made[0] if isinstance(made, list) else made)
+
+        self.bench.said.emit(f"Opening {path.name}…")
+        self.bench.pump.start(
+            open_work(open_slide, path),
+            name="Opening",
+            on_reports=add,
+            on_end=self._opened,
+        )
+
+    def ask_slide(self) -> None:
+        """Let the person pick a file."""
+        path, _ = QFileDialog.getOpenFileName(
+            self.panel,
+            "Open slide",
+            "",
+            f"Slides ({FILE_PATTERNS});;All files (*)",
+        )
+        if path:
+            self.open_path(Path(path))
+
+    def give_mpp(self, value: float, source: str = "typed by the user") -> None:
+        """Take the µm per pixel from the person."""
+        try:
+            self.bench.put_mpp(value, source, ends=self.jobs)
+        except HistodistillError as error:
+            self.bench.said.emit(str(error))
+            return
+        layer, slide = self.bench.slide_layer, self.bench.session.slide
+        if layer is not None and slide is not None and layer in self._adopted:
+            self._adopted[layer] = layer.data, slide
+        self.bench.said.emit("")
+        self._find_tissue()
+
+    def measure(self) -> None:
+        """Let the person draw a line and say how long it is."""
+        viewer, layer = self.bench.viewer, self.bench.slide_layer
+        if layer is None:
+            return
+        if self._ruler is None or self._ruler not in viewer.layers:
+            self._ruler = viewer.add_shapes(
+                name="Known length", edge_color="#f0e442", edge_width=4,
+                scale=layer.scale[-2:], translate=layer.translate[-2:],
+                units=layer.units[-2:],
+            )  # fmt: skip
+            self._ruler.mode = "add_line"
+            self.bench.said.emit(
+                "Draw a line along something of known length, then press Measure again."
+            )
+            return
+        if not len(self._ruler.data):
+            self.bench.said.emit("Draw a line first, then press Measure again.")
+            return
+        line = np.asarray(self._ruler.data[-1], float)
+        pixels = float(np.linalg.norm(line[-1] - line[0]))
+        length, given = QInputDialog.getDouble(
+            self.panel, "Known length", "How long is the line, in µm?", 100, 0.1, 1e6, 1
+        )
+        if given and pixels > 0:
+            viewer.layers.remove(self._ruler)
+            self.give_mpp(length / pixels, "typed: measured by the user")
+
+    def _slide_picked(self, index: int) -> None:
+        if 0 <= index < len(self._layers):
+            self.choose_layer(self._layers[index])
+
+    def _leave(self) -> None:
+        """Go on from a layer that is no longer in the viewer."""
+        self._layers = slide_layers(self.bench.viewer)
+        self.choose_layer(self._layers[-1] if self._layers else None)
+
+    def _why_stay(self) -> str:
+        """Return why a layer that was just added is not looked at now; "" if it is."""
+        layer, overlays = self.bench.slide_layer, self.bench.overlays
+        if layer is None:
+            return ""
+        if self.bench.session.running:
+            return f"the run on {layer.name} goes on."
+        drawn = overlays is not None and overlays.hand_made()
+        return f"{layer.name} stays chosen: you have painted on it." if drawn else ""
+
+    def _is_chosen(self, layer: Image) -> bool:
+        """Whether a layer is on the bench, just as it is now."""
+        if layer is not self.bench.slide_layer:
+            return False
+        slide = self.bench.session.slide
+        if slide is None:
+            return self.bench.pump.is_active(READING)
+        return self._slide_behind(layer) is slide
+
+    def _slide_behind(self, layer: Image) -> Slide | None:
+        """Return the slide behind a layer; None if its pixels must be read for that."""
+        slide = slide_of(layer.metadata)
+        if slide is not None:
+            return slide
+        pixels, slide = self._adopted.get(layer, (None, None))
+        says = layer_mpp(layer)
+        if slide is None or pixels is not layer.data:
+            return None
+        return slide if says is None or says.agrees_with(slide.mpp) else None
+
+    def _read(self, layer: Image, pixels: Any, slide: Slide) -> None:
+        self._adopted[layer] = pixels, slide
+        if self._slide_behind(layer) is slide:
+            self._put(layer, slide)
+        else:  # altered while it was read
+            self.choose_layer(layer)
+
+    def _put(self, layer: Image, slide: Slide) -> None:
+        self.bench.put_slide(layer, slide)
+        if slide.mpp is not None:
+            self.bench.viewer.canvas.overlays.scale_bar.visible = True
+        self._find_tissue()
+        self.slide_put()
+
+    def _find_tissue(self) -> None:
+        slide = self.bench.session.slide
+        if slide is not None and slide.info.is_rgb:
+            self.bench.pump.start(
+                tissue_work(slide),
+                name="Finding tissue",
+                on_reports=self._tissue_found,
+                on_end=self.bench.report_end,
+            )
+
+    def _tissue_found(self, reports: list[TissueFound]) -> None:
+        self.bench.session.take_tissue(reports[-1].tissue)
+
+    def _opened(self, job: Job[Any]) -> None:
+        self.bench.said.emit(job.error)
+        self.bench.changed.emit()

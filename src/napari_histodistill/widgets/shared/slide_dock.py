@@ -1,0 +1,128 @@
+"""A panel about one slide: it answers clicks on it, describes it, exports from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QFileDialog
+
+from napari_histodistill.controllers.shared.exporting import Exported, kind_of
+from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.students import list_students
+from napari_histodistill.widgets.explore.chooser import StudentChoice
+from napari_histodistill.widgets.shared.bench import Bench
+from napari_histodistill.widgets.shared.dock import Dock
+from napari_histodistill.widgets.shared.slide_layers import world_to_pixels
+
+WIDTH, HEIGHT = 340, 760
+
+
+class SlideDock(Dock):
+    """What *Explore slide* and *Compare students* have in common.
+
+    A panel says in :meth:`say` where its sentences go, in :meth:`click` what a click on
+    the slide means, and in :meth:`work_to_export` what writes a file; it may override
+    :meth:`describe`.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        As napari hands it over.
+    make_bench : callable
+        ``(viewer, panel)`` → the panel's bench.
+
+    Attributes
+    ----------
+    bench : Bench
+        What the parts of the panel share.
+    file_suffix : str
+        What is added to the slide's name to call an exported file.
+    """
+
+    bench: Bench
+    file_suffix = ""
+
+    def __init__(
+        self, napari_viewer: Any, make_bench: Callable[[Any, QObject], Bench]
+    ) -> None:
+        super().__init__(WIDTH, HEIGHT)
+        # napari hands plugins a proxy that hides private names; layers that come out
+        # of it are proxies too and never identical to those in its events.
+        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self.bench = make_bench(viewer, self)
+
+    @property
+    def session(self) -> Any:
+        """The state behind the panel."""
+        return self.bench.session
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence to the person; "" takes the last one back."""
+        raise NotImplementedError
+
+    def click(self, y: float, x: float, shift: bool) -> None:
+        """Answer a click on the slide, if there is an answer; level-0 pixels."""
+        raise NotImplementedError
+
+    def work_to_export(self, key: str, path: Path) -> Work:
+        """Return work that writes one export.
+
+        Raises
+        ------
+        InputError
+            If there is nothing of that kind to export.
+        """
+        raise NotImplementedError
+
+    def describe(self, world: Any) -> str:
+        """Return what is known of a place, for the status bar; "" leaves napari's."""
+        layer = self.bench.slide_layer
+        if layer is None:
+            return ""
+        words: str = self.session.describe(*world_to_pixels(layer, world))
+        return words
+
+    def export(self, key: str, path: Path | None = None) -> None:
+        """Export what the panel shows; asks for the file where none is given."""
+        if path is None:
+            path = self._ask_file(key)
+        if path is None:
+            return
+        try:
+            work = self.work_to_export(key, path)
+        except HistodistillError as error:
+            self.say(str(error))
+            return
+        self.bench.pump.start(
+            work, name="Export", on_reports=self._exported, on_end=self.bench.report_end
+        )
+
+    def _ask_file(self, key: str) -> Path | None:
+        kind, slide = kind_of(key), self.session.slide
+        stem = Path(slide.name if slide else "slide").stem
+        chosen, _ = QFileDialog.getSaveFileName(
+            self, kind.title.rstrip("…"), f"{stem}{self.file_suffix}{kind.ending}"
+        )
+        return Path(chosen) if chosen else None
+
+    def _exported(self, reports: list[Exported]) -> None:
+        self.say(f"Wrote {reports[-1].path.name}.")
+
+    def _clicked(self, world: Any, shift: bool) -> None:
+        layer, slide = self.bench.slide_layer, self.session.slide
+        # A panel behind another tab does not answer.
+        if layer is None or slide is None or not self.isVisible():
+            return
+        y, x = world_to_pixels(layer, world)
+        height, width = slide.shape
+        if 0 <= y < height and 0 <= x < width:
+            self.click(y, x, shift)
+
+
+def bundled_students() -> list[StudentChoice]:
+    """Return what is on offer where nothing else is."""
+    return [StudentChoice(e.name, e.spec) for e in list_students()]

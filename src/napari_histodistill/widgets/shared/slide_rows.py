@@ -1,0 +1,152 @@
+"""The rows of a panel that are about its slide: µm per pixel, region, detail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QButtonGroup,
+    QComboBox,
+    QHBoxLayout,
+    QPushButton,
+    QRadioButton,
+    QSizePolicy,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_histodistill.widgets.shared.parts import explain, hint, row
+
+NO_MPP = "The file does not say how many µm a pixel spans:"
+TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
+COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
+
+
+class MppRow(QWidget):
+    """Asks for the µm per pixel where the file is silent; typed ones can be mended."""
+
+    given = Signal(float)
+    refused = Signal(str)
+    measure = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given: float | None = None
+        self.field = QComboBox()
+        self.field.setEditable(True)
+        for value, scan in COMMON_MPP:
+            self.field.addItem(f"{value}  ({scan} scan)", value)
+        self.field.setCurrentIndex(-1)
+        self.field.setToolTip(
+            "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×."
+        )
+        edit = self.field.lineEdit()
+        edit.setPlaceholderText("µm/px?")
+        self.use = QPushButton("Use")
+        self.use.setToolTip("Take this value for the slide. Everything depends on it.")
+        self.ruler = QPushButton("Measure…")
+        self.ruler.setToolTip(
+            "Draw a line along something whose length you know, for example the scale "
+            "bar in the picture."
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.words = hint(NO_MPP)
+        layout.addWidget(self.words)
+        layout.addLayout(row(self.field, self.use, self.ruler))
+        self.use.clicked.connect(self._give)
+        edit.returnPressed.connect(self._give)
+        self.ruler.clicked.connect(self.measure)
+
+    def show_given(self, value: float | None) -> None:
+        """Say what was given so far, None for nothing; what somebody types stays."""
+        if value == self._given:
+            return
+        self._given = value
+        self.words.setText(NO_MPP if value is None else TYPED_MPP)
+        self.field.setCurrentIndex(-1)
+        self.field.setEditText("" if value is None else f"{value:g}")
+
+    def _give(self) -> None:
+        text = self.field.currentText().strip().replace(",", ".")
+        first = text.split()[0] if text else ""
+        try:
+            self.given.emit(float(first))
+        except ValueError:
+            self.refused.emit("µm/px: type a number such as 0.25 or 0.5.")
+
+
+class RegionRow(QWidget):
+    """Which part of the slide is looked at, as radio buttons; the first is chosen.
+
+    Parameters
+    ----------
+    regions : sequence of (str, str, str)
+        Name in code, name on screen, and tooltip of each.
+    """
+
+    chosen = Signal(str)
+
+    def __init__(self, regions: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self._regions = regions
+        self._group = QButtonGroup(self)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        for k, (_, text, tooltip) in enumerate(regions):
+            button = QRadioButton(text)
+            button.setToolTip(tooltip)
+            button.setChecked(k == 0)
+            self._group.addButton(button, k)
+            layout.addWidget(button)
+        layout.addStretch(1)
+        self._group.idClicked.connect(lambda k: self.chosen.emit(regions[k][0]))
+
+    def button(self, k: int) -> QAbstractButton:
+        """Return the button of a region."""
+        return self._group.button(k)
+
+    def lock(self, why: str) -> None:
+        """Disable all, saying why; "" unlocks."""
+        for k, (_, _, tooltip) in enumerate(self._regions):
+            explain(self.button(k), tooltip, why)
+
+
+class DetailSlider(QSlider):
+    """How densely the slide is looked at; what that means is said in its words.
+
+    Parameters
+    ----------
+    tooltip : str
+        What it sets.
+    no_steps : str
+        Why there is nothing to set yet.
+
+    Attributes
+    ----------
+    words : QLabel
+        To be laid below.
+    """
+
+    def __init__(self, tooltip: str, no_steps: str) -> None:
+        super().__init__(Qt.Orientation.Horizontal)
+        self._tooltip, self._no_steps = tooltip, no_steps
+        self.setPageStep(1)
+        self.words = hint()
+
+    def show_steps(self, count: int, step: int, words: str) -> None:
+        """Set the range and what is said, without telling anybody."""
+        self.blockSignals(True)
+        self.setRange(0, max(0, count - 1))
+        self.setValue(step)
+        self.blockSignals(False)
+        self.words.setText(words)
+
+    def lock(self, why: str) -> None:
+        """Disable it, saying why; "" unlocks where there are steps."""
+        explain(self, self._tooltip, why or ("" if self.maximum() else self._no_steps))

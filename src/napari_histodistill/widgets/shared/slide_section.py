@@ -1,0 +1,100 @@
+"""The section that a panel about a slide begins with: which slide, what part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
+
+from napari_histodistill.widgets.shared.parts import (
+    explain,
+    fill_combo,
+    info_button,
+    row,
+    wide_combo,
+)
+from napari_histodistill.widgets.shared.slide_rows import (
+    DetailSlider,
+    MppRow,
+    RegionRow,
+)
+
+if TYPE_CHECKING:
+    from napari_histodistill.controllers.compare.choice import CompareChoice
+    from napari_histodistill.controllers.shared.choice import Choice
+
+
+class SlideSection(QWidget):
+    """What *Explore slide* and *Compare students* both ask first.
+
+    The controls are made and wired here; a panel adds its own and lays all out in
+    ``grid``.
+
+    Parameters
+    ----------
+    slide_tip : str
+        Tooltip of the slide combo.
+    regions : RegionRow
+        Which parts of a slide can be chosen.
+    detail : DetailSlider
+        How densely the slide is looked at.
+    """
+
+    slide_chosen = Signal(int)
+    open_slide = Signal()
+    region_chosen = Signal(str)
+    step_chosen = Signal(int)
+
+    def __init__(
+        self, slide_tip: str, regions: RegionRow, detail: DetailSlider
+    ) -> None:
+        super().__init__()
+        self._slide_tip = slide_tip
+        self.slide = wide_combo(slide_tip)
+        self.slide_info = info_button()
+        self.open = QPushButton("Open…")
+        self.open.setToolTip("Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
+        self.mpp = MppRow()
+        self.regions = regions
+        self.detail, self.detail_words = detail, detail.words
+        self.grid = QGridLayout(self)
+        self.grid.setContentsMargins(0, 0, 0, 0)
+        self.grid.setHorizontalSpacing(6)
+        self.grid.setVerticalSpacing(4)
+        self.grid.setColumnStretch(1, 1)
+        self.slide.activated.connect(self.slide_chosen)
+        self.open.clicked.connect(self.open_slide)
+        self.regions.chosen.connect(self.region_chosen)
+        self.detail.valueChanged.connect(self.step_chosen)
+
+    def show_slides(self, names: Sequence[str], current: int) -> None:
+        """List the slides; ``current`` is −1 for none."""
+        fill_combo(self.slide, names, current, empty="no slide yet")
+
+    def show_steps(self, count: int, step: int, words: str) -> None:
+        """Set the detail slider's range and what it says."""
+        self.detail.show_steps(count, step, words)
+
+    def show_mpp(self, choice: Choice | CompareChoice) -> None:
+        """Ask for the µm per pixel, or offer to correct what was typed."""
+        mpp = None if choice.needs_mpp or choice.slide is None else choice.slide.mpp
+        self.mpp.show_given(None if mpp is None else mpp.mean)
+        self.mpp.setVisible(choice.takes_mpp)
+
+    def lock(self, why: str) -> None:
+        """Disable what must not change during a run; "" unlocks."""
+        no_slide = self.slide.itemData(0) == "empty"
+        none = "Open a slide first: drop a file here, or press Open…."
+        explain(self.slide, self._slide_tip, why or (none if no_slide else ""))
+        explain(self.mpp, "", why)
+        self.detail.lock(why)
+        self.regions.lock(why)
+
+    def lay_out_slide(self, line: int) -> None:
+        """Lay the slide's row at a line of the grid, its µm per pixel at the next."""
+        self.grid.addWidget(QLabel("Slide"), line, 0)
+        self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
+        self.grid.addWidget(self.mpp, line + 1, 0, 1, 2)
+        self.mpp.hide()

@@ -1,0 +1,131 @@
+"""The advanced form: every setting has an editor, and what is typed arrives."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit
+
+from napari_histodistill.controllers.distil.settings import Draft
+from napari_histodistill.distill.recipes.form import text_of, value_at
+from napari_histodistill.distill.recipes.presets import PartnerInput, recipe_for
+from napari_histodistill.widgets.distil.advanced import AdvancedForm
+
+pytestmark = pytest.mark.gui
+
+
+MARKER = PartnerInput("marker", "channels", 48)
+
+
+def recipe(key="quick", partners=(MARKER,)):
+    return recipe_for(
+        key, name="student", source="a", mpp=0.5, tile_px=64, student_px=64,
+        pairs=200, partners=partners,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def form(qtbot):
+    made = AdvancedForm()
+    qtbot.addWidget(made)
+    drafts = [Draft(recipe(), pairs=200)]
+
+    def typed(field, text):
+        drafts.append(drafts[-1].type(field, text))
+        made.show_draft(drafts[-1])
+
+    def reset(path):
+        drafts.append(drafts[-1].reset(path))
+        made.show_draft(drafts[-1])
+
+    made.typed.connect(typed)
+    made.reset.connect(reset)
+    made.drafts = drafts
+    made.show_draft(drafts[0])
+    made.resize(340, 900)
+    made.show()
+    return made
+
+
+def enter(qtbot, form, *path_and_text):
+    *path, text = path_and_text
+    editor = form.row_of(*path).editor
+    editor.clear()
+    qtbot.keyClicks(editor, text)
+
+
+def test_every_setting_has_the_editor_of_its_kind(form):
+    kinds = {"switch": QCheckBox, "choice": QComboBox}
+    base = form.drafts[0].base
+    for field in form.drafts[0].form.all_fields():
+        line = form.row_of(*field.path)
+        assert isinstance(line.editor, kinds.get(field.kind, QLineEdit))
+        assert line.text() == text_of(field, value_at(base, field.path))
+        assert line.editor.toolTip()
+        assert not line.back.isVisibleTo(form)
+    assert "more than 0" in form.row_of("schedule", "lr").editor.toolTip().lower()
+    assert form.summary.text() == "Nothing changed from the preset."
+    assert not form.reset_all.isEnabled()
+
+
+def test_sections_are_folded_and_tell_what_is_inside(form, qtbot):
+    assert all(not step.is_open for step, _ in form._sections)
+    enter(qtbot, form, "schedule", "lr", "0.01")
+    enter(qtbot, form, "schedule", "batch", "0")
+    told = {s.title: step.line.text() for step, s in form._sections}
+    assert told["Schedule"] == "2 settings changed. ▲ 1 cannot be used."
+    assert told["Objective"] == ""
+
+
+def test_what_is_typed_arrives_and_goes_back(form, qtbot):
+    enter(qtbot, form, "schedule", "lr", "0.0007")
+    form.row_of("objective", "kind").editor.setCurrentText("vicreg")
+    form.row_of("schedule", "compile").editor.setChecked(True)
+    config = form.drafts[-1].config()
+    assert config.schedule.lr == 0.0007
+    assert config.objective.kind == "vicreg"
+    assert config.schedule.compile
+    assert form.summary.text() == "3 settings changed from the preset."
+    line = form.row_of("schedule", "lr")
+    assert line.label.text().startswith("●")
+    assert "0.003" in line.back.toolTip()
+    line.back.click()
+    assert line.text() == "0.003"
+    form.reset_all.click()
+    assert form.drafts[-1].config() == form.drafts[0].base
+    assert form.row_of("objective", "kind").text() == "infonce"
+    assert form.row_of("schedule", "compile").text() == "no"
+
+
+def test_what_is_wrong_is_said_at_its_field(form, qtbot):
+    enter(qtbot, form, "schedule", "batch", "1x")
+    line = form.row_of("schedule", "batch")
+    assert line.complaint.text() == "▲ '1x' is no whole number."
+    assert not line.complaint.isHidden()
+    assert line.text() == "1x", "what somebody types is left alone"
+    enter(qtbot, form, "schedule", "batch", "16")
+    assert line.complaint.isHidden()
+    form.row_of("arm").editor.setCurrentText("unprivileged")
+    assert form.summary.text().startswith("▲ Arm 'unprivileged' has no dense partner")
+
+
+def test_other_partners_make_another_form(form):
+    before = form.row_of("dense", 0, "input_px")
+    form.show_draft(Draft(recipe(partners=()), pairs=200))
+    assert not any(path[0] == "dense" for path in form._rows)
+    form.show_draft(Draft(recipe("careful"), pairs=200))
+    assert form.row_of("dense", 0, "input_px") is not before
+    assert form.row_of("sparse", "encoder", "start").text() == "imagenet-lite0"
+
+
+def test_scrolling_past_a_list_changes_nothing(form, qtbot):
+    choice = form.row_of("augmentation").editor
+    turn = QWheelEvent(
+        QPointF(5, 5), QPointF(5, 5), QPoint(0, -120), QPoint(0, -120),
+        Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    choice.wheelEvent(turn)
+    assert not turn.isAccepted()
+    assert choice.currentText() == "histology"
