@@ -174,7 +174,7 @@ def _plain(backbone: str, options: dict[str, Any], tiles: Path, *, fast: bool) -
 
 
 def _any_config() -> DistillConfig:
-    from napari_histodistill.distill.recipes.files import read_recipe
+    from napari_histodistill.distill.reading import read_recipe
 
     recipe = Path(__file__).parents[2] / "training" / "smoke.toml"
     config = read_recipe(recipe)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_histodistill.distill.recipes.files import read_recipe, recipe_text
+from napari_histodistill.distill.reading import read_recipe
+from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.runs.events import read_events
 from tests.distill.small_runs import small_config, write_textures
 

@@ -85,7 +85,7 @@ def use_spec(path: Path) -> None:
 
 def use_recipe(path: Path) -> None:
     """Read a recipe."""
-    from napari_histodistill.distill.recipes.files import read_recipe
+    from napari_histodistill.distill.reading import read_recipe
 
     read_recipe(path)
 

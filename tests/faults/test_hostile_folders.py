@@ -57,7 +57,7 @@ def test_hostile_tile_folders_and_recipes(place, tmp_path):
 @pytest.fixture(scope="session")
 def stopped_run(place, tmp_path_factory) -> Path:
     """Return a run that was stopped in the middle."""
-    from napari_histodistill.distill.recipes.files import read_recipe
+    from napari_histodistill.distill.reading import read_recipe
     from napari_histodistill.distill.runs.folder import start_run
     from napari_histodistill.distill.runs.run import train
     from napari_histodistill.errors import Cancelled

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from napari_histodistill.distill.experiments.config import ExperimentConfig
+from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.config import FrozenConfig
-from napari_histodistill.distill.recipes.files import read_recipe
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.students import load_student

@@ -73,8 +73,8 @@ def distill(
     A recipe fits a head on frozen features, trains an encoder with or without dense
     partners, or runs a whole table of such trainings ([experiment]).
     """
+    from napari_histodistill.distill.reading import read_recipe
     from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
-    from napari_histodistill.distill.recipes.files import read_recipe
 
     with answering(as_json=json) as answer:
         began = time.perf_counter()
@@ -86,8 +86,13 @@ def distill(
             target = out or Path(config.stem)
             output_folder(target.absolute().parent)  # said now, not after minutes
             if isinstance(recipe, FrozenConfig):
-                result = _frozen(
-                    config, target, data=data, device=device, resume=resume
+                from napari_histodistill.distill.scoring.frozen_arm import train_frozen
+
+                _refuse_resume(resume=resume)
+                result = _student(
+                    train_frozen(
+                        recipe, target, home=config.parent, data=data, device=device
+                    )
                 )
             else:
                 place = data or config.parent / _source(recipe)
@@ -135,18 +140,13 @@ def _continue(folder: Path, *, resume: bool, machine: _Machine) -> dict[str, Any
     return _train(folder, machine)
 
 
-def _frozen(
-    config: Path, target: Path, *, data: Path | None, device: str, resume: bool
-) -> dict[str, Any]:
-    from napari_histodistill.distill.scoring.frozen_arm import run_recipe
-
+def _refuse_resume(*, resume: bool) -> None:
     if resume:
         msg = (
             '--resume: arm = "frozen" takes minutes and keeps nothing in between; run '
             "it again without --resume."
         )
         raise InputError(msg)
-    return _student(run_recipe(config, target, data=data, device=device))
 
 
 def _trained(

@@ -16,8 +16,8 @@ from napari_histodistill.errors import ComputeError
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import Slide, open_slide
 from napari_histodistill.students.bundle import load_spec
-from napari_histodistill.widgets.explore.chooser import StudentChoice
 from napari_histodistill.widgets.explore.dock import ExploreWidget
+from napari_histodistill.widgets.shared.student_list import StudentChoice
 
 WINDOW = (1500, 940)
 PATIENCE_S = 1800.0

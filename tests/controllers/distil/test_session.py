@@ -17,8 +17,8 @@ from napari_histodistill.controllers.distil.alignment import (
 from napari_histodistill.controllers.distil.pairs import Partner
 from napari_histodistill.controllers.distil.run import health_of, run_name, say_run
 from napari_histodistill.controllers.distil.session import DistilSession
+from napari_histodistill.distill.layers.partners import to_look_at
 from napari_histodistill.distill.layers.refinement import Refinement
-from napari_histodistill.distill.layers.twins import to_look_at
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.distill.runs.process import RunView

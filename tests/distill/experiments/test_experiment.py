@@ -18,7 +18,7 @@ from napari_histodistill.distill.experiments.config import ExperimentConfig, mer
 from napari_histodistill.distill.experiments.experiment import run_experiment
 from napari_histodistill.distill.experiments.job import SCORE, labelled_tiles, run_job
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
-from napari_histodistill.distill.scoring.score_book import SCORES
+from napari_histodistill.distill.scoring.held_out import SCORES
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
 from tests.distill.small_runs import TINY, small_config, write_textures

@@ -6,12 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.config import DistillConfig
-from napari_histodistill.distill.recipes.files import (
-    read_recipe,
-    recipe_text,
-    validated,
-)
+from napari_histodistill.distill.recipes.files import recipe_text, validated
 from napari_histodistill.errors import InputError
 from tests.distill.small_runs import TINY, small_config
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_histodistill.distill.runs.command import command_again
 from napari_histodistill.distill.runs.folder import read_run, start_run
+from napari_histodistill.distill.runs.process import command_again
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.bundle import load_spec

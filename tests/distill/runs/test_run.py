@@ -13,7 +13,7 @@ import torch
 
 import napari_histodistill.distill.runs.checkpoints as checkpoints
 import napari_histodistill.distill.training.trainer as trainer_module
-from napari_histodistill.distill.recipes.files import read_recipe
+from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.runs.events import EVENTS, read_events
 from napari_histodistill.distill.runs.folder import read_run, start_run
 from napari_histodistill.distill.runs.run import precision_for, train

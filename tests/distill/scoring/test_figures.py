@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from napari_histodistill.distill.experiments.comparison import compare
+from napari_histodistill.distill.experiments.figures import draw_intervals
 from napari_histodistill.distill.scoring.figures import (
     draw_confusion,
     draw_curves,
     draw_embedding_map,
-    draw_intervals,
 )
 from tests.distill.experiments.test_comparison import DESIGN, two_folds
 

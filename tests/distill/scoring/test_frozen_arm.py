@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from napari_histodistill.distill.pairs.tilefolder import TileFolder, read_tile_folder
-from napari_histodistill.distill.recipes.files import read_recipe
+from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.scoring.evaluate import (
     case_digest,
     choose_protocol,
     evaluate_student,
 )
-from napari_histodistill.distill.scoring.frozen_arm import run_recipe
+from napari_histodistill.distill.scoring.frozen_arm import train_frozen
 from napari_histodistill.errors import InputError, TileFolderError
 from napari_histodistill.students.bundle import load_spec, load_student
 
@@ -46,6 +46,10 @@ def recipe(tmp_path):
     path = tmp_path / "two.toml"
     path.write_text(RECIPE)
     return path
+
+
+def run_recipe(path, out, **options):
+    return train_frozen(read_recipe(path), out, home=path.parent, **options)
 
 
 def test_a_recipe_makes_a_student(recipe, colour_tiles, tmp_path):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from napari_histodistill.distill.scoring.held_out import RunScore
-from napari_histodistill.distill.scoring.score_book import (
+from napari_histodistill.distill.scoring.held_out import (
     SCORES,
+    RunScore,
     read_scores,
     write_scores,
 )

@@ -10,8 +10,9 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.pyramid.damage import BLUE, YELLOW, read_marked
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.resample import read_resampled
-from napari_histodistill.slides.pyramid.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.orientation import OrientedSource
 from napari_histodistill.slides.tissue.tissue import find_tissue
 from tests.slides.factory import picture, write_tiff

@@ -9,12 +9,12 @@ import pytest
 
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.slides.pyramid import overview
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.overview import (
     OverviewSource,
     shrink,
     with_overviews,
 )
-from napari_histodistill.slides.pyramid.slide import LevelInfo
 from tests.slides.factory import picture
 
 

@@ -18,9 +18,9 @@ from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
-from napari_histodistill.widgets.explore.chooser import StudentChoice
 from napari_histodistill.widgets.shared.canvas import FLICKER
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
+from napari_histodistill.widgets.shared.student_list import StudentChoice
 from tests.controllers.compare.test_session import SECRET, blind_pair, secret_slide
 from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student

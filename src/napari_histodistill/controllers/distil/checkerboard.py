@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.layers.partners import DenseLayer, dense_layer
-from napari_histodistill.distill.layers.twins import to_look_at
+from napari_histodistill.distill.layers.partners import (
+    DenseLayer,
+    dense_layer,
+    to_look_at,
+)
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.slides.pyramid.resample import read_resampled
 

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_histodistill.distill.layers.partners import DenseLayer, Spots, dense_layer
-from napari_histodistill.distill.layers.twins import to_look_at
+from napari_histodistill.distill.layers.partners import (
+    DenseLayer,
+    Spots,
+    dense_layer,
+    to_look_at,
+)
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
 from napari_histodistill.distill.pairs.pool import pool_pairs
 from napari_histodistill.distill.recipes.presets import PartnerInput

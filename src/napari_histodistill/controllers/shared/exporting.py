@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_histodistill.controllers.compare.work import Compared
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.similar import SimilarResult
     from napari_histodistill.maps.classes import ClassMap
+    from napari_histodistill.maps.difference import DifferenceMap
     from napari_histodistill.maps.ranking import RankedRegion
     from napari_histodistill.running import CancelToken
 
@@ -160,7 +160,8 @@ def export_work(
 def export_difference_work(
     key: str,
     path: Path,
-    compared: Compared | None,
+    difference: DifferenceMap | None,
+    ranked: Sequence[RankedRegion],
     bounds_origin: tuple[int, int] | None = None,
 ) -> Work:
     """Return work that writes one export of a comparison.
@@ -171,8 +172,10 @@ def export_difference_work(
         Of one of :data:`DIFFERENCE_EXPORTS`.
     path : Path
         Where to.
-    compared : Compared or None
-        What was found.
+    difference : DifferenceMap or None
+        Values over the grid, if two students were compared.
+    ranked : sequence of RankedRegion
+        Most different first.
     bounds_origin : tuple of int or None
         Of the slide: see :class:`SlideInfo`.
 
@@ -181,7 +184,7 @@ def export_difference_work(
     InputError
         If there is none.
     """
-    if compared is None:
+    if difference is None:
         msg = "There is no comparison to export: run both students first."
         raise InputError(msg)
 
@@ -191,11 +194,11 @@ def export_difference_work(
 
         cancel.check()
         if key == "difference_omezarr":
-            write_difference(compared.difference, path)
+            write_difference(difference, path)
         elif key == "difference_geojson":
-            _write_places(compared.ranked, path, bounds_origin, score="Difference")
+            _write_places(ranked, path, bounds_origin, score="Difference")
         else:
-            write_regions(compared.ranked, path, score="difference")
+            write_regions(ranked, path, score="difference")
         yield Exported(path)
 
     return work

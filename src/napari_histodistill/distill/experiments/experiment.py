@@ -33,9 +33,9 @@ from napari_histodistill.distill.experiments.job import (
 )
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.distill.recipes.files import recipe_text
-from napari_histodistill.distill.scoring.held_out import RunScore
-from napari_histodistill.distill.scoring.score_book import (
+from napari_histodistill.distill.scoring.held_out import (
     SCORES,
+    RunScore,
     read_scores,
     write_scores,
 )
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.distill.experiments.config import ExperimentConfig
-    from napari_histodistill.distill.scoring.held_out import LabelledTiles
-    from napari_histodistill.distill.scoring.score_book import Key
+    from napari_histodistill.distill.scoring.held_out import Key, LabelledTiles
 
 POLL_S = 0.5
 
@@ -147,10 +146,8 @@ def run_experiment(
 
 def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table:
     """Write table, figures and all scores from the runs that are there."""
-    from napari_histodistill.distill.scoring.figures import (
-        draw_confusion,
-        draw_intervals,
-    )
+    from napari_histodistill.distill.experiments.figures import draw_intervals
+    from napari_histodistill.distill.scoring.figures import draw_confusion
 
     scores = list(_scores(jobs, out).values())
     failures = {job.key: _failure(job) for job in jobs if _failure(job)}

@@ -7,7 +7,6 @@ no 2, and category 1 is as bright as any other.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,63 +18,44 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.distill.pairs.loading import PairSet
-    from napari_histodistill.distill.recipes.config import DenseConfig
-
     Pixels = npt.NDArray[np.uint8]
 
 MAX_CATEGORIES = 32
 
 
-def spread_masks(
-    sets: Sequence[PairSet], dense: Sequence[DenseConfig]
-) -> tuple[PairSet, ...]:
-    """Return pairs whose masks have a channel per category.
+def spread_masks(masks: Sequence[Pixels], column: str) -> list[Pixels]:
+    """Return masks with a channel per category.
 
     Parameters
     ----------
-    sets : sequence of PairSet
-        Training and validation pairs, which must get the same channels. Masks are
-        ``(n, h, w, 1)`` uint8, as they are stored.
-    dense : sequence of DenseConfig
-        The recipe's partners, for the message.
+    masks : sequence of ndarray
+        ``(n, h, w, 1)`` uint8, as they are stored: of training pairs and, if there are
+        any, of validation pairs, which must get the same channels.
+    column : str
+        The partner's column, for the message.
 
     Returns
     -------
-    tuple of PairSet
-        Masks ``(n, h, w, k)`` uint8, 0 or 255: a channel for each of the k numbers
-        above 0 that occur, in rising order. 0 is background and has none; where there
-        is nothing else, one empty channel stands.
+    list of ndarray
+        ``(n, h, w, k)`` uint8, 0 or 255: a channel for each of the k numbers above 0
+        that occur, in rising order. 0 is background and has none; where there is
+        nothing else, one empty channel stands.
 
     Raises
     ------
     TileFolderError
-        If a mask has more than :data:`MAX_CATEGORIES` numbers.
+        If there are more than :data:`MAX_CATEGORIES` numbers.
     """
-    for place, config in enumerate(dense):
-        if config.kind != "mask":
-            continue
-        masks = [pairs.partners[place].values for pairs in sets]
-        found = np.unique(np.concatenate([np.unique(one) for one in masks]))
-        categories = found[found > 0]
-        if len(categories) > MAX_CATEGORIES:
-            msg = (
-                f"dense.column {config.column!r} holds {len(categories)} different "
-                f"numbers above 0; a mask has at most {MAX_CATEGORIES} categories: use "
-                'kind = "image" for a picture, and 0 and 255 for numbered objects.'
-            )
-            raise TileFolderError(msg)
-        sets = [
-            _with_partner(pairs, place, _spread(one, categories))
-            for pairs, one in zip(sets, masks, strict=True)
-        ]
-    return tuple(sets)
-
-
-def _with_partner(pairs: PairSet, place: int, values: Pixels) -> PairSet:
-    partners = list(pairs.partners)
-    partners[place] = replace(partners[place], values=values)
-    return replace(pairs, partners=tuple(partners))
+    found = np.unique(np.concatenate([np.unique(one) for one in masks]))
+    categories = found[found > 0]
+    if len(categories) > MAX_CATEGORIES:
+        msg = (
+            f"dense.column {column!r} holds {len(categories)} different numbers above "
+            f"0; a mask has at most {MAX_CATEGORIES} categories: use "
+            'kind = "image" for a picture, and 0 and 255 for numbered objects.'
+        )
+        raise TileFolderError(msg)
+    return [_spread(one, categories) for one in masks]
 
 
 def _spread(masks: Pixels, categories: npt.NDArray[np.integer]) -> Pixels:

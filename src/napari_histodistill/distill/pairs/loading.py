@@ -7,7 +7,7 @@ out by the recipe is never read at all.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -97,6 +97,12 @@ class PairSet:
             self.confidence[rows],
         )
 
+    def with_partner(self, place: int, values: npt.NDArray[Any]) -> PairSet:
+        """Return the same pairs with other values of one partner."""
+        partners = list(self.partners)
+        partners[place] = replace(partners[place], values=values)
+        return replace(self, partners=tuple(partners))
+
     def digest(self) -> str:
         """Return a SHA-256 of every value: what a continued run must find again."""
         found = hashlib.sha256()
@@ -147,10 +153,27 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     rows = np.arange(len(everything))
     train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
     if not len(validation):
-        return PairSplit(spread_masks([train], config.dense)[0], None)
-    kept = controlled(everything.take(validation), config, train)
-    train, kept = spread_masks([train, kept], config.dense)
-    return PairSplit(train, kept)
+        (train,) = _with_categories([train], config.dense)
+        return PairSplit(train, None)
+    held_out = controlled(everything.take(validation), config, train)
+    train, held_out = _with_categories([train, held_out], config.dense)
+    return PairSplit(train, held_out)
+
+
+def _with_categories(
+    sets: Sequence[PairSet], dense: Sequence[DenseConfig]
+) -> list[PairSet]:
+    """Return pairs whose masks have a channel per category, in all sets the same."""
+    found = list(sets)
+    for place, config in enumerate(dense):
+        if config.kind == "mask":
+            masks = [pairs.partners[place].values for pairs in found]
+            channels = spread_masks(masks, config.column)
+            found = [
+                pairs.with_partner(place, values)
+                for pairs, values in zip(found, channels, strict=True)
+            ]
+    return found
 
 
 _Read = tuple[PairSet, "npt.NDArray[np.str_]"]

@@ -1,4 +1,4 @@
-"""Recipes on disk: TOML that becomes a frozen schema, or one clear sentence."""
+"""TOML files: read with care, validated against a schema, written back."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_histodistill.distill.experiments.config import ExperimentConfig
-
-    Recipe: TypeAlias = FrozenConfig | DistillConfig | ExperimentConfig
+    from napari_histodistill.distill.recipes.config import DistillConfig
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -26,30 +23,6 @@ MAX_CHARACTERS = 2**20
 MAX_DOTS = 100
 """In one word: a key of so many parts, and nothing else, is absurd."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def read_recipe(path: str | Path) -> Recipe:
-    """Read and check a recipe.
-
-    Parameters
-    ----------
-    path : str or Path
-        TOML. With a table ``[experiment]`` it is a whole table of runs; otherwise
-        ``arm`` says what it is: ``"frozen"`` fits a head, the others train an encoder.
-
-    Raises
-    ------
-    InputError
-        Naming the file and the field that cannot be used.
-    """
-    content = read_toml(path)
-    if "experiment" in content:
-        from napari_histodistill.distill.experiments.config import ExperimentConfig
-
-        return validated(ExperimentConfig, content, str(path))
-    if content.get("arm", "frozen") == "frozen":
-        return validated(FrozenConfig, content, str(path))
-    return validated(DistillConfig, content, str(path))
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -112,7 +85,7 @@ def validated(schema: type[Config], content: dict[str, Any], where: str) -> Conf
 
 
 def recipe_text(config: DistillConfig) -> str:
-    """Return a recipe as TOML that :func:`read_recipe` reads back to an equal value."""
+    """Return a recipe as TOML that ``read_recipe`` reads back to an equal value."""
     lines: list[str] = []
     _write_table(lines, (), config.model_dump(mode="json", exclude_none=True))
     return "\n".join(lines).strip() + "\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_histodistill.distill.runs.events import EventLog
-from napari_histodistill.distill.runs.folder import LOCK, PAUSE, STOP, read_run
+from napari_histodistill.distill.runs.folder import CONFIG, LOCK, PAUSE, STOP, read_run
 from napari_histodistill.errors import InputError
 from napari_histodistill.lock import is_held
 
@@ -259,3 +260,35 @@ def _last_words(folder: Path) -> str:
     words = "The training process ended without a word: it was killed, or the memory "
     words += "was not enough. It can go on from its last checkpoint."
     return f"{words} Its last output: {said[-_LAST_WORDS:]}" if said else words
+
+
+def command_again(folder: Path, *, threads: int | None = None) -> str:
+    """Return the command that trains a run's recipe on its pairs into a new folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    threads : int or None
+        CPU threads, where the run was given a number: other numbers round otherwise.
+
+    Returns
+    -------
+    str
+        As a POSIX shell reads it.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run.
+    """
+    _, place = read_run(folder)
+    home = folder.absolute()
+    words = [
+        *("histodistill", "distill", str(home / CONFIG)),
+        *("--data", place["data"]),
+        *("-o", str(home.with_name(f"{home.name}-again"))),
+    ]
+    if threads is not None:
+        words += ["--threads", str(threads)]
+    return shlex.join(words)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from napari_histodistill.distill.layers.twins import to_look_at
+from napari_histodistill.distill.layers.partners import to_look_at
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
-from napari_histodistill.distill.runs.command import command_again
 from napari_histodistill.distill.runs.events import health_in_words, read_events
 from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, read_run
+from napari_histodistill.distill.runs.process import command_again
 from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
 from napari_histodistill.distill.scoring.figures import draw_curves
 from napari_histodistill.errors import ComputeError

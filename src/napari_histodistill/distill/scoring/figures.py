@@ -1,4 +1,4 @@
-"""Figures of runs and experiments, drawn without touching anybody's matplotlib.
+"""Figures of runs and scores, drawn without touching anybody's matplotlib.
 
 ``Figure`` is used directly, never pyplot: a program that embeds this keeps its backend.
 """
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     from matplotlib.figure import Figure
-
-    from napari_histodistill.distill.experiments.comparison import Table
 
 DPI = 150
 # Okabe and Ito's palette, which colour-blind people can tell apart.
@@ -36,7 +34,7 @@ def draw_curves(events: Sequence[dict[str, Any]], path: Path) -> None:
     """
     steps = [e for e in events if e["kind"] == "step"]
     checks = [e for e in events if e["kind"] == "validation"]
-    figure = _figure(10, 3.2)
+    figure = new_figure(10, 3.2)
     loss, terms, health = figure.subplots(1, 3)
     at = [e["step"] for e in steps]
     loss.plot(at, [e["total"] for e in steps], color=PALETTE[0], label="training")
@@ -64,42 +62,7 @@ def draw_curves(events: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("step")
         if axes.lines:
             axes.legend(frameon=False, fontsize=8)
-    _save(figure, path)
-
-
-def draw_intervals(
-    table: Table, path: Path, *, metric: str = "balanced accuracy"
-) -> None:
-    """Draw every variant's figure with its interval, best on top.
-
-    Parameters
-    ----------
-    table : Table
-        From ``comparison.compare``; variants without figures are left out.
-    path : Path
-        PNG.
-    metric : str
-        One of ``comparison.METRICS``.
-    """
-    rows = [(r.variant, r.metrics[metric]) for r in table.rows if r.metrics]
-    rows.sort(key=lambda row: row[1].value)
-    figure = _figure(7, 0.9 + 0.32 * len(rows))
-    axes = figure.subplots()
-    for place, (name, found) in enumerate(rows):
-        fixed = name in table.design.fixed
-        colour = "#888888" if fixed else PALETTE[0]
-        axes.plot([found.low, found.high], [place, place], color=colour, lw=2)
-        axes.plot(found.value, place, "o", color=colour, markersize=6)
-        if name == table.design.baseline:
-            axes.axvline(found.value, color=PALETTE[1], lw=0.8, ls="--", zorder=0)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-    axes.set_xlabel(
-        f"{metric}, out of fold; 95 % over cases (grey: nothing trained, dashes: "
-        f"{table.design.baseline})",
-        fontsize=8,
-    )
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(
@@ -119,7 +82,7 @@ def draw_confusion(
     counts = np.asarray(table, float)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 2.4 + 0.6 * len(names)
-    figure = _figure(size + 0.8, size)
+    figure = new_figure(size + 0.8, size)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(counts):
@@ -137,7 +100,7 @@ def draw_confusion(
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_embedding_map(
@@ -171,7 +134,7 @@ def draw_embedding_map(
     x = PCA(components, random_state=0).fit_transform(x)
     perplexity = min(30.0, (len(x) - 1) / 3)
     flat = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(x)
-    figure = _figure(6.4, 5)
+    figure = new_figure(6.4, 5)
     axes = figure.subplots()
     for k, (name, colour) in enumerate(classes):
         mine = flat[y == k]
@@ -186,16 +149,18 @@ def draw_embedding_map(
         bbox_to_anchor=(1, 1),
         loc="upper left",
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, without the upper and right spines."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=DPI, format="png")

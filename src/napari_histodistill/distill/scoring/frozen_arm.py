@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.distill.pairs.tilefolder import TileFolder, read_tile_folder
-from napari_histodistill.distill.recipes.config import FrozenConfig
-from napari_histodistill.distill.recipes.files import read_recipe
 from napari_histodistill.distill.scoring.evaluate import (
     case_digest,
     embed_tiles,
@@ -22,13 +20,15 @@ from napari_histodistill.students.probe import fit_probe
 from napari_histodistill.students.spec import Metric, StudentSpec, Training
 
 if TYPE_CHECKING:
+    from napari_histodistill.distill.recipes.config import FrozenConfig
     from napari_histodistill.distill.scoring.scores import Evaluation, Interval
 
 
-def run_recipe(
-    config: str | Path,
+def train_frozen(
+    recipe: FrozenConfig,
     out: str | Path,
     *,
+    home: Path,
     data: str | Path | None = None,
     device: str = "auto",
 ) -> Path:
@@ -40,10 +40,12 @@ def run_recipe(
 
     Parameters
     ----------
-    config : str or Path
-        The recipe, TOML (see :class:`FrozenConfig`).
+    recipe : FrozenConfig
+        What :func:`~napari_histodistill.distill.reading.read_recipe` returned.
     out : str or Path
         Folder of the bundle to write.
+    home : Path
+        Folder that the recipe's paths are relative to.
     data : str, Path or None
         Tile folder to use in place of the recipe's.
     device : str
@@ -61,11 +63,6 @@ def run_recipe(
     ComputeError
         If the encoder fails.
     """
-    recipe = read_recipe(config)
-    if not isinstance(recipe, FrozenConfig):
-        msg = f'{config}: only arm = "frozen" is made this way.'
-        raise InputError(msg)
-    home = Path(config).parent
     target = Path(out)
     if target.exists() and not (target / SPEC_FILE).is_file():
         msg = f"{target} exists and is not a student: choose another folder."
@@ -77,7 +74,7 @@ def run_recipe(
     )
     if base.spec.weights.source == "bundle":
         msg = (
-            f"{config}: student {recipe.student!r} carries its own weights; this "
+            f"student: {recipe.student!r} carries its own weights; this "
             "version fits heads only on students whose weights are in a package."
         )
         raise InputError(msg)

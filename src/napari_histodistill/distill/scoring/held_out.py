@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Labels = npt.NDArray[np.intp]
+    from collections.abc import Iterable
+    from pathlib import Path
 
 FRACTIONS = ("1.0", "0.1", "0.01")
 """Shares of the training labels that probes are fitted on."""
@@ -201,3 +206,39 @@ def _labelled(
         count = max(1, round(share * len(own)))
         chosen.append(rng.choice(own, count, replace=False))
     return np.sort(np.concatenate(chosen))
+
+
+SCORES = "scores.jsonl.gz"
+
+Key = tuple[str, str, int]
+"""Variant, fold, seed."""
+
+
+def read_scores(path: Path) -> dict[Key, RunScore]:
+    """Return the scores of a book; none where there is no file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            scores = [RunScore.from_dict(json.loads(line)) for line in file]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+        msg = (
+            f"{path} cannot be read ({error}): remove it, and its runs are done again."
+        )
+        raise InputError(msg) from error
+    return {(s.variant, s.fold, s.seed): s for s in scores}
+
+
+def write_scores(path: Path, scores: Iterable[RunScore]) -> None:
+    """Write a book: equal scores in equal order give equal bytes."""
+    lines = (json.dumps(score.as_dict()) + "\n" for score in scores)
+    part = path.with_name(f"{path.name}.part")
+    # No name, no time: a table that is run again gives the same file.
+    part.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
+    part.replace(path)

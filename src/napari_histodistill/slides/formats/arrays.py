@@ -9,9 +9,10 @@ import numpy as np
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.limits import MAX_CHANNELS
 from napari_histodistill.slides.pyramid.overview import with_overviews
-from napari_histodistill.slides.pyramid.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

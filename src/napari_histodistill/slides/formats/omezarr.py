@@ -16,8 +16,9 @@ from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.formats.zarr_limits import check_array, check_files
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
 from napari_histodistill.slides.pyramid.damage import probe, read_by_tiles
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.overview import with_overviews
-from napari_histodistill.slides.pyramid.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import (
     UM_PER_UNIT,
     PhysicalSize,

@@ -16,8 +16,9 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.pyramid.colours import over_white
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.overview import with_overviews
-from napari_histodistill.slides.pyramid.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.slide import LevelInfo, PixelSource
+    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
 
 STRIPE_PX = 8
 """Width of the diagonal stripes, in pixels of the level that is read."""

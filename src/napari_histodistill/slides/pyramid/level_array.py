@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.slide import Slide
+    from napari_histodistill.slides.pyramid.damage import Marked
+    from napari_histodistill.slides.pyramid.levels import LevelInfo
 
 CHUNK_PX = 1024
 """Edge of a dask chunk at level 0; dask's cost grows with the number of blocks."""
 
 VIEW_PX = 512
 """Edge of what napari reads at once: it fetches whole chunks, and uploads them all."""
+
+
+class MarkedReader(Protocol):
+    """What a level needs of its slide: sizes, and pixels with damage striped."""
+
+    @property
+    def level_infos(self) -> tuple[LevelInfo, ...]:
+        """Size and tile size of every level, finest first."""
+        ...
+
+    def read_marked(
+        self, level: int, y: int, x: int, height: int, width: int
+    ) -> Marked:
+        """Return a rectangle, in pixels of the level."""
+        ...
 
 
 class LevelArray:
@@ -41,7 +57,9 @@ class LevelArray:
 
     ndim = 3
 
-    def __init__(self, slide: Slide, level: int, probe: npt.NDArray[Any]) -> None:
+    def __init__(
+        self, slide: MarkedReader, level: int, probe: npt.NDArray[Any]
+    ) -> None:
         info = slide.level_infos[level]
         self.shape = (info.height, info.width, probe.shape[2])
         self.dtype = probe.dtype

@@ -15,8 +15,8 @@ import numpy as np
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.pyramid.damage import Damage, read_part
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
-from napari_histodistill.slides.pyramid.slide import LevelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.damage import Place
-    from napari_histodistill.slides.pyramid.slide import PixelSource
+    from napari_histodistill.slides.pyramid.levels import PixelSource
 
 COARSEST_PX = 1024
 """Levels are added until the longer side is at most this."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.slide import PixelSource
+    from napari_histodistill.slides.pyramid.levels import PixelSource
 
 
 def shrinks_of(source: PixelSource, level: int) -> tuple[int, ...]:

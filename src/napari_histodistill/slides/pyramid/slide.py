@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -24,58 +24,14 @@ from napari_histodistill.slides.pyramid.level_array import (
 from napari_histodistill.slides.pyramid.limits import extent_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import dask.array as da
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.damage import Marked, Place
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LevelInfo:
-    """One stored resolution.
-
-    Attributes
-    ----------
-    height, width : int
-        Size in pixels of this level.
-    tile_height, tile_width : int
-        Size of the compressed tiles; dask chunks are multiples of it.
-    """
-
-    height: int
-    width: int
-    tile_height: int = 256
-    tile_width: int = 256
-
-
-class PixelSource(Protocol):
-    """What a backend provides; see ``slides/tiff/source.py`` for the reference one.
-
-    Two abilities are optional and looked for by name. ``read_damaged(level, y, x,
-    height, width, damage)`` reads what can be read and notes the rest exactly
-    (:func:`slides.damage.read_part` does it tile by tile where it is absent).
-    ``shrinks(level)`` and ``read_shrunk(level, shrink, y, x, height, width)`` decode a
-    level at a fraction of its size (see :mod:`slides.shrinking`).
-    """
-
-    levels: Sequence[LevelInfo]
-    """Finest first, at least one, each smaller than the one before."""
-
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
-        """Return ``(height, width, channels)`` of one level; may be called by threads.
-
-        The rectangle is in pixels of the level and lies inside it.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release every file handle of every thread."""
-        ...
+    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.slides.pyramid.damage import Damage, read_part
-from napari_histodistill.slides.pyramid.slide import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.slide import PixelSource
+    from napari_histodistill.slides.pyramid.levels import PixelSource
 
 # orientation: (transposed, y flipped, x flipped). The stored image is transposed
 # first; the flips are those of the upright image.

@@ -19,8 +19,9 @@ import tifffile
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import SegmentCache, reason
 from napari_histodistill.slides.codecs.filebytes import FileBytes, digest_file
+from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.overview import with_overviews
-from napari_histodistill.slides.pyramid.slide import LevelInfo, Slide, SlideInfo
+from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.layout import TiffLayout, layout_of
 from napari_histodistill.slides.tiff.orientation import OrientedSource, describe
 from napari_histodistill.slides.tiff.page import DECODE_ERRORS, TiffPageReader, Window
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.pyramid.colours import Colours
     from napari_histodistill.slides.pyramid.damage import Damage
-    from napari_histodistill.slides.pyramid.slide import PixelSource
+    from napari_histodistill.slides.pyramid.levels import PixelSource
 
 
 MAX_ASSOCIATED_PX = 100 * 10**6

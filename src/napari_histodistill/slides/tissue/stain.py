@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.slide import LevelInfo, PixelSource, Slide
+    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
+    from napari_histodistill.slides.pyramid.slide import Slide
 
     Floats = npt.NDArray[np.float64]
 

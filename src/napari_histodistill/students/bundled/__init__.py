@@ -41,9 +41,9 @@ def find_bundled(name: str) -> Path | None:
 
 def list_students() -> tuple[StudentEntry, ...]:
     """Return the students that come with the package, those with classes first."""
-    from napari_histodistill.students.bundle import load_spec
+    from napari_histodistill.students.spec_file import read_spec
 
-    specs = [(folder, load_spec(folder)) for folder in _folders()]
+    specs = [(folder, read_spec(folder / "spec.json")) for folder in _folders()]
     entries = [StudentEntry(s.name, s, folder, s.digest) for folder, s in specs]
     return tuple(sorted(entries, key=lambda e: (not e.spec.classes, e.name)))
 

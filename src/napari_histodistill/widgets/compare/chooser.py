@@ -15,12 +15,12 @@ from napari_histodistill.controllers.shared.map_work import StudentLoaded, stude
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.panel import ChoosePanel
-from napari_histodistill.widgets.explore.chooser import (
+from napari_histodistill.widgets.shared.slide_chooser import READING, SlideChoosing
+from napari_histodistill.widgets.shared.student_list import (
     StudentChoice,
     slide_words,
     student_words,
 )
-from napari_histodistill.widgets.shared.slide_chooser import READING, SlideChoosing
 
 LOADING = ("Loading A", "Loading B")
 OF_THE_MAPS = ("Run", "Measure", "Ranking", "Thumbnails", "Place", "Pictures A",

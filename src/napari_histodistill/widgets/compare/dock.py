@@ -28,7 +28,6 @@ from napari_histodistill.widgets.compare.chooser import CompareChoosing
 from napari_histodistill.widgets.compare.panel import ChoosePanel
 from napari_histodistill.widgets.compare.place import Asking
 from napari_histodistill.widgets.compare.running import Comparing
-from napari_histodistill.widgets.explore.chooser import StudentChoice
 from napari_histodistill.widgets.shared.canvas import CanvasInput
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.export_button import (
@@ -36,7 +35,11 @@ from napari_histodistill.widgets.shared.export_button import (
     research_label,
 )
 from napari_histodistill.widgets.shared.parts import explain
-from napari_histodistill.widgets.shared.slide_dock import SlideDock, bundled_students
+from napari_histodistill.widgets.shared.slide_dock import SlideDock
+from napari_histodistill.widgets.shared.student_list import (
+    StudentChoice,
+    bundled_students,
+)
 
 
 class CompareWidget(SlideDock):
@@ -132,7 +135,10 @@ class CompareWidget(SlideDock):
         """Return work that writes one export of the comparison."""
         slide = self.session.slide
         origin = slide.info.bounds_origin if slide else None
-        return export_difference_work(key, path, self.session.compared, origin)
+        compared = self.session.compared
+        difference = compared.difference if compared else None
+        ranked = compared.ranked if compared else ()
+        return export_difference_work(key, path, difference, ranked, origin)
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""

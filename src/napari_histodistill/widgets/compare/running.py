@@ -28,7 +28,7 @@ from napari_histodistill.widgets.compare.answers import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.chooser import OF_THE_MAPS, why_loading
 from napari_histodistill.widgets.compare.panel import ChoosePanel
-from napari_histodistill.widgets.explore.searching import SETTLE_MS, SHARE_OF_CANVAS
+from napari_histodistill.widgets.explore.similar import SETTLE_MS, SHARE_OF_CANVAS
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX
 

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
 from napari_histodistill.controllers.shared.warm_up import import_work
-from napari_histodistill.widgets.distil.advancing import Advancing
+from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting

@@ -21,11 +21,11 @@ from napari_histodistill.controllers.distil.run import (
 from napari_histodistill.controllers.distil.session import Written
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.recipes.presets import preset_named
-from napari_histodistill.distill.runs.command import command_again
 from napari_histodistill.distill.runs.folder import REPORT, read_run
 from napari_histodistill.distill.runs.process import (
     RunProcess,
     RunView,
+    command_again,
     look_at,
     start_process,
     threads_beside_a_window,

@@ -12,29 +12,20 @@ from napari_histodistill.controllers.shared.job import Job
 from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
-from napari_histodistill.slides import Slide
-from napari_histodistill.students.spec import StudentSpec
 from napari_histodistill.widgets.explore.slide import SlidePanel
 from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.slide_chooser import READING, SlideChoosing
+from napari_histodistill.widgets.shared.student_list import (
+    StudentChoice,
+    slide_words,
+    student_words,
+)
 
 OF_THE_MAP = ("Stored map", "Run", "Search", "Ranking", "Thumbnails", "Fit")
 """Jobs that have no meaning once another student looks."""
 
 OF_THE_SLIDE = ("Finding tissue", READING, "Fitting the stain", *OF_THE_MAP)
 """Jobs that have no meaning once another slide is chosen."""
-
-
-class StudentChoice:
-    """One line of the student combo: a name or folder, its spec, perhaps a note."""
-
-    def __init__(self, name: str | Path, spec: StudentSpec, note: str = "") -> None:
-        self.name, self.spec, self.note = name, spec, note
-
-    @property
-    def title(self) -> str:
-        """Name and scale (or the note), for the combo."""
-        return f"{self.spec.name} · {self.note or f'{self.spec.mpp:g} µm/px'}"
 
 
 class Choosing(SlideChoosing):
@@ -161,30 +152,3 @@ class Choosing(SlideChoosing):
         self.bench.session.run_ended()
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
-
-
-def slide_words(slide: Slide | None) -> str:
-    """Return what is known of a slide, for a tooltip."""
-    if slide is None:
-        return "No slide is open."
-    height, width = slide.shape
-    mpp = f"{slide.mpp.mean:.4g} µm/px ({slide.mpp.source})" if slide.mpp else "unknown"
-    lines = [
-        slide.name,
-        f"{height:,} × {width:,} px, {len(slide.level_infos)} levels",
-        f"µm per pixel: {mpp}",
-        f"Read as {slide.info.vendor or slide.info.backend}",
-        *slide.info.notes,
-    ]
-    return "\n".join(lines)
-
-
-def student_words(spec: StudentSpec) -> str:
-    """Return what is known of a student, for a tooltip."""
-    lines = [spec.title, spec.description, f"Licence: {spec.licence}"]
-    scale = f"Tile {spec.tile_um:.0f} µm at {spec.mpp:g} µm/px ({spec.mpp_source})"
-    lines.append(scale)
-    if spec.classes:
-        lines.append("Classes: " + ", ".join(spec.class_names))
-    lines += [f"{m.name}: {m.value:.2f} ({m.protocol})" for m in spec.metrics]
-    return "\n".join(line for line in lines if line)

@@ -22,21 +22,23 @@ from napari_histodistill.controllers.shared.warm_up import (
     load_student_gently,
 )
 from napari_histodistill.students.bundle import load_spec
-from napari_histodistill.widgets.explore.chooser import Choosing, StudentChoice
+from napari_histodistill.widgets.explore.chooser import Choosing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.running import RUN, Mapping
-from napari_histodistill.widgets.explore.searching import Searching
-from napari_histodistill.widgets.explore.similar import SimilarPanel
+from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
 from napari_histodistill.widgets.explore.slide import SlidePanel
-from napari_histodistill.widgets.explore.staining import Staining
-from napari_histodistill.widgets.explore.teach import TeachPanel
-from napari_histodistill.widgets.explore.teaching import Teaching
+from napari_histodistill.widgets.explore.stain import Staining
+from napari_histodistill.widgets.explore.teach import Teaching, TeachPanel
 from napari_histodistill.widgets.explore.trust import TrustPanel
 from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.canvas import CanvasInput
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.run_panel import RunPanel
-from napari_histodistill.widgets.shared.slide_dock import SlideDock, bundled_students
+from napari_histodistill.widgets.shared.slide_dock import SlideDock
+from napari_histodistill.widgets.shared.student_list import (
+    StudentChoice,
+    bundled_students,
+)
 
 VIEW_SETTLE_MS = 250
 

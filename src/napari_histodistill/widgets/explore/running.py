@@ -13,7 +13,7 @@ from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.slide import SlidePanel
-from napari_histodistill.widgets.explore.teaching import FIT
+from napari_histodistill.widgets.explore.teach import FIT
 from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_layers import selected_polygon

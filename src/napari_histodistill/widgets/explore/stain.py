@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Signal
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
 
+from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.parts import explain
 
 TIP = (
@@ -44,3 +50,76 @@ class StainRow(QWidget):
         self.check.setChecked(wanted)
         explain(self.check, TIP, why_not)
         explain(self.preview, PREVIEW_TIP, why_no_preview)
+
+
+FIT = "Fitting the stain"
+
+
+class Staining(QObject):
+    """Keeps check box, student and preview in step."""
+
+    def __init__(
+        self, bench: Workbench, panel: StainRow, *, drop_map: Callable[[], None]
+    ) -> None:
+        super().__init__(bench)
+        self.bench, self.panel = bench, panel
+        self.choice = StainChoice()
+        self._drop_map = drop_map
+        panel.wanted.connect(self.want)
+        panel.previewed.connect(self.preview)
+
+    def want(self, wanted: bool) -> None:
+        """Normalise the stain, or not any more."""
+        self.choice.wanted = wanted
+        self._drop_map()
+        self.bench.changed.emit()
+
+    def follow(self) -> None:
+        """Let the student follow slide, student and wish; before panels are drawn."""
+        session, bench = self.bench.session, self.bench
+        was_on = self.choice.is_on(session)
+        work = self.choice.follow(session, fitting=bench.pump.is_active(FIT))
+        if was_on and not self.choice.is_on(session):
+            self._drop_map()
+        if work is not None:
+            bench.pump.start(
+                work, name=FIT, on_reports=self._fitted, on_end=self._ended
+            )
+
+    def show(self, locked: str) -> None:
+        """Draw the row; ``locked`` says why nothing may change now."""
+        session, panel = self.bench.session, self.panel
+        on = self.choice.is_on(session)
+        first = "Tick Normalise first, and wait until the stain is measured."
+        panel.show_state(
+            wanted=self.choice.wanted,
+            why_not=locked or self.choice.why_not(session),
+            why_no_preview="" if on else first,
+        )
+        overlays = self.bench.overlays
+        if not on and overlays is not None:
+            overlays.hide_stain()
+        layer = overlays.get("stain") if overlays is not None else None
+        panel.preview.setChecked(layer is not None and layer.visible)
+
+    def preview(self, wanted: bool) -> None:
+        """Lay the normalised slide over the slide, or take it away."""
+        student, overlays = self.bench.session.student, self.bench.overlays
+        if overlays is None:
+            return
+        if wanted and student is not None and student.stains is not None:
+            overlays.show_stain(student.stains)
+        else:
+            overlays.hide_stain()
+
+    def _fitted(self, reports: list[StainFitted]) -> None:
+        self._drop_map()
+        self.choice.take(self.bench.session, reports[-1])
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.state is not JobState.DONE:
+            self.choice.give_up(self.bench.session)
+        self.bench.changed.emit()
+        # Last: drawing the panels takes back what stood in the way until now.
+        if job.state is JobState.FAILED:
+            self.bench.said.emit(job.error)

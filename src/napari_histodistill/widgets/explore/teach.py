@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from qtpy.QtCore import Signal
+import numpy as np
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import (
     QComboBox,
+    QFileDialog,
     QPushButton,
     QSizePolicy,
     QToolButton,
@@ -14,7 +18,17 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_histodistill.controllers.explore.teaching import (
+    PALETTE,
+    Strokes,
+    StudentSaved,
+    Taught,
+    save_work,
+)
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
+from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.parts import Swatch, explain, heading, hint, row
 
 TIPS = {
@@ -101,3 +115,180 @@ class TeachPanel(QWidget):
 
     def _renamed(self) -> None:
         self.class_renamed.emit(self.names.currentIndex(), self.names.currentText())
+
+
+FIT = "Fit"
+RESTING = ("pan_zoom", "transform")
+"""Modes of a layer in which nobody paints."""
+
+FITTING = "Fitting…"
+STOPPED = "The fit was stopped. Press Fit again."
+LEFT_OUT = " Labels that are no class were left out."
+FIRST_CLASSES = ("tissue A", "tissue B")
+
+
+class Teaching(QObject):
+    """Keeps the teach panel, the stroke layer and the session in step."""
+
+    saved = Signal(object)
+    """Path of the folder of a student that was just saved."""
+
+    taught = Signal()
+
+    def __init__(self, bench: Workbench, panel: TeachPanel) -> None:
+        super().__init__(bench)
+        self.bench, self.panel = bench, panel
+        self.classes = [
+            ClassSpec(name=name, color=PALETTE[k])
+            for k, name in enumerate(FIRST_CLASSES)
+        ]
+        self._current = 0
+        self._left_out = ""
+        panel.class_chosen.connect(self.choose_class)
+        panel.class_renamed.connect(self.rename)
+        panel.class_added.connect(self.add_class)
+        panel.paint.connect(self.paint)
+        panel.fit.connect(self.fit)
+        panel.save.connect(self.ask_folder)
+        panel.show_classes(self.classes, 0)
+
+    def choose_class(self, index: int) -> None:
+        """Paint this class from now on."""
+        self._current = index
+        self.panel.show_classes(self.classes, index)
+        layer = self._layer()
+        if layer is not None:
+            layer.selected_label = index + 1
+
+    def rename(self, index: int, name: str) -> None:
+        """Give a class another name."""
+        name = name.strip()
+        if not 0 <= index < len(self.classes) or name == self.classes[index].name:
+            return
+        others = {c.name for k, c in enumerate(self.classes) if k != index}
+        try:
+            if name in others:
+                raise ValueError
+            renamed = ClassSpec(name=name, color=self.classes[index].color)
+        except ValueError:
+            self.panel.say("A class needs a name of its own: letters, digits, . _ -")
+        else:
+            self.classes[index] = renamed
+        self.panel.show_classes(self.classes, self._current)
+
+    def add_class(self) -> None:
+        """Offer one more class to paint."""
+        if len(self.classes) == len(PALETTE):
+            self.panel.say(f"{len(PALETTE)} classes are as many as colours can tell.")
+            return
+        used = {c.name for c in self.classes}
+        letter = next(c for c in "ABCDEFGHIJ" if f"tissue {c}" not in used)
+        color = PALETTE[len(self.classes)]
+        self.classes.append(ClassSpec(name=f"tissue {letter}", color=color))
+        if self.bench.overlays is not None and self._layer() is not None:
+            self.bench.overlays.show_strokes(self.classes)
+        self.choose_class(len(self.classes) - 1)
+
+    def paint(self, painting: bool) -> None:
+        """Start or stop painting."""
+        overlays = self.bench.overlays
+        if overlays is None:
+            self.show_painting()
+            return
+        layer = overlays.show_strokes(self.classes)
+        if painting:
+            self.bench.viewer.layers.selection.active = layer
+            layer.selected_label = self._current + 1
+            layer.mode = "paint"
+            self.panel.say("Paint a stroke or two of each class, then press Fit.")
+        else:
+            layer.mode = "pan_zoom"
+            self.bench.viewer.layers.selection.active = self.bench.slide_layer
+        self.show_painting()
+
+    def show_painting(self, _event: Any = None) -> None:
+        """Press the paint button while strokes are painted, by whatever means."""
+        layer, layers = self._layer(), self.bench.viewer.layers
+        active = layer is not None and layers.selection.active is layer
+        self.panel.show_painting(active and str(layer.mode) not in RESTING)
+
+    def fit(self) -> None:
+        """Learn from the strokes."""
+        layer = self._layer()
+        strokes = Strokes(
+            np.zeros((1, 1), np.uint8) if layer is None else np.array(layer.data),
+            tuple(self.classes),
+        )
+        try:
+            work = self.bench.session.teach_work(strokes)
+        except HistodistillError as error:
+            self.panel.say(str(error))
+            return
+        self._left_out = LEFT_OUT if strokes.leaves_out else ""
+        self.panel.say(FITTING)
+        self.bench.pump.start(
+            work, name=FIT, on_reports=self._fitted, on_end=self._ended
+        )
+
+    def ask_folder(self) -> None:
+        """Let the person name the new student's folder."""
+        path, _ = QFileDialog.getSaveFileName(
+            self.panel, "Save as student: name a folder", "my-student"
+        )
+        if path:
+            self.save(Path(path))
+
+    def save(self, folder: Path) -> None:
+        """Save what was taught as a bundle."""
+        session = self.bench.session
+        if session.student is None or session.taught is None or session.slide is None:
+            self.panel.say("Fit first, then save.")
+            return
+        self.bench.pump.start(
+            save_work(
+                session.student,
+                session.taught,
+                folder,
+                slide_name=session.slide.name,
+                mode=session.mode,
+            ),
+            name="Saving",
+            on_reports=self._saved,
+            on_end=self._ended,
+        )
+
+    def show(self) -> None:
+        """Draw the panel."""
+        session = self.bench.session
+        self.show_painting()
+        if self.panel.words.text() == FITTING and not self.bench.pump.is_active(FIT):
+            self.panel.say(STOPPED)  # a run or another slide came in between
+        no_map = "" if session.live else "Run the student first: it learns from that."
+        running = "Wait until the run is done, or cancel it." if session.running else ""
+        self.panel.explain(
+            paint="" if self.bench.overlays else "Open a slide with known µm/px first.",
+            fit=running or no_map,
+            save="" if session.taught else "Fit first, then save.",
+        )
+
+    def _layer(self) -> Any:
+        return self.bench.overlays.get("strokes") if self.bench.overlays else None
+
+    def _fitted(self, reports: list[Taught]) -> None:
+        taught = reports[-1]
+        self.bench.session.take_taught(taught)
+        self.paint(False)
+        score = taught.fit.score
+        tested = "" if score is None else f"; {score:.0%} right on held-out strokes"
+        self.panel.say(f"Learned from {taught.cells} cells{tested}.{self._left_out}")
+        self.taught.emit()
+
+    def _saved(self, reports: list[StudentSaved]) -> None:
+        folder = reports[-1].folder
+        self.panel.say(f"Saved: {folder.name}.")
+        self.saved.emit(folder)
+
+    def _ended(self, job: Job[Any]) -> None:
+        if job.state is JobState.FAILED:
+            self.panel.say(job.error)
+        self.bench.changed.emit()

@@ -12,8 +12,6 @@ from qtpy.QtWidgets import QFileDialog
 from napari_histodistill.controllers.shared.exporting import Exported, kind_of
 from napari_histodistill.controllers.shared.job import Work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.students import list_students
-from napari_histodistill.widgets.explore.chooser import StudentChoice
 from napari_histodistill.widgets.shared.bench import Bench
 from napari_histodistill.widgets.shared.dock import Dock
 from napari_histodistill.widgets.shared.slide_layers import world_to_pixels
@@ -121,8 +119,3 @@ class SlideDock(Dock):
         height, width = slide.shape
         if 0 <= y < height and 0 <= x < width:
             self.click(y, x, shift)
-
-
-def bundled_students() -> list[StudentChoice]:
-    """Return what is on offer where nothing else is."""
-    return [StudentChoice(e.name, e.spec) for e in list_students()]
