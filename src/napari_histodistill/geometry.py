@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 from napari_histodistill.errors import InputError
 
@@ -70,6 +71,15 @@ class Region:
         return Region(y=y, x=x, height=bottom - y, width=right - x)
 
 
+class MppOrigin(Enum):
+    """Who answers for a µm per pixel."""
+
+    FILE = "file"
+    """A file, a layer or a sample states it: it is believed where it is plausible."""
+    USER = "user"
+    """A person typed or measured it: it is believed as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mpp:
     """Micrometres per pixel of level 0, and who says so.
@@ -80,12 +90,16 @@ class Mpp:
         µm per level-0 pixel along each axis.
     source : str
         Where it was read, in words a person can check: ``"ImageDescription (MPP)"``,
-        ``"OME-XML PhysicalSizeX"``, ``"typed by the user"``.
+        ``"OME-XML PhysicalSizeX"``, ``"typed by the user"``. For people; what a program
+        decides by is ``origin``.
+    origin : MppOrigin
+        Who answers for it.
     """
 
     y: float
     x: float
     source: str
+    origin: MppOrigin = MppOrigin.FILE
 
     def __post_init__(self) -> None:
         if not (
@@ -101,6 +115,27 @@ class Mpp:
 
     def __float__(self) -> float:
         return self.mean
+
+    @classmethod
+    def given(cls, value: float, source: str = "typed by the user") -> Mpp:
+        """Return what a person gave, µm per pixel, the same along both axes.
+
+        Raises
+        ------
+        InputError
+            If it is not a positive number.
+        """
+        return cls(value, value, source, MppOrigin.USER)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a person answers for it."""
+        return self.origin is MppOrigin.USER
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether lengths may be computed from it."""
+        return self.is_given or self.is_plausible
 
     @property
     def is_plausible(self) -> bool:

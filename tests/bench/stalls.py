@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
 from tests.bench.figures import Figure
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def one_run(slide_path: Path, cache: Path) -> Gaps:
     rest(0.3)
     gaps.phase = "run"
     widget.mapping.run()
-    until(lambda: not busy.is_active("Run"))
+    until(lambda: not busy.is_active(ExploreJob.RUN))
     gaps.phase = "search"
     widget.searching.click(*query_place(widget.session.live), like=True)
     until(lambda: not busy.busy)

@@ -63,7 +63,7 @@ def test_without_a_scale_that_can_be_true_the_world_is_in_pixels(mpp):
 
 
 def test_a_person_is_believed():
-    typed = array_slide(mpp=None).with_mpp(Mpp(30.0, 30.0, "typed by the user"))
+    typed = array_slide(mpp=None).with_mpp(Mpp.given(30.0))
     _, kwargs, _ = slide_layer(typed)
     assert (kwargs["scale"], kwargs["units"]) == ((30.0, 30.0), ("um", "um"))
 

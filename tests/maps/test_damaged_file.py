@@ -7,7 +7,7 @@ import pytest
 
 from napari_histodistill.maps import embed_slide
 from napari_histodistill.maps.engine import plan_grid
-from napari_histodistill.maps.store import DONE, UNREADABLE, EmbeddingStore
+from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 from napari_histodistill.slides import open_slide
 from tests.fakes import colour_student
 from tests.slides.pyramid.test_damage import damaged_slide
@@ -28,15 +28,15 @@ def test_cells_over_a_corrupt_tile_are_counted_and_no_others(tmp_path, mode, mpp
         )
     with EmbeddingStore.open(tmp_path / "s") as store:
         status = store.status
-    assert reports[-1].unreadable == (status == UNREADABLE).sum() > 0
+    assert reports[-1].unreadable == (status == CellStatus.UNREADABLE).sum() > 0
     assert "row 1, column 2 is damaged" in reports[-1].message
     y, x = grid.centers()
     half = grid.cell_size[0] / 2
     over = np.outer(np.abs(y - 384) < 128 + half, np.abs(x - 640) < 128 + half)
-    assert (status[over] == UNREADABLE).all()
+    assert (status[over] == CellStatus.UNREADABLE).all()
     # A tile's filter and its halo reach a little further; elsewhere all is computed.
     near = 40 * mpp / 0.5
     beside = ~np.outer(
         (y > 256 - near) & (y < 512 + near), (x > 512 - near) & (x < 768 + near)
     )
-    assert (status[beside] == DONE).all()
+    assert (status[beside] == CellStatus.DONE).all()

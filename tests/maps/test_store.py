@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 from napari_histodistill.errors import ComputeError, DiskError, StoreError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.maps.store import (
-    DONE,
-    PENDING,
-    UNREADABLE,
+    CellStatus,
     EmbeddingStore,
     remove_store,
     store_key,
@@ -30,7 +28,7 @@ def test_blocks_come_back_and_the_rest_is_nan(tmp_path, rng):
     with new_store(tmp_path / "s") as store:
         values = rng.normal(size=(4, 4, 6)).astype(np.float16)
         status = np.ones((4, 4), np.uint8)
-        status[0, 0], status[1, 1] = PENDING, UNREADABLE
+        status[0, 0], status[1, 1] = CellStatus.PENDING, CellStatus.UNREADABLE
         store.write_block(4, 8, values, status)
         store.want(np.ones(store.grid.shape, bool))
     with EmbeddingStore.open(tmp_path / "s") as back:
@@ -39,7 +37,7 @@ def test_blocks_come_back_and_the_rest_is_nan(tmp_path, rng):
         assert (back.dim, back.block) == (6, 4)
         read = back.read()
         np.testing.assert_array_equal(
-            read[4:8, 8:12][status == DONE], values[status == 1]
+            read[4:8, 8:12][status == CellStatus.DONE], values[status == 1]
         )
         assert np.isnan(read).sum() == (read.shape[0] * read.shape[1] - 14) * 6
         np.testing.assert_array_equal(back.status[4:8, 8:12], status)
@@ -143,7 +141,7 @@ def test_every_part_of_the_identity_changes_the_key():
 
 def test_names_and_the_source_of_mpp_are_not_identity():
     grid, moved = small_grid(), replace(PROVENANCE, slide_path="/b", slide_name="b")
-    typed = replace(grid, slide_mpp=Mpp(0.5, 0.5, "typed by the user"))
+    typed = replace(grid, slide_mpp=Mpp.given(0.5))
     assert store_key(typed, moved) == store_key(grid, PROVENANCE)
     cropped = replace(PROVENANCE, bounds_origin=(40, 100))
     assert store_key(grid, cropped) == store_key(grid, PROVENANCE)
@@ -320,4 +318,4 @@ def test_a_failing_disk_keeps_what_was_finished(tmp_path, monkeypatch):
                 store.write_block(0, 4, np.ones((4, 4, 6)), ones)
         assert store.status.sum() == 16
     with EmbeddingStore.open(tmp_path / "s") as back:
-        assert (back.status == DONE).sum() == 16
+        assert (back.status == CellStatus.DONE).sum() == 16

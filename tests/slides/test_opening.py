@@ -234,7 +234,7 @@ def test_the_openslide_backend_reads_levels_labels_and_after_an_error(tmp_path):
 def test_mpp_may_be_given(tmp_path, mpp):
     made = write_tiff(tmp_path / "slide.tif", ratios=(1,))
     with open_slide(made.path, mpp=mpp) as slide:
-        expected = mpp if isinstance(mpp, Mpp) else Mpp(mpp, mpp, "typed by the user")
+        expected = mpp if isinstance(mpp, Mpp) else Mpp.given(mpp)
         assert slide.require_mpp() == expected
 
 

@@ -72,10 +72,10 @@ def unfinished(store: EmbeddingStore) -> dict[str, int]:
     dict
         For the answer: ``{"pending": n}``, or nothing if the store is finished.
     """
-    from napari_histodistill.maps.store import PENDING
+    from napari_histodistill.maps.store import CellStatus
 
     wanted = store.wanted
-    pending = int((wanted & (store.status == PENDING)).sum())
+    pending = int((wanted & (store.status == CellStatus.PENDING)).sum())
     if not pending:
         return {}
     tell(

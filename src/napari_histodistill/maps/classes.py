@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
-from napari_histodistill.maps.store import DONE, PENDING, EmbeddingStore
+from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -147,13 +147,15 @@ def class_map(
     for block in store.slabs():
         # Status first: what it calls done can be read, whatever a writer does.
         now = store.status[block]
-        status[block] = now if cells is None else np.where(cells[block], now, PENDING)
+        status[block] = (
+            now if cells is None else np.where(cells[block], now, CellStatus.PENDING)
+        )
         embeddings = store.read(block)
         probabilities[block] = head_probabilities(
             embeddings, status[block], student.head
         )
         if known is not None and unfamiliar is not None:
-            done = status[block] == DONE
+            done = status[block] == CellStatus.DONE
             unfamiliar[block][done] = known.unfamiliar(embeddings[done])
     classes = student.spec.classes
     found = _decided(probabilities, status, store.grid, classes, made_by.mode)
@@ -215,7 +217,7 @@ def head_probabilities(
     head : Head
         For embeddings of this width.
     """
-    done = status == DONE
+    done = status == CellStatus.DONE
     rows = embeddings[done]
     found = np.empty((len(rows), len(head.bias)), np.float32)
     for k in range(0, len(rows), _SLAB_ROWS):
@@ -233,7 +235,7 @@ def _decided(
     mode: EmbeddingMode,
 ) -> ClassMap:
     """Return the map of the likeliest classes."""
-    done = status == DONE
+    done = status == CellStatus.DONE
     labels = np.zeros(status.shape, np.uint8)
     confidence = np.zeros(status.shape, np.float32)
     if done.any():

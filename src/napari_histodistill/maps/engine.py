@@ -36,9 +36,7 @@ from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progres
 from napari_histodistill.maps.provenance import Provenance, provenance_of, store_key
 from napari_histodistill.maps.reading import Raster, read_window
 from napari_histodistill.maps.store import (
-    DONE,
-    PENDING,
-    UNREADABLE,
+    CellStatus,
     EmbeddingStore,
     remove_store,
 )
@@ -168,8 +166,10 @@ class _Counts:
 
     @classmethod
     def of(cls, status: npt.NDArray[np.uint8]) -> _Counts:
-        final = int(np.count_nonzero(status != PENDING))
-        return cls(len(status), final, int(np.count_nonzero(status == UNREADABLE)))
+        final = int(np.count_nonzero(status != CellStatus.PENDING))
+        return cls(
+            len(status), final, int(np.count_nonzero(status == CellStatus.UNREADABLE))
+        )
 
     def replaced(self, before: _Counts, after: _Counts) -> _Counts:
         """Return the counts after a block went from one state to another."""
@@ -251,7 +251,7 @@ class _Run:
                 for unit, block in pipeline.finished():
                     self._write(unit, block)
                 raise
-        if self.counts.unreadable and not (self.status == DONE).any():
+        if self.counts.unreadable and not (self.status == CellStatus.DONE).any():
             msg = f"{self.slide.name}: no cell could be read ({self.problem})."
             raise SlideError(msg)
         yield self._report(message=self.problem and f"unreadable: {self.problem}")
@@ -269,7 +269,9 @@ class _Run:
     def compute(self, unit: Unit, raster: Raster, stop: threading.Event) -> _Computed:
         """Run the student over a block (in a thread of its own)."""
         values = np.full((*unit.wanted.shape, self.store.dim), np.nan, dtype=np.float32)
-        status = np.where(unit.wanted, DONE, PENDING).astype(np.uint8)
+        status = np.where(unit.wanted, CellStatus.DONE, CellStatus.PENDING).astype(
+            np.uint8
+        )
         self._check(stop)
         steps = embed_block(
             self.student,
@@ -282,7 +284,7 @@ class _Run:
         for where, computed in steps:
             self.progress.add(len(where[0]))
             if computed is None:
-                status[where] = UNREADABLE
+                status[where] = CellStatus.UNREADABLE
             else:
                 values[where] = computed
             self._check(stop)

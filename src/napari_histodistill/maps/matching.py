@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.maps.store import DONE
+from napari_histodistill.maps.store import CellStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,7 @@ def match_cells(a: Cells, b: Cells) -> Matching:
         c = np.minimum((x / width + 1e-9).astype(np.intp), last[1])
         rows.append(r)
         columns.append(c)
-        done.append(cells.status[np.ix_(r, c)] == DONE)
+        done.append(cells.status[np.ix_(r, c)] == CellStatus.DONE)
     both = done[0] & done[1]
     if int(both.sum()) < FEWEST_CELLS:
         msg = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.maps.store import DONE, MAX_CELLS, PENDING, UNREADABLE
+from napari_histodistill.maps.store import MAX_CELLS, CellStatus
 from napari_histodistill.slides.pyramid.grid import TileGrid
 from napari_histodistill.slides.tissue.tissue import TissueMask, find_tissue
 
@@ -298,12 +298,12 @@ class BlockQueue:
         *,
         retry_unreadable: bool = False,
     ) -> None:
-        missing = wanted & (status == PENDING)
+        missing = wanted & (status == CellStatus.PENDING)
         if retry_unreadable:
-            missing |= wanted & (status == UNREADABLE)
+            missing |= wanted & (status == CellStatus.UNREADABLE)
         # A block is computed whole, finished cells included: its numbers then do not
         # depend on what was asked for first.
-        needed = wanted | (status == DONE)
+        needed = wanted | (status == CellStatus.DONE)
         starts = np.argwhere(_any_per_block(missing, block)) * block
         self._block, self._needed = block, needed
         self._starts = starts

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.maps.store import DONE, EmbeddingStore
+from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -234,7 +234,7 @@ def similarity_map(
 
 def _some(status: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Return which cells have an embedding, if any has."""
-    done: npt.NDArray[np.bool_] = status == DONE
+    done: npt.NDArray[np.bool_] = status == CellStatus.DONE
     if not done.any():
         msg = "No cell has an embedding yet: run the student first."
         raise InputError(msg)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from dataclasses import asdict
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
     import zarr
 
 __all__ = [
-    "DONE",
-    "PENDING",
-    "UNREADABLE",
+    "CellStatus",
     "EmbeddingStore",
     "Provenance",
     "is_store",
@@ -49,8 +48,14 @@ __all__ = [
     "store_key",
 ]
 
-PENDING, DONE, UNREADABLE = 0, 1, 2
-"""A cell's status."""
+
+class CellStatus(IntEnum):
+    """What is known of a cell; stored as uint8."""
+
+    PENDING = 0
+    DONE = 1
+    UNREADABLE = 2
+
 
 Block = tuple[slice, slice]
 
@@ -218,7 +223,7 @@ class EmbeddingStore:
         """
         where = block or (slice(None), slice(None))
         # Status first: whatever it calls done is already on disk.
-        done = self.status[where] == DONE
+        done = self.status[where] == CellStatus.DONE
         with damage(self.path):
             values = np.asarray(self._embeddings[(*where, slice(None))], np.float16)
             if not np.isfinite(values[done]).all():
@@ -274,7 +279,7 @@ class EmbeddingStore:
             msg = f"{self.path}: a block of another shape, {values.shape}."
             raise StoreError(msg)
         out = np.full(values.shape, np.nan, np.float16)
-        done = status == DONE
+        done = status == CellStatus.DONE
         out[done] = _to_half(values[done], self.provenance.student_name)
         with trouble_writing(self.path):
             self._embeddings[(*where, slice(None))] = out
@@ -316,7 +321,7 @@ class EmbeddingStore:
 
         Only names and sizes are looked at; the checksums speak when a block is read.
         """
-        done = self.status == DONE
+        done = self.status == CellStatus.DONE
         rows, columns = np.nonzero(done)
         blocks = np.unique(
             np.stack([rows // self.block, columns // self.block], axis=1), axis=0
@@ -375,7 +380,7 @@ def _make_arrays(
         "format_version": FORMAT_VERSION,
         "key": store_key(grid, provenance),
         "provenance": provenance.to_json(),
-        "grid": asdict(grid),
+        "grid": _grid_meta(grid),
         "dim": dim,
         "block": block,
     }
@@ -415,6 +420,13 @@ def _check_sizes(grid: TileGrid, dim: int, block: int) -> None:
     if not 0 < block**2 * dim * 2 <= _MAX_BLOCK_BYTES:
         msg = f"blocks of {block} × {block} cells are too large"
         raise ValueError(msg)
+
+
+def _grid_meta(grid: TileGrid) -> dict[str, Any]:
+    meta = asdict(grid)
+    # A store says in words where µm per pixel came from; nothing is decided by it.
+    del meta["slide_mpp"]["origin"]
+    return meta
 
 
 def _grid_from(meta: dict[str, Any]) -> TileGrid:

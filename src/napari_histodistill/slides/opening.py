@@ -93,7 +93,7 @@ def open_slide(
 
 
 def _typed(value: float) -> Mpp:
-    mpp = Mpp(value, value, "typed by the user")
+    mpp = Mpp.given(value)
     if not mpp.is_plausible:
         # Beyond, a tile would be a fraction of a pixel, or more pixels than fit memory.
         msg = (

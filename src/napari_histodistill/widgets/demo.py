@@ -11,9 +11,11 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.errors import ComputeError
 from napari_histodistill.layers.slide_layer import slide_layer
+from napari_histodistill.maps.store import CellStatus
 from napari_histodistill.slides import Slide, open_slide
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.dock import ExploreWidget
@@ -102,7 +104,7 @@ class _Conductor:
         elif not self._ran and not session.why_not_run:
             self._ran = True
             self._choose_detail()
-            if session.run_title != "Run again":
+            if session.run_action is not RunAction.AGAIN:
                 self.widget.mapping.run()
             else:
                 self.step()
@@ -136,7 +138,7 @@ def query_place(live: LiveMap) -> tuple[float, float]:
     """
     from scipy.ndimage import distance_transform_edt
 
-    done = live.status == 1
+    done = live.status == CellStatus.DONE
     kind = done
     if live.classes:
         counts = np.bincount(live.labels[done], minlength=len(live.classes) + 1)

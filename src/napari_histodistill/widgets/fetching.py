@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.job import Job, JobKey, JobState
 from napari_histodistill.errors import InputError
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_layer
 from napari_histodistill.samples.fetching import (
@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-FETCHING = "Fetching a slide"
+
+class FetchJob(JobKey):
+    """The one job of this dialog; its value is what people read."""
+
+    FETCHING = "Fetching a slide"
+
+
 WIDTH = 460
 
 
@@ -146,7 +152,7 @@ class FetchDialog(QDialog):
         self.bar.show()
         self._pump.start(
             lambda cancel: fetching(slide, folder, cancel=cancel),
-            name=FETCHING,
+            key=FetchJob.FETCHING,
             on_reports=self._reported,
             on_end=self._ended,
         )

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.explore.session import ExploreSession
+from napari_histodistill.controllers.explore.session import ExploreSession, RunAction
 from napari_histodistill.controllers.explore.teaching import (
     Strokes,
     painted_cells,
@@ -151,12 +151,12 @@ def test_the_view_and_a_shape_count_fewer_cells():
 
 def test_a_run_fills_the_map_and_the_store_is_shown_the_next_time():
     session = session_for()
-    assert session.run_title == "Run"
+    assert session.run_action is RunAction.RUN
     assert [r.cells for r in session.class_rows()] == [0, 0], "what it could find"
     run(session)
     live = session.live
     assert session.cells_missing == 0
-    assert session.run_title == "Run again"
+    assert session.run_action is RunAction.AGAIN
     assert live.labels[live.grid.cell_at(*GLAND)] == 2
     assert live.labels[live.grid.cell_at(*STROMA)] == 1
     assert live.labels[live.grid.cell_at(*GLASS)] == 0
@@ -189,7 +189,7 @@ def test_cancelling_keeps_blocks_and_continue_finishes():
     kept = session.live.cells_done
     assert kept > 0
     assert session.cells_missing > 0
-    assert session.run_title == "Continue"
+    assert session.run_action is RunAction.CONTINUE
     run(session)
     assert session.cells_missing == 0
     assert session.live.cells_done > kept

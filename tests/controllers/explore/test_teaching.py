@@ -8,6 +8,7 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore.teaching import (
     Strokes,
     painted_cells,
@@ -222,7 +223,7 @@ def test_running_on_after_teaching_keeps_what_was_there():
     run(session)
     teach(session, *TWO_KINDS)
     session.region = "whole"
-    assert session.run_title == "Continue"
+    assert session.run_action is RunAction.CONTINUE
     run(session)
     assert session.cells_missing == 0
     assert session.live.cells_done == session.plan().wanted_cells().sum()

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import Cancelled, InputError, SlideError
@@ -67,7 +68,7 @@ def test_a_missing_or_absurd_scale_is_asked_for(mpp):
     session.type_mpp(0.5)
     assert not session.needs_mpp
     assert session.why_not_run == ""
-    assert session.plan().grid.slide_mpp == Mpp(0.5, 0.5, "typed by the user")
+    assert session.plan().grid.slide_mpp == Mpp.given(0.5)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), 0.01, 300.0])
@@ -165,12 +166,12 @@ def test_cancel_keeps_the_work_and_continue_computes_only_the_rest():
     kept = session.live.cells_done
     assert 0 < kept < wanted.sum()
     assert session.cells_missing == wanted.sum() - kept
-    assert session.run_title == "Continue"
+    assert session.run_action is RunAction.CONTINUE
 
     report = run(session)
     assert report.done == wanted.sum()
     assert computed(session) == wanted.sum(), "not a tile was looked at twice"
-    assert session.run_title == "Run again"
+    assert session.run_action is RunAction.AGAIN
     whole = ran_session(student=other_student())
     assert np.array_equal(session.live.labels, whole.live.labels)
     assert np.array_equal(session.live.confidence, whole.live.confidence)
@@ -184,7 +185,7 @@ def test_cancel_before_the_first_tile_leaves_a_session_that_can_run():
     with pytest.raises(Cancelled):
         list(work)
     session.run_ended()
-    assert session.run_title == "Run"
+    assert session.run_action is RunAction.RUN
     assert computed(session) == 0
     run(session)
     assert session.cells_missing == 0
@@ -218,7 +219,7 @@ def test_the_stored_map_is_found_again_with_its_time():
     }
     show_stored(again)
     assert computed(again) == 0
-    assert again.run_title == "Run again"
+    assert again.run_action is RunAction.AGAIN
     assert np.array_equal(again.live.labels, first.live.labels)
     assert np.array_equal(again.live.confidence, first.live.confidence)
 
@@ -230,7 +231,7 @@ def test_an_interrupted_map_is_found_again_and_goes_on():
     show_stored(again)
     kept = again.live.cells_done
     assert kept == first.live.cells_done
-    assert again.run_title == "Continue"
+    assert again.run_action is RunAction.CONTINUE
     run(again)
     assert computed(again) + kept == again.live.cells_done
     assert again.cells_missing == 0
@@ -277,7 +278,7 @@ def test_another_slide_drops_what_belonged_to_the_old_one():
     assert session.tissue is None
     assert session.view is None
     assert session.prompts.items == ()
-    assert session.run_title == "Run"
+    assert session.run_action is RunAction.RUN
 
 
 # --- regions and tissue ---------------------------------------------------------------
@@ -297,10 +298,10 @@ def test_the_view_limits_the_run_and_the_whole_slide_goes_on_from_there():
     done = session.live.status == 1
     assert done.any()
     assert not (done & ~inside).any()
-    assert session.run_title == "Run again"
+    assert session.run_action is RunAction.AGAIN
 
     session.region = "whole"
-    assert session.run_title == "Continue"
+    assert session.run_action is RunAction.CONTINUE
     assert session.cells_missing == everything - done.sum()
     run(session)
     assert session.live.cells_done == everything
@@ -321,7 +322,7 @@ def test_a_drawn_shape_limits_the_run():
     right_of = (x[columns] - 100) / 600 + (y[rows] - 100) / 400
     assert len(rows) > 20
     assert right_of.max() <= 1, "nothing beyond the slanted side"
-    assert session.run_title == "Run again"
+    assert session.run_action is RunAction.AGAIN
 
 
 def test_a_shape_between_the_cells_is_explained():
@@ -340,7 +341,7 @@ def test_a_shape_between_the_cells_leaves_a_map_that_is_there_alone():
     session.region = "shape"
     session.shape = np.array([[200.0, 200], [200, 201], [201, 200]])
     assert session.cells_missing == 0
-    assert session.run_title == "Run again"
+    assert session.run_action is RunAction.AGAIN
     assert "draw a larger" in session.why_not_run
     session.shape = np.array([[200.0, 200], [200, 300], [300, 200]])
     assert session.why_not_run == ""
@@ -386,10 +387,10 @@ def test_cells_that_another_panel_stored_are_shown_by_continue():
     first = open_session()
     stop_after_the_first_block(first)
     run(open_session())
-    assert first.run_title == "Continue"
+    assert first.run_action is RunAction.CONTINUE
     run(first)
     assert first.cells_missing == 0
-    assert first.run_title == "Run again"
+    assert first.run_action is RunAction.AGAIN
     assert computed(first) < first.live.cells_done, "nothing was computed again"
 
 
@@ -433,7 +434,7 @@ def test_editing_tissue_keeps_the_map_and_its_stride():
     session.take_tissue(TissueMask(np.ones((6, 8), bool), session.slide.shape))
     assert session.live is live
     assert session.detail.stride_um == stride
-    assert session.run_title == "Continue"
+    assert session.run_action is RunAction.CONTINUE
 
 
 # --- what goes wrong ------------------------------------------------------------------
@@ -470,7 +471,7 @@ def test_a_runtime_error_becomes_a_sentence_and_the_session_stays_usable():
     assert "CUDNN_STATUS_EXECUTION_FAILED" in job.error
     assert "Traceback" not in job.error
     assert session.live.cells_done == kept
-    assert session.run_title == "Continue"
+    assert session.run_action is RunAction.CONTINUE
 
     moody.broken = False
     assert session.why_not_run == ""

@@ -207,7 +207,7 @@ def test_a_closed_slide_is_not_taken_for_a_damaged_one(tmp_path):
 def test_resampling_near_damage_is_refused_and_beside_it_is_not(tmp_path):
     path, _ = damaged_slide(tmp_path, 8)
     with open_slide(path) as slide:
-        slide = slide.with_mpp(Mpp(0.25, 0.25, "typed by the user"))
+        slide = slide.with_mpp(Mpp.given(0.25))
         over = Region(y=200, x=500, height=200, width=200)
         with pytest.raises(SlideError, match="row 1, column 2"):
             read_resampled(slide, over, height=50, width=50)

@@ -176,7 +176,7 @@ def test_a_map_survives_being_written():
 )
 def test_real_h_and_e_is_fitted(data, name):
     with open_slide(data / "slides" / name) as slide:
-        known = slide if slide.usable_mpp else slide.with_mpp(Mpp(0.25, 0.25, "typed"))
+        known = slide if slide.usable_mpp else slide.with_mpp(Mpp.given(0.25, "typed"))
         fit = fit_slide(known, mpp=1.0)
     assert min(fit.strengths) > 0.3
 

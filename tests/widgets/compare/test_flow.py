@@ -10,6 +10,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from napari_histodistill.controllers.compare.jobs import CompareJob
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
@@ -372,10 +373,10 @@ def test_a_place_asked_before_a_run_does_not_answer_after_it(
     first = widget.session.lives[0].cells_done
     monkeypatch.setattr(SimilarityIndex, "from_store", slowly)
     widget.asking.click(*SECRET)
-    wait_until(qtbot, lambda: widget.bench.pump.is_active("Place"))
+    wait_until(qtbot, lambda: widget.bench.pump.is_active(CompareJob.PLACE))
     widget.choosing.choose_region("whole")
     widget.comparing.run()
-    assert not widget.bench.pump.is_active("Place")
+    assert not widget.bench.pump.is_active(CompareJob.PLACE)
     wait_until(qtbot, idle(widget))
     assert widget.session.found is None
     widget.asking.click(*SECRET)

@@ -12,6 +12,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.distill.runs.folder import read_run
 from napari_histodistill.distill.runs.process import look_at
@@ -162,7 +163,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
     wait_until(qtbot, lambda: not explore.session.why_not_run, 60)
     assert explore.session.student.spec.training.arm == "triplet"
     explore.run_panel.button.click()
-    wait_until(qtbot, lambda: explore.bench.pump.is_active("Run"), 10)
+    wait_until(qtbot, lambda: explore.bench.pump.is_active(ExploreJob.RUN), 10)
     wait_until(qtbot, lambda: not explore.bench.pump.busy, 120)
     assert explore.session.live.cells_done > 20
     explore.searching.click(320, 320, like=True)

@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.shared.job import JobState
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import open_slide
@@ -332,7 +333,9 @@ def test_cancel_keeps_what_was_done_and_continue_goes_on(explore, qtbot):
     assert not widget.slide_panel.detail.isEnabled()
     assert "Cancel the run first" in widget.slide_panel.detail.toolTip()
     QTest.mouseClick(widget.run_panel.stop, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: not widget.bench.pump.is_active("Run"), timeout=5000)
+    qtbot.waitUntil(
+        lambda: not widget.bench.pump.is_active(ExploreJob.RUN), timeout=5000
+    )
     kept = live.cells_done
     assert 0 < kept < 500
     assert widget.run_panel.message.text().startswith("Stopped.")
@@ -507,7 +510,7 @@ def test_the_slide_layer_is_removed_during_a_run(explore, qtbot):
     layer = add_slide(viewer, array_slide())
     qtbot.waitUntil(ready(widget), timeout=20000)
     widget.run_panel.button.click()
-    job = widget.bench.pump._watched["Run"].job
+    job = widget.bench.pump._watched[ExploreJob.RUN].job
     qtbot.waitUntil(lambda: widget.session.live.cells_done > 0, timeout=20000)
     viewer.layers.remove(layer)
     qtbot.waitUntil(idle(widget), timeout=5000)
@@ -524,7 +527,7 @@ def test_the_panel_is_closed_during_a_run(explore, qtbot):
     add_slide(viewer, array_slide())
     qtbot.waitUntil(ready(widget), timeout=20000)
     widget.run_panel.button.click()
-    job = widget.bench.pump._watched["Run"].job
+    job = widget.bench.pump._watched[ExploreJob.RUN].job
     qtbot.waitUntil(lambda: widget.session.live.cells_done > 0, timeout=20000)
     viewer.window.remove_dock_widget(widget)
     assert job.join(2)
@@ -542,6 +545,6 @@ def test_the_window_is_closed_during_a_run(explore, qtbot):
     add_slide(viewer, array_slide())
     qtbot.waitUntil(ready(widget), timeout=20000)
     widget.run_panel.button.click()
-    job = widget.bench.pump._watched["Run"].job
+    job = widget.bench.pump._watched[ExploreJob.RUN].job
     viewer.close()
     qtbot.waitUntil(lambda: job.join(0), timeout=5000)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
+
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
 from napari_histodistill.layers.slide_layer import slide_of
@@ -58,7 +60,7 @@ def test_what_is_seen_is_what_the_student_sees_and_comes_back(opened, qtbot):
     assert widget.session.plan().store_path != plain, "maps are kept apart"
     # A run in these colours; what it looks at may not change meanwhile.
     click(widget.run_panel.button)
-    qtbot.waitUntil(lambda: widget.bench.pump.is_active("Run"), timeout=5000)
+    qtbot.waitUntil(lambda: widget.bench.pump.is_active(ExploreJob.RUN), timeout=5000)
     assert not box.isEnabled()
     qtbot.waitUntil(ready(widget), timeout=20000)
     assert widget.session.live.cells_done

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
+
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
 from napari_histodistill.students import probe
@@ -155,7 +157,7 @@ def test_an_added_image_does_not_end_a_run(explore, qtbot):
     wait_until(qtbot, lambda: widget.session.live.cells_done > 0)
     viewer.add_image(tissue_image(300, 300), rgb=True, name="screenshot")
     qtbot.wait(50)
-    assert widget.bench.pump.is_active("Run")
+    assert widget.bench.pump.is_active(ExploreJob.RUN)
     assert widget.bench.slide_layer is layer
     widget.mapping.cancel()
     wait_until(qtbot, idle(widget))
@@ -286,7 +288,7 @@ def test_another_student_ends_the_run_of_the_first(explore, qtbot):
     widget.run_panel.button.click()
     wait_until(qtbot, lambda: widget.session.live.cells_done > 0)
     widget.choosing.choose_student(0)  # as "Use" of *Distil a student* does
-    assert not widget.bench.pump.is_active("Run")
+    assert not widget.bench.pump.is_active(ExploreJob.RUN)
     assert not widget.session.running
     wait_until(qtbot, ready(widget))
     assert widget.run_panel.button.text() == "Continue"
@@ -329,7 +331,7 @@ def test_a_run_ends_a_fit_that_is_going_on(explore, qtbot, monkeypatch):
     widget.teach_panel.fit_button.click()
     assert widget.teach_panel.words.text() == "Fitting…"
     widget.run_panel.button.click()
-    assert not widget.bench.pump.is_active("Fit")
+    assert not widget.bench.pump.is_active(ExploreJob.LEARNING)
     assert "Press Fit again" in widget.teach_panel.words.text()
     student.backend = SlowBackend()
     wait_until(qtbot, idle(widget), timeout_s=60)

@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
+
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
 from qtpy.QtCore import QPoint, Qt
@@ -78,7 +80,7 @@ def test_ticked_the_student_sees_the_slide_normalised(normalised, qtbot):
 def test_a_run_with_normalised_stain_fills_a_map(normalised, qtbot):
     _viewer, widget, _ = normalised()
     click(widget.run_panel.button)
-    qtbot.waitUntil(lambda: widget.bench.pump.is_active("Run"), timeout=5000)
+    qtbot.waitUntil(lambda: widget.bench.pump.is_active(ExploreJob.RUN), timeout=5000)
     assert not widget.slide_panel.stain.check.isEnabled()
     qtbot.waitUntil(lambda: not widget.bench.pump.busy, timeout=20000)
     assert widget.session.live.cells_done > 0
@@ -131,9 +133,9 @@ def test_the_stain_is_fitted_whatever_ends_the_fit(explore, qtbot, monkeypatch):
     add(viewer, he_slide())
     qtbot.waitUntil(ready(widget), timeout=20000)
     tick(widget.slide_panel.stain.check)
-    assert widget.bench.pump.is_active("Fitting the stain")
+    assert widget.bench.pump.is_active(ExploreJob.FITTING_STAIN)
     widget.slide_panel.slide.activated.emit(0)
-    widget.bench.pump.abandon("Fitting the stain")
+    widget.bench.pump.abandon(ExploreJob.FITTING_STAIN)
     widget.bench.changed.emit()
     qtbot.waitUntil(ready(widget), timeout=20000)
     assert widget.session.student.stains is not None

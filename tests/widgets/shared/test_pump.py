@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from napari_histodistill.controllers.shared.job import JobKey
+
 pytest.importorskip("qtpy", reason="the pump needs Qt")
 
 from qtpy.QtCore import QObject
@@ -12,6 +14,11 @@ from napari_histodistill.widgets.shared.pump import JobPump
 from tests.widgets.conftest import wait_until
 
 pytestmark = pytest.mark.gui
+
+
+class Two(JobKey):
+    FIRST = "first"
+    SECOND = "second"
 
 
 @pytest.fixture
@@ -39,12 +46,12 @@ def test_a_job_abandoned_in_the_same_turn_is_not_heard(qtbot, pump):
 
     def first(_reports):
         heard.append("first")
-        pump.abandon("second")
+        pump.abandon(Two.SECOND)
 
-    pump.start(once, name="first", on_reports=first)
+    pump.start(once, key=Two.FIRST, on_reports=first)
     pump.start(
         once,
-        name="second",
+        key=Two.SECOND,
         on_reports=lambda _: heard.append("second"),
         on_end=lambda _: heard.append("its end"),
     )
@@ -57,10 +64,10 @@ def test_a_job_replaced_in_the_same_turn_is_not_heard(qtbot, pump):
     heard = []
 
     def replace(_reports):
-        pump.start(once, name="second", on_reports=lambda _: heard.append("new"))
+        pump.start(once, key=Two.SECOND, on_reports=lambda _: heard.append("new"))
 
-    pump.start(once, name="first", on_reports=replace)
-    pump.start(once, name="second", on_reports=lambda _: heard.append("old"))
+    pump.start(once, key=Two.FIRST, on_reports=replace)
+    pump.start(once, key=Two.SECOND, on_reports=lambda _: heard.append("old"))
     both_wait(qtbot, pump)
     wait_until(qtbot, lambda: not pump.busy)
     assert heard == ["new"]

@@ -24,6 +24,7 @@ from napari_histodistill.controllers.compare.work import (
 )
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.errors import InputError
+from napari_histodistill.maps.store import CellStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,7 +165,8 @@ class CompareSession(CompareChoice):
         """Whether both students have seen a level-0 position."""
         try:
             return all(
-                live is not None and live.status[live.grid.cell_at(y, x)] == 1
+                live is not None
+                and live.status[live.grid.cell_at(y, x)] == CellStatus.DONE
                 for live in self.lives
             )
         except InputError:

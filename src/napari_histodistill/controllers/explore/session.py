@@ -8,6 +8,7 @@ given to the session's ``take_…`` methods, and the widget draws what the sessi
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from napari_histodistill.controllers.shared.similar import (
     query_work,
 )
 from napari_histodistill.errors import InputError
+from napari_histodistill.maps.store import CellStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +35,17 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.planning import Detail
     from napari_histodistill.maps.similarity import SimilarityIndex
     from napari_histodistill.students.student import Student
+
+
+class RunAction(Enum):
+    """What pressing *Run* does."""
+
+    RUN = "run"
+    """Compute a map."""
+    CONTINUE = "continue"
+    """Compute what is missing of the map on screen."""
+    AGAIN = "again"
+    """Let the finished map go and compute it from scratch."""
 
 
 class ExploreSession(Choice):
@@ -127,11 +140,11 @@ class ExploreSession(Choice):
         )
 
     @property
-    def run_title(self) -> str:
-        """What the Run button says: "Run", "Continue" or "Run again"."""
+    def run_action(self) -> RunAction:
+        """What pressing *Run* would do now."""
         if self.live is None or not self.live.cells_done:
-            return "Run"
-        return "Continue" if self.cells_missing else "Run again"
+            return RunAction.RUN
+        return RunAction.CONTINUE if self.cells_missing else RunAction.AGAIN
 
     @property
     def cells_missing(self) -> int:
@@ -139,7 +152,7 @@ class ExploreSession(Choice):
         if self.live is None or self.why_not_run:
             return 0
         wanted = self.plan().wanted_cells()
-        return int((wanted & (self.live.status == 0)).sum())
+        return int((wanted & (self.live.status == CellStatus.PENDING)).sum())
 
     @property
     def store_path(self) -> Path | None:
@@ -168,7 +181,7 @@ class ExploreSession(Choice):
         if self.why_not_similar or self.live is None:
             raise InputError(self.why_not_similar)
         row, column = self.live.grid.cell_at(y, x)
-        if self.live.status[row, column] != 1:
+        if self.live.status[row, column] != CellStatus.DONE:
             msg = "Nothing is computed there: click on tissue that the map covers."
             raise InputError(msg)
         self.prompts = self.prompts.added(Prompt(y, x, like))
@@ -266,7 +279,7 @@ class ExploreSession(Choice):
             parts.append(f"{name} {sure:.0%}")
             if self.live.unfamiliar[row, column]:
                 parts.append("unlike the training tiles")
-        elif self.live.status[row, column] == 2:
+        elif self.live.status[row, column] == CellStatus.UNREADABLE:
             parts.append("unreadable")
         if self.similar is not None:
             value = float(self.similar.similarity.values[row, column])

@@ -124,7 +124,7 @@ class Choice:
         if self.slide is None:
             msg = "Open a slide first, then give its µm per pixel."
             raise InputError(msg)
-        mpp = Mpp(value, value, source)
+        mpp = Mpp.given(value, source)
         if not mpp.is_plausible:
             msg = (
                 f"{value:g} µm per pixel cannot be a light microscope's: 0.25 is a 40× "
@@ -154,9 +154,7 @@ class Choice:
     @property
     def needs_mpp(self) -> bool:
         """Whether the slide's µm per pixel must be asked for."""
-        mpp = self.slide.mpp if self.slide else None
-        typed = mpp is not None and mpp.source.startswith("typed")
-        return self.slide is not None and not (mpp and (mpp.is_plausible or typed))
+        return self.slide is not None and self.slide.usable_mpp is None
 
     @property
     def takes_mpp(self) -> bool:
@@ -165,7 +163,7 @@ class Choice:
         What was typed can be mistyped; what a file says is not for a panel to change.
         """
         mpp = self.slide.mpp if self.slide else None
-        return self.needs_mpp or (mpp is not None and mpp.source.startswith("typed"))
+        return self.needs_mpp or (mpp is not None and mpp.is_given)
 
     @property
     def why_not_run(self) -> str:

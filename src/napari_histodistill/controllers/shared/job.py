@@ -27,6 +27,30 @@ Work = Callable[[CancelToken], Iterator[Any]]
 _log = logging.getLogger(__name__)
 
 
+class JobKey(Enum):
+    """Which job something is: a panel lists its own in a subclass.
+
+    A member's value is its title, for the thread's name and for messages. Code compares
+    members, never titles, so that a title can be reworded.
+    """
+
+    @property
+    def title(self) -> str:
+        """What the job is called where people read it."""
+        title: str = self.value
+        return title
+
+
+class SlideJob(JobKey):
+    """Jobs that every panel about a slide has."""
+
+    OPENING = "Opening"
+    READING = "Reading pixels"
+    FINDING_TISSUE = "Finding tissue"
+    WARMING_UP = "Warming up"
+    EXPORTING = "Export"
+
+
 class JobState(Enum):
     """Where a job is; the last three are final."""
 

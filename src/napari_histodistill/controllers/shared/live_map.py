@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.maps.store import CellStatus
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -114,12 +116,12 @@ class LiveMap:
     @property
     def cells_done(self) -> int:
         """Cells that have an embedding."""
-        return int((self.status == 1).sum())
+        return int((self.status == CellStatus.DONE).sum())
 
     @property
     def cells_unreadable(self) -> int:
         """Cells whose pixels the file would not give."""
-        return int((self.status == 2).sum())
+        return int((self.status == CellStatus.UNREADABLE).sum())
 
     @property
     def min_confidence(self) -> float:
@@ -145,7 +147,7 @@ class LiveMap:
         if patch.probabilities is None or not self.classes:
             return
         self._probabilities[where] = patch.probabilities
-        done = patch.status == 1
+        done = patch.status == CellStatus.DONE
         best = np.where(done, np.nan_to_num(patch.probabilities).argmax(axis=-1) + 1, 0)
         self.labels[where] = best
         self.confidence[where] = np.where(

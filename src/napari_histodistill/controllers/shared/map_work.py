@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.maps.store import CellStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -222,7 +223,7 @@ def patch_of(
     if student.head is not None:
         probabilities = head_probabilities(embeddings, status, student.head)
     if known is not None:
-        done = status == 1
+        done = status == CellStatus.DONE
         unfamiliar = np.zeros(status.shape, np.bool_)
         unfamiliar[done] = known.unfamiliar(embeddings[done])
     return Patch(*block, status, probabilities, unfamiliar)

@@ -228,10 +228,7 @@ class Slide:
     @property
     def usable_mpp(self) -> Mpp | None:
         """The µm per pixel if it can be true or was typed by a person, else None."""
-        if self.mpp is None:
-            return None
-        typed = self.mpp.source.startswith("typed")
-        return self.mpp if typed or self.mpp.is_plausible else None
+        return self.mpp if self.mpp is not None and self.mpp.is_usable else None
 
     def require_mpp(self) -> Mpp:
         """Return the µm per pixel, if there is one that can be true.

@@ -9,23 +9,19 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog
 
+from napari_histodistill.controllers.compare.jobs import LOADING, OF_THE_MAPS
 from napari_histodistill.controllers.compare.work import LETTERS
-from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.shared.job import Job, SlideJob
 from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.panel import ChoosePanel
-from napari_histodistill.widgets.shared.slide_chooser import READING, SlideChoosing
+from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 from napari_histodistill.widgets.shared.student_list import (
     StudentChoice,
     slide_words,
     student_words,
 )
-
-LOADING = ("Loading A", "Loading B")
-OF_THE_MAPS = ("Run", "Measure", "Ranking", "Thumbnails", "Place", "Pictures A",
-               "Pictures B")  # fmt: skip
-"""Jobs that have no meaning once something else is compared."""
 
 
 class CompareChoosing(SlideChoosing):
@@ -33,7 +29,7 @@ class CompareChoosing(SlideChoosing):
 
     bench: CompareBench
     panel: ChoosePanel
-    jobs = ("Finding tissue", READING, *OF_THE_MAPS)
+    jobs = (SlideJob.FINDING_TISSUE, SlideJob.READING, *OF_THE_MAPS)
 
     def __init__(
         self,
@@ -68,7 +64,7 @@ class CompareChoosing(SlideChoosing):
         self.bench.session.choose_student(which, None)
         self.bench.pump.start(
             student_work(self._load_student, self._students[index].name, "auto"),
-            name=LOADING[which],
+            key=LOADING[which],
             on_reports=partial(self._loaded, which),
             on_end=partial(self._load_ended, which),
         )
@@ -77,7 +73,7 @@ class CompareChoosing(SlideChoosing):
     def swap(self) -> None:
         """Make A the second and B the first; nothing is loaded again."""
         session = self.bench.session
-        if any(self.bench.pump.is_active(name) for name in LOADING):
+        if any(self.bench.pump.is_active(key) for key in LOADING):
             self.bench.said.emit("A student is being loaded: a moment.")
             return
         self._drop()
@@ -164,7 +160,7 @@ class CompareChoosing(SlideChoosing):
 
 def why_loading(bench: CompareBench) -> str:
     """Return that a student is being loaded, if one is."""
-    for letter, name in zip(LETTERS, LOADING, strict=True):
-        if bench.pump.is_active(name):
+    for letter, key in zip(LETTERS, LOADING, strict=True):
+        if bench.pump.is_active(key):
             return f"{letter} is being loaded: a moment."
     return ""

@@ -17,7 +17,7 @@ from napari_histodistill.controllers.shared.exporting import (
     DIFFERENCE_EXPORTS,
     export_difference_work,
 )
-from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
@@ -93,7 +93,7 @@ class CompareWidget(SlideDock):
         self.comparing.place_reached.connect(self.asking.click)
         self.export_button.export.connect(self.export)
         self.bench.pump.start(
-            import_work("pandas"), name="Warming up", on_reports=lambda _: None
+            import_work("pandas"), key=SlideJob.WARMING_UP, on_reports=lambda _: None
         )
         self.choosing.layers_changed()
         self.refresh()

@@ -7,6 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
+from napari_histodistill.controllers.compare.jobs import PICTURES, CompareJob
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.similar import Thumbnail, thumbnail_work
 from napari_histodistill.errors import HistodistillError
@@ -18,8 +19,6 @@ from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX
 
 REST_MS = 300
 """The cursor must rest so long before both students are asked."""
-
-PICTURES = ("Pictures A", "Pictures B")
 
 
 class Asking(QObject):
@@ -50,7 +49,10 @@ class Asking(QObject):
             return
         self.bench.said.emit("")
         self.bench.pump.start(
-            work, name="Place", on_reports=self._answered, on_end=self.bench.report_end
+            work,
+            key=CompareJob.PLACE,
+            on_reports=self._answered,
+            on_end=self.bench.report_end,
         )
 
     def follow(self, on: bool) -> None:
@@ -69,7 +71,7 @@ class Asking(QObject):
         """Take the place and its neighbours away."""
         session = self.bench.session
         session.forget_place()
-        self.bench.pump.abandon("Place", *PICTURES)
+        self.bench.pump.abandon(CompareJob.PLACE, *PICTURES)
         if self.bench.overlays is not None:
             self.bench.overlays.remove_found(with_similarity=not session.has_class_maps)
         self.bench.changed.emit()
@@ -108,7 +110,7 @@ class Asking(QObject):
                         found.nearest[which],
                         px=THUMBNAIL_PX,
                     ),
-                    name=PICTURES[which],
+                    key=PICTURES[which],
                     on_reports=partial(self._pictures, which),
                     on_end=self.bench.report_end,
                 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_histodistill.controllers.compare.jobs import OF_THE_MAPS, CompareJob
 from napari_histodistill.controllers.compare.work import (
     LETTERS,
     Compared,
@@ -26,7 +27,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.compare.answers import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
-from napari_histodistill.widgets.compare.chooser import OF_THE_MAPS, why_loading
+from napari_histodistill.widgets.compare.chooser import why_loading
 from napari_histodistill.widgets.compare.panel import ChoosePanel
 from napari_histodistill.widgets.explore.similar import SETTLE_MS, SHARE_OF_CANVAS
 from napari_histodistill.widgets.shared.slide_layers import go_to
@@ -88,13 +89,17 @@ class Comparing(QObject):
         self.panel.clear()
         self.choose.runner.show_running()
         self.bench.pump.start(
-            work, name="Run", on_reports=self._progressed, on_end=self._ended, slow=True
+            work,
+            key=CompareJob.RUN,
+            on_reports=self._progressed,
+            on_end=self._ended,
+            slow=True,
         )
         self.bench.changed.emit()
 
     def cancel(self) -> None:
         """Ask the run to stop; what is done stays."""
-        self.bench.pump.cancel("Run")
+        self.bench.pump.cancel(CompareJob.RUN)
         self.choose.runner.show_stopping()
 
     def choose_measure(self, measure: Any) -> None:
@@ -105,7 +110,7 @@ class Comparing(QObject):
         if work is not None:
             self.bench.pump.start(
                 work,
-                name="Measure",
+                key=CompareJob.MEASURE,
                 on_reports=self._progressed,
                 on_end=self.bench.report_end,
             )
@@ -114,7 +119,7 @@ class Comparing(QObject):
     def show(self) -> None:
         """Draw the button, the sentence and what may be chosen."""
         session, choose = self.bench.session, self.choose
-        running = self.bench.pump.is_active("Run")
+        running = self.bench.pump.is_active(CompareJob.RUN)
         choose.show_measures(session.measure, session.why_not_measure)
         choose.lock("Cancel the run first, then change this." if running else "")
         choose.sentence.setText(session.say_compared() or HOW)
@@ -134,7 +139,7 @@ class Comparing(QObject):
         last = reports[-1]
         if isinstance(last, Compared):
             self._show_compared(last)
-        elif self.bench.pump.is_active("Run"):
+        elif self.bench.pump.is_active(CompareJob.RUN):
             self.choose.runner.show_progress(*_how_far(last))
         if patched and self.bench.overlays is not None:
             self.bench.overlays.refresh_halves()
@@ -206,7 +211,7 @@ class Comparing(QObject):
             grid = compared.difference.grid
             self.bench.pump.start(
                 thumbnail_work(slide, grid, compared.ranked, px=THUMBNAIL_PX),
-                name="Thumbnails",
+                key=CompareJob.THUMBNAILS,
                 on_reports=self._pictures,
                 on_end=self.bench.report_end,
             )
@@ -220,7 +225,7 @@ class Comparing(QObject):
         if compared is not None:
             self.bench.pump.start(
                 rank_work(compared.difference, self._threshold),
-                name="Ranking",
+                key=CompareJob.RANKING,
                 on_reports=self._ranked,
                 on_end=self.bench.report_end,
             )

@@ -14,6 +14,7 @@ from napari_histodistill.controllers.distil.alignment import (
     say_refinement,
     unrefined,
 )
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.pairs import Partner
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.refinement import Refinement
@@ -272,9 +273,6 @@ class Aligning(QObject):
         return f"Now click the same place, {number}, on the partner."
 
 
-REFINING = "Refining the alignment"
-
-
 class Refining(QObject):
     """Refines how the partner lies, off the GUI thread; part of :class:`Aligning`."""
 
@@ -289,12 +287,12 @@ class Refining(QObject):
     @property
     def active(self) -> bool:
         """Whether it is going on."""
-        return bool(self._bench.pump.is_active(REFINING))
+        return bool(self._bench.pump.is_active(DistilJob.REFINING))
 
     def press(self) -> None:
         """Start, or cancel what is going on."""
         if self.active:
-            self._bench.pump.cancel(REFINING)
+            self._bench.pump.cancel(DistilJob.REFINING)
             return
         bench, partner = self._bench, self._aligning.partner
         if partner is None or bench.session.sparse is None:
@@ -309,7 +307,7 @@ class Refining(QObject):
             refine_work(
                 bench.session.sparse, partner, kind, self._aligning.own_landmarks()
             ),
-            name=REFINING,
+            key=DistilJob.REFINING,
             on_reports=self._reported,
             on_end=self._ended,
         )
@@ -328,7 +326,7 @@ class Refining(QObject):
     def forget(self) -> None:
         """Take back what was said, and what is going on: something else was chosen."""
         self._found = None
-        self._bench.pump.abandon(REFINING)
+        self._bench.pump.abandon(DistilJob.REFINING)
 
     def show(self) -> None:
         """Draw the buttons and the words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,14 @@ from napari_histodistill.widgets.shared.pump import JobPump
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-SAME = "Higher magnification of the same layer"
-"""Stands among the partner layers for the H&E layer itself."""
+
+class SameLayer(Enum):
+    """Stands among the partner layers for the H&E layer itself."""
+
+    FINER = "Higher magnification of the same layer"
+
+
+SAME = SameLayer.FINER
 
 
 class DistilBench(QObject):

@@ -14,6 +14,7 @@ from napari_histodistill.controllers.distil.checkerboard import (
     checkerboard_work,
     fitting_square_um,
 )
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.layers.placing import placement
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from napari_histodistill.geometry import Region
 
 TITLE = "Checkerboard"
-COMPOSING = "Composing the checkerboard"
 SETTLED_MS = 120
 """The view must rest so long before it is composed anew."""
 
@@ -100,7 +100,7 @@ class CheckerView(QObject):
             return
         self._on = False
         self._timer.stop()
-        self._bench.pump.abandon(COMPOSING)
+        self._bench.pump.abandon(DistilJob.COMPOSING)
         for event in self._sources[:2]:
             event.disconnect(self._view_moved)
         self._sources[2].disconnect(self._layer_removed)
@@ -158,7 +158,7 @@ class CheckerView(QObject):
                 screen_px=self._screen_px(view),
                 known=self._known,
             ),
-            name=COMPOSING,
+            key=DistilJob.COMPOSING,
             on_reports=self._composed,
             on_end=self._ended,
         )

@@ -17,6 +17,7 @@ from napari_histodistill.controllers.distil.classes import (
     Labelling,
     fit_work,
 )
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
@@ -27,7 +28,6 @@ from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.parts import explain
 from napari_histodistill.widgets.shared.slide_layers import slide_to_world
 
-FITTING = "Fitting classes"
 MOST_PIXELS = 10_000 * 10_000
 """A larger Labels layer is not read whole."""
 
@@ -56,7 +56,7 @@ class Fitting(QObject):
             self._layers = layers
             step.offer_classes([layer.name for layer in layers])
         step.classes.setVisible(bool(layers))
-        busy = self.bench.pump.is_active(FITTING)
+        busy = self.bench.pump.is_active(DistilJob.FITTING_CLASSES)
         explain(step.fit, TIP, "Classes are being fitted." if busy else "")
 
     def fit(self) -> None:
@@ -75,7 +75,7 @@ class Fitting(QObject):
         self.step.tell_classes("Looking at what the layer labels…")
         self.bench.pump.start(
             fit_work(session.sparse, labels, session.student),
-            name=FITTING,
+            key=DistilJob.FITTING_CLASSES,
             on_reports=self._reported,
             on_end=self._ended,
         )

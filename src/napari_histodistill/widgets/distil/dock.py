@@ -17,6 +17,7 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
+from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.controllers.shared.warm_up import import_work
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.alignment import Aligning
@@ -77,7 +78,7 @@ class DistilWidget(Dock):
             import_work(
                 "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
             ),
-            name="Warming up",
+            key=SlideJob.WARMING_UP,
             on_reports=lambda _: None,
         )
         self.pairing.layers_changed()

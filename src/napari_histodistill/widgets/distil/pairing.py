@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.pairs import MEANINGS, Partner, Planned
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.pairs.pool import free_name
@@ -26,8 +27,6 @@ from napari_histodistill.widgets.distil.layers import (
 from napari_histodistill.widgets.distil.steps import LayersStep, PairsStep
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.parts import explain
-
-LAYING_OUT = "Laying out pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class Pairing(QObject):
             return
         bench.pump.start(
             bench.session.plan_work(),
-            name=LAYING_OUT,
+            key=DistilJob.LAYING_OUT,
             on_reports=self._planned,
             on_end=self._ended,
         )
@@ -157,14 +156,14 @@ class Pairing(QObject):
         offered = [*self._offered, SAME]
         titles: list[str] = []
         for x in offered:
-            titles.append(SAME if x is SAME else free_name(describe(x), titles))
+            titles.append(SAME.value if x is SAME else free_name(describe(x), titles))
         layers.show_partners(
             titles, [any(x is y for y in bench.partner_layers) for x in offered]
         )
         kinds = dict.fromkeys(p.kind for p in session.partners)
         layers.mean(" ".join(MEANINGS[kind] for kind in kinds))
         layers.say(session.why_no_pairs or session.say_layers())
-        busy = bench.pump.is_active(LAYING_OUT)
+        busy = bench.pump.is_active(DistilJob.LAYING_OUT)
         self.pairs.say("Laying out pairs…" if busy else session.say_pairs())
         twins = session.planned.twins if session.planned else ()
         self.pairs.gallery.show_twins(twins)
@@ -213,7 +212,7 @@ class Pairing(QObject):
         )
         known = list(zip(self._taken, session.partners, strict=True)) if stays else []
         self._aligned_on, self._taken = bench.sparse_layer, seen.layers
-        bench.pump.abandon(LAYING_OUT)
+        bench.pump.abandon(DistilJob.LAYING_OUT)
         bench.partner_layers = list(seen.layers)
         partners = [
             _as_aligned(partner, layer, known)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.preview import Preview, Sight, preview_work
 from napari_histodistill.controllers.shared.embed_process import Elsewhere
 from napari_histodistill.controllers.shared.job import Job, JobState
@@ -15,14 +16,12 @@ from napari_histodistill.distill.runs.preview import ask_for_previews, newest_pr
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import TrainStep
-from napari_histodistill.widgets.distil.training import STARTING, WRITING
 from napari_histodistill.widgets.shared.slide_layers import (
     overlay_affine,
     view_region,
 )
 
 LOOK_MS = 400
-JOB = "Preview"
 NAME = "Preview of the training student"
 
 
@@ -77,7 +76,7 @@ class Previewing(QObject):
         if slide is self._slide:
             return
         self._slide = slide
-        self.bench.pump.abandon(JOB)
+        self.bench.pump.abandon(DistilJob.PREVIEW)
         self.shown = self._asked = None
         self.step.seen("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
@@ -88,7 +87,12 @@ class Previewing(QObject):
         session, pump = self.bench.session, self.bench.pump
         waiting = bool(session.sections) and session.sections != session.trained
         works = session.run is not None and session.run.view().works
-        return waiting or works or pump.is_active(WRITING) or pump.is_active(STARTING)
+        return (
+            waiting
+            or works
+            or pump.is_active(DistilJob.WRITING)
+            or pump.is_active(DistilJob.STARTING)
+        )
 
     def look(self) -> None:
         """Start painting if there is something new and the canvas is at rest."""
@@ -117,7 +121,7 @@ class Previewing(QObject):
             preview_work(
                 slide, sight, self.shown if same else None, self._elsewhere.embed
             ),
-            name=JOB,
+            key=DistilJob.PREVIEW,
             on_reports=self._painted,
             on_end=self._ended,
         )
@@ -130,7 +134,7 @@ class Previewing(QObject):
         """
         asked = self._asked
         return (
-            self.bench.pump.is_active(JOB)
+            self.bench.pump.is_active(DistilJob.PREVIEW)
             and asked is not None
             and (asked.region, asked.sort) == (sight.region, sight.sort)
         )
@@ -207,7 +211,7 @@ class Previewing(QObject):
             self.step.seen("The first comes with the run's next step.")
             return
         self._timer.stop()
-        self.bench.pump.abandon(JOB)
+        self.bench.pump.abandon(DistilJob.PREVIEW)
         self._elsewhere.close()
         self._request(0)
         self._told = self.shown = None

@@ -10,6 +10,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.spot_files import ENDINGS, read_spots
 from napari_histodistill.distill.layers.spot_tables import (
@@ -26,7 +27,6 @@ from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.steps import LayersStep
 from napari_histodistill.widgets.shared.parts import explain
 
-READING = "Reading spots"
 FILES = f"Spots ({' '.join('*' + ending for ending in ENDINGS)})"
 TIP = (
     "Spatial transcriptomics from a file: AnnData (.h5ad), or a table with a row for "
@@ -62,7 +62,7 @@ class SpotFiles(QObject):
 
         self._bench.said.emit(f"Reading {source.name}…")
         self._bench.pump.start(
-            work, name=READING, on_reports=self._read, on_end=self._ended
+            work, key=DistilJob.READING_SPOTS, on_reports=self._read, on_end=self._ended
         )
 
     def answer(self, unit: Unit, um_per_px: float | None) -> None:

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.pairs import Planned
 from napari_histodistill.controllers.distil.run import (
     health_of,
@@ -37,8 +38,6 @@ from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.parts import explain
 
 WATCH_MS = 400
-WRITING = "Writing pairs"
-STARTING = "Starting the training"
 
 
 class Distilling(QObject):
@@ -85,7 +84,7 @@ class Distilling(QObject):
     def start(self) -> None:
         """Write the pairs and train; or go on with a run that ended early."""
         bench, session = self.bench, self.bench.session
-        if bench.pump.is_active(STARTING):
+        if bench.pump.is_active(DistilJob.STARTING):
             return
         if self._can_go_on():
             assert session.run is not None
@@ -97,7 +96,7 @@ class Distilling(QObject):
         name = run_name(session.sections[0].plan.sparse)
         bench.pump.start(
             session.write_work(bench.runs / name, name),
-            name=WRITING,
+            key=DistilJob.WRITING,
             on_reports=partial(self._written, session.sections),
             on_end=self._ended,
             slow=True,
@@ -201,10 +200,10 @@ class Distilling(QObject):
         works = view is not None and view.works
         again = self._can_go_on()
         why = "A training is going on." if works else session.why_no_training
-        if self.bench.pump.is_active(WRITING):
+        if self.bench.pump.is_active(DistilJob.WRITING):
             why = "The pairs are being written."
         step.start.setText("Go on" if again else "Start")
-        if self.bench.pump.is_active(STARTING):
+        if self.bench.pump.is_active(DistilJob.STARTING):
             why, again = "The training is being started.", False
         explain(step.start, "Train in a process of its own.", "" if again else why)
         self._offer_smaller(view)
@@ -258,7 +257,7 @@ class Distilling(QObject):
 
         # A job: a process of the size of napari takes a while to make another.
         self.bench.pump.start(
-            begin, name=STARTING, on_reports=begun, on_end=self._ended
+            begin, key=DistilJob.STARTING, on_reports=begun, on_end=self._ended
         )
         self._enable(None)
 

@@ -8,24 +8,23 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog
 
+from napari_histodistill.controllers.explore.jobs import (
+    OF_THE_MAP,
+    OF_THE_SLIDE,
+    ExploreJob,
+)
 from napari_histodistill.controllers.shared.job import Job
 from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.widgets.explore.slide import SlidePanel
 from napari_histodistill.widgets.shared.bench import Workbench
-from napari_histodistill.widgets.shared.slide_chooser import READING, SlideChoosing
+from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 from napari_histodistill.widgets.shared.student_list import (
     StudentChoice,
     slide_words,
     student_words,
 )
-
-OF_THE_MAP = ("Stored map", "Run", "Search", "Ranking", "Thumbnails", "Fit")
-"""Jobs that have no meaning once another student looks."""
-
-OF_THE_SLIDE = ("Finding tissue", READING, "Fitting the stain", *OF_THE_MAP)
-"""Jobs that have no meaning once another slide is chosen."""
 
 
 class Choosing(SlideChoosing):
@@ -82,7 +81,7 @@ class Choosing(SlideChoosing):
         choice = self._students[index]
         self.bench.pump.start(
             student_work(self._load_student, choice.name, self._device),
-            name="Loading the student",
+            key=ExploreJob.LOADING,
             on_reports=self._student_loaded,
             on_end=self._student_ended,
         )

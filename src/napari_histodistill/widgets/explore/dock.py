@@ -14,9 +14,10 @@ from typing import Any
 
 from qtpy.QtCore import QTimer
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.exporting import export_work
-from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
@@ -24,7 +25,7 @@ from napari_histodistill.controllers.shared.warm_up import (
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.chooser import Choosing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
-from napari_histodistill.widgets.explore.running import RUN, Mapping
+from napari_histodistill.widgets.explore.running import Mapping
 from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
 from napari_histodistill.widgets.explore.slide import SlidePanel
 from napari_histodistill.widgets.explore.stain import Staining
@@ -105,7 +106,7 @@ class ExploreWidget(SlideDock):
             import_work(
                 "pandas", "zarr", "zarr.codecs", "napari_histodistill.maps.engine"
             ),
-            name="Warming up",
+            key=SlideJob.WARMING_UP,
             on_reports=lambda _: None,
         )
         self.choosing.layers_changed()
@@ -116,7 +117,7 @@ class ExploreWidget(SlideDock):
         self.staining.follow()
         self.choosing.show()
         self.mapping.show()
-        running = self.bench.pump.is_active(RUN)
+        running = self.bench.pump.is_active(ExploreJob.RUN)
         self.staining.show("Cancel the run first." if running else "")
         self.searching.show()
         self.teaching.show()

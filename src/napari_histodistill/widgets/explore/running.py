@@ -7,18 +7,31 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject
 
+from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
+from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import Patch
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.slide import SlidePanel
-from napari_histodistill.widgets.explore.teach import FIT
 from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_layers import selected_polygon
 
-RUN, STORED, LOADING = "Run", "Stored map", "Loading the student"
+RUN_TITLES = {
+    RunAction.RUN: "Run",
+    RunAction.CONTINUE: "Continue",
+    RunAction.AGAIN: "Run again",
+}
+"""What the button says."""
+
+NEXT = {
+    RunAction.RUN: "Run goes on.",
+    RunAction.CONTINUE: "Continue goes on.",
+    RunAction.AGAIN: "Run again computes it from scratch.",
+}
+"""What it would do with a stored map."""
 
 
 class Mapping(QObject):
@@ -86,7 +99,7 @@ class Mapping(QObject):
         session = self.bench.session
         self._look()
         self._take_edited_tissue()
-        restart = session.run_title == "Run again"
+        restart = session.run_action is RunAction.AGAIN
         try:
             if restart:
                 self._drop()
@@ -95,11 +108,15 @@ class Mapping(QObject):
             self.bench.said.emit(str(error))
             return
         # What they would still bring is of the map as it was before.
-        self.bench.pump.abandon(STORED, FIT)
+        self.bench.pump.abandon(ExploreJob.STORED_MAP, ExploreJob.LEARNING)
         self._has_cells = False
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
-            work, name=RUN, on_reports=self._progressed, on_end=self._ended, slow=True
+            work,
+            key=ExploreJob.RUN,
+            on_reports=self._progressed,
+            on_end=self._ended,
+            slow=True,
         )
         self._draw()
         self.run_panel.show_running()
@@ -107,7 +124,7 @@ class Mapping(QObject):
 
     def cancel(self) -> None:
         """Ask the run to stop; what is done stays."""
-        self.bench.pump.cancel(RUN)
+        self.bench.pump.cancel(ExploreJob.RUN)
         self.run_panel.show_stopping()
 
     def forget_taught(self) -> None:
@@ -130,13 +147,15 @@ class Mapping(QObject):
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
         mode = panel.mode.findData(session.mode)
         panel.mode.setCurrentIndex(mode)
-        running = self.bench.pump.is_active(RUN)
+        running = self.bench.pump.is_active(ExploreJob.RUN)
         panel.lock("Cancel the run first, then change this." if running else "")
         if not running:
             why_not = session.why_not_run
-            if session.student is None and self.bench.pump.is_active(LOADING):
+            if session.student is None and self.bench.pump.is_active(
+                ExploreJob.LOADING
+            ):
                 why_not = "The student is being loaded: a moment."
-            self.run_panel.show_ready(session.run_title, why_not)
+            self.run_panel.show_ready(RUN_TITLES[session.run_action], why_not)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)
@@ -170,7 +189,7 @@ class Mapping(QObject):
         self._draw()
         self.bench.pump.start(
             work,
-            name=STORED,
+            key=ExploreJob.STORED_MAP,
             on_reports=self._patched,
             on_end=lambda job: self._stored_shown(job, since),
         )
@@ -213,14 +232,9 @@ class Mapping(QObject):
         live = self.bench.session.live
         if job.state is not JobState.DONE or live is None:
             return
-        verb = self.bench.session.run_title
+        action = self.bench.session.run_action
         self.run_panel.say(
-            f"Stored map from {since}: {live.cells_done:,} cells. "
-            + (
-                "Run again computes it anew."
-                if verb == "Run again"
-                else f"{verb} goes on."
-            )
+            f"Stored map from {since}: {live.cells_done:,} cells. {NEXT[action]}"
         )
 
     # --- inside -------------------------------------------------------------------
@@ -242,7 +256,9 @@ class Mapping(QObject):
 
     def _drop(self) -> None:
         """Take the present map off the screen; it stays stored."""
-        self.bench.pump.abandon(STORED, "Search", "Ranking", "Thumbnails", FIT)
+        self.bench.pump.abandon(
+            ExploreJob.STORED_MAP, *OF_THE_SEARCH, ExploreJob.LEARNING
+        )
         self._looked_for = None
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
     Prompts,
@@ -205,13 +206,13 @@ class Searching(QObject):
             self.bench.overlays.show_markers(session.prompts)
         work = session.query_work()
         if work is None:
-            self.bench.pump.abandon("Search", "Ranking", "Thumbnails")
+            self.bench.pump.abandon(*OF_THE_SEARCH)
             if self.bench.overlays is not None:
                 self.bench.overlays.remove_search()
         else:
             self.bench.pump.start(
                 work,
-                name="Search",
+                key=ExploreJob.SEARCH,
                 on_reports=self._answered,
                 on_end=self.bench.report_end,
             )
@@ -255,7 +256,7 @@ class Searching(QObject):
         if result is not None:
             self.bench.pump.start(
                 rank_work(result, self._threshold),
-                name="Ranking",
+                key=ExploreJob.RANKING,
                 on_reports=self._answered,
                 on_end=self.bench.report_end,
             )
@@ -273,7 +274,7 @@ class Searching(QObject):
                 thumbnail_work(
                     slide, result.similarity.grid, result.ranked, px=THUMBNAIL_PX
                 ),
-                name="Thumbnails",
+                key=ExploreJob.THUMBNAILS,
                 on_reports=self._thumbnails,
                 on_end=self.bench.report_end,
             )

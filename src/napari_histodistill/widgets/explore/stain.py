@@ -8,6 +8,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.widgets.shared.bench import Workbench
@@ -52,9 +53,6 @@ class StainRow(QWidget):
         explain(self.preview, PREVIEW_TIP, why_no_preview)
 
 
-FIT = "Fitting the stain"
-
-
 class Staining(QObject):
     """Keeps check box, student and preview in step."""
 
@@ -78,12 +76,17 @@ class Staining(QObject):
         """Let the student follow slide, student and wish; before panels are drawn."""
         session, bench = self.bench.session, self.bench
         was_on = self.choice.is_on(session)
-        work = self.choice.follow(session, fitting=bench.pump.is_active(FIT))
+        work = self.choice.follow(
+            session, fitting=bench.pump.is_active(ExploreJob.FITTING_STAIN)
+        )
         if was_on and not self.choice.is_on(session):
             self._drop_map()
         if work is not None:
             bench.pump.start(
-                work, name=FIT, on_reports=self._fitted, on_end=self._ended
+                work,
+                key=ExploreJob.FITTING_STAIN,
+                on_reports=self._fitted,
+                on_end=self._ended,
             )
 
     def show(self, locked: str) -> None:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.teaching import (
     PALETTE,
     Strokes,
@@ -117,7 +118,6 @@ class TeachPanel(QWidget):
         self.class_renamed.emit(self.names.currentIndex(), self.names.currentText())
 
 
-FIT = "Fit"
 RESTING = ("pan_zoom", "transform")
 """Modes of a layer in which nobody paints."""
 
@@ -227,7 +227,7 @@ class Teaching(QObject):
         self._left_out = LEFT_OUT if strokes.leaves_out else ""
         self.panel.say(FITTING)
         self.bench.pump.start(
-            work, name=FIT, on_reports=self._fitted, on_end=self._ended
+            work, key=ExploreJob.LEARNING, on_reports=self._fitted, on_end=self._ended
         )
 
     def ask_folder(self) -> None:
@@ -252,7 +252,7 @@ class Teaching(QObject):
                 slide_name=session.slide.name,
                 mode=session.mode,
             ),
-            name="Saving",
+            key=ExploreJob.SAVING,
             on_reports=self._saved,
             on_end=self._ended,
         )
@@ -261,7 +261,9 @@ class Teaching(QObject):
         """Draw the panel."""
         session = self.bench.session
         self.show_painting()
-        if self.panel.words.text() == FITTING and not self.bench.pump.is_active(FIT):
+        if self.panel.words.text() == FITTING and not self.bench.pump.is_active(
+            ExploreJob.LEARNING
+        ):
             self.panel.say(STOPPED)  # a run or another slide came in between
         no_map = "" if session.live else "Run the student first: it learns from that."
         running = "Wait until the run is done, or cancel it." if session.running else ""

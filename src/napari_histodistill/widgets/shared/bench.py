@@ -10,7 +10,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.controllers.explore.session import ExploreSession
-from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.job import Job, JobKey, JobState
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.slides import Slide
@@ -72,14 +72,16 @@ class Bench(QObject):
         self._make_overlays()
         self.changed.emit()
 
-    def put_mpp(self, value: float, source: str, *, ends: Sequence[str] = ()) -> None:
+    def put_mpp(
+        self, value: float, source: str, *, ends: Sequence[JobKey] = ()
+    ) -> None:
         """Give the µm per pixel to slide and layer.
 
         Parameters
         ----------
         value, source : float, str
             µm per pixel, and who says so.
-        ends : sequence of str
+        ends : sequence of JobKey
             Jobs that have no meaning with another value.
 
         Raises

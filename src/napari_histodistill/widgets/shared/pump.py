@@ -9,7 +9,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_histodistill.controllers.shared.job import Job, Work
+from napari_histodistill.controllers.shared.job import Job, JobKey, Work
 
 QUICK_MS = 40
 """How soon an answer to a click is seen."""
@@ -28,15 +28,15 @@ class _Watched:
 
 
 class JobPump(QObject):
-    """Starts jobs by name and hands their reports to the GUI thread.
+    """Starts jobs by key and hands their reports to the GUI thread.
 
     The timer runs only while something is going on. Starting a job abandons the one of
-    the same name: its reports are never seen again.
+    the same key: its reports are never seen again.
     """
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[JobKey, _Watched] = {}
         self._leaving: list[Job[Any]] = []
         self._timer = QTimer(self)
         self._timer.setInterval(QUICK_MS)
@@ -46,38 +46,38 @@ class JobPump(QObject):
         self,
         work: Work,
         *,
-        name: str,
+        key: JobKey,
         on_reports: Callable[[list[Any]], None],
         on_end: Callable[[Job[Any]], None] | None = None,
         slow: bool = False,
     ) -> Job[Any]:
         """Run ``work`` in a thread; ``slow`` jobs are asked five times a second."""
-        self.abandon(name)
-        job: Job[Any] = Job(work, name=name)
+        self.abandon(key)
+        job: Job[Any] = Job(work, name=key.title)
         period = SLOW_S if slow else 0.0
-        self._watched[name] = _Watched(job, on_reports, on_end, period)
+        self._watched[key] = _Watched(job, on_reports, on_end, period)
         job.start()
         self._timer.start()
         return job
 
-    def is_active(self, name: str) -> bool:
-        """Whether a job of this name is going on."""
-        return name in self._watched
+    def is_active(self, key: JobKey) -> bool:
+        """Whether this job is going on."""
+        return key in self._watched
 
     @property
     def busy(self) -> bool:
         """Whether anything is going on."""
         return bool(self._watched)
 
-    def cancel(self, name: str) -> None:
+    def cancel(self, key: JobKey) -> None:
         """Ask a job to stop; its end is still reported."""
-        if name in self._watched:
-            self._watched[name].job.cancel()
+        if key in self._watched:
+            self._watched[key].job.cancel()
 
-    def abandon(self, *names: str) -> None:
+    def abandon(self, *keys: JobKey) -> None:
         """Stop jobs and forget them."""
-        for name in names:
-            watched = self._watched.pop(name, None)
+        for key in keys:
+            watched = self._watched.pop(key, None)
             if watched is not None:
                 watched.job.abandon()
                 self._leaving.append(watched.job)
@@ -93,22 +93,22 @@ class JobPump(QObject):
 
     def _turn(self) -> None:
         now = time.monotonic()
-        for name, watched in list(self._watched.items()):
+        for key, watched in list(self._watched.items()):
             if now >= watched.due or watched.job.has_ended:
                 watched.due = now + watched.period_s
-                self._serve(name, watched)
+                self._serve(key, watched)
         if not self._watched:
             self._timer.stop()
 
-    def _serve(self, name: str, watched: _Watched) -> None:
+    def _serve(self, key: JobKey, watched: _Watched) -> None:
         # A handler that came first in this turn may have abandoned or replaced it.
-        if self._watched.get(name) is not watched:
+        if self._watched.get(key) is not watched:
             return
         reports = watched.job.poll()
         if reports:
             watched.on_reports(reports)
-        # A handler may have started another job of this name.
-        if self._watched.get(name) is watched and watched.job.state.is_final:
-            del self._watched[name]
+        # A handler may have started another job of this key.
+        if self._watched.get(key) is watched and watched.job.state.is_final:
+            del self._watched[key]
             if watched.on_end is not None:
                 watched.on_end(watched.job)

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
-from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.shared.job import Job, JobKey, SlideJob
 from napari_histodistill.controllers.shared.map_work import (
     SlideOpened,
     TissueFound,
@@ -29,8 +29,6 @@ from napari_histodistill.widgets.shared.slide_layers import (
     layer_mpp,
     slide_layers,
 )
-
-READING = "Reading pixels"
 
 FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
 
@@ -51,11 +49,11 @@ class SlideChoosing(QObject):
 
     Attributes
     ----------
-    jobs : tuple of str
+    jobs : tuple of JobKey
         What has no meaning once another slide is chosen.
     """
 
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[JobKey, ...] = ()
 
     def __init__(self, bench: Bench, panel: Any) -> None:
         super().__init__(bench)
@@ -136,7 +134,7 @@ class SlideChoosing(QObject):
         pixels = layer.data
         self.bench.pump.start(
             adopt_work(layer),
-            name=READING,
+            key=SlideJob.READING,
             on_reports=lambda reports: self._read(layer, pixels, reports[-1].slide),
             on_end=self.bench.report_end,
         )
@@ -155,7 +153,7 @@ class SlideChoosing(QObject):
         self.bench.said.emit(f"Opening {path.name}…")
         self.bench.pump.start(
             open_work(open_slide, path),
-            name="Opening",
+            key=SlideJob.OPENING,
             on_reports=add,
             on_end=self._opened,
         )
@@ -237,7 +235,7 @@ class SlideChoosing(QObject):
             return False
         slide = self.bench.session.slide
         if slide is None:
-            return self.bench.pump.is_active(READING)
+            return self.bench.pump.is_active(SlideJob.READING)
         return self._slide_behind(layer) is slide
 
     def _slide_behind(self, layer: Image) -> Slide | None:
@@ -270,7 +268,7 @@ class SlideChoosing(QObject):
         if slide is not None and slide.info.is_rgb:
             self.bench.pump.start(
                 tissue_work(slide),
-                name="Finding tissue",
+                key=SlideJob.FINDING_TISSUE,
                 on_reports=self._tissue_found,
                 on_end=self.bench.report_end,
             )

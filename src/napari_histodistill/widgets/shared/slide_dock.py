@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.shared.exporting import Exported, kind_of
-from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.shared.bench import Bench
 from napari_histodistill.widgets.shared.dock import Dock
@@ -96,7 +96,10 @@ class SlideDock(Dock):
             self.say(str(error))
             return
         self.bench.pump.start(
-            work, name="Export", on_reports=self._exported, on_end=self.bench.report_end
+            work,
+            key=SlideJob.EXPORTING,
+            on_reports=self._exported,
+            on_end=self.bench.report_end,
         )
 
     def _ask_file(self, key: str) -> Path | None:

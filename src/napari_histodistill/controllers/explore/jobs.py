@@ -1,0 +1,37 @@
+"""The jobs of *Explore slide*, and which of them end with what."""
+
+from napari_histodistill.controllers.shared.job import JobKey, SlideJob
+
+
+class ExploreJob(JobKey):
+    """A job of *Explore slide*; its value is what people read."""
+
+    LOADING = "Loading the student"
+    RUN = "Run"
+    STORED_MAP = "Stored map"
+    SEARCH = "Search"
+    RANKING = "Ranking"
+    THUMBNAILS = "Thumbnails"
+    LEARNING = "Learning from strokes"
+    SAVING = "Saving"
+    FITTING_STAIN = "Fitting the stain"
+
+
+OF_THE_SEARCH = (ExploreJob.SEARCH, ExploreJob.RANKING, ExploreJob.THUMBNAILS)
+"""Jobs that answer a click."""
+
+OF_THE_MAP = (
+    ExploreJob.STORED_MAP,
+    ExploreJob.RUN,
+    *OF_THE_SEARCH,
+    ExploreJob.LEARNING,
+)
+"""Jobs that have no meaning once another student looks."""
+
+OF_THE_SLIDE = (
+    SlideJob.FINDING_TISSUE,
+    SlideJob.READING,
+    ExploreJob.FITTING_STAIN,
+    *OF_THE_MAP,
+)
+"""Jobs that have no meaning once another slide is chosen."""
