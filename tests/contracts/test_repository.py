@@ -30,7 +30,7 @@ def test_no_file_grows_past_one_sitting():
     long = {
         str(path.relative_to(ROOT)): lines
         for path in tracked("src/*.py")
-        if (lines := len(path.read_text("utf-8").splitlines())) > 450
+        if (lines := len(path.read_text("utf-8").splitlines())) > 600
     }
     assert not long
 

@@ -263,7 +263,7 @@ def test_labels_spots_and_magnification_make_pairs(open_distil, qtbot, painted):
     for name, words in (
         ("zones", "outlined things"),
         ("spots", "Tiles are centred"),
-        (SAME, "low magnification"),
+        (SAME.value, "low magnification"),
     ):
         widget.pairing.tick()
         tick(widget, name)
@@ -271,9 +271,9 @@ def test_labels_spots_and_magnification_make_pairs(open_distil, qtbot, painted):
         preview(qtbot, widget, px=64)
         recipe = widget.session.recipe("test")
         assert recipe.arm == "triplet"
-        kinds = {"zones": "mask", "spots": "expression", SAME: "image"}
+        kinds = {"zones": "mask", "spots": "expression", SAME.value: "image"}
         assert recipe.dense[0].kind == kinds[name]
-        assert recipe.sparse.tile_px == (16 if name == SAME else 64)
+        assert recipe.sparse.tile_px == (16 if name == SAME.value else 64)
     # Several at once.
     tick(widget, "zones")
     assert len(widget.session.partners) == 2
