@@ -128,7 +128,7 @@ def test_truth_lies_on_the_picture(painting):
 def test_the_stored_tiles_are_the_painted_ones(tmp_path):
     """sample_data/tiles can be made again; JPEG may differ by a shade elsewhere."""
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
-    from napari_histodistill.samples.tiles import write_painted_tiles
+    from tests.bench.painted_tiles import write_painted_tiles
 
     stored = Path(__file__).parents[1] / "sample_data" / "tiles"
     again = write_painted_tiles(tmp_path / "tiles")
