@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +39,16 @@ if TYPE_CHECKING:
 __all__ = ["SlideResult", "SlideRun", "SlideTask", "embed_task", "open_task"]
 
 _LOADING = threading.Lock()
-_STAIN_MAPS: dict[tuple[str, float, str], StainMap] = {}
+
+STAIN_MAPS_KEPT = 4096
+"""Stain maps that a process remembers, a kilobyte each.
+
+As many as a large cohort has slides: a run first checks all tasks and then embeds them,
+so a smaller number would fit every slide twice.
+"""
+
+_STAIN_MAPS: OrderedDict[tuple[str, float, str], StainMap] = OrderedDict()
+_REMEMBERING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,10 +272,17 @@ def _student_of(task: SlideTask) -> Student:
 
 def _normalised(slide: Slide, student: Student) -> Student:
     """Return the student for this slide; fitted once, though a task opens it twice."""
+    # Not an lru_cache: with the slide as its argument it would keep the file open.
     key = slide.info.digest, slide.require_mpp().mean, student.digest
-    if key not in _STAIN_MAPS:
-        _STAIN_MAPS[key] = stain_map_for(slide, student)
-    return seen_through(student, _STAIN_MAPS[key])
+    stains = _STAIN_MAPS.get(key)
+    if stains is None:
+        stains = stain_map_for(slide, student)
+    with _REMEMBERING:
+        _STAIN_MAPS[key] = stains
+        _STAIN_MAPS.move_to_end(key)
+        if len(_STAIN_MAPS) > STAIN_MAPS_KEPT:
+            _STAIN_MAPS.popitem(last=False)
+    return seen_through(student, stains)
 
 
 @lru_cache(maxsize=1)
