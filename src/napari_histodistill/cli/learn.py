@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROGRESS_S = 10.0
 
 
-class Protocol(StrEnum):
+class ScoringProtocol(StrEnum):
     """What is scored (see ``distill.evaluate``)."""
 
     auto = "auto"
@@ -43,13 +43,13 @@ def evaluate(
         ),
     ],
     protocol: Annotated[
-        Protocol,
+        ScoringProtocol,
         typer.Option(
             "--protocol",
             help="head: the student's own classes; probe: a probe fitted across "
             "folds; auto: the honest one of the two.",
         ),
-    ] = Protocol.auto,
+    ] = ScoringProtocol.auto,
     figures: Annotated[
         Path | None,
         typer.Option(

@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.maps.matching import Cells, Matching
+    from napari_histodistill.maps.matching import Matching, ReadableStore
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.student import Student
 
-    Floats = npt.NDArray[np.float32]
+    _Floats = npt.NDArray[np.float32]
 
 Measure = Literal["classes", "neighbours", "news"]
 
@@ -74,7 +74,7 @@ class Side:
         Their names, in the head's order.
     """
 
-    cells: Cells
+    cells: ReadableStore
     name: str
     head: Head | None = None
     classes: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class DifferenceMap:
         Empty: nobody clicked. Lets :func:`rank_regions` take this map.
     """
 
-    values: Floats
+    values: _Floats
     ends: npt.NDArray[np.int8] | None = None
     grid: TileGrid
     measure: Measure
@@ -132,7 +132,7 @@ class DifferenceMap:
         """Largest difference."""
         return float(np.nanmax(self.values))
 
-    def signed(self) -> Floats:
+    def signed(self) -> _Floats:
         """Return the values, negative towards the other end (only for ``news``)."""
         return self.values if self.ends is None else self.values * self.ends
 
@@ -269,7 +269,7 @@ def difference_map(
 def _measuring(
     measure: Measure, a: Side, b: Side, matching: Matching
 ) -> Classes | Neighbours | News:
-    def blocks() -> Iterator[tuple[slice, Floats, Floats]]:
+    def blocks() -> Iterator[tuple[slice, _Floats, _Floats]]:
         return matching.blocks(a.cells, b.cells)
 
     if measure == "neighbours":

@@ -24,7 +24,7 @@ from napari_histodistill.maps.forward import block_window, embed_block
 from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.plan import (
     BlockQueue,
-    Unit,
+    WorkUnit,
     check_grid,
     check_mode,
     check_slide,
@@ -256,7 +256,7 @@ class _Run:
             raise SlideError(msg)
         yield self._report(message=self.problem and f"unreadable: {self.problem}")
 
-    def read(self, unit: Unit, stop: threading.Event) -> Raster:
+    def read(self, unit: WorkUnit, stop: threading.Event) -> Raster:
         """Read a block's pixels (in a reader thread)."""
         store = self.store
         stride = self.student.spec.token_stride_px
@@ -266,7 +266,9 @@ class _Run:
         )
         return read_window(self.slide, store.grid, window, stop)
 
-    def compute(self, unit: Unit, raster: Raster, stop: threading.Event) -> _Computed:
+    def compute(
+        self, unit: WorkUnit, raster: Raster, stop: threading.Event
+    ) -> _Computed:
         """Run the student over a block (in a thread of its own)."""
         values = np.full((*unit.wanted.shape, self.store.dim), np.nan, dtype=np.float32)
         status = np.where(unit.wanted, DONE, PENDING).astype(np.uint8)
@@ -300,7 +302,7 @@ class _Run:
             if self.progress.is_due():
                 yield self._report()
 
-    def _write(self, unit: Unit, block: _Computed) -> None:
+    def _write(self, unit: WorkUnit, block: _Computed) -> None:
         self.problem = block.problem or self.problem
         self.store.write_block(unit.row0, unit.column0, block.values, block.status)
         wanted, before = self.wanted[unit.block], self.status[unit.block]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.store import Block
     from napari_histodistill.slides.pyramid.grid import TileGrid
 
-    Ints = npt.NDArray[np.intp]
-    Floats = npt.NDArray[np.float32]
+    _Ints = npt.NDArray[np.intp]
+    _Floats = npt.NDArray[np.float32]
 
 BLOCK_CELLS = 2048
 """At most so many cells of either store are in memory at a time."""
@@ -35,7 +35,7 @@ FEWEST_CELLS = 10
 """Fewer cells in common say nothing about two students."""
 
 
-class Cells(Protocol):
+class ReadableStore(Protocol):
     """What is needed of an :class:`~napari_histodistill.maps.store.EmbeddingStore`."""
 
     @property
@@ -74,8 +74,8 @@ class Matching:
     grid: TileGrid
     both: npt.NDArray[np.bool_]
     either: int
-    rows: tuple[Ints, Ints]
-    columns: tuple[Ints, Ints]
+    rows: tuple[_Ints, _Ints]
+    columns: tuple[_Ints, _Ints]
 
     @property
     def count(self) -> int:
@@ -83,8 +83,8 @@ class Matching:
         return int(self.both.sum())
 
     def blocks(
-        self, a: Cells, b: Cells, most: int = BLOCK_CELLS
-    ) -> Iterator[tuple[slice, Floats, Floats]]:
+        self, a: ReadableStore, b: ReadableStore, most: int = BLOCK_CELLS
+    ) -> Iterator[tuple[slice, _Floats, _Floats]]:
         """Read both stores side by side, ``most`` cells of either at a time.
 
         Yields
@@ -108,7 +108,7 @@ class Matching:
             yield slice(at, at + count), one, other
             at += count
 
-    def order(self, most: int = BLOCK_CELLS) -> tuple[Ints, Ints]:
+    def order(self, most: int = BLOCK_CELLS) -> tuple[_Ints, _Ints]:
         """Return rows and columns of the compared cells, as blocks meet them."""
         rows, columns = [], []
         for where in self._windows(most):
@@ -131,7 +131,7 @@ class Matching:
                 yield slice(r, min(rows, r + high)), slice(c, min(columns, c + wide))
 
 
-def match_cells(a: Cells, b: Cells) -> Matching:
+def match_cells(a: ReadableStore, b: ReadableStore) -> Matching:
     """Find the cells of two stores that lie at the same place.
 
     Parameters
@@ -178,7 +178,7 @@ def match_cells(a: Cells, b: Cells) -> Matching:
     )
 
 
-def _check(a: Cells, b: Cells) -> None:
+def _check(a: ReadableStore, b: ReadableStore) -> None:
     one, other = a.provenance, b.provenance
     if one.slide_digest != other.slide_digest:
         msg = (
@@ -201,6 +201,6 @@ def _check(a: Cells, b: Cells) -> None:
         raise InputError(msg)
 
 
-def _pick(cells: Cells, rows: Ints, columns: Ints) -> npt.NDArray[np.float16]:
+def _pick(cells: ReadableStore, rows: _Ints, columns: _Ints) -> npt.NDArray[np.float16]:
     block = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return cells.read(block)[np.ix_(rows - rows[0], columns - columns[0])]

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from napari_histodistill.students.head import Head
 
-    Floats = npt.NDArray[np.float32]
+    _Floats = npt.NDArray[np.float32]
     Doubles = npt.NDArray[np.float64]
-    Blocks = Callable[[], Iterator[tuple[slice, Floats, Floats]]]
+    Blocks = Callable[[], Iterator[tuple[slice, _Floats, _Floats]]]
 
 ANCHORS = 1000
 """Places that every cell ranks."""
@@ -88,7 +88,7 @@ class Neighbours:
     def run(self) -> Iterator[int]:
         """Compute; yields how many cells were just gone over."""
         drawn, means = self._drawn, _Means()
-        kept: tuple[list[Floats], list[Floats]] = [], []
+        kept: tuple[list[_Floats], list[_Floats]] = [], []
         for where, one, other in self._blocks():
             means.add(one, other)
             mine = drawn[(drawn >= where.start) & (drawn < where.stop)] - where.start
@@ -158,7 +158,7 @@ class _Means:
         self._sums: list[Doubles] = []
         self._count = 0
 
-    def add(self, one: Floats, other: Floats) -> None:
+    def add(self, one: _Floats, other: _Floats) -> None:
         """Add a block of either."""
         sums = [half.sum(axis=0, dtype=np.float64) for half in (one, other)]
         self._sums = [
@@ -166,7 +166,7 @@ class _Means:
         ]
         self._count += len(one)
 
-    def values(self) -> tuple[Floats, Floats]:
+    def values(self) -> tuple[_Floats, _Floats]:
         """Return the mean of either."""
         one, other = ((s / self._count).astype(np.float32) for s in self._sums)
         return one, other
@@ -183,7 +183,7 @@ class _Moments:
         )  # fmt: skip
         self.unexplained = self.strongest = 0.0
 
-    def add(self, one: Floats, other: Floats) -> None:
+    def add(self, one: _Floats, other: _Floats) -> None:
         """Add a block of either."""
         self._count += len(one)
         for total, rows in zip(self._sums, (one, other), strict=True):
@@ -192,7 +192,7 @@ class _Moments:
         self._ab += one.T @ other
         self._bb += other.T @ other
 
-    def solve(self) -> tuple[Floats, Floats]:
+    def solve(self) -> tuple[_Floats, _Floats]:
         """Return the regression's weights ``(a, b)`` and the direction ``(b,)``."""
         n, (sa, sb) = self._count, self._sums
         aa = self._aa / n - np.outer(sa, sa) / n**2
@@ -208,16 +208,16 @@ class _Moments:
         return weights.astype(np.float32), vectors[:, -1].astype(np.float32)
 
 
-def unit_rows(rows: Floats, mean: Floats) -> Floats:
+def unit_rows(rows: _Floats, mean: _Floats) -> _Floats:
     """Return centred rows of unit length; zero rows stay zero."""
     centred = rows - mean
     lengths = np.sqrt(np.einsum("ij,ij->i", centred, centred))
-    unit: Floats = centred / np.maximum(lengths, 1e-12)[:, np.newaxis]
+    unit: _Floats = centred / np.maximum(lengths, 1e-12)[:, np.newaxis]
     return unit
 
 
 def _near(
-    similarity: Floats, itself: npt.NDArray[np.bool_], nearest: int
+    similarity: _Floats, itself: npt.NDArray[np.bool_], nearest: int
 ) -> npt.NDArray[np.bool_]:
     """Return which anchors are among the nearest of each cell, ties included."""
     similarity[itself] = -np.inf

@@ -244,7 +244,7 @@ def _too_wide(slide: Slide, grid: TileGrid) -> InputError:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class WorkUnit:
     """One block of cells: what is read, computed and written at once.
 
     Attributes
@@ -316,7 +316,7 @@ class BlockQueue:
     def __len__(self) -> int:
         return int(self._waiting.sum())
 
-    def take(self, focus: Region | None) -> Unit | None:
+    def take(self, focus: Region | None) -> WorkUnit | None:
         """Return the next block, or None: in view first, centre outwards, then rows."""
         if not self._waiting.any():
             return None
@@ -333,7 +333,7 @@ class BlockQueue:
         self._waiting[choice] = False
         row, column = self._starts[choice].tolist()
         whole = slice(row, row + self._block), slice(column, column + self._block)
-        return Unit(row, column, self._needed[whole])
+        return WorkUnit(row, column, self._needed[whole])
 
 
 def _any_per_block(cells: npt.NDArray[np.bool_], block: int) -> npt.NDArray[np.bool_]:

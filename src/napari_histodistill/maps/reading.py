@@ -27,7 +27,7 @@ _PATCH_PX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PixelWindow:
     """A rectangle in whole pixels of the student's mpp; may reach past the slide."""
 
     y: int
@@ -42,7 +42,7 @@ class Raster:
 
     Attributes
     ----------
-    window : Window
+    window : PixelWindow
         Where they lie.
     pixels : ndarray
         ``(height, width, 3)`` uint8.
@@ -53,7 +53,7 @@ class Raster:
         The reader's words, empty if all could be read.
     """
 
-    window: Window
+    window: PixelWindow
     pixels: npt.NDArray[np.uint8]
     bad: npt.NDArray[np.bool_] | None = None
     problem: str = ""
@@ -67,7 +67,7 @@ class Raster:
 
 
 def read_window(
-    slide: Slide, grid: TileGrid, window: Window, stop: threading.Event
+    slide: Slide, grid: TileGrid, window: PixelWindow, stop: threading.Event
 ) -> Raster:
     """Read a window in one go; where that fails, around the damage.
 
@@ -77,7 +77,7 @@ def read_window(
         Read by level-0 regions.
     grid : TileGrid
         Converts student pixels to level-0 pixels.
-    window : Window
+    window : PixelWindow
         What to read.
     stop : threading.Event
         Given up early (with an incomplete raster nobody uses) once it is set.
@@ -115,7 +115,7 @@ def _try_again(
             if stop.is_set() or not bad[where].any():
                 continue
             height, width = bad[where].shape
-            patch = Window(window.y + y, window.x + x, height, width)
+            patch = PixelWindow(window.y + y, window.x + x, height, width)
             try:
                 raster.pixels[where] = _read(slide, grid, patch)
             except SlideError:
@@ -123,7 +123,7 @@ def _try_again(
             bad[where] = False
 
 
-def _read(slide: Slide, grid: TileGrid, window: Window) -> npt.NDArray[np.uint8]:
+def _read(slide: Slide, grid: TileGrid, window: PixelWindow) -> npt.NDArray[np.uint8]:
     height, width = window.height, window.width
     region = grid.student_region(window.y, window.x, height, width)
     return read_resampled(slide, region, height=height, width=width)

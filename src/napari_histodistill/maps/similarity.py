@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.spec import EmbeddingMode
 
-Points = tuple[tuple[float, float], ...]
+Clicks = tuple[tuple[float, float], ...]
 
 NEGATIVE_WEIGHT = 0.5
 """How strongly a "not like this" counts against a "like this"."""
@@ -58,8 +58,8 @@ class SimilarityMap:
 
     values: npt.NDArray[np.float32]
     grid: TileGrid
-    at: Points
-    not_at: Points = ()
+    at: Clicks
+    not_at: Clicks = ()
     mode: EmbeddingMode = "tiles"
 
 

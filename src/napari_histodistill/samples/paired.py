@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter, zoom
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float32]
+    _Floats = npt.NDArray[np.float32]
 
 MPP = 0.5
 SIDE_PX = 2048
@@ -110,7 +110,7 @@ def paint_pair(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedPair:
     )
 
 
-def _field(side: int, scale: float, rng: np.random.Generator) -> Floats:
+def _field(side: int, scale: float, rng: np.random.Generator) -> _Floats:
     """Return smooth noise ``(side, side)`` of mean 0 and standard deviation 1."""
     step = max(1, round(scale / 4))
     coarse = side // step + 3
@@ -118,12 +118,12 @@ def _field(side: int, scale: float, rng: np.random.Generator) -> Floats:
         rng.normal(size=(coarse, coarse)), scale / step, mode="wrap"
     )
     field = zoom(noise, step, order=1)[:side, :side].astype(np.float32)
-    normal: Floats = (field - field.mean()) / field.std()
+    normal: _Floats = (field - field.mean()) / field.std()
     return normal
 
 
 def _places(
-    side: int, crowding: Floats, rng: np.random.Generator
+    side: int, crowding: _Floats, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return centres of nuclei: a shaken lattice, thinned where it is not crowded."""
     steps = np.arange(_REACH + 1, side - _REACH - 2, SPACING_PX, dtype=np.float64)
@@ -137,7 +137,7 @@ def _places(
     return y[kept], x[kept]
 
 
-def _glow(shape: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+def _glow(shape: _Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
     """Return what a camera sees of it: blur, dark current, shot noise."""
     light = gaussian_filter(shape, 1.0) * 6000 + 300
     seen = light + rng.normal(size=shape.shape) * np.sqrt(light) * 2
