@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from napari_histodistill.errors import Cancelled, InputError, StoreError
 from napari_histodistill.geometry import Mpp
+from napari_histodistill.maps.cell_matching import BLOCK_CELLS, match_cells
 from napari_histodistill.maps.difference import (
     DifferenceMap,
     Side,
@@ -19,9 +20,8 @@ from napari_histodistill.maps.difference import (
     difference_map,
     side_of,
 )
+from napari_histodistill.maps.difference_measures import ANCHORS
 from napari_histodistill.maps.engine import embed_slide, plan_grid
-from napari_histodistill.maps.matching import BLOCK_CELLS, match_cells
-from napari_histodistill.maps.measures import ANCHORS
 from napari_histodistill.maps.ranking import nearest_places, rank_regions
 from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.maps.store import EmbeddingStore

@@ -240,7 +240,7 @@ def test_cancel_and_reports_while_a_read_hangs(tmp_path, monkeypatch):
         go.wait(10)
         return np.zeros((height, width, 3), np.uint8)
 
-    monkeypatch.setattr("napari_histodistill.maps.reading.read_resampled", slow)
+    monkeypatch.setattr("napari_histodistill.maps.block_reading.read_resampled", slow)
     steps = embed_slide(
         array_slide(), colour_student(), tmp_path / "s", tissue=None, cancel=token
     )

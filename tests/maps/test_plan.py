@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from napari_histodistill.errors import InputError, MissingMppError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.maps import plan_grid
-from napari_histodistill.maps.plan import (
+from napari_histodistill.maps.embedding_plan import (
     BlockQueue,
     check_grid,
     left_out,

@@ -22,10 +22,10 @@ from napari_histodistill.cli.console import printable
 from napari_histodistill.cli.demo import demo
 from napari_histodistill.cli.distilling import distill
 from napari_histodistill.cli.doctor import doctor
-from napari_histodistill.cli.learn import evaluate
-from napari_histodistill.cli.look import info, students
-from napari_histodistill.cli.search import similar
-from napari_histodistill.cli.transfer import export
+from napari_histodistill.cli.evaluate import evaluate
+from napari_histodistill.cli.export import export
+from napari_histodistill.cli.info_students import info, students
+from napari_histodistill.cli.similar import similar
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:

@@ -10,12 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_histodistill.cli.cluster import (
-    connected,
-    embed_on_cluster,
-    give_cohort,
-    in_a_line,
-)
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -34,6 +28,12 @@ from napari_histodistill.cli.options import (
     StudentOption,
 )
 from napari_histodistill.cli.outputs import output_folder, write_json
+from napari_histodistill.cli.scheduler import (
+    connected,
+    embed_on_cluster,
+    give_cohort,
+    in_a_line,
+)
 from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.export.outlines import outline
-from napari_histodistill.export.placing import write_file
+from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

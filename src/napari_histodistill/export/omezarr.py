@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.export.placing import new_folder
+from napari_histodistill.export.safe_writing import new_folder
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from napari_histodistill.export.placing import write_file
+from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

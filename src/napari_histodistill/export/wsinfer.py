@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import ComputeError, InputError
-from napari_histodistill.export.placing import new_folder
+from napari_histodistill.export.safe_writing import new_folder
 
 if TYPE_CHECKING:
     from napari_histodistill.students.student import Student

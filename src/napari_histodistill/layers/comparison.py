@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.layers.placing import image_placement
+from napari_histodistill.layers.overlay_placement import image_placement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def difference_layer(
     threshold : float
         What differs less is transparent.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
         Of the layer.
     """
@@ -117,7 +117,7 @@ def place_layer(
     mpp : tuple of float
         µm per level-0 pixel ``(y, x)``.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
         Of the layer.
     """

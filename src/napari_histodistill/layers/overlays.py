@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.layers.placing import (
+from napari_histodistill.layers.overlay_placement import (
     image_placement,
     placement,
     thumbnail_world,
@@ -83,7 +83,7 @@ def class_map_layer(
     classes : sequence of ClassSpec
         Names and colours.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
         Of the layer.
     """
@@ -135,7 +135,7 @@ def similarity_layer(
     threshold : float
         What lies below is transparent.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
         Of the layer.
     """
@@ -218,7 +218,7 @@ def marker_layer(
     mpp : tuple of float
         µm per level-0 pixel ``(y, x)``.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
         Of the layer.
     """

@@ -11,8 +11,8 @@ from napari_histodistill.maps.difference import (
     difference_map,
     side_of,
 )
+from napari_histodistill.maps.embedding_plan import plan_grid
 from napari_histodistill.maps.engine import EmbedOptions, EmbedReport, embed_slide
-from napari_histodistill.maps.plan import plan_grid
 from napari_histodistill.maps.provenance import Provenance
 from napari_histodistill.maps.ranking import (
     RankedRegion,

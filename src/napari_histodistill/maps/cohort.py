@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from napari_histodistill.errors import BundleError, ComputeError, HistodistillError
+from napari_histodistill.maps.embedding_plan import plan_grid, wanted_cells
 from napari_histodistill.maps.engine import EmbedOptions, embed_slide
-from napari_histodistill.maps.plan import plan_grid, wanted_cells
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
 from napari_histodistill.students.bundle import load_spec, load_student

@@ -1,6 +1,6 @@
 """Where do two students differ on one slide? Three measures, once and for all.
 
-For every place that both have seen (:mod:`~napari_histodistill.maps.matching`):
+For every place that both have seen (:mod:`~napari_histodistill.maps.cell_matching`):
 
 ``classes``
     for two students with the same classes: the total variation distance of their class
@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
-from napari_histodistill.maps.matching import match_cells
-from napari_histodistill.maps.measures import Classes, Neighbours, News
+from napari_histodistill.maps.cell_matching import match_cells
+from napari_histodistill.maps.difference_measures import Classes, Neighbours, News
 from napari_histodistill.maps.ranking import suggest_threshold
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.maps.matching import Matching, ReadableStore
+    from napari_histodistill.maps.cell_matching import Matching, ReadableStore
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides.pyramid.grid import TileGrid

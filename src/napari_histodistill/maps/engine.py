@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import Cancelled, ComputeError, SlideError, StoreError
-from napari_histodistill.maps.forward import block_window, embed_block
-from napari_histodistill.maps.pipeline import Pipeline
-from napari_histodistill.maps.plan import (
+from napari_histodistill.maps.block_embedding import block_window, embed_block
+from napari_histodistill.maps.block_reading import Raster, read_window
+from napari_histodistill.maps.embedding_plan import (
     BlockQueue,
     WorkUnit,
     check_grid,
@@ -32,9 +32,9 @@ from napari_histodistill.maps.plan import (
     plan_grid,
     wanted_cells,
 )
+from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progress
 from napari_histodistill.maps.provenance import Provenance, provenance_of, store_key
-from napari_histodistill.maps.reading import Raster, read_window
 from napari_histodistill.maps.store import (
     DONE,
     PENDING,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Region
-    from napari_histodistill.maps.plan import Tissue
+    from napari_histodistill.maps.embedding_plan import Tissue
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.students.spec import EmbeddingMode

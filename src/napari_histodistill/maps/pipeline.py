@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_histodistill.maps.plan import WorkUnit
+    from napari_histodistill.maps.embedding_plan import WorkUnit
 
 PixelsT = TypeVar("PixelsT")
 NumbersT = TypeVar("NumbersT")

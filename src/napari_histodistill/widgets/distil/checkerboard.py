@@ -15,7 +15,7 @@ from napari_histodistill.controllers.distil.checkerboard import (
     fitting_square_um,
 )
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.layers.placing import placement
+from napari_histodistill.layers.overlay_placement import placement
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.layers import own_to_world

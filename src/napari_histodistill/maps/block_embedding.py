@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_histodistill.maps.reading import PixelWindow, Raster
+from napari_histodistill.maps.block_reading import PixelWindow, Raster
 from napari_histodistill.students.tokens import pool_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_histodistill.maps.plan import WorkUnit
+    from napari_histodistill.maps.embedding_plan import WorkUnit
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.student import Student
