@@ -136,10 +136,10 @@ def test_the_stored_tiles_are_the_painted_ones(tmp_path):
     assert names == sorted(f.name for f in again.iterdir())
     manifest = (stored / "manifest.csv").read_text()
     assert manifest == (again / "manifest.csv").read_text()
-    folder, anew = read_tile_folder(stored), read_tile_folder(again)
+    folder, painted = read_tile_folder(stored), read_tile_folder(again)
     assert len(folder.folds()) == 72
-    for old, new in zip(folder.tiles, anew.tiles, strict=True):
-        before, after = (f.read(t, 112)[0] for f, t in ((folder, old), (anew, new)))
+    for old, new in zip(folder.tiles, painted.tiles, strict=True):
+        before, after = (f.read(t, 112)[0] for f, t in ((folder, old), (painted, new)))
         assert np.abs(before.astype(int) - after).mean() < 3
 
 

@@ -1,4 +1,4 @@
-"""Embeddings on a grid, and what a person looks at: similarity and class maps."""
+"""Embeddings on a grid, and maps made of them: classes, similarity, difference."""
 
 from napari_histodistill.maps.classes import (
     ClassArea,

@@ -1,4 +1,4 @@
-"""One block through the student: tiles cut from a raster, or tokens of one window."""
+"""The embeddings of one block: tiles cut from a raster, or tokens of one window."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CellIndices = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 def block_window(
     grid: TileGrid, unit: WorkUnit, halo_px: int, token_stride_px: int | None
 ) -> PixelWindow:
-    """Return the pixels that a block needs.
+    """Return the window of pixels that a block needs.
 
     For tiles (``token_stride_px`` None) the bounding box of the wanted cells' tiles.
     For tokens the whole block's tiles and a halo, widened to the slide's lattice of
@@ -125,7 +125,7 @@ def _pooled(
 ) -> npt.NDArray[np.float32]:
     """Return ``(h, w, dim)``: tokens of the window averaged under each cell's tile."""
     stride = student.spec.token_stride_px
-    assert stride is not None  # the mode was checked when the grid was planned
+    assert stride is not None  # the mode was checked when the grid was laid
     tokens = student.tokens(raster.pixels[np.newaxis])[0]
     half = grid.stride_px / 2
     h, w = unit.wanted.shape

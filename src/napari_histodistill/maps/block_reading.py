@@ -1,4 +1,4 @@
-"""A block's pixels: read once, at the student's mpp, with what is unreadable marked."""
+"""A block's pixels: read once, at the student's mpp, unreadable parts marked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
 
 _PATCH_PX = 64
-"""How finely the hole of a damaged region is outlined, in student pixels."""
+"""Edge of the patches by which damage is outlined, in student pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Raster:
     Attributes
     ----------
     window : PixelWindow
-        Where they lie.
+        Position and size of the pixels.
     pixels : ndarray
         ``(height, width, 3)`` uint8.
     bad : ndarray or None
         ``(height, width)`` bool, True where the file could not be read; None if all
         could.
     problem : str
-        The reader's words, empty if all could be read.
+        The reader's message; empty if all could be read.
     """
 
     window: PixelWindow
@@ -69,7 +69,7 @@ class Raster:
 def read_window(
     slide: Slide, grid: TileGrid, window: PixelWindow, stop: threading.Event
 ) -> Raster:
-    """Read a window in one go; where that fails, around the damage.
+    """Read a window in one go or, if that fails, around the damage.
 
     Parameters
     ----------
@@ -78,9 +78,9 @@ def read_window(
     grid : TileGrid
         Converts student pixels to level-0 pixels.
     window : PixelWindow
-        What to read.
+        Rectangle to read.
     stop : threading.Event
-        Given up early (with an incomplete raster nobody uses) once it is set.
+        Once it is set, reading ends early with an incomplete raster, which is not used.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def read_window(
         problem = str(error)
     size = {"height": window.height, "width": window.width}
     region = grid.student_region(window.y, window.x, **size)
-    pixels, bad, told = read_resampled_marked(slide, region, **size)
-    problem = told or problem
+    pixels, bad, why = read_resampled_marked(slide, region, **size)
+    problem = why or problem
     _try_again(slide, grid, Raster(window, pixels, bad), stop)
     if bad.all():
         _check_alive(slide, problem)
@@ -130,9 +130,9 @@ def _read(slide: Slide, grid: TileGrid, window: PixelWindow) -> npt.NDArray[np.u
 
 
 def _check_alive(slide: Slide, problem: str) -> None:
-    """Tell a hole in a file from a file that is gone: some pixel can still be read.
+    """Raise if the file is gone; with a mere hole in it, some pixel can be read.
 
-    Without this, a slide closed in mid-run would turn all its cells *unreadable*.
+    Without this, a slide closed during a run would turn all its cells *unreadable*.
     """
     try:
         # Level 0 only: overviews may lie in memory and outlive the file.

@@ -53,13 +53,13 @@ class Pipeline(Generic[PixelsT, NumbersT]):
     def blocks(
         self, take: Callable[[], WorkUnit | None]
     ) -> Iterator[tuple[WorkUnit, Future[NumbersT]]]:
-        """Yield units in the order in which they were taken, with their numbers to be.
+        """Yield units in the order in which they were taken, with their future numbers.
 
         Parameters
         ----------
         take : callable
-            Returns the next unit, or None when there is none; asked as late as
-            possible, so that whoever pans sees the view filled next.
+            Returns the next unit, or None when there is none; called as late as
+            possible, so that a view the user has just moved to is filled next.
         """
         while True:
             while len(self._flying) < self._depth and (unit := take()) is not None:
@@ -72,7 +72,7 @@ class Pipeline(Generic[PixelsT, NumbersT]):
             self._flying.popleft()
 
     def finished(self) -> Iterator[tuple[WorkUnit, NumbersT]]:
-        """End all work, then yield what was computed and not handed out."""
+        """End all work, then yield what was computed but not handed out."""
         self._end()
         for unit, future in self._flying:
             if not future.cancelled() and future.exception() is None:

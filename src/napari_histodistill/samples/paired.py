@@ -1,10 +1,10 @@
-"""A painted pair with a known secret: what the partner shows, H&E only hints at.
+"""A painted pair with a known secret: H&E only hints at what the partner shows.
 
 Nuclei lie in zones of a made-up marker. In the dense layer (two fluorescence channels)
 nuclei inside a zone shine. In the sparse, H&E-like layer the same nuclei are merely
 longer than wide, under differences of crowding, stain and background that are far
-stronger and have nothing to do with the marker. Whoever learns from the sparse layer
-alone learns about these; whoever has the partner can learn to see the shape.
+stronger and have nothing to do with the marker. A student that learns from the sparse
+layer alone learns those differences; with the partner it can learn to see the shape.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def paint_pair(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedPair:
     side : int
         Edge in pixels; 2048 px take some seconds.
     seed : int
-        Of everything random.
+        Seed of everything random.
     """
     rng = np.random.default_rng(seed)
     positive = _field(side, ZONE_PX, rng) > 0
@@ -138,7 +138,7 @@ def _places(
 
 
 def _glow(shape: _Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-    """Return what a camera sees of it: blur, dark current, shot noise."""
+    """Return a camera's picture of shapes: blur, dark current, shot noise."""
     light = gaussian_filter(shape, 1.0) * 6000 + 300
     seen = light + rng.normal(size=shape.shape) * np.sqrt(light) * 2
     camera: npt.NDArray[np.uint16] = np.clip(np.rint(seen), 0, 65535).astype(np.uint16)
