@@ -117,7 +117,9 @@ def test_by_name(tmp_path, monkeypatch):
         assert fetch_slide("mine").read_bytes() == BODY
         assert everything(cache_dir("fetched")) == ["test.svs"]
         assert fetch_slide("mine", tmp_path) == tmp_path / "test.svs"
-    with pytest.raises(InputError, match="no slide 'cmu-9' to fetch: mine"):
+    with pytest.raises(
+        InputError, match="no slide 'cmu-9' to fetch; choose one of: mine"
+    ):
         remote_slide("cmu-9")
 
 

@@ -128,7 +128,7 @@ def test_truth_lies_on_the_picture(painting):
 def test_the_stored_tiles_are_the_painted_ones(tmp_path):
     """sample_data/tiles can be made again; JPEG may differ by a shade elsewhere."""
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
-    from napari_histodistill.samples.tiles import write_painted_tiles
+    from tests.bench.painted_tiles import write_painted_tiles
 
     stored = Path(__file__).parents[1] / "sample_data" / "tiles"
     again = write_painted_tiles(tmp_path / "tiles")
@@ -136,10 +136,10 @@ def test_the_stored_tiles_are_the_painted_ones(tmp_path):
     assert names == sorted(f.name for f in again.iterdir())
     manifest = (stored / "manifest.csv").read_text()
     assert manifest == (again / "manifest.csv").read_text()
-    folder, anew = read_tile_folder(stored), read_tile_folder(again)
+    folder, painted = read_tile_folder(stored), read_tile_folder(again)
     assert len(folder.folds()) == 72
-    for old, new in zip(folder.tiles, anew.tiles, strict=True):
-        before, after = (f.read(t, 112)[0] for f, t in ((folder, old), (anew, new)))
+    for old, new in zip(folder.tiles, painted.tiles, strict=True):
+        before, after = (f.read(t, 112)[0] for f, t in ((folder, old), (painted, new)))
         assert np.abs(before.astype(int) - after).mean() < 3
 
 

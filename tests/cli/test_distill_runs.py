@@ -107,7 +107,7 @@ def test_the_smoke_recipe_then_evaluate_and_classify(run, tmp_path):
         "evaluate", "--student", made.json["folder"], "--tiles", painted, "--json"
     )
     assert scored.code == 0, scored.err
-    # A quarter was kept aside: the head is judged on these, which it has not seen.
+    # A quarter was held out: the head is judged on these tiles, which it has not seen.
     spec = json.loads((tmp_path / "run" / "student" / "spec.json").read_text())
     assert scored.json["n"] == 72 - spec["training"]["tiles"]
     assert scored.json["protocol"] == "head"

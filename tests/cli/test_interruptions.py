@@ -19,7 +19,7 @@ STRIDE = ("--stride-um", "16")
 
 
 def cells(path: Path) -> tuple[int, int]:
-    """Return (done, wanted) of a store that somebody else may be writing."""
+    """Return (done, wanted) of a store that another process may be writing."""
     with EmbeddingStore.open(path) as store:
         return int((store.status == 1).sum()), int(store.wanted.sum())
 
@@ -75,7 +75,7 @@ def test_kill_then_resume_is_byte_identical(
     resumed = process(*options, "--resume")
     out, err = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, err
-    assert f"{done} of {wanted} cells were there" in err
+    assert f"{done} of {wanted} squares were there" in err
     assert out
     assert contents(store) == contents(undisturbed)
     with EmbeddingStore.open(store) as ours, EmbeddingStore.open(undisturbed) as theirs:

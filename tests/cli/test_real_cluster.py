@@ -122,7 +122,7 @@ def wait_for_work(store: Path, running: subprocess.Popen[str]) -> None:
 
 
 def cells(path: Path) -> tuple[int, int]:
-    """Return (done, wanted) of a store that somebody else may be writing."""
+    """Return (done, wanted) of a store that another process may be writing."""
     with EmbeddingStore.open(path) as store:
         return int((store.status == 1).sum()), int(store.wanted.sum())
 
@@ -192,7 +192,7 @@ def test_the_slide_of_a_lost_worker_is_continued_by_another(
         if name.startswith("embeddings")
         and store.joinpath(name).stat().st_mtime_ns == written
     ]
-    assert len(untouched) >= 1, "the slide was begun anew"
+    assert len(untouched) >= 1, "the slide was started again"
 
 
 def test_ctrl_c_stops_the_worker_and_keeps_its_work(
@@ -216,7 +216,7 @@ def test_ctrl_c_stops_the_worker_and_keeps_its_work(
     resumed = process(*options)
     _out, err = finish(resumed)
     assert resumed.returncode == 0, err
-    assert f"{done} of {wanted} cells were there" in err
+    assert f"{done} of {wanted} squares were there" in err
     assert chunks(store) == undisturbed
 
 

@@ -136,7 +136,7 @@ def test_a_store_that_is_not_seen_here_is_told(
     options = ("-o", tmp_path / "out", "--student", bundle, "--scheduler", ADDRESS)
     outcome = run("embed", slide_file, *options)
     assert elsewhere.exists()
-    assert "is not seen here" in outcome.err
+    assert "is not visible here" in outcome.err
 
 
 @pytest.mark.parametrize("wrong", ["slide", "student", "mpp"])

@@ -58,7 +58,7 @@ def test_similar_and_export_say_what_is_missing(run, store, bundle, tmp_path):
         outcome = run(*command)
         assert outcome.code == 0, outcome.err
         assert outcome.json["pending"] == missing
-        said = f"{missing} of {wanted} cells are not computed yet; run embed again"
+        said = f"{missing} of {wanted} squares are not computed yet; run embed again"
         assert said in outcome.err
 
 

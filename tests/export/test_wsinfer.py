@@ -65,7 +65,7 @@ def exported(torch_student, tmp_path_factory) -> Path:
     )
 
 
-# QuPath and WSInfer load TorchScript; torch 2.14 wants everybody to move on.
+# QuPath and WSInfer load TorchScript; torch 2.14 warns that it is on its way out.
 @pytest.mark.filterwarnings("ignore:.torch.jit.load.:FutureWarning")
 def test_another_program_gets_the_same_probabilities(exported, torch_student, rng):
     import torch

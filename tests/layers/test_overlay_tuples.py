@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers import overlays
-from napari_histodistill.layers.placing import moved_by
+from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides.pyramid.grid import TileGrid
 from napari_histodistill.slides.tissue.tissue import TissueMask

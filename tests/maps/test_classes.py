@@ -153,7 +153,7 @@ def test_a_border_cell_is_not_given_the_tissue_of_its_neighbour(tmp_path):
     grid = plan_grid(slide, student, stride_um=1000)
     reports = list(embed_slide(slide, student, tmp_path / "s", grid=grid, tissue=None))
     assert reports[-1].done == 1
-    assert any("cells left out at the border" in r.message for r in reports)
+    assert any("squares left out at the border" in r.message for r in reports)
     found = class_map(tmp_path / "s", student)
     np.testing.assert_array_equal(found.labels, [[1, 0]])
     flat = array_slide(image[:224], mpp=1.0, levels=1)

@@ -161,7 +161,7 @@ def test_a_scheduler_that_is_gone_does_not_hide_the_cancelling(dask):
     assert lines == ["the scheduler does not answer at the moment"]
 
 
-def test_nobody_to_work_is_said(dask):
+def test_a_lack_of_workers_is_reported(dask):
     client, lines = FakeClient(workers=0), []
 
     def tell(line: str) -> None:
@@ -191,7 +191,9 @@ def test_a_scheduler_that_takes_no_tasks_is_a_sentence(dask):
             message = "Error during\ndeserialization"
             raise RuntimeError(message)
 
-    with pytest.raises(ComputeError, match="took no tasks: Error during deserial"):
+    with pytest.raises(
+        ComputeError, match="did not take the tasks: Error during deserial"
+    ):
         list(embed_cohort(Deaf(), tasks(1)))
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from napari_histodistill.errors import ComputeError
+from napari_histodistill.geometry import Mpp
 from napari_histodistill.maps import EmbeddingStore, cohort, embed_slide
 from napari_histodistill.maps.cohort import SlideTask, embed_task, open_task
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
+from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import colour_student, tissue_image
 
@@ -159,3 +161,32 @@ def test_looking_at_a_task_writes_nothing(task):
     with open_task(task) as run:
         assert run.grid.shape == (5, 7)
     assert set(task.slide.parent.rglob("*")) == before
+
+
+def test_a_process_remembers_a_bounded_number_of_stain_maps(monkeypatch):
+    """A worker lives for thousands of slides; what it used last is fitted once."""
+    fitted: list[str] = []
+
+    def fit(slide, _student):
+        fitted.append(slide.info.digest)
+        return StainMap(((1.0, 0.0, 0.0),) * 3, (245.0,) * 3, (245.0,) * 3)
+
+    def slide(number: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            info=SimpleNamespace(digest=f"{number:064x}"),
+            require_mpp=lambda: Mpp(0.5, 0.5, "a test"),
+        )
+
+    monkeypatch.setattr(cohort, "stain_map_for", fit)
+    monkeypatch.setattr(cohort, "_STAIN_MAPS", type(cohort._STAIN_MAPS)())
+    student = colour_student()
+    for number in range(5000):
+        cohort._normalised(slide(0), student)
+        assert cohort._normalised(slide(number), student).stains is not None
+    assert len(cohort._STAIN_MAPS) == 4096
+    assert len(fitted) == 5000  # slide 0 was always in use
+    cohort._normalised(slide(4999), student)
+    assert len(fitted) == 5000
+    cohort._normalised(slide(1), student)
+    assert fitted[-1] == f"{1:064x}"
+    assert len(fitted) == 5001

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from napari_histodistill.errors import Cancelled, InputError, StoreError
 from napari_histodistill.geometry import Mpp
+from napari_histodistill.maps.cell_matching import BLOCK_CELLS, match_cells
 from napari_histodistill.maps.difference import (
     DifferenceMap,
     Side,
@@ -19,9 +20,8 @@ from napari_histodistill.maps.difference import (
     difference_map,
     side_of,
 )
+from napari_histodistill.maps.difference_measures import ANCHORS
 from napari_histodistill.maps.engine import embed_slide, plan_grid
-from napari_histodistill.maps.matching import BLOCK_CELLS, match_cells
-from napari_histodistill.maps.measures import ANCHORS
 from napari_histodistill.maps.ranking import nearest_places, rank_regions
 from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.maps.store import EmbeddingStore
@@ -54,7 +54,7 @@ class Memory:
 
 
 def square_grid(rows, columns, *, stride_px=32, mpp=1.0, slide_mpp=0.5):
-    """Return a grid of so many cells of 32 µm on a slide of 0.5 µm per pixel."""
+    """Return a grid of this shape, cells of 32 µm, on a slide of 0.5 µm per pixel."""
     side = 32 / slide_mpp
     return TileGrid.over(
         (round(rows * side), round(columns * side)),
@@ -245,7 +245,7 @@ def test_only_cells_done_in_both_are_compared(rng):
     assert found.cells == compared.sum()
     assert found.either == 13 + 11 + 1
     assert f"{found.cells:,} places" in found.summary()
-    assert "25 more were seen by one" in found.summary()
+    assert "only one of the two has seen 25 more" in found.summary()
 
 
 @pytest.mark.parametrize("mpp", [1.0, 0.5, 0.25])
@@ -290,10 +290,12 @@ def test_what_cannot_be_matched_is_refused_in_a_sentence(rng):
             values, provenance=replace(PROVENANCE, slide_digest="00", slide_name="x")
         ),
         "µm per pixel": Memory(values, grid=square_grid(12, 14, slide_mpp=0.25)),
-        "two different spaces": Memory(
+        "cannot be compared": Memory(
             values, provenance=replace(PROVENANCE, mode="tokens")
         ),
-        "seen by both": Memory(values, status=np.zeros((12, 14), np.uint8)),
+        "Both models have seen only": Memory(
+            values, status=np.zeros((12, 14), np.uint8)
+        ),
     }
     for words, b in cases.items():
         with pytest.raises(InputError, match=words):

@@ -192,7 +192,7 @@ def test_finished_store_needs_no_work(tmp_path):
     reports = run(array_slide(), student, tmp_path / "s")
     assert len(student.backend.batches) == before
     assert reports[-1].done == reports[-1].total
-    assert "cells were there" in "".join(r.message for r in reports)
+    assert "squares were there" in "".join(r.message for r in reports)
 
 
 def test_cancel_within_one_batch_and_resume_without_recomputing(tmp_path):
@@ -240,7 +240,7 @@ def test_cancel_and_reports_while_a_read_hangs(tmp_path, monkeypatch):
         go.wait(10)
         return np.zeros((height, width, 3), np.uint8)
 
-    monkeypatch.setattr("napari_histodistill.maps.reading.read_resampled", slow)
+    monkeypatch.setattr("napari_histodistill.maps.block_reading.read_resampled", slow)
     steps = embed_slide(
         array_slide(), colour_student(), tmp_path / "s", tissue=None, cancel=token
     )
@@ -471,7 +471,7 @@ def test_another_backend_does_not_go_on_with_a_store(tmp_path):
     run(slide, other, tmp_path / "s", options=EmbedOptions(restart=True))
     with EmbeddingStore.open(tmp_path / "s") as store:
         assert store.provenance.backend == "openvino"
-    with pytest.raises(StoreError, match="cpu:openvino goes on with it"):
+    with pytest.raises(StoreError, match="cpu:openvino continues it"):
         run(slide, student, tmp_path / "s")
 
 
@@ -490,7 +490,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path, mode):
         finally:
             tracemalloc.stop()
 
-    peak(128)  # what is imported and cached on the way counts for nobody
+    peak(128)  # first of all: imports and caches must not count
     (small, few), (large, many) = peak(480), peak(1440)
     assert many == 9 * few
     # One byte of every pixel kept would be 1.8 MB more.

@@ -104,7 +104,9 @@ def test_cells_without_embedding_are_nan_and_cannot_be_clicked(rng):
     found = index.query([at(grid, 5, 5)]).values
     np.testing.assert_array_equal(np.isnan(found), status != 1)
     for row in (0, 1):
-        with pytest.raises(InputError, match=r"no embedding at .*: glass"):
+        with pytest.raises(
+            InputError, match=r"Nothing was computed at .*: it is glass"
+        ):
             index.query([at(grid, row, row)])
 
 
@@ -119,9 +121,9 @@ def test_bad_clicks(rng):
 
 def test_nothing_to_compare(rng):
     grid, values, status = noise(rng)
-    with pytest.raises(InputError, match="No cell has an embedding"):
+    with pytest.raises(InputError, match="Nothing has been computed yet"):
         SimilarityIndex.of(values, np.zeros_like(status), grid)
-    with pytest.raises(InputError, match="All computed cells look the same"):
+    with pytest.raises(InputError, match="All computed squares look the same"):
         SimilarityIndex.of(np.ones_like(values), status, grid)
 
 

@@ -101,7 +101,7 @@ def test_blocks_off_the_lattice_are_refused(tmp_path):
     with new_store(tmp_path / "s") as store:
         with pytest.raises(StoreError, match=r"no block starts at cell \(2, 0\)"):
             store.write_block(2, 0, np.zeros((4, 4, 6)), ones)
-        with pytest.raises(StoreError, match="another shape"):
+        with pytest.raises(StoreError, match="wrong shape"):
             store.write_block(0, 0, np.zeros((4, 4, 5)), ones)
 
 

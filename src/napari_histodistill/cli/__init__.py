@@ -1,4 +1,4 @@
-"""``histodistill …``: the same core as the windows, without one.
+"""``histodistill …``: the command line, with the same core as the window.
 
 :func:`main` turns whatever happens into the promises of the command line: results on
 stdout (with ``--json`` one JSON object and nothing else), progress and warnings on
@@ -22,10 +22,10 @@ from napari_histodistill.cli.console import printable
 from napari_histodistill.cli.demo import demo
 from napari_histodistill.cli.distilling import distill
 from napari_histodistill.cli.doctor import doctor
-from napari_histodistill.cli.learn import evaluate
-from napari_histodistill.cli.look import info, students
-from napari_histodistill.cli.search import similar
-from napari_histodistill.cli.transfer import export
+from napari_histodistill.cli.evaluate import evaluate
+from napari_histodistill.cli.export import export
+from napari_histodistill.cli.info_students import info, students
+from napari_histodistill.cli.similar import similar
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 app = typer.Typer(
     name="histodistill",
     help=(
-        "More from routine H&E: run distilled students on whole slides. "
+        'More from routine H&E: run distilled models ("students") on whole slides. '
         "Research use only."
     ),
     add_completion=False,
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Without the program's name; those of the process by default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # People add it at the end of a line that failed.
+    # Anywhere, since people add it at the end of a line that failed.
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"]
     run = typer.main.get_command(app)
@@ -109,10 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("Interrupted.", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`); silence the last flush.
+        # The reader of our output has seen enough (`| head`); silence the last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILURE
-    except Exception as error:  # noqa: BLE001 - the last place: a code and a sentence
+    except Exception as error:  # noqa: BLE001 - whatever it is, a sentence and a code
         if debug:
             traceback.print_exc()
         return _fail(*_explain(error))
@@ -128,7 +128,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if type(error).__name__ == "Abort":
         return "Interrupted.", INTERRUPTED
-    # typer's own: which module its exceptions live in depends on its version.
+    # typer's own errors, whose module depends on its version.
     wording = getattr(error, "format_message", None)
     if callable(wording):
         context = getattr(error, "ctx", None)

@@ -10,12 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_histodistill.cli.cluster import (
-    connected,
-    embed_on_cluster,
-    give_cohort,
-    in_a_line,
-)
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -34,6 +28,12 @@ from napari_histodistill.cli.options import (
     StudentOption,
 )
 from napari_histodistill.cli.outputs import output_folder, write_json
+from napari_histodistill.cli.scheduler import (
+    connected,
+    embed_on_cluster,
+    give_cohort,
+    in_a_line,
+)
 from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def embed(
         typer.Option(
             "--scheduler",
             metavar="ADDRESS",
-            help="Of a dask scheduler, such as tcp://host:8786: each slide becomes a "
-            "task for its workers, which must see the same paths.",
+            help="Address of a dask scheduler, such as tcp://host:8786: each slide "
+            "becomes a task for its workers, which must see the same paths.",
         ),
     ] = None,
     json: JsonOption = False,
@@ -72,7 +72,7 @@ def embed(
     """Embed slides into stores that can be resumed.
 
     Each slide gets DIR/<stem>.zarr. A store of the same slide, student and grid is
-    continued where it stopped; another is refused unless --restart says to delete it.
+    continued where it stopped; any other is refused, or deleted with --restart.
     """
     began = time.perf_counter()
     _check_stems(slides)
@@ -100,7 +100,7 @@ def embed(
             results = _embed_here(tasks, runner, out)
         else:
             with connected(scheduler) as client:
-                # What computes is elsewhere; here the slides are only looked at.
+                # The workers compute; here the slides are only checked.
                 runner = _check([replace(task, device="cpu:torch") for task in tasks])
                 results = embed_on_cluster(client, tasks, runner, out)
         entries = [_store_facts(result) for result in results if not result.error]
@@ -133,7 +133,7 @@ def classify(
             "--min-confidence",
             min=0,
             max=1,
-            help="Leave cells below this probability without a class.",
+            help="Leave squares below this probability without a class.",
         ),
     ] = 0.0,
     stain_normalise: StainOption = False,
@@ -265,7 +265,7 @@ def _task(
 
 
 def _check(tasks: Sequence[SlideTask]) -> Student:
-    """Look at every slide before anything is computed or written; the student."""
+    """Check every task before anything is computed or written; return the student."""
     from napari_histodistill.maps.cohort import open_task
 
     student = None
@@ -273,7 +273,7 @@ def _check(tasks: Sequence[SlideTask]) -> Student:
         with open_task(task) as run:
             _tell_notes(run)
             student = run.student
-    assert student is not None  # typer asks for one slide at least
+    assert student is not None  # typer asks for at least one slide
     return student
 
 
@@ -287,7 +287,7 @@ def _embed_here(
 ) -> list[SlideResult]:
     """Embed one slide after the other in this process.
 
-    One of several that fails does not stop the others; its result has the error.
+    If one of several fails, the others go on, and its result has the error.
     """
     from napari_histodistill.maps.cohort import SlideResult, open_task
 
@@ -334,7 +334,7 @@ def _refuse_reserved(slide: Path) -> None:
 
 
 def _require_classes(student: str) -> None:
-    """Refuse a student without classes before torch is loaded."""
+    """Refuse a student without classes, before torch is loaded."""
     from napari_histodistill.students.bundle import load_spec
 
     if not load_spec(student).classes:
@@ -347,7 +347,7 @@ def _require_classes(student: str) -> None:
 
 
 def _require_stain(student: str) -> None:
-    """Refuse a student that has nothing to normalise towards before torch is loaded."""
+    """Refuse a student with no stain to normalise towards, before torch is loaded."""
     from napari_histodistill.students.bundle import load_spec
     from napari_histodistill.students.staining import why_not_normalise
 
@@ -360,7 +360,7 @@ def _require_stain(student: str) -> None:
 def _refuse_foreign(out: Path, slide: Path, digest: str) -> None:
     """Refuse a folder that already holds another slide's results.
 
-    Summaries from before they said whose content it was are told by name.
+    Older summaries do not hold the slide's digest; they are compared by name.
     """
     import json
 
@@ -406,13 +406,15 @@ def _store_facts(result: SlideResult) -> dict[str, Any]:
 
 def _store_text(entry: dict[str, Any]) -> str:
     bad = f", {entry['unreadable']} unreadable" if entry["unreadable"] else ""
-    return f"{entry['store']}  {entry['cells']} cells{bad} in {entry['seconds']:.1f} s"
+    return (
+        f"{entry['store']}  {entry['cells']} squares{bad} in {entry['seconds']:.1f} s"
+    )
 
 
 def _class_text(result: dict[str, Any]) -> str:
     wide = max(len(name) for name in result["classes"])
     lines = [
-        f"{name:{wide}}  {entry['mm2']:9.3f} mm²  {entry['cells']:6} cells"
+        f"{name:{wide}}  {entry['mm2']:9.3f} mm²  {entry['cells']:6} squares"
         for name, entry in result["classes"].items()
     ]
     lines += [str(path) for path in result["outputs"].values()]

@@ -1,4 +1,4 @@
-"""What goes where: results to stdout, everything else to stderr; Ctrl-C to a token."""
+"""Where output goes: results to stdout, all else to stderr. Ctrl-C asks to stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Answer:
     Parameters
     ----------
     stdout : TextIO
-        The real one; while a command runs, ``print`` goes to stderr.
+        The real one: while a command runs, ``print`` goes to stderr.
     as_json : bool
         One JSON object instead of text for people.
     """
@@ -46,10 +46,10 @@ class Answer:
 
 @contextmanager
 def answering(*, as_json: bool) -> Iterator[Answer]:
-    """Keep stdout for the answer: what libraries print meanwhile goes to stderr.
+    """Keep stdout for the answer: whatever libraries print meanwhile goes to stderr.
 
-    An answer is never lost to a stdout that lacks a letter: JSON is UTF-8 whatever the
-    locale says, and text gets a question mark there.
+    An answer is never lost to a stdout that cannot encode a letter: JSON is UTF-8
+    whatever the locale says, and text gets a question mark instead.
     """
     stdout = sys.stdout
     reconfigure = getattr(stdout, "reconfigure", None)
@@ -60,17 +60,17 @@ def answering(*, as_json: bool) -> Iterator[Answer]:
 
 
 def encodable(text: str) -> str:
-    r"""Write halves of characters (names that are not UTF-8) as JSON's ``\udce9``."""
+    r"""Write lone surrogates (of names that are not UTF-8) like JSON: ``\udce9``."""
     return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def printable(text: str) -> str:
-    """Take out what a terminal would obey: names may hold escape sequences."""
+    """Replace what a terminal would obey: names may hold escape sequences."""
     return "".join(c if c in "\n\t" or category(c)[0] != "C" else "�" for c in text)
 
 
 def tell(message: str) -> None:
-    """Say something on stderr."""
+    """Print a line for the user on stderr."""
     print(printable(message), file=sys.stderr)
 
 
@@ -120,7 +120,9 @@ def _follow_bar(reports: Iterator[EmbedReport], title: str) -> EmbedReport:
         for last in reports:
             if last.message:
                 bar.print(last.message, markup=False)
-            state = f"{last.cells_per_s:.0f} cells/s · {_clock(last.seconds_left)} left"
+            state = (
+                f"{last.cells_per_s:.0f} squares/s · {_clock(last.seconds_left)} left"
+            )
             bar.update(task, total=last.total, completed=last.done, state=state)
     assert last is not None  # the engine's first report comes before any work
     return last
@@ -136,7 +138,7 @@ def _follow_lines(
         if time.monotonic() - said >= every_s:
             said = time.monotonic()
             left = _clock(last.seconds_left)
-            tell(f"{title}: {last.done} of {last.total} cells, {left} left")
+            tell(f"{title}: {last.done} of {last.total} squares, {left} left")
     assert last is not None  # the engine's first report comes before any work
     return last
 

@@ -1,4 +1,4 @@
-"""``demo``: the windows, on a sample or on a person's slide."""
+"""``demo``: the window, with a sample or with the user's own slide."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from napari_histodistill.cli.options import DEFAULT_STUDENT, StudentOption
 def demo(
     slide: Annotated[
         Path | None,
-        typer.Argument(metavar="[SLIDE]", help="Your own slide; a sample without it."),
+        typer.Argument(metavar="[SLIDE]", help="Your own slide; a sample by default."),
     ] = None,
     screenshot: Annotated[
         Path | None,
         typer.Option(
-            "--screenshot", metavar="FILE", help="Write a picture and close again."
+            "--screenshot",
+            metavar="FILE",
+            help="Write a picture of the window and close it again.",
         ),
     ] = None,
     student: StudentOption = DEFAULT_STUDENT,
@@ -30,7 +32,7 @@ def demo(
     load_spec(student)
     require_display()
     if slide is not None:
-        # A wrong file is said at once, not after napari has opened.
+        # A wrong file is refused at once, not after napari has opened.
         from napari_histodistill.slides import open_slide
 
         open_slide(slide).close()

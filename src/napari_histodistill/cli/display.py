@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from napari_histodistill.errors import InputError
 
-# What PyQt6's wheel loads and does not bring: library → Debian package.
+# Libraries that PyQt6's wheel loads but does not contain → their Debian packages.
 DEBIAN = {
     "libEGL.so.1": "libegl1",
     "libGL.so.1": "libgl1",
@@ -29,7 +29,7 @@ BINDINGS = ("PyQt6", "PySide6", "PyQt5")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayState:
-    """What a window needs.
+    """All that a window needs, as it is on this machine.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class DisplayState:
     missing_packages : tuple of str
         Debian packages whose libraries cannot be loaded.
     offscreen : bool
-        Whether Qt is told to draw on nothing, where napari has no OpenGL.
+        Whether Qt is set to draw without a screen, where napari has no OpenGL.
     """
 
     napari: bool
@@ -77,7 +77,7 @@ class DisplayState:
 
     @property
     def apt_line(self) -> str:
-        """What installs the missing libraries on Debian and Ubuntu; empty if none."""
+        """The line that installs missing libraries on Debian and Ubuntu, or ""."""
         if not self.missing_packages:
             return ""
         packages = " ".join(self.missing_packages)
@@ -85,7 +85,7 @@ class DisplayState:
 
 
 def display_state() -> DisplayState:
-    """Look at what is installed, without starting Qt."""
+    """Return what is installed, without starting Qt."""
     linux = sys.platform.startswith("linux")
     screen = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY") or ""
     wanted = os.environ.get("QT_QPA_PLATFORM", "")

@@ -1,4 +1,4 @@
-"""``doctor``: what is installed, what it runs on, how fast, what is missing."""
+"""``doctor``: packages, device, speed and display of this installation."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def doctor(
 ) -> None:
     """Check this installation: device, speed, display.
 
-    Exits with 1 if something is broken that no command can do without; a missing
-    display or OpenSlide is only reported.
+    Exits with 1 if something is broken that every command needs; a missing display or
+    OpenSlide is only reported.
     """
     with answering(as_json=json) as answer:
         result: dict[str, Any] = {
@@ -95,13 +95,13 @@ def doctor(
 def _attempt(
     name: str, check: Callable[[], dict[str, Any]], problems: list[str]
 ) -> dict[str, Any] | None:
-    """Return what a check found, or note its problem: the others still run."""
+    """Return the result of a check, or note its problem: the others still run."""
     try:
         return check()
     except HistodistillError as error:
         problems.append(f"{name}: {error}")
     except (ImportError, OSError, AttributeError) as error:
-        # A broken wheel shows itself in any of these while it is imported.
+        # Importing a broken package may raise any of these.
         problems.append(f"{name}: {type(error).__name__}: {error}")
     return None
 
@@ -189,7 +189,7 @@ def _model(name: str, device: str) -> dict[str, Any]:
     on_cpu = student.device.name.startswith("cpu")
     shape = (16 if on_cpu else 128, student.spec.tile_px, student.spec.tile_px, 3)
     batch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    student.embed(batch)  # the first call also sets things up
+    student.embed(batch)  # untimed: the first call also sets things up
     tiles, start = 0, time.perf_counter()
     while (seconds := time.perf_counter() - start) < MEASURE_S:
         student.embed(batch)
@@ -239,7 +239,7 @@ def _text(result: dict[str, Any]) -> str:
 
 
 def _backend_lines(found: dict[str, Any]) -> list[str]:
-    """Say how fast each of the CPU's backends ran, and which is used and why."""
+    """Return lines on the speed of the CPU's backends, and which is used and why."""
     from napari_histodistill.students.device import BACKENDS
 
     test = found["backends"]
@@ -260,5 +260,5 @@ def _used(name: str, found: dict[str, Any]) -> str:
     if name != found["backend"]:
         return ""
     if name != found["backends"]["used"]:
-        return ", used because you said so"
+        return ", used because --device says so"
     return ", used from now on (the fastest)"

@@ -1,4 +1,4 @@
-"""A similarity map as a small picture, for mails and reports."""
+"""A similarity map as a small picture, for e-mails and reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.maps import SimilarityMap
 
-# Ten steps of matplotlib's viridis (CC0): even to the eye, safe for colour-blind eyes.
+# Ten steps of matplotlib's viridis (CC0): perceptually uniform, colour-blind safe.
 _VIRIDIS = np.array(
     [
         (68, 1, 84),

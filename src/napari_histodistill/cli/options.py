@@ -14,7 +14,7 @@ DEFAULT_STUDENT = "colon-he"
 
 
 class Mode(StrEnum):
-    """How embeddings are laid on the grid (see ``students.spec.EmbeddingMode``)."""
+    """Ways to lay embeddings on the grid (see ``students.spec.EmbeddingMode``)."""
 
     tiles = "tiles"
     tokens = "tokens"
@@ -39,7 +39,7 @@ MppOption = Annotated[
     typer.Option(
         "--mpp",
         metavar="µM",
-        help="µm per level-0 pixel, where the file does not say or is wrong.",
+        help="µm per level-0 pixel, if the file does not say or is wrong.",
     ),
 ]
 StrideOption = Annotated[
@@ -47,15 +47,15 @@ StrideOption = Annotated[
     typer.Option(
         "--stride-um",
         metavar="µM",
-        help="Distance of neighbouring cells in µm; one tile without it.",
+        help="Distance between neighbouring squares in µm; one tile by default.",
     ),
 ]
 ModeOption = Annotated[
     Mode,
     typer.Option(
         "--mode",
-        help="tiles: each tile alone, what heads are trained on; tokens: far cheaper "
-        "per cell, and other numbers.",
+        help="tiles: exact, one tile at a time, as classes are learned; tokens: fast, "
+        "in large windows, far cheaper per square. Their numbers differ and never mix.",
     ),
 ]
 DeviceOption = Annotated[
@@ -63,8 +63,8 @@ DeviceOption = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
-        help="auto, cpu, cuda, cuda:1, mps; cpu:torch or cpu:openvino names what runs "
-        "the encoder, otherwise the faster one does.",
+        help="auto, cpu, cuda, cuda:1 or mps; cpu:torch or cpu:openvino to choose what "
+        "runs the encoder, by default the faster of the two.",
     ),
 ]
 JsonOption = Annotated[
@@ -85,19 +85,19 @@ StainOption = Annotated[
     typer.Option(
         "--stain-normalise",
         help="First make the slide's stain look like the student's training tiles "
-        "(Macenko, fitted once on the slide's tissue). Kept apart from maps without.",
+        "(Macenko, fitted once on the slide's tissue). Such maps are kept apart.",
     ),
 ]
 IccOption = Annotated[
     bool,
     typer.Option(
         "--icc",
-        help="First carry colours to sRGB by the ICC profile in the file. Kept apart "
-        "from maps without.",
+        help="First convert colours to sRGB by the ICC profile in the file. Such maps "
+        "are kept apart.",
     ),
 ]
 AllCellsOption = Annotated[
-    bool, typer.Option("--all-cells", help="Glass too, not only tissue.")
+    bool, typer.Option("--all-cells", help="Compute glass too, not only tissue.")
 ]
 
 

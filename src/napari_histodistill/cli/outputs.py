@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def output_folder(path: Path, option: str = "-o") -> Path:
-    """Make a folder for results and try whether it can be written to.
+    """Make a folder for results and check that it can be written to.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def output_folder(path: Path, option: str = "-o") -> Path:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let a function write beside the path and rename: never a half-written file.
+    """Let a function write beside the path, then rename: never a half-written file.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def write_json(path: Path, content: dict[str, Any]) -> Path:
 
 
 def unfinished(store: EmbeddingStore) -> dict[str, int]:
-    """Say on stderr if cells of a store are still to be computed.
+    """Report on stderr if cells of a store are still to be computed.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def unfinished(store: EmbeddingStore) -> dict[str, int]:
     if not pending:
         return {}
     tell(
-        f"{store.path}: {pending} of {int(wanted.sum())} cells are not computed yet; "
+        f"{store.path}: {pending} of {int(wanted.sum())} squares are not computed yet; "
         "run embed again to finish."
     )
     return {"pending": pending}

@@ -1,11 +1,11 @@
 """GeoJSON that QuPath opens (File › Import objects): drag the file onto the slide.
 
-Coordinates are level-0 pixels with the origin at the upper left corner, as QuPath wants
-them. Where a file says which part of the slide was scanned (OpenSlide's bounds: MRXS
+Coordinates are level-0 pixels with the origin at the upper left corner, as QuPath
+expects. Where a file says which part of the slide was scanned (OpenSlide's bounds: MRXS
 and others) QuPath shows that part only, and the origin is its corner: positions in
 tables and OME-Zarr are then larger by ``openslide.bounds-x`` and ``-y``. One annotation
 per class (a multipolygon): thousands of single squares make QuPath slow. *Objects ›
-Annotations › Split* makes single ones of it there.
+Annotations › Split* takes it apart there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.export.outlines import outline
-from napari_histodistill.export.placing import write_file
+from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,14 +37,14 @@ def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
     Parameters
     ----------
     class_map : ClassMap
-        What to outline; places are counted from its ``bounds_origin``, if it has one.
+        Map to outline; positions count from its ``bounds_origin``, if it has one.
     path : path
         For example ``slide.geojson``.
 
     Raises
     ------
     InputError
-        If a file of somebody else is there, or the place cannot be written to.
+        If a file that is not an earlier export is there, or it cannot be written.
     """
     features = []
     for k, area in enumerate(class_map.areas()):
@@ -80,15 +80,15 @@ def write_regions_geojson(
     path : path
         For example ``similar.geojson``.
     score : {"Similarity", "Difference"}
-        What they were ranked by.
+        Value that they were ranked by.
     bounds_origin : tuple of int, optional
-        From where places are counted, ``(y, x)`` in level-0 pixels: that of the
+        Corner that positions count from, ``(y, x)`` in level-0 pixels: that of the
         slide's :class:`SlideInfo` or the store's :class:`Provenance`.
 
     Raises
     ------
     InputError
-        If a file of somebody else is there, or the place cannot be written to.
+        If a file that is not an earlier export is there, or it cannot be written.
     """
     features = []
     for found in regions:
@@ -157,7 +157,7 @@ def _ring(points: Any, origin: tuple[int, int] | None) -> list[list[float]]:
 
 
 def _write(features: list[dict[str, Any]], path: Path | str) -> Path:
-    # A foreign member is allowed by RFC 7946 (6.1); it tells our files from others.
+    # A foreign member, as RFC 7946 (6.1) allows; our files are recognised by it.
     document = {
         "type": "FeatureCollection",
         "creator": _MARK,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.export.placing import new_folder
+from napari_histodistill.export.safe_writing import new_folder
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,14 +34,14 @@ def write_class_labels(class_map: ClassMap, path: Path | str) -> Path:
     Parameters
     ----------
     class_map : ClassMap
-        Labels ``0`` none, ``k + 1`` class ``k``.
+        Labels are ``k + 1`` for class ``k``, and 0 for no class.
     path : path
         A folder, for example ``classes.ome.zarr``.
 
     Raises
     ------
     InputError
-        If something of somebody else is there, or the place cannot be written to.
+        If something that is not an earlier export is there, or it cannot be written.
     """
     areas = class_map.areas()
     label: dict[str, Any] = {
@@ -66,14 +66,14 @@ def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
     Parameters
     ----------
     similarity : SimilarityMap
-        Values −1 to 1.
+        Map with values from −1 to 1.
     path : path
         A folder, for example ``similarity.ome.zarr``.
 
     Raises
     ------
     InputError
-        If something of somebody else is there, or the place cannot be written to.
+        If something that is not an earlier export is there, or it cannot be written.
     """
     finite = similarity.values[np.isfinite(similarity.values)]
     top = float(finite.max()) if finite.size else 1.0
@@ -101,7 +101,7 @@ def write_difference(difference: DifferenceMap, path: Path | str) -> Path:
     Raises
     ------
     InputError
-        If something of somebody else is there, or the place cannot be written to.
+        If something that is not an earlier export is there, or it cannot be written.
     """
     values = difference.signed()
     top = max(float(np.nanmax(np.abs(values))), 1e-6)
@@ -155,7 +155,7 @@ def _write(
             shape=values.shape,
             chunks=(min(rows, _CHUNK), min(columns, _CHUNK)),
             dtype=values.dtype,
-            # The codec that every reader has, and native to none.
+            # The codec that every reader has.
             compressors=Zlib(level=5),
             fill_value=0,
             chunk_key_encoding={"name": "v2", "separator": "/"},

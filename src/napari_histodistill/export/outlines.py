@@ -37,7 +37,7 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
     cells : ndarray of bool
         ``(rows, columns)``.
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
 
     Returns
     -------

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from napari_histodistill.export.placing import write_file
+from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,14 +39,14 @@ def write_areas(class_map: ClassMap, path: Path | str) -> Path:
     Parameters
     ----------
     class_map : ClassMap
-        What to measure.
+        Map to measure.
     path : path
         For example ``areas.csv``.
 
     Raises
     ------
     InputError
-        If a file of somebody else is there, or the place cannot be written to.
+        If a file that is not an earlier export is there, or it cannot be written.
     """
     areas = class_map.areas()
     total = sum(area.mm2 for area in areas)
@@ -69,12 +69,12 @@ def write_regions(
     path : path
         For example ``similar.csv``.
     score : str
-        Header of what they were ranked by.
+        Header of the column that they were ranked by.
 
     Raises
     ------
     InputError
-        If a file of somebody else is there, or the place cannot be written to.
+        If a file that is not an earlier export is there, or it cannot be written.
     """
     rows = (
         (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import ComputeError, InputError
-from napari_histodistill.export.placing import new_folder
+from napari_histodistill.export.safe_writing import new_folder
 
 if TYPE_CHECKING:
     from napari_histodistill.students.student import Student
@@ -33,7 +33,7 @@ def export_wsinfer(student: Student, folder: Path | str) -> Path:
     student : Student
         With classes, running on torch.
     folder : path
-        Made; an earlier export there is replaced. Its name is the model's in QuPath.
+        Made; an earlier export there is replaced. QuPath names the model after it.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _trace(student: Student, encoder: Any) -> Any:
         model.linear.bias.copy_(torch.from_numpy(head.bias / head.temperature))
     px = student.spec.tile_px
     try:
-        # torch's remarks on tracing are silenced: _verify checks what they fear.
+        # torch's warnings about tracing are silenced: _verify checks what they fear.
         with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
             trace: Any = torch.jit.trace
             return trace(model.eval(), torch.zeros(2, 3, px, px), check_trace=False)
@@ -121,7 +121,7 @@ def _verify(student: Student, encoder: Any, traced: Any) -> None:
     spec = student.spec
     device = DeviceChoice("cpu", "CPU", "checking an export", "float32")
     exact = TorchBackend(copy.deepcopy(encoder), device, mean=spec.mean, std=spec.std)
-    # Another number of tiles than was traced: a frozen batch size must not pass.
+    # Not the number of tiles that was traced, so that a frozen batch size shows.
     size = (5, spec.tile_px, spec.tile_px, 3)
     tiles = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     scaled = tiles.astype(np.float32) / 255

@@ -1,4 +1,4 @@
-"""What a comparison lays over a slide: the difference, a place and its neighbours."""
+"""Layers of a comparison: the difference, and a place with its neighbours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.layers.placing import image_placement
+from napari_histodistill.layers.overlay_placement import image_placement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +24,19 @@ CIVIDIS = (
 colour-blind, and not the colours of a similarity map."""
 
 ENDS = ("#0072b2", "#56b4e9", "#f0e6c8", "#e69f00", "#d55e00")
-"""Two ends that differ for everybody (Okabe-Ito): blue and orange."""
+"""Two ends that everybody can tell apart (Okabe-Ito): blue and orange."""
 
 FAINTEST = 0.3
 """Opacity of the smallest difference that is shown."""
 
 PLACE_STYLES = (("diamond", "white"), ("disc", "#56b4e9"), ("square", "#e69f00"))
-"""Symbol and colour of the place itself, and of A's and B's neighbours."""
+"""Symbol and colour of the place itself, of A's and of B's neighbours."""
 
 
 def difference_colormap(*, two_ends: bool) -> dict[str, Any]:
-    """Return the colours of a difference map, the fainter the less there is.
+    """Return the colours of a difference map: smaller differences are fainter.
 
-    Where there is no value, it is transparent.
+    Cells without a value are transparent.
     """
     names = ENDS if two_ends else CIVIDIS
     share = np.abs(np.linspace(-1 if two_ends else 0, 1, len(names)))
@@ -81,13 +81,13 @@ def difference_layer(
     Parameters
     ----------
     difference : DifferenceMap
-        What was compared.
+        Map to show.
     threshold : float
-        What differs less is transparent.
+        Smaller differences are transparent.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
-        Of the layer.
+        Name of the layer.
     """
     kwargs = image_placement(difference.grid.world(), affine) | {
         "name": name,
@@ -113,13 +113,13 @@ def place_layer(
     place : tuple of float
         Level-0 pixels ``(y, x)``, edge convention.
     nearest : sequence of two sequences of (y, x)
-        Of A and of B.
+        Places that A finds most similar, and those that B does.
     mpp : tuple of float
         µm per level-0 pixel ``(y, x)``.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
-        Of the layer.
+        Name of the layer.
     """
     groups = [place], *nearest
     styles = [

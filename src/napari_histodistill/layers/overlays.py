@@ -1,7 +1,7 @@
-"""What lies over a slide: class map, similarity, tissue, strokes, markers.
+"""Overlays of a slide: class map, similarity, tissue, strokes, markers.
 
 All are arrays of the size of the grid (or of a thumbnail) with an exact transform,
-never images of the slide's size, and never cached by dask, since they change in place.
+never images of the slide's size. napari must not cache them: they change in place.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.layers.placing import (
+from napari_histodistill.layers.overlay_placement import (
     image_placement,
     placement,
     thumbnail_world,
@@ -33,16 +33,16 @@ VIRIDIS = (
 safe, and far from every H&E hue."""
 
 STROKE_UM = 8.0
-"""Edge of a pixel of the layer that people paint on."""
+"""Edge of a pixel of the layer that the user paints on."""
 
 STROKE_MAX_SIDE = 2048
 """Painting is only smooth on small arrays."""
 
 HAND_MADE = ("strokes", "tissue")
-"""Kinds of overlays that hold what a person has drawn: not ours to throw away."""
+"""Kinds of overlays that hold what the user has drawn: not ours to throw away."""
 
 MARKER_COLORS = {True: "#009e73", False: "#d55e00"}
-"""Like this; not like this. The symbols differ too (disc and cross)."""
+"""Colours of "like this" and "not like this"; the symbols differ too."""
 
 
 def class_colors(
@@ -76,16 +76,16 @@ def class_map_layer(
     Parameters
     ----------
     labels : ndarray
-        ``(rows, columns)`` uint8; 0 = nothing, ``k + 1`` = class ``k``. Kept, not
+        ``(rows, columns)`` uint8; ``k + 1`` for class ``k``, 0 for no class. Kept, not
         copied: change it in place and refresh the layer.
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     classes : sequence of ClassSpec
         Names and colours.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
-        Of the layer.
+        Name of the layer.
     """
     kwargs = placement(grid.world(), affine) | {
         "name": name,
@@ -99,7 +99,7 @@ def class_map_layer(
 
 
 def similarity_colormap() -> dict[str, Any]:
-    """Return viridis, transparent where there is no value or it is below the limits."""
+    """Return viridis; cells without a value or below the limits are transparent."""
     return {
         "name": "histodistill similarity",
         "colors": list(VIRIDIS),
@@ -131,13 +131,13 @@ def similarity_layer(
     values : ndarray
         ``(rows, columns)`` float32, NaN where there is no embedding.
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     threshold : float
-        What lies below is transparent.
+        Lower values are transparent.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
-        Of the layer.
+        Name of the layer.
     """
     kwargs = image_placement(grid.world(), affine) | {
         "name": name,
@@ -156,7 +156,7 @@ def tissue_layer(
     affine: npt.NDArray[np.float64],
     name: str = "Tissue",
 ) -> LayerTuple:
-    """Return the tissue mask as Labels that a person can paint on and erase."""
+    """Return the tissue mask as Labels that the user can paint on and erase."""
     world = thumbnail_world((mask.shape[0], mask.shape[1]), slide_shape, mpp)
     kwargs = placement(world, affine) | {
         "name": name,
@@ -172,7 +172,7 @@ def tissue_layer(
 def stroke_shape(
     slide_shape: tuple[int, int], mpp: tuple[float, float]
 ) -> tuple[int, int]:
-    """Return the size of the array that people paint on: about 8 µm a pixel."""
+    """Return the size of the array that the user paints on: about 8 µm a pixel."""
     um = (slide_shape[0] * mpp[0], slide_shape[1] * mpp[1])
     edge = max(STROKE_UM, max(um) / STROKE_MAX_SIDE)
     # A small image gets finer pixels, so that a stroke still looks like one.
@@ -209,7 +209,7 @@ def marker_layer(
     affine: npt.NDArray[np.float64],
     name: str = "Like this / not like this",
 ) -> LayerTuple:
-    """Return a Points layer of the places a person clicked.
+    """Return a Points layer of the places that the user clicked.
 
     Parameters
     ----------
@@ -218,9 +218,9 @@ def marker_layer(
     mpp : tuple of float
         µm per level-0 pixel ``(y, x)``.
     affine : ndarray
-        ``(3, 3)``, see :func:`~napari_histodistill.layers.placing.moved_by`.
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
     name : str
-        Of the layer.
+        Name of the layer.
     """
     points = np.array([[y - 0.5, x - 0.5] for y, x, _ in prompts], float).reshape(-1, 2)
     kwargs: dict[str, Any] = {
@@ -239,5 +239,5 @@ def marker_layer(
 
 
 def marker_symbol(*, like: bool) -> str:
-    """Return napari's symbol of a prompt; shape as well as colour tells them apart."""
+    """Return napari's symbol of a prompt; prompts differ in shape as well as colour."""
     return "disc" if like else "cross"

@@ -1,4 +1,4 @@
-"""napari's way in: File › Open, drag and drop."""
+"""The reader that napari calls: File › Open, drag and drop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE_ENDINGS = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu",
     ".qptiff", ".svslide", ".dcm", ".zarr", ".zarr.zip",
 )  # fmt: skip
-"""What we offer to read; ``napari.yaml`` lists the same as patterns."""
+"""Names that we offer to read; ``napari.yaml`` lists the same as patterns."""
 
 PathLike = str | Path
 
@@ -25,12 +25,12 @@ def get_reader(
     """Return a function that opens slides, or None for what we do not read.
 
     Looks at names only: napari asks every plugin for every file, and a reader that
-    loads the file to answer makes everybody wait.
+    opens the file to answer would make the user wait for all of them.
 
     Parameters
     ----------
     path : str, Path or sequence of them
-        What the user opened.
+        Path or paths that the user opened.
 
     Returns
     -------

@@ -24,7 +24,7 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 METADATA_KEY = "histodistill"
 
 OVERLAY_MARK = "histodistill overlay"
-"""Key in an overlay's metadata: it is ours, neither a slide nor a partner."""
+"""Key in an overlay's metadata: it is neither a slide nor a partner."""
 
 OVERLAY_OF = "histodistill overlay of"
 """Key in an overlay's metadata: the section it lies on, whatever its colours."""
@@ -35,16 +35,16 @@ CHANNEL_COLORS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#56b4e
 
 @dataclass(frozen=True, slots=True)
 class SlideRef:
-    """What a layer remembers of its slide.
+    """A layer's record of its slide.
 
     Attributes
     ----------
     slide : Slide
         The open slide. It closes when the last layer and the last map let go of it.
     name : str
-        What people call it.
+        Name shown to the user.
     path : Path or None
-        Where it came from; None for arrays.
+        File or folder it was opened from; None for arrays.
     mpp : Mpp or None
         µm per level-0 pixel with provenance, as of opening.
     stored : Slide or None
@@ -85,7 +85,7 @@ class SlideRef:
 
 
 def ref_of(metadata: Mapping[str, Any]) -> SlideRef | None:
-    """Return what a layer's metadata remember of a slide, or None for other layers."""
+    """Return the record of a slide in a layer's metadata, or None for other layers."""
     ref = metadata.get(METADATA_KEY)
     return ref if isinstance(ref, SlideRef) else None
 

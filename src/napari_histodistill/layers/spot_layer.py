@@ -1,4 +1,4 @@
-"""Spots as a napari layer: a few genes to look at, the whole table beside them."""
+"""Spots as a napari layer: a few genes to look at, and the whole table with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPOTS_KEY = "histodistill spots"
 """Key in a layer's metadata: the table of all genes."""
 
 SHOWN_GENES = 8
-"""Columns that napari's own tables and status bar show: all would drown them."""
+"""Columns that napari's own tables and status bar show; all would swamp them."""
 
 
 def spots_of(metadata: Mapping[str, Any]) -> Spots | None:
@@ -40,11 +40,11 @@ def spot_layer(
     Parameters
     ----------
     spots : Spots
-        In µm; the first genes are shown, the first of all as colour.
+        In µm; the first genes are shown, the very first as colour.
     size_um : float, optional
         Diameter of a spot; by default half the distance of neighbours.
     affine : ndarray, optional
-        ``(3, 3)``: their world to the canvas.
+        ``(3, 3)``: from the spots' world to the canvas.
     metadata : mapping, optional
         Kept with the layer.
     """
@@ -65,7 +65,7 @@ def spot_layer(
 
 
 def _spacing_um(positions: npt.NDArray[np.float64]) -> float:
-    """Return the median distance of a spot to its next; 100 µm for a single one."""
+    """Return the median distance to the nearest spot; 100 µm for a single spot."""
     from scipy.spatial import KDTree
 
     if len(positions) < 2:

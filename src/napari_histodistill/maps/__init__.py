@@ -1,4 +1,4 @@
-"""Embeddings on a grid, and what a person looks at: similarity and class maps."""
+"""Embeddings on a grid, and maps made of them: classes, similarity, difference."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         difference_map,
         side_of,
     )
+    from napari_histodistill.maps.embedding_plan import plan_grid
     from napari_histodistill.maps.engine import EmbedOptions, EmbedReport, embed_slide
-    from napari_histodistill.maps.plan import plan_grid
     from napari_histodistill.maps.provenance import Provenance
     from napari_histodistill.maps.ranking import (
         RankedRegion,
@@ -72,7 +72,7 @@ _HOMES = {
     "difference_map": "napari_histodistill.maps.difference",
     "embed_slide": "napari_histodistill.maps.engine",
     "nearest_places": "napari_histodistill.maps.ranking",
-    "plan_grid": "napari_histodistill.maps.plan",
+    "plan_grid": "napari_histodistill.maps.embedding_plan",
     "rank_regions": "napari_histodistill.maps.ranking",
     "remove_store": "napari_histodistill.maps.store",
     "side_of": "napari_histodistill.maps.difference",

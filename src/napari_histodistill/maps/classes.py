@@ -1,4 +1,4 @@
-"""What is where: a class for every cell, by the student's head or a fitted probe."""
+"""Class maps: a class for every cell, from the student's head or a fitted probe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SLAB_ROWS = 16384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassArea:
-    """How much of a slide one class covers.
+    """The part of a slide that one class covers.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class ClassArea:
     cells : int
         Number of cells.
     mm2 : float
-        Area on the slide; of a border cell only what lies on it.
+        Area on the slide; of a border cell only the part that lies on it.
     """
 
     name: str
@@ -49,23 +49,23 @@ class ClassMap:
     Attributes
     ----------
     labels : ndarray
-        ``(rows, columns)`` uint8: 0 none, ``k + 1`` class ``k``.
+        ``(rows, columns)`` uint8: ``k + 1`` for class ``k``, 0 for no class.
     confidence : ndarray
-        ``(rows, columns)`` float32, the probability of the label; 0 where none.
+        ``(rows, columns)`` float32, probability of the label; 0 where there is none.
     probabilities : ndarray
         ``(rows, columns, classes)`` float32; NaN where there is no embedding.
     classes : tuple of ClassSpec
         Names and colours.
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     mode : {"tiles", "tokens"}
-        Which embeddings were classified; heads are trained on tiles.
+        Mode of the embeddings; heads are trained on ``tiles``.
     unfamiliar : ndarray or None
-        ``(rows, columns)`` bool: looks unlike what the student learned from; None where
-        that cannot be told.
+        ``(rows, columns)`` bool: tissue unlike what the student learned from. None if
+        that cannot be judged: for tokens, and for bundles without training statistics.
     bounds_origin : tuple of int or None
-        Where programs that crop the slide have their corner, ``(y, x)`` in level-0
-        pixels; see :class:`SlideInfo`.
+        Corner of the scanned part, ``(y, x)`` in level-0 pixels, from which programs
+        that crop the slide count; see :class:`SlideInfo`.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -89,7 +89,7 @@ class ClassMap:
         )
 
     def at_least(self, confidence: float) -> ClassMap:
-        """Return the map with less confident cells left without a class."""
+        """Return the map in which less confident cells have no class."""
         keep = self.confidence >= confidence
         return replace(
             self,
@@ -118,7 +118,7 @@ def class_map(
     Raises
     ------
     StoreError
-        If the embeddings are another student's.
+        If another student made the embeddings.
     InputError
         If the student has no classes.
     """
@@ -135,8 +135,8 @@ def class_map(
         raise StoreError(msg)
     if student.head is None:
         msg = (
-            f"student {student.name} has no classes: it compares tissue only. Choose "
-            "one with classes, or paint strokes and fit."
+            f"student {student.name} has no classes, it only compares tissue: choose "
+            "one with classes, or teach it some by painting strokes."
         )
         raise InputError(msg)
     shape = store.grid.shape
@@ -145,7 +145,7 @@ def class_map(
     known = student.familiarity if made_by.mode == "tiles" else None
     unfamiliar = None if known is None else np.zeros(shape, np.bool_)
     for block in store.slabs():
-        # Status first: what it calls done can be read, whatever a writer does.
+        # Status before numbers: what it calls done is on disk, even during a run.
         now = store.status[block]
         status[block] = (
             now if cells is None else np.where(cells[block], now, CellStatus.PENDING)
@@ -179,18 +179,18 @@ def classify_embeddings(
     status : ndarray
         ``(rows, columns)`` uint8: 1 where there is an embedding.
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     head : Head
         For embeddings of this width.
     classes : tuple of ClassSpec
         As many as the head has.
     mode : {"tiles", "tokens"}
-        Which embeddings these are.
+        Mode of the embeddings.
 
     Raises
     ------
     InputError
-        If head, classes and embeddings do not fit.
+        If head, classes and embeddings do not fit together.
     """
     count, dim = head.weight.shape
     if embeddings.shape != (*status.shape, dim) or len(classes) != count:

@@ -1,8 +1,8 @@
 """A cohort on the workers of a dask scheduler: one slide, one task.
 
 Stores are resumable and locked, so a task that dask runs again, because its worker was
-lost, continues where the store stopped. Scheduler and workers need this package in the
-same version, and the workers the same paths.
+lost, continues where the store stopped. Scheduler and workers need the same version of
+this package, and the workers must see the same paths.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
     address : str
         ``"tcp://host:8786"`` or ``"host:8786"``.
     timeout_s : float
-        How long to wait for an answer.
+        Longest wait for an answer, seconds.
 
     Raises
     ------
@@ -57,8 +57,8 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
         )
         raise InputError(msg) from error
     try:
-        # A client waits for ever for the greeting of something that is no dask server,
-        # such as the dashboard's port, and prints a traceback over a malformed address.
+        # A client waits for ever for a greeting where no dask server answers, such as
+        # at the dashboard's port, and prints a traceback for a malformed address.
         asyncio.run(asyncio.wait_for(_greet(address, timeout_s), timeout_s))
         return Client(address, timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError, TypeError, MemoryError, ImportError) as error:
@@ -100,16 +100,16 @@ def embed_cohort(
         With absolute paths, and without ``restart``: dask may run a task again, and
         that would delete what the first attempt did.
     cancel : CancelToken, optional
-        Looked at several times a second. Running slides are then asked to stop and
-        given ten seconds.
+        Checked several times a second. Running slides are then asked to stop and are
+        given ten seconds to do so.
     tell : callable, optional
-        Given a line for people at the start and every half minute.
+        Called with a line for the user at the start and every half minute.
 
     Yields
     ------
     SlideResult
-        For every slide as it ends, in whatever order; a failed slide does not stop the
-        others. Stopping early, in whatever way, stops the slides that are running.
+        For every slide as it ends, in any order; a failed slide does not stop the
+        others. Closing the generator early stops the slides that are running.
 
     Raises
     ------
@@ -164,12 +164,12 @@ def _submit(
             for task in tasks
         ]
     except (OSError, RuntimeError) as error:
-        msg = f"the scheduler took no tasks: {' '.join(str(error).split())}."
+        msg = f"the scheduler did not take the tasks: {' '.join(str(error).split())}."
         raise ComputeError(msg) from error
 
 
 class _Status:
-    """Says now and then how far the cohort is, and on how many workers."""
+    """Reports now and then how far the cohort is, and on how many workers."""
 
     def __init__(
         self, client: Client, slides: int, tell: Callable[[str], None]
@@ -194,7 +194,7 @@ class _Status:
 
 
 def _result(future: Future, task: SlideTask) -> SlideResult:
-    """Return what a task that ended has to say; no exception of a worker leaves."""
+    """Return the result of a task that ended; exceptions of workers become words."""
     again = "what was done is kept, run again to go on"
     try:
         result: SlideResult = future.result()
@@ -226,7 +226,7 @@ def _stop(client: Client, futures: Sequence[Future], stop: str) -> None:
     while time.monotonic() < until and not all(f.done() for f in running):
         time.sleep(_POLL_S)
     if all(future.done() for future in running):
-        flag.clear()  # nobody reads it any more; the scheduler forgets it
+        flag.clear()  # no task reads it any more; the scheduler forgets it
     client.cancel(running)
 
 
@@ -235,7 +235,7 @@ def _embed_on_worker(task: SlideTask, stop: str) -> SlideResult:
 
 
 class _SharedToken(CancelToken):
-    """Asks the scheduler now and then: dask cannot interrupt a running task."""
+    """A token that asks the scheduler: dask cannot interrupt a running task."""
 
     def __init__(self, name: str) -> None:
         from distributed import Event, get_client
@@ -246,7 +246,7 @@ class _SharedToken(CancelToken):
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked, here or through the scheduler."""
+        """Whether a stop was asked for, here or through the scheduler."""
         if not self._event.is_set() and time.monotonic() >= self._due:
             self._due = time.monotonic() + _STOP_POLL_S
             if self._flag.is_set():

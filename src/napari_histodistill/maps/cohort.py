@@ -1,7 +1,7 @@
-"""One slide of a cohort as a value: what to embed, and what came of it.
+"""One slide of a cohort as a value: the task of embedding it, and the result.
 
-A :class:`SlideTask` says all that a process needs to embed one slide and can be sent to
-another machine; :func:`embed_task` does it and answers with a :class:`SlideResult` of
+A :class:`SlideTask` holds all that a process needs to embed one slide and can be sent
+to another machine; :func:`embed_task` does it and returns a :class:`SlideResult` of
 plain numbers and text. Nothing here knows how tasks travel (see ``maps/cluster.py``).
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from napari_histodistill.errors import BundleError, ComputeError, HistodistillError
+from napari_histodistill.maps.embedding_plan import plan_grid, wanted_cells
 from napari_histodistill.maps.engine import EmbedOptions, embed_slide
-from napari_histodistill.maps.plan import plan_grid, wanted_cells
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
 from napari_histodistill.students.bundle import load_spec, load_student
@@ -39,7 +39,16 @@ if TYPE_CHECKING:
 __all__ = ["SlideResult", "SlideRun", "SlideTask", "embed_task", "open_task"]
 
 _LOADING = threading.Lock()
-_STAIN_MAPS: dict[tuple[str, float, str], StainMap] = {}
+
+STAIN_MAPS_KEPT = 4096
+"""Stain maps that a process remembers, a kilobyte each.
+
+As many as a large cohort has slides: a run first checks all tasks and then embeds them,
+so a smaller number would fit every slide twice.
+"""
+
+_STAIN_MAPS: OrderedDict[tuple[str, float, str], StainMap] = OrderedDict()
+_REMEMBERING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +58,19 @@ class SlideTask:
     Attributes
     ----------
     slide, store : Path
-        What to read, what to write; absolute where another process does it.
+        Slide to read and store to write; absolute paths for another process.
     student : str
         A bundled name or a bundle folder.
     student_digest : str
-        What the student must be; empty takes whatever has that name.
+        Digest that the student must have; empty takes any student of that name.
     mpp : float or None
         µm per level-0 pixel, where the file does not say.
     mode : {"tiles", "tokens"}
-        How embeddings are laid on the grid.
+        Way in which embeddings are laid on the grid.
     stride_um : float or None
-        Distance of cells in µm; None takes one tile.
+        Distance between cells in µm; None takes one tile.
     all_cells : bool
-        Glass too, not only tissue.
+        Compute glass too, not only tissue.
     device : str
         As in ``load_student``.
     restart : bool
@@ -69,7 +78,7 @@ class SlideTask:
     stain_normalise : bool
         Make the slide's stain look like the student's training tiles first.
     icc : bool
-        Carry the file's colours to sRGB by its ICC profile first.
+        Convert the file's colours to sRGB by its ICC profile first.
     """
 
     slide: Path
@@ -88,26 +97,26 @@ class SlideTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideResult:
-    """What became of a task; can be pickled.
+    """The outcome of a task; can be pickled.
 
     Attributes
     ----------
     task : SlideTask
-        What was asked for.
+        The task.
     error : str
         Why the slide is not finished, in a sentence; empty if it is.
     exit_code : int
-        Of the error, as in :class:`HistodistillError`; 0 if there is none.
+        Exit code of the error, see :class:`HistodistillError`; 0 if there is none.
     rows, columns : int
         Shape of the grid.
     stride_um : float
-        What the stride became.
+        Stride that was taken, µm.
     cells, unreadable : int
-        Cells with an embedding, and cells that the file could not give.
+        Cells with an embedding, and cells whose pixels could not be read.
     seconds : float
         From opening the slide to the last block.
     device : str
-        Where the student ran, for people.
+        Device that the student ran on, as shown to the user.
     """
 
     task: SlideTask
@@ -124,7 +133,7 @@ class SlideResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideRun:
-    """A task with slide, student and grid at hand; get one from :func:`open_task`."""
+    """A task with its slide, student and grid; get one from :func:`open_task`."""
 
     task: SlideTask
     slide: Slide
@@ -135,7 +144,7 @@ class SlideRun:
     def cells(self) -> npt.NDArray[np.bool_]:
         """Return the cells that the task asks for, ``(rows, columns)``.
 
-        The store may hold more, from other runs. Tissue is found anew at every call.
+        The store may hold more, from other runs. Every call searches for tissue again.
 
         Raises
         ------
@@ -157,7 +166,7 @@ class SlideRun:
         cancel : CancelToken, optional
             Stops the slide; what is done is kept.
         cells : ndarray of bool, optional
-            From :meth:`cells`, so that tissue is not looked for twice.
+            From :meth:`cells`, so that tissue is not searched for twice.
         """
         return embed_slide(
             self.slide,
@@ -175,7 +184,7 @@ class SlideRun:
         return None if self.task.all_cells else "auto"
 
     def result(self, last: EmbedReport) -> SlideResult:
-        """Return what came of it, after the last report."""
+        """Return the result, from the last report of :meth:`reports`."""
         rows, columns = self.grid.shape
         return SlideResult(
             task=self.task,
@@ -193,7 +202,7 @@ class SlideRun:
 def open_task(task: SlideTask) -> Iterator[SlideRun]:
     """Open the slide, load the student (kept in the process) and lay the grid.
 
-    Nothing is written; to enter and leave is a check of the task.
+    Nothing is written, so entering and leaving the context checks a task.
 
     Raises
     ------
@@ -219,20 +228,20 @@ def embed_task(task: SlideTask, *, cancel: CancelToken | None = None) -> SlideRe
     Parameters
     ----------
     task : SlideTask
-        What to do.
+        The slide and how to embed it.
     cancel : CancelToken, optional
         Stops the slide; what is done is kept, and the result says so.
 
     Returns
     -------
     SlideResult
-        With ``error`` where this package refuses or fails: the next slide may do well.
+        With ``error`` where this package refuses or fails, so that others go on.
 
     Raises
     ------
     ComputeError
-        For anything unforeseen, in words only: whoever sent the task may try again, and
-        an exception of torch or of a reader may not be readable elsewhere.
+        For anything unforeseen, in words only: the sender may try again, and another
+        machine may not be able to unpickle an exception of torch or of a reader.
     """
     token = cancel or CancelToken()
     try:
@@ -248,7 +257,7 @@ def embed_task(task: SlideTask, *, cancel: CancelToken | None = None) -> SlideRe
 
 
 def _student_of(task: SlideTask) -> Student:
-    # Read anew for every slide: a bundle may be saved again while a worker lives.
+    # Read again for every slide: a bundle may be saved again while a worker lives.
     digest = load_spec(task.student).digest
     if task.student_digest not in {"", digest}:
         msg = (
@@ -263,10 +272,17 @@ def _student_of(task: SlideTask) -> Student:
 
 def _normalised(slide: Slide, student: Student) -> Student:
     """Return the student for this slide; fitted once, though a task opens it twice."""
+    # Not an lru_cache: with the slide as its argument it would keep the file open.
     key = slide.info.digest, slide.require_mpp().mean, student.digest
-    if key not in _STAIN_MAPS:
-        _STAIN_MAPS[key] = stain_map_for(slide, student)
-    return seen_through(student, _STAIN_MAPS[key])
+    stains = _STAIN_MAPS.get(key)
+    if stains is None:
+        stains = stain_map_for(slide, student)
+    with _REMEMBERING:
+        _STAIN_MAPS[key] = stains
+        _STAIN_MAPS.move_to_end(key)
+        if len(_STAIN_MAPS) > STAIN_MAPS_KEPT:
+            _STAIN_MAPS.popitem(last=False)
+    return seen_through(student, stains)
 
 
 @lru_cache(maxsize=1)

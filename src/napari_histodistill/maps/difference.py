@@ -1,31 +1,31 @@
-"""Where do two students differ on one slide? Three measures, once and for all.
+"""Where two students differ on one slide: three measures, defined here.
 
-For every place that both have seen (:mod:`~napari_histodistill.maps.matching`):
+For every place that both have seen (:mod:`~napari_histodistill.maps.cell_matching`):
 
 ``classes``
     for two students with the same classes: the total variation distance of their class
     probabilities, ``½ Σ |p − q|``. 0 the same, 1 no common class at all; the largest
     difference in probability that any set of classes has.
 ``neighbours``
-    for any two students, whatever their embeddings mean: which tissue do they find
-    alike? Up to a thousand of the places, drawn evenly with a fixed seed, are ranked
+    for any two students, whatever their embeddings mean: which tissue they find
+    alike. Up to a thousand of the places, drawn evenly with a fixed seed, are ranked
     by similarity to the cell (cosine of embeddings centred by their mean, as in
     :mod:`~napari_histodistill.maps.similarity`), the cell itself left out. The
     difference is the share of the nearest twentieth that the two do not have in common:
     ``1 − |A ∩ B| / max(|A|, |B|)``, 0 the same, 0.95 on average for students that have
-    nothing to do with each other. What ties with the last of the nearest counts as
-    near, so tissue that looks all the same gives no difference by chance. Turning or
-    scaling a student's space changes nothing.
+    nothing to do with each other. Ties with the last of the nearest count as near, so
+    tissue that looks all the same gives no difference by chance. Turning or scaling a
+    student's space changes nothing.
 ``news``
-    what B sees and A does not: B's embeddings (centred, of unit length) are foretold
+    what B sees and A does not: B's embeddings (centred, of unit length) are predicted
     from A's by ridge regression; the strongest common direction of what is left (its
     first principal component) is the news. Directed: from A to B. A place's value is
     how far it lies towards either end, in standard deviations. The first two measures
     say *where* students disagree, and if one has learned to tell two tissues apart,
     both tissues change; this one says *which* places went to which side.
 
-Every step reads the stores block by block; nothing of the size of the slide but the
-result is kept.
+Every step reads the stores block by block; only the result is as large as the slide's
+grid.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
-from napari_histodistill.maps.matching import match_cells
-from napari_histodistill.maps.measures import Classes, Neighbours, News
+from napari_histodistill.maps.cell_matching import match_cells
+from napari_histodistill.maps.difference_measures import Classes, Neighbours, News
 from napari_histodistill.maps.ranking import suggest_threshold
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.maps.matching import Cells, Matching
+    from napari_histodistill.maps.cell_matching import Matching, ReadableStore
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.student import Student
 
-    Floats = npt.NDArray[np.float32]
+    _Floats = npt.NDArray[np.float32]
 
 Measure = Literal["classes", "neighbours", "news"]
 
@@ -65,16 +65,16 @@ class Side:
     Attributes
     ----------
     cells : EmbeddingStore
-        What it saw.
+        The student's embeddings.
     name : str
-        For people.
+        Name shown to the user.
     head : Head or None
         Gives class probabilities.
     classes : tuple of str
         Their names, in the head's order.
     """
 
-    cells: Cells
+    cells: ReadableStore
     name: str
     head: Head | None = None
     classes: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DifferenceMap:
-    """How much two students differ at every place that both have seen.
+    """The difference of two students at every place that both have seen.
 
     Attributes
     ----------
@@ -93,23 +93,23 @@ class DifferenceMap:
         ``(rows, columns)`` int8, only for ``news``: towards which end (1 or −1; 0 where
         not compared). The rarer end is 1.
     grid : TileGrid
-        Where the cells lie: the coarser of the two grids.
+        Grid of the cells: the coarser of the two grids.
     measure : {"classes", "neighbours", "news"}
-        What was compared.
+        The measure that was used.
     names : tuple of str
-        Of A and B.
+        Names of A and B.
     cells, either : int
         Places compared; places that only one of the two has seen.
     anchors, nearest : int
         Only for ``neighbours``: how many places were ranked, how many are near.
     unexplained, strongest : float
-        Only for ``news``: share of B's variance that A does not foretell, and the share
-        of that which is shown.
+        Only for ``news``: share of B's variance that A does not predict, and the
+        share of that which is shown.
     at : tuple
-        Empty: nobody clicked. Lets :func:`rank_regions` take this map.
+        Always empty, as nothing was clicked; lets :func:`rank_regions` take this map.
     """
 
-    values: Floats
+    values: _Floats
     ends: npt.NDArray[np.int8] | None = None
     grid: TileGrid
     measure: Measure
@@ -132,22 +132,22 @@ class DifferenceMap:
         """Largest difference."""
         return float(np.nanmax(self.values))
 
-    def signed(self) -> Floats:
+    def signed(self) -> _Floats:
         """Return the values, negative towards the other end (only for ``news``)."""
         return self.values if self.ends is None else self.values * self.ends
 
     def threshold(self) -> float:
-        """Return from where on places clearly differ; above all if none does."""
+        """Return the value from which places clearly differ; 1 if none differs."""
         if self.highest <= 0:
             return 1.0
         return max(suggest_threshold(self), float(np.finfo(np.float32).eps))
 
     def summary(self) -> str:
-        """Return in plain words what was compared, on how much, and what came out."""
+        """Return in plain words what was compared, where, and the result."""
         a, b = self.names
         where = f"{self.cells:,} places, {self.grid.stride_um:.3g} µm apart"
         if self.either:
-            where += f" ({self.either:,} more were seen by one of the two only)"
+            where += f" (only one of the two has seen {self.either:,} more)"
         if self.measure == "classes":
             return (
                 f"Class probabilities of {a} and {b} at {where}: the median difference "
@@ -155,20 +155,20 @@ class DifferenceMap:
             )
         if self.measure == "neighbours":
             return (
-                f"What {a} and {b} find alike at {where}: of the {self.nearest} "
+                f"Tissue that {a} and {b} find alike at {where}: of the {self.nearest} "
                 f"nearest places, {self.median:.0%} differ (median; 0% the same, "
                 f"{1 - self.nearest / self.anchors:.0%} unrelated)."
             )
         return (
-            f"{self.unexplained:.0%} of what {b} sees at {where}, is not in what {a} "
-            f"sees. Shown is the strongest part of it ({self.strongest:.0%}): its two "
-            "ends are orange and blue."
+            f"{self.unexplained:.0%} of what {b} sees at {where} is not in what {a} "
+            f"sees. The map shows the strongest part of it ({self.strongest:.0%}); its "
+            "two ends are orange and blue."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class DifferenceReport:
-    """How far a comparison is; the last one carries the result."""
+    """Progress of a comparison; the last report carries the result."""
 
     done: int
     total: int
@@ -176,18 +176,18 @@ class DifferenceReport:
 
 
 def side_of(store: EmbeddingStore, student: Student) -> Side:
-    """Return a student's half, with its head.
+    """Return a student's side of a comparison, with its head.
 
     Raises
     ------
     StoreError
-        If the embeddings are another student's.
+        If another student made the embeddings.
     """
     made_by = store.provenance
     if made_by.student_digest != student.digest:
         msg = (
             f"{store.path}: these embeddings were made by student "
-            f"{made_by.student_name!r}, not by {student.name!r}; run it first."
+            f"{made_by.student_name!r}, not by {student.name!r}, which must run first."
         )
         raise StoreError(msg)
     names = tuple(c.name for c in student.spec.classes)
@@ -195,18 +195,18 @@ def side_of(store: EmbeddingStore, student: Student) -> Side:
 
 
 def why_not_measure(measure: Measure, a: tuple[str, ...], b: tuple[str, ...]) -> str:
-    """Return why students with these classes cannot be compared so; "" if they can."""
+    """Return why a measure does not suit students with these classes; "" if it does."""
     if measure != "classes":
         return ""
     if not a or not b:
-        return "Only students that both have classes can be compared by them."
+        return "Only two models that both have classes can be compared by class."
     if set(a) != set(b):
-        return "These students have different classes: compare by what they find alike."
+        return "These models have different classes: compare what they find alike."
     return ""
 
 
 def default_measure(a: tuple[str, ...], b: tuple[str, ...]) -> Measure:
-    """Return the measure for students with these classes: classes if they are equal."""
+    """Return the default measure: by classes if they are the same, else neighbours."""
     return "neighbours" if why_not_measure("classes", a, b) else "classes"
 
 
@@ -224,9 +224,9 @@ def compare(
     a, b : Side
         Of one slide. Stores may be unfinished.
     measure : {"classes", "neighbours", "news"}, optional
-        By classes without it if both have the same ones, else by neighbours.
+        By default ``classes`` if both have the same ones, else ``neighbours``.
     cancel : CancelToken, optional
-        Looked at between blocks.
+        Checked between blocks.
 
     Yields
     ------
@@ -269,7 +269,7 @@ def difference_map(
 def _measuring(
     measure: Measure, a: Side, b: Side, matching: Matching
 ) -> Classes | Neighbours | News:
-    def blocks() -> Iterator[tuple[slice, Floats, Floats]]:
+    def blocks() -> Iterator[tuple[slice, _Floats, _Floats]]:
         return matching.blocks(a.cells, b.cells)
 
     if measure == "neighbours":

@@ -4,7 +4,7 @@ One unit of work is one block of the grid's cells: read once, computed once, wri
 once. Three parties share it and none waits for another as long as there is work:
 
 * reader threads fetch the pixels of the next blocks, at the student's µm per pixel;
-* as many threads as the student has *streams* run it over the blocks that are read;
+* as many threads as the student has *streams* run it over blocks that have been read;
 * the generator that the caller drives takes finished blocks in the order in which they
   were begun, writes them to the store, and reports.
 """
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import Cancelled, ComputeError, SlideError, StoreError
-from napari_histodistill.maps.forward import block_window, embed_block
-from napari_histodistill.maps.pipeline import Pipeline
-from napari_histodistill.maps.plan import (
+from napari_histodistill.maps.block_embedding import block_window, embed_block
+from napari_histodistill.maps.block_reading import Raster, read_window
+from napari_histodistill.maps.embedding_plan import (
     BlockQueue,
-    Unit,
+    WorkUnit,
     check_grid,
     check_mode,
     check_slide,
@@ -32,9 +32,9 @@ from napari_histodistill.maps.plan import (
     plan_grid,
     wanted_cells,
 )
+from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progress
 from napari_histodistill.maps.provenance import Provenance, provenance_of, store_key
-from napari_histodistill.maps.reading import Raster, read_window
 from napari_histodistill.maps.store import (
     CellStatus,
     EmbeddingStore,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Region
-    from napari_histodistill.maps.plan import Tissue
+    from napari_histodistill.maps.embedding_plan import Tissue
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.students.spec import EmbeddingMode
@@ -92,22 +92,22 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
     store_path : path
         Made if missing.
     grid : TileGrid, optional
-        From :func:`plan_grid`; one tile per cell without it.
+        From :func:`plan_grid`; by default one tile per cell.
     mode : {"tiles", "tokens"}
         Each tile alone through the encoder, or tokens of large windows averaged over
         each tile's footprint.
     tissue : "auto", TissueMask, ndarray of bool or None
-        Which cells: found by colour, given as a mask, given per cell ``(rows,
-        columns)``, or all.
+        Cells to compute: tissue found by colour, a mask, a value for each cell
+        ``(rows, columns)``, or all cells.
     region : Region, optional
-        Level-0 pixels; only cells that touch it.
+        Only cells that touch it, level-0 pixels.
     options : EmbedOptions, optional
         Batch size, threads, starting again.
     cancel : CancelToken, optional
-        Looked at before every batch and while waiting for pixels.
+        Checked before every batch and while waiting for pixels.
     focus : callable, optional
-        Asked before each block for the region a person looks at (level-0 pixels):
-        blocks there come first, from its centre outwards.
+        Called before each block; returns the region in view (level-0 pixels), whose
+        blocks come first, from the centre outwards.
 
     Yields
     ------
@@ -148,16 +148,16 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
             run = _Run(slide, student, store, options, token)
             yield from run.reports(cells, focus or (lambda: None), note)
     except RuntimeError as error:
-        # superqt and napari drop a RuntimeError and wait for ever.
+        # superqt's and napari's workers swallow a RuntimeError and wait for ever.
         msg = f"student {student.name} failed on {student.device.label}: {error}"
         raise ComputeError(msg) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """Cells of a run: how many, how many final, how many of these unreadable.
+    """Counts of a run's cells: all, those that are final, the unreadable among them.
 
-    Carried along instead of counted anew: a report must not cost a pass over the map.
+    Carried along, not counted again: a report must not cost a pass over the map.
     """
 
     total: int = 0
@@ -233,7 +233,9 @@ class _Run:
             retry_unreadable=self.retry_unreadable,
         )
         done = self.counts.done
-        resumed = f"{done} of {self.counts.total} cells were there" * bool(done)
+        resumed = f"{done} of {self.counts.total} squares were there already" * bool(
+            done
+        )
         yield self._report(message="; ".join(filter(None, (note, resumed))))
         with Pipeline(
             self.read,
@@ -252,11 +254,11 @@ class _Run:
                     self._write(unit, block)
                 raise
         if self.counts.unreadable and not (self.status == CellStatus.DONE).any():
-            msg = f"{self.slide.name}: no cell could be read ({self.problem})."
+            msg = f"{self.slide.name}: no square could be read ({self.problem})."
             raise SlideError(msg)
         yield self._report(message=self.problem and f"unreadable: {self.problem}")
 
-    def read(self, unit: Unit, stop: threading.Event) -> Raster:
+    def read(self, unit: WorkUnit, stop: threading.Event) -> Raster:
         """Read a block's pixels (in a reader thread)."""
         store = self.store
         stride = self.student.spec.token_stride_px
@@ -266,7 +268,9 @@ class _Run:
         )
         return read_window(self.slide, store.grid, window, stop)
 
-    def compute(self, unit: Unit, raster: Raster, stop: threading.Event) -> _Computed:
+    def compute(
+        self, unit: WorkUnit, raster: Raster, stop: threading.Event
+    ) -> _Computed:
         """Run the student over a block (in a thread of its own)."""
         values = np.full((*unit.wanted.shape, self.store.dim), np.nan, dtype=np.float32)
         status = np.where(unit.wanted, CellStatus.DONE, CellStatus.PENDING).astype(
@@ -293,7 +297,7 @@ class _Run:
     def _check(self, stop: threading.Event) -> None:
         self.cancel.check()
         if stop.is_set():
-            msg = "The run has ended; nobody waits for this block."
+            msg = "The run has ended; this block is not needed any more."
             raise Cancelled(msg)
 
     def _await(self, future: Future[_Computed]) -> Iterator[EmbedReport]:
@@ -302,7 +306,7 @@ class _Run:
             if self.progress.is_due():
                 yield self._report()
 
-    def _write(self, unit: Unit, block: _Computed) -> None:
+    def _write(self, unit: WorkUnit, block: _Computed) -> None:
         self.problem = block.problem or self.problem
         self.store.write_block(unit.row0, unit.column0, block.values, block.status)
         wanted, before = self.wanted[unit.block], self.status[unit.block]
@@ -366,7 +370,7 @@ def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> st
     if have.backend != wanted.backend:
         return (
             f"computed by {have.backend} instead of {wanted.backend}: the device "
-            f"cpu:{have.backend} goes on with it"
+            f"cpu:{have.backend} continues it"
         )
     if have.precision != wanted.precision:
         return f"computed in {have.precision} instead of {wanted.precision}"
@@ -378,7 +382,7 @@ def _difference(store: EmbeddingStore, grid: TileGrid, wanted: Provenance) -> st
 
 
 def _other_slide(have: Provenance, wanted: Provenance) -> str:
-    """Tell two slides apart by name, and by where they lie if they share it."""
+    """Return how two slides differ: by name, or by path if they share the name."""
     names = have.slide_name, wanted.slide_name
     paths = have.slide_path, wanted.slide_path
     for one, other in (names, paths):
@@ -388,7 +392,7 @@ def _other_slide(have: Provenance, wanted: Provenance) -> str:
 
 
 def _block_cells(grid: TileGrid, mode: EmbeddingMode, student: Student) -> int:
-    """Return a block's edge in cells: about a second of work, a window that fits."""
+    """Return a block's edge in cells: about a second of work, a window of fair size."""
     if mode == "tokens":
         return max(1, _TOKEN_BLOCK_PX // grid.stride_px)
     on_cpu = student.device.name.startswith("cpu")

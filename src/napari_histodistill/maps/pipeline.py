@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_histodistill.maps.plan import Unit
+    from napari_histodistill.maps.embedding_plan import WorkUnit
 
-Pixels = TypeVar("Pixels")
-Numbers = TypeVar("Numbers")
+PixelsT = TypeVar("PixelsT")
+NumbersT = TypeVar("NumbersT")
 
 
-class Pipeline(Generic[Pixels, Numbers]):
+class Pipeline(Generic[PixelsT, NumbersT]):
     """Two pools of threads with a bounded number of blocks between them.
 
     Use it as a context manager: however the block of code ends, no thread stays behind.
@@ -33,8 +33,8 @@ class Pipeline(Generic[Pixels, Numbers]):
 
     def __init__(
         self,
-        read: Callable[[Unit, threading.Event], Pixels],
-        compute: Callable[[Unit, Pixels, threading.Event], Numbers],
+        read: Callable[[WorkUnit, threading.Event], PixelsT],
+        compute: Callable[[WorkUnit, PixelsT, threading.Event], NumbersT],
         *,
         readers: int,
         streams: int,
@@ -42,7 +42,7 @@ class Pipeline(Generic[Pixels, Numbers]):
         self._read, self._compute = read, compute
         self._depth = readers + streams
         self._stop = threading.Event()
-        self._flying: deque[tuple[Unit, Future[Numbers]]] = deque()
+        self._flying: deque[tuple[WorkUnit, Future[NumbersT]]] = deque()
         self._readers = ThreadPoolExecutor(
             readers, thread_name_prefix="histodistill-read"
         )
@@ -51,15 +51,15 @@ class Pipeline(Generic[Pixels, Numbers]):
         )
 
     def blocks(
-        self, take: Callable[[], Unit | None]
-    ) -> Iterator[tuple[Unit, Future[Numbers]]]:
-        """Yield units in the order in which they were taken, with their numbers to be.
+        self, take: Callable[[], WorkUnit | None]
+    ) -> Iterator[tuple[WorkUnit, Future[NumbersT]]]:
+        """Yield units in the order in which they were taken, with their future numbers.
 
         Parameters
         ----------
         take : callable
-            Returns the next unit, or None when there is none; asked as late as
-            possible, so that whoever pans sees the view filled next.
+            Returns the next unit, or None when there is none; called as late as
+            possible, so that a view the user has just moved to is filled next.
         """
         while True:
             while len(self._flying) < self._depth and (unit := take()) is not None:
@@ -71,8 +71,8 @@ class Pipeline(Generic[Pixels, Numbers]):
             yield self._flying[0]
             self._flying.popleft()
 
-    def finished(self) -> Iterator[tuple[Unit, Numbers]]:
-        """End all work, then yield what was computed and not handed out."""
+    def finished(self) -> Iterator[tuple[WorkUnit, NumbersT]]:
+        """End all work, then yield what was computed but not handed out."""
         self._end()
         for unit, future in self._flying:
             if not future.cancelled() and future.exception() is None:
@@ -84,7 +84,7 @@ class Pipeline(Generic[Pixels, Numbers]):
     def __exit__(self, *exc: object) -> None:
         self._end()
 
-    def _computed(self, unit: Unit, pixels: Future[Pixels]) -> Numbers:
+    def _computed(self, unit: WorkUnit, pixels: Future[PixelsT]) -> NumbersT:
         return self._compute(unit, pixels.result(), self._stop)
 
     def _end(self) -> None:

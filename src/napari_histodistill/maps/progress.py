@@ -1,4 +1,4 @@
-"""What a run of the engine is told, and what it tells."""
+"""Options and reports of a run of the engine."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _RATE_WINDOW_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedOptions:
-    """What is rarely changed.
+    """Options that are rarely changed.
 
     Attributes
     ----------
     batch_size : int or None
-        Tiles per call of the student; None chooses by device. A run may differ from
-        another in the last bit if this does.
+        Tiles per call of the student; None chooses by device. Runs with different
+        batch sizes may differ in the last bit.
     block : int or None
         Edge of a new store's blocks in cells; None chooses by device and mode.
     readers : int or None
@@ -55,7 +55,7 @@ class EmbedOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedReport:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class EmbedReport:
     total : int
         Cells that are wanted.
     unreadable : int
-        Final cells that the file could not give.
+        Final cells whose pixels could not be read.
     cells_per_s : float
         Recent speed; 0 before the first batch.
     seconds_left : float or None
@@ -72,7 +72,7 @@ class EmbedReport:
     block : tuple of slice or None
         Rows and columns that just became final and lie in the store.
     message : str
-        Something a person should know, mostly empty.
+        A note for the user; usually empty.
     """
 
     done: int

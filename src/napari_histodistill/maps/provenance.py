@@ -1,4 +1,4 @@
-"""Whose embeddings these are, and the key that keeps two sorts of them apart."""
+"""Where embeddings come from, and the key that keeps different ones apart."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import Student
 
 FORMAT_VERSION = 1
-"""Of the store on disk."""
+"""Version of the store's layout on disk."""
 
 _ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
-"""What stores say of a precision. Plain ``bfloat16`` is from before the early layers
-were spared (see ``students/backends/early.py``): other numbers."""
+"""Names of precisions in stores. Plain ``bfloat16`` is from before the early layers
+were spared (see ``students/backends/early.py``), and stands for other numbers."""
 
 RESAMPLING = "cubic, antialiased"
 """How pixels reach the student's µm per pixel (see ``slides/pyramid/resample.py``).
 
-Another filter gives other embeddings. Stores that do not say are from before,
+Another filter gives other embeddings. Stores that do not name it are older and used
 ``"linear"``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Whose embeddings these are.
+    """Slide and student of some embeddings, and how they were computed.
 
     Attributes
     ----------
     slide_digest, student_digest : str
-        Identity of content, hex.
+        Digests of the content, hex.
     slide_name, student_name : str
-        For people.
+        Names shown to the user.
     slide_path : str
-        Where the slide lay; empty for arrays. Not part of the key: files move.
+        Path of the slide; empty for arrays. Not part of the key: files move.
     mode : {"tiles", "tokens"}
-        How embeddings were laid on the grid; the two never mix in one store.
+        Way in which embeddings were laid on the grid; the two never mix in one store.
     precision : str
-        What the arithmetic ran in.
+        Number format of the arithmetic.
     backend : str
-        What ran the encoder: ``"torch"``, ``"openvino"``. Stores that do not say were
-        made by torch.
+        Library that ran the encoder: ``"torch"``, ``"openvino"``. Stores that do not
+        name it were made by torch.
     resampling : str
-        How pixels were brought to the student's µm per pixel.
+        Filter that brought pixels to the student's µm per pixel.
     stains : str
         The stain map that pixels went through (see :meth:`StainMap.to_json`), empty
         without one. It is in the student's digest, and so in the key.
     bounds_origin : tuple of int or None
-        Where programs that crop the slide have their corner, ``(y, x)`` in level-0
-        pixels (see :class:`SlideInfo`). Not part of the key: no number depends on it.
+        Corner of the scanned part, ``(y, x)`` in level-0 pixels, from which programs
+        that crop the slide count (see :class:`SlideInfo`). Not part of the key: no
+        number depends on it.
     """
 
     slide_digest: str
@@ -72,7 +73,7 @@ class Provenance:
     bounds_origin: tuple[int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a store keeps; without ``bounds_origin`` where there is none."""
+        """Return the object that a store keeps, without a ``bounds_origin`` of None."""
         kept = asdict(self)
         if self.bounds_origin is None:
             del kept["bounds_origin"]
@@ -80,7 +81,7 @@ class Provenance:
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Self:
-        """Return what a store kept, or fail somehow over what is damaged."""
+        """Return what a store kept; a damaged one raises an error of any type."""
         found = kept.get("bounds_origin")
         return cls(
             **{**kept, "bounds_origin": None if found is None else _place(found)}
@@ -88,21 +89,21 @@ class Provenance:
 
     @property
     def who(self) -> str:
-        """The student for people, and how it saw the slide."""
+        """The student's name for the user, and how it saw the slide."""
         return f"{self.student_name}{', stain normalised' if self.stains else ''}"
 
 
 def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
-    """Return whose embeddings a run of this student on this slide would be.
+    """Return the provenance of a run of this student on this slide.
 
     Raises
     ------
     InputError
-        If slide or student carry no digest.
+        If the slide or the student has no digest.
     """
     for what, digest in (("slide", slide.info.digest), ("student", student.digest)):
         if not digest:
-            msg = f"The {what} has no digest: its store could not be told from others."
+            msg = f"The {what} has no digest, so its store could not be recognised."
             raise InputError(msg)
     return Provenance(
         slide_digest=slide.info.digest,
@@ -150,6 +151,6 @@ def store_key(grid: TileGrid, provenance: Provenance) -> str:
 def _place(kept: Any) -> tuple[int, int]:
     y, x = (int(value) for value in kept)
     if not (0 <= y <= MAX_SIDE_PX and 0 <= x <= MAX_SIDE_PX):
-        msg = f"bounds that begin at ({y}, {x}) are no slide's"
+        msg = f"bounds that begin at ({y}, {x}) cannot be a slide's"
         raise ValueError(msg)
     return y, x

@@ -28,11 +28,11 @@ class Scored(Protocol):
 
     @property
     def grid(self) -> TileGrid:
-        """Where the cells lie."""
+        """Grid of the cells."""
 
     @property
     def at(self) -> tuple[tuple[float, float], ...]:
-        """Places that were asked for, level-0 pixels."""
+        """Places that were clicked, level-0 pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +71,9 @@ def suggest_threshold(similarity: Scored) -> float:
     """Return a threshold that shows the clearly similar tissue.
 
     Otsu's method splits the cells into similar and not; the threshold is half way
-    between the means of both (between well separated sorts Otsu's own threshold is
-    anywhere in the gap). Raised to the 90th percentile where that is higher, but never
-    above the 99.5th: at least the very best cells stay.
+    between the means of both (between well separated groups, Otsu's own threshold may
+    lie anywhere in the gap). It is raised to the 90th percentile where that is higher,
+    but never above the 99.5th: at least the very best cells stay.
     """
     from skimage.filters import threshold_otsu
 
@@ -98,11 +98,11 @@ def rank_regions(
     Parameters
     ----------
     similarity : SimilarityMap or DifferenceMap
-        From a query, or of two students.
+        Of a query, or of two students.
     threshold : float
-        For example :func:`suggest_threshold`'s.
+        For example from :func:`suggest_threshold`.
     limit : int
-        How many at most.
+        The most regions to return.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def rank_regions(
     from skimage.measure import label
 
     if not np.isfinite(threshold) or limit < 1:
-        msg = f"Ranking needs a number and a positive limit, got {threshold}, {limit}."
+        msg = f"Ranking needs a number and a positive limit, not {threshold}, {limit}."
         raise InputError(msg)
     values, grid = similarity.values, similarity.grid
     above = np.nan_to_num(values, nan=-np.inf) >= threshold
@@ -148,17 +148,17 @@ def nearest_places(
 ) -> tuple[RankedRegion, ...]:
     """Return the most similar places themselves, best first, as single cells.
 
-    They lie at least ``apart_tiles`` tiles from the places that were asked for and from
-    each other, so that every one shows other tissue.
+    They lie at least ``apart_tiles`` tiles from the clicked places and from each other,
+    so that each of them shows other tissue.
 
     Parameters
     ----------
     similarity : SimilarityMap
         From a query.
     count : int
-        How many at most.
+        The most regions to return.
     apart_tiles : float
-        In widths of a tile.
+        Least distance, in tile widths.
     """
     values, grid = similarity.values, similarity.grid
     rows, columns = np.nonzero(np.isfinite(values))
@@ -259,6 +259,6 @@ def _on_slide(grid: TileGrid, region: Region) -> Region:
 def _finite(similarity: Scored) -> npt.NDArray[np.float32]:
     values = similarity.values[np.isfinite(similarity.values)]
     if not values.size:
-        msg = "The map is empty: no cell has a value."
+        msg = "The map is empty: no square has a value."
         raise InputError(msg)
     return values

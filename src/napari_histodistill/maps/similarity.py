@@ -1,6 +1,6 @@
-"""Where on the slide does the tissue look like this? Similarity to clicked places.
+"""Similarity to clicked places: where on a slide the tissue looks like them.
 
-The definition, once and for all:
+The definition:
 
 1. embeddings are centred by the mean embedding of the slide's computed cells, then
    scaled to unit length. All tissue of a slide has much in common (stain, scanner), so
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.spec import EmbeddingMode
 
-Points = tuple[tuple[float, float], ...]
+Clicks = tuple[tuple[float, float], ...]
 
 NEGATIVE_WEIGHT = 0.5
 """How strongly a "not like this" counts against a "like this"."""
@@ -42,24 +42,24 @@ _QUERY_ROWS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SimilarityMap:
-    """How much every cell looks like the clicked ones.
+    """The similarity of every cell to the clicked ones.
 
     Attributes
     ----------
     values : ndarray
         ``(rows, columns)`` float32, −1 to 1; NaN where there is no embedding.
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     at, not_at : tuple of (y, x)
         The clicks, level-0 pixels.
     mode : {"tiles", "tokens"}
-        Which embeddings were compared.
+        Mode of the embeddings.
     """
 
     values: npt.NDArray[np.float32]
     grid: TileGrid
-    at: Points
-    not_at: Points = ()
+    at: Clicks
+    not_at: Clicks = ()
     mode: EmbeddingMode = "tiles"
 
 
@@ -72,9 +72,9 @@ class SimilarityIndex:
     Attributes
     ----------
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     mode : {"tiles", "tokens"}
-        Which embeddings these are.
+        Mode of the embeddings.
 
     Notes
     -----
@@ -103,9 +103,9 @@ class SimilarityIndex:
         status : ndarray
             ``(rows, columns)`` uint8: 1 where there is an embedding.
         grid : TileGrid
-            Where the cells lie.
+            Grid of the cells.
         mode : {"tiles", "tokens"}
-            Which embeddings these are.
+            Mode of the embeddings.
 
         Raises
         ------
@@ -118,14 +118,14 @@ class SimilarityIndex:
 
     @classmethod
     def from_store(cls, store: EmbeddingStore) -> SimilarityIndex:
-        """Index a store's finished cells; raises as :meth:`of`.
+        """Index a store's finished cells; raises what :meth:`of` raises, too.
 
         Raises
         ------
         StoreError
             If the store is damaged.
         """
-        # Before the numbers: what it calls done can be read, whatever a writer does.
+        # Status before numbers: what it calls done is on disk, even during a run.
         done = _some(store.status)
         parts = (store.read(block)[done[block]] for block in store.slabs())
         unit = _unit_rows(parts, done, store.dim)
@@ -148,8 +148,8 @@ class SimilarityIndex:
         Raises
         ------
         InputError
-            If there is no positive place, one lies outside the slide or where no
-            embedding is, or the choices cancel each other out.
+            If there is no positive place, if one lies outside the slide or has no
+            embedding, or if the choices cancel each other out.
         """
         if not at:
             msg = "Choose at least one place that the search should resemble."
@@ -183,8 +183,8 @@ class SimilarityIndex:
         row = int(self._row_of[self.grid.cell_at(y, x)])
         if row < 0:
             msg = (
-                f"There is no embedding at ({y:.0f}, {x:.0f}): glass, or not computed "
-                "yet; choose a place on computed tissue."
+                f"Nothing was computed at ({y:.0f}, {x:.0f}): it is glass, or its turn "
+                "has not come yet; choose a place on computed tissue."
             )
             raise InputError(msg)
         return row
@@ -192,8 +192,8 @@ class SimilarityIndex:
     def _dot(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self._unit.dtype == np.float32:
             return np.asarray(self._unit @ query, np.float32)
-        # numpy turns float16 into float32 number by number, eight times slower than
-        # torch; and slabs that stay in the cache are written to memory by neither.
+        # numpy turns float16 into float32 one number at a time, eight times slower than
+        # torch. Slabs are small enough for the float32 copy to stay in the cache.
         import torch
 
         unit, wanted = torch.from_numpy(self._unit), torch.from_numpy(query)
@@ -212,7 +212,7 @@ def similarity_map(
     at: Sequence[tuple[float, float]],
     not_at: Sequence[tuple[float, float]] = (),
 ) -> SimilarityMap:
-    """Return where a slide looks like the given places (see the module's definition).
+    """Return where a slide looks like the given places, as the module defines it.
 
     Parameters
     ----------
@@ -233,10 +233,10 @@ def similarity_map(
 
 
 def _some(status: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Return which cells have an embedding, if any has."""
+    """Return which cells have an embedding, or refuse if none has."""
     done: npt.NDArray[np.bool_] = status == CellStatus.DONE
     if not done.any():
-        msg = "No cell has an embedding yet: run the student first."
+        msg = "Nothing has been computed yet: run the student first."
         raise InputError(msg)
     return done
 
@@ -273,10 +273,11 @@ def _unit_rows(
         longest = max(longest, float(lengths.max()))
         centred /= np.maximum(lengths, 1e-12)
         unit[slab] = centred
+    # Differences below a thousandth of the mean are float16's rounding, not tissue.
     if longest <= 1e-3 * float(np.linalg.norm(mean)):
         msg = (
-            "All computed cells look the same to this student, so there is nothing to "
-            "compare; compute a larger region."
+            "All computed squares look the same to this student, so there is nothing "
+            "to compare; compute a larger region."
         )
         raise InputError(msg)
     return unit

@@ -5,10 +5,10 @@ float16 ``(rows, columns, dim)``, ``status`` uint8 and ``wanted`` bool ``(rows,
 columns)``. One chunk of ``embeddings`` is one *block* of cells: one unit of work,
 written whole.
 
-What keeps a killed process from leaving a wrong number behind: zarr's local store
-writes a file beside the chunk and renames it, a chunk carries a checksum, and a cell's
-status turns to *done* only after its chunk is in place. A cell that is not done reads
-as NaN, so a done cell that is not finite can only be damage, and is called that.
+A killed process leaves no wrong number behind: zarr's local store writes a file beside
+the chunk and renames it, a chunk carries a checksum, and a cell's status turns to
+*done* only after its chunk is in place. A cell that is not done reads as NaN, so a done
+cell that is not finite can only be damage, and is reported as damage.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ _LOCK = "writer.lock"
 _ARRAYS = ("embeddings", "status", "wanted")
 _TYPES = (np.dtype("float16"), np.dtype("uint8"), np.dtype("bool"))
 MAX_CELLS = 20_000_000
-"""More cells than this are a typing mistake in the stride, not a map."""
+"""More cells than this come from a mistyped stride."""
 
 _MAX_DIM = 65_536
 _MAX_BLOCK_BYTES = 2**30
 _MAX_METADATA_BYTES = 2**24
-# A poll of the status must not open thousands of files: big chunks there.
+# Large chunks, so that polling the status does not open thousands of files.
 _STATUS_CHUNK = 1024
 _SLAB_BYTES = 2**25
 _LARGEST = float(np.finfo(np.float16).max)
@@ -85,9 +85,9 @@ class EmbeddingStore:
     path : Path
         The folder.
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     provenance : Provenance
-        Which slide, which student, how.
+        Slide and student of the embeddings, and how they were computed.
     dim : int
         Width of an embedding.
     block : int
@@ -141,7 +141,7 @@ class EmbeddingStore:
         """
         path = Path(path)
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            msg = f"{path}: something is there already; choose another store."
+            msg = f"{path}: something is there already; choose another path."
             raise StoreError(msg)
         # Built aside and renamed: a half-made store never carries the name.
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -165,7 +165,7 @@ class EmbeddingStore:
         ------
         StoreError
             If there is none, it is damaged or of a newer version, or (to write)
-            somebody else is writing to it.
+            another process is writing to it.
         """
         import zarr
 
@@ -199,12 +199,12 @@ class EmbeddingStore:
 
     @property
     def wanted(self) -> npt.NDArray[np.bool_]:
-        """Cells that somebody asked for, ``(rows, columns)``."""
+        """Cells that have been asked for, ``(rows, columns)``."""
         with damage(self.path):
             return np.asarray(self._wanted[:], bool)
 
     def want(self, cells: npt.NDArray[np.bool_]) -> None:
-        """Ask for more cells, ``(rows, columns)``; what was asked for before stays."""
+        """Ask for more cells, ``(rows, columns)``; earlier ones stay wanted."""
         with trouble_writing(self.path):
             self._wanted[:] = self.wanted | cells
 
@@ -222,12 +222,12 @@ class EmbeddingStore:
             If a done cell cannot be read.
         """
         where = block or (slice(None), slice(None))
-        # Status first: whatever it calls done is already on disk.
+        # Status before numbers: what it calls done is on disk, even during a run.
         done = self.status[where] == CellStatus.DONE
         with damage(self.path):
             values = np.asarray(self._embeddings[(*where, slice(None))], np.float16)
             if not np.isfinite(values[done]).all():
-                msg = "numbers of finished cells are missing"
+                msg = "numbers of finished squares are missing"
                 raise ValueError(msg)
         values[~done] = np.nan
         return values
@@ -235,11 +235,11 @@ class EmbeddingStore:
     def slabs(self) -> Iterator[Block]:
         """Yield blocks of whole rows that cover the grid: 32 MiB, or one row of chunks.
 
-        All embeddings of a large slide are gigabytes: whoever can, walks along these.
+        A large slide's embeddings are gigabytes: go through them slab by slab.
         """
         rows, columns = self.grid.shape
         fit = _SLAB_BYTES // (columns * self.dim * 2)
-        # Whole chunks: none is read twice.
+        # Whole chunks, so that none is read twice.
         high = max(self.block, fit // self.block * self.block)
         for row in range(0, rows, high):
             yield slice(row, min(rows, row + high)), slice(0, columns)
@@ -276,7 +276,7 @@ class EmbeddingStore:
             raise StoreError(msg)
         where = self._block_at(row0, column0)
         if values.shape != (*self._known[where].shape, self.dim):
-            msg = f"{self.path}: a block of another shape, {values.shape}."
+            msg = f"{self.path}: the block has the wrong shape, {values.shape}."
             raise StoreError(msg)
         out = np.full(values.shape, np.nan, np.float16)
         done = status == CellStatus.DONE
@@ -291,7 +291,7 @@ class EmbeddingStore:
             self._status[around] = self._known[around]
 
     def close(self) -> None:
-        """Let others write."""
+        """Let another process write."""
         if self._lock:
             self._lock.release()
 
@@ -352,16 +352,17 @@ def remove_store(path: Path) -> None:
     Raises
     ------
     StoreError
-        If it is not a store, holds files of somebody else, or is being written to.
+        If it is not a store, holds other files, too, or is being written to.
     """
     known = {*_ARRAYS, _LOCK, "zarr.json"}
     if not is_store(path) or any(entry.name not in known for entry in path.iterdir()):
         msg = f"{path}: not (only) an embedding store; delete it by hand."
         raise StoreError(msg)
-    # Only to learn that nobody writes; Windows renames no folder with an open file.
+    # Taken only to see that nobody writes, and released at once, because Windows does
+    # not rename a folder that holds an open file.
     WriterLock(path / _LOCK, error=StoreError).release()
     try:
-        # Renamed first: a kill in between leaves no store with holes.
+        # Renamed first, so that a kill half way leaves no store with holes.
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.deleted")
         path.rename(aside)
         shutil.rmtree(aside)
@@ -407,7 +408,7 @@ def _make_arrays(
 
 
 def _side(block: int) -> tuple[int, int]:
-    """Return the chunk of the small arrays: whole blocks, about a thousand cells."""
+    """Return the small arrays' chunks: whole blocks, about a thousand cells a side."""
     side = max(block, _STATUS_CHUNK // block * block)
     return side, side
 

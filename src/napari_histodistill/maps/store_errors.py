@@ -1,4 +1,4 @@
-"""What goes wrong on disk, in words: what zarr raises leaves as one of our errors."""
+"""Trouble with stores, in words: whatever zarr raises becomes one of our errors."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def _zarr_errors() -> tuple[type[Exception], ...]:
     from zarr.errors import BaseZarrError
 
     known = (OSError, ValueError, LookupError, TypeError, RuntimeError)
-    # InputError: a grid that cannot be.
+    # InputError comes from the impossible grid of a damaged file.
     more = (AttributeError, ArithmeticError, MemoryError, InputError)
     return (*known, *more, BaseZarrError)
 
 
 def damage(path: Path) -> AbstractContextManager[None]:
-    """Call what goes wrong while reading by its name, and say what to do."""
+    """Turn what goes wrong while reading into an error that says what to do."""
     words = "the store is damaged ({reason}); compute it again with --restart."
     return _named(StoreError, path, words)
 
 
 def trouble_writing(path: Path) -> AbstractContextManager[None]:
-    """The same for writing, which a full or failing disk ends."""
+    """Turn what goes wrong while writing, such as a full disk, into such an error."""
     words = (
         "cannot be written ({reason}); what was finished before is kept, run again to "
         "go on."

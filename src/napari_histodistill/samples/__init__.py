@@ -2,8 +2,9 @@
 
 ``ihc_sample`` is real tissue, ``synthetic_slide`` is painted. Both are pyramidal
 OME-TIFF files in the user's cache, written once. ``ihc_pair``, ``painted_pair`` and
-``spot_sample`` are small and made anew. The functions ``open_…`` are what napari's
-*File › Open Sample* calls. Only :mod:`.fetching` downloads, and only what is asked for.
+``spot_sample`` are small and made at every call. The functions ``open_…`` are what
+napari's *File › Open Sample* calls. Only :mod:`.fetching` downloads, and only what is
+asked for.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = [
     "synthetic_truth",
 ]
 
-# A change of the picture must change the number: files are made only once.
+# Files are made only once: a change of a picture needs a new number.
 IHC_VERSION = 1
 SYNTHETIC_VERSION = 1
 
@@ -121,7 +122,7 @@ def open_synthetic_sample() -> list[Any]:
 def painted_pair() -> tuple[Slide, Slide]:
     """Return the H&E-like and the fluorescence slide of a painted pair, 2048 px.
 
-    What is known of it: :func:`~napari_histodistill.samples.paired.paint_pair`.
+    Its truth: :func:`~napari_histodistill.samples.paired.paint_pair`.
     """
     from napari_histodistill.samples.paired import CHANNELS, paint_pair
 
@@ -157,7 +158,7 @@ def ihc_pair() -> tuple[Slide, Slide]:
 def spot_sample() -> tuple[Slide, Spots, PaintedSpots]:
     """Return a painted section, its spots as a partner, and the truth.
 
-    Values are log1p of counts per 10,000; what is known of them:
+    Values are log1p of counts per 10,000; their truth:
     :func:`~napari_histodistill.samples.spots.paint_spots`.
     """
     from napari_histodistill.distill.layers.partners import Spots
@@ -173,14 +174,14 @@ def spot_sample() -> tuple[Slide, Spots, PaintedSpots]:
 def open_spot_sample() -> list[Any]:
     """Return the layers of *File › Open Sample › H&E and spots*.
 
-    Besides H&E and spots the zones, hidden and not offered as a partner.
+    H&E and spots, and the true zones: hidden, and not offered as a partner.
     """
     from napari_histodistill.layers.slide_layer import OVERLAY_MARK
     from napari_histodistill.layers.spot_layer import spot_layer
     from napari_histodistill.samples.spots import SPOT_UM
 
     slide, spots, known = spot_sample()
-    # What rises in a zone, and is counted most, is worth a look first.
+    # Genes that rise in a zone come first, the most counted ones before the others.
     rises = np.array([gene.startswith("UP") for gene in spots.genes])
     order = np.lexsort((-spots.values.mean(axis=0), ~rises))
     spots = replace(
@@ -249,7 +250,7 @@ def _synthetic_paths() -> tuple[Path, Path]:
 
 
 def _synthetic_truth_file() -> Path:
-    """Write slide and truth together, the truth last: where it is, both are."""
+    """Write slide and truth together, the truth last: if it exists, both do."""
     slide, truth = _synthetic_paths()
     if slide.exists() and truth.exists():
         return truth

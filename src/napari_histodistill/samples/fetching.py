@@ -1,4 +1,4 @@
-"""Slides that are fetched when, and only when, somebody asks for one by name.
+"""Slides that are downloaded when, and only when, the user asks for one by name.
 
 Names, sizes, checksums and licences are those of OpenSlide's index of test data
 (https://openslide.cs.cmu.edu/download/openslide-testdata/index.json). pooch downloads
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 
 _OPENSLIDE = "https://openslide.cs.cmu.edu/download/openslide-testdata/"
 TIMEOUT_S = 20
-"""Of a connection, and of a server that sends nothing more."""
+"""Time limit for a connection, and for a server that stops sending."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteSlide:
-    """A slide elsewhere.
+    """A slide on a server.
 
     Attributes
     ----------
     key : str
-        What it is asked for by.
+        Name that it is requested by.
     title : str
-        What people call it.
+        Name shown to the user.
     file_name : str
-        On disk.
+        Name of the file on disk.
     size_bytes : int
-        Of the download.
+        Size of the download.
     sha256 : str
-        Hex; a file with another one is deleted.
+        Digest, hex; a file with another one is deleted.
     url : str
-        Where it is.
+        Address of the download.
     licence, source : str
-        Under which terms, and who says so.
+        Its licence, and who states it.
     """
 
     key: str
@@ -60,7 +60,7 @@ class RemoteSlide:
 
     @property
     def size_mb(self) -> float:
-        """Of the download, MB of a million bytes."""
+        """Size of the download in MB (a million bytes)."""
         return self.size_bytes / 1e6
 
     @property
@@ -69,7 +69,7 @@ class RemoteSlide:
         return urlparse(self.url).hostname or self.url
 
     def path(self, folder: Path | None = None) -> Path:
-        """Return where it is kept, there or not."""
+        """Return where it is kept, whether it is there yet or not."""
         return (cache_dir("fetched") if folder is None else folder) / self.file_name
 
 
@@ -99,7 +99,7 @@ REMOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How much is here; with a path, all of it, and checked."""
+    """Progress of a download; with a path, the file is complete and checked."""
 
     done_bytes: int
     total_bytes: int
@@ -112,11 +112,12 @@ def remote_slide(key: str) -> RemoteSlide:
     Raises
     ------
     InputError
-        If there is none of this key.
+        If there is no slide of this name.
     """
     found = next((r for r in REMOTE if r.key == key), None)
     if found is None:
-        msg = f"There is no slide {key!r} to fetch: {', '.join(r.key for r in REMOTE)}."
+        known = ", ".join(r.key for r in REMOTE)
+        msg = f"There is no slide {key!r} to fetch; choose one of: {known}."
         raise InputError(msg)
     return found
 
@@ -129,14 +130,14 @@ def fetch_slide(key: str, folder: Path | None = None) -> Path:
     key : str
         ``"cmu-1-small"`` (1.9 MB) or ``"cmu-1"`` (178 MB).
     folder : Path, optional
-        Where to keep it; a folder of the user's cache by default.
+        Folder to keep it in; by default one in the user's cache.
 
     Raises
     ------
     InputError
-        If there is none of this key.
+        If there is no slide of this name.
     FetchError
-        If it cannot be had, or is not what it should be; nothing is left behind.
+        If it cannot be downloaded, or is not the right file; nothing is left behind.
     """
     *_, last = fetching(remote_slide(key), folder)
     assert last.path is not None
@@ -156,7 +157,7 @@ def fetching(
     Raises
     ------
     FetchError
-        If it cannot be had.
+        If it cannot be downloaded, or is not the right file.
     Cancelled
         When asked to stop; nothing is left behind.
     """
@@ -165,50 +166,50 @@ def fetching(
     download = _Download(slide, slide.path(folder).parent, token)
     try:
         while True:
-            told = download.next()
-            if isinstance(told, Path):
-                yield Fetched(slide.size_bytes, slide.size_bytes, told)
+            news = download.next()
+            if isinstance(news, Path):
+                yield Fetched(slide.size_bytes, slide.size_bytes, news)
                 return
-            if told is not None:
-                yield Fetched(min(told, slide.size_bytes), slide.size_bytes)
+            if news is not None:
+                yield Fetched(min(news, slide.size_bytes), slide.size_bytes)
             token.check()
     finally:
-        # Also where nobody asks for the next report any more.
+        # Also reached when the caller stops asking for reports.
         download.close()
 
 
 class _Download:
-    """pooch in a thread: it calls back, our work yields."""
+    """pooch in a thread, because it calls back and our long work is a generator."""
 
     def __init__(self, slide: RemoteSlide, folder: Path, token: CancelToken) -> None:
         self._slide, self._folder, self._token = slide, folder, token
         self._news: queue.Queue[int | Path | BaseException] = queue.Queue()
         self._answers: list[Any] = []
-        # Waiting for a server that does not answer cannot be cut short; the process
-        # must not wait for it, too.
+        # A daemon: waiting for a server that does not answer cannot be cut short, and
+        # must not keep the process from ending.
         self._thread = threading.Thread(
             target=self._run, name="histodistill fetching", daemon=True
         )
         self._thread.start()
 
     def next(self) -> int | Path | None:
-        """Return bytes so far, the path at the end, None if there is no news."""
+        """Return the bytes so far, the path at the end, or None if there is no news."""
         try:
-            told = self._news.get(timeout=0.1)
+            news = self._news.get(timeout=0.1)
         except queue.Empty:
             return None
-        if isinstance(told, BaseException):
-            raise told
-        return told
+        if isinstance(news, BaseException):
+            raise news
+        return news
 
     def close(self) -> None:
-        """Break off what is going on; pooch then removes what it has."""
+        """Break off the download; pooch then removes what it has."""
         if not self._thread.is_alive():
             return
         self._token.cancel()
         for answer in self._answers:
-            # Since urllib3 2.3; before, a read ends with its time limit. The other
-            # thread may have closed this very answer a moment ago: then that is done.
+            # urllib3 has shutdown since 2.3; with older ones, a read ends with its time
+            # limit. The other thread may just have closed this answer: all the better.
             with contextlib.suppress(OSError, ValueError, RuntimeError):
                 getattr(answer.raw, "shutdown", lambda: None)()
         self._thread.join(2)
@@ -218,7 +219,7 @@ class _Download:
         from requests import RequestException
 
         slide = self._slide
-        told: int | Path | BaseException
+        news: int | Path | BaseException
         try:
             path = pooch.retrieve(
                 slide.url,
@@ -226,33 +227,33 @@ class _Download:
                 fname=slide.file_name,
                 path=self._folder,
                 downloader=pooch.HTTPDownloader(
-                    progressbar=_Told(self._news, self._token),
+                    progressbar=_ProgressBar(self._news, self._token),
                     timeout=TIMEOUT_S,
                     chunk_size=1 << 16,
                     hooks={"response": self._remember},
                 ),
             )
-            told = Path(path)
+            news = Path(path)
         except ValueError:
-            told = FetchError(
+            news = FetchError(
                 f"{slide.file_name} from {slide.host} is not the file it should be "
-                "(its SHA-256 differs) and was deleted: try again, or another time."
+                "(its SHA-256 differs) and was deleted: try again now or later."
             )
         except (RequestException, OSError) as error:
-            told = FetchError(_no_luck(slide, error))
+            news = FetchError(_why_it_failed(slide, error))
         except BaseException as error:  # noqa: BLE001 - raised again where it is read
-            told = error
+            news = error
         finally:
             for answer in self._answers:
-                answer.close()  # pooch leaves it open where it was broken off
-        self._news.put(told)
+                answer.close()  # pooch leaves it open if the download was broken off
+        self._news.put(news)
 
     def _remember(self, answer: Any, *_args: Any, **_kwargs: Any) -> None:
         self._answers.append(answer)
 
 
-class _Told:
-    """What pooch takes for a progress bar."""
+class _ProgressBar:
+    """An object that pooch takes for a progress bar."""
 
     def __init__(self, news: queue.Queue[Any], token: CancelToken) -> None:
         self.news, self.token = news, token
@@ -270,7 +271,7 @@ class _Told:
         pass
 
 
-def _no_luck(slide: RemoteSlide, error: Exception) -> str:
+def _why_it_failed(slide: RemoteSlide, error: Exception) -> str:
     answer = getattr(error, "response", None)
     why = "no connection, or it broke off"
     if answer is not None:

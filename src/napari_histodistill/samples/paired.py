@@ -1,10 +1,10 @@
-"""A painted pair with a known secret: what the partner shows, H&E only hints at.
+"""A painted pair with a known secret: H&E only hints at what the partner shows.
 
 Nuclei lie in zones of a made-up marker. In the dense layer (two fluorescence channels)
 nuclei inside a zone shine. In the sparse, H&E-like layer the same nuclei are merely
 longer than wide, under differences of crowding, stain and background that are far
-stronger and have nothing to do with the marker. Whoever learns from the sparse layer
-alone learns about these; whoever has the partner can learn to see the shape.
+stronger and have nothing to do with the marker. A student that learns from the sparse
+layer alone learns those differences; with the partner it can learn to see the shape.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter, zoom
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float32]
+    _Floats = npt.NDArray[np.float32]
 
 MPP = 0.5
 SIDE_PX = 2048
@@ -68,7 +68,7 @@ def paint_pair(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedPair:
     side : int
         Edge in pixels; 2048 px take some seconds.
     seed : int
-        Of everything random.
+        Seed of everything random.
     """
     rng = np.random.default_rng(seed)
     positive = _field(side, ZONE_PX, rng) > 0
@@ -110,7 +110,7 @@ def paint_pair(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedPair:
     )
 
 
-def _field(side: int, scale: float, rng: np.random.Generator) -> Floats:
+def _field(side: int, scale: float, rng: np.random.Generator) -> _Floats:
     """Return smooth noise ``(side, side)`` of mean 0 and standard deviation 1."""
     step = max(1, round(scale / 4))
     coarse = side // step + 3
@@ -118,12 +118,12 @@ def _field(side: int, scale: float, rng: np.random.Generator) -> Floats:
         rng.normal(size=(coarse, coarse)), scale / step, mode="wrap"
     )
     field = zoom(noise, step, order=1)[:side, :side].astype(np.float32)
-    normal: Floats = (field - field.mean()) / field.std()
+    normal: _Floats = (field - field.mean()) / field.std()
     return normal
 
 
 def _places(
-    side: int, crowding: Floats, rng: np.random.Generator
+    side: int, crowding: _Floats, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return centres of nuclei: a shaken lattice, thinned where it is not crowded."""
     steps = np.arange(_REACH + 1, side - _REACH - 2, SPACING_PX, dtype=np.float64)
@@ -137,8 +137,8 @@ def _places(
     return y[kept], x[kept]
 
 
-def _glow(shape: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-    """Return what a camera sees of it: blur, dark current, shot noise."""
+def _glow(shape: _Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+    """Return a camera's picture of shapes: blur, dark current, shot noise."""
     light = gaussian_filter(shape, 1.0) * 6000 + 300
     seen = light + rng.normal(size=shape.shape) * np.sqrt(light) * 2
     camera: npt.NDArray[np.uint16] = np.clip(np.rint(seen), 0, 65535).astype(np.uint16)

@@ -47,7 +47,7 @@ class PaintedSpots:
     genes : tuple of str
         ``UP01`` …, ``DOWN01`` …, ``EVEN01`` ….
     zone_share : ndarray
-        ``(n,)``: how much of every spot lies in a zone, the truth.
+        ``(n,)``: the share of every spot that lies in a zone (the truth).
     positive : ndarray
         ``(side, side)`` bool: the zones.
     """
@@ -68,7 +68,7 @@ def paint_spots(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedSpots:
     side : int
         Edge in pixels of 0.5 µm; 2048 px take some seconds.
     seed : int
-        Of everything random.
+        Seed of everything random.
     """
     pair = paint_pair(side, seed=seed)
     rng = np.random.default_rng([seed, 1])
@@ -82,11 +82,11 @@ def paint_spots(side: int = SIDE_PX, *, seed: int = SEED) -> PaintedSpots:
     direction = np.repeat([1.0, -1.0, 0.0], [RISING, FALLING, EVEN])
     level = rng.lognormal(0, 0.8, len(names))
     expected = level * FOLD ** (direction * share[:, None])
-    # How much a spot captures varies, and not with what it shows.
+    # How much a spot captures varies, independently of its tissue.
     captured = _CAPTURED * rng.lognormal(0, 0.35, len(places))
     expected *= (captured / expected.sum(axis=1))[:, None]
     counts = rng.poisson(expected * rng.gamma(_SHAPE, 1 / _SHAPE, expected.shape))
-    # Shuffled, so that no column tells by its place what it is.
+    # Shuffled, so that a column's position gives nothing away.
     order = rng.permutation(len(names))
     return PaintedSpots(
         pair.sparse,

@@ -1,8 +1,8 @@
 """A procedural slide that looks like H&E-stained colon and is not: seeded, known.
 
-It exists so that the pyramid, progress, class map and ranking have something to do
-without a download, and so that tests know where each kind of tissue is. It is a
-picture of textbook geometry; nothing about real tissue can be learnt from it.
+It gives the pyramid, progress, class map and ranking something to work on without a
+download, and lets tests know where each kind of tissue is. It is a picture of textbook
+geometry; nothing about real tissue can be learnt from it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEED = 20230310
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SyntheticTruth:
-    """What was painted where.
+    """The truth of a painted slide: which tissue is where.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ def paint_slide(
 def _around(
     gland: Gland, inset: npt.NDArray[np.floating], theta: npt.NDArray[np.floating]
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
-    """Return positions so many px inside the outline, along angles."""
+    """Return positions ``inset`` px inside the outline, one for each angle."""
     radius = np.maximum(gland.outline(theta) - inset, 0)
     return gland.y + radius * np.sin(theta), gland.x + radius * np.cos(theta)
 

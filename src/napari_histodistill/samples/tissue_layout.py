@@ -1,4 +1,4 @@
-"""Where things lie on the synthetic slide: outline, layers, glands, cells.
+"""Layout of the synthetic slide: outline, layers, glands, cells.
 
 Everything here is geometry on a coarse raster (:data:`COARSE_PX` pixels an element)
 or lists of positions; :mod:`napari_histodistill.samples.tissue_painting` colours it.
@@ -79,7 +79,7 @@ class Gland:
 
     @property
     def reach(self) -> float:
-        """Farthest the outline can be from the centre."""
+        """The farthest that the outline can be from the centre."""
         return self.radius * self.stretch * (1 + sum(a for _, a, _ in self.waves))
 
     def outline(self, theta: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

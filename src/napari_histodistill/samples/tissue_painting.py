@@ -1,4 +1,4 @@
-"""Colour the synthetic slide: amounts of two stains, then Beer and Lambert's law.
+"""Colours of the synthetic slide: amounts of two stains, then Beer and Lambert's law.
 
 Nuclei and vacuoles are pasted from a small library of stamps, because tens of
 thousands of them have to be drawn in a few seconds.
@@ -130,7 +130,7 @@ def fibres(
 
 
 def _texture_side(height: int, width: int) -> int:
-    """Return a texture's edge: large enough not to be seen repeating, no larger."""
+    """Return a texture's edge: just large enough that no repeat is seen."""
     return min(1536, -(-max(height, width) // 256) * 256)
 
 
@@ -215,7 +215,7 @@ def paint_ground(canvas: Canvas) -> npt.NDArray[np.float32]:
 
 
 def paint_gland(canvas: Canvas, gland: Gland) -> bool:
-    """Paint a gland's cytoplasm, lumen and basement membrane; False where no room."""
+    """Paint a gland's cytoplasm, lumen and membrane; False if there is no room."""
     reach = int(gland.reach * 1.12) + 4
     top, left = int(gland.y) - reach, int(gland.x) - reach
     height, width = canvas.h.shape
@@ -257,7 +257,7 @@ def paint_gland(canvas: Canvas, gland: Gland) -> bool:
 def finish(canvas: Canvas) -> npt.NDArray[np.uint8]:
     """Return the picture ``(height, width, 3)`` uint8: stains to light, light to noise.
 
-    Here come the tissue's frayed edge, its uneven thickness, the lamp's fall-off and
+    This adds the tissue's frayed edge, its uneven thickness, the lamp's fall-off and
     the camera's noise.
     """
     layout, rng = canvas.layout, canvas.rng

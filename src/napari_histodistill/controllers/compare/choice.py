@@ -245,7 +245,7 @@ class CompareChoice:
         lead, other = self.choices[self._lead], self.choices[1 - self._lead]
         if lead.detail is None or other.student is None or other.slide is None:
             return
-        from napari_histodistill.maps.plan import plan_grid
+        from napari_histodistill.maps.embedding_plan import plan_grid
 
         try:
             grid = plan_grid(

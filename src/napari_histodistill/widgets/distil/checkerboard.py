@@ -16,7 +16,7 @@ from napari_histodistill.controllers.distil.checkerboard import (
 )
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.layers.placing import placement
+from napari_histodistill.layers.overlay_placement import placement
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.layers import own_to_world

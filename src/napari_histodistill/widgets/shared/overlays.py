@@ -12,7 +12,7 @@ from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers import overlays
-from napari_histodistill.layers.placing import placement, thumbnail_world
+from napari_histodistill.layers.overlay_placement import placement, thumbnail_world
 from napari_histodistill.layers.slide_layer import (
     OVERLAY_MARK,
     OVERLAY_OF,

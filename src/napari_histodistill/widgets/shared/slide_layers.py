@@ -10,7 +10,7 @@ from napari.layers import Image, Shapes
 
 from napari_histodistill.controllers.shared.job import Work
 from napari_histodistill.geometry import Mpp, Region
-from napari_histodistill.layers.placing import moved_by
+from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
 from napari_histodistill.slides import Slide, slide_from_arrays
 

@@ -1,4 +1,4 @@
-"""``info`` and ``students``: what is there, without computing anything."""
+"""``info`` and ``students``: facts about a slide, and the students that are there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled tiles of the painted slide: to train on where there are no data."""
+"""Labelled tiles of the painted slide; ``sample_data/tiles`` is made by this."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def write_painted_tiles(folder: Path, *, seed: int = 0) -> Path:
     Parameters
     ----------
     folder : Path
-        New.
+        Must not exist yet.
     seed : int
-        Which places are cut.
+        Decides which places are cut.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How results reach the disk: whole or not at all, and never over a stranger's file."""
+"""Writing of results: whole or not at all, and never over another program's file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def write_file(path: Path | str, text: str, is_ours: Callable[[str], bool]) -> P
     text : str
         Written as UTF-8.
     is_ours : callable
-        Given the first 4096 characters of a file that is already there: whether it is
-        an earlier export, which may be replaced.
+        Called with the first 4096 characters of a file that is already there; returns
+        whether it is an earlier export, which may be replaced.
 
     Raises
     ------
@@ -47,15 +47,15 @@ def write_file(path: Path | str, text: str, is_ours: Callable[[str], bool]) -> P
 
 @contextmanager
 def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """Give a folder to fill; when the block ends well it takes its place.
+    """Yield a folder to fill; when the block ends without error it is moved in place.
 
     Parameters
     ----------
     path : Path
-        Where it goes; parent folders are made.
+        Final place of the folder; parent folders are made.
     is_ours : callable
-        Given a folder that is already there: whether it is an earlier export, which
-        may be replaced. An empty folder always may.
+        Called with a folder that is already there; returns whether it is an earlier
+        export, which may be replaced. An empty folder always may.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``similar``: where else on the slide the tissue looks like this."""
+"""``similar``: places on a slide where the tissue looks like this."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def similar(
     at: Annotated[
         list[str],
         typer.Option(
-            "--at", metavar="Y,X", help="Like this: level-0 pixels; may be repeated."
+            "--at", metavar="Y,X", help="Like this, in level-0 pixels; may be repeated."
         ),
     ],
     out: OutOption,
@@ -37,15 +37,15 @@ def similar(
             "--threshold",
             min=-1,
             max=1,
-            help="Similarity from which cells form regions; suggested from the map.",
+            help="Least similarity of a region; by default suggested by the map.",
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="How many regions at most.")
+        int, typer.Option("--limit", min=1, help="List at most this many regions.")
     ] = 20,
     json: JsonOption = False,
 ) -> None:
-    """Map similarity to a place, rank alike regions.
+    """Map the similarity to a place and rank the most similar regions.
 
     Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and similarity.png.
     """

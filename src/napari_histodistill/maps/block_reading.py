@@ -1,4 +1,4 @@
-"""A block's pixels: read once, at the student's mpp, with what is unreadable marked."""
+"""A block's pixels: read once, at the student's mpp, unreadable parts marked."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
 
 _PATCH_PX = 64
-"""How finely the hole of a damaged region is outlined, in student pixels."""
+"""Edge of the patches by which damage is outlined, in student pixels."""
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PixelWindow:
     """A rectangle in whole pixels of the student's mpp; may reach past the slide."""
 
     y: int
@@ -42,18 +42,18 @@ class Raster:
 
     Attributes
     ----------
-    window : Window
-        Where they lie.
+    window : PixelWindow
+        Position and size of the pixels.
     pixels : ndarray
         ``(height, width, 3)`` uint8.
     bad : ndarray or None
         ``(height, width)`` bool, True where the file could not be read; None if all
         could.
     problem : str
-        The reader's words, empty if all could be read.
+        The reader's message; empty if all could be read.
     """
 
-    window: Window
+    window: PixelWindow
     pixels: npt.NDArray[np.uint8]
     bad: npt.NDArray[np.bool_] | None = None
     problem: str = ""
@@ -67,9 +67,9 @@ class Raster:
 
 
 def read_window(
-    slide: Slide, grid: TileGrid, window: Window, stop: threading.Event
+    slide: Slide, grid: TileGrid, window: PixelWindow, stop: threading.Event
 ) -> Raster:
-    """Read a window in one go; where that fails, around the damage.
+    """Read a window in one go or, if that fails, around the damage.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def read_window(
         Read by level-0 regions.
     grid : TileGrid
         Converts student pixels to level-0 pixels.
-    window : Window
-        What to read.
+    window : PixelWindow
+        Rectangle to read.
     stop : threading.Event
-        Given up early (with an incomplete raster nobody uses) once it is set.
+        Once it is set, reading ends early with an incomplete raster, which is not used.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def read_window(
         problem = str(error)
     size = {"height": window.height, "width": window.width}
     region = grid.student_region(window.y, window.x, **size)
-    pixels, bad, told = read_resampled_marked(slide, region, **size)
-    problem = told or problem
+    pixels, bad, why = read_resampled_marked(slide, region, **size)
+    problem = why or problem
     _try_again(slide, grid, Raster(window, pixels, bad), stop)
     if bad.all():
         _check_alive(slide, problem)
@@ -115,7 +115,7 @@ def _try_again(
             if stop.is_set() or not bad[where].any():
                 continue
             height, width = bad[where].shape
-            patch = Window(window.y + y, window.x + x, height, width)
+            patch = PixelWindow(window.y + y, window.x + x, height, width)
             try:
                 raster.pixels[where] = _read(slide, grid, patch)
             except SlideError:
@@ -123,16 +123,16 @@ def _try_again(
             bad[where] = False
 
 
-def _read(slide: Slide, grid: TileGrid, window: Window) -> npt.NDArray[np.uint8]:
+def _read(slide: Slide, grid: TileGrid, window: PixelWindow) -> npt.NDArray[np.uint8]:
     height, width = window.height, window.width
     region = grid.student_region(window.y, window.x, height, width)
     return read_resampled(slide, region, height=height, width=width)
 
 
 def _check_alive(slide: Slide, problem: str) -> None:
-    """Tell a hole in a file from a file that is gone: some pixel can still be read.
+    """Raise if the file is gone; with a mere hole in it, some pixel can be read.
 
-    Without this, a slide closed in mid-run would turn all its cells *unreadable*.
+    Without this, a slide closed during a run would turn all its cells *unreadable*.
     """
     try:
         # Level 0 only: overviews may lie in memory and outlive the file.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What ``export --to`` knows."""
+    """The formats that ``export --to`` writes."""
 
     geojson = "geojson"
     ome_zarr = "ome-zarr"
@@ -43,7 +43,7 @@ def export(
         typer.Option(
             "--student",
             metavar="NAME|DIR",
-            help="Whose classes; the student that made the store without it.",
+            help="Student with the classes; by default the one that made the store.",
         ),
     ] = None,
     min_confidence: Annotated[
@@ -52,14 +52,14 @@ def export(
             "--min-confidence",
             min=0,
             max=1,
-            help="Leave cells below this probability without a class.",
+            help="Leave squares below this probability without a class.",
         ),
     ] = 0.0,
     json: JsonOption = False,
 ) -> None:
     """Export a class map or a student for other programs.
 
-    A store becomes GeoJSON, OME-Zarr or CSV; a student the layout of WSInfer.
+    A store becomes GeoJSON, OME-Zarr or CSV; a student becomes a WSInfer model.
     """
     with answering(as_json=json) as answer:
         if to is Format.wsinfer:
@@ -101,6 +101,8 @@ def _export_map(
     with EmbeddingStore.open(store) as opened:
         made_by = opened.provenance
         try:
+            # Only the head runs here: no GPU is needed, and with the backend named no
+            # speed test of the backends is run first.
             runner = load_student(student or made_by.student_name, device="cpu:torch")
         except BundleError as error:
             if student is not None:

@@ -1,4 +1,4 @@
-"""What to compute: the grid of a slide and a student, the wanted cells, their order."""
+"""The plan of a run: the grid of a slide, the wanted cells, and their order."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     Tissue: TypeAlias = Literal["auto"] | TissueMask | npt.NDArray[np.bool_] | None
 
 MAX_UPSAMPLING = 4.0
-"""A slide this many times coarser than the student's mpp is refused."""
+"""A slide more than this many times coarser than the student's mpp is refused."""
 
 _FINEST_STRIDE_PX = 0.1
-"""A wish below a tenth of the student's pixel is a mistake of unit, not a fine map."""
+"""A stride below a tenth of the student's pixel is a mix-up of units."""
 
 _WIDEST_STRIDE_UM = 1e6
-"""A metre: no glass is as long."""
+"""A metre, longer than any glass slide."""
 
 
 def plan_grid(
@@ -48,17 +48,17 @@ def plan_grid(
     slide : Slide
         A colour slide that knows its µm per pixel.
     student : Student
-        Whose tile and mpp the grid takes.
+        Gives the grid its tile size and µm per pixel.
     stride_um : float, optional
-        Wanted distance of cells in µm; one tile without it. The nearest stride that
-        lands on whole pixels (``tiles``) or whole tokens (``tokens``) is taken.
+        Wanted distance between cells in µm, by default one tile. The nearest stride
+        of whole pixels (``tiles``) or whole tokens (``tokens``) is taken.
     mode : {"tiles", "tokens"}
-        How embeddings will be laid on the grid.
+        Way in which embeddings will be laid on the grid.
 
     Returns
     -------
     TileGrid
-        Its ``stride_um`` says what the stride became.
+        Its ``stride_um`` is the stride that was taken.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def plan_grid(
     rows, columns = grid.shape
     if rows * columns > MAX_CELLS:
         msg = (
-            f"stride: {grid.stride_um:g} µm would make {rows} × {columns} cells; give "
-            "a larger one."
+            f"stride: {grid.stride_um:g} µm would make {rows} × {columns} squares; "
+            "give a larger one."
         )
         raise InputError(msg)
     if not grid.tiles_on_slide().any():
@@ -105,7 +105,7 @@ def plan_grid(
 
 
 def check_mode(student: Student, mode: EmbeddingMode) -> None:
-    """Refuse a way of laying embeddings that the student does not offer.
+    """Refuse a mode that the student does not offer.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def check_mode(student: Student, mode: EmbeddingMode) -> None:
 
 
 def check_slide(slide: Slide, student: Student) -> str:
-    """Refuse a slide that this student cannot see; return a note for people or "".
+    """Refuse a slide that this student cannot use; return a note for the user, or "".
 
     Raises
     ------
@@ -131,8 +131,8 @@ def check_slide(slide: Slide, student: Student) -> str:
     if not slide.info.is_rgb or slide.dtype != np.uint8:
         channels = ", ".join(slide.info.channels[:4])
         msg = (
-            f"{slide.name}: students see 8-bit H&E colour images only; this slide "
-            f"has {slide.dtype} pixels with the channels {channels}."
+            f"{slide.name}: students see only 8-bit colour images of H&E; this "
+            f"slide has {slide.dtype} pixels with the channels {channels}."
         )
         raise InputError(msg)
     coarse, wanted = slide.require_mpp().mean, student.spec.mpp
@@ -143,10 +143,11 @@ def check_slide(slide: Slide, student: Student) -> str:
             "the µm/px of the slide."
         )
         raise InputError(msg)
+    # Nominally equal scans differ by a few per cent, which is not worth a note.
     if coarse > 1.1 * wanted:
         return (
             f"enlarged {coarse / wanted:.2g} ×: the slide has {coarse:.4g} µm/px, the "
-            f"student wants {wanted:.4g}"
+            f"student needs {wanted:.4g}"
         )
     return ""
 
@@ -177,7 +178,7 @@ def check_grid(grid: TileGrid, slide: Slide, student: Student) -> None:
 def wanted_cells(
     slide: Slide, grid: TileGrid, tissue: Tissue, region: Region | None
 ) -> npt.NDArray[np.bool_]:
-    """Return which cells to compute, ``(rows, columns)``: tissue inside the region.
+    """Return the cells to compute, ``(rows, columns)``: tissue inside the region.
 
     Cells whose tile lies beyond the slide are left out: see :func:`left_out`.
 
@@ -197,7 +198,7 @@ def wanted_cells(
         cells &= _tissue_cells(slide, grid, tissue)
     if not cells.any():
         msg = (
-            f"{slide.name}: there is no tissue in the region; compute every cell "
+            f"{slide.name}: there is no tissue in the region; compute every square "
             "(--all-cells on the command line, tissue off in the window), or edit the "
             "tissue layer."
         )
@@ -219,7 +220,7 @@ def _tissue_cells(
     if mask.shape != grid.shape or mask.dtype != bool:
         msg = (
             f"tissue: expected a bool array {grid.shape}, one value per cell, got "
-            f"{mask.dtype} {mask.shape}; a mask of other size goes through "
+            f"{mask.dtype} {mask.shape}; convert a mask of another size with "
             "TissueMask.from_array."
         )
         raise InputError(msg)
@@ -227,11 +228,11 @@ def _tissue_cells(
 
 
 def left_out(grid: TileGrid) -> str:
-    """Say how many cells of a grid are never computed; empty if all can be."""
+    """Return a note on cells of a grid that can never be computed; "" if all can."""
     count = int(np.count_nonzero(~grid.tiles_on_slide()))
     if not count:
         return ""
-    return f"cells left out at the border, where a tile would miss the slide: {count}"
+    return f"squares left out at the border, where a tile would miss the slide: {count}"
 
 
 def _too_wide(slide: Slide, grid: TileGrid) -> InputError:
@@ -244,8 +245,8 @@ def _too_wide(slide: Slide, grid: TileGrid) -> InputError:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """One block of cells: what is read, computed and written at once.
+class WorkUnit:
+    """One block of cells, which is read, computed and written at once.
 
     Attributes
     ----------
@@ -270,21 +271,21 @@ class Unit:
 
     @property
     def cells(self) -> int:
-        """How many cells are computed."""
+        """Number of cells to compute."""
         return int(self.wanted.sum())
 
 
 class BlockQueue:
-    """Blocks that hold cells to compute, handed out nearest to where a person looks.
+    """Blocks that hold cells to compute, handed out as the user looks around.
 
     Parameters
     ----------
     grid : TileGrid
-        Where the cells lie.
+        Grid of the cells.
     block : int
         Edge of a block in cells.
     wanted, status : ndarray
-        ``(rows, columns)``: what this run asks for, and what there is.
+        ``(rows, columns)``: the cells that this run asks for, and every cell's status.
     retry_unreadable : bool
         Whether cells that could not be read before are tried again.
     """
@@ -316,8 +317,8 @@ class BlockQueue:
     def __len__(self) -> int:
         return int(self._waiting.sum())
 
-    def take(self, focus: Region | None) -> Unit | None:
-        """Return the next block, or None: in view first, centre outwards, then rows."""
+    def take(self, focus: Region | None) -> WorkUnit | None:
+        """Return the next block or None: in view, centre outwards, then by rows."""
         if not self._waiting.any():
             return None
         waiting = np.flatnonzero(self._waiting)
@@ -333,7 +334,7 @@ class BlockQueue:
         self._waiting[choice] = False
         row, column = self._starts[choice].tolist()
         whole = slice(row, row + self._block), slice(column, column + self._block)
-        return Unit(row, column, self._needed[whole])
+        return WorkUnit(row, column, self._needed[whole])
 
 
 def _any_per_block(cells: npt.NDArray[np.bool_], block: int) -> npt.NDArray[np.bool_]:
@@ -345,7 +346,7 @@ def _any_per_block(cells: npt.NDArray[np.bool_], block: int) -> npt.NDArray[np.b
 
 
 def _stride_px(wanted_px: float, tile_px: int, step: int) -> int:
-    """Return the multiple of ``step`` nearest to the wish, of the tile's parity.
+    """Return the multiple of ``step`` nearest to the wanted one, of the tile's parity.
 
     Tiles start on whole pixels only if tile and stride are both even or both odd.
     """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from napari_histodistill.errors import InputError, MissingMppError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.maps import plan_grid
-from napari_histodistill.maps.plan import (
+from napari_histodistill.maps.embedding_plan import (
     BlockQueue,
     check_grid,
     left_out,
@@ -75,7 +75,9 @@ def test_a_map_of_millions_of_cells_is_a_typing_mistake():
     slide = slide_from_arrays(
         [image, image[::64, ::64]], name="big", mpp=Mpp(0.25, 0.25, "x"), digest="ab"
     )
-    with pytest.raises(InputError, match=r"stride: 2 µm would make 7500 × 7500 cells"):
+    with pytest.raises(
+        InputError, match=r"stride: 2 µm would make 7500 × 7500 squares"
+    ):
         plan_grid(slide, colour_student(), stride_um=1)
 
 
@@ -97,7 +99,7 @@ def test_fluorescence_is_refused():
         mpp=Mpp(0.5, 0.5, "x"),
         channels=["DAPI", "CD3"],
     )
-    with pytest.raises(InputError, match=r"colour images only.*DAPI, CD3"):
+    with pytest.raises(InputError, match=r"only 8-bit colour images.*DAPI, CD3"):
         plan_grid(slide, colour_student())
 
 

@@ -1,4 +1,4 @@
-"""``evaluate``: score a student."""
+"""``evaluate``: the scores of a student on labelled tiles."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PROGRESS_S = 10.0
 
 
-class Protocol(StrEnum):
-    """What is scored (see ``distill.evaluate``)."""
+class ScoringProtocol(StrEnum):
+    """Ways of scoring a student (see ``distill.scoring.evaluate``)."""
 
     auto = "auto"
     head = "head"
@@ -34,7 +34,7 @@ class Protocol(StrEnum):
 
 def evaluate(
     student: Annotated[
-        str, typer.Option("--student", metavar="NAME|DIR", help="Whom to score.")
+        str, typer.Option("--student", metavar="NAME|DIR", help="The student to score.")
     ],
     tiles: Annotated[
         Path,
@@ -43,13 +43,13 @@ def evaluate(
         ),
     ],
     protocol: Annotated[
-        Protocol,
+        ScoringProtocol,
         typer.Option(
             "--protocol",
-            help="head: the student's own classes; probe: a probe fitted across "
-            "folds; auto: the honest one of the two.",
+            help="head: the student's own classes; probe: a classifier fitted across "
+            "folds; auto: whichever of the two is honest for these tiles.",
         ),
-    ] = Protocol.auto,
+    ] = ScoringProtocol.auto,
     figures: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +63,8 @@ def evaluate(
 ) -> None:
     """Score a student on labelled tiles.
 
-    Accuracy, balanced accuracy, confusion, per class, interval by cases.
+    Reports accuracy, balanced accuracy, the confusion matrix, figures per class, and
+    95 % intervals over cases.
     """
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
     from napari_histodistill.distill.scoring.evaluate import (
@@ -77,7 +78,7 @@ def evaluate(
     with answering(as_json=json) as answer:
         folder = read_tile_folder(tiles)
         if figures is not None:
-            output_folder(figures)  # said now, not after minutes
+            output_folder(figures)  # refused now, not after minutes
         runner = load_student(student, device=device)
         folder, notes = unseen_tiles(runner, folder, protocol.value)
         _kind, reason = choose_protocol(runner, folder, protocol.value)

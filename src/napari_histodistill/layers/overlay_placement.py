@@ -1,9 +1,9 @@
-"""Where an overlay lies: grid geometry composed with what was done to the slide layer.
+"""Placement of overlays: the grid's geometry, and any move of the slide layer.
 
-A person may move, rotate or warp (affine) the slide layer to register it. Overlays are
+The user may move, rotate or warp (affine) the slide layer to register it. Overlays are
 small arrays with their own scale, so they cannot copy the slide layer's transform; they
 get the *difference* between where the slide is and where it would be by its µm/px alone
-as an ``affine``. For a slide nobody moved, that is the identity.
+as an ``affine``. For a slide that has not been moved, that is the identity.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def placement(world: WorldTransform, affine: npt.NDArray[np.float64]) -> dict[st
 def image_placement(
     world: WorldTransform, affine: npt.NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Return the layer keywords that lay a small image, a value a cell, on a slide."""
+    """Return the layer keywords that lay a small image of values on a slide."""
     return placement(world, affine) | {
         "rgb": False,
         "interpolation2d": "nearest",

@@ -1,4 +1,4 @@
-"""One block through the student: tiles cut from a raster, or tokens of one window."""
+"""The embeddings of one block: tiles cut from a raster, or tokens of one window."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_histodistill.maps.reading import Raster, Window
+from napari_histodistill.maps.block_reading import PixelWindow, Raster
 from napari_histodistill.students.tokens import pool_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_histodistill.maps.plan import Unit
+    from napari_histodistill.maps.embedding_plan import WorkUnit
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.students.student import Student
 
-Cells = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+CellIndices = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Row and column numbers inside a block."""
 
 
 def block_window(
-    grid: TileGrid, unit: Unit, halo_px: int, token_stride_px: int | None
-) -> Window:
-    """Return the pixels that a block needs.
+    grid: TileGrid, unit: WorkUnit, halo_px: int, token_stride_px: int | None
+) -> PixelWindow:
+    """Return the window of pixels that a block needs.
 
     For tiles (``token_stride_px`` None) the bounding box of the wanted cells' tiles.
     For tokens the whole block's tiles and a halo, widened to the slide's lattice of
@@ -45,7 +45,7 @@ def block_window(
         s = token_stride_px
         y0, x0 = (v - halo_px - (v - halo_px) % s for v in (y0, x0))
         y1, x1 = (v + halo_px + -(v + halo_px) % s for v in (y1, x1))
-    return Window(y0, x0, y1 - y0, x1 - x0)
+    return PixelWindow(y0, x0, y1 - y0, x1 - x0)
 
 
 def tile_corner(grid: TileGrid, row: int, column: int) -> tuple[int, int]:
@@ -57,12 +57,12 @@ def tile_corner(grid: TileGrid, row: int, column: int) -> tuple[int, int]:
 def embed_block(
     student: Student,
     store: EmbeddingStore,
-    unit: Unit,
+    unit: WorkUnit,
     raster: Raster,
     *,
     batch_size: int,
     halo_px: int,
-) -> Iterator[tuple[Cells, npt.NDArray[np.float32] | None]]:
+) -> Iterator[tuple[CellIndices, npt.NDArray[np.float32] | None]]:
     """Yield ``(cells, embeddings (n, dim))`` batch by batch; None for unreadable cells.
 
     Cells go through in row order, in batches of one size within the block, so that a
@@ -91,7 +91,7 @@ def embed_block(
 
 
 def _corner(
-    grid: TileGrid, unit: Unit, raster: Raster, row: int, column: int
+    grid: TileGrid, unit: WorkUnit, raster: Raster, row: int, column: int
 ) -> tuple[int, int]:
     """Return a tile's corner in the raster."""
     y, x = tile_corner(grid, unit.row0 + row, unit.column0 + column)
@@ -99,15 +99,15 @@ def _corner(
 
 
 def _tile(
-    grid: TileGrid, unit: Unit, raster: Raster, row: int, column: int
+    grid: TileGrid, unit: WorkUnit, raster: Raster, row: int, column: int
 ) -> npt.NDArray[np.uint8]:
     y, x = _corner(grid, unit, raster, row, column)
     return raster.pixels[y : y + grid.tile_px, x : x + grid.tile_px]
 
 
 def _split(
-    grid: TileGrid, unit: Unit, raster: Raster, margin: int
-) -> tuple[Cells, Cells]:
+    grid: TileGrid, unit: WorkUnit, raster: Raster, margin: int
+) -> tuple[CellIndices, CellIndices]:
     """Return the wanted cells that can be computed, and those that touch damage."""
     rows, columns = np.nonzero(unit.wanted)
     if raster.bad is None:
@@ -121,11 +121,11 @@ def _split(
 
 
 def _pooled(
-    student: Student, grid: TileGrid, unit: Unit, raster: Raster
+    student: Student, grid: TileGrid, unit: WorkUnit, raster: Raster
 ) -> npt.NDArray[np.float32]:
     """Return ``(h, w, dim)``: tokens of the window averaged under each cell's tile."""
     stride = student.spec.token_stride_px
-    assert stride is not None  # the mode was checked when the grid was planned
+    assert stride is not None  # the mode was checked when the grid was laid
     tokens = student.tokens(raster.pixels[np.newaxis])[0]
     half = grid.stride_px / 2
     h, w = unit.wanted.shape

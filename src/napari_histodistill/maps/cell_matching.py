@@ -1,4 +1,4 @@
-"""Two stores of one slide, cell by cell: which cells lie at the same place.
+"""The cells of two stores of one slide that lie at the same place.
 
 The coarser of the two grids carries the result. Each of its cells meets the cell of the
 other grid that covers its centre, wherever tile, stride and µm per pixel of the two
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.store import Block
     from napari_histodistill.slides.pyramid.grid import TileGrid
 
-    Ints = npt.NDArray[np.intp]
-    Floats = npt.NDArray[np.float32]
+    _Ints = npt.NDArray[np.intp]
+    _Floats = npt.NDArray[np.float32]
 
 BLOCK_CELLS = 2048
-"""At most so many cells of either store are in memory at a time."""
+"""The most cells of either store that are in memory at a time."""
 
 FEWEST_CELLS = 10
-"""Fewer cells in common say nothing about two students."""
+"""Fewer common cells than this say nothing about two students."""
 
 
-class Cells(Protocol):
-    """What is needed of an :class:`~napari_histodistill.maps.store.EmbeddingStore`."""
+class ReadableStore(Protocol):
+    """The part of an :class:`~.maps.store.EmbeddingStore` that a comparison reads."""
 
     @property
     def grid(self) -> TileGrid:
-        """Where the cells lie."""
+        """Grid of the cells."""
 
     @property
     def provenance(self) -> Provenance:
-        """Whose they are."""
+        """Slide and student of the embeddings."""
 
     @property
     def status(self) -> npt.NDArray[np.uint8]:
@@ -56,16 +56,16 @@ class Cells(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matching:
-    """Which cells of two stores lie at the same place.
+    """The pairs of cells of two stores that lie at the same place.
 
     Attributes
     ----------
     grid : TileGrid
-        Of the result: the coarser one.
+        Grid of the result: the coarser of the two.
     both : ndarray
         ``(rows, columns)`` bool: done in both stores.
     either : int
-        How many cells only one of the two has.
+        Number of cells that only one of the two has.
     rows, columns : tuple of ndarray
         For store 0 and store 1, the row (column) that each row (column) of the result
         lies in.
@@ -74,24 +74,24 @@ class Matching:
     grid: TileGrid
     both: npt.NDArray[np.bool_]
     either: int
-    rows: tuple[Ints, Ints]
-    columns: tuple[Ints, Ints]
+    rows: tuple[_Ints, _Ints]
+    columns: tuple[_Ints, _Ints]
 
     @property
     def count(self) -> int:
-        """How many cells are compared."""
+        """Number of compared cells."""
         return int(self.both.sum())
 
     def blocks(
-        self, a: Cells, b: Cells, most: int = BLOCK_CELLS
-    ) -> Iterator[tuple[slice, Floats, Floats]]:
+        self, a: ReadableStore, b: ReadableStore, most: int = BLOCK_CELLS
+    ) -> Iterator[tuple[slice, _Floats, _Floats]]:
         """Read both stores side by side, ``most`` cells of either at a time.
 
         Yields
         ------
         slice, ndarray, ndarray
-            Which of the compared cells (in row order of :attr:`both` within the
-            blocks, see :meth:`order`) and their embeddings ``(n, dim)`` float32.
+            Positions among the compared cells (in row order of :attr:`both` within the
+            blocks, see :meth:`order`), and both embeddings ``(n, dim)`` float32.
         """
         at = 0
         for where in self._windows(most):
@@ -108,7 +108,7 @@ class Matching:
             yield slice(at, at + count), one, other
             at += count
 
-    def order(self, most: int = BLOCK_CELLS) -> tuple[Ints, Ints]:
+    def order(self, most: int = BLOCK_CELLS) -> tuple[_Ints, _Ints]:
         """Return rows and columns of the compared cells, as blocks meet them."""
         rows, columns = [], []
         for where in self._windows(most):
@@ -131,13 +131,13 @@ class Matching:
                 yield slice(r, min(rows, r + high)), slice(c, min(columns, c + wide))
 
 
-def match_cells(a: Cells, b: Cells) -> Matching:
+def match_cells(a: ReadableStore, b: ReadableStore) -> Matching:
     """Find the cells of two stores that lie at the same place.
 
     Parameters
     ----------
     a, b : EmbeddingStore
-        Two students' maps of one slide; may be unfinished.
+        Two students' embeddings of one slide; may be unfinished.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def match_cells(a: Cells, b: Cells) -> Matching:
     both = done[0] & done[1]
     if int(both.sum()) < FEWEST_CELLS:
         msg = (
-            f"Only {int(both.sum())} places were seen by both students, at least "
+            f"Both models have seen only {int(both.sum())} places, and at least "
             f"{FEWEST_CELLS} are needed: run both on the same, larger region."
         )
         raise InputError(msg)
@@ -178,29 +178,30 @@ def match_cells(a: Cells, b: Cells) -> Matching:
     )
 
 
-def _check(a: Cells, b: Cells) -> None:
+def _check(a: ReadableStore, b: ReadableStore) -> None:
     one, other = a.provenance, b.provenance
     if one.slide_digest != other.slide_digest:
         msg = (
             f"These maps are of two slides, {one.slide_name} and {other.slide_name}: "
-            "run both students on the same one."
+            "run both models on the same one."
         )
         raise InputError(msg)
     mpp, mpp_b = a.grid.slide_mpp, b.grid.slide_mpp
     if max(abs(mpp.y / mpp_b.y - 1), abs(mpp.x / mpp_b.x - 1)) > 1e-3:
         msg = (
             f"These maps were computed with different µm per pixel of the slide, "
-            f"{mpp.mean:.4g} and {mpp_b.mean:.4g}: run one of the students again."
+            f"{mpp.mean:.4g} and {mpp_b.mean:.4g}: run one of the models again."
         )
         raise InputError(msg)
     if one.mode != other.mode:
         msg = (
-            f"One map is of {one.mode} and one of {other.mode}, which are two "
-            "different spaces: run both students in the same way."
+            f"One map was computed in the mode {one.mode} and the other in the mode "
+            f"{other.mode}, and their embeddings cannot be compared: run both models "
+            "in the same mode."
         )
         raise InputError(msg)
 
 
-def _pick(cells: Cells, rows: Ints, columns: Ints) -> npt.NDArray[np.float16]:
+def _pick(cells: ReadableStore, rows: _Ints, columns: _Ints) -> npt.NDArray[np.float16]:
     block = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return cells.read(block)[np.ix_(rows - rows[0], columns - columns[0])]

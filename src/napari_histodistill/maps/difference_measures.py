@@ -1,7 +1,7 @@
-"""How the measures of :mod:`~napari_histodistill.maps.difference` are computed.
+"""The computation of the measures of :mod:`~napari_histodistill.maps.difference`.
 
-Each goes over the blocks of both stores one or several times and keeps one number for
-every compared cell. What it is defined to be is said there.
+Each goes over the blocks of both stores once or several times and keeps one number for
+every compared cell. That module defines what the numbers mean.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ if TYPE_CHECKING:
 
     from napari_histodistill.students.head import Head
 
-    Floats = npt.NDArray[np.float32]
+    _Floats = npt.NDArray[np.float32]
     Doubles = npt.NDArray[np.float64]
-    Blocks = Callable[[], Iterator[tuple[slice, Floats, Floats]]]
+    Blocks = Callable[[], Iterator[tuple[slice, _Floats, _Floats]]]
 
 ANCHORS = 1000
-"""Places that every cell ranks."""
+"""Number of places that are ranked for every cell."""
 
 NEAREST = 0.05
-"""The nearest of them that are compared."""
+"""Share of the ranked places that count as near."""
 
 RIDGE = 0.01
-"""Of the regression, as a share of the variance of all that A sees."""
+"""Penalty of the regression, as a share of the total variance of A's embeddings."""
 
+# Fixed, so that the same two stores always give the same map.
 _SEED = 20230310
+# Cosines closer than this are ties: rounding must not decide between them.
 _TIE = 1e-5
 
 
@@ -40,13 +42,13 @@ class Classes:
     Parameters
     ----------
     count : int
-        Compared cells.
+        Number of compared cells.
     blocks : callable
-        Starts a pass: which cells, and either student's embeddings of them.
+        Starts a pass over the blocks: positions, A's embeddings, B's embeddings.
     a, b : Head
-        Of either student.
+        Heads of the two students.
     order : sequence of int
-        For every class of A, which one it is of B.
+        For every class of A, its index among B's classes.
     """
 
     passes = 1
@@ -58,7 +60,7 @@ class Classes:
         self._blocks, self._heads, self._order = blocks, (a, b), list(order)
 
     def run(self) -> Iterator[int]:
-        """Compute; yields how many cells were just gone over."""
+        """Compute, and yield the number of cells after each block."""
         a, b = self._heads
         for where, one, other in self._blocks():
             apart = a.probabilities(one) - b.probabilities(other)[:, self._order]
@@ -72,7 +74,7 @@ class Neighbours:
     Attributes
     ----------
     anchors, nearest : int
-        Places that are ranked; how many of them are near.
+        Number of places that are ranked, and of those that count as near.
     """
 
     passes = 2
@@ -86,9 +88,9 @@ class Neighbours:
         self._drawn = np.sort(drawn)
 
     def run(self) -> Iterator[int]:
-        """Compute; yields how many cells were just gone over."""
+        """Compute, and yield the number of cells after each block."""
         drawn, means = self._drawn, _Means()
-        kept: tuple[list[Floats], list[Floats]] = [], []
+        kept: tuple[list[_Floats], list[_Floats]] = [], []
         for where, one, other in self._blocks():
             means.add(one, other)
             mine = drawn[(drawn >= where.start) & (drawn < where.stop)] - where.start
@@ -109,12 +111,12 @@ class Neighbours:
 
 
 class News:
-    """Strongest direction of what A does not foretell of B.
+    """Strongest direction in what A does not predict of B.
 
     Attributes
     ----------
     unexplained, strongest : float
-        Share of B's variance that is left over; share of that in the direction.
+        Share of B's variance that is left over, and the direction's share of that.
     """
 
     passes = 3
@@ -125,7 +127,7 @@ class News:
         self.unexplained = self.strongest = 0.0
 
     def run(self) -> Iterator[int]:
-        """Compute; yields how many cells were just gone over."""
+        """Compute, and yield the number of cells after each block."""
         means = _Means()
         for _, one, other in self._blocks():
             means.add(one, other)
@@ -146,34 +148,34 @@ class News:
     def _standardise(self) -> None:
         found = self.found.astype(np.float64) - self.found.mean(dtype=np.float64)
         spread = float(found.std())
-        # A direction has no sign of its own: the rarer end is the positive one.
+        # A principal direction has no sign of its own: the rarer end becomes positive.
         turned = -1.0 if float((found**3).sum()) < 0 else 1.0
         self.found[:] = found * (turned / spread if spread > 1e-6 else 0.0)
 
 
 class _Means:
-    """Mean embeddings of both halves, added up block by block."""
+    """Mean embeddings of both students, added up block by block."""
 
     def __init__(self) -> None:
         self._sums: list[Doubles] = []
         self._count = 0
 
-    def add(self, one: Floats, other: Floats) -> None:
-        """Add a block of either."""
+    def add(self, one: _Floats, other: _Floats) -> None:
+        """Add one block of each student."""
         sums = [half.sum(axis=0, dtype=np.float64) for half in (one, other)]
         self._sums = [
             a + b for a, b in zip(self._sums or (0.0, 0.0), sums, strict=True)
         ]
         self._count += len(one)
 
-    def values(self) -> tuple[Floats, Floats]:
-        """Return the mean of either."""
+    def values(self) -> tuple[_Floats, _Floats]:
+        """Return the two means."""
         one, other = ((s / self._count).astype(np.float32) for s in self._sums)
         return one, other
 
 
 class _Moments:
-    """Sums and products of two sets of rows: all that ridge regression needs."""
+    """Sums and products of two sets of rows, all that ridge regression needs."""
 
     def __init__(self, a: int, b: int) -> None:
         self._count = 0
@@ -183,8 +185,8 @@ class _Moments:
         )  # fmt: skip
         self.unexplained = self.strongest = 0.0
 
-    def add(self, one: Floats, other: Floats) -> None:
-        """Add a block of either."""
+    def add(self, one: _Floats, other: _Floats) -> None:
+        """Add one block of each student."""
         self._count += len(one)
         for total, rows in zip(self._sums, (one, other), strict=True):
             total += rows.sum(axis=0, dtype=np.float64)
@@ -192,7 +194,7 @@ class _Moments:
         self._ab += one.T @ other
         self._bb += other.T @ other
 
-    def solve(self) -> tuple[Floats, Floats]:
+    def solve(self) -> tuple[_Floats, _Floats]:
         """Return the regression's weights ``(a, b)`` and the direction ``(b,)``."""
         n, (sa, sb) = self._count, self._sums
         aa = self._aa / n - np.outer(sa, sa) / n**2
@@ -208,16 +210,16 @@ class _Moments:
         return weights.astype(np.float32), vectors[:, -1].astype(np.float32)
 
 
-def unit_rows(rows: Floats, mean: Floats) -> Floats:
+def unit_rows(rows: _Floats, mean: _Floats) -> _Floats:
     """Return centred rows of unit length; zero rows stay zero."""
     centred = rows - mean
     lengths = np.sqrt(np.einsum("ij,ij->i", centred, centred))
-    unit: Floats = centred / np.maximum(lengths, 1e-12)[:, np.newaxis]
+    unit: _Floats = centred / np.maximum(lengths, 1e-12)[:, np.newaxis]
     return unit
 
 
 def _near(
-    similarity: Floats, itself: npt.NDArray[np.bool_], nearest: int
+    similarity: _Floats, itself: npt.NDArray[np.bool_], nearest: int
 ) -> npt.NDArray[np.bool_]:
     """Return which anchors are among the nearest of each cell, ties included."""
     similarity[itself] = -np.inf

@@ -1,4 +1,4 @@
-"""``embed --scheduler``: what the command line adds to ``maps.cluster``."""
+"""``embed --scheduler``: the command line's side of ``maps.cluster``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connected(address: str) -> Iterator[Client]:
-    """Keep a connection to a scheduler while slides are looked at and embedded.
+    """Keep a connection to a scheduler while slides are checked and embedded.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def connected(address: str) -> Iterator[Client]:
     from napari_histodistill.maps.cluster import connect
 
     with connect(address) as client:
-        # A scheduler that goes away becomes a sentence here; dask logs a traceback.
+        # We say in a sentence that a scheduler went away; dask would log a traceback.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         yield client
 
@@ -51,7 +51,7 @@ def embed_on_cluster(
     tasks : sequence of SlideTask
         As typed; relative paths are made absolute, old stores deleted here.
     student : Student
-        What all workers must have.
+        The student that all workers must have.
     out : Path
         Folder of the stores.
 
@@ -73,7 +73,7 @@ def embed_on_cluster(
     sent = {_to_send(task, student): task for task in tasks}
     ended: dict[SlideTask, SlideResult] = {}
     with interruptible() as cancel:
-        # Deleted here and once: a worker may be given the same slide again.
+        # Deleted here, and once: a worker may be given the same slide again.
         for task in tasks:
             _delete_if_asked(task)
         for result in embed_cohort(client, list(sent), cancel=cancel, tell=tell):
@@ -86,7 +86,7 @@ def embed_on_cluster(
 def give_cohort(
     answer: Answer, facts: dict[str, Any], text: str, results: Sequence[SlideResult]
 ) -> None:
-    """Print what was finished, and fail if something was not.
+    """Print what was finished, and raise if something was not.
 
     Raises
     ------
@@ -131,14 +131,16 @@ def _delete_if_asked(task: SlideTask) -> None:
 
 
 def in_a_line(result: SlideResult) -> str:
-    """Say what became of a slide."""
+    """Return the outcome of a slide in one line."""
     name = result.task.slide.name
     if result.error:
         return result.error if name in result.error else f"{name}: {result.error}"
-    line = f"{name}: {result.cells} cells in {result.seconds:.1f} s on {result.device}"
+    line = (
+        f"{name}: {result.cells} squares in {result.seconds:.1f} s on {result.device}"
+    )
     if not result.task.store.exists():
         line += (
-            f"; but {result.task.store} is not seen here: workers must write to a "
+            f"; but {result.task.store} is not visible here: workers must write to a "
             "folder that this machine shares"
         )
     return line
