@@ -29,7 +29,7 @@ from napari_histodistill.cli.transfer import export
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["app", "main"]
 
@@ -46,19 +46,42 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    demo,
-    doctor,
-    info,
-    students,
-    embed,
-    classify,
-    similar,
-    distill,
-    evaluate,
-    export,
-):
-    app.command()(command)
+# Written here and not taken from docstrings, which `python -OO` drops.
+_COMMANDS: dict[Callable[..., None], str] = {
+    demo: "Open napari with the maps of a sample ready.",
+    doctor: """Check this installation: device, speed, display.
+
+    Exits with 1 if something is broken that no command can do without; a missing
+    display or OpenSlide is only reported.""",
+    info: "Show a slide's size, levels and µm per pixel.",
+    students: "List the students, their classes and licences.",
+    embed: """Embed slides into stores that can be resumed.
+
+    Each slide gets DIR/<stem>.zarr. A store of the same slide, student and grid is
+    continued where it stopped; another is refused unless --restart says to delete
+    it.""",
+    classify: """Map a slide's classes and their areas in mm².
+
+    Writes class_map.geojson (QuPath opens it), class_map.zarr (OME-Zarr labels),
+    areas.csv and summary.json, and keeps the embeddings as DIR/<stem>.zarr, so that
+    a second call is quick.""",
+    similar: """Map similarity to a place, rank alike regions.
+
+    Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and
+    similarity.png.""",
+    distill: """Make a student by a recipe, or go on with a run that was stopped.
+
+    A recipe fits a head on frozen features, trains an encoder with or without dense
+    partners, or runs a whole table of such trainings ([experiment]).""",
+    evaluate: """Score a student on labelled tiles.
+
+    Accuracy, balanced accuracy, confusion, per class, interval by cases.""",
+    export: """Export a class map or a student for other programs.
+
+    A store becomes GeoJSON, OME-Zarr or CSV; a student the layout of WSInfer.""",
+}
+for command, text in _COMMANDS.items():
+    app.command(help=text)(command)
 
 
 def _print_version(value: bool) -> None:

@@ -61,10 +61,7 @@ def evaluate(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Score a student on labelled tiles.
-
-    Accuracy, balanced accuracy, confusion, per class, interval by cases.
-    """
+    """Score a student on labelled tiles."""
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
     from napari_histodistill.distill.scoring.evaluate import (
         choose_protocol,

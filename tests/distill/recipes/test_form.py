@@ -80,7 +80,7 @@ def test_every_setting_is_asked_for_or_left_out_for_a_reason(key):
 def test_every_setting_has_a_name_and_a_line_of_help():
     for field in fields(recipe()).values():
         assert field.title[0].isupper(), field.path
-        assert len(field.help) > 2, f"{field.path} has no help in its docstring"
+        assert len(field.help) > 2, f"{field.path} has no docstring"
         assert "``" not in field.help
 
 

@@ -17,44 +17,36 @@ Words = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class ExperimentTable(Frozen):
-    """What is compared, fixed before anything is trained.
-
-    Attributes
-    ----------
-    name, title : str
-        Of the experiment.
-    seeds : tuple of int
-        Every variant is trained with each.
-    folds : tuple of str
-        Folds of the manifest; each is left out once.
-    baseline : str
-        Variant that the others are compared with.
-    baselines : tuple of str
-        Untrained features judged beside them: see ``baselines.py``.
-    grouping : dict of str to tuple of str
-        Coarser classes: name → classes.
-    chosen : dict of str to tuple of str
-        Further rows: name → variants, of which every fold and seed takes the one whose
-        probe did best on inner folds of the training tiles.
-    judge : {"probe", "head"}
-        Whose answers count: a probe on frozen embeddings, or the trained head's.
-    final : str
-        Variant that is trained on everything once the table stands; empty for none.
-    final_steps : int or None
-        Its steps, since it sees more tiles; None for as many as the variant's.
-    """
+    """The comparison, fixed before anything is trained."""
 
     name: Name
+    """Name of the experiment."""
     title: Annotated[str, Field(min_length=1)]
+    """Title of the experiment, for people."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """Every variant is trained once with each of these seeds."""
     folds: Words
+    """Folds of the manifest; each is held out once."""
     baseline: str
+    """Variant that the others are compared with."""
     baselines: tuple[str, ...] = ()
+    """Untrained features judged beside the variants: see ``baselines.py``."""
     grouping: dict[str, tuple[str, ...]]
+    """Coarser classes: name → classes."""
     chosen: dict[Name, Words] = Field(default_factory=dict)
+    """Further rows: name → variants. For every fold and seed, the row takes the variant
+    whose probe did best on inner folds of the training tiles.
+    """
     judge: Literal["probe", "head"] = "probe"
+    """Whose answers are scored: those of a probe on frozen embeddings, or those of the
+    trained head.
+    """
     final: str = ""
+    """Variant that is trained on everything once the table stands; empty for none."""
     final_steps: int | None = None
+    """Number of steps of the final training, which sees more tiles; without it as many
+    as the variant's.
+    """
 
     @model_validator(mode="after")
     def _known(self) -> ExperimentTable:
@@ -70,36 +62,23 @@ class ExperimentTable(Frozen):
 
 
 class Variant(Frozen):
-    """One row: a name, and what differs from ``[base]``.
-
-    Attributes
-    ----------
-    name : str
-        Of the row.
-    changes : dict
-        Merged into ``[base]``: tables field by field, lists as a whole.
-    """
+    """One row: a name, and what differs from ``[base]``."""
 
     name: Name
+    """Name of the row."""
     changes: dict[str, Any] = Field(default_factory=dict)
+    """Settings merged into ``[base]``: tables field by field, lists as a whole."""
 
 
 class ExperimentConfig(Frozen):
-    """A recipe with a table ``[experiment]``.
-
-    Attributes
-    ----------
-    experiment : ExperimentTable
-        What is compared.
-    base : dict
-        A :class:`DistillConfig` that all variants share.
-    variants : tuple of Variant
-        The rows.
-    """
+    """A recipe with a table ``[experiment]``."""
 
     experiment: ExperimentTable
+    """The comparison."""
     base: dict[str, Any]
+    """A :class:`DistillConfig` that all variants share."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    """The rows."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExperimentConfig:

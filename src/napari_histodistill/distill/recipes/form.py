@@ -8,11 +8,9 @@ added there has its line here without further work. A form shows text; :func:`re
 
 from __future__ import annotations
 
-import inspect
 import re
 import tomllib
 from dataclasses import dataclass
-from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -163,21 +161,13 @@ def read(field: Field, text: str) -> Any:
     return _READERS[field.kind](text if field.kind == "text" else text.strip())
 
 
-def field_help(model: type[BaseModel], name: str) -> str:
-    """Return what a schema's docstring says of a field; its parents' if it is silent.
+def field_help(info: FieldInfo) -> str:
+    """Return a field's help text in one line, without the marks of code.
 
-    Parameters
-    ----------
-    model : type
-        A pydantic model with a numpydoc section ``Attributes``.
-    name : str
-        Of the field.
+    It is the docstring under the field, which pydantic reads from the source text. It
+    is empty where the source is missing, as in a program that was frozen.
     """
-    for known in model.__mro__:
-        found = _attributes(known.__dict__.get("__doc__") or "").get(name)
-        if found:
-            return found
-    return ""
+    return " ".join((info.description or "").split()).replace("``", "")
 
 
 def title_of(name: str) -> str:
@@ -195,7 +185,7 @@ def _section(model: BaseModel, path: Place, title: str, help_: str) -> Section:
         here = (*path, name)
         if _dotted(here) in LEFT_OUT:
             continue
-        value, words = getattr(model, name), field_help(type(model), name)
+        value, words = getattr(model, name), field_help(info)
         if isinstance(value, BaseModel):
             sections.append(_section(value, here, title_of(name), words))
         elif name == "dense":
@@ -285,25 +275,6 @@ def _number_text(value: float) -> str:
 
 def _dotted(path: Place) -> str:
     return ".".join(step for step in path if isinstance(step, str))
-
-
-@cache
-def _attributes(docstring: str) -> dict[str, str]:
-    """Return the entries of a numpydoc section ``Attributes``, as plain sentences."""
-    lines = inspect.cleandoc(docstring).splitlines()
-    try:
-        start = lines.index("Attributes") + 2
-    except ValueError:
-        return {}
-    found: dict[str, list[str]] = {}
-    names: list[str] = []
-    for line in lines[start:]:
-        if line and not line[0].isspace():
-            names = [name.strip() for name in line.partition(" :")[0].split(",")]
-        for name in names:
-            found.setdefault(name, []).append(line.strip() if line[:1] == " " else "")
-    words = {name: " ".join(filter(None, said)) for name, said in found.items()}
-    return {name: said.replace("``", "") for name, said in words.items()}
 
 
 def _parts(text: str) -> list[str]:
