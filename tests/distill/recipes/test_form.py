@@ -102,11 +102,11 @@ def test_what_a_field_takes_comes_from_the_schema():
     assert found["dense", 1, "encoder", "backbone"].kind == "text"
 
 
-def test_partners_have_a_section_each_with_their_name():
-    titles = [s.title for s in describe(recipe()).sections]
+def test_partners_have_a_group_each_with_their_name():
+    titles = [s.title for s in describe(recipe()).groups]
     assert "Partner 1: marker" in titles
     assert "Partner 2: the same layer" in titles
-    assert not any("Partner" in s.title for s in describe(recipe(partners=())).sections)
+    assert not any("Partner" in s.title for s in describe(recipe(partners=())).groups)
 
 
 def test_names_become_words():

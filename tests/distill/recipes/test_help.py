@@ -70,7 +70,7 @@ from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.form import describe
 form = describe(DistillConfig.model_validate(json.loads(input())))
 helps = {".".join(map(str, f.path)): f.help for f in form.all_fields()}
-print(json.dumps([describe.__doc__, helps, [s.help for s in form.sections]]))
+print(json.dumps([describe.__doc__, helps, [g.help for g in form.groups]]))
 """
 
 

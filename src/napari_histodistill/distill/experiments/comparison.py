@@ -39,7 +39,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One variant.
 
     Attributes
@@ -117,7 +117,7 @@ class Design:
 class Table:
     """All variants; see :func:`compare`."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     design: Design
 
     def to_dict(self) -> dict[str, Any]:
@@ -225,7 +225,9 @@ class _Judge:
         self._design, self._found = design, found
         self._places, self._draws = places, draws.astype(np.float64)
 
-    def row(self, variant: str, failures: Mapping[tuple[str, str, int], str]) -> Row:
+    def row(
+        self, variant: str, failures: Mapping[tuple[str, str, int], str]
+    ) -> TableRow:
         design = self._design
         seeds = design.seeds[:1] if variant in design.fixed else design.seeds
         wanted = [(variant, fold, seed) for seed in seeds for fold in design.folds]
@@ -237,11 +239,11 @@ class _Judge:
         )
         complete = self._complete(variant)
         if not complete:
-            return Row(variant, missing=missing)
+            return TableRow(variant, missing=missing)
         runs = [self._found[variant, f, s] for s in complete for f in design.folds]
         key = self._key(variant)
         own = self._values(variant, complete, key)
-        return Row(
+        return TableRow(
             variant,
             seeds=complete,
             missing=missing,
@@ -360,7 +362,7 @@ def _estimate(per_seed: Sequence[Counts]) -> Estimate:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: TableRow) -> list[str]:
     if row.metrics is None or row.fractions is None:
         return [row.variant, *("—" for _ in range(8)), "0"]
     return [

@@ -28,7 +28,7 @@ from napari_histodistill.distill.experiments.final import describe_final, train_
 from napari_histodistill.distill.experiments.job import (
     FAILURE,
     SCORE,
-    Job,
+    ExperimentJob,
     labelled_tiles,
 )
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.distill.experiments.config import ExperimentConfig
-    from napari_histodistill.distill.scoring.held_out import Key, LabelledTiles
+    from napari_histodistill.distill.scoring.held_out import LabelledTiles, ScoreKey
 
 POLL_S = 0.5
 
@@ -144,7 +144,9 @@ def run_experiment(
         yield ExperimentReport(done, len(jobs), failed, f"final student: {kept}")
 
 
-def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table:
+def write_results(
+    config: ExperimentConfig, jobs: list[ExperimentJob], out: Path
+) -> Table:
     """Write table, figures and all scores from the runs that are there."""
     from napari_histodistill.distill.experiments.figures import draw_intervals
     from napari_histodistill.distill.scoring.figures import draw_confusion
@@ -165,7 +167,9 @@ def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table
     return table
 
 
-def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[Job]:
+def _jobs(
+    config: ExperimentConfig, out: Path, data: Path, device: str
+) -> list[ExperimentJob]:
     """Return all runs: seeds outermost, so that an early look is at whole tables."""
     table = config.experiment
     first = config.first()
@@ -174,9 +178,9 @@ def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[
     locked = config.locked()
     found = []
 
-    def job(variant: str, fold: str, seed: int, recipe: str) -> Job:
+    def job(variant: str, fold: str, seed: int, recipe: str) -> ExperimentJob:
         folder = out / "runs" / variant / f"fold-{fold}-seed-{seed}"
-        return Job(
+        return ExperimentJob(
             *(variant, fold, seed, recipe, folder, data, device),
             *(*sizes, classes, locked),
         )
@@ -248,11 +252,11 @@ def _claim(config: ExperimentConfig, out: Path) -> None:
 
 
 def _work(
-    jobs: list[Job], workers: int, token: CancelToken
-) -> Iterator[tuple[Job, float]]:
+    jobs: list[ExperimentJob], workers: int, token: CancelToken
+) -> Iterator[tuple[ExperimentJob, float]]:
     """Run jobs in processes of their own; yield each with its seconds."""
     waiting = list(reversed(jobs))
-    running: dict[Future[float], Job] = {}
+    running: dict[Future[float], ExperimentJob] = {}
     with ThreadPoolExecutor(workers) as pool:
         while waiting or running:
             while waiting and len(running) < workers and not token.cancelled:
@@ -268,7 +272,7 @@ def _work(
     token.check()
 
 
-def _run_process(job: Job, token: CancelToken) -> float:
+def _run_process(job: ExperimentJob, token: CancelToken) -> float:
     """Run one job in a process of its own, and see to it that its end is on record."""
     began = time.monotonic()
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -296,7 +300,7 @@ def _run_process(job: Job, token: CancelToken) -> float:
     return time.monotonic() - began
 
 
-def _scores(jobs: list[Job], out: Path) -> dict[Key, RunScore]:
+def _scores(jobs: list[ExperimentJob], out: Path) -> dict[ScoreKey, RunScore]:
     """Return what is there, in the order of the jobs: own runs, then the book's."""
     book = read_scores(out / SCORES)
     found = {}
@@ -308,7 +312,7 @@ def _scores(jobs: list[Job], out: Path) -> dict[Key, RunScore]:
     return found
 
 
-def _score(job: Job) -> RunScore:
+def _score(job: ExperimentJob) -> RunScore:
     path = job.folder / SCORE
     try:
         return RunScore.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -317,6 +321,6 @@ def _score(job: Job) -> RunScore:
         raise InputError(msg) from error
 
 
-def _failure(job: Job) -> str:
+def _failure(job: ExperimentJob) -> str:
     path = job.folder / FAILURE
     return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -20,7 +20,7 @@ SCORE, FAILURE, RUN = "score.json", "failed.txt", "run"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ExperimentJob:
     """A run: a variant or a baseline, a fold, a seed.
 
     Attributes
@@ -67,7 +67,7 @@ class Job:
         return json.dumps(asdict(self), default=str)
 
     @classmethod
-    def from_json(cls, line: str) -> Job:
+    def from_json(cls, line: str) -> ExperimentJob:
         """Return the job of a line."""
         plain = json.loads(line)
         plain |= {name: Path(plain[name]) for name in ("folder", "data")}
@@ -75,7 +75,7 @@ class Job:
         return cls(**plain)
 
 
-def run_job(job: Job) -> None:
+def run_job(job: ExperimentJob) -> None:
     """Train (or compute a baseline), judge, and write ``score.json``."""
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 
@@ -86,7 +86,7 @@ def run_job(job: Job) -> None:
     part.replace(job.folder / SCORE)
 
 
-def _trained(job: Job, folder: TileFolder) -> RunScore:
+def _trained(job: ExperimentJob, folder: TileFolder) -> RunScore:
     import numpy as np
 
     from napari_histodistill.distill.recipes.config import DistillConfig
@@ -125,7 +125,7 @@ def _trained(job: Job, folder: TileFolder) -> RunScore:
     return score
 
 
-def _baseline(job: Job, folder: TileFolder) -> RunScore:
+def _baseline(job: ExperimentJob, folder: TileFolder) -> RunScore:
     import torch
 
     from napari_histodistill.distill.scoring.baselines import baseline_features
@@ -166,7 +166,7 @@ def labelled_tiles(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
 
 def main() -> None:
     """Run the job that the one argument describes; a failure becomes a file."""
-    job = Job.from_json(sys.argv[1])
+    job = ExperimentJob.from_json(sys.argv[1])
     try:
         run_job(job)
     except HistodistillError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.layers.partners import DenseLayer
     from napari_histodistill.slides.pyramid.slide import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Greys = npt.NDArray[np.float32]
     Bools = npt.NDArray[np.bool_]
 
@@ -57,7 +57,7 @@ class Overviews:
     common: Bools
     origin_um: tuple[float, float]
     um_per_px: float
-    start: Floats
+    start: Doubles
 
 
 def take_overviews(
@@ -120,7 +120,7 @@ def agreement(sparse: Greys, dense: Greys, common: Bools) -> float:
     return float((joint[seen] * np.log2(joint[seen] / apart[seen])).sum())
 
 
-def distinctness(overviews: Overviews, step: Floats) -> float:
+def distinctness(overviews: Overviews, step: Doubles) -> float:
     """Return the agreement under a step over the best that wrong places reach.
 
     The partner is shifted by a tenth and a fifth of the overview in all directions:
@@ -150,7 +150,7 @@ def _grey(pixels: npt.NDArray[np.uint8], *, colours: bool = True) -> Greys:
     return grey
 
 
-def _moved_picture(overviews: Overviews, step: Floats) -> tuple[Greys, Bools]:
+def _moved_picture(overviews: Overviews, step: Doubles) -> tuple[Greys, Bools]:
     """Return the dense overview under a step, and where both have tissue."""
     from scipy.ndimage import affine_transform
 
@@ -164,7 +164,7 @@ def _moved_picture(overviews: Overviews, step: Floats) -> tuple[Greys, Bools]:
     return picture, overviews.common & (mask > 0.99)
 
 
-def agreement_under(overviews: Overviews, step: Floats) -> float:
+def agreement_under(overviews: Overviews, step: Doubles) -> float:
     """Return the agreement when the partner is moved by a step ``(3, 3)``, µm."""
     picture, both = _moved_picture(overviews, step)
     return agreement(overviews.sparse, picture, both)

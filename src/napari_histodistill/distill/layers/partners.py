@@ -20,15 +20,16 @@ from napari_histodistill.slides.pyramid.resample import read_channels, read_near
 from napari_histodistill.slides.tissue.tissue import find_tissue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
+    from napari_histodistill.distill.recipes.config import ImageKind
     from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
-    from collections.abc import Sequence
-
     Pixels = npt.NDArray[np.uint8]
 
 PERCENTILES = (1.0, 99.8)
@@ -64,22 +65,22 @@ class DenseLayer:
 
     name: str
     slide: Slide
-    kind: Literal["image", "channels", "mask"]
+    kind: ImageKind
     tile_px: int
-    matrix: Floats
+    matrix: Doubles
     confidence: float
     tissue: TissueMask | None
-    ranges: Floats | None = None
+    ranges: Doubles | None = None
     instances: bool = False
 
-    def pixels(self, points: Floats) -> Floats:
+    def pixels(self, points: Doubles) -> Doubles:
         """Return level-0 pixels (edge convention) of sparse-world µm ``(…, 2)``."""
         mpp = self.slide.require_mpp()
         there = apply(self.matrix, points.reshape(-1, 2)).reshape(points.shape)
-        placed: Floats = there / (mpp.y, mpp.x) + 0.5
+        placed: Doubles = there / (mpp.y, mpp.x) + 0.5
         return placed
 
-    def sees(self, points: Floats) -> tuple[Bools, Bools]:
+    def sees(self, points: Doubles) -> tuple[Bools, Bools]:
         """Return which tiles lie on this layer, and where their points are tissue.
 
         Parameters
@@ -102,7 +103,7 @@ class DenseLayer:
             return whole, within
         return whole, within & self.tissue.at(pixels)
 
-    def read(self, centre: Floats, edge: float) -> npt.NDArray[np.uint8]:
+    def read(self, centre: Doubles, edge: float) -> npt.NDArray[np.uint8]:
         """Return what this layer shows of a sparse tile.
 
         Parameters
@@ -123,7 +124,7 @@ class DenseLayer:
         points = centre + np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1)
         return self.read_at(points)
 
-    def read_at(self, points: Floats) -> npt.NDArray[np.uint8]:
+    def read_at(self, points: Doubles) -> npt.NDArray[np.uint8]:
         """Return what this layer shows at a regular lattice of places.
 
         Parameters
@@ -146,7 +147,7 @@ class DenseLayer:
             values = (values - low) / (high - low) * 255
         return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
-    def _level(self, pixels: Floats) -> npt.NDArray[np.float32]:
+    def _level(self, pixels: Doubles) -> npt.NDArray[np.float32]:
         """Return values at a regular lattice of level-0 positions, antialiased."""
         rows, columns = pixels.shape[:2]
         down = (pixels[-1, 0] - pixels[0, 0]) / (rows - 1)
@@ -215,10 +216,10 @@ class Spots:
     """
 
     name: str
-    positions_um: Floats
+    positions_um: Doubles
     values: npt.NDArray[np.float32]
     genes: tuple[str, ...]
-    matrix: Floats = field(default_factory=lambda: np.eye(3))
+    matrix: Doubles = field(default_factory=lambda: np.eye(3))
     confidence: float = 1.0
 
     def __post_init__(self) -> None:
@@ -241,7 +242,7 @@ class Spots:
             msg = f"{self.name}: a position or value is missing: drop or fill that row."
             raise InputError(msg)
 
-    def centres_um(self) -> Floats:
+    def centres_um(self) -> Doubles:
         """Return ``(n, 2)``: the spots in the sparse world."""
         return apply(inverse(self.matrix), self.positions_um)
 
@@ -252,7 +253,7 @@ def dense_layer(
     name: str,
     tile_px: int,
     kind: Literal["picture", "mask"] = "picture",
-    matrix: Floats | None = None,
+    matrix: Doubles | None = None,
     confidence: float = 1.0,
 ) -> DenseLayer:
     """Look a dense slide over once: its tissue, its range of values, its categories.
@@ -323,7 +324,7 @@ def _instances(slide: Slide, name: str) -> bool:
     return max(seen) > _CATEGORIES or len(seen) > 16
 
 
-def _ranges(slide: Slide, name: str) -> Floats:
+def _ranges(slide: Slide, name: str) -> Doubles:
     sizes = [max(info.height, info.width) for info in slide.level_infos]
     level = next((k for k, n in enumerate(sizes) if n <= _OVERVIEW_PX), len(sizes) - 1)
     info = slide.level_infos[level]

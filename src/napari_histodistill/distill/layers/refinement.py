@@ -25,8 +25,8 @@ from napari_histodistill.distill.layers.likeness import (
 )
 from napari_histodistill.distill.layers.registration import (
     FEWEST,
-    Kind,
     Registration,
+    RegistrationKind,
     apply,
     fit_landmarks,
     inverse,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.running import CancelToken
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
 
 BUDGET_S = 60.0
@@ -89,10 +89,10 @@ class Refinement:
 
 def refine(
     overviews: Overviews,
-    kind: Kind,
+    kind: RegistrationKind,
     *,
     before: Registration | None = None,
-    landmarks_um: tuple[Floats, Floats] | None = None,
+    landmarks_um: tuple[Doubles, Doubles] | None = None,
     cancel: CancelToken,
     budget_s: float = BUDGET_S,
 ) -> Iterator[Refinement | float]:
@@ -163,10 +163,10 @@ def refine(
 
 def _judged(
     overviews: Overviews,
-    step: Floats,
+    step: Doubles,
     before: Registration | None,
     after: Registration,
-    started: Floats,
+    started: Doubles,
     *,
     held_out: bool,
 ) -> Refinement:
@@ -201,7 +201,7 @@ def _judged(
     )
 
 
-def _worse(started: Floats, ended: Floats) -> bool:
+def _worse(started: Doubles, ended: Doubles) -> bool:
     """Whether errors grew, by more than they scatter from landmark to landmark.
 
     Landmarks are clicked to some µm: a few of them may well seem a little farther off
@@ -214,16 +214,16 @@ def _worse(started: Floats, ended: Floats) -> bool:
     return bool(grown.mean() > scatter)
 
 
-def _errors(matrix: Floats, sparse: Floats, dense: Floats) -> Floats:
-    off: Floats = np.linalg.norm(apply(matrix, sparse) - dense, axis=1)
+def _errors(matrix: Doubles, sparse: Doubles, dense: Doubles) -> Doubles:
+    off: Doubles = np.linalg.norm(apply(matrix, sparse) - dense, axis=1)
     return off
 
 
 def _off(
     before: Registration | None,
-    landmarks_um: tuple[Floats, Floats] | None,
-    matrix: Floats,
-) -> Floats:
+    landmarks_um: tuple[Doubles, Doubles] | None,
+    matrix: Doubles,
+) -> Doubles:
     """Return how far every landmark is off; what was known, where it is not here."""
     if before is None:
         return np.empty(0)
@@ -241,7 +241,7 @@ class _Search:
     def __init__(
         self,
         overviews: Overviews,
-        kind: Kind,
+        kind: RegistrationKind,
         cancel: CancelToken,
         budget_s: float,
     ) -> None:
@@ -257,7 +257,7 @@ class _Search:
         swap = np.eye(3)[[1, 0, 2]]
         self._to_um = um @ swap
 
-    def run(self, start: Floats, *, far: bool = False) -> Floats:
+    def run(self, start: Doubles, *, far: bool = False) -> Doubles:
         """Return the best step ``(3, 3)`` in µm, from a start ``(3, 3)`` in µm."""
         self._cancel.check()
         moved = self._transform(inverse(self._to_um) @ start @ self._to_um)
@@ -300,7 +300,7 @@ class _Search:
         method.SetInitialTransform(moved, inPlace=True)
         return method
 
-    def _transform(self, matrix: Floats) -> Any:
+    def _transform(self, matrix: Doubles) -> Any:
         shape = {
             "rigid": self._itk.Euler2DTransform,
             "similarity": self._itk.Similarity2DTransform,
@@ -318,7 +318,7 @@ class _Search:
         shape.SetTranslation(shift.tolist())
         return shape
 
-    def _matrix(self, moved: Any) -> Floats:
+    def _matrix(self, moved: Any) -> Doubles:
         matrix, centre = np.eye(3), np.array(moved.GetCenter())
         matrix[:2, :2] = np.reshape(moved.GetMatrix(), (2, 2))
         shift = centre + moved.GetTranslation() - matrix[:2, :2] @ centre
@@ -340,8 +340,8 @@ def _simpleitk() -> Any:
 
 def _halves(
     before: Registration | None,
-    landmarks_um: tuple[Floats, Floats] | None,
-    kind: Kind,
+    landmarks_um: tuple[Doubles, Doubles] | None,
+    kind: RegistrationKind,
 ) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     """Return (fitted, judged) rows, twice; nothing if they would be too few."""
     if before is None or landmarks_um is None:
@@ -360,7 +360,7 @@ def _halves(
     return [(first, second), (second, first)]
 
 
-def _moved_um(overviews: Overviews, step: Floats) -> float:
+def _moved_um(overviews: Overviews, step: Doubles) -> float:
     places = np.argwhere(overviews.common)[:: max(1, overviews.common.sum() // 2000)]
     points = places * overviews.um_per_px + np.array(overviews.origin_um)
     off = np.linalg.norm(apply(step, points) - points, axis=1)

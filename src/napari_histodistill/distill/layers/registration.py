@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     Points = npt.NDArray[np.float64]
 
-Kind = Literal["rigid", "similarity", "affine"]
-KINDS: tuple[Kind, ...] = ("rigid", "similarity", "affine")
+RegistrationKind = Literal["rigid", "similarity", "affine"]
+KINDS: tuple[RegistrationKind, ...] = ("rigid", "similarity", "affine")
 FEWEST = {"rigid": 2, "similarity": 2, "affine": 3}
 """Landmarks that decide each kind; one more is needed to see how good it is."""
 
@@ -54,7 +54,7 @@ class Registration:
         ``(n,)`` bool: landmarks that were used.
     """
 
-    kind: Kind
+    kind: RegistrationKind
     matrix: Points
     residuals_um: Points
     inliers: npt.NDArray[np.bool_]
@@ -136,7 +136,11 @@ def apply(matrix: Points, points: Points) -> Points:
 
 
 def fit_landmarks(
-    sparse_um: Points, dense_um: Points, kind: Kind = "similarity", *, seed: int = 0
+    sparse_um: Points,
+    dense_um: Points,
+    kind: RegistrationKind = "similarity",
+    *,
+    seed: int = 0,
 ) -> Registration:
     """Fit a transform to landmarks, and leave out those that contradict the others.
 
@@ -230,7 +234,7 @@ def read_registration(path: Path) -> Registration:
     return Registration(content["kind"], matrix, residuals, inliers)
 
 
-def _check(sparse: Points, dense: Points, kind: Kind) -> None:
+def _check(sparse: Points, dense: Points, kind: RegistrationKind) -> None:
     if kind not in KINDS:
         msg = f"a registration is {', '.join(KINDS)}, not {kind!r}."
         raise InputError(msg)
@@ -251,14 +255,14 @@ def _check(sparse: Points, dense: Points, kind: Kind) -> None:
         raise InputError(msg)
 
 
-def _degenerate(kind: Kind) -> str:
+def _degenerate(kind: RegistrationKind) -> str:
     return (
         f"these landmarks do not decide a {kind} transform (they lie on one line or "
         "one point): spread them over the tissue."
     )
 
 
-def _fit(sparse: Points, dense: Points, kind: Kind) -> Points | None:
+def _fit(sparse: Points, dense: Points, kind: RegistrationKind) -> Points | None:
     """Return the least-squares matrix ``(3, 3)``; None where it is undecided."""
     from skimage import transform
 
@@ -298,7 +302,7 @@ def _distances(matrix: Points, sparse: Points, dense: Points) -> Points:
 
 
 def _agreeing(
-    sparse: Points, dense: Points, kind: Kind, seed: int
+    sparse: Points, dense: Points, kind: RegistrationKind, seed: int
 ) -> npt.NDArray[np.bool_]:
     count, fewest = len(sparse), FEWEST[kind]
     rng = np.random.default_rng(seed)
@@ -322,7 +326,7 @@ def _agreeing(
 def _left_out(
     sparse: Points,
     dense: Points,
-    kind: Kind,
+    kind: RegistrationKind,
     inliers: npt.NDArray[np.bool_],
     place: int,
 ) -> float:

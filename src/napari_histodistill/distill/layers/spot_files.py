@@ -12,9 +12,9 @@ import numpy as np
 
 from napari_histodistill.distill.layers.spot_tables import (
     MOST_GENES,
+    LengthUnit,
     RawSpots,
     SpotTable,
-    Unit,
     check_spots,
 )
 from napari_histodistill.errors import InputError
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 ENDINGS = (".h5ad", ".csv", ".tsv", ".txt")
 
-COLUMNS: tuple[tuple[str, str, Unit | None], ...] = (
+COLUMNS: tuple[tuple[str, str, LengthUnit | None], ...] = (
     ("y_um", "x_um", "µm"),
     ("y_microns", "x_microns", "µm"),
     ("y_micrometer", "x_micrometer", "µm"),
@@ -145,7 +145,7 @@ def _read_h5ad(path: Path) -> RawSpots:
 
 def _scale_factors(
     name: str, spatial: Any
-) -> tuple[Unit | None, float | None, float | None]:
+) -> tuple[LengthUnit | None, float | None, float | None]:
     """Return unit, µm per pixel and spot size as ``uns["spatial"]`` says them."""
     if not spatial:
         return None, None, None
@@ -157,7 +157,7 @@ def _scale_factors(
         raise InputError(msg)
     factors = next(iter(spatial.values())).get("scalefactors", {})
     # Positions with scale factors are pixels of the image at full resolution.
-    unit: Unit | None = "px" if factors else None
+    unit: LengthUnit | None = "px" if factors else None
     um_per_px, size = factors.get("microns_per_pixel"), None
     if "spot_diameter_fullres" in factors:
         size = float(factors["spot_diameter_fullres"])
@@ -246,7 +246,9 @@ def _read_table(path: Path) -> RawSpots:
     return _on_tissue(raw, path.name, [r[place] for r in rows])
 
 
-def _position_columns(name: str, names: Sequence[str]) -> tuple[int, int, Unit | None]:
+def _position_columns(
+    name: str, names: Sequence[str]
+) -> tuple[int, int, LengthUnit | None]:
     lower = [n.lower() for n in names]
     for y, x, unit in COLUMNS:
         if y in lower and x in lower:
@@ -260,7 +262,7 @@ def _position_columns(name: str, names: Sequence[str]) -> tuple[int, int, Unit |
     raise InputError(msg)
 
 
-def _numbers(rows: Sequence[Sequence[str]], column: int) -> Floats | None:
+def _numbers(rows: Sequence[Sequence[str]], column: int) -> Doubles | None:
     """Return a column as numbers, empty fields as NaN; None if it holds words."""
     try:
         return np.array([float(r[column] or "nan") for r in rows])
@@ -269,8 +271,8 @@ def _numbers(rows: Sequence[Sequence[str]], column: int) -> Floats | None:
 
 
 def _required(
-    name: str, names: Sequence[str], numbers: dict[int, Floats | None], column: int
-) -> Floats:
+    name: str, names: Sequence[str], numbers: dict[int, Doubles | None], column: int
+) -> Doubles:
     found = numbers[column]
     if found is None:
         msg = f"{name}: the column {names[column]!r} holds something that is no number."

@@ -18,9 +18,9 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
-Unit = Literal["px", "µm"]
+LengthUnit = Literal["px", "µm"]
 
 MOST_GENES = 2000
 """So many of the most variable genes are kept."""
@@ -60,8 +60,8 @@ class SpotTable:
     """
 
     name: str
-    positions: Floats
-    unit: Unit | None
+    positions: Doubles
+    unit: LengthUnit | None
     um_per_px: float | None
     values: npt.NDArray[np.float32]
     genes: tuple[str, ...]
@@ -70,7 +70,7 @@ class SpotTable:
 
 
 def place_spots(
-    table: SpotTable, unit: Unit | None = None, um_per_px: float | None = None
+    table: SpotTable, unit: LengthUnit | None = None, um_per_px: float | None = None
 ) -> Spots:
     """Return the spots in µm.
 
@@ -137,8 +137,8 @@ class RawSpots:
     """What a file holds, before anything of it is looked at."""
 
     name: str
-    positions: Floats
-    unit: Unit | None
+    positions: Doubles
+    unit: LengthUnit | None
     um_per_px: float | None
     values: Any
     genes: tuple[str, ...]
@@ -232,7 +232,7 @@ def _chosen(
     )
 
 
-def residual_variance(counts: npt.NDArray[np.float32]) -> Floats:
+def residual_variance(counts: npt.NDArray[np.float32]) -> Doubles:
     """Return every gene's variance beyond what counting alone explains.
 
     The variance of analytic Pearson residuals (Lause, Berens, Kobak 2021, Genome

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.distill.pairs.tilefolder import Tile, TileFolder
-    from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
+    from napari_histodistill.distill.recipes.config import (
+        DenseConfig,
+        DenseKind,
+        DistillConfig,
+    )
 
     Ints = npt.NDArray[np.intp]
     Pixels = npt.NDArray[np.uint8]
@@ -39,11 +43,9 @@ if TYPE_CHECKING:
 _SAME_EDGE = 1e-3
 """Relative; µm per pixel pass through text."""
 
-Kind = Literal["image", "channels", "mask", "expression"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Partner:
+class PartnerValues:
     """What one dense branch sees of every pair.
 
     Attributes
@@ -56,7 +58,7 @@ class Partner:
         categories have channels, ``(n, genes)`` float32 for expression.
     """
 
-    kind: Kind
+    kind: DenseKind
     values: npt.NDArray[Any]
 
 
@@ -68,7 +70,7 @@ class PairSet:
     ----------
     sparse : ndarray
         ``(n, h, w, 3)`` uint8, RGB.
-    partners : tuple of Partner
+    partners : tuple of PartnerValues
         One per dense branch.
     labels : ndarray or None
         ``(n,)`` int, places in the recipe's classes.
@@ -79,7 +81,7 @@ class PairSet:
     """
 
     sparse: Pixels
-    partners: tuple[Partner, ...]
+    partners: tuple[PartnerValues, ...]
     labels: Ints | None
     cases: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
@@ -91,7 +93,7 @@ class PairSet:
         """Return the pairs of these rows, in their order."""
         return PairSet(
             self.sparse[rows],
-            tuple(Partner(p.kind, p.values[rows]) for p in self.partners),
+            tuple(PartnerValues(p.kind, p.values[rows]) for p in self.partners),
             None if self.labels is None else self.labels[rows],
             self.cases[rows],
             self.confidence[rows],
@@ -212,14 +214,14 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
             f"{config.mpp:.4g} µm: correct it."
         )
         raise StoreError(msg)
-    partners: list[Partner] = []
+    partners: list[PartnerValues] = []
     for dense in config.dense:
         px = dense.tile_px
         if dense.column:
             partner = stored.partner(dense.column, dense.kind, px)
-            partners.append(Partner(dense.kind, partner))
+            partners.append(PartnerValues(dense.kind, partner))
         else:
-            partners.append(Partner(dense.kind, stored.sparse(px)))
+            partners.append(PartnerValues(dense.kind, stored.sparse(px)))
     pairs = PairSet(
         sparse=stored.sparse(config.sparse.tile_px),
         partners=tuple(partners),
@@ -256,11 +258,13 @@ def controlled(
     ):
         if dense.partner == "shuffled":
             drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
-            partners.append(Partner(own.kind, own.values[drawn]))
+            partners.append(PartnerValues(own.kind, own.values[drawn]))
         elif dense.partner == "blank":
             from_here = own if source is None else source.partners[place]
             blank = _blank(from_here)
-            partners.append(Partner(own.kind, np.repeat(blank, len(pairs), axis=0)))
+            partners.append(
+                PartnerValues(own.kind, np.repeat(blank, len(pairs), axis=0))
+            )
         else:
             partners.append(own)
     return PairSet(
@@ -337,9 +341,11 @@ def _pictures(
 
 def _partner(
     folder: TileFolder, tiles: Sequence[Tile], dense: DenseConfig, source_px: int
-) -> Partner:
+) -> PartnerValues:
     if not dense.column:
-        return Partner(dense.kind, _pictures(folder, tiles, dense.tile_px, source_px))
+        return PartnerValues(
+            dense.kind, _pictures(folder, tiles, dense.tile_px, source_px)
+        )
     values = [
         folder.read_partner(tile, dense.column, dense.kind, dense.tile_px)
         for tile in tiles
@@ -351,7 +357,7 @@ def _partner(
                 f"{len(found)} values, row {tiles[0].row} has {len(values[0])}."
             )
             raise TileFolderError(msg)
-    return Partner(dense.kind, np.stack(values))
+    return PartnerValues(dense.kind, np.stack(values))
 
 
 def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
@@ -375,7 +381,7 @@ def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
     return drawn
 
 
-def _blank(partner: Partner) -> npt.NDArray[Any]:
+def _blank(partner: PartnerValues) -> npt.NDArray[Any]:
     """Return ``(1, …)``: the mean partner, or for masks the commonest category."""
     if partner.kind == "mask":
         common = np.bincount(partner.values.reshape(-1)).argmax()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
 
 REGIONS = 6
@@ -104,7 +104,7 @@ class PairPlan:
 
     sparse: Slide
     sampling: Sampling
-    centres_um: Floats
+    centres_um: Doubles
     regions: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
     partners: tuple[DenseLayer | Spots, ...]
@@ -256,7 +256,7 @@ def _check_names(partners: Sequence[DenseLayer | Spots]) -> None:
         raise InputError(msg)
 
 
-def _inside(sparse: Slide, low: Floats, edge: float) -> Bools:
+def _inside(sparse: Slide, low: Doubles, edge: float) -> Bools:
     """Return which tiles lie on the slide, from their upper left corners."""
     mpp = sparse.require_mpp()
     per_px = np.array([mpp.y, mpp.x])
@@ -279,7 +279,7 @@ def _drawn(kept: npt.NDArray[np.intp], sampling: Sampling) -> npt.NDArray[np.int
     return np.sort(random.choice(kept, sampling.limit, replace=False))
 
 
-def _cells(sparse: Slide, sampling: Sampling) -> Floats:
+def _cells(sparse: Slide, sampling: Sampling) -> Doubles:
     """Return the centres of touching tiles from the slide's corner on."""
     mpp = sparse.require_mpp()
     edge = sampling.tile_px
@@ -305,14 +305,14 @@ class _Looks:
         ``(l, n)`` part that is tissue on the layer; that both say the same of.
     """
 
-    here: Floats
+    here: Doubles
     whole: Bools
-    there: Floats
-    alike: Floats
+    there: Doubles
+    alike: Doubles
 
 
 def _looked_at(
-    centres: Floats,
+    centres: Doubles,
     edge: float,
     mask: TissueMask,
     mpp: Mpp,
@@ -341,16 +341,16 @@ def _looked_at(
     return looks
 
 
-def _lattice(centres: Floats, edge: float) -> Floats:
+def _lattice(centres: Doubles, edge: float) -> Doubles:
     """Return ``(n, k, 2)``: points spread evenly over every tile, its corners too."""
     steps = np.linspace(-edge / 2, edge / 2, _LATTICE)
     offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)
-    spread: Floats = centres[:, np.newaxis] + offsets.reshape(1, -1, 2)
+    spread: Doubles = centres[:, np.newaxis] + offsets.reshape(1, -1, 2)
     return spread
 
 
 def _regions(
-    low: Floats, edge: float, shown: Bools, *, fewest: int
+    low: Doubles, edge: float, shown: Bools, *, fewest: int
 ) -> tuple[npt.NDArray[np.str_], Bools]:
     """Return every tile's region, and whether it lies in that region alone."""
     origin = low[shown].min(0)

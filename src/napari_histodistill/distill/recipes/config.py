@@ -16,6 +16,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 TrainedArm = Literal["unprivileged", "privileged", "triplet", "supervised"]
+AugmentationPreset = Literal["paper", "histology", "none"]
+ImageKind = Literal["image", "channels", "mask"]
+"""The kinds of partners that are pictures, and are resampled and augmented."""
+DenseKind = Literal[ImageKind, "expression"]
 
 
 class Frozen(BaseModel):
@@ -117,7 +121,7 @@ class DenseConfig(Frozen):
     was sampled; empty for the sparse image itself at ``tile_px`` (a higher
     magnification).
     """
-    kind: Literal["image", "channels", "mask", "expression"] = "image"
+    kind: DenseKind = "image"
     """``channels``: an image whose channels are not colours, as in fluorescence.
     ``mask``: values are categories (0 is background); each gets a channel of its own,
     and tiles are never blended between them. ``expression``: one vector per tile
@@ -322,7 +326,7 @@ class DistillConfig(_Recipe):
     """A partner of the student; none for ``unprivileged``."""
     objective: ObjectiveConfig = ObjectiveConfig()
     """The loss that pulls a tile and its partners together."""
-    augmentation: Literal["paper", "histology", "none"] = "histology"
+    augmentation: AugmentationPreset = "histology"
     """Preset of ``augment.py``, drawn independently for every branch."""
     schedule: ScheduleConfig
     """How long and how fast the student is trained, and what is kept."""

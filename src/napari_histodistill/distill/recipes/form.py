@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.recipes.config import DistillConfig
 
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 """Where a value is: names of fields, and places in ``dense``."""
 
-Kind = Literal[
+FieldKind = Literal[
     "switch", "choice", "whole", "number", "text", "wholes", "texts", "table"
 ]
 
@@ -80,17 +80,17 @@ class Field:
         May be left empty.
     """
 
-    path: Place
+    path: FieldPath
     title: str
     help: str
-    kind: Kind
+    kind: FieldKind
     choices: tuple[str, ...] = ()
     bounds: str = ""
     optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class FieldGroup:
     """Settings that belong together; folds.
 
     Attributes
@@ -101,29 +101,29 @@ class Section:
         For people.
     fields : tuple of Field
         Its own settings.
-    sections : tuple of Section
+    groups : tuple of FieldGroup
         Tables inside it.
     """
 
-    path: Place
+    path: FieldPath
     title: str
     help: str
     fields: tuple[Field, ...]
-    sections: tuple[Section, ...]
+    groups: tuple[FieldGroup, ...]
 
     def all_fields(self) -> Iterator[Field]:
-        """Yield its settings and those of the sections inside it."""
+        """Yield its settings and those of the groups inside it."""
         yield from self.fields
-        for section in self.sections:
-            yield from section.all_fields()
+        for group in self.groups:
+            yield from group.all_fields()
 
 
-def describe(config: DistillConfig) -> Section:
+def describe(config: DistillConfig) -> FieldGroup:
     """Return the form of a recipe: one section for each partner that it has."""
-    return _section(config, (), "Recipe", "")
+    return _group(config, (), "Recipe", "")
 
 
-def value_at(config: BaseModel, path: Place) -> Any:
+def value_at(config: BaseModel, path: FieldPath) -> Any:
     """Return a setting's value."""
     found: Any = config
     for step in path:
@@ -178,31 +178,31 @@ def title_of(name: str) -> str:
     return spoken[:1].upper() + spoken[1:] + unit
 
 
-def _section(model: BaseModel, path: Place, title: str, help_: str) -> Section:
+def _group(model: BaseModel, path: FieldPath, title: str, help_: str) -> FieldGroup:
     fields: list[Field] = []
-    sections: list[Section] = []
+    groups: list[FieldGroup] = []
     for name, info in type(model).model_fields.items():
         here = (*path, name)
         if _dotted(here) in LEFT_OUT:
             continue
         value, words = getattr(model, name), field_help(info)
         if isinstance(value, BaseModel):
-            sections.append(_section(value, here, title_of(name), words))
+            groups.append(_group(value, here, title_of(name), words))
         elif name == "dense":
-            sections += [
-                _section(one, (*here, k), _partner_title(one, k), words)
+            groups += [
+                _group(one, (*here, k), _partner_title(one, k), words)
                 for k, one in enumerate(value)
             ]
         else:
             fields.append(_field(here, info, words))
-    return Section(path, title, help_, tuple(fields), tuple(sections))
+    return FieldGroup(path, title, help_, tuple(fields), tuple(groups))
 
 
 def _partner_title(dense: Any, place: int) -> str:
     return f"Partner {place + 1}: {dense.column or 'the same layer'}"
 
 
-def _field(path: Place, info: FieldInfo, words: str) -> Field:
+def _field(path: FieldPath, info: FieldInfo, words: str) -> Field:
     kind, choices, constraints, optional = _kind_of(info.annotation)
     return Field(
         path,
@@ -215,7 +215,7 @@ def _field(path: Place, info: FieldInfo, words: str) -> Field:
     )
 
 
-def _kind_of(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any], bool]:
+def _kind_of(annotation: Any) -> tuple[FieldKind, tuple[str, ...], list[Any], bool]:
     """Return kind, choices, constraints and whether None is allowed."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
@@ -239,7 +239,7 @@ def _kind_of(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any], bool]:
             [],
             False,
         )
-    plain: dict[Any, Kind] = {
+    plain: dict[Any, FieldKind] = {
         bool: "switch",
         int: "whole",
         float: "number",
@@ -273,7 +273,7 @@ def _number_text(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def _dotted(path: Place) -> str:
+def _dotted(path: FieldPath) -> str:
     return ".".join(step for step in path if isinstance(step, str))
 
 
@@ -321,7 +321,7 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-_READERS: dict[Kind, Callable[[str], Any]] = {
+_READERS: dict[FieldKind, Callable[[str], Any]] = {
     "switch": lambda text: text == "yes",
     "choice": str,
     "whole": _whole,

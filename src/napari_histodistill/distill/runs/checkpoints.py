@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    Tensors = dict[str, torch.Tensor]
+    StateDict = dict[str, torch.Tensor]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 _FIELD = "checkpoint"
@@ -52,7 +52,7 @@ class Mark:
     best_score: float | None
 
 
-def write_checkpoint(path: Path, tensors: Tensors, mark: Mark) -> None:
+def write_checkpoint(path: Path, tensors: StateDict, mark: Mark) -> None:
     """Write a checkpoint; an interruption leaves the earlier one as it was.
 
     Raises
@@ -87,7 +87,7 @@ def _mark(values: dict[str, Any]) -> Mark:
     return mark
 
 
-def read_checkpoint(path: Path) -> tuple[Tensors, Mark]:
+def read_checkpoint(path: Path) -> tuple[StateDict, Mark]:
     """Read a checkpoint onto the CPU.
 
     Raises

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EVENTS = "events.jsonl"
 _ONCE = frozenset({"step", "validation", "checkpoint", "preview"})
 
-Kind = Literal[
+EventKind = Literal[
     "started",
     "step",
     "validation",
@@ -33,7 +33,7 @@ Kind = Literal[
     "failed",
 ]
 
-_KINDS = get_args(Kind)
+_KINDS = get_args(EventKind)
 
 MAX_EVENTS_BYTES = 2**28
 
@@ -74,7 +74,7 @@ class TrainingReport:
         Of ``started``: how many threads of a CPU it takes; None on another device.
     """
 
-    kind: Kind
+    kind: EventKind
     step: int
     steps: int
     total: float | None = None

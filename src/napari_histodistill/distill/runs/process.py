@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OUTPUT = "output.txt"
 """What the process printed: a library's last words, if it was killed."""
 
-State = Literal[
+RunState = Literal[
     "starting", "running", "paused", "finished", "stopped", "failed", "dead"
 ]
 
@@ -56,7 +56,7 @@ class RunView:
         For one that failed: ``memory`` if a batch did not fit.
     """
 
-    state: State
+    state: RunState
     events: tuple[dict[str, Any], ...] = ()
     message: str = ""
     reason: str = ""

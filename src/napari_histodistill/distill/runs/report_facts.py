@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.pairs.loading import PairSet, PairSplit
     from napari_histodistill.distill.recipes.config import DistillConfig
-    from napari_histodistill.distill.recipes.form import Section
-    from napari_histodistill.distill.runs.report_page import Row
+    from napari_histodistill.distill.recipes.form import FieldGroup
+    from napari_histodistill.distill.runs.report_page import Fact
     from napari_histodistill.students.spec import Metric, StudentSpec
 
     Events = Sequence[dict[str, Any]]
@@ -124,14 +124,14 @@ def _changes(events: Events) -> Iterator[str]:
             yield f"Changed after step {event['step']}: {event['message']}"
 
 
-def _metric(metric: Metric) -> Row:
+def _metric(metric: Metric) -> Fact:
     interval = ""
     if metric.low is not None and metric.high is not None:
         interval = f" (95 % interval {metric.low:.3f} to {metric.high:.3f})"
     return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}"
 
 
-def _judged(events: Events) -> Iterator[Row]:
+def _judged(events: Events) -> Iterator[Fact]:
     checks = [e for e in events if e["kind"] == "validation"]
     if not checks:
         yield "nothing", "No pairs were kept aside: nothing here is measured."
@@ -153,7 +153,7 @@ def _judged(events: Events) -> Iterator[Row]:
         )
 
 
-def _course(events: Events, config: DistillConfig) -> Iterator[Row]:
+def _course(events: Events, config: DistillConfig) -> Iterator[Fact]:
     starts = [e for e in events if e["kind"] == "started"]
     if starts:
         yield "where", starts[-1]["message"]
@@ -197,7 +197,7 @@ def _threads(events: Events) -> int | None:
 
 def _data(
     folder: Path, config: DistillConfig, split: PairSplit, spec: StudentSpec
-) -> Iterator[Row]:
+) -> Iterator[Fact]:
     yield "data", config.data.description
     yield "attribution", config.data.attribution
     yield "licence", config.data.licence
@@ -234,7 +234,7 @@ def _channel_names(folder: Path) -> dict[str, tuple[str, ...]]:
     return {p.name: p.names for p in read_pairs(data).partners}
 
 
-def _split(split: PairSplit) -> Iterator[Row]:
+def _split(split: PairSplit) -> Iterator[Fact]:
     for name, part in (("trained on", split.train), ("kept aside", split.validation)):
         if part is None:
             yield name, "nothing"
@@ -256,17 +256,17 @@ def _split(split: PairSplit) -> Iterator[Row]:
     )
 
 
-def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Row, ...]]]:
-    def rows(section: Section) -> tuple[Row, ...]:
+def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Fact, ...]]]:
+    def rows(group: FieldGroup) -> tuple[Fact, ...]:
         return tuple(
-            (f.title, text_of(f, value_at(config, f.path))) for f in section.fields
+            (f.title, text_of(f, value_at(config, f.path))) for f in group.fields
         )
 
-    def walk(section: Section, above: str) -> Iterator[tuple[str, tuple[Row, ...]]]:
-        name = f"{above} › {section.title}" if above else section.title
-        yield name, rows(section)
-        for inside in section.sections:
-            yield from walk(inside, name if section.path else "")
+    def walk(group: FieldGroup, above: str) -> Iterator[tuple[str, tuple[Fact, ...]]]:
+        name = f"{above} › {group.title}" if above else group.title
+        yield name, rows(group)
+        for inside in group.groups:
+            yield from walk(inside, name if group.path else "")
 
     yield from walk(describe(config), "")
 

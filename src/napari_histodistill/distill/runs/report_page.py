@@ -30,7 +30,7 @@ figcaption{font-size:12px;color:#555;max-width:120px}img.wide{max-width:100%}
 .quiet{color:#666}td.number{text-align:right}
 """
 
-Row = tuple[str, str]
+Fact = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ class ReportFacts:
     title: str
     summary: str
     warnings: tuple[str, ...] = ()
-    measured: tuple[Row, ...] = ()
-    course: tuple[Row, ...] = ()
-    data: tuple[Row, ...] = ()
-    split: tuple[Row, ...] = ()
-    settings: tuple[tuple[str, tuple[Row, ...]], ...] = ()
+    measured: tuple[Fact, ...] = ()
+    course: tuple[Fact, ...] = ()
+    data: tuple[Fact, ...] = ()
+    split: tuple[Fact, ...] = ()
+    settings: tuple[tuple[str, tuple[Fact, ...]], ...] = ()
     curves: bytes = b""
     twins: tuple[Twin, ...] = ()
     command: str = ""
@@ -122,7 +122,7 @@ def _part(title: str, body: str) -> str:
     return f"<h2>{html.escape(title)}</h2>\n{body}" if body else ""
 
 
-def _table(rows: Iterable[Row]) -> str:
+def _table(rows: Iterable[Fact]) -> str:
     cells = "".join(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>\n"
         for key, value in rows
@@ -130,7 +130,7 @@ def _table(rows: Iterable[Row]) -> str:
     return f"<table>{cells}</table>" if cells else ""
 
 
-def _settings(name: str, rows: Sequence[Row]) -> str:
+def _settings(name: str, rows: Sequence[Fact]) -> str:
     body = _table(rows)
     return f"<details><summary>{html.escape(name)}</summary>{body}</details>\n" * bool(
         body

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.intp]
     Floats = npt.NDArray[np.float32]
 
-Protocol = Literal["auto", "head", "probe"]
+ScoringProtocol = Literal["auto", "head", "probe"]
 OUTER_FOLDS = 5
 _BATCH = (
     32  # a few hundred milliseconds on two cores: reports and cancelling stay quick
@@ -102,7 +102,10 @@ def embed_tiles(student: Student, folder: TileFolder) -> Iterator[TileReport]:
 
 
 def evaluate_student(
-    student: Student, folder: str | Path | TileFolder, *, protocol: Protocol = "auto"
+    student: Student,
+    folder: str | Path | TileFolder,
+    *,
+    protocol: ScoringProtocol = "auto",
 ) -> Evaluation:
     """Score a student on labelled tiles.
 
@@ -152,7 +155,7 @@ def score_embeddings(
     folder: TileFolder,
     embeddings: Floats,
     *,
-    protocol: Protocol = "auto",
+    protocol: ScoringProtocol = "auto",
     resized: int = 0,
     notes: tuple[str, ...] = (),
 ) -> Evaluation:
@@ -187,7 +190,7 @@ def score_embeddings(
 
 
 def unseen_tiles(
-    student: Student, folder: TileFolder, protocol: Protocol = "auto"
+    student: Student, folder: TileFolder, protocol: ScoringProtocol = "auto"
 ) -> tuple[TileFolder, tuple[str, ...]]:
     """Return the tiles to score, and a note if some were left out.
 
@@ -216,7 +219,7 @@ def unseen_tiles(
 
 
 def choose_protocol(
-    student: Student, folder: TileFolder, protocol: Protocol
+    student: Student, folder: TileFolder, protocol: ScoringProtocol
 ) -> tuple[Literal["head", "probe"], str]:
     """Return the protocol that will be used and one sentence that says why."""
     if protocol not in ("auto", "head", "probe"):

@@ -210,11 +210,11 @@ def _labelled(
 
 SCORES = "scores.jsonl.gz"
 
-Key = tuple[str, str, int]
+ScoreKey = tuple[str, str, int]
 """Variant, fold, seed."""
 
 
-def read_scores(path: Path) -> dict[Key, RunScore]:
+def read_scores(path: Path) -> dict[ScoreKey, RunScore]:
     """Return the scores of a book; none where there is no file.
 
     Raises

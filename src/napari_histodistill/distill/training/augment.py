@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -17,9 +17,9 @@ from torch.nn import functional
 from napari_histodistill.distill.training.augment_colour import Colour, change_colours
 
 if TYPE_CHECKING:
-    Tensor = torch.Tensor
+    from napari_histodistill.distill.recipes.config import AugmentationPreset, ImageKind
 
-Preset = Literal["paper", "histology", "none"]
+    Tensor = torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class Augment:
 
     def __init__(
         self,
-        preset: Preset,
+        preset: AugmentationPreset,
         *,
-        kind: Literal["image", "channels", "mask"],
+        kind: ImageKind,
         out_px: int,
     ) -> None:
         self._preset = PRESETS.get(preset)

@@ -25,7 +25,7 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.distill.pairs.loading import Partner
+    from napari_histodistill.distill.pairs.loading import PartnerValues
     from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
     from napari_histodistill.running import CancelToken
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def teacher_features(
     config: DistillConfig,
     dense: DenseConfig,
-    partner: Partner,
+    partner: PartnerValues,
     *,
     home: Path,
     device: str,
@@ -52,7 +52,7 @@ def teacher_features(
         Names the augmentation.
     dense : DenseConfig
         With a frozen encoder and ``frozen_views`` > 0.
-    partner : Partner
+    partner : PartnerValues
         Pictures ``(n, h, w, c)`` uint8.
     home : Path
         Folder that the encoder's ``start`` is relative to.
