@@ -7,7 +7,9 @@ import pytest
 
 from napari_histodistill.distill.layers.spot_files import read_spots
 from napari_histodistill.distill.layers.spot_tables import (
+    are_counts,
     check_overlap,
+    log_normalised,
     place_spots,
     residual_variance,
 )
@@ -69,6 +71,22 @@ def write_table(tmp_path, counts, positions):
 
 def normalised(counts):
     return np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+
+
+def test_counts_are_brought_to_ten_thousand_a_spot():
+    found = log_normalised(np.array([[1, 3, 0], [0, 0, 0]]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(
+        found, [[np.log(2501), np.log(7501), 0], [0, 0, 0]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [([0, 3], True), ([0.0, 3.0], True), ([0.5, 3], False), ([-1, 3], False)],
+)
+def test_only_whole_numbers_from_0_are_counts(values, counts):
+    assert are_counts(np.array([values])) is counts
 
 
 def check_values(table, counts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -174,6 +175,10 @@ class ExperimentConfig(Frozen):
 
     def first(self) -> DistillConfig:
         """Return the first run's recipe."""
+        return self._first
+
+    @cached_property
+    def _first(self) -> DistillConfig:
         table = self.experiment
         return self.run(self.variants[0].name, table.folds[0], table.seeds[0])
 

@@ -198,15 +198,13 @@ def _chosen(
     raw: RawSpots, values: npt.NDArray[np.float32], most_genes: int
 ) -> SpotTable:
     notes = list(raw.notes)
-    counts = bool((values == np.rint(values)).all())
-    if counts:
+    if are_counts(values):
         empty = values.sum(axis=1) == 0
         if empty.all():
             msg = f"{raw.name}: every count is 0, so there is nothing to learn."
             raise InputError(msg)
         spread = residual_variance(values)
-        total = np.maximum(values.sum(axis=1, keepdims=True), 1)
-        values = np.log1p(values / total * TOTAL).astype(np.float32)
+        values = log_normalised(values)
         notes.append(f"Counts were brought to {TOTAL:,.0f} a spot; log1p of them.")
     else:
         spread = values.var(axis=0)
@@ -230,6 +228,29 @@ def _chosen(
         spot_size=raw.spot_size,
         notes=tuple(notes),
     )
+
+
+def are_counts(values: npt.NDArray[Any]) -> bool:
+    """Whether a table may hold counts: whole numbers, none of them negative."""
+    return bool((values >= 0).all() and (values == np.rint(values)).all())
+
+
+def log_normalised(counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the logarithm of counts brought to one total: ``log1p(1e4 · c / total)``.
+
+    Parameters
+    ----------
+    counts : ndarray
+        ``(spots, genes)``, numbers, 0 or more.
+
+    Returns
+    -------
+    ndarray
+        ``(spots, genes)`` float32; 0 for a spot without counts.
+    """
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    logarithms: npt.NDArray[np.float32] = np.log1p(counts / total * TOTAL)
+    return logarithms.astype(np.float32, copy=False)
 
 
 def residual_variance(counts: npt.NDArray[np.float32]) -> Doubles:

@@ -99,15 +99,35 @@ def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
     InputError
         If the folder is no run, or its files are damaged.
     """
+    _check_run(folder)
     path = folder / CONFIG
-    if not path.is_file() or not (folder / RUN).is_file():
+    return validated(DistillConfig, read_toml(path), str(path)), _place(folder)
+
+
+def run_data(folder: Path) -> Path:
+    """Return where a run's pairs are, without parsing its recipe.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_run`, except for a damaged recipe.
+    """
+    _check_run(folder)
+    return Path(_place(folder)["data"])
+
+
+def _check_run(folder: Path) -> None:
+    """Refuse a folder that holds no training run."""
+    if not (folder / CONFIG).is_file() or not (folder / RUN).is_file():
         msg = f"{folder} is not a training run: it has no {CONFIG} and {RUN}."
         raise InputError(msg)
-    config = validated(DistillConfig, read_toml(path), str(path))
+
+
+def _place(folder: Path) -> dict[str, str]:
     try:
         place = json.loads((folder / RUN).read_text(encoding="utf-8"))
         data = str(folder.absolute() / place["data"])  # as it is, if absolute
-        return config, {"data": data, "home": place["home"]}
+        return {"data": data, "home": place["home"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{folder / RUN} cannot be read ({error}): start the run again."
         raise InputError(msg) from error

@@ -19,7 +19,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_histodistill.distill.runs.events import EventLog
-from napari_histodistill.distill.runs.folder import CONFIG, LOCK, PAUSE, STOP, read_run
+from napari_histodistill.distill.runs.folder import (
+    CONFIG,
+    LOCK,
+    PAUSE,
+    STOP,
+    read_run,
+    run_data,
+)
 from napari_histodistill.errors import InputError
 from napari_histodistill.lock import is_held
 
@@ -282,11 +289,10 @@ def command_again(folder: Path, *, threads: int | None = None) -> str:
     InputError
         If the folder is no run.
     """
-    _, place = read_run(folder)
     home = folder.absolute()
     words = [
         *("histodistill", "distill", str(home / CONFIG)),
-        *("--data", place["data"]),
+        *("--data", str(run_data(folder))),
         *("-o", str(home.with_name(f"{home.name}-again"))),
     ]
     if threads is not None:

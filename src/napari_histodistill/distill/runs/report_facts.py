@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
-from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, read_run
+from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, run_data
 from napari_histodistill.distill.runs.process import command_again
 from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
 from napari_histodistill.distill.scoring.figures import draw_curves
@@ -23,6 +22,7 @@ from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from napari_histodistill.distill.pairs.loading import PairSet, PairSplit
     from napari_histodistill.distill.recipes.config import DistillConfig
@@ -41,7 +41,11 @@ Ending = Literal["finished", "stopped"]
 
 
 def write_report(
-    folder: Path, *, split: PairSplit | None = None, ending: Ending = "finished"
+    folder: Path,
+    config: DistillConfig,
+    split: PairSplit,
+    *,
+    ending: Ending = "finished",
 ) -> Path:
     """Write ``report.html`` and ``curves.png`` of a run that has a student.
 
@@ -49,8 +53,10 @@ def write_report(
     ----------
     folder : Path
         Of the run.
-    split : PairSplit or None
-        Its pairs; read again by default.
+    config : DistillConfig
+        Its recipe.
+    split : PairSplit
+        Its pairs.
     ending : {"finished", "stopped"}
         How it ended.
 
@@ -62,19 +68,14 @@ def write_report(
     Raises
     ------
     InputError
-        If the folder is no run, or its pairs or student cannot be read.
+        If its student cannot be read.
     ComputeError
         If the page cannot be written; the student is complete.
     """
-    from napari_histodistill.distill.pairs.loading import load_pairs
-
-    config, place = read_run(folder)
-    pairs = load_pairs(config, Path(place["data"])) if split is None else split
-    events = read_events(folder)
     target = folder / REPORT
     try:
-        draw_curves(events, folder / CURVES)
-        facts = gather(folder, config, pairs, events, ending)
+        draw_curves(read_events(folder), folder / CURVES)
+        facts = gather(folder, config, split, ending)
         part = target.with_name(f"{REPORT}.part")
         part.write_text(report_html(facts), encoding="utf-8")
         part.replace(target)
@@ -88,10 +89,10 @@ def gather(
     folder: Path,
     config: DistillConfig,
     split: PairSplit,
-    events: Events,
     ending: Ending,
 ) -> ReportFacts:
     """Return what the report says; see :func:`write_report`."""
+    events = read_events(folder)
     spec = load_spec(folder / STUDENT)
     health = health_in_words(events)
     return ReportFacts(
@@ -206,7 +207,7 @@ def _data(
         "the student sees",
         f"{sparse.tile_px} px at {spec.mpp:g} µm/px ({spec.tile_um:.0f} µm)",
     )
-    names = _channel_names(folder)
+    names = _channel_names(run_data(folder))
     if not config.dense:
         yield "partner", "none: two views of the same tile"
     for dense in config.dense:
@@ -227,8 +228,7 @@ def _data(
         )
 
 
-def _channel_names(folder: Path) -> dict[str, tuple[str, ...]]:
-    data = Path(read_run(folder)[1]["data"])
+def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:
     if not is_pairs(data):
         return {}
     return {p.name: p.names for p in read_pairs(data).partners}

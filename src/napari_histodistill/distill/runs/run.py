@@ -334,7 +334,7 @@ class _Run:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
         path = write_student(self.folder, self.config, split, trainer.average)
-        write_report(self.folder, split=split, ending=ending)
+        write_report(self.folder, self.config, split, ending=ending)
         remove_previews(self.folder)
         return path
 
