@@ -257,7 +257,7 @@ def test_tiles_that_cannot_be_judged_are_told_before_training(
     [
         ({"experiment": {"seeds": [0, 0]}}, "seeds: one is named twice"),
         ({"experiment": {"folds": ["1", "1"]}}, "folds: one is named twice"),
-        ({"experiment": {"grouping": {"all": ["curly"]}}}, "'curly' is no class"),
+        ({"experiment": {"grouping": {"all": ["curly"]}}}, "'curly' is not a class"),
         (
             {"experiment": {"grouping": {"all": ["fine"]}}},
             "'coarse' must be in exactly one",
@@ -273,7 +273,7 @@ def test_tiles_that_cannot_be_judged_are_told_before_training(
                     {"name": "plain", "changes": {"data": {"leave_out": ["2"]}}}
                 ]
             },
-            r"belongs into \[base.data\]",
+            r"belongs in \[base.data\]",
         ),
     ],
 )

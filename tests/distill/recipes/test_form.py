@@ -125,10 +125,10 @@ def test_what_is_shown_reads_back_as_it_was(key):
 @pytest.mark.parametrize(
     ("path", "text", "said"),
     [
-        (("schedule", "batch"), "many", "'many' is no whole number."),
+        (("schedule", "batch"), "many", "'many' is not a whole number."),
         (("schedule", "batch"), "", "A whole number is missing."),
-        (("schedule", "lr"), "1e", "'1e' is no number."),
-        (("objective", "projector"), "64, x", "'x' is no whole number."),
+        (("schedule", "lr"), "1e", "'1e' is not a number."),
+        (("objective", "projector"), "64, x", "'x' is not a whole number."),
         (("sparse", "encoder", "options"), "channels", "Write pairs like:"),
     ],
 )

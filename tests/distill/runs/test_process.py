@@ -68,7 +68,7 @@ def test_a_run_lives_in_its_own_process(tiles, tmp_path):
     dead = run.view()
     assert dead.state == "dead"
     assert dead.resumable
-    assert "can go on from its last checkpoint" in dead.message
+    assert "can continue from its last checkpoint" in dead.message
     again = start_process(folder, device="cpu", threads=1)
     until(lambda: again.view().step > dead.step)
     # Somebody else, who never saw the process, stops it: the best so far is kept.

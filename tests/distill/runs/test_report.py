@@ -116,7 +116,7 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
         'alert("1")',
         "36 pairs of 6 regions or cases",
         "12 pairs of 2 regions or cases",
-        "kept aside, case",
+        "held out, case",
         "balanced accuracy",
         "validation tiles of 2 cases",
         "own partner found",

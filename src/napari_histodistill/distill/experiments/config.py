@@ -39,7 +39,7 @@ class ExperimentTable(Frozen):
     whose probe did best on inner folds of the training tiles.
     """
     judge: Literal["probe", "head"] = "probe"
-    """Whose answers are scored: those of a probe on frozen embeddings, or those of the
+    """Predictions that are scored: those of a probe on frozen embeddings, or of the
     trained head.
     """
     final: str = ""
@@ -53,7 +53,7 @@ class ExperimentTable(Frozen):
     def _known(self) -> ExperimentTable:
         for name in self.baselines:
             if name not in BASELINES:
-                msg = f"baseline {name!r} is none of {', '.join(BASELINES)}"
+                msg = f"baseline {name!r} is not one of {', '.join(BASELINES)}"
                 raise ValueError(msg)
         for field, values in (("seeds", self.seeds), ("folds", self.folds)):
             if len(set(values)) != len(values):
@@ -94,13 +94,13 @@ class ExperimentConfig(Frozen):
         for row, trials in table.chosen.items():
             for trial in trials:
                 if trial not in variants:
-                    msg = f"experiment.chosen.{row}: {trial!r} is no variant"
+                    msg = f"experiment.chosen.{row}: {trial!r} is not a variant"
                     raise ValueError(msg)
         if table.baseline not in names:
-            msg = f"experiment.baseline: {table.baseline!r} is no variant"
+            msg = f"experiment.baseline: {table.baseline!r} is not a variant"
             raise ValueError(msg)
         if table.final and table.final not in variants:
-            msg = f"experiment.final: {table.final!r} is no variant"
+            msg = f"experiment.final: {table.final!r} is not a variant"
             raise ValueError(msg)
         return self
 
@@ -113,13 +113,13 @@ class ExperimentConfig(Frozen):
             data = variant.changes.get("data")
             if isinstance(data, dict) and "leave_out" in data:
                 msg = (
-                    f"variants.{variant.name}: data.leave_out belongs into "
+                    f"variants.{variant.name}: data.leave_out belongs in "
                     "[base.data]: all variants are judged on the same tiles"
                 )
                 raise ValueError(msg)
 
     def _check_grouping(self) -> None:
-        """See that every class lies in exactly one group, if classes are named."""
+        """Refuse classes that are not in exactly one group, if classes are named."""
         given = self.base.get("classes")
         if not given or not isinstance(given, list | tuple):
             return
@@ -128,7 +128,7 @@ class ExperimentConfig(Frozen):
         grouped = [name for group in groups for name in group]
         for name in [*grouped, *names]:
             if name not in names:
-                msg = f"experiment.grouping: {name!r} is no class of [base]"
+                msg = f"experiment.grouping: {name!r} is not a class of [base]"
                 raise ValueError(msg)
             if grouped.count(name) != 1:
                 msg = f"experiment.grouping: {name!r} must be in exactly one group"
@@ -144,16 +144,16 @@ class ExperimentConfig(Frozen):
         variant : str
             Name of the row.
         fold : str or None
-            Left out; None trains on everything.
+            Fold that is held out; None trains on everything.
         seed : int
-            Of the run.
+            Seed of the run.
         steps : int or None
-            In place of the variant's.
+            Number of steps in place of the variant's.
 
         Raises
         ------
         InputError
-            Naming the variant and the field that cannot be used.
+            If a field of the recipe cannot be used; it names the variant and the field.
         """
         changes = next(v.changes for v in self.variants if v.name == variant)
         content = merged(self.base, changes)
@@ -183,7 +183,7 @@ class ExperimentConfig(Frozen):
         return self.run(self.variants[0].name, table.folds[0], table.seeds[0])
 
     def design(self) -> Design:
-        """Return what the table will show."""
+        """Return the plan of the table."""
         table = self.experiment
         classes = tuple(c.name for c in self.first().classes)
         grouped = [set(names) for names in table.grouping.values()]

@@ -1,10 +1,10 @@
-"""Runs a table of trainings, several at once, and goes on where it was stopped.
+"""A table of trainings: several run at once, and it continues where it was stopped.
 
 ```
-OUT/experiment.toml                          what was to be run
+OUT/experiment.json                          the recipe, and its digest
 OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json
-OUT/scores.jsonl.gz                          every prediction, see score_book.py
-OUT/results.json  table.md  intervals.png    what was found
+OUT/scores.jsonl.gz                          every prediction, see held_out.py
+OUT/results.json  table.md  intervals.png    the results
 OUT/final/                                   the student trained on everything
 ```
 """
@@ -54,14 +54,14 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ExperimentReport:
-    """One run came to its end.
+    """Report that one run has ended.
 
     Attributes
     ----------
     done, total, failed : int
-        Runs.
+        Numbers of runs that have ended, in all, and that failed.
     message : str
-        For people.
+        Message for the user.
     """
 
     done: int
@@ -82,20 +82,21 @@ def run_experiment(
     """Run all that is missing, then write the table.
 
     Every run has a process of its own with one thread, so that its bytes do not depend
-    on how many run beside it. A run that fails is told in the table; the others go on.
+    on how many run beside it. A run that fails is reported in the table; the others
+    continue.
 
     Parameters
     ----------
     config : ExperimentConfig
-        What is compared.
+        Recipe of the experiment.
     out : Path
-        New, or of this very experiment.
+        Folder, new or of this same experiment.
     data : Path
         Tile folder with labels, cases and folds.
     workers : int
-        Runs at once.
+        Number of runs at a time.
     device : str
-        For every run.
+        Device of every run.
     cancel : CancelToken or None
         Stops the runs that are under way; each keeps its last checkpoint.
 
@@ -119,7 +120,7 @@ def run_experiment(
     _check_scores(known.values(), tiles, out, data)
     todo = [job for job in jobs if job.key not in known]
     done = len(jobs) - len(todo)
-    yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are there")
+    yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are done")
     failed = 0
     for job, seconds in _work(todo, workers, token):
         done += 1
@@ -147,7 +148,7 @@ def run_experiment(
 def write_results(
     config: ExperimentConfig, jobs: list[ExperimentJob], out: Path
 ) -> Table:
-    """Write table, figures and all scores from the runs that are there."""
+    """Write table, figures and all scores from the runs that have ended."""
     from napari_histodistill.distill.experiments.figures import draw_intervals
     from napari_histodistill.distill.scoring.figures import draw_confusion
 
@@ -170,7 +171,7 @@ def write_results(
 def _jobs(
     config: ExperimentConfig, out: Path, data: Path, device: str
 ) -> list[ExperimentJob]:
-    """Return all runs: seeds outermost, so that an early look is at whole tables."""
+    """Return all runs: seeds outermost, so that an early look shows whole tables."""
     table = config.experiment
     first = config.first()
     sizes = (first.sparse.tile_px, first.source_px)
@@ -196,7 +197,7 @@ def _jobs(
 
 
 def _tiles(config: ExperimentConfig, data: Path) -> LabelledTiles:
-    """Return what runs will be judged on; refuse what would fail after training."""
+    """Return the tiles that judge the runs; refuse what would fail after training."""
     names = tuple(c.name for c in config.first().classes)
     if not names:
         msg = "base.classes: an experiment needs the classes that tiles are judged by."
@@ -216,7 +217,7 @@ def _tiles(config: ExperimentConfig, data: Path) -> LabelledTiles:
 def _check_scores(
     scores: Iterable[RunScore], tiles: LabelledTiles, out: Path, data: Path
 ) -> None:
-    """Refuse to go on from scores that were measured on other tiles."""
+    """Refuse to continue from scores that were measured on other tiles."""
     for score in scores:
         rows = np.flatnonzero(tiles.folds == score.fold)
         same = (
@@ -273,7 +274,7 @@ def _work(
 
 
 def _run_process(job: ExperimentJob, token: CancelToken) -> float:
-    """Run one job in a process of its own, and see to it that its end is on record."""
+    """Run one job in a process of its own, and record how it ended."""
     began = time.monotonic()
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / FAILURE).unlink(missing_ok=True)
@@ -301,7 +302,7 @@ def _run_process(job: ExperimentJob, token: CancelToken) -> float:
 
 
 def _scores(jobs: list[ExperimentJob], out: Path) -> dict[ScoreKey, RunScore]:
-    """Return what is there, in the order of the jobs: own runs, then the book's."""
+    """Return known scores in the order of the jobs: from run folders, or the file."""
     book = read_scores(out / SCORES)
     found = {}
     for job in jobs:

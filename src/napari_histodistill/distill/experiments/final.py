@@ -63,13 +63,13 @@ def describe_final(
     Parameters
     ----------
     config : ExperimentConfig
-        Names the variant.
+        Recipe, which names the variant.
     out : Path
-        Of the experiment; ``out/final`` was trained.
+        Folder of the experiment; ``out/final`` was trained.
     table : Table
-        What was found.
+        Results of the experiment.
     scores : sequence of RunScore
-        Of all runs.
+        Scores of all runs.
 
     Returns
     -------

@@ -26,21 +26,21 @@ class ExperimentJob:
     Attributes
     ----------
     variant, fold : str
-        What, and what is left out.
+        Name of the variant or baseline, and the fold that is held out.
     seed : int
-        Of the run.
+        Seed of the run.
     recipe : str
         TOML of a training; empty for a baseline of that name.
     folder : Path
-        Where it is kept.
+        Folder of the run.
     data : Path
         Tile folder.
     device : str
-        As for ``train``.
+        Device, as for ``train``.
     sparse_px, full_px : int
         Edge of the tiles as students see them, and of the whole ones.
     classes : tuple of str
-        In the order of labels.
+        Names of the classes, in the order of labels.
     locked : tuple of str
         Folds that no run of the experiment may see.
     """
@@ -147,7 +147,7 @@ def labelled_tiles(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
     Raises
     ------
     InputError
-        If the manifest lacks a column, a label, or has one that is no class.
+        If the manifest lacks a column or a label, or has a label that is not a class.
     """
     import numpy as np
 
@@ -159,7 +159,7 @@ def labelled_tiles(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
     if cases is None or folds is None:
         msg = f"{folder.folder}: an experiment needs the columns case_id and fold."
         raise InputError(msg)
-    # Scores travel further than tiles: who a case is does not.
+    # Scores are shared more widely than tiles: identifiers of cases are not.
     digests = np.array([case_digest(case) for case in cases.tolist()])
     return LabelledTiles(folder.classes(names), digests, folds)
 

@@ -1,4 +1,4 @@
-"""How alike two layers look: both in one frame, and what one says about the other."""
+"""Likeness of two layers: both in one frame, and how well one predicts the other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FINEST_UM = 1.0
 """No finer than this: texture below a nucleus differs between sections."""
 
 BINS = 32
-"""Of the joint histogram, each way."""
+"""Bins of the joint histogram along each axis."""
 
 _WRONG = 12
 
@@ -63,7 +63,7 @@ class Overviews:
 def take_overviews(
     sparse: Slide, dense: DenseLayer, *, longest_px: int = OVERVIEW_PX
 ) -> Overviews:
-    """Read both layers at a few µm per pixel, where the partner now lies.
+    """Read both layers at a few µm per pixel, the partner where it lies now.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def take_overviews(
     common = here & tissue.reshape(height, width)
     if common.mean() < 0.01:
         msg = (
-            f"{dense.name} and {sparse.name} share no tissue as they lie now: pick "
+            f"{dense.name} and {sparse.name} share no tissue where they lie now: place "
             "landmarks first."
         )
         raise InputError(msg)
@@ -110,7 +110,7 @@ def take_overviews(
 
 
 def agreement(sparse: Greys, dense: Greys, common: Bools) -> float:
-    """Return the mutual information of two pictures in bits, over ``common``."""
+    """Return the mutual information of two images in bits, over ``common``."""
     if common.sum() < BINS**2 / 4:
         return 0.0
     joint, _, _ = np.histogram2d(sparse[common], dense[common], bins=BINS)

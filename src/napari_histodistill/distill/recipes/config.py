@@ -1,7 +1,7 @@
-"""What a student is made of: one frozen schema is validation, file, form and help text.
+"""The schema of recipes: validation, file, form and help texts in one place.
 
 :class:`FrozenConfig` fits a head on an encoder as it is. :class:`DistillConfig` trains
-an encoder, alone or with dense partners. ``recipe.py`` reads both from TOML.
+an encoder, alone or with dense partners. ``reading.py`` reads both from TOML.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 TrainedArm = Literal["unprivileged", "privileged", "triplet", "supervised"]
 AugmentationPreset = Literal["paper", "histology", "none"]
 ImageKind = Literal["image", "channels", "mask"]
-"""The kinds of partners that are pictures, and are resampled and augmented."""
+"""Kinds of partners that are images, and so are resampled and augmented."""
 DenseKind = Literal[ImageKind, "expression"]
 
 
@@ -43,7 +43,7 @@ class DataSource(Frozen):
     one.
     """
     description: Annotated[str, Field(min_length=1)]
-    """What the data are, for the model card."""
+    """Description of the data, for the model card."""
     licence: Annotated[str, Field(min_length=1)]
     """The data's licence, for the model card: a student carries it wherever it goes."""
     attribution: Annotated[str, Field(min_length=1)]
@@ -60,9 +60,9 @@ class DataSource(Frozen):
     """
 
     @model_validator(mode="after")
-    def _kept_aside_once(self) -> DataSource:
+    def _held_out_once(self) -> DataSource:
         if self.validate_on and self.validation_share:
-            msg = "validate_on says what is kept aside: validation_share must be 0"
+            msg = "validate_on names what is held out: validation_share must be 0"
             raise ValueError(msg)
         twice = sorted(set(self.validate_on) & set(self.leave_out))
         if twice:
@@ -138,7 +138,7 @@ class DenseConfig(Frozen):
     encoder: EncoderConfig
     """Encoder of this branch. With ``frozen = true`` it is a fixed teacher."""
     partner: Literal["own", "shuffled", "blank"] = "own"
-    """Which partner a tile gets. Controls: ``shuffled`` deals the partners to tiles of
+    """Partner that a tile gets. Controls: ``shuffled`` deals the partners to tiles of
     other cases once, ``blank`` shows the partners' mean in place of every one.
     """
     frozen_views: Annotated[int, Field(ge=0, le=64)] = 0
@@ -189,7 +189,7 @@ class ObjectiveConfig(Frozen):
 
 
 class SurroundingsConfig(Frozen):
-    """Some views are shown again among other tissue, and must embed alike.
+    """The term by which views that are shown again among other tissue embed alike.
 
     For students whose tokens are used: it makes the mean of a tile's tokens, which see
     past its border, agree with the tile cut out. ``surroundings.py`` has the formula.
@@ -255,7 +255,7 @@ class ScheduleConfig(Frozen):
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps from one checkpoint to the next; each is judged on the validation pairs."""
     keep: Literal["best", "last"] = "best"
-    """Which checkpoint becomes the student when the run ends; a run that is stopped
+    """Checkpoint that becomes the student when the run ends; a run that is stopped
     keeps the best.
     """
 
@@ -268,7 +268,7 @@ class _Recipe(Frozen):
     title: Annotated[str, Field(min_length=1)]
     """Title of the student, for people."""
     description: str = ""
-    """What the student is and what it is for, on the model card."""
+    """Description of the student and its purpose, for the model card."""
     licence: Annotated[str, Field(min_length=1)]
     """Licence of the student."""
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
@@ -329,7 +329,7 @@ class DistillConfig(_Recipe):
     augmentation: AugmentationPreset = "histology"
     """Preset of ``augment.py``, drawn independently for every branch."""
     schedule: ScheduleConfig
-    """How long and how fast the student is trained, and what is kept."""
+    """Length and pace of the training, and which checkpoint is kept."""
     surroundings: SurroundingsConfig | None = None
     """Whether tiles must embed alike among other tissue; empty leaves it open."""
     half_precision: bool = False
@@ -366,7 +366,7 @@ class DistillConfig(_Recipe):
 
     @property
     def sparse_views(self) -> int:
-        """How many augmented views of the sparse image a step takes."""
+        """Number of augmented views of the sparse image that a step takes."""
         return 2 if self.arm in {"unprivileged", "triplet"} else 1
 
     @property

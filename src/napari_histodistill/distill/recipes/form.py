@@ -1,8 +1,8 @@
-"""The settings of a training as a form: what is asked, in which words and bounds.
+"""The settings of a training as a form: names, help texts, kinds and bounds.
 
 Everything comes from
 :class:`~napari_histodistill.distill.recipes.config.DistillConfig`: a field that is
-added there has its line here without further work. A form shows text; :func:`read` and
+added there appears here without further work. A form shows text; :func:`read` and
 :func:`text_of` are its two directions. No window is needed.
 """
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import DistillConfig
 
 FieldPath = tuple[str | int, ...]
-"""Where a value is: names of fields, and places in ``dense``."""
+"""Path of a value: names of fields, and indices into ``dense``."""
 
 FieldKind = Literal[
     "switch", "choice", "whole", "number", "text", "wholes", "texts", "table"
 ]
 
 LEFT_OUT = {
-    "name": "the run's folder has it",
+    "name": "decided with the run's folder",
     "mpp": "decided with the pairs",
     "mpp_source": "decided with the pairs",
     "source_px": "decided with the pairs",
@@ -45,13 +45,13 @@ LEFT_OUT = {
     "dense.column": "decided with the layers",
     "dense.kind": "decided with the layers",
     "surroundings": "a table that most recipes lack",
-    "temperature": "of labels",
-    "objective.weight": "of labels",
-    "schedule.label_smoothing": "of labels",
-    "schedule.balance": "of labels",
-    "schedule.mixup": "of labels",
+    "temperature": "only for labelled tiles",
+    "objective.weight": "only for labelled tiles",
+    "schedule.label_smoothing": "only for labelled tiles",
+    "schedule.balance": "only for labelled tiles",
+    "schedule.mixup": "only for labelled tiles",
 }
-"""Settings that no form of the window asks for, and why: others decide them."""
+"""Settings that the window's form does not show, with the reason."""
 
 _WORDS = {"lr": "learning rate", "mpp": "µm/px"}
 _UNITS = ("px", "um")
@@ -65,19 +65,19 @@ class Field:
     Attributes
     ----------
     path : tuple
-        Where it is in the recipe.
+        Path of the setting in the recipe.
     title, help : str
-        For people.
+        Name and help text for the user.
     kind : str
-        What may be entered: ``switch`` (yes or no), ``choice``, ``whole`` and
-        ``number``, ``text``, lists ``wholes`` and ``texts`` with commas, or ``table``
-        (``key = value`` pairs with commas).
+        Kind of entry: ``switch`` (yes or no), ``choice``, ``whole`` and ``number``,
+        ``text``, lists ``wholes`` and ``texts`` with commas, or ``table`` (``key =
+        value`` pairs with commas).
     choices : tuple of str
-        Of ``choice``.
+        Values to choose from, for ``choice``.
     bounds : str
-        In words; empty if there are none.
+        Bounds in words; empty if there are none.
     optional : bool
-        May be left empty.
+        Whether it may be left empty.
     """
 
     path: FieldPath
@@ -91,18 +91,18 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class FieldGroup:
-    """Settings that belong together; folds.
+    """Settings that belong together; a part of the form that folds.
 
     Attributes
     ----------
     path : tuple
-        Where its table is in the recipe; empty for the recipe itself.
+        Path of its table in the recipe; empty for the recipe itself.
     title, help : str
-        For people.
+        Name and help text for the user.
     fields : tuple of Field
-        Its own settings.
+        Settings of the group itself.
     groups : tuple of FieldGroup
-        Tables inside it.
+        Groups for the tables inside it.
     """
 
     path: FieldPath
@@ -119,7 +119,7 @@ class FieldGroup:
 
 
 def describe(config: DistillConfig) -> FieldGroup:
-    """Return the form of a recipe: one section for each partner that it has."""
+    """Return the form of a recipe, with a group for each of its partners."""
     return _group(config, (), "Recipe", "")
 
 
@@ -149,12 +149,12 @@ def text_of(field: Field, value: Any) -> str:
 
 
 def read(field: Field, text: str) -> Any:
-    """Return what was entered as a value; bounds are the schema's to check.
+    """Return an entry as a value; bounds are left to the schema.
 
     Raises
     ------
     InputError
-        In one sentence, without the field's name.
+        If it cannot be read: one sentence, without the field's name.
     """
     if field.optional and not text.strip():
         return None
@@ -171,7 +171,7 @@ def field_help(info: FieldInfo) -> str:
 
 
 def title_of(name: str) -> str:
-    """Return a field's name for people: ``tile_px`` is "Tile (px)"."""
+    """Return a field's name as the user sees it: ``tile_px`` is "Tile (px)"."""
     words = name.split("_")
     unit = f" ({words.pop()})" if len(words) > 1 and words[-1] in _UNITS else ""
     spoken = " ".join(_WORDS.get(word, word) for word in words)
@@ -249,7 +249,7 @@ def _kind_of(annotation: Any) -> tuple[FieldKind, tuple[str, ...], list[Any], bo
 
 
 def _bounds(constraints: list[Any]) -> str:
-    """Return in words what annotated-types' constraints say of a number."""
+    """Return the constraints of annotated-types on a number in words."""
     found = {
         name: getattr(one, name)
         for one in constraints
@@ -285,7 +285,9 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        msg = f"{text!r} is no whole number." if text else "A whole number is missing."
+        msg = (
+            f"{text!r} is not a whole number." if text else "A whole number is missing."
+        )
         raise InputError(msg) from None
 
 
@@ -293,7 +295,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        msg = f"{text!r} is no number." if text else "A number is missing."
+        msg = f"{text!r} is not a number." if text else "A number is missing."
         raise InputError(msg) from None
 
 

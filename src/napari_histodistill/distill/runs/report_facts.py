@@ -52,13 +52,13 @@ def write_report(
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     config : DistillConfig
         Its recipe.
     split : PairSplit
         Its pairs.
     ending : {"finished", "stopped"}
-        How it ended.
+        How the run ended.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def gather(
     split: PairSplit,
     ending: Ending,
 ) -> ReportFacts:
-    """Return what the report says; see :func:`write_report`."""
+    """Return the facts of the report; see :func:`write_report`."""
     events = read_events(folder)
     spec = load_spec(folder / STUDENT)
     health = health_in_words(events)
@@ -135,7 +135,7 @@ def _metric(metric: Metric) -> Fact:
 def _judged(events: Events) -> Iterator[Fact]:
     checks = [e for e in events if e["kind"] == "validation"]
     if not checks:
-        yield "nothing", "No pairs were kept aside: nothing here is measured."
+        yield "nothing", "No pairs were held out, so nothing is measured here."
         return
     best = min(checks, key=lambda e: e["total"])
     yield "lowest loss", f"{best['total']:.4g} after step {best['step']:,}"
@@ -148,9 +148,9 @@ def _judged(events: Events) -> Iterator[Fact]:
         )
     if best["effective_rank"] is not None:
         yield (
-            "told apart",
-            f"effective rank {best['effective_rank']:.1f} (1 would be a line: nothing "
-            "told apart)",
+            "effective rank",
+            f"{best['effective_rank']:.1f} (1 would mean that embeddings lie on a "
+            "line and hardly differ)",
         )
 
 
@@ -161,17 +161,17 @@ def _course(events: Events, config: DistillConfig) -> Iterator[Fact]:
     seconds = _seconds(events)
     yield "how long", f"{_duration(seconds)} of training, pauses included"
     if len(starts) > 1:
-        yield "begun", f"{len(starts)} times: it was stopped or ended, and went on"
+        yield "started", f"{len(starts)} times: it was stopped or ended, and continued"
     paces = [e["pairs_per_second"] for e in events if e.get("pairs_per_second")]
     if paces:
-        yield "pace", f"{np.median(paces):.0f} pairs a second (median)"
+        yield "pace", f"{np.median(paces):.0f} pairs per second (median)"
     judged = config.data.validation_share or config.data.validate_on
-    kept = "the best on what was kept aside" if judged else "last"
+    kept = "the best on the held-out pairs" if judged else "the last step"
     yield "kept", kept if config.schedule.keep == "best" else "the last step"
 
 
 def _seconds(events: Events) -> float:
-    """Return the time between start and last word, added up over all starts."""
+    """Return the time from start to last report, added up over all starts."""
     total, begun, before = 0.0, None, None
     for event in events:
         at = float(event["time"])
@@ -191,7 +191,7 @@ def _duration(seconds: float) -> str:
 
 
 def _threads(events: Events) -> int | None:
-    """Return how many CPU threads the run had last; None on another device."""
+    """Return the CPU threads of the run's last start; None on another device."""
     starts = [e for e in events if e["kind"] == "started"]
     return starts[-1].get("threads") if starts else None
 
@@ -214,7 +214,7 @@ def _data(
         name = dense.column or "the same layer at its full resolution"
         inside = ", ".join(names.get(dense.column, ())[:8])
         control = {
-            "shuffled": "; a control: dealt to other places",
+            "shuffled": "; a control: each tile has another case's partner",
             "blank": "; a control: the mean of all in place of each",
         }.get(dense.partner, "")
         size = "" if dense.kind == "expression" else f", {dense.tile_px} px"
@@ -223,8 +223,8 @@ def _data(
     sure = split.train.confidence
     if sure.min() < 1:
         yield (
-            "sure of the place",
-            f"{np.median(sure):.0%} (median), {sure.min():.0%} at the least",
+            "confidence",
+            f"{np.median(sure):.0%} (median), at least {sure.min():.0%}",
         )
 
 
@@ -235,7 +235,7 @@ def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _split(split: PairSplit) -> Iterator[Fact]:
-    for name, part in (("trained on", split.train), ("kept aside", split.validation)):
+    for name, part in (("trained on", split.train), ("held out", split.validation)):
         if part is None:
             yield name, "nothing"
             continue
@@ -272,15 +272,15 @@ def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Fact, ...]]]:
 
 
 def _twins(config: DistillConfig, split: PairSplit) -> Iterator[Twin]:
-    """Return pairs that were kept aside, or else trained on."""
+    """Return held-out pairs, or pairs trained on where none are held out."""
     pairs: PairSet = split.train if split.validation is None else split.validation
-    which = "trained on" if split.validation is None else "kept aside"
+    which = "trained on" if split.validation is None else "held out"
     for row in np.unique(np.linspace(0, len(pairs) - 1, TWINS).astype(int)).tolist():
         seen = [p for p in pairs.partners if p.kind != "expression"]
         dense = [to_look_at(p.values[row], p.kind) for p in seen]
         sure = float(pairs.confidence[row])
         words = f"{which}, {pairs.cases[row]}"
-        words += f"; sure to {sure:.0%}" if config.dense and sure < 1 else ""
+        words += f"; confidence {sure:.0%}" if config.dense and sure < 1 else ""
         yield Twin(tuple(map(_png, [pairs.sparse[row], *dense])), words)
 
 

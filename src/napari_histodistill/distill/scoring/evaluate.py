@@ -1,4 +1,4 @@
-"""How good is a student? No tile judges a head that has seen its case."""
+"""Evaluation of a student: no tile judges a head that has seen its case."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ _BATCH = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileReport:
-    """Some tiles became embeddings.
+    """Report that some tiles were embedded.
 
     Attributes
     ----------
     done, total : int
-        Tiles.
+        Number of tiles done, and in all.
     embeddings : ndarray
         ``(k, dim)`` float32 of the last k tiles that are done.
     resized : int
-        How many of them had another size than the student's tile.
+        Number of tiles of another size than the student's.
     """
 
     done: int
@@ -62,7 +62,7 @@ class TileReport:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Probabilities ``(n, classes)`` and how they came about."""
+    """Probabilities ``(n, classes)``, and how they were obtained."""
 
     probabilities: Floats
     truth: Labels
@@ -86,7 +86,7 @@ def embed_tiles(student: Student, folder: TileFolder) -> Iterator[TileReport]:
     Raises
     ------
     TileFolderError
-        If a picture cannot be read.
+        If an image cannot be read.
     ComputeError
         If the student fails.
     """
@@ -112,7 +112,7 @@ def evaluate_student(
     Parameters
     ----------
     student : Student
-        With or without classes.
+        Student with or without classes.
     folder : str, Path or TileFolder
         A folder with a labelled ``manifest.csv``.
     protocol : {"auto", "head", "probe"}
@@ -139,7 +139,7 @@ def evaluate_student(
         If the student fails.
     """
     tiles = folder if isinstance(folder, TileFolder) else read_tile_folder(folder)
-    tiles.labels()  # a missing label is told now, not after minutes of embedding
+    tiles.labels()  # a missing label is reported now, not after minutes of embedding
     tiles, notes = unseen_tiles(student, tiles, protocol)
     choose_protocol(student, tiles, protocol)
     reports = list(embed_tiles(student, tiles))
@@ -259,8 +259,8 @@ def _why_head(student: Student, folder: TileFolder) -> str:
     training = student.spec.training
     if folder.case_ids() is None:
         return (
-            "The head knows all labels; whether it was fitted on these tiles cannot be "
-            "told without a column case_id."
+            "The head knows all labels; whether it was fitted on these tiles is "
+            "unknown without a column case_id."
         )
     if training is None or not training.case_digests:
         return (
@@ -305,7 +305,7 @@ def _score_probe(folder: TileFolder, embeddings: Floats) -> _Found:
     scores: list[FoldScore] = []
     for held_out in np.unique(fold):
         test = fold == held_out
-        # A class may be missing from the training folds: then nobody predicts it.
+        # A class may be missing from the training folds: then it is never predicted.
         present, y = np.unique(truth[~test], return_inverse=True)
         if len(present) < 2:
             msg = (
