@@ -75,7 +75,7 @@ print(json.dumps([describe.__doc__, helps, [g.help for g in form.groups]]))
 
 
 def test_help_survives_python_that_drops_docstrings():
-    def told(*options: str) -> tuple[object, ...]:
+    def helps(*options: str) -> tuple[object, ...]:
         done = subprocess.run(
             [sys.executable, *options, "-c", SCRIPT],
             input=json.dumps(CONTENT),
@@ -85,7 +85,7 @@ def test_help_survives_python_that_drops_docstrings():
         )
         return tuple(json.loads(done.stdout))
 
-    plain, stripped = told(), told("-OO")
+    plain, stripped = helps(), helps("-OO")
     assert plain[0]
     assert stripped[0] is None, "-OO dropped no docstrings: this proves nothing"
     assert stripped[1:] == plain[1:]

@@ -109,7 +109,7 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
         until(lambda: run.view().state == "paused")
         held = run.view().step
         time.sleep(1)
-        assert run.view().step == held, "nobody takes a step"
+        assert run.view().step == held, "no process takes a step"
         run.go_on()
         until(lambda: run.view().step > held)
         run.stop()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TWINS = 6
 TWIN_PX = 120
-REGIONS = 12
+NAMED_REGIONS = 12
 """More regions than this are counted, not named."""
 
 Ending = Literal["finished", "stopped"]
@@ -242,9 +242,15 @@ def _split(split: PairSplit) -> Iterator[Fact]:
         cases, counts = np.unique(part.cases, return_counts=True)
         listed = ", ".join(
             f"{case} ({count})"
-            for case, count in zip(cases[:REGIONS], counts[:REGIONS], strict=True)
+            for case, count in zip(
+                cases[:NAMED_REGIONS], counts[:NAMED_REGIONS], strict=True
+            )
         )
-        more = f" and {len(cases) - REGIONS} more" if len(cases) > REGIONS else ""
+        more = (
+            f" and {len(cases) - NAMED_REGIONS} more"
+            if len(cases) > NAMED_REGIONS
+            else ""
+        )
         yield (
             name,
             f"{len(part):,} pairs of {len(cases)} regions or cases: {listed}{more}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.distill.pairs.plan import REGIONS
 from napari_histodistill.distill.scoring.scores import accuracies, intervals_by_case
 from napari_histodistill.errors import InputError
 from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.intp]
-
-REGIONS = 6
-"""Regions along the longer side of what is labelled, as for pairs: large enough that
-most cells have no neighbour on the other side."""
 
 FEWEST_CELLS = 20
 FEWEST_REGIONS = 3
@@ -164,6 +161,7 @@ def find_cells(
         )
         raise InputError(msg)
     rows, columns = (cells - cells.min(axis=0)).T
+    # Regions as large as those of pairs: most cells have no neighbour in another one.
     side = math.ceil((1 + max(int(rows.max()), int(columns.max()))) / REGIONS)
     regions = rows // side * (1 + int(columns.max()) // side) + columns // side
     kept = [k for k in range(len(specs)) if _is_enough(labels, regions, k)]
