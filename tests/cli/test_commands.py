@@ -48,6 +48,28 @@ def test_help_and_version_load_nothing_heavy():
     assert float(done.stdout.split()[-1]) < 2
 
 
+def test_help_survives_python_that_drops_docstrings():
+    script = (
+        "from napari_histodistill.cli import main\n"
+        "for name in ('demo', 'doctor', 'info', 'students', 'embed', 'classify',\n"
+        "             'similar', 'distill', 'evaluate', 'export'):\n"
+        "    main([name, '--help'])\n"  # -OO drops asserts
+        "main(['--help'])"
+    )
+    plain, stripped = (
+        subprocess.run(
+            [sys.executable, *options, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for options in ((), ("-OO",))
+    )
+    assert stripped == plain
+    assert "Exits with 1 if something is broken" in stripped
+    assert "Score a student on labelled tiles." in stripped
+
+
 def test_info(run, slide_file, silent_slide):
     outcome = run("info", slide_file, "--json")
     assert outcome.code == 0

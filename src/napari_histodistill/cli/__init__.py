@@ -29,7 +29,7 @@ from napari_histodistill.cli.similar import similar
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["app", "main"]
 
@@ -46,19 +46,42 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    demo,
-    doctor,
-    info,
-    students,
-    embed,
-    classify,
-    similar,
-    distill,
-    evaluate,
-    export,
-):
-    app.command()(command)
+# Written here and not taken from docstrings, which `python -OO` drops.
+_COMMANDS: dict[Callable[..., None], str] = {
+    demo: "Open napari with the maps of a sample ready.",
+    doctor: """Check this installation: device, speed, display.
+
+    Exits with 1 if something is broken that every command needs; a missing display or
+    OpenSlide is only reported.""",
+    info: "Show a slide's size, levels and µm per pixel.",
+    students: "List the students, their classes and licences.",
+    embed: """Embed slides into stores that can be resumed.
+
+    Each slide gets DIR/<stem>.zarr. A store of the same slide, student and grid is
+    continued where it stopped; any other is refused, or deleted with --restart.""",
+    classify: """Map a slide's classes and their areas in mm².
+
+    Writes class_map.geojson (QuPath opens it), class_map.zarr (OME-Zarr labels),
+    areas.csv and summary.json, and keeps the embeddings as DIR/<stem>.zarr, so that
+    a second call is quick.""",
+    similar: """Map the similarity to a place and rank the most similar regions.
+
+    Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and
+    similarity.png.""",
+    distill: """Make a student by a recipe, or go on with a run that was stopped.
+
+    A recipe fits a head on frozen features, trains an encoder with or without dense
+    partners, or runs a whole table of such trainings ([experiment]).""",
+    evaluate: """Score a student on labelled tiles.
+
+    Reports accuracy, balanced accuracy, the confusion matrix, figures per class, and
+    95 % intervals over cases.""",
+    export: """Export a class map or a student for other programs.
+
+    A store becomes GeoJSON, OME-Zarr or CSV; a student becomes a WSInfer model.""",
+}
+for command, text in _COMMANDS.items():
+    app.command(help=text)(command)
 
 
 def _print_version(value: bool) -> None:

@@ -69,11 +69,7 @@ def embed(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Embed slides into stores that can be resumed.
-
-    Each slide gets DIR/<stem>.zarr. A store of the same slide, student and grid is
-    continued where it stopped; any other is refused, or deleted with --restart.
-    """
+    """Embed slides into stores that can be resumed."""
     began = time.perf_counter()
     _check_stems(slides)
     with answering(as_json=json) as answer:
@@ -141,12 +137,7 @@ def classify(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Map a slide's classes and their areas in mm².
-
-    Writes class_map.geojson (QuPath opens it), class_map.zarr (OME-Zarr labels),
-    areas.csv and summary.json, and keeps the embeddings as DIR/<stem>.zarr, so that a
-    second call is quick.
-    """
+    """Map a slide's classes and their areas in mm²."""
     from napari_histodistill.maps import class_map
     from napari_histodistill.maps.cohort import open_task
 

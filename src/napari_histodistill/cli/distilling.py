@@ -68,11 +68,7 @@ def distill(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Make a student by a recipe, or go on with a run that was stopped.
-
-    A recipe fits a head on frozen features, trains an encoder with or without dense
-    partners, or runs a whole table of such trainings ([experiment]).
-    """
+    """Make a student by a recipe, or go on with a run that was stopped."""
     from napari_histodistill.distill.reading import read_recipe
     from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
 

@@ -59,11 +59,7 @@ def doctor(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Check this installation: device, speed, display.
-
-    Exits with 1 if something is broken that every command needs; a missing display or
-    OpenSlide is only reported.
-    """
+    """Check this installation: device, speed, display."""
     with answering(as_json=json) as answer:
         result: dict[str, Any] = {
             "version": __version__,

@@ -61,11 +61,7 @@ def evaluate(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Score a student on labelled tiles.
-
-    Reports accuracy, balanced accuracy, the confusion matrix, figures per class, and
-    95 % intervals over cases.
-    """
+    """Score a student on labelled tiles."""
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
     from napari_histodistill.distill.scoring.evaluate import (
         choose_protocol,

@@ -57,10 +57,7 @@ def export(
     ] = 0.0,
     json: JsonOption = False,
 ) -> None:
-    """Export a class map or a student for other programs.
-
-    A store becomes GeoJSON, OME-Zarr or CSV; a student becomes a WSInfer model.
-    """
+    """Export a class map or a student for other programs."""
     with answering(as_json=json) as answer:
         if to is Format.wsinfer:
             result = _export_student(source, out)

@@ -45,10 +45,7 @@ def similar(
     ] = 20,
     json: JsonOption = False,
 ) -> None:
-    """Map the similarity to a place and rank the most similar regions.
-
-    Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and similarity.png.
-    """
+    """Map the similarity to a place and rank the most similar regions."""
     from napari_histodistill.cli.heatmap import write_heatmap
     from napari_histodistill.export import (
         write_regions,

@@ -162,11 +162,11 @@ def spot_sample() -> tuple[Slide, Spots, PaintedSpots]:
     :func:`~napari_histodistill.samples.spots.paint_spots`.
     """
     from napari_histodistill.distill.layers.partners import Spots
+    from napari_histodistill.distill.layers.spot_tables import log_normalised
     from napari_histodistill.samples.spots import paint_spots
 
     known = paint_spots()
-    share = known.counts / known.counts.sum(axis=1, keepdims=True)
-    values = np.log1p(share * 1e4).astype(np.float32)
+    values = log_normalised(known.counts)
     spots = Spots(SPOT_NAMES[1], known.positions_um, values, known.genes)
     return _slide(known.sparse, SPOT_NAMES[0]), spots, known
 

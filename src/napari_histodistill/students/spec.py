@@ -71,8 +71,13 @@ class _Frozen(BaseModel):
 class ClassSpec(_Frozen):
     """One class of a head: its name and the colour it is drawn in."""
 
+    # Recipes list classes, too, and read help texts from docstrings under fields.
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: Name
+    """Name of the class, as in the labels of the tiles."""
     color: HexColor
+    """Colour in which the class is drawn, such as ``#e4572e``."""
 
 
 class WeightsSpec(_Frozen):

@@ -53,7 +53,7 @@ def test_what_is_typed_stays_as_it_was_typed(draft):
     one = typed(draft, *LR, "1e-")
     fields = {f.path: f for f in one.form.all_fields()}
     assert one.text(fields[LR]) == "1e-"
-    assert one.problems() == {LR: "'1e-' is no number."}
+    assert one.problems() == {LR: "'1e-' is not a number."}
 
 
 @pytest.mark.parametrize(

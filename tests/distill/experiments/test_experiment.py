@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from napari_histodistill.distill.experiments import config as config_module
 from napari_histodistill.distill.experiments import experiment as experiment_module
 from napari_histodistill.distill.experiments.config import ExperimentConfig, merged
 from napari_histodistill.distill.experiments.experiment import run_experiment
 from napari_histodistill.distill.experiments.job import SCORE, labelled_tiles, run_job
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.recipes.files import validated
 from napari_histodistill.distill.scoring.held_out import SCORES
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
@@ -255,7 +257,7 @@ def test_tiles_that_cannot_be_judged_are_told_before_training(
     [
         ({"experiment": {"seeds": [0, 0]}}, "seeds: one is named twice"),
         ({"experiment": {"folds": ["1", "1"]}}, "folds: one is named twice"),
-        ({"experiment": {"grouping": {"all": ["curly"]}}}, "'curly' is no class"),
+        ({"experiment": {"grouping": {"all": ["curly"]}}}, "'curly' is not a class"),
         (
             {"experiment": {"grouping": {"all": ["fine"]}}},
             "'coarse' must be in exactly one",
@@ -271,13 +273,29 @@ def test_tiles_that_cannot_be_judged_are_told_before_training(
                     {"name": "plain", "changes": {"data": {"leave_out": ["2"]}}}
                 ]
             },
-            r"belongs into \[base.data\]",
+            r"belongs in \[base.data\]",
         ),
     ],
 )
 def test_a_table_that_would_mislead_is_refused(changes, match):
     with pytest.raises(ValidationError, match=match):
         small_experiment(**changes)
+
+
+def test_the_first_recipe_is_parsed_once(monkeypatch):
+    config = small_experiment()
+    parsed = []
+
+    def counted(schema, content, where):
+        parsed.append(where)
+        return validated(schema, content, where)
+
+    monkeypatch.setattr(config_module, "validated", counted)
+    assert config.first() == config.first()
+    assert config.design().classes == ("fine", "coarse")
+    assert parsed == ["variant 'plain'"]
+    again = ExperimentConfig.model_validate(config.model_dump(mode="json"))
+    assert again == config, "what was found out is no part of the recipe"
 
 
 def test_tables_merge_field_by_field_and_lists_as_a_whole():

@@ -232,7 +232,7 @@ def test_real_serial_sections(itk, data, every):
 
     start, end = error(before.matrix), error(found.after.matrix)
     print(
-        f"{fitted.sum()} landmarks fitted, {(~fitted).sum()} kept aside: median error "
+        f"{fitted.sum()} landmarks fitted, {(~fitted).sum()} held out: median error "
         f"{error(np.eye(3)):.1f} px as they lie, {start:.2f} px fitted, {end:.2f} px "
         f"refined (accepted: {found.accepted}; halves say {found.errors_um})"
     )

@@ -7,7 +7,9 @@ import pytest
 
 from napari_histodistill.distill.layers.spot_files import read_spots
 from napari_histodistill.distill.layers.spot_tables import (
+    are_counts,
     check_overlap,
+    log_normalised,
     place_spots,
     residual_variance,
 )
@@ -71,6 +73,22 @@ def normalised(counts):
     return np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
 
 
+def test_counts_are_scaled_to_ten_thousand_per_spot():
+    found = log_normalised(np.array([[1, 3, 0], [0, 0, 0]]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(
+        found, [[np.log(2501), np.log(7501), 0], [0, 0, 0]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [([0, 3], True), ([0.0, 3.0], True), ([0.5, 3], False), ([-1, 3], False)],
+)
+def test_only_whole_numbers_from_0_are_counts(values, counts):
+    assert are_counts(np.array([values])) is counts
+
+
 def check_values(table, counts):
     columns = [GENES.index(gene) for gene in table.genes]
     np.testing.assert_allclose(table.values, normalised(counts)[:, columns], rtol=1e-5)
@@ -121,7 +139,7 @@ def test_raw_counts_go_before_what_was_made_of_them(write_h5ad, counts):
 
     table = read_spots(write_h5ad(off_tissue))
     assert len(table.positions) == 50
-    assert any("10 spots off tissue" in note for note in table.notes)
+    assert any("10 spots outside the tissue" in note for note in table.notes)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +198,7 @@ def test_spots_off_tissue_are_left_out_however_that_is_written(
 
     table = read_spots(write_table(edit=edit))
     np.testing.assert_array_equal(table.positions, positions[20:])
-    assert any("20 spots off tissue" in note for note in table.notes)
+    assert any("20 spots outside the tissue" in note for note in table.notes)
     assert "in_tissue" not in table.genes
 
 
@@ -194,7 +212,7 @@ def test_an_h5ad_may_say_in_words_what_is_off_tissue(write_h5ad, sort):
 
     table = read_spots(write_h5ad(off_tissue))
     assert len(table.positions) == 50
-    assert any("10 spots off tissue" in note for note in table.notes)
+    assert any("10 spots outside the tissue" in note for note in table.notes)
 
 
 def test_an_h5ad_that_does_not_say_what_is_on_tissue(write_h5ad):
@@ -211,7 +229,7 @@ def test_what_varies_most_is_kept_and_said(write_table, counts):
     assert set(table.genes) == {"GENE3", "GENE7"}
     assert table.values.shape == (60, 2)
     assert "The 2 most variable of 12 genes are kept." in table.notes
-    assert any("brought to 10,000 a spot" in note for note in table.notes)
+    assert any("scaled to 10,000 per spot" in note for note in table.notes)
     spread = residual_variance(counts)
     quiet = [k for k in range(12) if k not in (3, 7)]
     # Beyond counting nothing varies but the totals that two genes upset.

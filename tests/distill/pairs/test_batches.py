@@ -1,4 +1,4 @@
-"""Which pairs a step sees."""
+"""The pairs of a step."""
 
 from __future__ import annotations
 

@@ -10,7 +10,11 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from napari_histodistill.distill.pairs.loading import Partner, controlled, load_pairs
+from napari_histodistill.distill.pairs.loading import (
+    PartnerValues,
+    controlled,
+    load_pairs,
+)
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.distill.training.views import Views
 from napari_histodistill.errors import TileFolderError
@@ -219,7 +223,7 @@ def test_the_digest_sees_every_part(tiles):
         values = getattr(pairs, field).copy()
         values[0] = "other" if field == "cases" else values[0] + 1
         changed.append(replaced(pairs, **{field: values}))
-    partner = Partner("image", pairs.partners[0].values + np.uint8(1))
+    partner = PartnerValues("image", pairs.partners[0].values + np.uint8(1))
     changed.append(replaced(pairs, partners=(partner,)))
     changed.append(replaced(pairs, labels=None))
     assert len({c.digest() for c in changed}) == len(changed)

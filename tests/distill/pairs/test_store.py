@@ -221,7 +221,7 @@ def test_a_slide_that_fails_leaves_nothing_behind(plan, tmp_path):
 
 def test_nothing_is_written_over(plan, tmp_path):
     (tmp_path / "p.zarr").mkdir()
-    with pytest.raises(StoreError, match="something is there already"):
+    with pytest.raises(StoreError, match="this exists already"):
         list(write_pairs(tmp_path / "p.zarr", plan))
 
 

@@ -80,7 +80,7 @@ def test_every_setting_is_asked_for_or_left_out_for_a_reason(key):
 def test_every_setting_has_a_name_and_a_line_of_help():
     for field in fields(recipe()).values():
         assert field.title[0].isupper(), field.path
-        assert len(field.help) > 2, f"{field.path} has no help in its docstring"
+        assert len(field.help) > 2, f"{field.path} has no docstring"
         assert "``" not in field.help
 
 
@@ -102,11 +102,11 @@ def test_what_a_field_takes_comes_from_the_schema():
     assert found["dense", 1, "encoder", "backbone"].kind == "text"
 
 
-def test_partners_have_a_section_each_with_their_name():
-    titles = [s.title for s in describe(recipe()).sections]
+def test_partners_have_a_group_each_with_their_name():
+    titles = [s.title for s in describe(recipe()).groups]
     assert "Partner 1: marker" in titles
     assert "Partner 2: the same layer" in titles
-    assert not any("Partner" in s.title for s in describe(recipe(partners=())).sections)
+    assert not any("Partner" in s.title for s in describe(recipe(partners=())).groups)
 
 
 def test_names_become_words():
@@ -125,10 +125,10 @@ def test_what_is_shown_reads_back_as_it_was(key):
 @pytest.mark.parametrize(
     ("path", "text", "said"),
     [
-        (("schedule", "batch"), "many", "'many' is no whole number."),
+        (("schedule", "batch"), "many", "'many' is not a whole number."),
         (("schedule", "batch"), "", "A whole number is missing."),
-        (("schedule", "lr"), "1e", "'1e' is no number."),
-        (("objective", "projector"), "64, x", "'x' is no whole number."),
+        (("schedule", "lr"), "1e", "'1e' is not a number."),
+        (("objective", "projector"), "64, x", "'x' is not a whole number."),
         (("sparse", "encoder", "options"), "channels", "Write pairs like:"),
     ],
 )

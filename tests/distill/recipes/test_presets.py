@@ -97,8 +97,8 @@ def test_an_unknown_preset_is_named():
     ("pairs", "words"),
     [
         (12, "Too few to learn from: at least 100"),
-        (150, "Enough for: Quick look. Careful wants 400."),
-        (900, "Enough for: Quick look, Careful. Paper wants 5,000."),
+        (150, "Enough for: Quick look. Careful needs 400."),
+        (900, "Enough for: Quick look, Careful. Paper needs 5,000."),
         (9000, "Enough for: Quick look, Careful, Paper."),
     ],
 )

@@ -80,7 +80,7 @@ def test_gradients_of_two_processes_are_those_of_one(tiles, tmp_path, arm, objec
 
 def test_a_batch_that_cannot_be_dealt_is_refused(tiles, tmp_path):
     start_run(small_config(schedule={"batch": 9}), tmp_path / "run", tiles)
-    with pytest.raises(InputError, match="9 pairs cannot be dealt to 2"):
+    with pytest.raises(InputError, match="9 pairs cannot be divided among 2"):
         train_in_processes(tmp_path / "run", count=2, device="cpu")
 
 
@@ -109,7 +109,7 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
         until(lambda: run.view().state == "paused")
         held = run.view().step
         time.sleep(1)
-        assert run.view().step == held, "nobody takes a step"
+        assert run.view().step == held, "no process takes a step"
         run.go_on()
         until(lambda: run.view().step > held)
         run.stop()
@@ -135,5 +135,5 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
 def test_a_process_that_fails_is_told_in_the_runs_own_words(tiles, tmp_path):
     config = small_config(schedule={"batch": 38})  # more than there are pairs
     start_run(config, tmp_path / "run", tiles)
-    with pytest.raises(ComputeError, match="a batch wants 38"):
+    with pytest.raises(ComputeError, match="a batch needs 38"):
         train_in_processes(tmp_path / "run", count=2, device="cpu", threads=1)

@@ -63,15 +63,17 @@ def test_a_run_lives_in_its_own_process(tiles, tmp_path):
     assert run.view().step == held
     run.go_on()
     until(lambda: run.view().step > held)
-    assert look_at(folder).state == "running", "also seen by whoever did not start it"
+    assert look_at(folder).state == "running", (
+        "a watcher that did not start it sees it too"
+    )
     run.kill()
     dead = run.view()
     assert dead.state == "dead"
     assert dead.resumable
-    assert "can go on from its last checkpoint" in dead.message
+    assert "can continue from its last checkpoint" in dead.message
     again = start_process(folder, device="cpu", threads=1)
     until(lambda: again.view().step > dead.step)
-    # Somebody else, who never saw the process, stops it: the best so far is kept.
+    # A watcher that never saw the process stops it: the best so far is kept.
     RunProcess(folder).stop()
     assert again.wait(60)
     ended = again.view()
@@ -169,7 +171,7 @@ def test_a_log_reads_only_what_is_new(tmp_path):
     place = log._place
     assert place == path.stat().st_size
     with path.open("a") as file:
-        file.write('{"kind": "step", "st')  # somebody is just writing
+        file.write('{"kind": "step", "st')  # a line half written
     assert len(log.read()) == 2
     with path.open("a") as file:
         file.write('ep": 2, "total": 7.0, "message": ""}\nnonsense\n')

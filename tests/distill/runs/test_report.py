@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 import napari_histodistill.distill.runs.report_facts as report_module
+from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.runs.folder import REPORT, start_run
 from napari_histodistill.distill.runs.report_facts import write_report
 from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
@@ -115,7 +116,7 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
         'alert("1")',
         "36 pairs of 6 regions or cases",
         "12 pairs of 2 regions or cases",
-        "kept aside, case",
+        "held out, case",
         "balanced accuracy",
         "validation tiles of 2 cases",
         "own partner found",
@@ -134,11 +135,11 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
     assert page.tags.count("img") == 13
     png = base64.b64decode(page.links[0].partition(",")[2])
     assert png == (folder / "curves.png").read_bytes()
-    # From the folder alone it is the same page, whoever writes it.
+    # Nothing of the page is known to the process that trained alone.
     first = (folder / REPORT).read_text(encoding="utf-8")
     (folder / REPORT).unlink()
-    again = write_report(folder).read_text(encoding="utf-8")
-    assert without_times(again) == without_times(first)
+    again = write_report(folder, config, load_pairs(config, tiles))
+    assert without_times(again.read_text(encoding="utf-8")) == without_times(first)
 
 
 def test_a_stopped_run_says_where_and_a_health_warning_comes_first(

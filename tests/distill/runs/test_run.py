@@ -12,8 +12,10 @@ import timm
 import torch
 
 import napari_histodistill.distill.runs.checkpoints as checkpoints
+import napari_histodistill.distill.runs.folder as folder_module
 import napari_histodistill.distill.training.trainer as trainer_module
 from napari_histodistill.distill.reading import read_recipe
+from napari_histodistill.distill.recipes.files import read_toml
 from napari_histodistill.distill.runs.events import EVENTS, read_events
 from napari_histodistill.distill.runs.folder import read_run, start_run
 from napari_histodistill.distill.runs.run import precision_for, train
@@ -59,6 +61,20 @@ def stop_after(folder, step):
 
     with pytest.raises(Cancelled):
         follow()
+
+
+def test_a_training_reads_its_recipe_once(tiles, tmp_path, monkeypatch):
+    start_run(small_config(schedule={"steps": 2}), tmp_path / "run", tiles)
+    read = []
+
+    def counted(path):
+        read.append(Path(path).name)
+        return read_toml(path)
+
+    monkeypatch.setattr(folder_module, "read_toml", counted)
+    list(train(tmp_path / "run", device="cpu"))
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert read == ["config.toml"], "the report has no need to parse it again"
 
 
 @pytest.mark.parametrize("arm", ["unprivileged", "privileged", "triplet", "supervised"])
@@ -173,7 +189,7 @@ def test_a_collapse_ends_the_run_in_plain_words(tiles, tmp_path, monkeypatch):
 
     forward = DistillNet.forward
     monkeypatch.setattr(DistillNet, "forward", same)
-    with pytest.raises(ComputeError, match="tells nothing apart"):
+    with pytest.raises(ComputeError, match="no longer tells tiles apart"):
         run(small_config("unprivileged"), tmp_path / "run", tiles)
 
 

@@ -64,11 +64,11 @@ def test_out_of_memory_ends_in_a_sentence_and_half_a_batch_goes_on(
     assert [r.step for r in reports if r.kind == "step"] == [5, 6]
     told = next(r for r in reports if r.kind == "changed")
     assert told.step == 4
-    assert told.message.startswith("From here on 8 pairs a step in place of 16")
+    assert told.message.startswith("From here on 8 pairs per step instead of 16")
     assert reports[-1].kind == "finished"
     mark = read_checkpoint(last)[1]
     assert mark.best_step == 6, "losses of whole batches are no rivals any more"
-    assert "8 pairs a step in place of 16" in (folder / "report.html").read_text()
+    assert "8 pairs per step instead of 16" in (folder / "report.html").read_text()
 
 
 def test_python_running_out_of_memory_is_told_the_same_way():
@@ -107,7 +107,7 @@ def test_twice_is_a_quarter(tiles, tmp_path, monkeypatch):
     halve_batch(folder)
     halve_batch(folder)
     told = [r.message for r in train(folder, device="cpu") if r.kind == "changed"]
-    assert told[0].startswith("From here on 8 pairs a step in place of 32")
+    assert told[0].startswith("From here on 8 pairs per step instead of 32")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_how_small_a_batch_may_be_is_the_methods_matter(arm, batch, may):
     if may:
         assert with_half_the_batch(config).schedule.batch == batch // 2
     else:
-        with pytest.raises(InputError, match="as small as this method takes"):
+        with pytest.raises(InputError, match="the smallest this method takes"):
             with_half_the_batch(config)
 
 

@@ -1,4 +1,4 @@
-"""Features that nobody trained, with answers known beforehand."""
+"""Untrained features, with answers known beforehand."""
 
 from __future__ import annotations
 

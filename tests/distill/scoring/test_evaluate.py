@@ -130,7 +130,7 @@ def test_without_cases_the_reader_is_warned(colour_tiles):
     home = colour_tiles(RIGHT, columns=("label",))
     found = evaluate_student(colour_student(), home)
     assert found.cases == 0
-    assert "cannot be told without a column case_id" in found.reason
+    assert "is unknown without a column case_id" in found.reason
     assert any("intervals are too narrow" in note for note in found.notes)
 
 

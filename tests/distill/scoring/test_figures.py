@@ -1,4 +1,4 @@
-"""Figures: written, not blank, and nobody's matplotlib is touched."""
+"""Figures: written, not blank, and the caller's matplotlib is left alone."""
 
 from __future__ import annotations
 

@@ -94,8 +94,8 @@ def test_what_cannot_be_built_is_said(changes, words):
 
 @pytest.mark.parametrize(
     ("inputs", "words"),
-    [(Inputs("expression", 30), "tables want 'mlp'")],
+    [(Inputs("expression", 30), "tables need 'mlp'")],
 )
-def test_a_partner_wants_its_own_kind_of_encoder(inputs, words):
+def test_a_partner_needs_its_own_kind_of_encoder(inputs, words):
     with pytest.raises(InputError, match=words):
         DistillNet(small_config("privileged"), [inputs], HERE)

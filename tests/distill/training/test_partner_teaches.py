@@ -130,4 +130,4 @@ def what_is_new(one, other, folder) -> float:
     share = share[np.ix_(rows, columns)]
     clear = abs(share - 0.5) > 0.4
     told = roc_auc_score((share > 0.5)[clear], news.signed()[clear])
-    return max(told, 1 - told)  # which end is which is nobody's business
+    return max(told, 1 - told)  # which end is which does not matter

@@ -101,7 +101,7 @@ def test_what_is_typed_arrives_and_goes_back(form, qtbot):
 def test_what_is_wrong_is_said_at_its_field(form, qtbot):
     enter(qtbot, form, "schedule", "batch", "1x")
     line = form.row_of("schedule", "batch")
-    assert line.complaint.text() == "▲ '1x' is no whole number."
+    assert line.complaint.text() == "▲ '1x' is not a whole number."
     assert not line.complaint.isHidden()
     assert line.text() == "1x", "what somebody types is left alone"
     enter(qtbot, form, "schedule", "batch", "16")

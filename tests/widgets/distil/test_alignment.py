@@ -262,7 +262,7 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     before = lies_at(dense[0])
     step.refine.click()
     settled(qtbot, widget)
-    assert step.found.text().startswith("Not refined: landmarks kept aside would be")
+    assert step.found.text().startswith("Not refined: held-out landmarks would be")
     np.testing.assert_allclose(lies_at(dense[0]), before)
     assert not step.undo.isVisible()
     # New landmarks, or another choice, take the words back.

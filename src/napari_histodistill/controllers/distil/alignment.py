@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.distil.pairs import Partner
     from napari_histodistill.controllers.shared.job import Work
-    from napari_histodistill.distill.layers.registration import Kind, Registration
+    from napari_histodistill.distill.layers.registration import (
+        Registration,
+        RegistrationKind,
+    )
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 def refine_work(
     sparse: Slide,
     partner: Partner,
-    kind: Kind,
+    kind: RegistrationKind,
     landmarks_um: tuple[Floats, Floats] | None,
 ) -> Work:
     """Return the work that refines how a partner lies; see :mod:`.refinement`.

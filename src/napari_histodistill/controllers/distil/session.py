@@ -26,8 +26,8 @@ from napari_histodistill.controllers.distil.sections import (
 )
 from napari_histodistill.controllers.distil.settings import Draft
 from napari_histodistill.distill.layers.registration import (
-    Kind,
     Registration,
+    RegistrationKind,
     fit_landmarks,
 )
 from napari_histodistill.distill.pairs.plan import Sampling
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.recipes.config import DistillConfig
-    from napari_histodistill.distill.recipes.form import Place
+    from napari_histodistill.distill.recipes.form import FieldPath
     from napari_histodistill.distill.runs.process import RunProcess
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -106,7 +106,7 @@ class DistilSession:
     test_on: str = ""
     preset: str = PRESETS[0].key
     with_partner: bool = True
-    typed: dict[Place, str] = field(default_factory=dict)
+    typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
 
     def choose(self, sparse: Slide | None, partners: Sequence[Partner]) -> None:
@@ -165,7 +165,9 @@ class DistilSession:
         self.test_on = "" if chosen is None else _section(chosen)
         self.trained = ()
 
-    def register(self, partner: int, sparse: Floats, dense: Floats, kind: Kind) -> None:
+    def register(
+        self, partner: int, sparse: Floats, dense: Floats, kind: RegistrationKind
+    ) -> None:
         """Fit a transform to landmarks; pairs are forgotten.
 
         Parameters

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.form import (
     Field,
-    Place,
-    Section,
+    FieldGroup,
+    FieldPath,
     describe,
     read,
     text_of,
@@ -25,10 +25,10 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-WHOLE: Place = ()
+WHOLE: FieldPath = ()
 """Where problems stand that belong to no single field."""
 
-Texts = Mapping[Place, str]
+Texts = Mapping[FieldPath, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Draft:
     pairs: int | None = None
 
     @property
-    def form(self) -> Section:
+    def form(self) -> FieldGroup:
         """What is asked."""
         return describe(self.base)
 
     @property
-    def changed(self) -> frozenset[Place]:
+    def changed(self) -> frozenset[FieldPath]:
         """Which settings differ from the preset."""
         return frozenset(self._own_typed())
 
@@ -72,12 +72,12 @@ class Draft:
             same = read(asked, text) == value_at(self.base, asked.path)
         return replace(self, typed=kept if same else kept | {asked.path: text})
 
-    def reset(self, path: Place | None = None) -> Draft:
+    def reset(self, path: FieldPath | None = None) -> Draft:
         """Return the draft with one field, or all, as in the preset."""
         kept = {k: v for k, v in self.typed.items() if path is not None and k != path}
         return replace(self, typed=kept)
 
-    def problems(self) -> dict[Place, str]:
+    def problems(self) -> dict[FieldPath, str]:
         """Return one sentence for every field that cannot be used; empty if all can.
 
         What is wrong with the whole stands under :data:`WHOLE`.
@@ -100,15 +100,15 @@ class Draft:
             raise InputError(msg)
         return config
 
-    def _own_typed(self) -> dict[Place, str]:
+    def _own_typed(self) -> dict[FieldPath, str]:
         """Return what was typed into fields that this preset and its layers have."""
         known = {f.path for f in self.form.all_fields()}
         return {k: v for k, v in self.typed.items() if k in known}
 
-    def _tried(self) -> tuple[DistillConfig | None, dict[Place, str]]:
+    def _tried(self) -> tuple[DistillConfig | None, dict[FieldPath, str]]:
         fields = {f.path: f for f in self.form.all_fields()}
         content: Any = self.base.model_dump()
-        problems: dict[Place, str] = {}
+        problems: dict[FieldPath, str] = {}
         for path, text in self._own_typed().items():
             try:
                 _put(content, path, read(fields[path], text))
@@ -129,13 +129,15 @@ class Draft:
         return config, problems
 
 
-def _put(content: Any, path: Place, value: Any) -> None:
+def _put(content: Any, path: FieldPath, value: Any) -> None:
     for step in path[:-1]:
         content = content[step]
     content[path[-1]] = value
 
 
-def _place(where: tuple[int | str, ...], fields: Mapping[Place, Field]) -> Place:
+def _place(
+    where: tuple[int | str, ...], fields: Mapping[FieldPath, Field]
+) -> FieldPath:
     """Return the field that an error belongs to: pydantic may point inside of it."""
     for length in range(len(where), 0, -1):
         if where[:length] in fields:

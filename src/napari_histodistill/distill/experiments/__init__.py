@@ -1,1 +1,1 @@
-"""A table of runs: every variant on every fold with every seed, compared."""
+"""Experiments: every variant trained on every fold with every seed, and compared."""

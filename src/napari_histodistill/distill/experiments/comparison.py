@@ -39,17 +39,17 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One variant.
+class TableRow:
+    """One variant's row in the table.
 
     Attributes
     ----------
     variant : str
-        Its name.
+        Name of the variant.
     seeds : tuple of int
-        Seeds of which every fold is there; only these count.
+        Seeds for which every fold is there; only these count.
     missing : tuple of str
-        Runs that are not there, ``"fold 1 seed 0"``, or that failed and why.
+        Runs that are missing, ``"fold 1 seed 0"``, or that failed and why.
     metrics : dict of str to Estimate
         By :data:`METRICS`, on all labels (or of a trained head).
     differences : dict of str to Estimate
@@ -61,7 +61,7 @@ class Row:
     confusion : tuple of tuple of int
         Pooled over seeds; rows are the truth.
     chosen : dict of str to int
-        Of a chosen row: how often each trial was taken.
+        For a chosen row: how often each trial was taken.
     """
 
     variant: str
@@ -79,27 +79,27 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What was to be run, fixed before anything was.
+    """The plan of an experiment, fixed before anything is run.
 
     Attributes
     ----------
     variants, folds : tuple of str
-        What is trained, and what is left out once each.
+        Names of the variants, and of the folds that are held out once each.
     seeds : tuple of int
-        Of the runs; baselines without randomness have only the first.
+        Seeds of the runs; baselines without randomness have only the first.
     classes : tuple of str
-        In the order of labels.
+        Names of the classes, in the order of labels.
     groups : tuple of int
         The coarser group of every class.
     baseline : str
-        Differences are against this variant.
+        Variant that differences refer to.
     fixed : tuple of str
         Variants that have one seed only.
     judge : str
-        ``"1.0"`` (a probe on all labels) or ``"head"``.
+        Predictions that are scored: ``"1.0"`` (a probe on all labels) or ``"head"``.
     chosen : dict of str to tuple of str
-        Rows that take one of several trials anew for every fold and seed: the one whose
-        probe did best on inner folds of the training tiles.
+        Rows that take one of several trials, chosen again for every fold and seed: the
+        one whose probe did best on inner folds of the training tiles.
     """
 
     variants: tuple[str, ...]
@@ -117,7 +117,7 @@ class Design:
 class Table:
     """All variants; see :func:`compare`."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     design: Design
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Table:
         ]
         notes = [
             *(["", "Chosen inside the training folds:", "", *taken] if taken else []),
-            *(["", "Not there:", "", *missing] if missing else []),
+            *(["", "Missing:", "", *missing] if missing else []),
         ]
         return "\n".join([*lines, *notes])
 
@@ -168,13 +168,13 @@ def compare(
     Parameters
     ----------
     scores : sequence of RunScore
-        Of runs and baselines, in any order.
+        Scores of runs and baselines, in any order.
     design : Design
-        What was to be run.
+        Plan of the experiment.
     failures : mapping or None
-        Why a run (variant, fold, seed) has no score.
+        Reason why a run (variant, fold, seed) has no score.
     seed : int
-        Of the resampling.
+        Seed of the resampling.
     """
     found = {(s.variant, s.fold, s.seed): s for s in scores}
     taken = _choose(found, design)
@@ -225,7 +225,9 @@ class _Judge:
         self._design, self._found = design, found
         self._places, self._draws = places, draws.astype(np.float64)
 
-    def row(self, variant: str, failures: Mapping[tuple[str, str, int], str]) -> Row:
+    def row(
+        self, variant: str, failures: Mapping[tuple[str, str, int], str]
+    ) -> TableRow:
         design = self._design
         seeds = design.seeds[:1] if variant in design.fixed else design.seeds
         wanted = [(variant, fold, seed) for seed in seeds for fold in design.folds]
@@ -237,11 +239,11 @@ class _Judge:
         )
         complete = self._complete(variant)
         if not complete:
-            return Row(variant, missing=missing)
+            return TableRow(variant, missing=missing)
         runs = [self._found[variant, f, s] for s in complete for f in design.folds]
         key = self._key(variant)
         own = self._values(variant, complete, key)
-        return Row(
+        return TableRow(
             variant,
             seeds=complete,
             missing=missing,
@@ -264,7 +266,7 @@ class _Judge:
         return self._design.judge if self._design.judge in first.predicted else "1.0"
 
     def _complete(self, variant: str) -> tuple[int, ...]:
-        """Return the seeds of which every fold is there."""
+        """Return the seeds for which every fold is there."""
         return tuple(
             seed
             for seed in self._design.seeds
@@ -336,7 +338,7 @@ def _accuracy(tables: Counts) -> Counts:
 
 
 def _balanced(tables: Counts) -> Counts:
-    """Return the mean recall of the classes that are there."""
+    """Return the mean recall of the classes that occur."""
     there = tables.sum(axis=2)
     right = np.diagonal(tables, axis1=1, axis2=2)
     recalls = np.divide(right, there, out=np.zeros_like(there), where=there > 0)
@@ -360,7 +362,7 @@ def _estimate(per_seed: Sequence[Counts]) -> Estimate:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: TableRow) -> list[str]:
     if row.metrics is None or row.fractions is None:
         return [row.variant, *("—" for _ in range(8)), "0"]
     return [

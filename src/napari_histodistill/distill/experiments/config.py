@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -17,50 +18,42 @@ Words = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class ExperimentTable(Frozen):
-    """What is compared, fixed before anything is trained.
-
-    Attributes
-    ----------
-    name, title : str
-        Of the experiment.
-    seeds : tuple of int
-        Every variant is trained with each.
-    folds : tuple of str
-        Folds of the manifest; each is left out once.
-    baseline : str
-        Variant that the others are compared with.
-    baselines : tuple of str
-        Untrained features judged beside them: see ``baselines.py``.
-    grouping : dict of str to tuple of str
-        Coarser classes: name → classes.
-    chosen : dict of str to tuple of str
-        Further rows: name → variants, of which every fold and seed takes the one whose
-        probe did best on inner folds of the training tiles.
-    judge : {"probe", "head"}
-        Whose answers count: a probe on frozen embeddings, or the trained head's.
-    final : str
-        Variant that is trained on everything once the table stands; empty for none.
-    final_steps : int or None
-        Its steps, since it sees more tiles; None for as many as the variant's.
-    """
+    """The comparison, fixed before anything is trained."""
 
     name: Name
+    """Name of the experiment."""
     title: Annotated[str, Field(min_length=1)]
+    """Title of the experiment, for people."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """Every variant is trained once with each of these seeds."""
     folds: Words
+    """Folds of the manifest; each is held out once."""
     baseline: str
+    """Variant that the others are compared with."""
     baselines: tuple[str, ...] = ()
+    """Untrained features judged beside the variants: see ``baselines.py``."""
     grouping: dict[str, tuple[str, ...]]
+    """Coarser classes: name → classes."""
     chosen: dict[Name, Words] = Field(default_factory=dict)
+    """Further rows: name → variants. For every fold and seed, the row takes the variant
+    whose probe did best on inner folds of the training tiles.
+    """
     judge: Literal["probe", "head"] = "probe"
+    """Predictions that are scored: those of a probe on frozen embeddings, or of the
+    trained head.
+    """
     final: str = ""
+    """Variant that is trained on everything once the table stands; empty for none."""
     final_steps: int | None = None
+    """Number of steps of the final training, which sees more tiles; without it as many
+    as the variant's.
+    """
 
     @model_validator(mode="after")
     def _known(self) -> ExperimentTable:
         for name in self.baselines:
             if name not in BASELINES:
-                msg = f"baseline {name!r} is none of {', '.join(BASELINES)}"
+                msg = f"baseline {name!r} is not one of {', '.join(BASELINES)}"
                 raise ValueError(msg)
         for field, values in (("seeds", self.seeds), ("folds", self.folds)):
             if len(set(values)) != len(values):
@@ -70,36 +63,23 @@ class ExperimentTable(Frozen):
 
 
 class Variant(Frozen):
-    """One row: a name, and what differs from ``[base]``.
-
-    Attributes
-    ----------
-    name : str
-        Of the row.
-    changes : dict
-        Merged into ``[base]``: tables field by field, lists as a whole.
-    """
+    """One row: a name, and what differs from ``[base]``."""
 
     name: Name
+    """Name of the row."""
     changes: dict[str, Any] = Field(default_factory=dict)
+    """Settings merged into ``[base]``: tables field by field, lists as a whole."""
 
 
 class ExperimentConfig(Frozen):
-    """A recipe with a table ``[experiment]``.
-
-    Attributes
-    ----------
-    experiment : ExperimentTable
-        What is compared.
-    base : dict
-        A :class:`DistillConfig` that all variants share.
-    variants : tuple of Variant
-        The rows.
-    """
+    """A recipe with a table ``[experiment]``."""
 
     experiment: ExperimentTable
+    """The comparison."""
     base: dict[str, Any]
+    """A :class:`DistillConfig` that all variants share."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    """The rows."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExperimentConfig:
@@ -114,13 +94,13 @@ class ExperimentConfig(Frozen):
         for row, trials in table.chosen.items():
             for trial in trials:
                 if trial not in variants:
-                    msg = f"experiment.chosen.{row}: {trial!r} is no variant"
+                    msg = f"experiment.chosen.{row}: {trial!r} is not a variant"
                     raise ValueError(msg)
         if table.baseline not in names:
-            msg = f"experiment.baseline: {table.baseline!r} is no variant"
+            msg = f"experiment.baseline: {table.baseline!r} is not a variant"
             raise ValueError(msg)
         if table.final and table.final not in variants:
-            msg = f"experiment.final: {table.final!r} is no variant"
+            msg = f"experiment.final: {table.final!r} is not a variant"
             raise ValueError(msg)
         return self
 
@@ -133,13 +113,13 @@ class ExperimentConfig(Frozen):
             data = variant.changes.get("data")
             if isinstance(data, dict) and "leave_out" in data:
                 msg = (
-                    f"variants.{variant.name}: data.leave_out belongs into "
+                    f"variants.{variant.name}: data.leave_out belongs in "
                     "[base.data]: all variants are judged on the same tiles"
                 )
                 raise ValueError(msg)
 
     def _check_grouping(self) -> None:
-        """See that every class lies in exactly one group, if classes are named."""
+        """Refuse classes that are not in exactly one group, if classes are named."""
         given = self.base.get("classes")
         if not given or not isinstance(given, list | tuple):
             return
@@ -148,7 +128,7 @@ class ExperimentConfig(Frozen):
         grouped = [name for group in groups for name in group]
         for name in [*grouped, *names]:
             if name not in names:
-                msg = f"experiment.grouping: {name!r} is no class of [base]"
+                msg = f"experiment.grouping: {name!r} is not a class of [base]"
                 raise ValueError(msg)
             if grouped.count(name) != 1:
                 msg = f"experiment.grouping: {name!r} must be in exactly one group"
@@ -164,16 +144,16 @@ class ExperimentConfig(Frozen):
         variant : str
             Name of the row.
         fold : str or None
-            Left out; None trains on everything.
+            Fold that is held out; None trains on everything.
         seed : int
-            Of the run.
+            Seed of the run.
         steps : int or None
-            In place of the variant's.
+            Number of steps in place of the variant's.
 
         Raises
         ------
         InputError
-            Naming the variant and the field that cannot be used.
+            If a field of the recipe cannot be used; it names the variant and the field.
         """
         changes = next(v.changes for v in self.variants if v.name == variant)
         content = merged(self.base, changes)
@@ -195,11 +175,15 @@ class ExperimentConfig(Frozen):
 
     def first(self) -> DistillConfig:
         """Return the first run's recipe."""
+        return self._first
+
+    @cached_property
+    def _first(self) -> DistillConfig:
         table = self.experiment
         return self.run(self.variants[0].name, table.folds[0], table.seeds[0])
 
     def design(self) -> Design:
-        """Return what the table will show."""
+        """Return the plan of the table."""
         table = self.experiment
         classes = tuple(c.name for c in self.first().classes)
         grouped = [set(names) for names in table.grouping.values()]

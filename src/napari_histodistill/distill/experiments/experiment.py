@@ -1,10 +1,10 @@
-"""Runs a table of trainings, several at once, and goes on where it was stopped.
+"""A table of trainings: several run at once, and it continues where it was stopped.
 
 ```
-OUT/experiment.toml                          what was to be run
+OUT/experiment.json                          the recipe, and its digest
 OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json
-OUT/scores.jsonl.gz                          every prediction, see score_book.py
-OUT/results.json  table.md  intervals.png    what was found
+OUT/scores.jsonl.gz                          every prediction, see held_out.py
+OUT/results.json  table.md  intervals.png    the results
 OUT/final/                                   the student trained on everything
 ```
 """
@@ -28,7 +28,7 @@ from napari_histodistill.distill.experiments.final import describe_final, train_
 from napari_histodistill.distill.experiments.job import (
     FAILURE,
     SCORE,
-    Job,
+    ExperimentJob,
     labelled_tiles,
 )
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
@@ -47,21 +47,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.distill.experiments.config import ExperimentConfig
-    from napari_histodistill.distill.scoring.held_out import Key, LabelledTiles
+    from napari_histodistill.distill.scoring.held_out import LabelledTiles, ScoreKey
 
 POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentReport:
-    """One run came to its end.
+    """Report that one run has ended.
 
     Attributes
     ----------
     done, total, failed : int
-        Runs.
+        Numbers of runs that have ended, in all, and that failed.
     message : str
-        For people.
+        Message for the user.
     """
 
     done: int
@@ -82,20 +82,21 @@ def run_experiment(
     """Run all that is missing, then write the table.
 
     Every run has a process of its own with one thread, so that its bytes do not depend
-    on how many run beside it. A run that fails is told in the table; the others go on.
+    on how many run beside it. A run that fails is reported in the table; the others
+    continue.
 
     Parameters
     ----------
     config : ExperimentConfig
-        What is compared.
+        Recipe of the experiment.
     out : Path
-        New, or of this very experiment.
+        Folder, new or of this same experiment.
     data : Path
         Tile folder with labels, cases and folds.
     workers : int
-        Runs at once.
+        Number of runs at a time.
     device : str
-        For every run.
+        Device of every run.
     cancel : CancelToken or None
         Stops the runs that are under way; each keeps its last checkpoint.
 
@@ -119,7 +120,7 @@ def run_experiment(
     _check_scores(known.values(), tiles, out, data)
     todo = [job for job in jobs if job.key not in known]
     done = len(jobs) - len(todo)
-    yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are there")
+    yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are done")
     failed = 0
     for job, seconds in _work(todo, workers, token):
         done += 1
@@ -144,8 +145,10 @@ def run_experiment(
         yield ExperimentReport(done, len(jobs), failed, f"final student: {kept}")
 
 
-def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table:
-    """Write table, figures and all scores from the runs that are there."""
+def write_results(
+    config: ExperimentConfig, jobs: list[ExperimentJob], out: Path
+) -> Table:
+    """Write table, figures and all scores from the runs that have ended."""
     from napari_histodistill.distill.experiments.figures import draw_intervals
     from napari_histodistill.distill.scoring.figures import draw_confusion
 
@@ -165,8 +168,10 @@ def write_results(config: ExperimentConfig, jobs: list[Job], out: Path) -> Table
     return table
 
 
-def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[Job]:
-    """Return all runs: seeds outermost, so that an early look is at whole tables."""
+def _jobs(
+    config: ExperimentConfig, out: Path, data: Path, device: str
+) -> list[ExperimentJob]:
+    """Return all runs: seeds outermost, so that an early look shows whole tables."""
     table = config.experiment
     first = config.first()
     sizes = (first.sparse.tile_px, first.source_px)
@@ -174,9 +179,9 @@ def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[
     locked = config.locked()
     found = []
 
-    def job(variant: str, fold: str, seed: int, recipe: str) -> Job:
+    def job(variant: str, fold: str, seed: int, recipe: str) -> ExperimentJob:
         folder = out / "runs" / variant / f"fold-{fold}-seed-{seed}"
-        return Job(
+        return ExperimentJob(
             *(variant, fold, seed, recipe, folder, data, device),
             *(*sizes, classes, locked),
         )
@@ -192,7 +197,7 @@ def _jobs(config: ExperimentConfig, out: Path, data: Path, device: str) -> list[
 
 
 def _tiles(config: ExperimentConfig, data: Path) -> LabelledTiles:
-    """Return what runs will be judged on; refuse what would fail after training."""
+    """Return the tiles that judge the runs; refuse what would fail after training."""
     names = tuple(c.name for c in config.first().classes)
     if not names:
         msg = "base.classes: an experiment needs the classes that tiles are judged by."
@@ -212,7 +217,7 @@ def _tiles(config: ExperimentConfig, data: Path) -> LabelledTiles:
 def _check_scores(
     scores: Iterable[RunScore], tiles: LabelledTiles, out: Path, data: Path
 ) -> None:
-    """Refuse to go on from scores that were measured on other tiles."""
+    """Refuse to continue from scores that were measured on other tiles."""
     for score in scores:
         rows = np.flatnonzero(tiles.folds == score.fold)
         same = (
@@ -248,11 +253,11 @@ def _claim(config: ExperimentConfig, out: Path) -> None:
 
 
 def _work(
-    jobs: list[Job], workers: int, token: CancelToken
-) -> Iterator[tuple[Job, float]]:
+    jobs: list[ExperimentJob], workers: int, token: CancelToken
+) -> Iterator[tuple[ExperimentJob, float]]:
     """Run jobs in processes of their own; yield each with its seconds."""
     waiting = list(reversed(jobs))
-    running: dict[Future[float], Job] = {}
+    running: dict[Future[float], ExperimentJob] = {}
     with ThreadPoolExecutor(workers) as pool:
         while waiting or running:
             while waiting and len(running) < workers and not token.cancelled:
@@ -268,8 +273,8 @@ def _work(
     token.check()
 
 
-def _run_process(job: Job, token: CancelToken) -> float:
-    """Run one job in a process of its own, and see to it that its end is on record."""
+def _run_process(job: ExperimentJob, token: CancelToken) -> float:
+    """Run one job in a process of its own, and record how it ended."""
     began = time.monotonic()
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / FAILURE).unlink(missing_ok=True)
@@ -296,8 +301,8 @@ def _run_process(job: Job, token: CancelToken) -> float:
     return time.monotonic() - began
 
 
-def _scores(jobs: list[Job], out: Path) -> dict[Key, RunScore]:
-    """Return what is there, in the order of the jobs: own runs, then the book's."""
+def _scores(jobs: list[ExperimentJob], out: Path) -> dict[ScoreKey, RunScore]:
+    """Return known scores in the order of the jobs: from run folders, or the file."""
     book = read_scores(out / SCORES)
     found = {}
     for job in jobs:
@@ -308,7 +313,7 @@ def _scores(jobs: list[Job], out: Path) -> dict[Key, RunScore]:
     return found
 
 
-def _score(job: Job) -> RunScore:
+def _score(job: ExperimentJob) -> RunScore:
     path = job.folder / SCORE
     try:
         return RunScore.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -317,6 +322,6 @@ def _score(job: Job) -> RunScore:
         raise InputError(msg) from error
 
 
-def _failure(job: Job) -> str:
+def _failure(job: ExperimentJob) -> str:
     path = job.folder / FAILURE
     return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_histodistill.distill.experiments.comparison import Row, Table
+    from napari_histodistill.distill.experiments.comparison import Table, TableRow
     from napari_histodistill.distill.experiments.config import ExperimentConfig
     from napari_histodistill.distill.runs.events import TrainingReport
     from napari_histodistill.distill.scoring.held_out import RunScore
@@ -63,13 +63,13 @@ def describe_final(
     Parameters
     ----------
     config : ExperimentConfig
-        Names the variant.
+        Recipe, which names the variant.
     out : Path
-        Of the experiment; ``out/final`` was trained.
+        Folder of the experiment; ``out/final`` was trained.
     table : Table
-        What was found.
+        Results of the experiment.
     scores : sequence of RunScore
-        Of all runs.
+        Scores of all runs.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def describe_final(
     )
 
 
-def metrics_of(row: Row, config: ExperimentConfig) -> tuple[Metric, ...]:
+def metrics_of(row: TableRow, config: ExperimentConfig) -> tuple[Metric, ...]:
     """Return a variant's figures for the card: out of fold, with intervals."""
     assert row.metrics is not None
     how = (

@@ -20,27 +20,27 @@ SCORE, FAILURE, RUN = "score.json", "failed.txt", "run"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ExperimentJob:
     """A run: a variant or a baseline, a fold, a seed.
 
     Attributes
     ----------
     variant, fold : str
-        What, and what is left out.
+        Name of the variant or baseline, and the fold that is held out.
     seed : int
-        Of the run.
+        Seed of the run.
     recipe : str
         TOML of a training; empty for a baseline of that name.
     folder : Path
-        Where it is kept.
+        Folder of the run.
     data : Path
         Tile folder.
     device : str
-        As for ``train``.
+        Device, as for ``train``.
     sparse_px, full_px : int
         Edge of the tiles as students see them, and of the whole ones.
     classes : tuple of str
-        In the order of labels.
+        Names of the classes, in the order of labels.
     locked : tuple of str
         Folds that no run of the experiment may see.
     """
@@ -67,7 +67,7 @@ class Job:
         return json.dumps(asdict(self), default=str)
 
     @classmethod
-    def from_json(cls, line: str) -> Job:
+    def from_json(cls, line: str) -> ExperimentJob:
         """Return the job of a line."""
         plain = json.loads(line)
         plain |= {name: Path(plain[name]) for name in ("folder", "data")}
@@ -75,7 +75,7 @@ class Job:
         return cls(**plain)
 
 
-def run_job(job: Job) -> None:
+def run_job(job: ExperimentJob) -> None:
     """Train (or compute a baseline), judge, and write ``score.json``."""
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 
@@ -86,7 +86,7 @@ def run_job(job: Job) -> None:
     part.replace(job.folder / SCORE)
 
 
-def _trained(job: Job, folder: TileFolder) -> RunScore:
+def _trained(job: ExperimentJob, folder: TileFolder) -> RunScore:
     import numpy as np
 
     from napari_histodistill.distill.recipes.config import DistillConfig
@@ -125,7 +125,7 @@ def _trained(job: Job, folder: TileFolder) -> RunScore:
     return score
 
 
-def _baseline(job: Job, folder: TileFolder) -> RunScore:
+def _baseline(job: ExperimentJob, folder: TileFolder) -> RunScore:
     import torch
 
     from napari_histodistill.distill.scoring.baselines import baseline_features
@@ -147,7 +147,7 @@ def labelled_tiles(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
     Raises
     ------
     InputError
-        If the manifest lacks a column, a label, or has one that is no class.
+        If the manifest lacks a column or a label, or has a label that is not a class.
     """
     import numpy as np
 
@@ -159,14 +159,14 @@ def labelled_tiles(folder: TileFolder, names: tuple[str, ...]) -> LabelledTiles:
     if cases is None or folds is None:
         msg = f"{folder.folder}: an experiment needs the columns case_id and fold."
         raise InputError(msg)
-    # Scores travel further than tiles: who a case is does not.
+    # Scores are shared more widely than tiles: identifiers of cases are not.
     digests = np.array([case_digest(case) for case in cases.tolist()])
     return LabelledTiles(folder.classes(names), digests, folds)
 
 
 def main() -> None:
     """Run the job that the one argument describes; a failure becomes a file."""
-    job = Job.from_json(sys.argv[1])
+    job = ExperimentJob.from_json(sys.argv[1])
     try:
         run_job(job)
     except HistodistillError as error:

@@ -1,1 +1,1 @@
-"""Layers become partners: registration, likeness, refinement, spots."""
+"""Layers as partners: registration by landmarks, its refinement, tables of spots."""

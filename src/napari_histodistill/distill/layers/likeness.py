@@ -1,4 +1,4 @@
-"""How alike two layers look: both in one frame, and what one says about the other."""
+"""Likeness of two layers: both in one frame, and how well one predicts the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.layers.partners import DenseLayer
     from napari_histodistill.slides.pyramid.slide import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Greys = npt.NDArray[np.float32]
     Bools = npt.NDArray[np.bool_]
 
@@ -31,7 +31,7 @@ FINEST_UM = 1.0
 """No finer than this: texture below a nucleus differs between sections."""
 
 BINS = 32
-"""Of the joint histogram, each way."""
+"""Bins of the joint histogram along each axis."""
 
 _WRONG = 12
 
@@ -57,13 +57,13 @@ class Overviews:
     common: Bools
     origin_um: tuple[float, float]
     um_per_px: float
-    start: Floats
+    start: Doubles
 
 
 def take_overviews(
     sparse: Slide, dense: DenseLayer, *, longest_px: int = OVERVIEW_PX
 ) -> Overviews:
-    """Read both layers at a few µm per pixel, where the partner now lies.
+    """Read both layers at a few µm per pixel, the partner where it lies now.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def take_overviews(
     common = here & tissue.reshape(height, width)
     if common.mean() < 0.01:
         msg = (
-            f"{dense.name} and {sparse.name} share no tissue as they lie now: pick "
+            f"{dense.name} and {sparse.name} share no tissue where they lie now: place "
             "landmarks first."
         )
         raise InputError(msg)
@@ -110,7 +110,7 @@ def take_overviews(
 
 
 def agreement(sparse: Greys, dense: Greys, common: Bools) -> float:
-    """Return the mutual information of two pictures in bits, over ``common``."""
+    """Return the mutual information of two images in bits, over ``common``."""
     if common.sum() < BINS**2 / 4:
         return 0.0
     joint, _, _ = np.histogram2d(sparse[common], dense[common], bins=BINS)
@@ -120,7 +120,7 @@ def agreement(sparse: Greys, dense: Greys, common: Bools) -> float:
     return float((joint[seen] * np.log2(joint[seen] / apart[seen])).sum())
 
 
-def distinctness(overviews: Overviews, step: Floats) -> float:
+def distinctness(overviews: Overviews, step: Doubles) -> float:
     """Return the agreement under a step over the best that wrong places reach.
 
     The partner is shifted by a tenth and a fifth of the overview in all directions:
@@ -150,7 +150,7 @@ def _grey(pixels: npt.NDArray[np.uint8], *, colours: bool = True) -> Greys:
     return grey
 
 
-def _moved_picture(overviews: Overviews, step: Floats) -> tuple[Greys, Bools]:
+def _moved_picture(overviews: Overviews, step: Doubles) -> tuple[Greys, Bools]:
     """Return the dense overview under a step, and where both have tissue."""
     from scipy.ndimage import affine_transform
 
@@ -164,7 +164,7 @@ def _moved_picture(overviews: Overviews, step: Floats) -> tuple[Greys, Bools]:
     return picture, overviews.common & (mask > 0.99)
 
 
-def agreement_under(overviews: Overviews, step: Floats) -> float:
+def agreement_under(overviews: Overviews, step: Doubles) -> float:
     """Return the agreement when the partner is moved by a step ``(3, 3)``, µm."""
     picture, both = _moved_picture(overviews, step)
     return agreement(overviews.sparse, picture, both)

@@ -1,9 +1,9 @@
 """Dense partners: a registered layer, or a table of spots.
 
-A layer's picture is read through its registration matrix; what is not square to the
-sparse slide is turned. Channels that are no colours are brought to 8 bits by the
-percentiles of an overview, each on its own, so that a few hot pixels do not darken all
-others.
+A layer is read through its registration matrix, and rotated where it is not square to
+the sparse slide. Channels that are not colours are scaled to 8 bits between two
+percentiles of an overview, each channel on its own, so that a few hot pixels do not
+darken all the others.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from napari_histodistill.slides.pyramid.resample import read_channels, read_near
 from napari_histodistill.slides.tissue.tissue import find_tissue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
+    from napari_histodistill.distill.recipes.config import ImageKind
     from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
-    from collections.abc import Sequence
-
     Pixels = npt.NDArray[np.uint8]
 
 PERCENTILES = (1.0, 99.8)
@@ -38,48 +39,49 @@ _CATEGORIES = 255
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseLayer:
-    """A picture or mask of the same tissue; make one with :func:`dense_layer`.
+    """An image or mask of the same tissue; make one with :func:`dense_layer`.
 
     Attributes
     ----------
     name : str
-        Of the layer; names the partner in recipes and stores.
+        Name of the layer, and of the partner in recipes and stores.
     slide : Slide
-        Any channels; for a mask one channel of categories.
+        The layer's pixels: any channels; for a mask, one channel of categories.
     kind : {"image", "channels", "mask"}
-        Brightfield colours; channels that are no colours; categories.
+        Brightfield colours; channels that are not colours; categories.
     tile_px : int
-        Edge of its tiles.
+        Edge of the partner's tiles, px.
     matrix : ndarray
         ``(3, 3)``, µm of the sparse world to µm of this layer's.
     confidence : float
-        Of the registration, 0 to 1.
+        Confidence in the registration, 0 to 1.
     tissue : TissueMask or None
-        Of this layer; None for channels and masks, which count wherever they reach.
+        Tissue of this layer; None for channels and masks, which count wherever they
+        reach.
     ranges : ndarray or None
         ``(channels, 2)``, the values that become 0 and 255; None for 8-bit colours.
     instances : bool
-        A mask of numbered objects, of which only *inside* and *outside* are kept.
+        Whether a mask numbers its objects; then only *inside* and *outside* are kept.
     """
 
     name: str
     slide: Slide
-    kind: Literal["image", "channels", "mask"]
+    kind: ImageKind
     tile_px: int
-    matrix: Floats
+    matrix: Doubles
     confidence: float
     tissue: TissueMask | None
-    ranges: Floats | None = None
+    ranges: Doubles | None = None
     instances: bool = False
 
-    def pixels(self, points: Floats) -> Floats:
+    def pixels(self, points: Doubles) -> Doubles:
         """Return level-0 pixels (edge convention) of sparse-world µm ``(…, 2)``."""
         mpp = self.slide.require_mpp()
         there = apply(self.matrix, points.reshape(-1, 2)).reshape(points.shape)
-        placed: Floats = there / (mpp.y, mpp.x) + 0.5
+        placed: Doubles = there / (mpp.y, mpp.x) + 0.5
         return placed
 
-    def sees(self, points: Floats) -> tuple[Bools, Bools]:
+    def sees(self, points: Doubles) -> tuple[Bools, Bools]:
         """Return which tiles lie on this layer, and where their points are tissue.
 
         Parameters
@@ -90,9 +92,9 @@ class DenseLayer:
         Returns
         -------
         inside : ndarray of bool
-            ``(n,)``: all points of the tile.
+            ``(n,)``: whether all points of the tile lie on the layer.
         tissue : ndarray of bool
-            ``(n, k)``.
+            ``(n, k)``: whether each point is tissue.
         """
         pixels, shape = self.pixels(points), np.array(self.slide.shape)
         near = (pixels >= -1e-6) & (pixels <= shape + 1e-6)
@@ -102,7 +104,7 @@ class DenseLayer:
             return whole, within
         return whole, within & self.tissue.at(pixels)
 
-    def read(self, centre: Floats, edge: float) -> npt.NDArray[np.uint8]:
+    def read(self, centre: Doubles, edge: float) -> npt.NDArray[np.uint8]:
         """Return what this layer shows of a sparse tile.
 
         Parameters
@@ -110,7 +112,7 @@ class DenseLayer:
         centre : ndarray
             ``(2,)``, sparse-world µm.
         edge : float
-            Of the tile, sparse-world µm.
+            Edge of the tile, sparse-world µm.
 
         Returns
         -------
@@ -123,7 +125,7 @@ class DenseLayer:
         points = centre + np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1)
         return self.read_at(points)
 
-    def read_at(self, points: Floats) -> npt.NDArray[np.uint8]:
+    def read_at(self, points: Doubles) -> npt.NDArray[np.uint8]:
         """Return what this layer shows at a regular lattice of places.
 
         Parameters
@@ -146,14 +148,14 @@ class DenseLayer:
             values = (values - low) / (high - low) * 255
         return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
-    def _level(self, pixels: Floats) -> npt.NDArray[np.float32]:
+    def _level(self, pixels: Doubles) -> npt.NDArray[np.float32]:
         """Return values at a regular lattice of level-0 positions, antialiased."""
         rows, columns = pixels.shape[:2]
         down = (pixels[-1, 0] - pixels[0, 0]) / (rows - 1)
         right = (pixels[0, -1] - pixels[0, 0]) / (columns - 1)
         step = float(np.sqrt(abs(down[0] * right[1] - down[1] * right[0])))
         if abs(down[1]) + abs(right[0]) < 1e-3 * step and min(down[0], right[1]) > 0:
-            # Straight: what a resampling does at once is not interpolated twice.
+            # Not rotated: one resampling is enough, and nothing is interpolated twice.
             return read_channels(
                 self.slide,
                 Region(
@@ -196,7 +198,7 @@ class Spots:
     Attributes
     ----------
     name : str
-        Of the table.
+        Name of the table.
     positions_um : ndarray
         ``(n, 2)`` float64, (y, x) of the spots' centres in their own world.
     values : ndarray
@@ -206,7 +208,7 @@ class Spots:
     matrix : ndarray
         ``(3, 3)``, µm of the sparse world to µm of the spots'.
     confidence : float
-        Of the registration, 0 to 1.
+        Confidence in the registration, 0 to 1.
 
     Raises
     ------
@@ -215,10 +217,10 @@ class Spots:
     """
 
     name: str
-    positions_um: Floats
+    positions_um: Doubles
     values: npt.NDArray[np.float32]
     genes: tuple[str, ...]
-    matrix: Floats = field(default_factory=lambda: np.eye(3))
+    matrix: Doubles = field(default_factory=lambda: np.eye(3))
     confidence: float = 1.0
 
     def __post_init__(self) -> None:
@@ -241,7 +243,7 @@ class Spots:
             msg = f"{self.name}: a position or value is missing: drop or fill that row."
             raise InputError(msg)
 
-    def centres_um(self) -> Floats:
+    def centres_um(self) -> Doubles:
         """Return ``(n, 2)``: the spots in the sparse world."""
         return apply(inverse(self.matrix), self.positions_um)
 
@@ -252,25 +254,25 @@ def dense_layer(
     name: str,
     tile_px: int,
     kind: Literal["picture", "mask"] = "picture",
-    matrix: Floats | None = None,
+    matrix: Doubles | None = None,
     confidence: float = 1.0,
 ) -> DenseLayer:
-    """Look a dense slide over once: its tissue, its range of values, its categories.
+    """Examine a dense slide once: its tissue, its range of values, its categories.
 
     Parameters
     ----------
     slide : Slide
         Registered to the sparse slide by ``matrix``; with µm per pixel.
     name : str
-        Of the partner.
+        Name of the partner.
     tile_px : int
-        Edge of its tiles.
+        Edge of its tiles, px.
     kind : {"picture", "mask"}
-        Masks are never blended.
+        Intensities or categories; masks are never blended.
     matrix : ndarray, optional
         ``(3, 3)``, sparse world to this one's, µm; one world for both by default.
     confidence : float
-        Of the registration.
+        Confidence in the registration, 0 to 1.
 
     Raises
     ------
@@ -295,7 +297,7 @@ def dense_layer(
     colours = slide.info.is_rgb and slide.dtype == np.uint8
     return DenseLayer(
         kind="image" if colours else "channels",
-        # Dark places of fluorescence say something: no signal is a signal.
+        # Dark fluorescence is information too: no signal is also a measurement.
         tissue=find_tissue(slide) if colours else None,
         ranges=None if colours else _ranges(slide, name),
         **common,
@@ -323,7 +325,7 @@ def _instances(slide: Slide, name: str) -> bool:
     return max(seen) > _CATEGORIES or len(seen) > 16
 
 
-def _ranges(slide: Slide, name: str) -> Floats:
+def _ranges(slide: Slide, name: str) -> Doubles:
     sizes = [max(info.height, info.width) for info in slide.level_infos]
     level = next((k for k, n in enumerate(sizes) if n <= _OVERVIEW_PX), len(sizes) - 1)
     info = slide.level_infos[level]
@@ -344,20 +346,20 @@ def _ranges(slide: Slide, name: str) -> Floats:
 
 
 COLORS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#56b4e9")
-"""Okabe-Ito, blue first since DAPI usually is: as on the canvas."""
+"""Okabe-Ito colours, as on the canvas; blue first, since the first is usually DAPI."""
 
 
 def to_look_at(tile: Pixels, kind: str, colors: Sequence[str] = COLORS) -> Pixels:
-    """Return ``(h, w, 3)`` uint8 of a partner's tile.
+    """Return a partner's tile as an image to look at, ``(h, w, 3)`` uint8.
 
     Parameters
     ----------
     tile : ndarray
         ``(h, w, c)`` uint8.
     kind : {"image", "channels", "mask"}
-        As in the plan.
+        Kind of the partner, as in the plan.
     colors : sequence of str
-        ``#rrggbb`` of the channels; they come again where there are more channels.
+        ``#rrggbb`` of the channels; they repeat where there are more channels.
     """
     if kind == "image":
         return tile

@@ -1,11 +1,11 @@
-"""Refining a registration by what the two layers look like.
+"""Refinement of a registration by the likeness of the two layers.
 
-Landmarks are good to what a hand can click. From there, SimpleITK moves the partner
-until its grey values say most about those of the H&E (mutual information, Mattes et al.
-2003), on overviews of a few µm per pixel. That a number grew is no proof, so a
+Landmarks are as exact as a hand can click. From there, SimpleITK moves the partner
+until its grey values predict those of the H&E best (mutual information, Mattes et al.
+2003), on overviews of a few µm per pixel. A larger number alone proves nothing, so a
 refinement is kept only if landmarks that it never saw agree at least as well, or, where
-there are too few of them, if the layers say distinctly more about each other here than
-in places where they surely do not belong.
+there are too few of them, if the layers are distinctly more alike here than in
+positions that are certainly wrong.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from napari_histodistill.distill.layers.likeness import (
 )
 from napari_histodistill.distill.layers.registration import (
     FEWEST,
-    Kind,
     Registration,
+    RegistrationKind,
     apply,
     fit_landmarks,
     inverse,
@@ -40,41 +40,43 @@ if TYPE_CHECKING:
 
     from napari_histodistill.running import CancelToken
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
 
 BUDGET_S = 60.0
-"""After this the search ends with the best it has."""
+"""Seconds after which the search ends with the best result so far."""
 
 DISTINCT = 1.25
-"""How many times the best agreement at wrong places is asked for. Serial sections and
-two stains of one section gave 1.5 and more, unrelated slides 0.9 and less."""
+"""Required ratio of the agreement to the best agreement in wrong positions. Serial
+sections and two stains of one section gave 1.5 and more, unrelated slides 0.9 and less.
+"""
 
 _NEAR, _FAR = (4, 2), (8, 4, 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refinement:
-    """What came of a refinement.
+    """The result of a refinement.
 
     Attributes
     ----------
     before, after : Registration or None, Registration
-        ``after`` is to be used only if ``accepted``.
+        The registrations; ``after`` is to be used only if ``accepted``.
     accepted : bool
-        Whether it is not worse.
+        Whether the refinement is no worse than the start.
     moved_um : float
-        How far it moves the common tissue, root mean square.
+        Distance by which the common tissue is moved, root mean square, µm.
     errors_um : tuple of float or None
-        Median error at the landmarks before and after, µm; None where none can be told.
+        Median error at the landmarks before and after, µm; None where they cannot be
+        determined.
     held_out : bool
         Whether these are landmarks that neither the fit nor the refinement had seen:
-        either half judges what came of the other. The residuals of ``after`` are these
-        errors then; otherwise those at the landmarks that it started from.
+        each half judges the result of the other. The residuals of ``after`` are then
+        these errors; otherwise they are those at the landmarks of the start.
     agreement : tuple of float
         Mutual information of the overviews in bits, before and after.
     why_not : str
-        Half a sentence: why it must not be used; empty if accepted.
+        Reason why it must not be used, half a sentence; empty if accepted.
     """
 
     before: Registration | None
@@ -89,42 +91,42 @@ class Refinement:
 
 def refine(
     overviews: Overviews,
-    kind: Kind,
+    kind: RegistrationKind,
     *,
     before: Registration | None = None,
-    landmarks_um: tuple[Floats, Floats] | None = None,
+    landmarks_um: tuple[Doubles, Doubles] | None = None,
     cancel: CancelToken,
     budget_s: float = BUDGET_S,
 ) -> Iterator[Refinement | float]:
-    """Refine how two layers lie, and judge it by what it never saw.
+    """Refine an alignment, and judge the result by data that it never saw.
 
     Parameters
     ----------
     overviews : Overviews
-        Of both layers.
+        Overviews of both layers.
     kind : {"rigid", "similarity", "affine"}
-        What the refinement may do on top of the start.
+        Kind of the transform that is added to the start.
     before : Registration, optional
-        That the start comes from; without it, the search begins coarser.
+        Registration that the start comes from; without it, the search begins coarser.
     landmarks_um : tuple of ndarray, optional
-        Those of ``before``: both ``(n, 2)``, sparse and dense world. With enough of
-        them, either half is fitted and refined, and judged at the other half.
+        Landmarks of ``before``: both ``(n, 2)``, sparse and dense world. With enough of
+        them, each half is fitted and refined, and judged at the other half.
     cancel : CancelToken
-        Looked at in every iteration.
+        Checked in every iteration.
     budget_s : float
-        Seconds after which the search ends with what it has.
+        Seconds after which the search ends with the best result so far.
 
     Yields
     ------
     float or Refinement
-        Shares of the work, 0 to 1; last the refinement.
+        Share of the work done, 0 to 1; at the end the refinement.
 
     Raises
     ------
     InputError
         If SimpleITK is not installed.
     ComputeError
-        If it fails.
+        If SimpleITK fails.
     Cancelled
         When asked to stop.
     """
@@ -133,7 +135,7 @@ def refine(
     search = _Search(overviews, kind, cancel, budget_s / (rounds + 1))
     step = search.run(np.eye(3))
     if before is None:
-        # A coarse beginning reaches farther, and may lose its way in fine texture.
+        # A coarse start reaches farther, but may get lost in fine texture.
         other = search.run(np.eye(3), far=True)
         step = max(step, other, key=lambda s: agreement_under(overviews, s))
     yield 1 / rounds
@@ -163,10 +165,10 @@ def refine(
 
 def _judged(
     overviews: Overviews,
-    step: Floats,
+    step: Doubles,
     before: Registration | None,
     after: Registration,
-    started: Floats,
+    started: Doubles,
     *,
     held_out: bool,
 ) -> Refinement:
@@ -178,17 +180,17 @@ def _judged(
     why_not = ""
     if distinctness(overviews, step) < DISTINCT:
         why_not = (
-            "the layers look no more alike here than where they surely do not "
-            "belong: pick landmarks, or choose another partner."
+            "the layers look no more alike here than in positions that are certainly "
+            "wrong: place landmarks, or choose another partner."
         )
     elif errors is not None and _worse(started, ended):
-        aside = " kept aside" if held_out else ""
+        unseen = "held-out " if held_out else ""
         why_not = (
-            f"landmarks{aside} would be off by {errors[1]:.1f} µm instead of "
+            f"{unseen}landmarks would be off by {errors[1]:.1f} µm instead of "
             f"{errors[0]:.1f} µm (median)."
         )
     elif bits[1] <= bits[0]:
-        why_not = "nothing was found that fits better than how they lie."
+        why_not = "nothing was found that fits better than the present alignment."
     return Refinement(
         before=before,
         after=after,
@@ -201,7 +203,7 @@ def _judged(
     )
 
 
-def _worse(started: Floats, ended: Floats) -> bool:
+def _worse(started: Doubles, ended: Doubles) -> bool:
     """Whether errors grew, by more than they scatter from landmark to landmark.
 
     Landmarks are clicked to some µm: a few of them may well seem a little farther off
@@ -214,17 +216,17 @@ def _worse(started: Floats, ended: Floats) -> bool:
     return bool(grown.mean() > scatter)
 
 
-def _errors(matrix: Floats, sparse: Floats, dense: Floats) -> Floats:
-    off: Floats = np.linalg.norm(apply(matrix, sparse) - dense, axis=1)
+def _errors(matrix: Doubles, sparse: Doubles, dense: Doubles) -> Doubles:
+    off: Doubles = np.linalg.norm(apply(matrix, sparse) - dense, axis=1)
     return off
 
 
 def _off(
     before: Registration | None,
-    landmarks_um: tuple[Floats, Floats] | None,
-    matrix: Floats,
-) -> Floats:
-    """Return how far every landmark is off; what was known, where it is not here."""
+    landmarks_um: tuple[Doubles, Doubles] | None,
+    matrix: Doubles,
+) -> Doubles:
+    """Return the error at every landmark; residuals, where landmarks are not given."""
     if before is None:
         return np.empty(0)
     if landmarks_um is None or len(landmarks_um[0]) != len(before.residuals_um):
@@ -233,15 +235,15 @@ def _off(
 
 
 class _Search:
-    """One way to start is one run; the pictures are handed to SimpleITK once.
+    """Search for the best step, one run per start; SimpleITK gets the images once.
 
-    SimpleITK counts (x, y), and here in pixels of the overviews.
+    SimpleITK's order is (x, y), here in pixels of the overviews.
     """
 
     def __init__(
         self,
         overviews: Overviews,
-        kind: Kind,
+        kind: RegistrationKind,
         cancel: CancelToken,
         budget_s: float,
     ) -> None:
@@ -257,7 +259,7 @@ class _Search:
         swap = np.eye(3)[[1, 0, 2]]
         self._to_um = um @ swap
 
-    def run(self, start: Floats, *, far: bool = False) -> Floats:
+    def run(self, start: Doubles, *, far: bool = False) -> Doubles:
         """Return the best step ``(3, 3)`` in µm, from a start ``(3, 3)`` in µm."""
         self._cancel.check()
         moved = self._transform(inverse(self._to_um) @ start @ self._to_um)
@@ -272,7 +274,8 @@ class _Search:
         try:
             method.Execute(self._sparse, self._dense)
         except RuntimeError as error:
-            # ITK's last line is the reason, what goes before is where in its source.
+            # The last line of ITK's message is the reason; those before name its
+            # source.
             last = str(error).strip().splitlines()[-1]
             msg = f"The layers could not be compared: {last}"
             raise ComputeError(msg) from error
@@ -284,7 +287,7 @@ class _Search:
         method = itk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(BINS)
         method.SetMetricFixedMask(self._mask)
-        # Every pixel: with random ones, the answer hung on the seed by a pixel.
+        # Every pixel: with random samples, the answer moved by a pixel with the seed.
         method.SetMetricSamplingStrategy(method.NONE)
         method.SetInterpolator(itk.sitkLinear)
         method.SetOptimizerAsRegularStepGradientDescent(
@@ -300,7 +303,7 @@ class _Search:
         method.SetInitialTransform(moved, inPlace=True)
         return method
 
-    def _transform(self, matrix: Floats) -> Any:
+    def _transform(self, matrix: Doubles) -> Any:
         shape = {
             "rigid": self._itk.Euler2DTransform,
             "similarity": self._itk.Similarity2DTransform,
@@ -318,7 +321,7 @@ class _Search:
         shape.SetTranslation(shift.tolist())
         return shape
 
-    def _matrix(self, moved: Any) -> Floats:
+    def _matrix(self, moved: Any) -> Doubles:
         matrix, centre = np.eye(3), np.array(moved.GetCenter())
         matrix[:2, :2] = np.reshape(moved.GetMatrix(), (2, 2))
         shift = centre + moved.GetTranslation() - matrix[:2, :2] @ centre
@@ -340,8 +343,8 @@ def _simpleitk() -> Any:
 
 def _halves(
     before: Registration | None,
-    landmarks_um: tuple[Floats, Floats] | None,
-    kind: Kind,
+    landmarks_um: tuple[Doubles, Doubles] | None,
+    kind: RegistrationKind,
 ) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     """Return (fitted, judged) rows, twice; nothing if they would be too few."""
     if before is None or landmarks_um is None:
@@ -360,7 +363,7 @@ def _halves(
     return [(first, second), (second, first)]
 
 
-def _moved_um(overviews: Overviews, step: Floats) -> float:
+def _moved_um(overviews: Overviews, step: Doubles) -> float:
     places = np.argwhere(overviews.common)[:: max(1, overviews.common.sum() // 2000)]
     points = places * overviews.um_per_px + np.array(overviews.origin_um)
     off = np.linalg.norm(apply(step, points) - points, axis=1)

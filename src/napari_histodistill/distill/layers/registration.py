@@ -1,4 +1,4 @@
-"""Where a place of the sparse image lies on the dense one: from landmarks to a matrix.
+"""Registration: the matrix from the sparse image to the dense one, from landmarks.
 
 Positions are ``(y, x)`` in µm, each in the world of its own image. A registration
 maps the sparse world to the dense one, so that for every sparse tile the partner can be
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     Points = npt.NDArray[np.float64]
 
-Kind = Literal["rigid", "similarity", "affine"]
-KINDS: tuple[Kind, ...] = ("rigid", "similarity", "affine")
+RegistrationKind = Literal["rigid", "similarity", "affine"]
+KINDS: tuple[RegistrationKind, ...] = ("rigid", "similarity", "affine")
 FEWEST = {"rigid": 2, "similarity": 2, "affine": 3}
-"""Landmarks that decide each kind; one more is needed to see how good it is."""
+"""Landmarks that determine each kind; one more is needed to judge the fit."""
 
 CELL_UM = 3.5
-"""Half a lymphocyte nucleus: with a smaller error a cell meets itself."""
+"""Half a lymphocyte's nucleus, µm: with a smaller error, a cell meets itself."""
 
 _FORMAT = "napari-histodistill registration"
 _DRAWS = 500
@@ -43,18 +43,18 @@ class Registration:
     Attributes
     ----------
     kind : {"rigid", "similarity", "affine"}
-        What the transform may do.
+        Kind of the transform.
     matrix : ndarray
         ``(3, 3)`` float64: (y, x, 1) in the sparse world to (y, x, 1) in the dense.
     residuals_um : ndarray
-        ``(n,)``, µm in the dense world, for every landmark: where the transform that is
-        fitted *without* it puts it, against where it was clicked. NaN where too few
-        others are left to fit one.
+        ``(n,)``, µm in the dense world, for every landmark: the distance from where it
+        was clicked to where a transform that is fitted *without* it puts it. NaN where
+        too few others are left to fit one.
     inliers : ndarray
-        ``(n,)`` bool: landmarks that were used.
+        ``(n,)`` bool: landmarks that the fit uses.
     """
 
-    kind: Kind
+    kind: RegistrationKind
     matrix: Points
     residuals_um: Points
     inliers: npt.NDArray[np.bool_]
@@ -75,7 +75,7 @@ class Registration:
 
     @property
     def scale(self) -> float:
-        """How much larger the dense image shows the tissue: 1 if µm are right."""
+        """How much larger tissue is on the dense image: 1 if both µm/px are right."""
         return float(np.sqrt(abs(np.linalg.det(self.matrix[:2, :2]))))
 
     @property
@@ -102,12 +102,12 @@ class Registration:
         Raises
         ------
         InputError
-            If no landmark is left over to tell the residual.
+            If there are too few landmarks to judge the residual.
         """
         if not np.isfinite(self.median_um):
             msg = (
                 f"the registration cannot be judged: place {FEWEST[self.kind] + 1} "
-                "landmarks or more."
+                "or more landmarks."
             )
             raise InputError(msg)
         share = max(0.0, 1 - self.median_um / tile_um)
@@ -124,25 +124,29 @@ class Registration:
 
 
 def inverse(matrix: Points) -> Points:
-    """Return the ``(3, 3)`` matrix of the way back."""
+    """Return the inverse of a ``(3, 3)`` matrix."""
     back: Points = np.linalg.inv(matrix).astype(np.float64)
     return back
 
 
 def apply(matrix: Points, points: Points) -> Points:
-    """Return points ``(n, 2)`` under a ``(3, 3)`` matrix."""
+    """Return points ``(n, 2)`` transformed by a ``(3, 3)`` matrix."""
     mapped: Points = points @ matrix[:2, :2].T + matrix[:2, 2]
     return mapped
 
 
 def fit_landmarks(
-    sparse_um: Points, dense_um: Points, kind: Kind = "similarity", *, seed: int = 0
+    sparse_um: Points,
+    dense_um: Points,
+    kind: RegistrationKind = "similarity",
+    *,
+    seed: int = 0,
 ) -> Registration:
     """Fit a transform to landmarks, and leave out those that contradict the others.
 
     With at least two more landmarks than the transform needs, outliers are found by
     least median of squares (Rousseeuw 1984): like RANSAC it fits random minimal sets,
-    but it needs no threshold in µm, which nobody knows beforehand. The transform is
+    but it needs no threshold in µm, which is not known beforehand. The transform is
     then the least-squares fit to the rest.
 
     Parameters
@@ -150,9 +154,9 @@ def fit_landmarks(
     sparse_um, dense_um : ndarray
         ``(n, 2)`` float, row for row the same place in both worlds.
     kind : {"rigid", "similarity", "affine"}
-        Turn and shift; and one scale; and shear.
+        Rotation and shift; these and one scale; any affine map.
     seed : int
-        Of the random minimal sets.
+        Seed of the random minimal sets.
 
     Raises
     ------
@@ -209,7 +213,7 @@ def read_registration(path: Path) -> Registration:
     Raises
     ------
     InputError
-        If it is no registration, or its numbers cannot be one.
+        If it is not a registration, or its numbers cannot be one.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -221,7 +225,7 @@ def read_registration(path: Path) -> Registration:
         )
         inliers = np.array(content["inliers"], np.bool_)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path} is no registration that this program wrote ({error})."
+        msg = f"{path} is not a registration that this program wrote ({error})."
         raise InputError(msg) from error
     good = matrix.shape == (3, 3) and np.isfinite(matrix).all()
     if not good or abs(np.linalg.det(matrix)) < 1e-12 or len(residuals) != len(inliers):
@@ -230,7 +234,7 @@ def read_registration(path: Path) -> Registration:
     return Registration(content["kind"], matrix, residuals, inliers)
 
 
-def _check(sparse: Points, dense: Points, kind: Kind) -> None:
+def _check(sparse: Points, dense: Points, kind: RegistrationKind) -> None:
     if kind not in KINDS:
         msg = f"a registration is {', '.join(KINDS)}, not {kind!r}."
         raise InputError(msg)
@@ -251,14 +255,14 @@ def _check(sparse: Points, dense: Points, kind: Kind) -> None:
         raise InputError(msg)
 
 
-def _degenerate(kind: Kind) -> str:
+def _degenerate(kind: RegistrationKind) -> str:
     return (
-        f"these landmarks do not decide a {kind} transform (they lie on one line or "
+        f"these landmarks do not determine a {kind} transform (they lie on one line or "
         "one point): spread them over the tissue."
     )
 
 
-def _fit(sparse: Points, dense: Points, kind: Kind) -> Points | None:
+def _fit(sparse: Points, dense: Points, kind: RegistrationKind) -> Points | None:
     """Return the least-squares matrix ``(3, 3)``; None where it is undecided."""
     from skimage import transform
 
@@ -267,8 +271,8 @@ def _fit(sparse: Points, dense: Points, kind: Kind) -> Points | None:
         "similarity": transform.SimilarityTransform,
         "affine": transform.AffineTransform,
     }[kind]
-    # Centred first, in units of the landmarks' own spread: µm of a slide run into tens
-    # of thousands, and squares of them cost digits.
+    # Centred first, in units of the landmarks' own spread: positions in µm run into
+    # tens of thousands, and their squares would cost digits.
     spread = max(float(np.abs(sparse - sparse.mean(0)).max()), 1e-9)
     shift_s, shift_d = sparse.mean(0), dense.mean(0)
     source, target = (sparse - shift_s) / spread, (dense - shift_d) / spread
@@ -298,7 +302,7 @@ def _distances(matrix: Points, sparse: Points, dense: Points) -> Points:
 
 
 def _agreeing(
-    sparse: Points, dense: Points, kind: Kind, seed: int
+    sparse: Points, dense: Points, kind: RegistrationKind, seed: int
 ) -> npt.NDArray[np.bool_]:
     count, fewest = len(sparse), FEWEST[kind]
     rng = np.random.default_rng(seed)
@@ -313,7 +317,7 @@ def _agreeing(
             best, smallest = matrix, median
     if best is None:
         raise InputError(_degenerate(kind))
-    # Rousseeuw and Leroy's scale for few points; at the least what a hand is off by.
+    # Rousseeuw and Leroy's scale for few points; never below a hand's own error.
     sigma = max(1.4826 * (1 + 5 / (count - fewest)) * smallest, CELL_UM)
     agree: npt.NDArray[np.bool_] = _distances(best, sparse, dense) <= _SIGMAS * sigma
     return agree if agree.sum() >= fewest else np.ones(count, np.bool_)
@@ -322,7 +326,7 @@ def _agreeing(
 def _left_out(
     sparse: Points,
     dense: Points,
-    kind: Kind,
+    kind: RegistrationKind,
     inliers: npt.NDArray[np.bool_],
     place: int,
 ) -> float:

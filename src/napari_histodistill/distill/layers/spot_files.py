@@ -1,4 +1,4 @@
-"""Reading spots of spatial transcriptomics: AnnData ``.h5ad``, or a table of counts."""
+"""Files of spots (spatial transcriptomics): AnnData ``.h5ad``, or a table of counts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from napari_histodistill.distill.layers.spot_tables import (
     MOST_GENES,
+    LengthUnit,
     RawSpots,
     SpotTable,
-    Unit,
     check_spots,
 )
 from napari_histodistill.errors import InputError
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 ENDINGS = (".h5ad", ".csv", ".tsv", ".txt")
 
-COLUMNS: tuple[tuple[str, str, Unit | None], ...] = (
+COLUMNS: tuple[tuple[str, str, LengthUnit | None], ...] = (
     ("y_um", "x_um", "µm"),
     ("y_microns", "x_microns", "µm"),
     ("y_micrometer", "x_micrometer", "µm"),
@@ -40,7 +40,8 @@ COLUMNS: tuple[tuple[str, str, Unit | None], ...] = (
     ("y_centroid", "x_centroid", None),
     ("y", "x", None),
 )
-"""Names of the columns of positions, any case, and what unit the name says."""
+"""Names of position columns, in upper or lower case, and the unit that a name implies.
+"""
 
 _POSITIONS = {name for y, x, _ in COLUMNS for name in (y, x)}
 
@@ -55,11 +56,11 @@ _NO_GENES = _POSITIONS | {
 
 _ON_TISSUE = {"1": True, "1.0": True, "true": True,
               "0": False, "0.0": False, "false": False}  # fmt: skip
-"""As Space Ranger, Python and R write it, any case."""
+"""As Space Ranger, Python and R write it, in upper or lower case."""
 
 
 def is_gene(column: str) -> bool:
-    """Whether a column of numbers may be a gene: not by a name that says otherwise."""
+    """Whether a column of numbers may be a gene: its name does not say otherwise."""
     return bool(column) and column.lower() not in _NO_GENES
 
 
@@ -68,20 +69,20 @@ def read_spots(path: Path | str, *, most_genes: int = MOST_GENES) -> SpotTable:
 
     An ``.h5ad`` has its positions as (x, y) in ``obsm["spatial"]``, and counts in
     ``layers["counts"]`` or ``X``. A table has two columns of positions, see
-    :data:`COLUMNS`, and a numeric one for every gene; commas or tabs part them. Where a
-    column ``in_tissue`` says 0 or FALSE, the spot is left out.
+    :data:`COLUMNS`, and a numeric one for every gene, separated by commas or tabs.
+    Where a column ``in_tissue`` says 0 or FALSE, the spot is left out.
 
-    A column that is called like a position is never a gene, not even ``y`` or ``x``
-    beside positions in pixels: it would teach the student where a spot lies, and look
-    like the gene that varies most. A gene of such a name (*y*, yellow, of the fly) has
-    to be renamed.
+    A column with the name of a position is never a gene, not even ``y`` or ``x`` beside
+    positions in pixels: it would teach the student where a spot lies, and look like the
+    gene that varies most. A gene with such a name (*y*, yellow, of the fly) has to be
+    renamed.
 
     Parameters
     ----------
     path : Path or str
         The file.
     most_genes : int
-        How many of the most variable genes are kept.
+        Number of the most variable genes that are kept.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def _read_h5ad(path: Path) -> RawSpots:
     try:
         found = anndata.read_h5ad(path)
     except Exception as error:
-        # Whatever h5py or anndata raise: a file that is none, or a damaged one.
+        # Any error of h5py or anndata: another kind of file, or a damaged one.
         msg = f"{path.name} cannot be read as .h5ad ({str(error).splitlines()[0]})."
         raise InputError(msg) from error
     if "spatial" not in found.obsm:
@@ -145,19 +146,19 @@ def _read_h5ad(path: Path) -> RawSpots:
 
 def _scale_factors(
     name: str, spatial: Any
-) -> tuple[Unit | None, float | None, float | None]:
-    """Return unit, µm per pixel and spot size as ``uns["spatial"]`` says them."""
+) -> tuple[LengthUnit | None, float | None, float | None]:
+    """Return unit, µm per pixel and spot size, as ``uns["spatial"]`` has them."""
     if not spatial:
         return None, None, None
     if len(spatial) > 1:
         msg = (
             f"{name} holds {len(spatial)} sections ({', '.join(map(str, spatial))}): "
-            "give every section a file of its own."
+            "give each section a file of its own."
         )
         raise InputError(msg)
     factors = next(iter(spatial.values())).get("scalefactors", {})
     # Positions with scale factors are pixels of the image at full resolution.
-    unit: Unit | None = "px" if factors else None
+    unit: LengthUnit | None = "px" if factors else None
     um_per_px, size = factors.get("microns_per_pixel"), None
     if "spot_diameter_fullres" in factors:
         size = float(factors["spot_diameter_fullres"])
@@ -178,7 +179,9 @@ def _on_tissue(raw: RawSpots, name: str, in_tissue: Iterable[Any]) -> RawSpots:
     kept = np.array([_ON_TISSUE[x.lower()] for x in words], bool)
     if kept.all() or not kept.any():
         return raw
-    note = f"{int((~kept).sum())} spots off tissue (by in_tissue) were left out."
+    note = (
+        f"{int((~kept).sum())} spots outside the tissue (by in_tissue) were left out."
+    )
     return replace(
         raw,
         positions=raw.positions[kept],
@@ -246,7 +249,9 @@ def _read_table(path: Path) -> RawSpots:
     return _on_tissue(raw, path.name, [r[place] for r in rows])
 
 
-def _position_columns(name: str, names: Sequence[str]) -> tuple[int, int, Unit | None]:
+def _position_columns(
+    name: str, names: Sequence[str]
+) -> tuple[int, int, LengthUnit | None]:
     lower = [n.lower() for n in names]
     for y, x, unit in COLUMNS:
         if y in lower and x in lower:
@@ -260,7 +265,7 @@ def _position_columns(name: str, names: Sequence[str]) -> tuple[int, int, Unit |
     raise InputError(msg)
 
 
-def _numbers(rows: Sequence[Sequence[str]], column: int) -> Floats | None:
+def _numbers(rows: Sequence[Sequence[str]], column: int) -> Doubles | None:
     """Return a column as numbers, empty fields as NaN; None if it holds words."""
     try:
         return np.array([float(r[column] or "nan") for r in rows])
@@ -269,10 +274,10 @@ def _numbers(rows: Sequence[Sequence[str]], column: int) -> Floats | None:
 
 
 def _required(
-    name: str, names: Sequence[str], numbers: dict[int, Floats | None], column: int
-) -> Floats:
+    name: str, names: Sequence[str], numbers: dict[int, Doubles | None], column: int
+) -> Doubles:
     found = numbers[column]
     if found is None:
-        msg = f"{name}: the column {names[column]!r} holds something that is no number."
+        msg = f"{name}: the column {names[column]!r} does not hold numbers only."
         raise InputError(msg)
     return found

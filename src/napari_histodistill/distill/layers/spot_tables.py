@@ -1,8 +1,8 @@
 """Tables of spots: checked, normalised, placed; :mod:`.spot_files` reads them.
 
-What a file says is taken, what it does not say is asked for: positions without a unit
-are never guessed to be pixels or µm. Values become log1p of counts per 10,000 (over all
-genes), then only the genes that vary most are kept.
+Facts that a file lacks are asked for and never guessed, such as whether positions
+without a unit are pixels or µm. Values become log1p of counts per 10,000 (over all
+genes); then only the genes that vary most are kept.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
-Unit = Literal["px", "µm"]
+LengthUnit = Literal["px", "µm"]
 
 MOST_GENES = 2000
-"""So many of the most variable genes are kept."""
+"""Number of the most variable genes that are kept."""
 
 MOST_VALUES = 500_000_000
-"""Spots times genes that are unpacked: 2 GB."""
+"""Most values (spots × genes) that are unpacked: 2 GB."""
 
 TOTAL = 1e4
-"""Counts of every spot are brought to this total before the logarithm."""
+"""Total that the counts of every spot are scaled to before the logarithm."""
 
 _THETA = 100.0
 """Overdispersion in the expected variance of counts (Lause et al. 2021)."""
@@ -37,31 +37,31 @@ _THETA = 100.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpotTable:
-    """Spots as a file has them, see :func:`place_spots`.
+    """Spots as they are in a file; :func:`place_spots` brings them to µm.
 
     Attributes
     ----------
     name : str
-        Of the file.
+        Name of the file.
     positions : ndarray
         ``(n, 2)`` float64, (y, x) in ``unit``.
     unit : {"px", "µm"} or None
-        What the file says; None where it says nothing, so that a person must.
+        Unit that the file states; None where it states none, so that the user must.
     um_per_px : float or None
-        Of pixels, if the file says.
+        Size of a pixel, if the file states it.
     values : ndarray
-        ``(n, genes)`` float32: log1p of counts per 10,000, or as they were.
+        ``(n, genes)`` float32: log1p of counts per 10,000, or the file's own values.
     genes : tuple of str
-        The most variable first.
+        Names of the genes, the most variable first.
     spot_size : float or None
-        Diameter of a spot in ``unit``, if the file says.
+        Diameter of a spot in ``unit``, if the file states it.
     notes : tuple of str
-        What was left out or done, in sentences.
+        Sentences on what was left out or changed.
     """
 
     name: str
-    positions: Floats
-    unit: Unit | None
+    positions: Doubles
+    unit: LengthUnit | None
     um_per_px: float | None
     values: npt.NDArray[np.float32]
     genes: tuple[str, ...]
@@ -70,28 +70,31 @@ class SpotTable:
 
 
 def place_spots(
-    table: SpotTable, unit: Unit | None = None, um_per_px: float | None = None
+    table: SpotTable, unit: LengthUnit | None = None, um_per_px: float | None = None
 ) -> Spots:
     """Return the spots in µm.
 
     Parameters
     ----------
     table : SpotTable
-        As read.
+        The spots as they were read.
     unit : {"px", "µm"}, optional
-        What a person says; the file's own word by default.
+        Unit that the user states; the file's own by default.
     um_per_px : float, optional
-        For pixels: those of which image; the file's own word by default.
+        Size of a pixel of the image that positions refer to; the file's own by default.
 
     Raises
     ------
     InputError
-        If neither says it.
+        If neither the file nor the caller states it.
     """
     unit = unit or table.unit
     um_per_px = um_per_px or table.um_per_px
     if unit is None:
-        msg = f"{table.name} does not say whether positions are pixels or µm: say it."
+        msg = (
+            f"{table.name} does not say whether its positions are pixels or µm: choose "
+            "one."
+        )
         raise InputError(msg)
     if unit == "px" and um_per_px is None:
         msg = (
@@ -104,16 +107,16 @@ def place_spots(
 
 
 def check_overlap(spots: Spots, size_um: tuple[float, float], slide: str) -> None:
-    """Refuse spots of which none lies on a slide.
+    """Refuse spots if none of them lies on a slide.
 
     Parameters
     ----------
     spots : Spots
-        In the slide's world.
+        Spots in the slide's world.
     size_um : tuple of float
         Height and width of the slide.
     slide : str
-        Its name.
+        Name of the slide.
 
     Raises
     ------
@@ -134,11 +137,11 @@ def check_overlap(spots: Spots, size_um: tuple[float, float], slide: str) -> Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawSpots:
-    """What a file holds, before anything of it is looked at."""
+    """The content of a file, before any of it is checked."""
 
     name: str
-    positions: Floats
-    unit: Unit | None
+    positions: Doubles
+    unit: LengthUnit | None
     um_per_px: float | None
     values: Any
     genes: tuple[str, ...]
@@ -147,7 +150,7 @@ class RawSpots:
 
 
 def check_spots(raw: RawSpots, most_genes: int) -> SpotTable:
-    """Refuse what cannot be used, normalise, and keep the most variable genes.
+    """Refuse unusable spots, normalise, and keep the most variable genes.
 
     Raises
     ------
@@ -198,19 +201,17 @@ def _chosen(
     raw: RawSpots, values: npt.NDArray[np.float32], most_genes: int
 ) -> SpotTable:
     notes = list(raw.notes)
-    counts = bool((values == np.rint(values)).all())
-    if counts:
+    if are_counts(values):
         empty = values.sum(axis=1) == 0
         if empty.all():
             msg = f"{raw.name}: every count is 0, so there is nothing to learn."
             raise InputError(msg)
         spread = residual_variance(values)
-        total = np.maximum(values.sum(axis=1, keepdims=True), 1)
-        values = np.log1p(values / total * TOTAL).astype(np.float32)
-        notes.append(f"Counts were brought to {TOTAL:,.0f} a spot; log1p of them.")
+        values = log_normalised(values)
+        notes.append(f"Counts were scaled to {TOTAL:,.0f} per spot; log1p was taken.")
     else:
         spread = values.var(axis=0)
-        notes.append("Values are no counts and were left as they are.")
+        notes.append("Values are not counts and were left unchanged.")
     order = np.argsort(-spread, kind="stable")[:most_genes]
     order = order[spread[order] > 0]
     if not len(order):
@@ -232,7 +233,30 @@ def _chosen(
     )
 
 
-def residual_variance(counts: npt.NDArray[np.float32]) -> Floats:
+def are_counts(values: npt.NDArray[Any]) -> bool:
+    """Whether a table may hold counts: whole numbers, none of them negative."""
+    return bool((values >= 0).all() and (values == np.rint(values)).all())
+
+
+def log_normalised(counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the logarithm of counts brought to one total: ``log1p(1e4 · c / total)``.
+
+    Parameters
+    ----------
+    counts : ndarray
+        ``(spots, genes)``, numbers, 0 or more.
+
+    Returns
+    -------
+    ndarray
+        ``(spots, genes)`` float32; 0 for a spot without counts.
+    """
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    logarithms: npt.NDArray[np.float32] = np.log1p(counts / total * TOTAL)
+    return logarithms.astype(np.float32, copy=False)
+
+
+def residual_variance(counts: npt.NDArray[np.float32]) -> Doubles:
     """Return every gene's variance beyond what counting alone explains.
 
     The variance of analytic Pearson residuals (Lause, Berens, Kobak 2021, Genome

@@ -1,7 +1,7 @@
-"""Which pairs a step sees, and every random number of it: functions of seed and step.
+"""The pairs of a step and all its random numbers: functions of seed and step.
 
 Nothing random is carried from step to step, so a run that continues after a stop needs
-no memory of generators to end as if it had never stopped.
+no saved states of generators to end as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     Rows = npt.NDArray[np.intp]
 
+# These numbers are part of every seed: add a new purpose at the end, or runs that were
+# stopped cannot be continued to the same bytes.
 (
     *(ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER, MIX, PARTNERS, SPLIT),
     SURROUND,
 ) = range(11)
-"""What a stream of random numbers is for; the second part of every seed."""
+"""Purposes of random streams; the second part of every seed."""
 
 
 def stream(*parts: int) -> np.random.Generator:
@@ -30,6 +32,7 @@ def stream(*parts: int) -> np.random.Generator:
 
 def torch_seed(*parts: int) -> int:
     """Return a seed for torch that belongs to one stream."""
+    # torch takes seeds below 2**63.
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -44,13 +47,13 @@ def batch_rows(pairs: int, batch: int, step: int, seed: int) -> Rows:
     Parameters
     ----------
     pairs : int
-        How many there are.
+        Number of pairs.
     batch : int
-        How many a step takes, at most ``pairs``.
+        Pairs per step, at most ``pairs``.
     step : int
         Counted from 0.
     seed : int
-        The run's.
+        Seed of the run.
 
     Returns
     -------

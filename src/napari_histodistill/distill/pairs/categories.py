@@ -1,4 +1,4 @@
-"""Masks as one channel per category: numbers that name things are no intensities.
+"""Masks with one channel per category: numbers that name things are not intensities.
 
 A view is cut and turned, and its pixels fall on borders. In a channel of its own a
 category's share of such a pixel is a plain number; between categories 1 and 3 there is
@@ -38,8 +38,8 @@ def spread_masks(masks: Sequence[Pixels], column: str) -> list[Pixels]:
     -------
     list of ndarray
         ``(n, h, w, k)`` uint8, 0 or 255: a channel for each of the k numbers above 0
-        that occur, in rising order. 0 is background and has none; where there is
-        nothing else, one empty channel stands.
+        that occur, in rising order. 0 is background and has none; if there is nothing
+        else, there is one empty channel.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def spread_masks(masks: Sequence[Pixels], column: str) -> list[Pixels]:
         msg = (
             f"dense.column {column!r} holds {len(categories)} different numbers above "
             f"0; a mask has at most {MAX_CATEGORIES} categories: use "
-            'kind = "image" for a picture, and 0 and 255 for numbered objects.'
+            'kind = "image" for intensities, and 0 and 255 for numbered objects.'
         )
         raise TileFolderError(msg)
     return [_spread(one, categories) for one in masks]

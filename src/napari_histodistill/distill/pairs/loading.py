@@ -1,14 +1,14 @@
-"""Pairs of sparse images and dense partners: how they are read, and how split.
+"""Pairs of sparse images and dense partners, read and split for validation.
 
-What comes out is arrays: no file is opened after :func:`load_pairs`, and what was left
-out by the recipe is never read at all.
+The results are arrays: no file is opened after :func:`load_pairs`, and tiles that the
+recipe leaves out are never read at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,32 +31,34 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.distill.pairs.tilefolder import Tile, TileFolder
-    from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
+    from napari_histodistill.distill.recipes.config import (
+        DenseConfig,
+        DenseKind,
+        DistillConfig,
+    )
 
     Ints = npt.NDArray[np.intp]
     Pixels = npt.NDArray[np.uint8]
 
 _SAME_EDGE = 1e-3
-"""Relative; µm per pixel pass through text."""
-
-Kind = Literal["image", "channels", "mask", "expression"]
+"""Relative tolerance: µm per pixel pass through text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Partner:
-    """What one dense branch sees of every pair.
+class PartnerValues:
+    """The data of one dense branch, for every pair.
 
     Attributes
     ----------
     kind : {"image", "channels", "mask", "expression"}
-        As in the recipe.
+        Kind of the partner, as in the recipe.
     values : ndarray
         ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, c)`` uint8 for channels,
         ``(n, h, w, 1)`` uint8 for a mask as stored, ``(n, h, w, k)`` once its
         categories have channels, ``(n, genes)`` float32 for expression.
     """
 
-    kind: Kind
+    kind: DenseKind
     values: npt.NDArray[Any]
 
 
@@ -68,18 +70,18 @@ class PairSet:
     ----------
     sparse : ndarray
         ``(n, h, w, 3)`` uint8, RGB.
-    partners : tuple of Partner
+    partners : tuple of PartnerValues
         One per dense branch.
     labels : ndarray or None
-        ``(n,)`` int, places in the recipe's classes.
+        ``(n,)`` int, indices into the recipe's classes.
     cases : ndarray
-        ``(n,)``, what must stay on one side of a split: a case or a region.
+        ``(n,)``, the case or region of each pair, which stays on one side of a split.
     confidence : ndarray
         ``(n,)`` float32, weight of each pair in the invariance term.
     """
 
     sparse: Pixels
-    partners: tuple[Partner, ...]
+    partners: tuple[PartnerValues, ...]
     labels: Ints | None
     cases: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
@@ -91,7 +93,7 @@ class PairSet:
         """Return the pairs of these rows, in their order."""
         return PairSet(
             self.sparse[rows],
-            tuple(Partner(p.kind, p.values[rows]) for p in self.partners),
+            tuple(PartnerValues(p.kind, p.values[rows]) for p in self.partners),
             None if self.labels is None else self.labels[rows],
             self.cases[rows],
             self.confidence[rows],
@@ -104,7 +106,7 @@ class PairSet:
         return replace(self, partners=tuple(partners))
 
     def digest(self) -> str:
-        """Return a SHA-256 of every value: what a continued run must find again."""
+        """Return a SHA-256 of every value: a continued run must find the same."""
         found = hashlib.sha256()
         arrays = [self.sparse, *(p.values for p in self.partners), self.confidence]
         if self.labels is not None:
@@ -127,7 +129,7 @@ class PairSplit:
 def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     """Read a recipe's pairs and split them by case, or by region.
 
-    Controls are made here, each side of the split apart, so that nothing of the
+    Controls are made here, separately on each side of the split, so that nothing of the
     validation pairs reaches training through a shuffled or a blank partner.
 
     Parameters
@@ -212,14 +214,14 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
             f"{config.mpp:.4g} µm: correct it."
         )
         raise StoreError(msg)
-    partners: list[Partner] = []
+    partners: list[PartnerValues] = []
     for dense in config.dense:
         px = dense.tile_px
         if dense.column:
             partner = stored.partner(dense.column, dense.kind, px)
-            partners.append(Partner(dense.kind, partner))
+            partners.append(PartnerValues(dense.kind, partner))
         else:
-            partners.append(Partner(dense.kind, stored.sparse(px)))
+            partners.append(PartnerValues(dense.kind, stored.sparse(px)))
     pairs = PairSet(
         sparse=stored.sparse(config.sparse.tile_px),
         partners=tuple(partners),
@@ -238,12 +240,12 @@ def controlled(
     Parameters
     ----------
     pairs : PairSet
-        With their own partners.
+        Pairs with their own partners.
     config : DistillConfig
         ``dense[i].partner`` says which control, ``seed`` how partners are dealt.
     source : PairSet or None
-        Where a blank partner's mean comes from: the training pairs, controls done;
-        ``pairs`` themselves by default.
+        Pairs that a blank partner is the mean of: the training pairs, with controls
+        applied; ``pairs`` themselves by default.
 
     Raises
     ------
@@ -256,11 +258,13 @@ def controlled(
     ):
         if dense.partner == "shuffled":
             drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
-            partners.append(Partner(own.kind, own.values[drawn]))
+            partners.append(PartnerValues(own.kind, own.values[drawn]))
         elif dense.partner == "blank":
             from_here = own if source is None else source.partners[place]
             blank = _blank(from_here)
-            partners.append(Partner(own.kind, np.repeat(blank, len(pairs), axis=0)))
+            partners.append(
+                PartnerValues(own.kind, np.repeat(blank, len(pairs), axis=0))
+            )
         else:
             partners.append(own)
     return PairSet(
@@ -269,14 +273,14 @@ def controlled(
 
 
 def _cases(tiles: Sequence[Tile]) -> npt.NDArray[np.str_]:
-    # A tile that names no case stands for itself.
+    # A tile without a case counts as a case of its own.
     return np.array([tile.case_id or tile.image.name for tile in tiles])
 
 
 def _rows_of_parts(
     named: tuple[str, ...], parts: npt.NDArray[np.str_], data: Path
 ) -> Ints:
-    """Return the rows of the folds or sections that are kept aside."""
+    """Return the rows of the folds or sections that are held out."""
     known = sorted(set(parts.tolist()) - {""})
     for name in named:
         if name not in known:
@@ -303,19 +307,19 @@ def _validation_rows(
     if groups < folds:
         msg = (
             f"data.validation_share: {groups} cases cannot be split so that a share of "
-            f"{share:g} is kept aside: name a larger share, 0, or bring more cases."
+            f"{share:g} is held out: use a larger share or 0, or add cases."
         )
         raise TileFolderError(msg)
     strata = np.zeros(len(cases), np.intp) if labels is None else labels
     fold = group_folds(
         strata, cases, folds=folds, seed=torch_seed(config.seed, SPLIT) % 2**32
     )
-    kept = fold == 0
+    held = fold == 0
     for label in np.unique(strata):
-        if (strata[kept] == label).sum() == (strata == label).sum():
-            # All of a class: it is learned rather than judged.
-            kept &= ~np.isin(cases, cases[strata == label])
-    return np.flatnonzero(kept)
+        if (strata[held] == label).sum() == (strata == label).sum():
+            # Else the whole class would be held out: it is learned, and not judged.
+            held &= ~np.isin(cases, cases[strata == label])
+    return np.flatnonzero(held)
 
 
 def _pictures(
@@ -328,7 +332,7 @@ def _pictures(
             msg = (
                 f"{folder.folder} row {tile.row}: {tile.image.name} is {height} px "
                 f"wide, the recipe's source_px says {source_px}: correct it, or µm per "
-                "pixel are wrong."
+                "pixel would be wrong."
             )
             raise TileFolderError(msg)
         found.append(pixels)
@@ -337,9 +341,11 @@ def _pictures(
 
 def _partner(
     folder: TileFolder, tiles: Sequence[Tile], dense: DenseConfig, source_px: int
-) -> Partner:
+) -> PartnerValues:
     if not dense.column:
-        return Partner(dense.kind, _pictures(folder, tiles, dense.tile_px, source_px))
+        return PartnerValues(
+            dense.kind, _pictures(folder, tiles, dense.tile_px, source_px)
+        )
     values = [
         folder.read_partner(tile, dense.column, dense.kind, dense.tile_px)
         for tile in tiles
@@ -351,18 +357,18 @@ def _partner(
                 f"{len(found)} values, row {tiles[0].row} has {len(values[0])}."
             )
             raise TileFolderError(msg)
-    return Partner(dense.kind, np.stack(values))
+    return PartnerValues(dense.kind, np.stack(values))
 
 
 def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
-    """Return whose partner each row gets: another case's, every partner once."""
+    """Return the row whose partner each row gets: of another case, each row once."""
     _, member = np.unique(cases, return_inverse=True)
     counts = np.bincount(member)
     total = len(member)
     if 2 * counts.max() > total:
         msg = (
             "partner = 'shuffled': one case holds more than half of the pairs, so "
-            "partners cannot be dealt to other cases: bring more cases."
+            "partners cannot be dealt to other cases: add cases."
         )
         raise TileFolderError(msg)
     # Rows case by case, cases in random order: a shift by the largest case's size
@@ -375,7 +381,7 @@ def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
     return drawn
 
 
-def _blank(partner: Partner) -> npt.NDArray[Any]:
+def _blank(partner: PartnerValues) -> npt.NDArray[Any]:
     """Return ``(1, …)``: the mean partner, or for masks the commonest category."""
     if partner.kind == "mask":
         common = np.bincount(partner.values.reshape(-1)).argmax()

@@ -1,10 +1,10 @@
-"""Which pairs two registered layers give, before any of them is read.
+"""The pairs that registered layers give, planned before any of them is read.
 
-Two frames meet here. *World* is what napari shows: µm, pixel centres, level-0 pixel
+Several frames meet here. *World* is what napari shows: µm, pixel centres, level-0 pixel
 (0, 0) of a layer centred at its origin. Every partner has a world of its own, and a
-matrix that carries the sparse world into it (:mod:`.registration`). A pair's partner
-is resampled into the sparse tile's square, so both twins show the same tissue the same
-way round.
+matrix that carries the sparse world into it (:mod:`.registration`). A pair's partner is
+resampled into the sparse tile's square, so both twins show the same tissue the same way
+round.
 """
 
 from __future__ import annotations
@@ -30,40 +30,41 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
 
 REGIONS = 6
 """Regions along the longer side of the sampled area: a sixth of it is about what is
-kept aside, and neighbours inside a region stay on one side of the split."""
+held out, and neighbours inside a region stay on one side of the split."""
 
 SPOT_REGION = 4
-"""Least tiles along a region's side around spots, which lie anywhere: of smaller
+"""Fewest tiles along a region's side around spots, which lie anywhere: with smaller
 regions, too many tiles would straddle a border."""
 
 _LATTICE = 8
 """Points along a tile's edge at which tissue is looked up."""
 
 STRIP_TILES = 8192
-"""So many tiles are looked up at once."""
+"""Tiles that are looked up at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How pairs are laid out.
+    """The layout of pairs.
 
     Attributes
     ----------
     mpp : float
         µm per pixel of the sparse tiles.
     tile_px : int
-        Their edge.
+        Edge of the sparse tiles, px.
     min_tissue : float
-        Share of a tile that must be tissue, on the slide and on every picture partner.
+        Share of a tile that must be tissue, on the slide and on every partner that is
+        an image.
     limit : int or None
-        No more pairs than this, drawn at random.
+        Largest number of pairs, drawn at random; None for all of them.
     seed : int
-        Of that draw.
+        Seed of that draw.
     """
 
     mpp: float
@@ -87,11 +88,11 @@ class PairPlan:
     sparse : Slide
         The information-sparse slide.
     sampling : Sampling
-        How they were laid out.
+        Layout of the pairs.
     centres_um : ndarray
         ``(n, 2)`` float64, (y, x) in the sparse world.
     regions : ndarray
-        ``(n,)`` str: what must stay on one side of a split.
+        ``(n,)`` str: the region of each pair, which stays on one side of a split.
     confidence : ndarray
         ``(n,)`` float32 in (0, 1]: how surely a pair shows the same tissue.
     partners : tuple of DenseLayer or Spots
@@ -99,12 +100,13 @@ class PairPlan:
     spot : ndarray or None
         ``(n,)`` int, the spot of every pair, where a partner is a table of spots.
     off_tissue, off_partner, between_regions : int
-        Tiles that were left out, and why.
+        Numbers of tiles that were left out: not on tissue, outside the partner's
+        tissue, across the border of two regions.
     """
 
     sparse: Slide
     sampling: Sampling
-    centres_um: Floats
+    centres_um: Doubles
     regions: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
     partners: tuple[DenseLayer | Spots, ...]
@@ -118,17 +120,17 @@ class PairPlan:
 
     @property
     def source(self) -> str:
-        """Which layers, in words."""
+        """The layers, in words."""
         return " + ".join([self.sparse.name, *(p.name for p in self.partners)])
 
     @property
     def section_names(self) -> tuple[str, ...]:
-        """What :attr:`sections` are called: one section."""
+        """Names of the :attr:`sections`: there is one."""
         return (self.sparse.name,)
 
     @property
     def sections(self) -> npt.NDArray[np.intp]:
-        """Which of the sections each pair is from, ``(n,)``."""
+        """Index of each pair's section, ``(n,)``."""
         return np.zeros(len(self), np.intp)
 
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
@@ -145,7 +147,7 @@ class PairPlan:
         return read_resampled(self.sparse, region, height=tile_px, width=tile_px)
 
     def partner_tile(self, pair: int, partner: int) -> npt.NDArray[Any]:
-        """Return what a partner shows of a pair: ``(h, w, c)`` uint8, or ``(genes,)``.
+        """Return a partner's tile of a pair: ``(h, w, c)`` uint8, or ``(genes,)``.
 
         A spot's genes come as float32.
         """
@@ -166,9 +168,10 @@ def plan_pairs(
 ) -> PairPlan:
     """Lay tiles over tissue that every partner shows too.
 
-    Tiles touch and do not overlap; around spots, they are centred on these. The area is
-    cut into regions of whole tiles, and a tile that would reach into a neighbouring
-    region is left out, so a split by region never shows one side the other's tissue.
+    Tiles touch and do not overlap; if there are spots, tiles are centred on them. The
+    area is cut into regions of whole tiles, and a tile that would reach into a
+    neighbouring region is left out, so a split by region never shows one side the
+    other's tissue.
 
     Parameters
     ----------
@@ -177,9 +180,9 @@ def plan_pairs(
     partners : sequence of DenseLayer or Spots
         Registered to it; at most one table of spots.
     sampling : Sampling
-        Size and number of the tiles.
+        Size and largest number of the tiles.
     tissue : TissueMask, optional
-        Of the sparse slide; found by default.
+        Tissue of the sparse slide; detected by default.
 
     Raises
     ------
@@ -216,7 +219,7 @@ def plan_pairs(
                 f"{edge:.0f} µm lies on both. Check the alignment and µm per pixel."
             )
             raise InputError(msg)
-        # Torn, folded or lost tissue: where one layer has some and the other has not.
+        # Torn, folded or lost tissue: one layer has some there, the other has none.
         confidence *= layer.confidence * looks.alike[k]
         shown &= seen
     fewest = 1 if spots is None else SPOT_REGION
@@ -229,6 +232,7 @@ def plan_pairs(
         sparse=sparse,
         sampling=sampling,
         centres_um=centres[kept],
+        # With the slide's name: several slides may be pooled, and reports name regions.
         regions=np.array([f"{sparse.name} {name}" for name in region[kept]]),
         confidence=confidence[kept],
         partners=tuple(partners),
@@ -256,7 +260,7 @@ def _check_names(partners: Sequence[DenseLayer | Spots]) -> None:
         raise InputError(msg)
 
 
-def _inside(sparse: Slide, low: Floats, edge: float) -> Bools:
+def _inside(sparse: Slide, low: Doubles, edge: float) -> Bools:
     """Return which tiles lie on the slide, from their upper left corners."""
     mpp = sparse.require_mpp()
     per_px = np.array([mpp.y, mpp.x])
@@ -279,7 +283,7 @@ def _drawn(kept: npt.NDArray[np.intp], sampling: Sampling) -> npt.NDArray[np.int
     return np.sort(random.choice(kept, sampling.limit, replace=False))
 
 
-def _cells(sparse: Slide, sampling: Sampling) -> Floats:
+def _cells(sparse: Slide, sampling: Sampling) -> Doubles:
     """Return the centres of touching tiles from the slide's corner on."""
     mpp = sparse.require_mpp()
     edge = sampling.tile_px
@@ -293,26 +297,27 @@ def _cells(sparse: Slide, sampling: Sampling) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Looks:
-    """What was found at the points of every tile; ``n`` tiles, ``l`` layers.
+    """Tissue at the points of every tile; ``n`` tiles, ``l`` layers.
 
     Attributes
     ----------
     here : ndarray
-        ``(n,)`` part of a tile that is tissue on the sparse slide.
+        ``(n,)`` share of each tile that is tissue on the sparse slide.
     whole : ndarray of bool
-        ``(l, n)``: all of the tile lies on the layer.
+        ``(l, n)``: whether all of the tile lies on the layer.
     there, alike : ndarray
-        ``(l, n)`` part that is tissue on the layer; that both say the same of.
+        ``(l, n)`` share of each tile that is tissue on the layer; share on which the
+        layer and the sparse slide agree.
     """
 
-    here: Floats
+    here: Doubles
     whole: Bools
-    there: Floats
-    alike: Floats
+    there: Doubles
+    alike: Doubles
 
 
 def _looked_at(
-    centres: Floats,
+    centres: Doubles,
     edge: float,
     mask: TissueMask,
     mpp: Mpp,
@@ -341,16 +346,16 @@ def _looked_at(
     return looks
 
 
-def _lattice(centres: Floats, edge: float) -> Floats:
+def _lattice(centres: Doubles, edge: float) -> Doubles:
     """Return ``(n, k, 2)``: points spread evenly over every tile, its corners too."""
     steps = np.linspace(-edge / 2, edge / 2, _LATTICE)
     offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)
-    spread: Floats = centres[:, np.newaxis] + offsets.reshape(1, -1, 2)
+    spread: Doubles = centres[:, np.newaxis] + offsets.reshape(1, -1, 2)
     return spread
 
 
 def _regions(
-    low: Floats, edge: float, shown: Bools, *, fewest: int
+    low: Doubles, edge: float, shown: Bools, *, fewest: int
 ) -> tuple[npt.NDArray[np.str_], Bools]:
     """Return every tile's region, and whether it lies in that region alone."""
     origin = low[shown].min(0)

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.plan import PairPlan, Sampling
 
 FEWEST_GENES = 2
-"""Fewer genes in common than this are no table."""
+"""Fewest genes in common that make a table."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairPool:
     """Pairs of one or more sections; make one with :func:`pool_pairs`.
 
-    It offers what :class:`.PairPlan` offers of one section. Positions are each
-    section's own.
+    It has the interface of :class:`.PairPlan`, which holds one section. Positions are
+    in the world of each pair's own section.
 
     Attributes
     ----------
     plans : tuple of PairPlan
-        One per section, alike in everything that a student sees.
+        One plan per section, alike in everything that a student sees.
     centres_um : ndarray
         ``(n, 2)`` float64, (y, x) in the world of the pair's section.
     regions : ndarray
-        ``(n,)`` str; regions of two sections are never one.
+        ``(n,)`` str; two sections never share a region.
     confidence : ndarray
         ``(n,)`` float32.
     """
@@ -50,27 +50,27 @@ class PairPool:
 
     @property
     def sampling(self) -> Sampling:
-        """Of all sections."""
+        """Layout of the pairs, the same in all sections."""
         return self.plans[0].sampling
 
     @property
     def partners(self) -> tuple[DenseLayer | Spots, ...]:
-        """Of the first section, whose names the set carries."""
+        """Partners of the first section, whose names the pool uses."""
         return self.plans[0].partners
 
     @property
     def source(self) -> str:
-        """Which layers, in words."""
+        """The layers, in words."""
         return "; ".join(plan.source for plan in self.plans)
 
     @property
     def section_names(self) -> tuple[str, ...]:
-        """What :attr:`sections` are called."""
+        """Names of the :attr:`sections`."""
         return section_names(self.plans)
 
     @property
     def sections(self) -> npt.NDArray[np.intp]:
-        """Which of the sections each pair is from, ``(n,)``."""
+        """Index of each pair's section, ``(n,)``."""
         return np.repeat(np.arange(len(self.plans)), [len(x) for x in self.plans])
 
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
@@ -79,7 +79,7 @@ class PairPool:
         return plan.sparse_tile(row)
 
     def partner_tile(self, pair: int, partner: int) -> npt.NDArray[Any]:
-        """Return what a partner shows: ``(h, w, c)`` uint8, or ``(genes,)`` float32."""
+        """Return a partner's tile: ``(h, w, c)`` uint8, or ``(genes,)`` float32."""
         plan, row = self._find(pair)
         return plan.partner_tile(row, partner)
 
@@ -94,9 +94,8 @@ class PairPool:
 def pool_pairs(plans: Sequence[PairPlan]) -> PairPool:
     """Put the pairs of several sections together.
 
-    Partners are matched by their order. Pictures of a partner get the edge that they
-    have in the first section; of spots' genes, those that all sections measured are
-    kept.
+    Partners are matched by their order. A partner's images get the size that they have
+    in the first section; of the spots' genes, those measured in all sections are kept.
 
     Parameters
     ----------
@@ -113,7 +112,7 @@ def pool_pairs(plans: Sequence[PairPlan]) -> PairPool:
         _check_alike(first, other)
     alike = _with_common_genes([first, *(_with_sizes_of(first, x) for x in others)])
     regions = [
-        # Two files may be called alike.
+        # Two files may have the same name.
         np.array([f"section {k} {name}" for name in plan.regions]) if others
         else plan.regions
         for k, plan in enumerate(alike, start=1)
@@ -135,7 +134,7 @@ def section_names(plans: Sequence[PairPlan]) -> tuple[str, ...]:
 
 
 def free_name(name: str, taken: Sequence[str]) -> str:
-    """Return a name that no other has yet: two files may well be called alike."""
+    """Return a name that is not taken yet: two files may have the same one."""
     number, free = 2, name
     while free in taken:
         number, free = number + 1, f"{name} ({number})"
@@ -150,7 +149,7 @@ def _check_alike(first: PairPlan, other: PairPlan) -> None:
         msg = (
             f"{name}: tiles of {there.tile_px} px at {there.mpp:g} µm/px, those of "
             f"{first.sparse.name} are of {here.tile_px} px at {here.mpp:g} µm/px: "
-            "sample all sections alike."
+            "sample all sections in the same way."
         )
         raise InputError(msg)
     if len(first.partners) != len(other.partners):
@@ -171,7 +170,7 @@ def _check_alike(first: PairPlan, other: PairPlan) -> None:
 
 
 def _shows(partner: DenseLayer | Spots) -> str:
-    """Return what a partner shows, as far as it must be the same everywhere."""
+    """Return in words what a partner shows, and must show in every section."""
     if isinstance(partner, Spots):
         return "genes at spots"
     if partner.kind == "mask":

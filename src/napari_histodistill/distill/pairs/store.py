@@ -3,8 +3,9 @@
 A zarr (v3) group, row for row: ``sparse`` uint8 ``(n, h, w, 3)``, ``partner-0``,
 ``partner-1`` … (uint8 ``(n, h, w, c)`` or float32 ``(n, genes)``), ``position_um``
 ``(n, 2)`` in its section's world, ``confidence`` float32 and ``region`` int ``(n,)``;
-the regions' names and sections, the partners and where all this came from are
-attributes. It is built aside and renamed: a half-written one never carries the name.
+the regions' names and sections, the partners and the sources of the pairs are
+attributes. It is written under another name and renamed at the end, so a half-written
+store never has its name.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PAIRS = "pairs.zarr"
 _KIND = "pairs"
 _ROWS = 64
 MAX_RATIO = 1000
-"""By which pictures can shrink on disk, nearly blank ones included."""
+"""Largest factor by which images shrink on disk, nearly blank ones included."""
 
 _DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
@@ -51,11 +52,11 @@ class StoredPartner:
     Attributes
     ----------
     name : str
-        What a recipe's ``dense.column`` calls it.
+        Name of the partner in a recipe's ``dense.column``.
     kind : str
         ``"image"``, ``"channels"``, ``"mask"`` or ``"expression"``.
     names : tuple of str
-        Of its channels or genes.
+        Names of its channels or genes.
     """
 
     name: str
@@ -67,7 +68,7 @@ class StoredPartner:
 class StoredPairs:
     """Pairs that were written; get them from :func:`read_pairs`.
 
-    Pictures stay on disk until they are asked for.
+    Images stay on disk until they are needed.
 
     Attributes
     ----------
@@ -76,17 +77,17 @@ class StoredPairs:
     partners : tuple of StoredPartner
         In the order of writing.
     regions : ndarray
-        ``(n,)`` str, what must stay on one side of a split.
+        ``(n,)`` str, the region of each pair, which stays on one side of a split.
     sections : ndarray
-        ``(n,)`` str, which section each pair is from; "" in a store that does not say.
+        ``(n,)`` str, the section of each pair; "" in a store that does not name it.
     confidence : ndarray
         ``(n,)`` float32.
     position_um : ndarray
         ``(n, 2)``, (y, x) of the tiles' centres in the world of their section.
     mpp, tile_px : float, int
-        Of the sparse tiles.
+        Pixel size in µm and edge in px of the sparse tiles.
     source : str
-        Which layers, in words.
+        The layers, in words.
     """
 
     path: Path
@@ -110,16 +111,16 @@ class StoredPairs:
     def partner(
         self, name: str, kind: str, tile_px: int | None = None
     ) -> npt.NDArray[np.generic]:
-        """Return what a partner shows of all pairs.
+        """Return a partner's tiles or expression values for all pairs.
 
         Parameters
         ----------
         name : str
-            One of the partners'.
+            Name of the partner.
         kind : str
-            What the caller takes it for.
+            Kind that the caller expects.
         tile_px : int, optional
-            Edge that pictures are brought to; categories are not blended.
+            Edge that images are resized to; categories are not blended.
 
         Raises
         ------
@@ -184,7 +185,7 @@ def read_pairs(path: Path | str) -> StoredPairs:
         titles = ["sparse", *(f"partner-{k}" for k in range(len(meta["partners"])))]
         _check_rows([*arrays, *(group[title] for title in titles)])
         region, confidence, position = (array[:] for array in arrays)
-        # Stores from before there were several sections do not say.
+        # Older stores held one section and did not name it.
         sections = meta.get("sections", [""])
         section = meta.get("region_section", [0] * len(meta["regions"]))
         return StoredPairs(
@@ -229,23 +230,23 @@ def write_pairs(
     Parameters
     ----------
     path : Path or str
-        Something like ``pairs.zarr``; must not exist.
+        Store to write, such as ``pairs.zarr``; must not exist.
     plan : PairPlan or PairPool
-        Which pairs, of one section or several.
+        Pairs of one section or several.
     cancel : CancelToken, optional
-        Looked at between pairs; nothing is left behind then.
+        Checked between pairs; nothing is left behind after a stop.
 
     Yields
     ------
     int
-        How many pairs are written.
+        Number of pairs written so far.
 
     Raises
     ------
     StoreError
-        If something is in the way.
+        If ``path`` exists already.
     ComputeError
-        If the disk refuses.
+        If the disk is full or cannot be written to.
     SlideError
         If a layer cannot be read.
     Cancelled
@@ -253,18 +254,18 @@ def write_pairs(
     """
     path, token = Path(path), cancel or CancelToken()
     if path.exists():
-        msg = f"{path}: something is there already; choose another place."
+        msg = f"{path}: this exists already: choose another name."
         raise StoreError(msg)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield from _write(aside, plan, token)
-        aside.rename(path)
+        yield from _write(partial, plan, token)
+        partial.rename(path)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror or error})."
         raise ComputeError(msg) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(path: Path, plan: PairPlan | PairPool, token: CancelToken) -> Iterator[int]:

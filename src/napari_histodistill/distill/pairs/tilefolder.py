@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.csv"
 MAX_COLUMNS, MAX_ROWS = 1000, 10_000_000
 MAX_TILE_PX = 64 * 10**6
-"""A picture of 8000 × 8000 px is no tile."""
+"""Most pixels: an image of 8000 × 8000 px is not a tile."""
 
-# What NumPy raises over files that are not what they say.
+# Errors that NumPy raises for files that are not what they claim to be.
 _NUMBER_ERRORS = (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError)
 _COLUMNS = ("image", "label", "case_id", "fold")
 _COLOUR_MODES = ("1", "RGB", "RGBA", "L", "P", "LA", "CMYK", "YCbCr")
@@ -45,11 +45,11 @@ class Tile:
     row : int
         Line in ``manifest.csv``, as an editor counts (the header is line 1).
     image : Path
-        Where the picture is.
+        Path of the image.
     label, case_id, fold : str
         Empty where the manifest does not say.
     partners : mapping of str to str
-        The other columns as they stand.
+        The other columns, unchanged.
     """
 
     row: int
@@ -67,7 +67,7 @@ class TileFolder:
     Attributes
     ----------
     folder : Path
-        Where it is.
+        The folder itself.
     tiles : tuple of Tile
         At least one, in the manifest's order.
     """
@@ -124,7 +124,7 @@ class TileFolder:
         return self._complete("fold", named)
 
     def classes(self, names: Sequence[str]) -> npt.NDArray[np.intp]:
-        """Return every tile's label as its place in ``names``, ``(n,)``.
+        """Return every tile's label as its index in ``names``, ``(n,)``.
 
         Raises
         ------
@@ -143,12 +143,12 @@ class TileFolder:
         return np.array([places[tile.label] for tile in self.tiles], np.intp)
 
     def without(self, leave_out: Sequence[str]) -> TileFolder:
-        """Return the tiles that lie in none of the folds ``data.leave_out`` names.
+        """Return the tiles outside the folds that ``data.leave_out`` names.
 
         Raises
         ------
         TileFolderError
-            If there is no such fold, or no other tile.
+            If there is no such fold, or no tile is left.
         """
         folds = self.folds()
         named = set() if folds is None else set(folds.tolist())
@@ -168,17 +168,17 @@ class TileFolder:
     def read(
         self, tile: Tile, tile_px: int
     ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-        """Read one picture as the student wants it.
+        """Read one image at the size that the student needs.
 
-        A square picture of another size is resized: it is taken to show the tissue
-        of one whole tile. Anything transparent lies on white.
+        A square image of another size is resized: it is assumed to show the tissue of
+        one whole tile. Transparent pixels become white.
 
         Parameters
         ----------
         tile : Tile
             One of :attr:`tiles`.
         tile_px : int
-            The student's tile.
+            Edge of the student's tile, px.
 
         Returns
         -------
@@ -190,7 +190,7 @@ class TileFolder:
         Raises
         ------
         TileFolderError
-            If it is no 8-bit picture, or not square.
+            If it is not an 8-bit image, or not square.
         """
         image = self._open(tile, tile.image)
         width, height = image.size
@@ -202,19 +202,19 @@ class TileFolder:
     def read_partner(
         self, tile: Tile, column: str, kind: str, tile_px: int
     ) -> npt.NDArray[np.generic]:
-        """Read what a partner column names.
+        """Read the file that a partner column names.
 
         Parameters
         ----------
         tile : Tile
             One of :attr:`tiles`.
         column : str
-            Of the manifest; holds a path relative to the folder.
+            Column of the manifest, which holds a path relative to the folder.
         kind : {"image", "channels", "mask", "expression"}
-            A picture of three channels (colours or not), a picture of categories,
-            or a NumPy file ``(genes,)``.
+            An image of three channels (colours or not), an image of categories, or a
+            NumPy file ``(genes,)``.
         tile_px : int
-            Edge that pictures are brought to; categories are not blended.
+            Edge that images are resized to; categories are not blended.
 
         Returns
         -------
@@ -279,7 +279,7 @@ class TileFolder:
         return values
 
     def _open(self, tile: Tile, path: Path) -> Image.Image:
-        """Return a square picture of 8 bits a channel, whole in memory."""
+        """Return a square image with 8 bits per channel, all of it in memory."""
         try:
             with _opened(path) as opened:
                 if opened.width * opened.height > MAX_TILE_PX:
@@ -296,7 +296,7 @@ class TileFolder:
         if image.mode not in _COLOUR_MODES or width != height:
             msg = (
                 f"{self._place(tile)}: {path} is {height} × {width} px of mode "
-                f"{image.mode}; a tile must be a square picture of 8 bits a channel."
+                f"{image.mode}; a tile must be a square image with 8 bits per channel."
             )
             raise TileFolderError(msg)
         return image
@@ -313,12 +313,12 @@ class TileFolder:
 
 
 def read_tile_folder(folder: str | Path) -> TileFolder:
-    """Read and check a tile folder's manifest; pictures are not opened yet.
+    """Read and check a tile folder's manifest; images are not opened yet.
 
     Parameters
     ----------
     folder : str or Path
-        Holds ``manifest.csv``.
+        Folder with a ``manifest.csv``.
 
     Raises
     ------
@@ -361,7 +361,7 @@ def read_tile_folder(folder: str | Path) -> TileFolder:
 
 def _header(path: Path, row: list[str]) -> list[str]:
     if len(row) > MAX_COLUMNS:
-        msg = f"{path}: {len(row)} columns are not a manifest; at most {MAX_COLUMNS}."
+        msg = f"{path} has {len(row)} columns; a manifest has at most {MAX_COLUMNS}."
         raise TileFolderError(msg)
     header = [name.strip() for name in row]
     if "image" not in header:
@@ -391,7 +391,7 @@ def _is_file(path: Path) -> bool:
 
 def _opened(path: Path) -> Image.Image:
     with warnings.catch_warnings():
-        # Our own, lower limit takes the place of Pillow's warning.
+        # Our own lower limit replaces Pillow's warning.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(path)
 

@@ -1,1 +1,1 @@
-"""What a training may be told: the schema, recipe files, presets and the form."""
+"""Recipes: the schema, files, presets, and the form that shows all settings."""

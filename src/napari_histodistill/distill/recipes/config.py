@@ -1,7 +1,7 @@
-"""What a student is made of: one frozen schema is validation, file, form and help text.
+"""The schema of recipes: validation, file, form and help texts in one place.
 
 :class:`FrozenConfig` fits a head on an encoder as it is. :class:`DistillConfig` trains
-an encoder, alone or with dense partners. ``recipe.py`` reads both from TOML.
+an encoder, alone or with dense partners. ``reading.py`` reads both from TOML.
 """
 
 from __future__ import annotations
@@ -16,45 +16,53 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 TrainedArm = Literal["unprivileged", "privileged", "triplet", "supervised"]
+AugmentationPreset = Literal["paper", "histology", "none"]
+ImageKind = Literal["image", "channels", "mask"]
+"""Kinds of partners that are images, and so are resampled and augmented."""
+DenseKind = Literal[ImageKind, "expression"]
 
 
 class Frozen(BaseModel):
-    """Base of every table of a recipe: immutable, and no unknown fields."""
+    """Base of every table of a recipe: immutable, and no unknown fields.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The docstring under a field is its help text. pydantic takes it from the source
+    text, so it survives ``python -OO``; without source there is no help, and no error.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
 
 class DataSource(Frozen):
-    """Where the tiles are and whose they are.
-
-    Attributes
-    ----------
-    folder : str
-        A tile folder (or a pairs folder, see ``distill/pairs/loading.py``), relative to
-        the recipe's file; the command that runs the recipe may name another place.
-    description, licence, attribution : str
-        For the model card: a student carries them wherever it goes.
-    leave_out : tuple of str
-        Folds of the manifest that no training and no choice may see.
-    validation_share : float
-        Share of the remaining cases kept aside to judge checkpoints; 0 for none.
-    validate_on : tuple of str
-        What is kept aside whole in place of a share: folds of the manifest, or sections
-        of stored pairs.
-    """
+    """The tiles that a student learns from, and whose they are."""
 
     folder: Annotated[str, Field(min_length=1)]
+    """A tile folder, or a folder of stored pairs (see ``distill/pairs/loading.py``),
+    relative to the recipe's file. The command that runs the recipe may name another
+    one.
+    """
     description: Annotated[str, Field(min_length=1)]
+    """Description of the data, for the model card."""
     licence: Annotated[str, Field(min_length=1)]
+    """The data's licence, for the model card: a student carries it wherever it goes."""
     attribution: Annotated[str, Field(min_length=1)]
+    """Credit line of the data, for the model card."""
     leave_out: tuple[str, ...] = ()
+    """Folds of the manifest that neither the training nor the choice of a checkpoint
+    may see.
+    """
     validation_share: Share = 0.0
+    """Share of the remaining cases held out to judge checkpoints; 0 for none."""
     validate_on: tuple[str, ...] = ()
+    """Folds of the manifest, or sections of stored pairs, that are held out as a whole,
+    in place of a share.
+    """
 
     @model_validator(mode="after")
-    def _kept_aside_once(self) -> DataSource:
+    def _held_out_once(self) -> DataSource:
         if self.validate_on and self.validation_share:
-            msg = "validate_on says what is kept aside: validation_share must be 0"
+            msg = "validate_on names what is held out: validation_share must be 0"
             raise ValueError(msg)
         twice = sorted(set(self.validate_on) & set(self.leave_out))
         if twice:
@@ -64,27 +72,20 @@ class DataSource(Frozen):
 
 
 class EncoderConfig(Frozen):
-    """One branch's encoder.
-
-    Attributes
-    ----------
-    backbone : str
-        Name of a timm model, or ``"mlp"`` for expression tables.
-    options : dict
-        Further arguments of ``timm.create_model``, such as ``drop_path_rate``.
-    start : str
-        Student whose weights it starts from; empty for random weights.
-    frozen : bool
-        Stays as it starts: a pretrained network as a fixed dense branch.
-    frozen_layers : tuple of str
-        Names of modules that stay as they start, batch statistics included.
-    """
+    """The encoder of one branch."""
 
     backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")]
+    """Name of a timm model, or ``"mlp"`` for expression tables."""
     options: BackboneOptions = {}
+    """Further arguments of ``timm.create_model``, such as ``drop_path_rate``."""
     start: str = ""
+    """Student whose weights the encoder starts from; empty for random weights."""
     frozen: bool = False
+    """Whether the encoder stays as it starts: a pretrained network as a fixed dense
+    branch.
+    """
     frozen_layers: tuple[str, ...] = ()
+    """Names of modules that stay as they start, batch statistics included."""
 
     @model_validator(mode="after")
     def _frozen_starts_somewhere(self) -> EncoderConfig:
@@ -95,63 +96,56 @@ class EncoderConfig(Frozen):
 
 
 class SparseConfig(Frozen):
-    """What the student sees.
-
-    Attributes
-    ----------
-    encoder : EncoderConfig
-        The student.
-    tile_px : int
-        A tile is reduced to this many pixels first: the magnification the student
-        works at, in training and ever after.
-    input_px : int
-        The reduced tile is enlarged to this for the encoder.
-    view_px : int or None
-        Size of the augmented views in training; None for ``input_px``. Smaller views
-        train quicker, and crops look larger in training than later (Touvron et al.
-        2019, FixRes).
-    """
+    """The student's branch: its encoder and the tiles it sees."""
 
     encoder: EncoderConfig
+    """The student's encoder."""
     tile_px: Annotated[int, Field(ge=4, le=4096)]
+    """Every tile is first reduced to this many pixels: the magnification at which the
+    student works, in training and ever after.
+    """
     input_px: Annotated[int, Field(ge=8, le=1024)]
+    """The reduced tile is enlarged to this many pixels for the encoder."""
     view_px: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """Size of the augmented views in training; empty for the same as ``input_px``.
+    Smaller views train faster, and things look larger in the crops of a training than
+    they do later (Touvron et al. 2019, FixRes).
+    """
 
 
 class DenseConfig(Frozen):
-    """One dense partner and its branch, thrown away after training.
-
-    Attributes
-    ----------
-    column : str
-        Column of the manifest that names the partner's file, or name of the layer that
-        was sampled; empty for the sparse picture itself at ``tile_px`` (a higher
-        magnification).
-    kind : {"image", "channels", "mask", "expression"}
-        ``channels``: a picture whose channels are no colours, as in fluorescence.
-        ``mask``: values are categories (0 is background); each has a channel of its
-        own, and tiles are never blended between them.
-        ``expression``: a vector per tile (log-normalised counts).
-    tile_px, input_px : int
-        As for the sparse branch; without meaning for expression.
-    encoder : EncoderConfig
-        Of this branch. With ``frozen = true`` it is a fixed teacher.
-    partner : {"own", "shuffled", "blank"}
-        Controls: ``shuffled`` deals partners to other cases' tiles once, ``blank``
-        shows the partners' mean in place of every one.
-    frozen_views : int
-        For a frozen encoder: features of this many augmented views of every partner are
-        computed once and kept on disk, and a step draws from them; 0 computes them anew
-        at every step.
-    """
+    """One dense partner and its branch, which is thrown away after training."""
 
     column: str = ""
-    kind: Literal["image", "channels", "mask", "expression"] = "image"
+    """Column of the manifest that names the partner's file, or name of the layer that
+    was sampled; empty for the sparse image itself at ``tile_px`` (a higher
+    magnification).
+    """
+    kind: DenseKind = "image"
+    """``channels``: an image whose channels are not colours, as in fluorescence.
+    ``mask``: values are categories (0 is background); each gets a channel of its own,
+    and tiles are never blended between them. ``expression``: one vector per tile
+    (log-normalised counts).
+    """
     tile_px: Annotated[int, Field(ge=4, le=4096)] = 224
+    """The partner's tile is first reduced to this many pixels; without meaning for
+    expression.
+    """
     input_px: Annotated[int, Field(ge=8, le=1024)] = 224
+    """The reduced tile is enlarged to this many pixels for the partner's encoder;
+    without meaning for expression.
+    """
     encoder: EncoderConfig
+    """Encoder of this branch. With ``frozen = true`` it is a fixed teacher."""
     partner: Literal["own", "shuffled", "blank"] = "own"
+    """Partner that a tile gets. Controls: ``shuffled`` deals the partners to tiles of
+    other cases once, ``blank`` shows the partners' mean in place of every one.
+    """
     frozen_views: Annotated[int, Field(ge=0, le=64)] = 0
+    """For a frozen encoder: features of this many augmented views of every partner are
+    computed once and stored on disk, and each step draws from them; 0 computes them
+    again at every step.
+    """
 
     @model_validator(mode="after")
     def _views_belong_to_frozen(self) -> DenseConfig:
@@ -162,160 +156,133 @@ class DenseConfig(Frozen):
 
 
 class ObjectiveConfig(Frozen):
-    """The joint-embedding loss; ``objectives.py`` holds the formulas.
-
-    Attributes
-    ----------
-    kind : {"vicreg", "barlow_twins", "infonce"}
-        Bardes et al. 2022; Zbontar et al. 2021; van den Oord et al. 2018.
-    invariance, variance, covariance : float
-        VICReg's coefficients.
-    published_code : bool
-        VICReg summed as in the code published with the paper this package follows.
-    off_diagonal : float
-        λ of Barlow Twins.
-    temperature : float
-        τ of InfoNCE; where learning starts if ``learned_temperature``.
-    learned_temperature : bool
-        Whether τ is learned too.
-    projector : tuple of int
-        Widths of the projector's layers.
-    weight : float
-        Of the joint-embedding loss beside the labels (arm ``supervised`` with
-        partners).
-    """
+    """The joint-embedding loss; ``objectives.py`` holds the formulas."""
 
     kind: Literal["vicreg", "barlow_twins", "infonce"] = "vicreg"
+    """The loss: VICReg (Bardes et al. 2022), Barlow Twins (Zbontar et al. 2021) or
+    InfoNCE (van den Oord et al. 2018).
+    """
     invariance: Weight = 25.0
+    """VICReg's coefficient of the distance between the two embeddings of a pair."""
     variance: Weight = 25.0
+    """VICReg's coefficient of the hinge that keeps every dimension spread out."""
     covariance: Weight = 1.0
+    """VICReg's coefficient of the covariance between dimensions."""
     published_code: bool = False
+    """Sum VICReg's terms as in the code published with the paper that this package
+    follows.
+    """
     off_diagonal: Positive = 5e-3
+    """λ of Barlow Twins: the weight of the redundancy between dimensions."""
     temperature: Positive = 0.5
+    """τ of InfoNCE; its starting value if ``learned_temperature``."""
     learned_temperature: bool = False
+    """Whether τ of InfoNCE is learned too."""
     projector: Annotated[
         tuple[Annotated[int, Field(ge=2, le=65536)], ...], Field(min_length=1)
     ] = (1024, 1024, 1024)
+    """Widths of the projector's layers."""
     weight: Positive = 1.0
+    """Weight of the joint-embedding loss beside that of the labels (arm ``supervised``
+    with partners).
+    """
 
 
 class SurroundingsConfig(Frozen):
-    """Some views are shown again among other tissue, and must embed alike.
+    """The term by which views that are shown again among other tissue embed alike.
 
     For students whose tokens are used: it makes the mean of a tile's tokens, which see
     past its border, agree with the tile cut out. ``surroundings.py`` has the formula.
-
-    Attributes
-    ----------
-    margin_px : int
-        Other tissue on every side, px of the view; a multiple of the token's stride.
-    share : float
-        Of the batch that is shown twice.
-    weight : float
-        Of the term in the loss.
     """
 
     margin_px: Annotated[int, Field(ge=1, le=512)] = 64
+    """Width of the other tissue on every side, px of the view; a multiple of the
+    token's stride.
+    """
     share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the batch that is shown twice."""
     weight: Positive = 1.0
+    """Weight of this term in the loss."""
 
 
 class ScheduleConfig(Frozen):
-    """How it is trained.
-
-    Attributes
-    ----------
-    steps : int
-        Optimiser steps.
-    batch : int
-        Pairs per step, over all processes.
-    optimiser : {"adamw", "adam"}
-        How gradients become steps.
-    weight_decay : float
-        Of matrices and kernels; norms and biases do not decay.
-    lr : float
-        Peak learning rate: linear warm-up over ``warmup_share`` of the steps, then a
-        cosine to 0.
-    warmup_share : float
-        Share of the steps in which the learning rate rises to its peak.
-    head_lr_scale : float
-        Factor for projectors and heads.
-    dense_lr_scale : float
-        Factor for the dense encoders.
-    clip_norm : float
-        Largest norm of a gradient; 0 for none.
-    clip_each : bool
-        Clip every tensor's gradient alone, as the published code does.
-    average : float
-        Decay of an exponential moving average of the student's weights, which then is
-        what is kept; 0 for none.
-    label_smoothing : float
-        Of the cross-entropy (arm ``supervised``).
-    balance : float
-        Classes are drawn with frequency to the power of 1 − ``balance``: 0 as they
-        come, 1 all alike (arm ``supervised``).
-    mixup : float
-        Alpha of mixup (Zhang et al. 2018): pictures and labels of two tiles are
-        blended; 0 for none (arm ``supervised`` without partners).
-    precision : {"auto", "float32", "bfloat16", "float16"}
-        Of the arithmetic; weights stay float32. auto takes what is fast on the device.
-    compile : bool
-        ``torch.compile`` the encoders.
-    report_every : int
-        Steps from one point of the curves to the next.
-    checkpoint_every : int
-        Steps from one checkpoint to the next; each is judged on what is kept aside.
-    keep : {"best", "last"}
-        Which checkpoint becomes the student when the run ends; a run that is stopped
-        keeps the best.
-    """
+    """The course of a training: how long, how fast, and what is kept."""
 
     steps: Annotated[int, Field(ge=1, le=10**8)]
+    """Number of optimiser steps."""
     batch: Annotated[int, Field(ge=2, le=10**6)] = 128
+    """Pairs per step, over all processes."""
     optimiser: Literal["adamw", "adam"] = "adamw"
+    """The rule that turns gradients into steps."""
     lr: Positive = 1e-3
+    """Peak learning rate: linear warm-up over ``warmup_share`` of the steps, then a
+    cosine down to 0.
+    """
     head_lr_scale: Positive = 1.0
+    """Factor on the learning rate of projectors and heads."""
     dense_lr_scale: Positive = 1.0
+    """Factor on the learning rate of the dense encoders."""
     weight_decay: Weight = 0.05
+    """Weight decay of matrices and kernels; norms and biases do not decay."""
     warmup_share: Share = 0.1
+    """Share of the steps in which the learning rate rises to its peak."""
     clip_norm: Weight = 1.0
+    """Largest norm of a gradient; 0 for no limit."""
     clip_each: bool = False
+    """Clip the gradient of every tensor alone, as the published code does."""
     average: Share = 0.0
+    """Decay of an exponential moving average of the student's weights; the averaged
+    weights become the student. 0 for none.
+    """
     label_smoothing: Share = 0.0
+    """Label smoothing of the cross-entropy (arm ``supervised``)."""
     balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Classes are drawn with their frequency to the power of 1 − ``balance``: 0 as
+    often as they occur, 1 all equally often (arm ``supervised``).
+    """
     mixup: Weight = 0.0
+    """Alpha of mixup (Zhang et al. 2018): images and labels of two tiles are blended; 0
+    for none (arm ``supervised`` without partners).
+    """
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the arithmetic; weights stay float32. auto takes what is fast on the
+    device.
+    """
     compile: bool = False
+    """Whether the encoders are compiled by ``torch.compile``."""
     report_every: Annotated[int, Field(ge=1)] = 10
+    """Steps from one point of the curves to the next."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    """Steps from one checkpoint to the next; each is judged on the validation pairs."""
     keep: Literal["best", "last"] = "best"
+    """Checkpoint that becomes the student when the run ends; a run that is stopped
+    keeps the best.
+    """
 
 
 class _Recipe(Frozen):
-    """What all recipes say of the student they make.
-
-    Attributes
-    ----------
-    name, title, description, licence : str
-        Of the student that is made.
-    mpp : float
-        µm per pixel of the tiles.
-    mpp_source : {"stated", "estimated"}
-        Whether the data say so, or somebody measured cells and crypts.
-    seed : int
-        Of everything random: equal recipes and seeds give equal students.
-    data : DataSource
-        What it learns from.
-    """
+    """Settings that all recipes share: the student they make and its data."""
 
     name: Name
+    """Name of the student that is made."""
     title: Annotated[str, Field(min_length=1)]
+    """Title of the student, for people."""
     description: str = ""
+    """Description of the student and its purpose, for the model card."""
     licence: Annotated[str, Field(min_length=1)]
+    """Licence of the student."""
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
+    """µm per pixel of the tiles as they are on disk."""
     mpp_source: Literal["stated", "estimated"] = "stated"
+    """Whether the data state the pixel size, or it was estimated from the size of cells
+    and crypts.
+    """
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of everything random; on a frozen encoder, of the folds in which strength
+    and temperature are chosen. Equal recipes and seeds give equal students.
+    """
     data: DataSource
+    """The tiles it learns from."""
 
 
 def _check_names(classes: tuple[ClassSpec, ...]) -> None:
@@ -325,31 +292,14 @@ def _check_names(classes: tuple[ClassSpec, ...]) -> None:
 
 
 class FrozenConfig(_Recipe):
-    """A head on an encoder that stays as it is.
-
-    Attributes
-    ----------
-    arm : {"frozen"}
-        The encoder stays as it is, a head is fitted on labelled tiles.
-    student : str
-        The student to start from: a bundled name, or a folder relative to the recipe.
-    name, title, description, licence : str
-        Of the student that is made.
-    mpp : float
-        µm per pixel of the tiles.
-    mpp_source : {"stated", "estimated"}
-        Whether the data say so, or somebody measured cells and crypts.
-    classes : tuple of ClassSpec
-        Exactly the labels of the tiles, in the order of legends, with colours.
-    seed : int
-        Of the folds in which strength and temperature are chosen.
-    data : DataSource
-        What it learns from.
-    """
+    """A head on an encoder that stays as it is."""
 
     arm: Literal["frozen"] = "frozen"
+    """The encoder stays as it is, and a head is fitted on labelled tiles."""
     student: str = "imagenet-lite0"
+    """The student to start from: a bundled name, or a folder relative to the recipe."""
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2, max_length=254)]
+    """Exactly the labels of the tiles, in the order of legends, with colours."""
 
     @model_validator(mode="after")
     def _classes_differ(self) -> FrozenConfig:
@@ -358,49 +308,36 @@ class FrozenConfig(_Recipe):
 
 
 class DistillConfig(_Recipe):
-    """An encoder that is trained; the arms are those of the paper and its successor.
-
-    Attributes
-    ----------
-    arm : {"unprivileged", "privileged", "triplet", "supervised"}
-        ``unprivileged``: two views of the sparse image. ``privileged``: a sparse view
-        and its dense partners (Farndale et al. 2023). ``triplet``: two sparse views and
-        the partners (Farndale et al. 2025, TriDeNT). ``supervised``: labels; with
-        partners, their joint-embedding loss is added.
-    mpp : float
-        µm per pixel of the tiles as they are on disk, ``source_px`` wide.
-    source_px : int
-        Edge of the tiles on disk, px.
-    classes : tuple of ClassSpec
-        Exactly the labels of the tiles; empty for a student without a head.
-    sparse : SparseConfig
-        The student's branch.
-    dense : tuple of DenseConfig
-        The partners; none for ``unprivileged``.
-    objective, schedule : ObjectiveConfig, ScheduleConfig
-        Loss and training.
-    surroundings : SurroundingsConfig or None
-        Whether tiles must embed alike among other tissue; None leaves it open.
-    augmentation : {"paper", "histology", "none"}
-        Preset of ``augment.py``, drawn independently for every branch.
-    half_precision : bool
-        Store the student's matrices as float16: half the size on disk.
-    temperature : float
-        Of the trained head (arm ``supervised``), as measured out of fold elsewhere; one
-        that is fitted on validation pairs goes before it.
-    """
+    """An encoder that is trained; the arms are those of the paper and its successor."""
 
     arm: TrainedArm
+    """``unprivileged``: two views of the sparse image. ``privileged``: one sparse view
+    and its dense partners (Farndale et al. 2023). ``triplet``: two sparse views and the
+    partners (Farndale et al. 2025, TriDeNT). ``supervised``: labels; with partners,
+    their joint-embedding loss is added.
+    """
     source_px: Annotated[int, Field(ge=8, le=4096)] = 224
+    """Edge of the tiles on disk, px; ``mpp`` is their pixel size."""
     classes: Annotated[tuple[ClassSpec, ...], Field(max_length=254)] = ()
+    """Exactly the labels of the tiles; empty for a student without a head."""
     sparse: SparseConfig
+    """The student's branch."""
     dense: Annotated[tuple[DenseConfig, ...], Field(max_length=8)] = ()
+    """A partner of the student; none for ``unprivileged``."""
     objective: ObjectiveConfig = ObjectiveConfig()
-    augmentation: Literal["paper", "histology", "none"] = "histology"
+    """The loss that pulls a tile and its partners together."""
+    augmentation: AugmentationPreset = "histology"
+    """Preset of ``augment.py``, drawn independently for every branch."""
     schedule: ScheduleConfig
+    """Length and pace of the training, and which checkpoint is kept."""
     surroundings: SurroundingsConfig | None = None
+    """Whether tiles must embed alike among other tissue; empty leaves it open."""
     half_precision: bool = False
+    """Store the student's matrices as float16: half the size on disk."""
     temperature: Positive = 1.0
+    """Temperature of the trained head (arm ``supervised``), as measured out of fold
+    elsewhere. One that is fitted on validation pairs takes precedence.
+    """
 
     @model_validator(mode="after")
     def _fits_together(self) -> DistillConfig:
@@ -429,7 +366,7 @@ class DistillConfig(_Recipe):
 
     @property
     def sparse_views(self) -> int:
-        """How many augmented views of the sparse image a step takes."""
+        """Number of augmented views of the sparse image that a step takes."""
         return 2 if self.arm in {"unprivileged", "triplet"} else 1
 
     @property

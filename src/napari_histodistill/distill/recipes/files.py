@@ -21,7 +21,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 MAX_CHARACTERS = 2**20
 MAX_DOTS = 100
-"""In one word: a key of so many parts, and nothing else, is absurd."""
+"""Most dots in one word: no sensible key has so many parts."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -36,7 +36,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
-        # What tomllib does with a key of n parts grows with their square.
+        # tomllib's time grows with the square of the number of a key's parts.
         if len(text) > MAX_CHARACTERS or max(_dots(text), default=0) > MAX_DOTS:
             msg = f"{path} is too large or too deeply nested for a recipe."
             raise InputError(msg)
@@ -53,7 +53,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _dots(text: str) -> Iterator[int]:
-    """Return how many parts every word has, dotted keys among them."""
+    """Yield the number of dots in every word; a dotted key counts as a word."""
     together = re.sub(r"[ \t]*\.[ \t]*", ".", text)
     return (word.count(".") for word in re.split(r"[\s,=\[\]{}]+", together))
 
@@ -68,7 +68,7 @@ def validated(schema: type[Config], content: dict[str, Any], where: str) -> Conf
     content : dict
         Plain values.
     where : str
-        What the message begins with: the file, or the part of it.
+        Beginning of the message: the file, or a part of it.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def recipe_text(config: DistillConfig) -> str:
 def _write_table(
     lines: list[str], path: tuple[str, ...], table: dict[str, Any]
 ) -> None:
-    """Append a table: its values first, then the tables inside it, as TOML wants it."""
+    """Append a table: its values first, then the tables inside it, as TOML requires."""
     nested = {k: v for k, v in table.items() if isinstance(v, dict)}
     rows = {k: v for k, v in table.items() if _is_rows(v)}
     for key, value in table.items():

@@ -1,18 +1,16 @@
-"""The settings of a training as a form: what is asked, in which words and bounds.
+"""The settings of a training as a form: names, help texts, kinds and bounds.
 
 Everything comes from
 :class:`~napari_histodistill.distill.recipes.config.DistillConfig`: a field that is
-added there has its line here without further work. A form shows text; :func:`read` and
+added there appears here without further work. A form shows text; :func:`read` and
 :func:`text_of` are its two directions. No window is needed.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 import tomllib
 from dataclasses import dataclass
-from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -28,15 +26,15 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.recipes.config import DistillConfig
 
-Place = tuple[str | int, ...]
-"""Where a value is: names of fields, and places in ``dense``."""
+FieldPath = tuple[str | int, ...]
+"""Path of a value: names of fields, and indices into ``dense``."""
 
-Kind = Literal[
+FieldKind = Literal[
     "switch", "choice", "whole", "number", "text", "wholes", "texts", "table"
 ]
 
 LEFT_OUT = {
-    "name": "the run's folder has it",
+    "name": "decided with the run's folder",
     "mpp": "decided with the pairs",
     "mpp_source": "decided with the pairs",
     "source_px": "decided with the pairs",
@@ -47,13 +45,13 @@ LEFT_OUT = {
     "dense.column": "decided with the layers",
     "dense.kind": "decided with the layers",
     "surroundings": "a table that most recipes lack",
-    "temperature": "of labels",
-    "objective.weight": "of labels",
-    "schedule.label_smoothing": "of labels",
-    "schedule.balance": "of labels",
-    "schedule.mixup": "of labels",
+    "temperature": "only for labelled tiles",
+    "objective.weight": "only for labelled tiles",
+    "schedule.label_smoothing": "only for labelled tiles",
+    "schedule.balance": "only for labelled tiles",
+    "schedule.mixup": "only for labelled tiles",
 }
-"""Settings that no form of the window asks for, and why: others decide them."""
+"""Settings that the window's form does not show, with the reason."""
 
 _WORDS = {"lr": "learning rate", "mpp": "µm/px"}
 _UNITS = ("px", "um")
@@ -67,65 +65,65 @@ class Field:
     Attributes
     ----------
     path : tuple
-        Where it is in the recipe.
+        Path of the setting in the recipe.
     title, help : str
-        For people.
+        Name and help text for the user.
     kind : str
-        What may be entered: ``switch`` (yes or no), ``choice``, ``whole`` and
-        ``number``, ``text``, lists ``wholes`` and ``texts`` with commas, or ``table``
-        (``key = value`` pairs with commas).
+        Kind of entry: ``switch`` (yes or no), ``choice``, ``whole`` and ``number``,
+        ``text``, lists ``wholes`` and ``texts`` with commas, or ``table`` (``key =
+        value`` pairs with commas).
     choices : tuple of str
-        Of ``choice``.
+        Values to choose from, for ``choice``.
     bounds : str
-        In words; empty if there are none.
+        Bounds in words; empty if there are none.
     optional : bool
-        May be left empty.
+        Whether it may be left empty.
     """
 
-    path: Place
+    path: FieldPath
     title: str
     help: str
-    kind: Kind
+    kind: FieldKind
     choices: tuple[str, ...] = ()
     bounds: str = ""
     optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Settings that belong together; folds.
+class FieldGroup:
+    """Settings that belong together; a part of the form that folds.
 
     Attributes
     ----------
     path : tuple
-        Where its table is in the recipe; empty for the recipe itself.
+        Path of its table in the recipe; empty for the recipe itself.
     title, help : str
-        For people.
+        Name and help text for the user.
     fields : tuple of Field
-        Its own settings.
-    sections : tuple of Section
-        Tables inside it.
+        Settings of the group itself.
+    groups : tuple of FieldGroup
+        Groups for the tables inside it.
     """
 
-    path: Place
+    path: FieldPath
     title: str
     help: str
     fields: tuple[Field, ...]
-    sections: tuple[Section, ...]
+    groups: tuple[FieldGroup, ...]
 
     def all_fields(self) -> Iterator[Field]:
-        """Yield its settings and those of the sections inside it."""
+        """Yield its settings and those of the groups inside it."""
         yield from self.fields
-        for section in self.sections:
-            yield from section.all_fields()
+        for group in self.groups:
+            yield from group.all_fields()
 
 
-def describe(config: DistillConfig) -> Section:
-    """Return the form of a recipe: one section for each partner that it has."""
-    return _section(config, (), "Recipe", "")
+def describe(config: DistillConfig) -> FieldGroup:
+    """Return the form of a recipe, with a group for each of its partners."""
+    return _group(config, (), "Recipe", "")
 
 
-def value_at(config: BaseModel, path: Place) -> Any:
+def value_at(config: BaseModel, path: FieldPath) -> Any:
     """Return a setting's value."""
     found: Any = config
     for step in path:
@@ -151,68 +149,60 @@ def text_of(field: Field, value: Any) -> str:
 
 
 def read(field: Field, text: str) -> Any:
-    """Return what was entered as a value; bounds are the schema's to check.
+    """Return an entry as a value; bounds are left to the schema.
 
     Raises
     ------
     InputError
-        In one sentence, without the field's name.
+        If it cannot be read: one sentence, without the field's name.
     """
     if field.optional and not text.strip():
         return None
     return _READERS[field.kind](text if field.kind == "text" else text.strip())
 
 
-def field_help(model: type[BaseModel], name: str) -> str:
-    """Return what a schema's docstring says of a field; its parents' if it is silent.
+def field_help(info: FieldInfo) -> str:
+    """Return a field's help text in one line, without the marks of code.
 
-    Parameters
-    ----------
-    model : type
-        A pydantic model with a numpydoc section ``Attributes``.
-    name : str
-        Of the field.
+    It is the docstring under the field, which pydantic reads from the source text. It
+    is empty where the source is missing, as in a program that was frozen.
     """
-    for known in model.__mro__:
-        found = _attributes(known.__dict__.get("__doc__") or "").get(name)
-        if found:
-            return found
-    return ""
+    return " ".join((info.description or "").split()).replace("``", "")
 
 
 def title_of(name: str) -> str:
-    """Return a field's name for people: ``tile_px`` is "Tile (px)"."""
+    """Return a field's name as the user sees it: ``tile_px`` is "Tile (px)"."""
     words = name.split("_")
     unit = f" ({words.pop()})" if len(words) > 1 and words[-1] in _UNITS else ""
     spoken = " ".join(_WORDS.get(word, word) for word in words)
     return spoken[:1].upper() + spoken[1:] + unit
 
 
-def _section(model: BaseModel, path: Place, title: str, help_: str) -> Section:
+def _group(model: BaseModel, path: FieldPath, title: str, help_: str) -> FieldGroup:
     fields: list[Field] = []
-    sections: list[Section] = []
+    groups: list[FieldGroup] = []
     for name, info in type(model).model_fields.items():
         here = (*path, name)
         if _dotted(here) in LEFT_OUT:
             continue
-        value, words = getattr(model, name), field_help(type(model), name)
+        value, words = getattr(model, name), field_help(info)
         if isinstance(value, BaseModel):
-            sections.append(_section(value, here, title_of(name), words))
+            groups.append(_group(value, here, title_of(name), words))
         elif name == "dense":
-            sections += [
-                _section(one, (*here, k), _partner_title(one, k), words)
+            groups += [
+                _group(one, (*here, k), _partner_title(one, k), words)
                 for k, one in enumerate(value)
             ]
         else:
             fields.append(_field(here, info, words))
-    return Section(path, title, help_, tuple(fields), tuple(sections))
+    return FieldGroup(path, title, help_, tuple(fields), tuple(groups))
 
 
 def _partner_title(dense: Any, place: int) -> str:
     return f"Partner {place + 1}: {dense.column or 'the same layer'}"
 
 
-def _field(path: Place, info: FieldInfo, words: str) -> Field:
+def _field(path: FieldPath, info: FieldInfo, words: str) -> Field:
     kind, choices, constraints, optional = _kind_of(info.annotation)
     return Field(
         path,
@@ -225,7 +215,7 @@ def _field(path: Place, info: FieldInfo, words: str) -> Field:
     )
 
 
-def _kind_of(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any], bool]:
+def _kind_of(annotation: Any) -> tuple[FieldKind, tuple[str, ...], list[Any], bool]:
     """Return kind, choices, constraints and whether None is allowed."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
@@ -249,7 +239,7 @@ def _kind_of(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any], bool]:
             [],
             False,
         )
-    plain: dict[Any, Kind] = {
+    plain: dict[Any, FieldKind] = {
         bool: "switch",
         int: "whole",
         float: "number",
@@ -259,7 +249,7 @@ def _kind_of(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any], bool]:
 
 
 def _bounds(constraints: list[Any]) -> str:
-    """Return in words what annotated-types' constraints say of a number."""
+    """Return the constraints of annotated-types on a number in words."""
     found = {
         name: getattr(one, name)
         for one in constraints
@@ -283,27 +273,8 @@ def _number_text(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def _dotted(path: Place) -> str:
+def _dotted(path: FieldPath) -> str:
     return ".".join(step for step in path if isinstance(step, str))
-
-
-@cache
-def _attributes(docstring: str) -> dict[str, str]:
-    """Return the entries of a numpydoc section ``Attributes``, as plain sentences."""
-    lines = inspect.cleandoc(docstring).splitlines()
-    try:
-        start = lines.index("Attributes") + 2
-    except ValueError:
-        return {}
-    found: dict[str, list[str]] = {}
-    names: list[str] = []
-    for line in lines[start:]:
-        if line and not line[0].isspace():
-            names = [name.strip() for name in line.partition(" :")[0].split(",")]
-        for name in names:
-            found.setdefault(name, []).append(line.strip() if line[:1] == " " else "")
-    words = {name: " ".join(filter(None, said)) for name, said in found.items()}
-    return {name: said.replace("``", "") for name, said in words.items()}
 
 
 def _parts(text: str) -> list[str]:
@@ -314,7 +285,9 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        msg = f"{text!r} is no whole number." if text else "A whole number is missing."
+        msg = (
+            f"{text!r} is not a whole number." if text else "A whole number is missing."
+        )
         raise InputError(msg) from None
 
 
@@ -322,7 +295,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        msg = f"{text!r} is no number." if text else "A number is missing."
+        msg = f"{text!r} is not a number." if text else "A number is missing."
         raise InputError(msg) from None
 
 
@@ -350,7 +323,7 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-_READERS: dict[Kind, Callable[[str], Any]] = {
+_READERS: dict[FieldKind, Callable[[str], Any]] = {
     "switch": lambda text: text == "yes",
     "choice": str,
     "whole": _whole,

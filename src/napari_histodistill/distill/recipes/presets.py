@@ -1,7 +1,7 @@
 """Ready-made recipes for pairs sampled from layers: what *Distil a student* offers.
 
-A preset is nothing but a way to fill in :class:`DistillConfig`: the file that a run
-keeps says everything, and can be edited and run again without this module.
+A preset only fills in a :class:`DistillConfig`: the recipe in a run's folder holds
+everything, and can be edited and run again without this module.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class PartnerInput:
     Attributes
     ----------
     name : str
-        Of the layer; empty for the sparse picture itself.
+        Name of the layer; empty for the sparse image itself.
     kind : str
         ``"image"``, ``"channels"``, ``"mask"`` or ``"expression"``.
     tile_px : int
-        Edge of its tiles.
+        Edge of its tiles, px.
     """
 
     name: str
@@ -48,16 +48,16 @@ class PartnerInput:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One line of the list.
+    """One entry of the list of presets.
 
     Attributes
     ----------
     key, title : str
-        In files, and on the screen.
+        Name in files, and on the screen.
     words : str
-        What it is for.
+        Purpose of the preset, in a sentence or two.
     fewest : int
-        Pairs below which it is not worth the wait: a rule of thumb.
+        Number of pairs below which it is not worth the wait: a rule of thumb.
     """
 
     key: str
@@ -70,21 +70,21 @@ PRESETS = (
     Preset(
         "quick",
         "Quick look",
-        "A small network from scratch that a CPU can train: to see whether the pairs "
-        "teach anything.",
+        "A small network from scratch, which a CPU can train: it shows whether the "
+        "pairs teach anything.",
         100,
     ),
     Preset(
         "careful",
         "Careful",
         "EfficientNet-Lite0 from ImageNet weights: a student to work with. Far slower; "
-        "the time left is told once it runs.",
+        "the time left is shown once it runs.",
         400,
     ),
     Preset(
         "paper",
         "Paper",
-        "ResNet-50 from scratch with VICReg, 100 epochs, as published: wants a GPU and "
+        "ResNet-50 from scratch with VICReg, 100 epochs, as published: needs a GPU and "
         "many thousands of pairs.",
         5000,
     ),
@@ -111,13 +111,13 @@ def enough_for(pairs: int) -> str:
     enough = [p.title for p in PRESETS if pairs >= p.fewest]
     if not enough:
         return (
-            f"Too few to learn from: at least {PRESETS[0].fewest} pairs are wanted. "
+            f"Too few to learn from: at least {PRESETS[0].fewest} pairs are needed. "
             "Smaller tiles or more tissue give more."
         )
     missing = [p for p in PRESETS if pairs < p.fewest]
     words = f"Enough for: {', '.join(enough)}."
     if missing:
-        words += f" {missing[0].title} wants {missing[0].fewest:,}."
+        words += f" {missing[0].title} needs {missing[0].fewest:,}."
     return words
 
 
@@ -139,24 +139,24 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     Parameters
     ----------
     key : str
-        Of the preset.
+        Key of the preset.
     name : str
-        Of the student: lower-case letters, digits and hyphens.
+        Name of the student: lower-case letters, digits and hyphens.
     source : str
         The layers, in words, for the student's card.
     mpp, tile_px : float, int
-        Of the sparse tiles as they are stored.
+        Pixel size in µm and edge in px of the sparse tiles as they are stored.
     student_px : int
-        Edge that the student sees them reduced to.
+        Edge to which they are reduced for the student, px.
     pairs : int
-        How many there are to train on.
+        Number of pairs to train on.
     partners : sequence of PartnerInput
-        None for the control that never sees a partner: two views of the sparse tile,
-        all else alike.
+        The partners. Without any it is the control that never sees a partner: two views
+        of the sparse tile, all else alike.
     validate_on : str
-        Section that is kept aside whole; a share of the regions of all without it.
+        Section that is held out as a whole; without it, a share of all regions.
     seed : int
-        Of the run.
+        Seed of the run.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     """
     preset = preset_named(key)
     if pairs < 16:
-        msg = f"{pairs} pairs are too few to train on: bring at least 16."
+        msg = f"{pairs} pairs are too few to train on: at least 16 are needed."
         raise InputError(msg)
     arm = "unprivileged"
     if partners:

@@ -1,1 +1,1 @@
-"""A run is a folder and a process: the loop, events, checkpoints, previews, report."""
+"""Runs, each a folder and a process: loop, events, checkpoints, previews, report."""

@@ -1,4 +1,4 @@
-"""What a run keeps on disk to go on from: safetensors, written whole or not at all."""
+"""Checkpoints to continue a run from: safetensors, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    Tensors = dict[str, torch.Tensor]
+    StateDict = dict[str, torch.Tensor]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 _FIELD = "checkpoint"
@@ -29,12 +29,12 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a checkpoint stands.
+    """Position of a checkpoint in its run.
 
     Attributes
     ----------
     step : int
-        Optimiser steps that were taken.
+        Optimiser steps taken so far.
     recipe : str
         Digest of the configuration, hex.
     pairs : str
@@ -42,7 +42,7 @@ class Mark:
     best_step : int
         Step of the best checkpoint so far.
     best_score : float or None
-        Its validation loss; None where nothing is kept aside to validate on.
+        Its validation loss; None where no pairs are held out for validation.
     """
 
     step: int
@@ -52,7 +52,7 @@ class Mark:
     best_score: float | None
 
 
-def write_checkpoint(path: Path, tensors: Tensors, mark: Mark) -> None:
+def write_checkpoint(path: Path, tensors: StateDict, mark: Mark) -> None:
     """Write a checkpoint; an interruption leaves the earlier one as it was.
 
     Raises
@@ -82,12 +82,12 @@ def _mark(values: dict[str, Any]) -> Mark:
     mark = Mark(**values)
     whole = all(type(n) is int and n >= 0 for n in (mark.step, mark.best_step))
     if not whole or not isinstance(mark.best_score, int | float | None):
-        msg = "where it stands is not said in numbers"
+        msg = "its position is not given in numbers"
         raise ValueError(msg)
     return mark
 
 
-def read_checkpoint(path: Path) -> tuple[Tensors, Mark]:
+def read_checkpoint(path: Path) -> tuple[StateDict, Mark]:
     """Read a checkpoint onto the CPU.
 
     Raises

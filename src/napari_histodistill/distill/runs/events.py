@@ -1,6 +1,6 @@
-"""What a training run says while it runs, and ``events.jsonl``, where it says it.
+"""Reports of a training run, and ``events.jsonl``, the file that holds them.
 
-The file is the interface: whoever watches a run reads its end, in any process.
+The file is the interface: any process can watch a run by reading its end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EVENTS = "events.jsonl"
 _ONCE = frozenset({"step", "validation", "checkpoint", "preview"})
 
-Kind = Literal[
+EventKind = Literal[
     "started",
     "step",
     "validation",
@@ -33,7 +33,7 @@ Kind = Literal[
     "failed",
 ]
 
-_KINDS = get_args(Kind)
+_KINDS = get_args(EventKind)
 
 MAX_EVENTS_BYTES = 2**28
 
@@ -54,27 +54,27 @@ class TrainingReport:
     total : float or None
         The loss, for ``step`` and ``validation``.
     terms : dict of str to float
-        Its parts.
+        Parts of the loss.
     learning_rate : float or None
-        Of this step.
+        Learning rate of this step.
     feature_std, effective_rank : float or None
         Health of the embeddings: see ``health.py``.
     pairs_per_second : float or None
-        Since the last ``step`` report.
+        Pace since the last ``step`` report.
     seconds_left : float or None
-        At this pace.
+        Time left at this pace.
     retrieval, chance : float or None
-        For ``validation``: how often a sparse view finds its own twin among others that
-        were kept aside, and how often by chance.
+        For ``validation``: how often a sparse view finds its own partner among others
+        that were held out, and how often it would by chance.
     message : str
-        For people.
+        Message for the user.
     reason : str
-        Of ``failed``: ``memory`` if a batch did not fit.
+        Reason for ``failed``: ``memory`` if a batch did not fit.
     threads : int or None
-        Of ``started``: how many threads of a CPU it takes; None on another device.
+        For ``started``: number of CPU threads in use; None on another device.
     """
 
-    kind: Kind
+    kind: EventKind
     step: int
     steps: int
     total: float | None = None
@@ -151,12 +151,12 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 class EventLog:
-    """A run's events for somebody who asks again and again: only what is new is read.
+    """Events of a run for a caller that asks repeatedly: only new lines are read.
 
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -171,7 +171,7 @@ class EventLog:
         Raises
         ------
         InputError
-            If the file is there and cannot be read.
+            If the file exists and cannot be read.
         """
         try:
             size = self._path.stat().st_size
@@ -180,7 +180,7 @@ class EventLog:
                 self._found.clear()
             if size > self._place:
                 with self._path.open("rb") as file:
-                    # A run of a million steps fits; what is longer, nobody trained.
+                    # A run of a million steps fits; no real run is longer.
                     self._place = max(self._place, size - MAX_EVENTS_BYTES)
                     file.seek(self._place)
                     self._take(file.read(MAX_EVENTS_BYTES))

@@ -10,8 +10,8 @@ RUN/student/          the bundle
 RUN/curves.png        loss, its terms, health of the embeddings
 RUN/report.html       all of that and more on one page, once there is a student
 RUN/lock              held by the process that trains
-RUN/pause, RUN/stop   made by whoever wants that; looked for between two steps
-RUN/preview-every     a number of steps, by whoever wants to look on
+RUN/pause, RUN/stop   requests to a running training, looked for between two steps
+RUN/preview-every     a request for previews: the number of steps between them
 RUN/preview/          the student as it is, every so many steps; gone at the end
 RUN/config-before-1.toml, …  recipes that were changed on purpose, see smaller_batch.py
 ```
@@ -43,7 +43,7 @@ def start_run(
     config : DistillConfig
         The recipe.
     folder : Path
-        New or empty, or already this very run.
+        New or empty, or the folder of this same run.
     data : Path
         Tile folder or pairs folder.
     home : Path or None
@@ -81,6 +81,7 @@ def start_run(
         raise InputError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # The recipe comes last, and whole: until then the folder is not a run.
         (folder / RUN).write_text(json.dumps(place, indent=2) + "\n", encoding="utf-8")
         part = folder / f"{CONFIG}.part"
         part.write_text(recipe_text(config), encoding="utf-8")
@@ -97,17 +98,37 @@ def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
     Raises
     ------
     InputError
-        If the folder is no run, or its files are damaged.
+        If the folder is not a run, or its files are damaged.
     """
+    _check_run(folder)
     path = folder / CONFIG
-    if not path.is_file() or not (folder / RUN).is_file():
+    return validated(DistillConfig, read_toml(path), str(path)), _place(folder)
+
+
+def run_data(folder: Path) -> Path:
+    """Return where a run's pairs are, without parsing its recipe.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_run`, except for a damaged recipe.
+    """
+    _check_run(folder)
+    return Path(_place(folder)["data"])
+
+
+def _check_run(folder: Path) -> None:
+    """Refuse a folder that holds no training run."""
+    if not (folder / CONFIG).is_file() or not (folder / RUN).is_file():
         msg = f"{folder} is not a training run: it has no {CONFIG} and {RUN}."
         raise InputError(msg)
-    config = validated(DistillConfig, read_toml(path), str(path))
+
+
+def _place(folder: Path) -> dict[str, str]:
     try:
         place = json.loads((folder / RUN).read_text(encoding="utf-8"))
         data = str(folder.absolute() / place["data"])  # as it is, if absolute
-        return config, {"data": data, "home": place["home"]}
+        return {"data": data, "home": place["home"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{folder / RUN} cannot be read ({error}): start the run again."
         raise InputError(msg) from error

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 class Spread:
-    """One of several processes; see :class:`processes.Processes`.
+    """One of several processes; see :class:`.sharing.Processes`.
 
     Parameters
     ----------
     fabric : lightning_fabric.Fabric
-        Launched.
+        Fabric that was launched.
     """
 
     def __init__(self, fabric: Any) -> None:
@@ -77,10 +77,10 @@ class Spread:
         self._fabric.backward(loss, model=self._wrapped)
 
     def agree(self, value: int) -> int:
-        """Return what the first process brings."""
-        told = torch.tensor([value], device=self._fabric.device)
-        torch.distributed.broadcast(told, 0)
-        return int(told)
+        """Return the first process's value."""
+        agreed = torch.tensor([value], device=self._fabric.device)
+        torch.distributed.broadcast(agreed, 0)
+        return int(agreed)
 
 
 def join_batch_norm(net: nn.Module) -> None:
@@ -147,15 +147,15 @@ def train_in_processes(
 ) -> None:
     """Start or continue a run in several processes (one per GPU, or on the CPU).
 
-    The first process writes the run's folder, and says on stderr what happens. A run
-    that is killed continues from its last checkpoint, in as many processes as before.
+    The first process writes the run's folder, and reports on stderr. A run that is
+    killed continues from its last checkpoint, in as many processes as before.
 
     Parameters
     ----------
     folder : Path
         From :func:`start_run`.
     count : int
-        Processes; must divide the batch.
+        Number of processes; must divide the batch.
     device : str
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     threads : int or None
@@ -172,7 +172,9 @@ def train_in_processes(
     """
     batch = read_run(folder)[0].schedule.batch
     if batch % count:
-        msg = f"schedule.batch: {batch} pairs cannot be dealt to {count} processes."
+        msg = (
+            f"schedule.batch: {batch} pairs cannot be divided among {count} processes."
+        )
         raise InputError(msg)
     try:
         from lightning_fabric import Fabric
@@ -198,12 +200,12 @@ def train_in_processes(
 
 
 def _what_failed(folder: Path, error: Exception) -> str:
-    """Return what the run itself said, or how its process ended."""
+    """Return the run's own message, or how its process ended."""
     events = read_events(folder)
     if events and events[-1]["kind"] == "failed":
         return str(events[-1]["message"])
     last = str(error).strip().splitlines()[-1]
-    return f"one of the processes of {folder} ended without a word: {last}"
+    return f"one of the processes of {folder} ended without a report: {last}"
 
 
 def _one_process(

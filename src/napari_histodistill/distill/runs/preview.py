@@ -1,8 +1,9 @@
-"""The student as it is while it trains, for whoever wants to look on.
+"""Previews: the student as it is while it trains.
 
-Whoever watches writes a number of steps into the run's file ``preview-every``; every so
-many steps the run leaves a student in ``preview/``, a bundle like any other, under a
-name that it gets only when it is whole. Nothing of the training depends on it.
+A process that watches a run writes a number of steps into the run's file
+``preview-every``; every so many steps the run leaves a student in ``preview/``: a
+bundle like any other, which gets its name only when it is complete. Nothing in the
+training depends on it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.training.networks import DistillNet
 
 KEPT = 2
-"""Whoever reads the last but one is not disturbed when the next is written."""
+"""Previews that are kept: a reader of the last but one is not disturbed by the next."""
 
 _STEM = "step-"
 
@@ -50,7 +51,7 @@ def ask_for_previews(folder: Path, every: int) -> None:
 
 
 def asked_every(folder: Path) -> int:
-    """Return every how many steps somebody wants a preview; 0 for never."""
+    """Return the requested number of steps between previews; 0 for none."""
     try:
         return max(0, int((folder / PREVIEW_EVERY).read_text(encoding="ascii")))
     except (OSError, ValueError):
@@ -67,7 +68,7 @@ def newest_preview(folder: Path) -> tuple[int, Path] | None:
 
 
 def remove_previews(folder: Path) -> None:
-    """Take all previews of a run away: its student is there."""
+    """Remove all previews of a run, once its student is there."""
     shutil.rmtree(folder / PREVIEW, ignore_errors=True)
 
 
@@ -77,11 +78,11 @@ class Previews:
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     config : DistillConfig
         Its recipe.
     split : PairSplit
-        Its pairs: every bundle says what it learned from.
+        Its pairs: every bundle names what it learned from.
     """
 
     def __init__(self, folder: Path, config: DistillConfig, split: PairSplit) -> None:
@@ -89,7 +90,7 @@ class Previews:
         self._last: int | None = None
 
     def due(self, done: int) -> bool:
-        """Whether somebody wants one after this many steps; the first comes at once."""
+        """Whether a preview is due after this many steps; the first is due at once."""
         every = asked_every(self._folder)
         if not every:
             self._last = None
@@ -97,7 +98,7 @@ class Previews:
         return self._last is None or done - self._last >= every
 
     def write(self, net: DistillNet, done: int) -> TrainingReport:
-        """Write one; that it cannot be written is told, and ends no training."""
+        """Write one; a failure to write is reported, and does not end the training."""
         from napari_histodistill.distill.runs.student import write_bare_student
 
         self._last = done

@@ -1,9 +1,9 @@
 """A training run in a process of its own, and how to watch and steer it from outside.
 
 The run's folder is the only thing both sides share: the process writes ``events.jsonl``
-and holds the lock, whoever watches reads the file's end and makes the files ``pause``
-and ``stop``. So a window may close and another may find the run again, and what ends
-the process (killed, out of memory) ends no window.
+and holds the lock; a process that watches reads the end of that file and makes the
+files ``pause`` and ``stop``. So a window may close and another may find the run again,
+and whatever ends the training (a kill, memory) does not end the window.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_histodistill.distill.runs.events import EventLog
-from napari_histodistill.distill.runs.folder import CONFIG, LOCK, PAUSE, STOP, read_run
+from napari_histodistill.distill.runs.folder import (
+    CONFIG,
+    LOCK,
+    PAUSE,
+    STOP,
+    read_run,
+    run_data,
+)
 from napari_histodistill.errors import InputError
 from napari_histodistill.lock import is_held
 
@@ -27,9 +34,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OUTPUT = "output.txt"
-"""What the process printed: a library's last words, if it was killed."""
+"""Output of the process: the last words of a library, if it was killed."""
 
-State = Literal[
+RunState = Literal[
     "starting", "running", "paused", "finished", "stopped", "failed", "dead"
 ]
 
@@ -40,23 +47,23 @@ _NICE = 5
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as it stands; see :func:`look_at`.
+    """The state of a run; see :func:`look_at`.
 
     Attributes
     ----------
     state : str
         ``starting`` and ``running``: a process works on it; ``paused``: it waits;
         ``finished``, ``stopped``, ``failed``: it ended and said so; ``dead``: it ended
-        without a word (killed, out of memory).
+        without a report (killed, out of memory).
     events : tuple of dict
         See :func:`~napari_histodistill.distill.runs.events.read_events`.
     message : str
-        For a run that ended: why.
+        Reason why a run ended.
     reason : str
-        For one that failed: ``memory`` if a batch did not fit.
+        Reason for a failure: ``memory`` if a batch did not fit.
     """
 
-    state: State
+    state: RunState
     events: tuple[dict[str, Any], ...] = ()
     message: str = ""
     reason: str = ""
@@ -68,7 +75,7 @@ class RunView:
 
     @property
     def resumable(self) -> bool:
-        """Whether it can go on where it was."""
+        """Whether it can continue where it ended."""
         return self.state in {"stopped", "failed", "dead"}
 
     @property
@@ -89,7 +96,7 @@ class RunProcess:
     Attributes
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     """
 
     folder: Path
@@ -132,10 +139,10 @@ class RunProcess:
         return True
 
     def leave(self) -> None:
-        """Watch it no longer; it runs on, and leaves no zombie when it ends."""
+        """Stop watching it; it runs on, and leaves no zombie when it ends."""
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
-            # Somebody must collect it, or its entry stays as long as this process.
+            # It must be waited for, or its entry stays as long as this process.
             threading.Thread(target=process.wait, name="collector", daemon=True).start()
 
     def kill(self) -> None:
@@ -162,7 +169,7 @@ def start_process(
     Raises
     ------
     InputError
-        If the folder is no run, or a process works on it already.
+        If the folder is not a run, or a process works on it already.
     """
     if threads is None:
         threads = threads_beside_a_window()
@@ -194,12 +201,12 @@ def start_process(
 
 
 def threads_beside_a_window() -> int:
-    """Return how many CPU threads a training takes that a person watches.
+    """Return the number of CPU threads for a training beside an open window.
 
-    One core stays free for the window, and one thread runs at the least. Where torch
-    has to share a core, its threads wait for each other at every operation: on two
-    cores with other work, two threads trained eight times slower than one. Cores count,
-    not hyperthreads, and only those that this process may use.
+    One core stays free for the window, and at least one thread runs. Where torch has to
+    share a core, its threads wait for each other at every operation: on two cores with
+    other work, two threads trained eight times slower than one. Cores count, not
+    hyperthreads, and only those that this process may use.
     """
     from joblib import cpu_count
 
@@ -207,7 +214,7 @@ def threads_beside_a_window() -> int:
 
 
 def _step_back(process: subprocess.Popen[bytes]) -> None:
-    """Let the window go first where both want the same core."""
+    """Let the window go first where both need the same core."""
     if sys.platform != "win32":
         rank = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
         with contextlib.suppress(OSError):  # it ended at once
@@ -217,20 +224,20 @@ def _step_back(process: subprocess.Popen[bytes]) -> None:
 def command_line(
     folder: Path, *, device: str = "auto", threads: int | None = None
 ) -> list[str]:
-    """Return the arguments of ``histodistill`` that do the same."""
+    """Return the arguments of ``histodistill`` that continue a run."""
     words = ["distill", str(folder), "--resume", "--device", device]
     return words if threads is None else [*words, "--threads", str(threads)]
 
 
 def look_at(folder: Path, log: EventLog | None = None) -> RunView:
-    """Return how a run stands, whoever started it.
+    """Return the state of a run, whichever process started it.
 
     Parameters
     ----------
     folder : Path
-        Of the run; a missing ``events.jsonl`` is a run that has not begun.
+        Folder of the run; without an ``events.jsonl`` it has not begun.
     log : EventLog or None
-        Of whoever looks often.
+        Log of a caller that looks often.
     """
     events = (log or EventLog(folder)).read()
     last: Any = events[-1]["kind"] if events else ""
@@ -240,7 +247,7 @@ def look_at(folder: Path, log: EventLog | None = None) -> RunView:
         reason = str(events[-1].get("reason", ""))
         return RunView(last, events, str(events[-1]["message"]), reason)
     if not events and not (folder / OUTPUT).is_file():
-        return RunView("stopped", events, "It was not started yet.")
+        return RunView("stopped", events, "It has not been started yet.")
     return RunView("dead", events, _last_words(folder))
 
 
@@ -248,7 +255,10 @@ def _make(path: Path) -> None:
     try:
         path.touch()
     except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror}): the run cannot be asked."
+        msg = (
+            f"{path} cannot be written ({error.strerror}), so the request does not "
+            "reach the run."
+        )
         raise InputError(msg) from error
 
 
@@ -257,8 +267,8 @@ def _last_words(folder: Path) -> str:
     said = ""
     with contextlib.suppress(OSError):
         said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip()
-    words = "The training process ended without a word: it was killed, or the memory "
-    words += "was not enough. It can go on from its last checkpoint."
+    words = "The training process ended without a report: it was killed, or memory ran "
+    words += "out. It can continue from its last checkpoint."
     return f"{words} Its last output: {said[-_LAST_WORDS:]}" if said else words
 
 
@@ -268,25 +278,25 @@ def command_again(folder: Path, *, threads: int | None = None) -> str:
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     threads : int or None
-        CPU threads, where the run was given a number: other numbers round otherwise.
+        CPU threads, where the run was given a number: results are rounded differently
+        with another number.
 
     Returns
     -------
     str
-        As a POSIX shell reads it.
+        The command, quoted for a POSIX shell.
 
     Raises
     ------
     InputError
-        If the folder is no run.
+        If the folder is not a run.
     """
-    _, place = read_run(folder)
     home = folder.absolute()
     words = [
         *("histodistill", "distill", str(home / CONFIG)),
-        *("--data", place["data"]),
+        *("--data", str(run_data(folder))),
         *("-o", str(home.with_name(f"{home.name}-again"))),
     ]
     if threads is not None:

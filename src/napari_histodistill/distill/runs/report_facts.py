@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
-from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, read_run
+from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, run_data
 from napari_histodistill.distill.runs.process import command_again
 from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
 from napari_histodistill.distill.scoring.figures import draw_curves
@@ -23,36 +22,43 @@ from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from napari_histodistill.distill.pairs.loading import PairSet, PairSplit
     from napari_histodistill.distill.recipes.config import DistillConfig
-    from napari_histodistill.distill.recipes.form import Section
-    from napari_histodistill.distill.runs.report_page import Row
+    from napari_histodistill.distill.recipes.form import FieldGroup
+    from napari_histodistill.distill.runs.report_page import Fact
     from napari_histodistill.students.spec import Metric, StudentSpec
 
     Events = Sequence[dict[str, Any]]
 
 TWINS = 6
 TWIN_PX = 120
-REGIONS = 12
+NAMED_REGIONS = 12
 """More regions than this are counted, not named."""
 
 Ending = Literal["finished", "stopped"]
 
 
 def write_report(
-    folder: Path, *, split: PairSplit | None = None, ending: Ending = "finished"
+    folder: Path,
+    config: DistillConfig,
+    split: PairSplit,
+    *,
+    ending: Ending = "finished",
 ) -> Path:
     """Write ``report.html`` and ``curves.png`` of a run that has a student.
 
     Parameters
     ----------
     folder : Path
-        Of the run.
-    split : PairSplit or None
-        Its pairs; read again by default.
+        Folder of the run.
+    config : DistillConfig
+        Its recipe.
+    split : PairSplit
+        Its pairs.
     ending : {"finished", "stopped"}
-        How it ended.
+        How the run ended.
 
     Returns
     -------
@@ -62,19 +68,14 @@ def write_report(
     Raises
     ------
     InputError
-        If the folder is no run, or its pairs or student cannot be read.
+        If its student cannot be read.
     ComputeError
         If the page cannot be written; the student is complete.
     """
-    from napari_histodistill.distill.pairs.loading import load_pairs
-
-    config, place = read_run(folder)
-    pairs = load_pairs(config, Path(place["data"])) if split is None else split
-    events = read_events(folder)
     target = folder / REPORT
     try:
-        draw_curves(events, folder / CURVES)
-        facts = gather(folder, config, pairs, events, ending)
+        draw_curves(read_events(folder), folder / CURVES)
+        facts = gather(folder, config, split, ending)
         part = target.with_name(f"{REPORT}.part")
         part.write_text(report_html(facts), encoding="utf-8")
         part.replace(target)
@@ -88,10 +89,10 @@ def gather(
     folder: Path,
     config: DistillConfig,
     split: PairSplit,
-    events: Events,
     ending: Ending,
 ) -> ReportFacts:
-    """Return what the report says; see :func:`write_report`."""
+    """Return the facts of the report; see :func:`write_report`."""
+    events = read_events(folder)
     spec = load_spec(folder / STUDENT)
     health = health_in_words(events)
     return ReportFacts(
@@ -124,17 +125,17 @@ def _changes(events: Events) -> Iterator[str]:
             yield f"Changed after step {event['step']}: {event['message']}"
 
 
-def _metric(metric: Metric) -> Row:
+def _metric(metric: Metric) -> Fact:
     interval = ""
     if metric.low is not None and metric.high is not None:
         interval = f" (95 % interval {metric.low:.3f} to {metric.high:.3f})"
     return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}"
 
 
-def _judged(events: Events) -> Iterator[Row]:
+def _judged(events: Events) -> Iterator[Fact]:
     checks = [e for e in events if e["kind"] == "validation"]
     if not checks:
-        yield "nothing", "No pairs were kept aside: nothing here is measured."
+        yield "nothing", "No pairs were held out, so nothing is measured here."
         return
     best = min(checks, key=lambda e: e["total"])
     yield "lowest loss", f"{best['total']:.4g} after step {best['step']:,}"
@@ -147,30 +148,30 @@ def _judged(events: Events) -> Iterator[Row]:
         )
     if best["effective_rank"] is not None:
         yield (
-            "told apart",
-            f"effective rank {best['effective_rank']:.1f} (1 would be a line: nothing "
-            "told apart)",
+            "effective rank",
+            f"{best['effective_rank']:.1f} (1 would mean that embeddings lie on a "
+            "line and hardly differ)",
         )
 
 
-def _course(events: Events, config: DistillConfig) -> Iterator[Row]:
+def _course(events: Events, config: DistillConfig) -> Iterator[Fact]:
     starts = [e for e in events if e["kind"] == "started"]
     if starts:
         yield "where", starts[-1]["message"]
     seconds = _seconds(events)
     yield "how long", f"{_duration(seconds)} of training, pauses included"
     if len(starts) > 1:
-        yield "begun", f"{len(starts)} times: it was stopped or ended, and went on"
+        yield "started", f"{len(starts)} times: it was stopped or ended, and continued"
     paces = [e["pairs_per_second"] for e in events if e.get("pairs_per_second")]
     if paces:
-        yield "pace", f"{np.median(paces):.0f} pairs a second (median)"
+        yield "pace", f"{np.median(paces):.0f} pairs per second (median)"
     judged = config.data.validation_share or config.data.validate_on
-    kept = "the best on what was kept aside" if judged else "last"
+    kept = "the best on the held-out pairs" if judged else "the last step"
     yield "kept", kept if config.schedule.keep == "best" else "the last step"
 
 
 def _seconds(events: Events) -> float:
-    """Return the time between start and last word, added up over all starts."""
+    """Return the time from start to last report, added up over all starts."""
     total, begun, before = 0.0, None, None
     for event in events:
         at = float(event["time"])
@@ -190,14 +191,14 @@ def _duration(seconds: float) -> str:
 
 
 def _threads(events: Events) -> int | None:
-    """Return how many CPU threads the run had last; None on another device."""
+    """Return the CPU threads of the run's last start; None on another device."""
     starts = [e for e in events if e["kind"] == "started"]
     return starts[-1].get("threads") if starts else None
 
 
 def _data(
     folder: Path, config: DistillConfig, split: PairSplit, spec: StudentSpec
-) -> Iterator[Row]:
+) -> Iterator[Fact]:
     yield "data", config.data.description
     yield "attribution", config.data.attribution
     yield "licence", config.data.licence
@@ -206,14 +207,14 @@ def _data(
         "the student sees",
         f"{sparse.tile_px} px at {spec.mpp:g} µm/px ({spec.tile_um:.0f} µm)",
     )
-    names = _channel_names(folder)
+    names = _channel_names(run_data(folder))
     if not config.dense:
         yield "partner", "none: two views of the same tile"
     for dense in config.dense:
         name = dense.column or "the same layer at its full resolution"
         inside = ", ".join(names.get(dense.column, ())[:8])
         control = {
-            "shuffled": "; a control: dealt to other places",
+            "shuffled": "; a control: each tile has another case's partner",
             "blank": "; a control: the mean of all in place of each",
         }.get(dense.partner, "")
         size = "" if dense.kind == "expression" else f", {dense.tile_px} px"
@@ -222,29 +223,34 @@ def _data(
     sure = split.train.confidence
     if sure.min() < 1:
         yield (
-            "sure of the place",
-            f"{np.median(sure):.0%} (median), {sure.min():.0%} at the least",
+            "confidence",
+            f"{np.median(sure):.0%} (median), at least {sure.min():.0%}",
         )
 
 
-def _channel_names(folder: Path) -> dict[str, tuple[str, ...]]:
-    data = Path(read_run(folder)[1]["data"])
+def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:
     if not is_pairs(data):
         return {}
     return {p.name: p.names for p in read_pairs(data).partners}
 
 
-def _split(split: PairSplit) -> Iterator[Row]:
-    for name, part in (("trained on", split.train), ("kept aside", split.validation)):
+def _split(split: PairSplit) -> Iterator[Fact]:
+    for name, part in (("trained on", split.train), ("held out", split.validation)):
         if part is None:
             yield name, "nothing"
             continue
         cases, counts = np.unique(part.cases, return_counts=True)
         listed = ", ".join(
             f"{case} ({count})"
-            for case, count in zip(cases[:REGIONS], counts[:REGIONS], strict=True)
+            for case, count in zip(
+                cases[:NAMED_REGIONS], counts[:NAMED_REGIONS], strict=True
+            )
         )
-        more = f" and {len(cases) - REGIONS} more" if len(cases) > REGIONS else ""
+        more = (
+            f" and {len(cases) - NAMED_REGIONS} more"
+            if len(cases) > NAMED_REGIONS
+            else ""
+        )
         yield (
             name,
             f"{len(part):,} pairs of {len(cases)} regions or cases: {listed}{more}",
@@ -256,31 +262,31 @@ def _split(split: PairSplit) -> Iterator[Row]:
     )
 
 
-def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Row, ...]]]:
-    def rows(section: Section) -> tuple[Row, ...]:
+def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Fact, ...]]]:
+    def rows(group: FieldGroup) -> tuple[Fact, ...]:
         return tuple(
-            (f.title, text_of(f, value_at(config, f.path))) for f in section.fields
+            (f.title, text_of(f, value_at(config, f.path))) for f in group.fields
         )
 
-    def walk(section: Section, above: str) -> Iterator[tuple[str, tuple[Row, ...]]]:
-        name = f"{above} › {section.title}" if above else section.title
-        yield name, rows(section)
-        for inside in section.sections:
-            yield from walk(inside, name if section.path else "")
+    def walk(group: FieldGroup, above: str) -> Iterator[tuple[str, tuple[Fact, ...]]]:
+        name = f"{above} › {group.title}" if above else group.title
+        yield name, rows(group)
+        for inside in group.groups:
+            yield from walk(inside, name if group.path else "")
 
     yield from walk(describe(config), "")
 
 
 def _twins(config: DistillConfig, split: PairSplit) -> Iterator[Twin]:
-    """Return pairs that were kept aside, or else trained on."""
+    """Return held-out pairs, or pairs trained on where none are held out."""
     pairs: PairSet = split.train if split.validation is None else split.validation
-    which = "trained on" if split.validation is None else "kept aside"
+    which = "trained on" if split.validation is None else "held out"
     for row in np.unique(np.linspace(0, len(pairs) - 1, TWINS).astype(int)).tolist():
         seen = [p for p in pairs.partners if p.kind != "expression"]
         dense = [to_look_at(p.values[row], p.kind) for p in seen]
         sure = float(pairs.confidence[row])
         words = f"{which}, {pairs.cases[row]}"
-        words += f"; sure to {sure:.0%}" if config.dense and sure < 1 else ""
+        words += f"; confidence {sure:.0%}" if config.dense and sure < 1 else ""
         yield Twin(tuple(map(_png, [pairs.sparse[row], *dense])), words)
 
 

@@ -1,4 +1,4 @@
-"""One page on a training run: plain HTML, pictures inside, nothing to fetch.
+"""One page on a training run: plain HTML, images inside, nothing to fetch.
 
 A pure function of plain values. Layer names, titles and settings come from people and
 files: every one of them is escaped.
@@ -30,19 +30,19 @@ figcaption{font-size:12px;color:#555;max-width:120px}img.wide{max-width:100%}
 .quiet{color:#666}td.number{text-align:right}
 """
 
-Row = tuple[str, str]
+Fact = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """One pair as pictures.
+    """One pair as images on the page.
 
     Attributes
     ----------
     pictures : tuple of bytes
-        PNG: the sparse tile, then every partner that is a picture.
+        PNG: the sparse tile, then every partner that is an image.
     caption : str
-        Where it is from.
+        Part and region or case that the pair is from.
     """
 
     pictures: tuple[bytes, ...]
@@ -51,35 +51,35 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class ReportFacts:
-    """All that the page says.
+    """The facts on the page.
 
     Attributes
     ----------
     title, summary : str
-        What it is, and how it ended, in a sentence.
+        Name of the training, and how it ended, in a sentence.
     warnings : tuple of str
-        What a reader must know before any figure.
+        Facts that a reader must know before any figure.
     measured, course, data, split : tuple of (str, str)
-        Rows: figures on what was kept aside; how long, where; what it learned from;
-        how it was divided.
+        Rows: figures on held-out pairs; duration and place; training data; how they
+        were split.
     settings : tuple of (str, tuple of (str, str))
-        Rows of every section of the recipe.
+        Rows of every table of the recipe.
     curves : bytes
         PNG; empty where there are none.
     twins : tuple of Twin
         A few pairs.
     command, recipe : str
-        To do it again.
+        Command and recipe that repeat the training.
     """
 
     title: str
     summary: str
     warnings: tuple[str, ...] = ()
-    measured: tuple[Row, ...] = ()
-    course: tuple[Row, ...] = ()
-    data: tuple[Row, ...] = ()
-    split: tuple[Row, ...] = ()
-    settings: tuple[tuple[str, tuple[Row, ...]], ...] = ()
+    measured: tuple[Fact, ...] = ()
+    course: tuple[Fact, ...] = ()
+    data: tuple[Fact, ...] = ()
+    split: tuple[Fact, ...] = ()
+    settings: tuple[tuple[str, tuple[Fact, ...]], ...] = ()
     curves: bytes = b""
     twins: tuple[Twin, ...] = ()
     command: str = ""
@@ -93,7 +93,7 @@ def report_html(facts: ReportFacts) -> str:
         f"<h1>{title}</h1>",
         f"<p>{html.escape(facts.summary)}</p>",
         *(f'<p class="warning">▲ {html.escape(w)}</p>' for w in facts.warnings),
-        _part("Measured on what was kept aside", _table(facts.measured)),
+        _part("Measured on held-out pairs", _table(facts.measured)),
         _part("Curves", _picture(facts.curves, "Curves of the training", "wide")),
         _part("How it went", _table(facts.course)),
         _part("What it learned from", _table(facts.data)),
@@ -103,7 +103,7 @@ def report_html(facts: ReportFacts) -> str:
             "Settings",
             "".join(_settings(name, rows) for name, rows in facts.settings),
         ),
-        _part("The same again", _code(facts.command)),
+        _part("Repeat this training", _code(facts.command)),
         _part("Recipe", f"<details><summary>All of it, as TOML</summary>"
               f"{_code(facts.recipe)}</details>" if facts.recipe else ""),
         '<p class="quiet">Research use only: not a medical device, not for diagnosis. '
@@ -122,7 +122,7 @@ def _part(title: str, body: str) -> str:
     return f"<h2>{html.escape(title)}</h2>\n{body}" if body else ""
 
 
-def _table(rows: Iterable[Row]) -> str:
+def _table(rows: Iterable[Fact]) -> str:
     cells = "".join(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>\n"
         for key, value in rows
@@ -130,7 +130,7 @@ def _table(rows: Iterable[Row]) -> str:
     return f"<table>{cells}</table>" if cells else ""
 
 
-def _settings(name: str, rows: Sequence[Row]) -> str:
+def _settings(name: str, rows: Sequence[Fact]) -> str:
     body = _table(rows)
     return f"<details><summary>{html.escape(name)}</summary>{body}</details>\n" * bool(
         body

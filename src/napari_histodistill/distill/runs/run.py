@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import DeviceChoice
 
 PAUSED_S = 0.2
-"""How often a paused run looks whether it may go on."""
+"""Seconds between two looks at whether a paused run may go on."""
 
 _GO_ON, _PAUSE, _STOP = range(3)
 
@@ -68,13 +68,14 @@ def train(
 
     On a CPU, with the same number of threads, a run that was interrupted at any moment
     and continued ends with the same bytes as one that never was. A file ``stop`` in the
-    folder is as good as the token, and while there is a file ``pause`` no step is
-    taken; of several processes the first looks for them, and all do what it saw.
+    folder has the effect of the token, and while there is a file ``pause`` no step is
+    taken; of several processes the first looks for these files, and all act on what it
+    finds.
 
     Parameters
     ----------
     folder : Path
-        From :func:`start_run`.
+        Folder from :func:`start_run`.
     cancel : CancelToken or None
         Ends the run after the current step: a checkpoint is written and the best so
         far becomes the student.
@@ -83,7 +84,7 @@ def train(
     threads : int or None
         CPU threads that torch uses, in the whole process; None leaves them alone.
     processes : Processes or None
-        How batches are spread; one process by default.
+        Processes that share a batch; one by default.
 
     Yields
     ------
@@ -103,11 +104,13 @@ def train(
         After a stop, when everything is saved.
     """
     token = cancel or CancelToken()
+    # From disk, even if the caller has just written it: a resumed run then trains by
+    # the same text as the first.
     config, place = read_run(folder)
     group = processes or Alone()
     writes = group.rank == 0
     lock = WriterLock(folder / LOCK, wait_s=1) if writes else None
-    if writes:  # a request to an earlier process is not one to this
+    if writes:  # a request to an earlier process is not for this one
         (folder / STOP).unlink(missing_ok=True)
     run = _Run(folder, config, place, token, writes, group)
     try:
@@ -126,7 +129,7 @@ def train(
         )
         # All processes stop together: once is enough. Any may be the one that fails.
         if writes or kind == "failed":
-            # A full disk is what is being told: the event is then not written.
+            # If the error is a full disk, the event cannot be written either.
             with suppress(ComputeError):
                 append_event(folder, report)
         raise
@@ -184,7 +187,7 @@ class _Run:
         if len(split.train) < batch:
             msg = (
                 f"schedule.batch: there are {len(split.train)} pairs to train on, a "
-                f"batch wants {batch}: make it smaller, or bring more pairs."
+                f"batch needs {batch}: make the batch smaller, or add pairs."
             )
             raise InputError(msg)
 
@@ -224,7 +227,7 @@ class _Run:
         return trainer, validation, choice
 
     def _resume(self, trainer: Trainer, split: PairSplit) -> tuple[Mark, str]:
-        """Return where to go on, and what was changed on purpose since then."""
+        """Return where to continue, and what was changed on purpose since then."""
         fresh = Mark(0, recipe_digest(self.config), split.train.digest(), 0, None)
         path = self.folder / CHECKPOINTS / LAST
         if not path.is_file():
@@ -234,13 +237,13 @@ class _Run:
         if mark.recipe != fresh.recipe:
             changed = what_changed(self.folder, self.config, mark.recipe)
         if changed:
-            # Losses of batches of another size are other numbers: the best so far is
-            # no rival any more.
+            # Losses of batches of another size cannot be compared: the best so far no
+            # longer counts.
             mark = replace(mark, recipe=fresh.recipe, best_score=None)
         if mark.recipe != fresh.recipe or mark.pairs != fresh.pairs:
             what = "recipe" if mark.recipe != fresh.recipe else "pairs"
             msg = (
-                f"{path}: the {what} changed since this run was stopped: put it back, "
+                f"{path}: the {what} changed since this run was stopped: restore it, "
                 "or start a run in another folder."
             )
             raise InputError(msg)
@@ -292,10 +295,10 @@ class _Run:
 
     def _obey(self, done: int) -> Generator[TrainingReport, None, bool]:
         """Wait while the folder says pause; return whether to stop."""
-        told = False
+        reported = False
         while (asked := self.group.agree(self._asked())) == _PAUSE:
-            if not told:
-                told = True
+            if not reported:
+                reported = True
                 yield TrainingReport("paused", done, self.config.schedule.steps)
             time.sleep(PAUSED_S)
         return asked == _STOP
@@ -334,13 +337,13 @@ class _Run:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
         path = write_student(self.folder, self.config, split, trainer.average)
-        write_report(self.folder, split=split, ending=ending)
+        write_report(self.folder, self.config, split, ending=ending)
         remove_previews(self.folder)
         return path
 
 
 def _untaught(config: DistillConfig, split: PairSplit) -> str:
-    """Say which classes no training tile shows: the student will never name them."""
+    """Return a note on classes that no training tile shows, if there are any."""
     labels = split.train.labels
     seen = set() if labels is None else set(labels.tolist())
     names = [c.name for k, c in enumerate(config.classes) if k not in seen]

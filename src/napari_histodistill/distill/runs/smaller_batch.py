@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FEWEST = 8
-"""Pairs that a joint embedding is compared among, at the least: of fewer, neither the
-spread of VICReg nor the others of InfoNCE say anything."""
+"""Fewest pairs in a batch of a joint embedding: with fewer, neither VICReg's variance
+nor InfoNCE's negatives mean anything."""
 
 FEWEST_LABELLED = 2
-"""A classifier learns from any batch that batch normalisation takes."""
+"""Fewest pairs in a classifier's batch: as many as batch normalisation needs."""
 
 EARLIER = "config-before-"
 
@@ -41,7 +41,7 @@ def why_no_smaller(config: DistillConfig) -> str:
     if batch // 2 >= fewest:
         return ""
     return (
-        f"Batches of {batch} are as small as this method takes: choose smaller tiles "
+        f"Batches of {batch} are the smallest this method takes: choose smaller tiles "
         "or another preset."
     )
 
@@ -64,18 +64,18 @@ def with_half_the_batch(config: DistillConfig) -> DistillConfig:
 def halve_batch(folder: Path) -> DistillConfig:
     """Let a run that ended go on with half the batch; return the new recipe.
 
-    The student becomes another one: steps stay as many, pairs per step get fewer. An
+    The student becomes a different one: as many steps, with fewer pairs each. An
     interruption at any moment leaves a run that can go on, with the one or the other.
 
     Parameters
     ----------
     folder : Path
-        Of a run that nobody works on.
+        Folder of a run that no process works on.
 
     Raises
     ------
     InputError
-        If the batch cannot be halved, somebody works on the run, or it cannot be
+        If the batch cannot be halved, a process works on the run, or it cannot be
         written to.
     """
     config, _ = read_run(folder)
@@ -91,12 +91,12 @@ def halve_batch(folder: Path) -> DistillConfig:
 
 
 def what_changed(folder: Path, config: DistillConfig, digest: str) -> str:
-    """Say what was changed on purpose since a checkpoint.
+    """Return what was changed on purpose since a checkpoint, in a sentence.
 
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     config : DistillConfig
         Its recipe now.
     digest : str
@@ -114,9 +114,10 @@ def what_changed(folder: Path, config: DistillConfig, digest: str) -> str:
         same = known.model_copy(update={"schedule": schedule}) == config
         if same and recipe_digest(known) == digest:
             return (
-                f"From here on {config.schedule.batch} pairs a step in place of "
-                f"{known.schedule.batch}: losses before and after do not compare, and "
-                "the student is another one than the whole batch would have made."
+                f"From here on {config.schedule.batch} pairs per step instead of "
+                f"{known.schedule.batch}: losses before and after cannot be compared, "
+                "and the student differs from the one that the whole batch would have "
+                "made."
             )
     return ""
 

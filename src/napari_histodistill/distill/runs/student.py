@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 _NEVER = -1e4
-"""Bias of a class that no training tile shows: its probability is nought."""
+"""Bias of a class that no training tile shows: its probability is zero."""
 
 
 def write_student(
@@ -52,13 +52,13 @@ def write_student(
     Parameters
     ----------
     folder : Path
-        Of the run.
+        Folder of the run.
     config : DistillConfig
         The recipe.
     split : PairSplit
-        What it was trained on.
+        Pairs it was trained on.
     net : DistillNet
-        Trained.
+        The trained net.
 
     Returns
     -------
@@ -66,8 +66,8 @@ def write_student(
         The bundle.
     """
     target = folder / STUDENT
-    # Saved without a head first: head and familiarity are fitted on what the finished
-    # student says, in the precision it is stored in.
+    # Saved without a head first: head and familiarity are fitted on the embeddings of
+    # the finished student, in the precision it is stored in.
     spec, state = write_bare_student(target, config, split, net)
     student = load_student(target, device="cpu", precision="float32")
     train = _embed(student, split.train)
@@ -96,14 +96,14 @@ def write_bare_student(
     Parameters
     ----------
     target : Path
-        Where; a bundle that is there is replaced.
+        Folder of the bundle; an existing bundle is replaced.
     config, split, net : DistillConfig, PairSplit, DistillNet
         As for :func:`write_student`; the net may go on training.
 
     Returns
     -------
     tuple
-        What the bundle says, and the encoder's weights in it.
+        The bundle's spec, and the encoder's weights in it.
     """
     spec = _spec(config, split, net.student)
     state = _state(net.student, half=config.half_precision)
@@ -206,7 +206,7 @@ def _head(
             train, y.reshape(-1), groups=split.train.cases, seed=config.seed
         )
         return _among(fit.head, present, len(config.classes))
-    # A few steps do not teach a head that what it never saw is rare.
+    # A few steps do not teach a head that classes it never saw are rare.
     weight = net.head.weight.detach().float().cpu().numpy()
     bias = np.full(len(config.classes), _NEVER, np.float32)
     bias[present] = net.head.bias.detach().float().cpu().numpy()[present]
@@ -217,7 +217,7 @@ def _head(
 
 
 def _among(head: Head, present: npt.NDArray[np.intp], classes: int) -> Head:
-    """Return a head that knows of all classes, and names those it was fitted on."""
+    """Return a head with all classes, which predicts only those it was fitted on."""
     weight = np.zeros((classes, head.weight.shape[1]), np.float32)
     bias = np.full(classes, _NEVER, np.float32)
     weight[present], bias[present] = head.weight, head.bias

@@ -1,4 +1,4 @@
-"""Looks at every step of a run for what a person must be told."""
+"""Checks of every step of a run, for what the user must know."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PATIENCE = 3
 
 
 class Watch:
-    """Turns steps into reports, and what is wrong with them into errors.
+    """Turns steps into reports, and faults in them into errors.
 
     Parameters
     ----------
     config : DistillConfig
-        Of the run.
+        Recipe of the run.
     """
 
     def __init__(self, config: DistillConfig) -> None:
@@ -39,7 +39,7 @@ class Watch:
         self._bad = 0
 
     def check_finite(self, result: StepResult, done: int, saved: int) -> None:
-        """Raise ComputeError if the loss is no number."""
+        """Raise ComputeError if the loss is not a finite number."""
         if not math.isfinite(result.total):
             terms = ", ".join(f"{k} {v:g}" for k, v in result.terms.items())
             msg = (
@@ -90,7 +90,7 @@ class Watch:
         warm = self._config.schedule.warmup_share * self._config.schedule.steps
         if self._bad >= PATIENCE and done > warm and self._config.arm != "supervised":
             msg = (
-                f"{what} at step {done}: the student tells nothing apart any more; "
+                f"{what} at step {done}: the student no longer tells tiles apart; "
                 "raise the batch or the variance weight, or lower schedule.lr; the "
                 f"checkpoint of step {saved} is intact."
             )

@@ -1,1 +1,1 @@
-"""Judging a student on what it never saw: scores, baselines, probes, figures."""
+"""Evaluation on data a student never saw: scores, baselines, probes, figures."""

@@ -1,4 +1,4 @@
-"""What a trained student must beat: the same probe on features that nobody trained.
+"""Baselines that a trained student must beat: the same probe on untrained features.
 
 On patch benchmarks colour alone goes a long way (arXiv 2409.11546): a table without
 these rows proves nothing.
@@ -32,7 +32,7 @@ def mean_rgb(tiles: Pixels) -> Floats:
 
 
 def colour_histogram(tiles: Pixels) -> Floats:
-    """Return ``(n, 96)``: shares of 32 bins a channel, under a square root."""
+    """Return ``(n, 96)``: square roots of the shares in 32 bins per channel."""
     n = len(tiles)
     found = np.zeros((n, 3, BINS), np.float32)
     for row, tile in enumerate(tiles):
@@ -64,7 +64,7 @@ def raw_pixels(tiles: Pixels, train: npt.NDArray[np.bool_]) -> Floats:
 
 
 def frozen_features(tiles: Pixels, student: str = "imagenet-lite0") -> Floats:
-    """Return ``(n, dim)``: what a bundled student says without any training here.
+    """Return ``(n, dim)``: embeddings of a bundled student, not trained here.
 
     Tiles of another size than its own are enlarged (bicubic).
     """
@@ -97,7 +97,7 @@ BASELINES: dict[str, tuple[str, Callable[..., Floats]]] = {
     "frozen-lite0-sparse": ("sparse", lambda tiles, _train: frozen_features(tiles)),
     "frozen-lite0-dense": ("dense", lambda tiles, _train: frozen_features(tiles)),
 }
-"""Name → what it looks at, and the features.
+"""Name → the tiles it takes, and its features.
 
 ``sparse``: the tile at the student's magnification; ``dense``: the whole tile, which no
 student sees.
@@ -116,11 +116,11 @@ def baseline_features(
     Parameters
     ----------
     name : str
-        Of :data:`BASELINES`.
+        One of :data:`BASELINES`.
     folder : TileFolder
         The tiles.
     train : ndarray
-        ``(n,)`` bool: what may be fitted on.
+        ``(n,)`` bool: tiles that may be fitted on.
     sparse_px, full_px : int
         Edge of the tiles as the student sees them, and of the whole ones.
     """

@@ -1,4 +1,4 @@
-"""How good is a student? No tile judges a head that has seen its case."""
+"""Evaluation of a student: no tile judges a head that has seen its case."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.intp]
     Floats = npt.NDArray[np.float32]
 
-Protocol = Literal["auto", "head", "probe"]
+ScoringProtocol = Literal["auto", "head", "probe"]
 OUTER_FOLDS = 5
 _BATCH = (
     32  # a few hundred milliseconds on two cores: reports and cancelling stay quick
@@ -42,16 +42,16 @@ _BATCH = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileReport:
-    """Some tiles became embeddings.
+    """Report that some tiles were embedded.
 
     Attributes
     ----------
     done, total : int
-        Tiles.
+        Number of tiles done, and in all.
     embeddings : ndarray
         ``(k, dim)`` float32 of the last k tiles that are done.
     resized : int
-        How many of them had another size than the student's tile.
+        Number of tiles of another size than the student's.
     """
 
     done: int
@@ -62,7 +62,7 @@ class TileReport:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Probabilities ``(n, classes)`` and how they came about."""
+    """Probabilities ``(n, classes)``, and how they were obtained."""
 
     probabilities: Floats
     truth: Labels
@@ -86,7 +86,7 @@ def embed_tiles(student: Student, folder: TileFolder) -> Iterator[TileReport]:
     Raises
     ------
     TileFolderError
-        If a picture cannot be read.
+        If an image cannot be read.
     ComputeError
         If the student fails.
     """
@@ -102,14 +102,17 @@ def embed_tiles(student: Student, folder: TileFolder) -> Iterator[TileReport]:
 
 
 def evaluate_student(
-    student: Student, folder: str | Path | TileFolder, *, protocol: Protocol = "auto"
+    student: Student,
+    folder: str | Path | TileFolder,
+    *,
+    protocol: ScoringProtocol = "auto",
 ) -> Evaluation:
     """Score a student on labelled tiles.
 
     Parameters
     ----------
     student : Student
-        With or without classes.
+        Student with or without classes.
     folder : str, Path or TileFolder
         A folder with a labelled ``manifest.csv``.
     protocol : {"auto", "head", "probe"}
@@ -136,7 +139,7 @@ def evaluate_student(
         If the student fails.
     """
     tiles = folder if isinstance(folder, TileFolder) else read_tile_folder(folder)
-    tiles.labels()  # a missing label is told now, not after minutes of embedding
+    tiles.labels()  # a missing label is reported now, not after minutes of embedding
     tiles, notes = unseen_tiles(student, tiles, protocol)
     choose_protocol(student, tiles, protocol)
     reports = list(embed_tiles(student, tiles))
@@ -152,7 +155,7 @@ def score_embeddings(
     folder: TileFolder,
     embeddings: Floats,
     *,
-    protocol: Protocol = "auto",
+    protocol: ScoringProtocol = "auto",
     resized: int = 0,
     notes: tuple[str, ...] = (),
 ) -> Evaluation:
@@ -187,7 +190,7 @@ def score_embeddings(
 
 
 def unseen_tiles(
-    student: Student, folder: TileFolder, protocol: Protocol = "auto"
+    student: Student, folder: TileFolder, protocol: ScoringProtocol = "auto"
 ) -> tuple[TileFolder, tuple[str, ...]]:
     """Return the tiles to score, and a note if some were left out.
 
@@ -216,7 +219,7 @@ def unseen_tiles(
 
 
 def choose_protocol(
-    student: Student, folder: TileFolder, protocol: Protocol
+    student: Student, folder: TileFolder, protocol: ScoringProtocol
 ) -> tuple[Literal["head", "probe"], str]:
     """Return the protocol that will be used and one sentence that says why."""
     if protocol not in ("auto", "head", "probe"):
@@ -256,8 +259,8 @@ def _why_head(student: Student, folder: TileFolder) -> str:
     training = student.spec.training
     if folder.case_ids() is None:
         return (
-            "The head knows all labels; whether it was fitted on these tiles cannot be "
-            "told without a column case_id."
+            "The head knows all labels; whether it was fitted on these tiles is "
+            "unknown without a column case_id."
         )
     if training is None or not training.case_digests:
         return (
@@ -302,7 +305,7 @@ def _score_probe(folder: TileFolder, embeddings: Floats) -> _Found:
     scores: list[FoldScore] = []
     for held_out in np.unique(fold):
         test = fold == held_out
-        # A class may be missing from the training folds: then nobody predicts it.
+        # A class may be missing from the training folds: then it is never predicted.
         present, y = np.unique(truth[~test], return_inverse=True)
         if len(present) < 2:
             msg = (

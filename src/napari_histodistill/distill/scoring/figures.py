@@ -1,4 +1,4 @@
-"""Figures of runs and scores, drawn without touching anybody's matplotlib.
+"""Figures of runs and scores, drawn without changing the caller's matplotlib.
 
 ``Figure`` is used directly, never pyplot: a program that embeds this keeps its backend.
 """
@@ -28,7 +28,7 @@ def draw_curves(events: Sequence[dict[str, Any]], path: Path) -> None:
     Parameters
     ----------
     events : sequence of dict
-        As :func:`reports.read_events` gives them.
+        Events from :func:`~napari_histodistill.distill.runs.events.read_events`.
     path : Path
         PNG.
     """
@@ -75,7 +75,7 @@ def draw_confusion(
     table : sequence
         ``(classes, classes)`` counts, rows the truth.
     names : sequence of str
-        Of the classes.
+        Names of the classes.
     path : Path
         PNG.
     """

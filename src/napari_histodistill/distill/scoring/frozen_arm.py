@@ -41,7 +41,7 @@ def train_frozen(
     Parameters
     ----------
     recipe : FrozenConfig
-        What :func:`~napari_histodistill.distill.reading.read_recipe` returned.
+        Recipe from :func:`~napari_histodistill.distill.reading.read_recipe`.
     out : str or Path
         Folder of the bundle to write.
     home : Path

@@ -1,4 +1,4 @@
-"""What one student is worth on a fold that nothing of it has seen."""
+"""The score of one student on a fold that no part of it has seen."""
 
 from __future__ import annotations
 
@@ -55,32 +55,33 @@ class RunScore:
     Attributes
     ----------
     variant, fold : str
-        What was trained, and which fold was held out.
+        Name of the variant, and the fold that was held out.
     seed : int
-        Of the run.
+        Seed of the run.
     rows : tuple of int
-        The held-out tiles' places in the manifest, locked folds not counted.
+        Positions of the held-out tiles in the manifest, not counting locked folds.
     truth : tuple of int
-        Their classes.
+        Indices of their classes.
     cases : tuple of str
-        Whose they are.
+        Their cases, as digests.
     predicted : dict of str to tuple of int
-        By share of the training labels; ``"head"`` for a trained head's own answer.
+        Predicted classes by share of the training labels; ``"head"`` for those of a
+        trained head.
     logits : tuple of tuple of float
         ``(rows, classes)`` of a trained head; empty for a probe.
     distances : tuple of float
         ``(rows,)``, how far each tile lies from the training tiles; beside a trained
         head only. See ``students/familiarity.py``.
     strength : float
-        Of the probe on all labels.
+        Regularisation strength (C) of the probe on all labels.
     inner : float
         Balanced accuracy of that probe on inner folds of the training tiles: what
-        settings may be chosen by. An encoder that was trained on labels has seen theirs
-        there.
+        settings may be chosen by. An encoder that was trained on labels has seen the
+        labels of these tiles.
     effective_rank, feature_std : float
-        Of the embeddings of the held-out tiles.
+        Health of the embeddings of the held-out tiles.
     minutes : float
-        Training took.
+        Duration of the training.
     """
 
     variant: str
@@ -137,13 +138,13 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
     held_out : str
         The fold that is judged.
     variant : str
-        What is judged.
+        Name of the variant that is judged.
     seed : int
-        Of the run; also decides which labels the small shares hold.
+        Seed of the run; it also determines which labels the small shares hold.
     head : Head or None
         A trained head, judged beside the probes.
     minutes : float
-        Training took.
+        Duration of the training.
 
     Raises
     ------
@@ -210,12 +211,12 @@ def _labelled(
 
 SCORES = "scores.jsonl.gz"
 
-Key = tuple[str, str, int]
+ScoreKey = tuple[str, str, int]
 """Variant, fold, seed."""
 
 
-def read_scores(path: Path) -> dict[Key, RunScore]:
-    """Return the scores of a book; none where there is no file.
+def read_scores(path: Path) -> dict[ScoreKey, RunScore]:
+    """Return the scores in a file; none where there is no file.
 
     Raises
     ------
@@ -236,7 +237,7 @@ def read_scores(path: Path) -> dict[Key, RunScore]:
 
 
 def write_scores(path: Path, scores: Iterable[RunScore]) -> None:
-    """Write a book: equal scores in equal order give equal bytes."""
+    """Write scores to a file: equal scores in equal order give equal bytes."""
     lines = (json.dumps(score.as_dict()) + "\n" for score in scores)
     part = path.with_name(f"{path.name}.part")
     # No name, no time: a table that is run again gives the same file.

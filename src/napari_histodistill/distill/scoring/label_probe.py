@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.distill.pairs.plan import REGIONS
 from napari_histodistill.distill.scoring.scores import accuracies, intervals_by_case
 from napari_histodistill.errors import InputError
 from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -33,13 +34,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Ints = npt.NDArray[np.intp]
 
-REGIONS = 6
-"""Regions along the longer side of what is labelled, as for pairs: large enough that
-most cells have no neighbour on the other side."""
-
 FEWEST_CELLS = 20
 FEWEST_REGIONS = 3
-"""Of every class: with two, a fold would be judged by what one region taught."""
+"""Fewest regions of a class: with two, a fold would be judged by what one taught."""
 
 FOLDS = 5
 MOST_CELLS = 2000
@@ -52,19 +49,19 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledArea:
-    """A Labels layer as this module wants it.
+    """A Labels layer in the form that this module needs.
 
     Attributes
     ----------
     name : str
-        Of the layer.
+        Name of the layer.
     values : ndarray
-        ``(h, w)`` integers; 0 is nothing.
+        ``(h, w)`` integers; 0 is background.
     matrix : ndarray
         ``(3, 3)``: (y, x, 1) µm in the slide's world to pixels of ``values``, by their
         centres.
     classes : dict of int to ClassSpec
-        What a value stands for; several values may be one class.
+        The class of each value; several values may share one.
     """
 
     name: str
@@ -80,15 +77,15 @@ class LabelledCells:
     Attributes
     ----------
     grid : TileGrid
-        Whose cells.
+        Grid of the cells.
     cells : ndarray
         ``(n, 2)`` row and column.
     labels : ndarray
-        ``(n,)``, places in ``classes``.
+        ``(n,)``, indices into ``classes``.
     regions : ndarray
-        ``(n,)`` int, what must stay on one side of a split.
+        ``(n,)`` int, the region of each cell, which stays on one side of a split.
     classes : tuple of ClassSpec
-        Those that there are enough cells of.
+        Classes with enough cells.
     left_out : tuple of str
         Names of classes with too few.
     """
@@ -106,18 +103,18 @@ class LabelledCells:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelProbe:
-    """A fitted head and what it is worth on regions that were kept aside.
+    """A fitted head, and its score on held-out regions.
 
     Attributes
     ----------
     head : Head
         Fitted to all cells.
     balanced : float
-        Mean over classes of the share that was found, out of fold.
+        Balanced accuracy: recall, averaged over classes, out of fold.
     interval : Interval
         95 %, over regions.
     cells, regions, folds : int
-        How many.
+        Numbers of each.
     """
 
     head: Head
@@ -136,14 +133,14 @@ def find_cells(
     Parameters
     ----------
     slide : Slide
-        With µm per pixel.
+        Slide with µm per pixel.
     area : LabelledArea
         The layer.
     mpp, tile_px : float, int
-        Of the student. Cells are as large as its tiles, so that no tile reaches into
-        another region.
+        Pixel size and tile edge of the student. Cells are as large as its tiles, so
+        that no tile reaches into another region.
     seed : int
-        Of the draw where there are more than :data:`MOST_CELLS`.
+        Seed of the draw where there are more than :data:`MOST_CELLS`.
 
     Raises
     ------
@@ -160,10 +157,11 @@ def find_cells(
     if not len(cells):
         msg = (
             f"{area.name} labels no tile of {tile_px * mpp:.0f} µm of {slide.name} "
-            "with one class: it must lie on the slide, and its areas be larger."
+            "with one class: it must lie on the slide, and have larger areas."
         )
         raise InputError(msg)
     rows, columns = (cells - cells.min(axis=0)).T
+    # Regions as large as those of pairs: most cells have no neighbour in another one.
     side = math.ceil((1 + max(int(rows.max()), int(columns.max()))) / REGIONS)
     regions = rows // side * (1 + int(columns.max()) // side) + columns // side
     kept = [k for k in range(len(specs)) if _is_enough(labels, regions, k)]
@@ -196,14 +194,14 @@ def embed_cells(
 
 
 def fit_and_score(embeddings: Floats, found: LabelledCells) -> LabelProbe:
-    """Fit a probe to all cells, and score others like it on regions kept aside.
+    """Fit a probe to all cells, and score probes like it on held-out regions.
 
     Parameters
     ----------
     embeddings : ndarray
         ``(n, dim)`` of the cells.
     found : LabelledCells
-        Their labels and regions.
+        Labels and regions of the cells.
 
     Raises
     ------
@@ -216,7 +214,7 @@ def fit_and_score(embeddings: Floats, found: LabelledCells) -> LabelProbe:
     if fold is None:
         msg = (
             "the labelled classes lie together in too few regions to judge by: label "
-            "each of them in another place."
+            "each of them in more places."
         )
         raise InputError(msg)
     predicted = np.zeros(len(labels), np.intp)
@@ -278,7 +276,7 @@ def _too_few(
     )
     return (
         f"{area.name} labels too little to fit and to test classes: at least two are "
-        f"wanted with {FEWEST_CELLS} tiles in {FEWEST_REGIONS} regions each, and there "
+        f"needed with {FEWEST_CELLS} tiles in {FEWEST_REGIONS} regions each, and there "
         f"are: {counted}."
     )
 

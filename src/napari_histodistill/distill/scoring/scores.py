@@ -1,4 +1,4 @@
-"""Figures of a classifier, and how sure they are: pure functions of what was found."""
+"""Scores of a classifier, with intervals: pure functions of truth and predictions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class: how many there are, how many were found, how many finds are right.
+    """One class: number of tiles, share of them found, share of predictions right.
 
     ``recall`` is None for a class without tiles, ``precision`` for one never predicted.
     """
@@ -48,7 +48,7 @@ class FoldScore:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a student is worth on labelled tiles.
+    """The scores of a student on labelled tiles.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Evaluation:
     calibration_error : float
         Expected calibration error in 15 bins (Guo et al. 2017).
     n, cases : int
-        Tiles; cases, 0 where not known.
+        Number of tiles; number of cases, 0 where not known.
     classes : tuple of str
         Order of ``confusion`` and ``per_class``.
     confusion : tuple of tuple of int
@@ -71,11 +71,11 @@ class Evaluation:
     protocol : {"head", "probe"}
         The student's own head, or probes fitted out of fold on its frozen embeddings.
     reason : str
-        One sentence: why this protocol.
+        Reason for this protocol, one sentence.
     folds : tuple of FoldScore
         Empty for the protocol "head".
     notes : tuple of str
-        What a reader should know, such as tiles that were resized.
+        Notes for the reader, such as tiles that were resized.
     """
 
     accuracy: float
@@ -124,9 +124,9 @@ def intervals_by_case(
     truth, predicted : ndarray
         ``(n,)`` int.
     cases : ndarray
-        ``(n,)``, which case each tile is of.
+        ``(n,)``, the case of each tile.
     seed : int
-        Of the resampling.
+        Seed of the resampling.
     """
     _, member = np.unique(cases, return_inverse=True)
     member = member.reshape(-1)

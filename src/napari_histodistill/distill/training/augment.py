@@ -2,14 +2,14 @@
 
 A view is cut, turned, flipped and resampled in one step, straight from the source. The
 chain of single transforms that image libraries offer resamples several times, and draws
-from generators that a resumed run could not put back to where they were.
+from generators whose state a resumed run could not restore.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -17,14 +17,14 @@ from torch.nn import functional
 from napari_histodistill.distill.training.augment_colour import Colour, change_colours
 
 if TYPE_CHECKING:
-    Tensor = torch.Tensor
+    from napari_histodistill.distill.recipes.config import AugmentationPreset, ImageKind
 
-Preset = Literal["paper", "histology", "none"]
+    Tensor = torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How a view is cut.
+    """Ranges from which a view's cut is drawn.
 
     Attributes
     ----------
@@ -37,10 +37,10 @@ class Geometry:
     right_angles : float
         Share of the rotations that are by a multiple of 90°, without resampling.
     height, width : tuple of float
-        Range of the cut's share of the picture, drawn apart; equal draws where
+        Range of the cut's share of the image, drawn separately; one draw for both where
         ``square``.
     square : bool
-        One draw for both, times a mild aspect of ``aspect``.
+        Whether one draw serves both, times a mild aspect ratio.
     aspect : float
         Largest ratio of the cut's sides, where ``square``.
     """
@@ -67,7 +67,8 @@ PRESETS: dict[str, tuple[Geometry, Colour]] = {
         ),
         Colour(invert=0.3, contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=0.1),
     ),
-    # What sections differ in: any orientation, a little scale, stain and white balance.
+    # The ways in which sections differ: any orientation, a little scale, stain, white
+    # balance.
     "histology": (
         Geometry(),
         Colour(
@@ -82,24 +83,24 @@ PRESETS: dict[str, tuple[Geometry, Colour]] = {
 
 
 class Augment:
-    """Makes views of one branch's pictures.
+    """Makes views of one branch's images.
 
     Parameters
     ----------
     preset : {"paper", "histology", "none"}
         See :data:`PRESETS`; ``none`` only resamples.
     kind : {"image", "channels", "mask"}
-        ``channels`` that are no colours get brightness and contrast only, masks not
-        even that.
+        ``channels`` are not colours, and get changes of brightness and contrast only;
+        masks get neither.
     out_px : int
         Edge of a view.
     """
 
     def __init__(
         self,
-        preset: Preset,
+        preset: AugmentationPreset,
         *,
-        kind: Literal["image", "channels", "mask"],
+        kind: ImageKind,
         out_px: int,
     ) -> None:
         self._preset = PRESETS.get(preset)
@@ -107,7 +108,7 @@ class Augment:
         self._out_px = out_px
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one view of every picture.
+        """Return one view of every image.
 
         Parameters
         ----------
@@ -134,14 +135,14 @@ class Augment:
 
 
 def plain_view(images: Tensor, out_px: int) -> Tensor:
-    """Return pictures at another size and nothing else.
+    """Return images at another size, and otherwise unchanged.
 
     Parameters
     ----------
     images : Tensor
         ``(n, c, h, w)`` uint8.
     out_px : int
-        Edge of the result: bilinear, with an antialias where it is smaller.
+        Edge of the result: bilinear, antialiased where it is smaller.
 
     Returns
     -------
@@ -161,13 +162,13 @@ def plain_view(images: Tensor, out_px: int) -> Tensor:
 
 
 def draw_cuts(geometry: Geometry, count: int, generator: torch.Generator) -> Tensor:
-    """Return what part of its picture every view shows, and how it lies.
+    """Return the part of its image that every view shows, and its orientation.
 
     Returns
     -------
     Tensor
         ``(count, 2, 3)`` float32: affine maps from the view's coordinates to the
-        picture's, both from −1 to 1, as ``affine_grid`` takes them.
+        image's, both from −1 to 1, as ``affine_grid`` takes them.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -213,7 +214,7 @@ def _cut(pixels: Tensor, theta: Tensor, out_px: int) -> Tensor:
     grid = functional.affine_grid(
         theta, [n, channels, out_px, out_px], align_corners=False
     )
-    # Corners of a turned cut may lie outside: tissue goes on there, mirrored.
+    # Corners of a rotated cut may lie outside: tissue is mirrored there.
     return functional.grid_sample(
         pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )

@@ -1,4 +1,4 @@
-"""Changes of colour, one draw per picture."""
+"""Changes of colour, one draw per image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tensor = torch.Tensor
 _HED_TO_OD = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _OD_TO_HED = torch.linalg.inv(_HED_TO_OD)
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
-# Rotation of hue is a rotation of these two axes of YIQ.
+# A change of hue is a rotation of these two axes of YIQ.
 _RGB_TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]]
 )
@@ -21,7 +21,7 @@ _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How far colours are changed; the defaults change nothing.
+    """Ranges of the changes of colour; the defaults change nothing.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Colour:
     balance : tuple of float
         Range of the factor of each channel: white balance.
     contrast : tuple of float
-        Range of the factor about the picture's mean.
+        Range of the factor about the image's mean.
     brightness : float
         Largest amount added, on a scale of 0..1.
     saturation : tuple of float
@@ -63,12 +63,12 @@ def change_colours(
     views : Tensor
         ``(n, c, h, w)`` float32 in 0..1.
     colour : Colour
-        How far.
+        Ranges of the changes.
     generator : torch.Generator
         On the CPU.
     stains : bool
-        Whether the channels are red, green and blue of a stain; without, or if there
-        are other than three, only brightness and contrast change.
+        Whether the channels are red, green and blue of a stain; otherwise, or if there
+        are not three, only brightness and contrast change.
     """
     n, channels = views.shape[:2]
 
@@ -76,7 +76,7 @@ def change_colours(
         drawn = low + (high - low) * torch.rand(n, *shape, generator=generator)
         return drawn.to(views.device)
 
-    # Everything is drawn, whatever is used: what follows must not depend on it.
+    # Everything is drawn, used or not: later draws must not depend on that.
     scale, shift = draw(*colour.stain_scale, 3), draw(-1, 1, 3) * colour.stain_shift
     balance, contrast = draw(*colour.balance, 3), draw(*colour.contrast)
     brightness = draw(-1, 1) * colour.brightness
@@ -94,7 +94,7 @@ def change_colours(
 
 def _restained(views: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     density = -torch.log(views.clamp_min(1 / 255))
-    # Unmixing, scaling and mixing again is one matrix per picture, and one offset.
+    # Unmixing, scaling and mixing again is one matrix per image, and one offset.
     to_hed, to_od = _OD_TO_HED.to(views.device), _HED_TO_OD.to(views.device)
     matrix = to_hed @ (scale[:, :, None] * to_od)
     density = torch.einsum("nchw,ncd->ndhw", density, matrix)

@@ -1,4 +1,4 @@
-"""Is an encoder collapsing? Two numbers of its embeddings, and one sentence.
+"""Signs of a collapsing encoder: two numbers of its embeddings, and one sentence.
 
 A joint-embedding loss can be low because all embeddings are the same (complete
 collapse) or lie on a line (dimensional collapse): neither shows in the loss of every
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST_STD = 0.05
-"""Feature standard deviation below which embeddings count as all the same. H&E tiles
-get 0.57 from ImageNet's EfficientNet-Lite0, and 0.26 to 0.38 from CNNs that were never
+"""Feature standard deviation below which embeddings count as identical. H&E tiles get
+0.57 from ImageNet's EfficientNet-Lite0, and 0.26 to 0.38 from CNNs that were never
 trained (with batch statistics; without them, 0.07 to 0.09)."""
 
 LEAST_RANK = 2.0
 """Effective rank below which embeddings count as lying on a line."""
 
 _ROUNDING = 1e-6
-"""What is this small beside the embeddings themselves is float32's rounding."""
+"""Spread relative to the embeddings below which it is float32's rounding."""
 
 
 def feature_std(embeddings: Tensor) -> float:
@@ -44,7 +44,7 @@ def feature_std(embeddings: Tensor) -> float:
     Returns
     -------
     float
-        0 if all are the same direction, near 1 if they go everywhere alike; nan if one
+        0 if all point in the same direction, near 1 if they spread evenly; nan if one
         is not finite.
 
     Raises
@@ -93,7 +93,7 @@ def effective_rank(embeddings: Tensor) -> float:
 
 
 def collapsed(std: float, rank: float, dim: int) -> str:
-    """Say whether embeddings have collapsed.
+    """Return a sentence if embeddings have collapsed.
 
     Parameters
     ----------
@@ -101,15 +101,15 @@ def collapsed(std: float, rank: float, dim: int) -> str:
         From :func:`feature_std` and :func:`effective_rank`, of some dozens of
         embeddings at least (n of them have no rank above n − 1).
     dim : int
-        Width of the embeddings. Of one or two dimensions no rank is expected.
+        Width of the embeddings. With one or two dimensions, no rank is expected.
 
     Returns
     -------
     str
-        Empty, or a sentence for a person, without its full stop so that a place and
-        an advice can follow: not finite, or ``std`` below :data:`LEAST_STD`, or
-        ``rank`` below :data:`LEAST_RANK`. (A classifier of two classes may well end
-        below that rank: for encoders trained on labels it is no complaint.)
+        Empty, or a sentence without its full stop, so that place and advice can follow:
+        not finite, or ``std`` below :data:`LEAST_STD`, or ``rank`` below
+        :data:`LEAST_RANK`. (A classifier of two classes may well end below that rank:
+        for encoders trained on labels this is not an error.)
     """
     if not (math.isfinite(std) and math.isfinite(rank)):
         return "Embeddings are no longer finite numbers"
@@ -130,8 +130,8 @@ def _table(embeddings: Tensor) -> Tensor:
     """Return them as float64 on the CPU: some devices have neither it nor an SVD."""
     if embeddings.ndim != 2 or len(embeddings) < 2 or not embeddings.shape[1]:
         msg = (
-            f"Embeddings have shape {tuple(embeddings.shape)}: their health takes a "
-            "table (n, d) of at least two."
+            f"Embeddings have shape {tuple(embeddings.shape)}: their health needs a "
+            "table (n, d) of at least two rows."
         )
         raise InputError(msg)
     return embeddings.detach().cpu().to(torch.float64)

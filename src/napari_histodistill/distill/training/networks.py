@@ -1,7 +1,7 @@
 """The branches of a joint embedding: encoders, projectors, and the net they make.
 
-Nothing is shared between modalities. After training only ``net.student`` (and the head,
-if there is one) survives.
+Nothing is shared between modalities. After training, only ``net.student`` (and the
+head, if there is one) is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Tensor = torch.Tensor
 
-# Where pixels are centred when weights start at random; a student brings its own.
+# Mean of pixels where weights start at random; a student brings its own.
 MEAN, STD = 0.5, 0.25
 HEAD_DROPOUT = 0.2
 EXPRESSION_WIDTH = 512
@@ -70,11 +70,11 @@ class ImageEncoder(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing of it trains."""
+        """Whether no part of it is trained."""
         return not any(p.requires_grad for p in self.module.parameters())
 
     def train(self, mode: bool = True) -> ImageEncoder:  # noqa: FBT001, FBT002 - torch's
-        """Switch between training and evaluation; what is fixed stays in evaluation."""
+        """Switch between training and evaluation; fixed parts stay in evaluation."""
         super().train(mode)
         for part in self._fixed:
             part.eval()
@@ -93,7 +93,7 @@ class ImageEncoder(nn.Module):
         windows : Tensor
             ``(n, c, size, size)`` in 0..1.
         margin_px : int
-            What lies around the tile in question, on every side.
+            Width of the surroundings of the tile, on every side.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class ExpressionEncoder(nn.Module):
 
 
 class FeatureInput(nn.Module):
-    """Stands where a frozen encoder's features were computed beforehand."""
+    """Placeholder for a frozen encoder whose features were computed beforehand."""
 
     frozen = True
 
@@ -166,7 +166,7 @@ Encoder = ImageEncoder | ExpressionEncoder | FeatureInput
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a partner's branch is fed.
+    """The input of a partner's branch.
 
     Attributes
     ----------
@@ -181,18 +181,18 @@ class Inputs:
 
 
 class Outputs(NamedTuple):
-    """What the branches say of one batch.
+    """The outputs of all branches for one batch.
 
     Attributes
     ----------
     embeddings : Tensor
-        ``(n, dim)``, the student's of the first sparse view.
+        ``(n, dim)``, the student's embeddings of the first sparse view.
     projections : tuple of Tensor
         ``(n, width)`` each: sparse views first, then partners.
     logits : Tensor or None
         ``(n, classes)``, where there is a head.
     among : Tensor or None
-        ``(k, dim)``: the first ``k`` tiles once more, among other tissue.
+        ``(k, dim)``: embeddings of the first ``k`` tiles among other tissue.
     """
 
     embeddings: Tensor
@@ -207,13 +207,13 @@ class DistillNet(nn.Module):
     Attributes
     ----------
     student : ImageEncoder
-        What is kept.
+        The encoder that is kept.
     projector : nn.Module or None
-        Of the sparse views; None where no joint embedding is trained.
+        Projector of the sparse views; None where no joint embedding is trained.
     partners, partner_projectors : nn.ModuleList
-        One each per dense partner.
+        Encoder and projector of every dense partner.
     head : nn.Linear or None
-        For the labels.
+        Classifier for the labels.
     log_scale : nn.Parameter or None
         ln(1 / τ), where τ is learned (Radford et al. 2021).
     """
@@ -224,7 +224,7 @@ class DistillNet(nn.Module):
         super().__init__()
         student = build_encoder(config.sparse.encoder, 3, home)
         if not isinstance(student, ImageEncoder):
-            msg = "sparse.encoder: the student sees pictures: name a timm backbone."
+            msg = "sparse.encoder: the student sees images: name a timm backbone."
             raise InputError(msg)
         self.student = student
         joint = config.arm != "supervised" or bool(config.dense)
@@ -273,6 +273,7 @@ class DistillNet(nn.Module):
         for encoder, projector, view in zip(
             self.partners, self.partner_projectors, partners, strict=True
         ):
+            # A frozen encoder keeps no graph; its projector is trained all the same.
             with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder.frozen):
                 found = encoder(view)
             projections.append(projector(found))
@@ -297,9 +298,9 @@ def build_encoder(
     config : EncoderConfig
         Backbone, options, and the student it starts from.
     channels : int
-        Of its pictures, or genes of its tables.
+        Channels of its images, or genes of its tables.
     home : Path
-        Folder that a relative ``start`` is looked for in.
+        Folder that ``start`` is relative to.
 
     Raises
     ------
@@ -308,10 +309,10 @@ def build_encoder(
     """
     if config.backbone == "mlp":
         return ExpressionEncoder(channels)
-    # Asked before create_model, which would take "hf-hub:…" as an order to download.
+    # Checked before create_model, which would download an "hf-hub:…".
     if not timm.is_model(config.backbone):
         msg = (
-            f"backbone {config.backbone!r} is no model of the installed timm "
+            f"backbone {config.backbone!r} is not a model of the installed timm "
             f"{timm.__version__}: see timm.list_models()."
         )
         raise InputError(msg)
@@ -360,7 +361,7 @@ def _partner_encoder(config: EncoderConfig, inputs: Inputs, home: Path) -> Encod
     if (inputs.kind == "expression") != (config.backbone == "mlp"):
         msg = (
             f"dense.encoder.backbone {config.backbone!r} does not fit a partner of "
-            f"kind {inputs.kind!r}: tables want 'mlp', pictures a timm backbone."
+            f"kind {inputs.kind!r}: tables need 'mlp', images a timm backbone."
         )
         raise InputError(msg)
     return build_encoder(config, inputs.channels, home)

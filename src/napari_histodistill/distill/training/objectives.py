@@ -1,18 +1,18 @@
 """Joint-embedding losses of two or more branches: VICReg, Barlow Twins, InfoNCE.
 
-Pure functions of the projections of one batch. The three share their conduct:
+Pure functions of the projections of one batch. All three behave alike:
 
 * Row ``i`` of every branch shows the same tissue. "Pairs of branches" are unordered.
-* ``gather`` joins the batch over processes first, and everything is computed of the
-  joined batch, by every process alike: its loss and, where ``gather`` passes gradients
-  back, its gradients are those of one process with the whole batch.
+* ``gather`` joins the batch over processes first, and every process computes everything
+  on the joined batch: its loss and, where ``gather`` passes gradients back, its
+  gradients are those of one process with the whole batch.
 * ``confidence`` says how far a row's partners can be trusted to show the same tissue.
   It weighs what makes branches agree, and only that: a row with a doubtful partner is
   still an honest sample of either branch, so it counts in full for variance,
   covariance, redundancy and as a negative. Only proportions within a batch matter, and
-  equal weights are as good as none.
-* Arithmetic is float32 (float64 for float64 input), autocast or not: the variance of a
-  batch in bfloat16 has two digits.
+  equal weights have the effect of none.
+* Arithmetic is float32 (float64 for float64 input), with autocast or without: in
+  bfloat16, the variance of a batch has two digits.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def identity(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss and what it is made of.
+    """A loss and its parts.
 
     Attributes
     ----------
@@ -260,18 +260,18 @@ def joint_embedding_loss(
     temperature: Tensor | None = None,
     gather: Gather = identity,
 ) -> Loss:
-    """Compute the loss a recipe asks for.
+    """Compute the loss that a recipe names.
 
     Parameters
     ----------
     config : ObjectiveConfig
-        Which, and its coefficients.
+        Kind of the loss, and its coefficients.
     projections : sequence of Tensor
         One ``(n, d)`` per branch, at least two.
     confidence : Tensor, optional
         ``(n,)``, positive.
     temperature : Tensor, optional
-        Learned τ of InfoNCE; ``config.temperature`` without.
+        Learned τ of InfoNCE; by default ``config.temperature``.
     gather : callable
         Joins the batch over processes.
 
@@ -283,7 +283,7 @@ def joint_embedding_loss(
     Raises
     ------
     InputError
-        As they do.
+        As these functions do.
     """
     if config.kind == "vicreg":
         return vicreg(
@@ -350,7 +350,7 @@ def _joined(
         msg = f"The batch has {len(whole)} pairs: a joint-embedding loss needs two."
         raise InputError(msg)
     *branches, last = torch.split(whole, [width] * len(projections) + [1], dim=1)
-    # Divided here: weights that are all 0 then give 0, with gradients that are 0.
+    # Divided here, so that weights that are all 0 give 0, with gradients of 0.
     shares = last[:, 0] / last.sum().clamp_min(torch.finfo(exact).tiny)
     return branches, shares
 

@@ -1,4 +1,4 @@
-"""How gradients become steps: the optimiser's groups, and its rate over time."""
+"""The optimiser: its parameter groups, and its learning rate over time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
     """Return the rate of a step: linear warm-up, then a cosine to 0."""
     warm = round(schedule.warmup_share * schedule.steps)
-    if step < warm:
+    if step < warm:  # + 1: a first step at rate 0 would be wasted
         return schedule.lr * (step + 1) / warm
     done = (step - warm) / max(1, schedule.steps - warm)
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
@@ -33,6 +33,7 @@ def make_optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Opt
     groups = []
     for module, scale in parts:
         trained = [p for p in module.parameters() if p.requires_grad] if module else []
+        # Matrices and kernels have several dimensions, norms and biases have one.
         for decays in (True, False):
             chosen = [p for p in trained if (p.ndim > 1) == decays]
             decay = schedule.weight_decay if decays else 0.0

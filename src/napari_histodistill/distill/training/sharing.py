@@ -1,4 +1,4 @@
-"""How one batch is spread over processes: what a step needs of it, and the plain case.
+"""Sharing of a batch among processes: the interface, and the case of one process.
 
 The case with several processes is in ``parallel.py``.
 """
@@ -42,7 +42,7 @@ class Processes(Protocol):
         ...
 
     def agree(self, value: int) -> int:
-        """Return what the first process brings; all must ask at the same step."""
+        """Return the first process's value; all must call this at the same step."""
         ...
 
 

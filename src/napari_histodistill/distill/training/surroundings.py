@@ -1,4 +1,4 @@
-"""A tile among other tissue should say what it says alone.
+"""Surroundings: a tile among other tissue should embed as it does alone.
 
 A convolutional student reads fine maps off one pass over a large window: the mean of
 the tokens under a tile stands for the tile. But tokens see past the tile's border, and
@@ -34,8 +34,8 @@ def surround(
     views : Tensor
         ``(n, c, size, size)``.
     config : SurroundingsConfig
-        How many of them (the first ones: a batch has no order), and how wide the
-        surroundings are, at most as wide as a view.
+        Share of the views (the first ones: a batch has no order), and width of the
+        surroundings, at most that of a view.
     generator : torch.Generator
         On the CPU; draws the neighbours.
 
@@ -56,7 +56,7 @@ def surround(
     count = max(1, round(config.share * n))
     whole = views.new_empty(count, channels, 3 * size, 3 * size)
     for y, x in AROUND:
-        # A distance to go along the batch: never the view itself, unless it is alone.
+        # Offsets along the batch: never to the view itself, unless it is alone.
         steps = torch.randint(1, max(2, n), (count,), generator=generator)
         others = (torch.arange(count) + steps) % n
         square = views[others.to(views.device)]

@@ -1,8 +1,9 @@
-"""Features of a frozen dense encoder, computed once and kept.
+"""Features of a frozen dense encoder, computed once and stored.
 
-A frozen teacher says the same of the same view at every step. A few augmented views of
-every partner are therefore computed beforehand, and a step draws one of them: for a
-teacher that is larger than the student this is most of the cost of a run.
+A frozen teacher gives the same features for the same view at every step. A few
+augmented views of every partner are therefore computed beforehand, and a step draws one
+of them: for a teacher that is larger than the student this is most of the cost of a
+run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.distill.pairs.loading import Partner
+    from napari_histodistill.distill.pairs.loading import PartnerValues
     from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
     from napari_histodistill.running import CancelToken
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def teacher_features(
     config: DistillConfig,
     dense: DenseConfig,
-    partner: Partner,
+    partner: PartnerValues,
     *,
     home: Path,
     device: str,
@@ -43,23 +44,24 @@ def teacher_features(
 ) -> Features:
     """Return features of several augmented views of every partner.
 
-    They are kept in the cache folder under the partner's pixels and all that decides
-    about the views, so that other runs on the same tiles find them.
+    They are stored in the cache folder under a digest of the partner's pixels and of
+    everything that determines the views, so that other runs on the same tiles find
+    them.
 
     Parameters
     ----------
     config : DistillConfig
-        Names the augmentation.
+        Recipe, which names the augmentation.
     dense : DenseConfig
-        With a frozen encoder and ``frozen_views`` > 0.
-    partner : Partner
-        Pictures ``(n, h, w, c)`` uint8.
+        Branch with a frozen encoder and ``frozen_views`` > 0.
+    partner : PartnerValues
+        Images ``(n, h, w, c)`` uint8.
     home : Path
         Folder that the encoder's ``start`` is relative to.
     device : str
-        torch's name.
+        Name of a torch device.
     cancel : CancelToken
-        Looked at between batches; what is computed is kept.
+        Checked between batches; features computed so far are kept.
 
     Returns
     -------
@@ -76,6 +78,8 @@ def teacher_features(
     place = cache_dir() / "teacher" / _key(config, dense, encoder)
     place.mkdir(parents=True, exist_ok=True)
     found: dict[str, Features] = {}
+    # Files are named by content and not by row: a shuffled partner, another split and
+    # another run find the features that are there.
     names = [
         hashlib.sha256(picture.tobytes()).hexdigest() for picture in partner.values
     ]
@@ -85,6 +89,7 @@ def teacher_features(
             continue
         path = place / f"{name[:32]}.npy"
         if not path.is_file():
+            # By content again: views must not depend on which images came before.
             seed = torch_stream(TEACHER, int(name[:8], 16))
             many = np.repeat(picture[np.newaxis], dense.frozen_views, axis=0)
             pixels = torch.from_numpy(many).permute(0, 3, 1, 2).to(device)
@@ -96,7 +101,7 @@ def teacher_features(
 
 
 def _key(config: DistillConfig, dense: DenseConfig, encoder: ImageEncoder) -> str:
-    """Return a name for all that decides about a view's features but its pixels."""
+    """Return a key of everything that determines a view's features but its pixels."""
     weights = hashlib.sha256()
     for name, values in sorted(encoder.module.state_dict().items()):
         weights.update(name.encode())

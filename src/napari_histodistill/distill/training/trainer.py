@@ -53,21 +53,21 @@ MEMORY_WORDS = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
-    """What one batch gave.
+    """The result of one batch.
 
     Attributes
     ----------
     total : float
         The loss that was minimised.
     terms : dict of str to float
-        Its parts.
+        Parts of the loss.
     embeddings : Tensor
         ``(n, dim)``, detached, of the first sparse view.
     retrieval : float or None
-        In a validation of a joint embedding: how often a sparse view's own twin is
-        the nearest of all twins in the batch.
+        In a validation of a joint embedding: how often a sparse view's own partner is
+        the nearest of all partners in the batch.
     batch : int
-        Pairs that were compared at a time; by chance, retrieval is one in so many.
+        Pairs that were compared at a time; by chance, retrieval is 1 / ``batch``.
     """
 
     total: float
@@ -83,24 +83,24 @@ class Trainer:
     Parameters
     ----------
     config : DistillConfig
-        What is trained.
+        Recipe of the training.
     net : DistillNet
-        Freshly made; moved to the device here.
+        New net; it is moved to the device here.
     views : Views
-        Of the training pairs.
+        Views of the training pairs.
     device : str
-        torch's name.
+        Name of a torch device.
     precision : {"float32", "bfloat16", "float16"}
-        Of the arithmetic; weights and losses stay float32.
+        Precision of the arithmetic; weights and losses stay float32.
     processes : Processes or None
-        How the batch is spread; one process by default.
+        Processes that share a batch; one by default.
 
     Attributes
     ----------
     net : DistillNet
-        Current weights.
+        Net with the current weights.
     average : DistillNet
-        What a student is made from: the moving average, or ``net`` itself.
+        Net that a student is made from: the moving average, or ``net`` itself.
     """
 
     def __init__(
@@ -125,6 +125,7 @@ class Trainer:
             if config.schedule.average:
                 self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
             self.optimiser = make_optimiser(config.schedule, net)
+            # Only float16 needs scaling; in other precisions the scaler does nothing.
             self._scaler = torch.amp.GradScaler(
                 device.partition(":")[0], enabled=precision == "float16"
             )
@@ -139,7 +140,7 @@ class Trainer:
         Parameters
         ----------
         number : int
-            Counted from 0; decides about pairs, views, dropout and learning rate.
+            Counted from 0; determines pairs, views, dropout and learning rate.
 
         Raises
         ------
@@ -181,11 +182,13 @@ class Trainer:
             torch.inference_mode(),
             self._randomness(VALIDATE, 0),
         ):
+            # Whole batches only: what a joint embedding loses depends on how many pairs
+            # it compares, and a short last batch would weigh as much as a whole one.
             for start in range(0, len(views.pairs) - batch + 1, batch):
                 rows = np.arange(start, start + batch)
                 inputs = views.draw(rows, self.config.seed, VALIDATE, start)
                 outputs = self._outputs(self.average, inputs)
-                # Every process validates on all pairs: nothing to join.
+                # Every process validates on all pairs: there is nothing to join.
                 total, terms = self._loss(inputs, outputs, Alone().gather)
                 results.append(_result(outputs, total, terms))
                 if outputs.projections:
@@ -213,15 +216,15 @@ class Trainer:
         return found
 
     def student_tensors(self) -> dict[str, Tensor]:
-        """Return what a student is made from."""
+        """Return the tensors that a student is made from."""
         return dict(self.average.state_dict())
 
     def load_student(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what :meth:`student_tensors` gave."""
+        """Load what :meth:`student_tensors` returned."""
         self.average.load_state_dict(tensors)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what :meth:`tensors` gave, to the last bit."""
+        """Load what :meth:`tensors` returned, to the last bit."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {
@@ -236,6 +239,8 @@ class Trainer:
                 self.average.load_state_dict(part("average."))
             for place, parameter in enumerate(self._parameters()):
                 state = part(f"optimiser.{place}.")
+                # Adam's step counter is a CPU tensor wherever the parameter lies; its
+                # moments have the parameter's device and memory layout.
                 self.optimiser.state[parameter] = {
                     k: v.clone()
                     if k == "step"
@@ -260,14 +265,14 @@ class Trainer:
 
     @contextmanager
     def _randomness(self, *parts: int) -> Iterator[None]:
-        """Seed torch's global generator (dropout) for a while, and put it back."""
+        """Seed torch's global generator (dropout) for a while, then restore it."""
         cuda = [self._device] if self._device.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(torch_seed(self.config.seed, *parts))
             yield
 
     def _own_share(self, number: int, rank: int) -> float:
-        """Return how much of a tile is left after mixup; at least half."""
+        """Return the share of a tile that is left after mixup; at least half."""
         alpha = self.config.schedule.mixup
         if not alpha:
             return 1.0
@@ -275,7 +280,7 @@ class Trainer:
         return max(drawn, 1 - drawn)
 
     def _windows(self, inputs: StepInputs, number: int) -> Tensor | None:
-        """Return some views among others, where the recipe asks for it."""
+        """Return some views among other tissue, if the recipe asks for them."""
         config = self.config.surroundings
         if config is None:
             return None
@@ -345,7 +350,7 @@ class Trainer:
     def _move_average(self, number: int) -> None:
         if self.average is self.net:
             return
-        # Early on the average follows quickly: it must not remember where it began.
+        # Early on, the average follows quickly: it must forget the initial weights.
         decay = min(self.config.schedule.average, (number + 1) / (number + 10))
         with torch.no_grad():
             for mine, theirs in zip(
@@ -355,7 +360,7 @@ class Trainer:
             ):
                 if mine.dtype.is_floating_point:
                     mine.lerp_(theirs, 1 - decay)
-                else:
+                else:  # counters, such as batch normalisation's number of batches
                     mine.copy_(theirs)
 
     def _parameters(self) -> list[nn.Parameter]:
@@ -364,7 +369,7 @@ class Trainer:
 
 @contextmanager
 def converted(device: str) -> Iterator[None]:
-    """Turn whatever torch raises into one of our errors.
+    """Turn errors of torch into errors of this package.
 
     Raises
     ------
@@ -376,7 +381,7 @@ def converted(device: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        said = (str(error).strip() or "no further words").splitlines()[0][:300]
+        said = (str(error).strip() or "no message").splitlines()[0][:300]
         full = isinstance(error, MemoryError)
         if full or any(word in str(error) for word in MEMORY_WORDS):
             msg = (
@@ -389,7 +394,7 @@ def converted(device: str) -> Iterator[None]:
 
 
 def _mixed(inputs: StepInputs, own: float) -> StepInputs:
-    """Blend every tile with its mirror in the batch, which is another one at random."""
+    """Blend every tile with its mirror in the batch, which is a random other tile."""
     if own == 1:
         return inputs
     blended = tuple(own * x + (1 - own) * x.flip(0) for x in inputs.sparse)
@@ -397,14 +402,14 @@ def _mixed(inputs: StepInputs, own: float) -> StepInputs:
 
 
 def _channels_last(view: Tensor) -> Tensor:
-    """Lay pictures out as convolutions like them; leave tables alone."""
+    """Lay images out as convolutions need them; leave tables unchanged."""
     return (
         view.contiguous(memory_format=torch.channels_last) if view.ndim == 4 else view
     )
 
 
 def _retrieved(projections: tuple[Tensor, ...]) -> float:
-    """Return how often the first branch's own twin in the last is the nearest."""
+    """Return how often a row's own partner in the last branch is the nearest."""
     first, last = (
         nn.functional.normalize(p.float(), dim=1)
         for p in (projections[0], projections[-1])

@@ -1,4 +1,4 @@
-"""From pairs to what the branches are fed at one step."""
+"""From pairs to the inputs of the branches at one step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StepInputs:
     sparse : tuple of Tensor
         Views ``(n, 3, input_px, input_px)`` in 0..1; one or two.
     partners : tuple of Tensor
-        A view of every partner: pictures, tables ``(n, genes)``, or features.
+        A view of every partner: images, tables ``(n, genes)``, or features.
     labels : Tensor or None
         ``(n,)``.
     confidence : Tensor
@@ -54,15 +54,15 @@ class Views:
     Parameters
     ----------
     config : DistillConfig
-        Arms, sizes and augmentation.
+        Recipe, for its arm, sizes and augmentation.
     pairs : PairSet
-        What is drawn from.
+        Pairs to draw from.
     home : Path
         Folder that a frozen encoder's ``start`` is relative to.
     device : str
-        torch's name.
+        Name of a torch device.
     cancel : CancelToken
-        Looked at while features of a frozen encoder are computed.
+        Checked while features of a frozen encoder are computed.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Views:
 
     @property
     def inputs(self) -> tuple[Inputs, ...]:
-        """What each partner's branch is fed."""
+        """The input of each partner's branch."""
         found = []
         for partner, features in zip(self.pairs.partners, self._features, strict=True):
             if features is not None:
@@ -112,9 +112,9 @@ class Views:
         Parameters
         ----------
         rows : ndarray
-            ``(n,)``, which pairs.
+            ``(n,)``, indices of the pairs.
         *seed : int
-            The stream; every branch draws its own numbers from it.
+            Key of the random stream; every branch draws its own numbers from it.
         """
         pixels = self._pixels(self.pairs.sparse[rows])
         sparse = tuple(

@@ -21,7 +21,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.distil.settings import WHOLE, Draft
-from napari_histodistill.distill.recipes.form import Field, Section, text_of, value_at
+from napari_histodistill.distill.recipes.form import (
+    Field,
+    FieldGroup,
+    text_of,
+    value_at,
+)
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.step import Step
 from napari_histodistill.widgets.distil.steps import TrainStep
@@ -51,8 +56,8 @@ class AdvancedForm(QWidget):
         self.reset_all.setToolTip("Put every setting back to the preset's.")
         self.reset_all.clicked.connect(lambda: self.reset.emit(None))
         self._rows: dict[object, _Row] = {}
-        self._sections: list[tuple[Step, Section]] = []
-        self._form: Section | None = None
+        self._sections: list[tuple[Step, FieldGroup]] = []
+        self._form: FieldGroup | None = None
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(3)
@@ -88,7 +93,7 @@ class AdvancedForm(QWidget):
         )
         self.reset_all.setEnabled(bool(changed))
 
-    def _build(self, form: Section) -> None:
+    def _build(self, form: FieldGroup) -> None:
         self._form, self._rows, self._sections = form, {}, []
         inside = QWidget()
         column = QVBoxLayout(inside)
@@ -100,7 +105,7 @@ class AdvancedForm(QWidget):
         self._inside.deleteLater()
         self._inside = inside
 
-    def _fill(self, column: QVBoxLayout, section: Section) -> None:
+    def _fill(self, column: QVBoxLayout, section: FieldGroup) -> None:
         grid = QGridLayout()
         grid.setHorizontalSpacing(4)
         grid.setVerticalSpacing(2)
@@ -115,7 +120,7 @@ class AdvancedForm(QWidget):
             grid.addWidget(line.back, 2 * k, 2)
             grid.addWidget(line.complaint, 2 * k + 1, 0, 1, 3)
         column.addLayout(grid)
-        for inside in section.sections:
+        for inside in section.groups:
             step = Step(inside.title)
             step.button.setToolTip(inside.help or "Fold or open this section.")
             self._fill(step.column, inside)

@@ -15,6 +15,7 @@ from napari_histodistill.controllers.distil.pairs import Partner
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.distill.layers.registration import apply
 from napari_histodistill.distill.layers.spot_files import is_gene
+from napari_histodistill.distill.layers.spot_tables import are_counts, log_normalised
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, OVERLAY_MARK, slide_of
@@ -153,7 +154,9 @@ def _spots(layer: Points) -> Spots:
     if table is None:
         names = _genes(layer)
         values = np.stack([_numbers(layer, name) for name in names], axis=1)
-        return Spots(layer.name, places, _normalised(values), tuple(names))
+        # Other tables, such as z-scores, are taken as they are.
+        values = log_normalised(values) if are_counts(values) else values
+        return Spots(layer.name, places, values, tuple(names))
     if len(places) != len(table.positions_um):
         msg = (
             f"{layer.name}: spots were added or removed, so its table no longer fits: "
@@ -181,16 +184,6 @@ def _numbers(layer: Points, name: str) -> npt.NDArray[np.float32]:
         msg = f"{layer.name}: the column {name!r} has empty places: fill or drop them."
         raise InputError(msg)
     return numbers
-
-
-def _normalised(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return counts as log1p of counts per 10,000; other tables as they are."""
-    counts = (values >= 0).all() and (values == np.rint(values)).all()
-    if not counts:
-        return values
-    total = np.maximum(values.sum(axis=1, keepdims=True), 1)
-    normal: npt.NDArray[np.float32] = np.log1p(values / total * 1e4)
-    return normal
 
 
 def describe(layer: Any) -> str:

@@ -14,8 +14,8 @@ from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.spot_files import ENDINGS, read_spots
 from napari_histodistill.distill.layers.spot_tables import (
+    LengthUnit,
     SpotTable,
-    Unit,
     check_overlap,
     place_spots,
 )
@@ -65,7 +65,7 @@ class SpotFiles(QObject):
             work, key=DistilJob.READING_SPOTS, on_reports=self._read, on_end=self._ended
         )
 
-    def answer(self, unit: Unit, um_per_px: float | None) -> None:
+    def answer(self, unit: LengthUnit, um_per_px: float | None) -> None:
         """Take what a person says of the positions; None is the H&E's own pixels."""
         table, sparse = self._table, self._bench.session.sparse
         if table is None or sparse is None:
@@ -106,7 +106,7 @@ class SpotFiles(QObject):
         )
 
     def _add(
-        self, table: SpotTable, unit: Unit | None, um_per_px: float | None
+        self, table: SpotTable, unit: LengthUnit | None, um_per_px: float | None
     ) -> None:
         bench = self._bench
 
