@@ -13,6 +13,7 @@ from napari_histodistill.controllers.compare.work import (
     PlaceFound,
     rank_work,
 )
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.planning import store_path_of
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
@@ -215,9 +216,9 @@ def test_cancel_keeps_what_is_done_and_run_goes_on():
 def test_the_view_alone_can_be_compared():
     session = open_session()
     session.choose_step(1)
-    session.choose_region("view")
+    session.choose_region(RegionChoice.VIEW)
     assert "view" in session.why_not_run
-    session.view = Region(y=150, x=150, height=150, width=200)
+    session.look_at(Region(y=150, x=150, height=150, width=200))
     run(session)
     assert 10 <= session.compared.difference.cells < 100
     assert not session.is_seen(*STROMA)

@@ -16,7 +16,11 @@ from napari_histodistill.controllers.explore.teaching import (
     save_work,
 )
 from napari_histodistill.controllers.explore.trust import CARE, GOOD, notes_on
-from napari_histodistill.controllers.shared.exporting import EXPORTS, export_work
+from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.exporting import (
+    EXPORTS,
+    export_work,
+)
 from napari_histodistill.controllers.shared.map_work import (
     open_work,
     student_work,
@@ -87,13 +91,13 @@ def test_why_not_run_walks_through_the_reasons():
     session.type_mpp(0.5)
     assert not session.needs_mpp
     assert "Choose a student" in session.why_not_run
-    session.student_trouble = "The weights are gone."
+    session.lose_student("The weights are gone.")
     assert session.why_not_run == "The weights are gone."
     session.choose_student(colour_student())
     assert session.why_not_run == ""
-    session.region = "shape"
+    session.choose_region(RegionChoice.SHAPE)
     assert "Draw a shape" in session.why_not_run
-    session.region = "view"
+    session.choose_region(RegionChoice.VIEW)
     assert "view" in session.why_not_run
     with pytest.raises(InputError, match="view"):
         session.plan()
@@ -134,14 +138,14 @@ def test_steps_go_from_coarse_to_fine_and_the_default_is_readable():
 def test_the_view_and_a_shape_count_fewer_cells():
     session = session_for()
     whole = session.plan().wanted_cells().sum()
-    session.region, session.view = "view", Region(y=100, x=100, height=200, width=200)
+    session.region, session.look_at("view", Region(y=100, x=100, height=200, width=200))
     assert 0 < session.plan().wanted_cells().sum() < whole
     words = session.detail_in_words
-    session.region = "shape"
-    session.shape = np.array([[150.0, 150], [150, 350], [300, 250]])
+    session.choose_region(RegionChoice.SHAPE)
+    session.take_shape(np.array([[150.0, 150], [150, 350], [300, 250]]))
     assert 0 < session.plan().wanted_cells().sum() < whole
     assert session.detail_in_words != words
-    session.shape = np.array([[150.0, 150], [150, 151], [151, 150.5]])
+    session.take_shape(np.array([[150.0, 150], [150, 151], [151, 150.5]]))
     with pytest.raises(InputError, match="between the cells"):
         session.plan().wanted_cells()
 
@@ -460,7 +464,7 @@ def test_every_export_writes_its_file(tmp_path):
     similar = ask(session)
     classes = session.live.snapshot()
     for kind in EXPORTS:
-        path = tmp_path / f"{kind.key}{kind.ending}"
+        path = tmp_path / f"{kind.key.name}{kind.ending}"
         done(export_work(kind.key, path, classes=classes, similar=similar))
         assert path.exists()
         with pytest.raises(InputError, match="There is no"):

@@ -14,6 +14,7 @@ from napari_histodistill.controllers.explore.teaching import (
     painted_cells,
     save_work,
 )
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
@@ -219,10 +220,10 @@ def test_teaching_keeps_the_wished_confidence_and_the_way_back():
 
 def test_running_on_after_teaching_keeps_what_was_there():
     session = open_session()
-    session.region, session.view = "view", Region(y=0, x=0, height=600, width=700)
+    session.region, session.look_at("view", Region(y=0, x=0, height=600, width=700))
     run(session)
     teach(session, *TWO_KINDS)
-    session.region = "whole"
+    session.choose_region(RegionChoice.WHOLE)
     assert session.run_action is RunAction.CONTINUE
     run(session)
     assert session.cells_missing == 0

@@ -10,6 +10,7 @@ import pytest
 
 from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore.trust import notes_on
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import Cancelled, InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region
@@ -50,7 +51,7 @@ def test_each_missing_thing_is_named_in_turn():
         session.plan()
     session.choose_slide(array_slide())
     assert "Choose a student" in session.why_not_run
-    session.student_trouble = "There is no student 'x'."
+    session.lose_student("There is no student 'x'.")
     assert session.why_not_run == "There is no student 'x'."
     session.choose_student(colour_student())
     assert session.why_not_run == ""
@@ -194,7 +195,7 @@ def test_cancel_before_the_first_tile_leaves_a_session_that_can_run():
 def test_what_a_person_looks_at_comes_first():
     session = open_session()
     session.choose_step(len(session.steps) - 1)
-    session.view = Region(y=400, x=600, height=50, width=50)
+    session.look_at(Region(y=400, x=600, height=50, width=50))
     work = session.run_work()(CancelToken())
     first = next(update.patch for update in work if update.patch is not None)
     work.close()
@@ -272,7 +273,7 @@ def test_every_choice_has_a_store_of_its_own():
 def test_another_slide_drops_what_belonged_to_the_old_one():
     session = ran_session()
     session.add_prompt(*GLAND, like=True)
-    session.view = LEFT
+    session.look_at(LEFT)
     session.choose_slide(array_slide(tissue_image(400, 400)))
     assert session.live is None
     assert session.tissue is None
@@ -288,9 +289,9 @@ def test_the_view_limits_the_run_and_the_whole_slide_goes_on_from_there():
     session = open_session()
     everything = session.plan().wanted_cells().sum()
     promised = session.detail_in_words
-    session.region = "view"
+    session.choose_region(RegionChoice.VIEW)
     assert "view shows no part" in session.why_not_run
-    session.view = LEFT
+    session.look_at(LEFT)
     assert session.detail_in_words != promised
     run(session)
     inside = np.zeros(session.live.grid.shape, bool)
@@ -300,7 +301,7 @@ def test_the_view_limits_the_run_and_the_whole_slide_goes_on_from_there():
     assert not (done & ~inside).any()
     assert session.run_action is RunAction.AGAIN
 
-    session.region = "whole"
+    session.choose_region(RegionChoice.WHOLE)
     assert session.run_action is RunAction.CONTINUE
     assert session.cells_missing == everything - done.sum()
     run(session)
@@ -313,9 +314,9 @@ def test_the_view_limits_the_run_and_the_whole_slide_goes_on_from_there():
 
 def test_a_drawn_shape_limits_the_run():
     session = open_session()
-    session.region = "shape"
+    session.choose_region(RegionChoice.SHAPE)
     assert "Draw a shape" in session.why_not_run
-    session.shape = np.array([[100.0, 100], [100, 700], [500, 100]])
+    session.take_shape(np.array([[100.0, 100], [100, 700], [500, 100]]))
     run(session)
     rows, columns = np.nonzero(session.live.status == 1)
     y, x = session.live.grid.centers()
@@ -327,8 +328,8 @@ def test_a_drawn_shape_limits_the_run():
 
 def test_a_shape_between_the_cells_is_explained():
     session = open_session()
-    session.region = "shape"
-    session.shape = np.array([[200.0, 200], [200, 201], [201, 200]])
+    session.choose_region(RegionChoice.SHAPE)
+    session.take_shape(np.array([[200.0, 200], [200, 201], [201, 200]]))
     assert "draw a larger" in session.why_not_run
     with pytest.raises(InputError, match="draw a larger"):
         session.plan()
@@ -338,12 +339,12 @@ def test_a_shape_between_the_cells_is_explained():
 
 def test_a_shape_between_the_cells_leaves_a_map_that_is_there_alone():
     session = ran_session()
-    session.region = "shape"
-    session.shape = np.array([[200.0, 200], [200, 201], [201, 200]])
+    session.choose_region(RegionChoice.SHAPE)
+    session.take_shape(np.array([[200.0, 200], [200, 201], [201, 200]]))
     assert session.cells_missing == 0
     assert session.run_action is RunAction.AGAIN
     assert "draw a larger" in session.why_not_run
-    session.shape = np.array([[200.0, 200], [200, 300], [300, 200]])
+    session.take_shape(np.array([[200.0, 200], [200, 300], [300, 200]]))
     assert session.why_not_run == ""
 
 

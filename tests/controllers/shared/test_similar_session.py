@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.similar import (
     COUNTED,
     LISTED,
@@ -197,12 +198,12 @@ def test_the_index_is_built_once_for_many_clicks(session):
 
 def test_cells_that_came_later_are_searched_too():
     session = open_session()
-    session.region, session.view = "view", Region(y=0, x=0, height=600, width=300)
+    session.region, session.look_at("view", Region(y=0, x=0, height=600, width=300))
     run(session)
     session.add_prompt(*GLAND, like=True)
     ask(session)
     assert np.isnan(value_at(session, STROMA))
-    session.region = "whole"
+    session.choose_region(RegionChoice.WHOLE)
     run(session)
     answers = ask(session)
     assert isinstance(answers[0], IndexBuilt), "the old index has seen half the slide"

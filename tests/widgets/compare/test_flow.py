@@ -11,6 +11,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_histodistill.controllers.compare.jobs import CompareJob
+from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
@@ -215,9 +217,9 @@ def check_exports(qtbot, widget, tmp_path):
     import zarr
 
     for key, name in (
-        ("difference_geojson", "d.geojson"),
-        ("difference_csv", "d.csv"),
-        ("difference_omezarr", "d.ome.zarr"),
+        (ExportKey.DIFFERENT_PLACES, "d.geojson"),
+        (ExportKey.DIFFERENCE_TABLE, "d.csv"),
+        (ExportKey.DIFFERENCE_MAP, "d.ome.zarr"),
     ):
         widget.export(key, tmp_path / name)
         wait_until(qtbot, idle(widget))
@@ -365,7 +367,7 @@ def test_a_place_asked_before_a_run_does_not_answer_after_it(
     viewer, widget = compare()
     layer = add_slide(viewer)
     wait_until(qtbot, ready(widget))
-    widget.choosing.choose_region("view")
+    widget.choosing.choose_region(RegionChoice.VIEW)
     viewer.scene.camera.center = pixels_to_world(layer, *SECRET)
     viewer.scene.camera.zoom *= 4
     widget.comparing.run()
@@ -374,7 +376,7 @@ def test_a_place_asked_before_a_run_does_not_answer_after_it(
     monkeypatch.setattr(SimilarityIndex, "from_store", slowly)
     widget.asking.click(*SECRET)
     wait_until(qtbot, lambda: widget.bench.pump.is_active(CompareJob.PLACE))
-    widget.choosing.choose_region("whole")
+    widget.choosing.choose_region(RegionChoice.WHOLE)
     widget.comparing.run()
     assert not widget.bench.pump.is_active(CompareJob.PLACE)
     wait_until(qtbot, idle(widget))

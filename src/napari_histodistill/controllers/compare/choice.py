@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.compare.work import LETTERS
-from napari_histodistill.controllers.shared.choice import Choice
+from napari_histodistill.controllers.shared.choice import Choice, RegionChoice
 from napari_histodistill.controllers.shared.planning import (
     Detail,
     duration_in_words,
@@ -81,8 +81,8 @@ class CompareChoice:
 
     def lose_student(self, which: int, trouble: str) -> None:
         """Note why a student could not be loaded."""
-        self.choose_student(which, None)
-        self.choices[which].student_trouble = trouble
+        self.choices[which].lose_student(trouble)
+        self._line_up()
 
     def choose_step(self, step: int) -> None:
         """Take one of :attr:`steps`."""
@@ -90,13 +90,13 @@ class CompareChoice:
         lead.choose_step(step)
         self._follow()
 
-    def choose_region(self, region: str) -> None:
-        """Cover the ``whole`` slide or the ``view``."""
+    def choose_region(self, region: RegionChoice) -> None:
+        """Cover the whole slide or what the canvas shows."""
         for choice in self.choices:
-            choice.region = "view" if region == "view" else "whole"
+            choice.choose_region(region)
 
     @property
-    def region(self) -> str:
+    def region(self) -> RegionChoice:
         """What is covered."""
         return self.choices[0].region
 
@@ -105,10 +105,10 @@ class CompareChoice:
         """What the canvas shows, level-0 pixels."""
         return self.choices[0].view
 
-    @view.setter
-    def view(self, view: Region | None) -> None:
+    def look_at(self, view: Region | None) -> None:
+        """Note what the canvas shows, level-0 pixels; None for nothing of the slide."""
         for choice in self.choices:
-            choice.view = view
+            choice.look_at(view)
 
     @property
     def needs_mpp(self) -> bool:

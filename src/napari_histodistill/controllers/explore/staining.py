@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
 
-LOOKING = "The slide's stain is being looked at: a moment."
-
 
 @dataclass(frozen=True, slots=True)
 class StainFitted:
@@ -113,8 +111,7 @@ class StainChoice:
         slide = choice.slide
         if not self.wanted or slide is None or self.why_not(choice):
             return None
-        choice.choose_student(None)
-        choice.student_trouble = LOOKING
+        choice.await_stain()
         self._slide = slide
         return stain_work(slide, student)
 
@@ -131,4 +128,4 @@ class StainChoice:
             choice.choose_student(self._bare, self._tiles_per_s)
 
     def _is_looking(self, choice: Choice) -> bool:
-        return choice.student is None and choice.student_trouble == LOOKING
+        return choice.waits_for_stain

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.explore.session import ExploreSession
     from napari_histodistill.slides import Slide
-    from napari_histodistill.students.spec import StudentSpec
+    from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
 
 MANY = 0.05
 """Share of unfamiliar cells from which a person is warned."""
@@ -72,7 +72,7 @@ def _on_scale(slide: Slide, spec: StudentSpec) -> Iterator[Note]:
         yield Note(CARE, "The student's µm/px was estimated, not stated by its data.")
 
 
-def _on_mode(mode: str, spec: StudentSpec) -> Iterator[Note]:
+def _on_mode(mode: EmbeddingMode, spec: StudentSpec) -> Iterator[Note]:
     if mode != "tokens":
         return
     agreement = spec.token_agreement

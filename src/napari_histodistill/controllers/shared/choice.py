@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 
-RegionChoice = Literal["whole", "view", "shape"]
+LOOKING_AT_STAIN = "The slide's stain is being looked at: a moment."
+
+
+class RegionChoice(Enum):
+    """Which part of a slide a run covers."""
+
+    WHOLE = "whole"
+    VIEW = "view"
+    """What the canvas shows."""
+    SHAPE = "shape"
+    """The inside of a drawn shape."""
 
 
 class Choice:
@@ -49,7 +60,7 @@ class Choice:
         Found or edited; None until then.
     mode : {"tiles", "tokens"}
         How embeddings are laid on the grid.
-    region : {"whole", "view", "shape"}
+    region : RegionChoice
         What Run covers.
     view : Region or None
         What the canvas shows, level-0 px; read by the worker, so only ever replaced.
@@ -61,6 +72,8 @@ class Choice:
         Whether a person chose that step, which then stays.
     trouble, student_trouble : str
         Why this student cannot see this slide; why a student could not be loaded.
+    waits_for_stain : bool
+        Whether there is no student because one is being fitted to the slide's stain.
     """
 
     def __init__(self) -> None:
@@ -69,7 +82,7 @@ class Choice:
         self.tiles_per_s = 0.0
         self.tissue: TissueMask | None = None
         self.mode: EmbeddingMode = "tiles"
-        self.region: RegionChoice = "whole"
+        self.region = RegionChoice.WHOLE
         self.view: Region | None = None
         self.shape: npt.NDArray[np.float64] | None = None
         self.steps: tuple[Detail, ...] = ()
@@ -77,6 +90,7 @@ class Choice:
         self.step_is_chosen = False
         self.trouble = ""
         self.student_trouble = ""
+        self.waits_for_stain = False
 
     @property
     def has_map(self) -> bool:
@@ -96,16 +110,38 @@ class Choice:
 
     def choose_student(self, student: Student | None, tiles_per_s: float = 0.0) -> None:
         """Look with another student, or none."""
-        self.student_trouble = ""
+        self.student_trouble, self.waits_for_stain = "", False
         self.student, self.tiles_per_s = student, tiles_per_s
         if student is not None and self.mode not in student.modes:
             self.mode = "tiles"
         self.replan()
 
+    def lose_student(self, trouble: str) -> None:
+        """Note why a student could not be loaded; there is none now."""
+        self.choose_student(None)
+        self.student_trouble = trouble
+
+    def await_stain(self) -> None:
+        """Go without a student until one is fitted to the slide's stain."""
+        self.choose_student(None)
+        self.waits_for_stain = True
+
     def choose_mode(self, mode: EmbeddingMode) -> None:
         """Lay embeddings by tiles or by tokens; the two never share a map."""
         self.mode = mode
         self.replan()
+
+    def choose_region(self, region: RegionChoice) -> None:
+        """Cover the whole slide, what the canvas shows, or a drawn shape."""
+        self.region = region
+
+    def look_at(self, view: Region | None) -> None:
+        """Note what the canvas shows, level-0 pixels; None for nothing of the slide."""
+        self.view = view
+
+    def take_shape(self, shape: npt.NDArray[np.float64] | None) -> None:
+        """Take the drawn shape, ``(n, 2)`` level-0 pixels ``(y, x)``; None for none."""
+        self.shape = shape
 
     def choose_step(self, step: int) -> None:
         """Take one of :attr:`steps`."""
@@ -175,16 +211,20 @@ class Choice:
         if self.needs_mpp:
             return "Give the µm per pixel first: it decides how large the tissue is."
         if self.student is None:
-            return self.student_trouble or (
-                "Choose a student, and wait until it is loaded."
-            )
+            return self._why_no_student
         if self.trouble:
             return self.trouble
-        if self.region == "shape" and self.shape is None:
+        if self.region is RegionChoice.SHAPE and self.shape is None:
             return "Draw a shape in a Shapes layer and select it, or choose a region."
-        if self.region == "view" and self.view is None:
+        if self.region is RegionChoice.VIEW and self.view is None:
             return "The view shows no part of the slide."
         return self._why_no_shape()
+
+    @property
+    def _why_no_student(self) -> str:
+        if self.waits_for_stain:
+            return LOOKING_AT_STAIN
+        return self.student_trouble or "Choose a student, and wait until it is loaded."
 
     @property
     def detail(self) -> Detail | None:
@@ -220,8 +260,8 @@ class Choice:
             grid=detail.grid,
             mode=self.mode,
             store_path=self._store_path(detail),
-            region=self.view if self.region == "view" else None,
-            polygon=self.shape if self.region == "shape" else None,
+            region=self.view if self.region is RegionChoice.VIEW else None,
+            polygon=self.shape if self.region is RegionChoice.SHAPE else None,
             tissue=self.tissue,
         )
 
@@ -235,7 +275,11 @@ class Choice:
     # --- inside -------------------------------------------------------------------
 
     def _why_no_shape(self) -> str:
-        if self.region != "shape" or self.shape is None or self.detail is None:
+        if (
+            self.region is not RegionChoice.SHAPE
+            or self.shape is None
+            or self.detail is None
+        ):
             return ""
         covers = any(True for _ in rows_inside(self.detail.grid, self.shape))
         return "" if covers else BETWEEN_CELLS
@@ -261,11 +305,13 @@ class Choice:
         return store_path_of(self.slide, self.student, detail.grid, self.mode)
 
     def _cells_in_region(self, detail: Detail) -> int:
-        if self.region == "whole" or (self.region == "view" and self.view is None):
+        if self.region is RegionChoice.WHOLE or (
+            self.region is RegionChoice.VIEW and self.view is None
+        ):
             return detail.cells
         rows, columns = detail.grid.shape
         share = detail.cells / (rows * columns)
-        area = self.view if self.region == "view" else _bounds(self.shape)
+        area = self.view if self.region is RegionChoice.VIEW else _bounds(self.shape)
         if area is None:
             return detail.cells
         inside = detail.grid.cells_in(area)

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.compare.jobs import LOADING, OF_THE_MAPS
 from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, SlideJob
 from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
 from napari_histodistill.errors import HistodistillError
@@ -85,7 +86,7 @@ class CompareChoosing(SlideChoosing):
             session.choose_student(which, student, speed)
         self.bench.changed.emit()
 
-    def choose_region(self, region: str) -> None:
+    def choose_region(self, region: RegionChoice) -> None:
         """Cover the whole slide, or the view."""
         self.bench.session.choose_region(region)
         self.bench.look()

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_histodistill.controllers.shared.exporting import (
     DIFFERENCE_EXPORTS,
+    ExportKey,
     export_difference_work,
 )
 from napari_histodistill.controllers.shared.job import SlideJob, Work
@@ -131,7 +132,7 @@ class CompareWidget(SlideDock):
         """Return what is known of a place; nothing while another tab is in front."""
         return super().describe(world) if self.isVisible() else ""
 
-    def work_to_export(self, key: str, path: Path) -> Work:
+    def work_to_export(self, key: ExportKey, path: Path) -> Work:
         """Return work that writes one export of the comparison."""
         slide = self.session.slide
         origin = slide.info.bounds_origin if slide else None

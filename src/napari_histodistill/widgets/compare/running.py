@@ -24,6 +24,7 @@ from napari_histodistill.controllers.shared.similar import (
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.maps.difference import Measure
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.compare.answers import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
@@ -102,7 +103,7 @@ class Comparing(QObject):
         self.bench.pump.cancel(CompareJob.RUN)
         self.choose.runner.show_stopping()
 
-    def choose_measure(self, measure: Any) -> None:
+    def choose_measure(self, measure: Measure) -> None:
         """Compare by something else; the maps stay."""
         session = self.bench.session
         session.choose_measure(measure)

@@ -142,7 +142,8 @@ class Choosing(SlideChoosing):
         self.bench.session.choose_student(loaded.student, loaded.tiles_per_s)
 
     def _student_ended(self, job: Job[Any]) -> None:
-        self.bench.session.student_trouble = job.error
+        if job.error:
+            self.bench.session.lose_student(job.error)
         self.bench.changed.emit()
 
     def drop_map(self) -> None:

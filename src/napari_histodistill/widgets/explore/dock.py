@@ -16,7 +16,8 @@ from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.trust import notes_on
-from napari_histodistill.controllers.shared.exporting import export_work
+from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.warm_up import (
     import_work,
@@ -100,7 +101,6 @@ class ExploreWidget(SlideDock):
         self._settle.setSingleShot(True)
         self._settle.setInterval(VIEW_SETTLE_MS)
         self._disposers: list[Callable[[], None]] = []
-        self._said = ""
         self._connect()
         self.bench.pump.start(
             import_work(
@@ -127,16 +127,14 @@ class ExploreWidget(SlideDock):
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""
-        if sentence or self.run_panel.message.text() == self._said:
-            self.run_panel.say(sentence)
-        self._said = sentence
+        self.run_panel.say_in_passing(sentence)
 
     def click(self, y: float, x: float, shift: bool) -> None:
         """Search for what looks like a place, or with Shift does not."""
         if self.session.live is not None:
             self.searching.click(y, x, like=not shift)
 
-    def work_to_export(self, key: str, path: Path) -> Work:
+    def work_to_export(self, key: ExportKey, path: Path) -> Work:
         """Return work that writes one export of the map or the search."""
         live, hidden = self.session.live, self.classes_panel.hidden
         classes = live.snapshot(hidden=hidden) if live else None
@@ -194,7 +192,7 @@ class ExploreWidget(SlideDock):
         self.bench.look()
         # What is looked at is read: damage may have come to light.
         self.trust_panel.show_notes(notes_on(self.session))
-        if self.session.region == "view":
+        if self.session.region is RegionChoice.VIEW:
             self.mapping.show()
 
     def _peek(self, looking: bool) -> None:

@@ -9,13 +9,16 @@ from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import Patch
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.slide import SlidePanel
 from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_layers import selected_polygon
 
@@ -62,13 +65,13 @@ class Mapping(QObject):
 
     # --- choosing -----------------------------------------------------------------
 
-    def choose_region(self, region: Any) -> None:
+    def choose_region(self, region: RegionChoice) -> None:
         """Cover the whole slide, the view, or a shape."""
-        self.bench.session.region = region
+        self.bench.session.choose_region(region)
         self._look()
         self.bench.changed.emit()
 
-    def choose_mode(self, mode: Any) -> None:
+    def choose_mode(self, mode: EmbeddingMode) -> None:
         """Lay embeddings by tiles or by tokens."""
         self._drop()
         self.bench.session.choose_mode(mode)
@@ -141,12 +144,11 @@ class Mapping(QObject):
     def show(self) -> None:
         """Draw plan, button and legend; show a stored map if there is one."""
         session, panel = self.bench.session, self.slide_panel
-        if session.region == "shape":
+        if session.region is RegionChoice.SHAPE:
             self._look()
         self._look_for_stored()
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
-        mode = panel.mode.findData(session.mode)
-        panel.mode.setCurrentIndex(mode)
+        panel.show_mode(session.mode)
         running = self.bench.pump.is_active(ExploreJob.RUN)
         panel.lock("Cancel the run first, then change this." if running else "")
         if not running:
@@ -267,12 +269,12 @@ class Mapping(QObject):
     def _look(self) -> None:
         session, layer = self.bench.session, self.bench.slide_layer
         self.bench.look()
-        if session.region == "shape" and layer is not None:
-            session.shape = selected_polygon(self.bench.viewer, layer)
+        if session.region is RegionChoice.SHAPE and layer is not None:
+            session.take_shape(selected_polygon(self.bench.viewer, layer))
 
     def _take_edited_tissue(self) -> None:
         overlays, session = self.bench.overlays, self.bench.session
-        layer = overlays.get("tissue") if overlays is not None else None
+        layer = overlays.get(OverlayKind.TISSUE) if overlays is not None else None
         if layer is not None and session.slide is not None:
             from napari_histodistill.slides.tissue.tissue import TissueMask
 

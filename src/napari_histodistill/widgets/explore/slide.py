@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSizePolicy
 
+from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.stain import StainRow
 from napari_histodistill.widgets.shared.parts import (
     explain,
-    fill_combo,
     info_button,
     row,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
+from napari_histodistill.widgets.shared.student_combo import StudentCombo
 
 REGIONS = (
-    ("whole", "Whole", "Run on all tissue of the slide."),
-    ("view", "View", "Run on the tissue that the canvas shows now."),
-    ("shape", "Shape", "Run inside the selected shape of a Shapes layer."),
+    (RegionChoice.WHOLE, "Whole", "Run on all tissue of the slide."),
+    (RegionChoice.VIEW, "View", "Run on the tissue that the canvas shows now."),
+    (RegionChoice.SHAPE, "Shape", "Run inside the selected shape of a Shapes layer."),
 )
-MODES = (
+MODES: tuple[tuple[EmbeddingMode, str, str], ...] = (
     ("tiles", "tiles", "Each tile is looked at alone: what students were trained on."),
     (
         "tokens",
@@ -32,7 +34,6 @@ MODES = (
         "numbers; classes were trained on tiles.",
     ),
 )
-OPEN_BUNDLE = "+ open bundle…"
 SLIDE_TIP = "Which of the opened slides to explore."
 SRGB_TIP = (
     "Show the slide, to you and to the student, in the colours that its ICC profile "
@@ -56,13 +57,13 @@ class SlidePanel(SlideSection):
             "Choose slide and student first.",
         )
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
-        self.student = wide_combo("Who looks at the tissue.")
+        self.student = StudentCombo("Who looks at the tissue.")
         self.student_info = info_button()
         self.mode = wide_combo(
             "How the student looks: tile by tile, or in large windows."
         )
-        for key, text, tooltip in MODES:
-            self.mode.addItem(text, key)
+        for _, text, tooltip in MODES:
+            self.mode.addItem(text)
             last = self.mode.count() - 1
             self.mode.setItemData(last, tooltip, Qt.ItemDataRole.ToolTipRole)
         self.mode.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
@@ -76,14 +77,17 @@ class SlidePanel(SlideSection):
         self._lay_out()
         self.tissue.clicked.connect(self.edit_tissue)
         self.srgb.clicked.connect(self.srgb_wanted)
-        self.student.activated.connect(self._student_activated)
-        self.mode.activated.connect(
-            lambda k: self.mode_chosen.emit(self.mode.itemData(k))
-        )
+        self.student.student_chosen.connect(self.student_chosen)
+        self.student.open_bundle.connect(self.open_bundle)
+        self.mode.activated.connect(lambda k: self.mode_chosen.emit(MODES[k][0]))
 
     def show_students(self, names: Sequence[str], current: int) -> None:
         """List the students, and the way to open another."""
-        fill_combo(self.student, [*names, OPEN_BUNDLE], max(current, 0), empty="")
+        self.student.show_students(names, current)
+
+    def show_mode(self, mode: EmbeddingMode) -> None:
+        """Choose how the student looks."""
+        self.mode.setCurrentIndex([key for key, _, _ in MODES].index(mode))
 
     def show_colours(self, *, offered: bool, srgb: bool) -> None:
         """Offer the file's ICC profile, where there is one."""
@@ -97,12 +101,6 @@ class SlidePanel(SlideSection):
         explain(self.student, "Who looks at the tissue.", why)
         explain(self.srgb, SRGB_TIP, why)
         explain(self.mode, "How the student looks: tile by tile, or in windows.", why)
-
-    def _student_activated(self, index: int) -> None:
-        if self.student.itemText(index) == OPEN_BUNDLE:
-            self.open_bundle.emit()
-        else:
-            self.student_chosen.emit(index)
 
     def _lay_out(self) -> None:
         self.lay_out_slide(0)

@@ -12,6 +12,7 @@ from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.parts import explain
 
 TIP = (
@@ -102,7 +103,7 @@ class Staining(QObject):
         overlays = self.bench.overlays
         if not on and overlays is not None:
             overlays.hide_stain()
-        layer = overlays.get("stain") if overlays is not None else None
+        layer = overlays.get(OverlayKind.STAIN) if overlays is not None else None
         panel.preview.setChecked(layer is not None and layer.visible)
 
     def preview(self, wanted: bool) -> None:

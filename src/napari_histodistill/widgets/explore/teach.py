@@ -30,13 +30,12 @@ from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.parts import Swatch, explain, heading, hint, row
 
-TIPS = {
-    "paint": "Paint strokes of the chosen class on the slide. Press again to stop.",
-    "fit": "Learn the painted classes and colour the whole map by them.",
-    "save": "Keep what was taught as a student of its own, for other slides.",
-}
+PAINT_TIP = "Paint strokes of the chosen class on the slide. Press again to stop."
+FIT_TIP = "Learn the painted classes and colour the whole map by them."
+SAVE_TIP = "Keep what was taught as a student of its own, for other slides."
 
 
 class TeachPanel(QWidget):
@@ -99,9 +98,9 @@ class TeachPanel(QWidget):
 
     def explain(self, *, paint: str, fit: str, save: str) -> None:
         """Enable the buttons, or say in their tooltips why not."""
-        explain(self.paint_button, TIPS["paint"], paint)
-        explain(self.fit_button, TIPS["fit"], fit)
-        explain(self.save_button, TIPS["save"], save)
+        explain(self.paint_button, PAINT_TIP, paint)
+        explain(self.fit_button, FIT_TIP, fit)
+        explain(self.save_button, SAVE_TIP, save)
 
     def say(self, sentence: str) -> None:
         """Show a sentence."""
@@ -144,6 +143,7 @@ class Teaching(QObject):
         ]
         self._current = 0
         self._left_out = ""
+        self._is_learning = False
         panel.class_chosen.connect(self.choose_class)
         panel.class_renamed.connect(self.rename)
         panel.class_added.connect(self.add_class)
@@ -225,9 +225,13 @@ class Teaching(QObject):
             self.panel.say(str(error))
             return
         self._left_out = LEFT_OUT if strokes.leaves_out else ""
+        self._is_learning = True
         self.panel.say(FITTING)
         self.bench.pump.start(
-            work, key=ExploreJob.LEARNING, on_reports=self._fitted, on_end=self._ended
+            work,
+            key=ExploreJob.LEARNING,
+            on_reports=self._fitted,
+            on_end=self._learning_ended,
         )
 
     def ask_folder(self) -> None:
@@ -261,9 +265,8 @@ class Teaching(QObject):
         """Draw the panel."""
         session = self.bench.session
         self.show_painting()
-        if self.panel.words.text() == FITTING and not self.bench.pump.is_active(
-            ExploreJob.LEARNING
-        ):
+        if self._is_learning and not self.bench.pump.is_active(ExploreJob.LEARNING):
+            self._is_learning = False
             self.panel.say(STOPPED)  # a run or another slide came in between
         no_map = "" if session.live else "Run the student first: it learns from that."
         running = "Wait until the run is done, or cancel it." if session.running else ""
@@ -274,9 +277,14 @@ class Teaching(QObject):
         )
 
     def _layer(self) -> Any:
-        return self.bench.overlays.get("strokes") if self.bench.overlays else None
+        return (
+            self.bench.overlays.get(OverlayKind.STROKES)
+            if self.bench.overlays
+            else None
+        )
 
     def _fitted(self, reports: list[Taught]) -> None:
+        self._is_learning = False
         taught = reports[-1]
         self.bench.session.take_taught(taught)
         self.paint(False)
@@ -289,6 +297,11 @@ class Teaching(QObject):
         folder = reports[-1].folder
         self.panel.say(f"Saved: {folder.name}.")
         self.saved.emit(folder)
+
+    def _learning_ended(self, job: Job[Any]) -> None:
+        if job.state is JobState.FAILED:
+            self._is_learning = False  # the panel says why
+        self._ended(job)
 
     def _ended(self, job: Job[Any]) -> None:
         if job.state is JobState.FAILED:

@@ -19,7 +19,7 @@ from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
 class TrustPanel(QWidget):
     """Notes, the export menu, and what this program is not for."""
 
-    export = Signal(str)
+    export = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()

@@ -112,7 +112,7 @@ class Bench(QObject):
         """Tell the session what the canvas shows; the worker reads it from there."""
         layer, slide = self.slide_layer, self.session.slide
         if layer is not None and slide is not None:
-            self.session.view = view_region(self.viewer, layer, slide)
+            self.session.look_at(view_region(self.viewer, layer, slide))
 
     def drop_overlays(self, *, keep_layers: bool) -> None:
         """Let go of the overlays."""

@@ -68,10 +68,14 @@ def wide_combo(tooltip: str) -> QComboBox:
     """Return a combo that takes the room there is and no more."""
     combo = QComboBox()
     combo.setToolTip(tooltip)
-    # Long file names must not widen the dock.
+    keep_within_dock(combo)
+    return combo
+
+
+def keep_within_dock(combo: QComboBox) -> None:
+    """Let a combo take the room there is: long file names must not widen the dock."""
     combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     combo.setMinimumContentsLength(8)
-    return combo
 
 
 def fill_combo(
@@ -82,7 +86,7 @@ def fill_combo(
     combo.clear()
     combo.addItems(list(names))
     if not names:
-        combo.addItem(empty, "empty")
+        combo.addItem(empty)
     combo.setCurrentIndex(current if names else 0)
     combo.blockSignals(False)
 

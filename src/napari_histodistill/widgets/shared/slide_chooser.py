@@ -11,6 +11,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobKey, SlideJob
 from napari_histodistill.controllers.shared.map_work import (
     SlideOpened,
@@ -92,7 +93,7 @@ class SlideChoosing(QObject):
             return
         if self._slide_behind(layer) is not session.slide:
             self.choose_layer(layer)
-        elif session.region == "shape":
+        elif session.region is RegionChoice.SHAPE:
             self.bench.changed.emit()  # the shape may be another one now
 
     def layers_changed(self) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.shared.exporting import Exported, kind_of
+from napari_histodistill.controllers.shared.exporting import (
+    Exported,
+    ExportKey,
+    kind_of,
+)
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.shared.bench import Bench
@@ -66,7 +70,7 @@ class SlideDock(Dock):
         """Answer a click on the slide, if there is an answer; level-0 pixels."""
         raise NotImplementedError
 
-    def work_to_export(self, key: str, path: Path) -> Work:
+    def work_to_export(self, key: ExportKey, path: Path) -> Work:
         """Return work that writes one export.
 
         Raises
@@ -84,7 +88,7 @@ class SlideDock(Dock):
         words: str = self.session.describe(*world_to_pixels(layer, world))
         return words
 
-    def export(self, key: str, path: Path | None = None) -> None:
+    def export(self, key: ExportKey, path: Path | None = None) -> None:
         """Export what the panel shows; asks for the file where none is given."""
         if path is None:
             path = self._ask_file(key)
@@ -102,7 +106,7 @@ class SlideDock(Dock):
             on_end=self.bench.report_end,
         )
 
-    def _ask_file(self, key: str) -> Path | None:
+    def _ask_file(self, key: ExportKey) -> Path | None:
         kind, slide = kind_of(key), self.session.slide
         stem = Path(slide.name if slide else "slide").stem
         chosen, _ = QFileDialog.getSaveFileName(

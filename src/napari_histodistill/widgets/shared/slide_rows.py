@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.widgets.shared.parts import explain, hint, row
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
@@ -84,13 +85,18 @@ class RegionRow(QWidget):
 
     Parameters
     ----------
-    regions : sequence of (str, str, str)
-        Name in code, name on screen, and tooltip of each.
+    regions : sequence of (RegionChoice, str, str)
+        What each means, its name on screen, and its tooltip.
+
+    Attributes
+    ----------
+    chosen : Signal(RegionChoice)
+        One was pressed.
     """
 
-    chosen = Signal(str)
+    chosen = Signal(object)
 
-    def __init__(self, regions: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(self, regions: Sequence[tuple[RegionChoice, str, str]]) -> None:
         super().__init__()
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._regions = regions

@@ -44,14 +44,14 @@ class SlideSection(QWidget):
 
     slide_chosen = Signal(int)
     open_slide = Signal()
-    region_chosen = Signal(str)
+    region_chosen = Signal(object)
     step_chosen = Signal(int)
 
     def __init__(
         self, slide_tip: str, regions: RegionRow, detail: DetailSlider
     ) -> None:
         super().__init__()
-        self._slide_tip = slide_tip
+        self._slide_tip, self._has_slides = slide_tip, False
         self.slide = wide_combo(slide_tip)
         self.slide_info = info_button()
         self.open = QPushButton("Open…")
@@ -71,6 +71,7 @@ class SlideSection(QWidget):
 
     def show_slides(self, names: Sequence[str], current: int) -> None:
         """List the slides; ``current`` is −1 for none."""
+        self._has_slides = bool(names)
         fill_combo(self.slide, names, current, empty="no slide yet")
 
     def show_steps(self, count: int, step: int, words: str) -> None:
@@ -85,9 +86,8 @@ class SlideSection(QWidget):
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
-        no_slide = self.slide.itemData(0) == "empty"
         none = "Open a slide first: drop a file here, or press Open…."
-        explain(self.slide, self._slide_tip, why or (none if no_slide else ""))
+        explain(self.slide, self._slide_tip, why or ("" if self._has_slides else none))
         explain(self.mpp, "", why)
         self.detail.lock(why)
         self.regions.lock(why)
