@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import napari
 import numpy as np
@@ -171,7 +170,7 @@ def _students(name: str | None) -> list[StudentChoice] | None:
     ]
 
 
-def _add_side_by_side(viewer: Any, slides: list[Slide]) -> None:
+def _add_side_by_side(viewer: napari.Viewer, slides: list[Slide]) -> None:
     right = 0.0
     for slide in slides:
         data, kwargs, kind = slide_layer(slide, translate=(0.0, right))
@@ -179,7 +178,7 @@ def _add_side_by_side(viewer: Any, slides: list[Slide]) -> None:
         right += slide.shape[1] * slide.world().scale[1] + GAP_UM
 
 
-def _fit_view(viewer: Any, slide: Slide) -> None:
+def _fit_view(viewer: napari.Viewer, slide: Slide) -> None:
     scale = slide.world().scale
     size = slide.shape[0] * scale[0], slide.shape[1] * scale[1]
     viewer.scene.camera.center = (size[0] / 2, size[1] / 2)
@@ -203,6 +202,6 @@ def _settle(seconds: float) -> None:
         time.sleep(0.005)
 
 
-def _save(viewer: Any, path: Path) -> None:
+def _save(viewer: napari.Viewer, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     viewer.screenshot(str(path), canvas_only=False, flash=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QObject, Qt
@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.controllers.shared.job import Job, JobKey, JobState
 from napari_histodistill.errors import InputError
-from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_layer
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK, LayerTuple, slide_layer
 from napari_histodistill.samples.fetching import (
     Fetched,
     RemoteSlide,
@@ -44,17 +44,17 @@ class FetchJob(JobKey):
 WIDTH = 460
 
 
-def open_cmu_small() -> list[Any]:
+def open_cmu_small() -> list[LayerTuple]:
     """Return the layers of *CMU-1, a small region*, or ask whether to fetch it."""
     return open_or_ask("cmu-1-small")
 
 
-def open_cmu() -> list[Any]:
+def open_cmu() -> list[LayerTuple]:
     """Return the layers of *CMU-1, the whole slide*, or ask whether to fetch it."""
     return open_or_ask("cmu-1")
 
 
-def open_or_ask(key: str) -> list[Any]:
+def open_or_ask(key: str) -> list[LayerTuple]:
     """Return the layers of a slide that is here; ask about one that is not.
 
     Asking opens a window beside napari's and returns at once: the slide comes when, and
@@ -177,7 +177,7 @@ class FetchDialog(QDialog):
             data, kwargs, _ = slide_layer(open_slide(last.path))
             self._viewer.add_image(data, **kwargs)
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         if job.state is JobState.FAILED:
             self.bar.hide()
             self.message.setText(job.error)

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
-class CompareBench(Bench):
+class CompareBench(Bench[CompareSession, CompareOverlays]):
     """The bench of *Compare students*."""
-
-    session: CompareSession
-    overlays: CompareOverlays | None
 
     def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(viewer, parent, CompareSession(), CompareOverlays)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.compare.jobs import LOADING, OF_THE_MAPS
+from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, SlideJob
-from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
+from napari_histodistill.controllers.shared.map_work import (
+    StudentLoaded,
+    StudentLoader,
+    student_work,
+)
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
+from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.compare.panel import ChoosePanel
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 from napari_histodistill.widgets.shared.student_list import (
@@ -25,7 +30,7 @@ from napari_histodistill.widgets.shared.student_list import (
 )
 
 
-class CompareChoosing(SlideChoosing):
+class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
     """Keeps the choice panel, the viewer's layers and the session in step."""
 
     bench: CompareBench
@@ -37,7 +42,7 @@ class CompareChoosing(SlideChoosing):
         bench: CompareBench,
         panel: ChoosePanel,
         *,
-        load_student: Callable[..., Any],
+        load_student: StudentLoader,
         students: Sequence[StudentChoice],
     ) -> None:
         super().__init__(bench, panel)
@@ -146,7 +151,7 @@ class CompareChoosing(SlideChoosing):
         loaded = reports[-1]
         self.bench.session.choose_student(which, loaded.student, loaded.tiles_per_s)
 
-    def _load_ended(self, which: int, job: Job[Any]) -> None:
+    def _load_ended(self, which: int, job: Job[object]) -> None:
         if job.error:
             self.bench.session.lose_student(which, job.error)
         self.bench.changed.emit()

@@ -7,18 +7,20 @@ session and the viewer in step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
+from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.shared.exporting import (
     DIFFERENCE_EXPORTS,
     ExportKey,
     export_difference_work,
 )
 from napari_histodistill.controllers.shared.job import SlideJob, Work
+from napari_histodistill.controllers.shared.map_work import StudentLoader
 from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
@@ -26,6 +28,7 @@ from napari_histodistill.controllers.shared.warm_up import (
 from napari_histodistill.widgets.compare.answers import DifferencePanel, PlacePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.chooser import CompareChoosing
+from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.compare.panel import ChoosePanel
 from napari_histodistill.widgets.compare.place import Asking
 from napari_histodistill.widgets.compare.running import Comparing
@@ -42,8 +45,12 @@ from napari_histodistill.widgets.shared.student_list import (
     bundled_students,
 )
 
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image
 
-class CompareWidget(SlideDock):
+
+class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
     """Run two students over a slide and see where, and in what, they differ.
 
     Parameters
@@ -61,9 +68,9 @@ class CompareWidget(SlideDock):
 
     def __init__(
         self,
-        napari_viewer: Any,
+        napari_viewer: napari.Viewer,
         *,
-        load: Callable[..., Any] = load_student_gently,
+        load: StudentLoader = load_student_gently,
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__(napari_viewer, CompareBench)
@@ -111,7 +118,7 @@ class CompareWidget(SlideDock):
         )
 
     def compare_bundles(
-        self, bundles: Sequence[Path], notes: Sequence[str], layer: Any = None
+        self, bundles: Sequence[Path], notes: Sequence[str], layer: Image | None = None
     ) -> None:
         """Compare the students of two bundle folders, on the slide of a layer."""
         for which, (folder, note) in enumerate(zip(bundles, notes, strict=True)):
@@ -128,7 +135,7 @@ class CompareWidget(SlideDock):
         if self.session.has_maps:
             self.asking.click(y, x)
 
-    def describe(self, world: Any) -> str:
+    def describe(self, world: Sequence[float]) -> str:
         """Return what is known of a place; nothing while another tab is in front."""
         return super().describe(world) if self.isVisible() else ""
 

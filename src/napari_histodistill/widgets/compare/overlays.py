@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from napari.layers import Image
 
 from napari_histodistill.controllers.compare.work import Compared, PlaceFound
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.layers import comparison, overlays
+from napari_histodistill.layers.slide_layer import LayerTuple
 from napari_histodistill.widgets.shared.overlays import OverlayKind, Overlays
 
 HALVES = (OverlayKind.FIRST, OverlayKind.SECOND)
@@ -108,7 +107,7 @@ class CompareOverlays(Overlays):
         if which is None:
             self._visible_before = {}
 
-    def _put_half(self, which: int, made: Any) -> None:
+    def _put_half(self, which: int, made: LayerTuple) -> None:
         """Put a student's map below the difference; it stays as visible as it was."""
         half = HALVES[which]
         before = self.get(half)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -26,6 +26,7 @@ from napari_histodistill.controllers.shared.similar import (
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.maps.ranking import RankedRegion
+from napari_histodistill.slides import TileGrid
 from napari_histodistill.widgets.compare.answers import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.chooser import why_loading
@@ -33,6 +34,8 @@ from napari_histodistill.widgets.compare.panel import ChoosePanel
 from napari_histodistill.widgets.explore.similar import SETTLE_MS, SHARE_OF_CANVAS
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX
+
+RunReport = HalfUpdate | CompareProgress | Compared
 
 FLICKER_MS = 500
 """How long A, then B is shown: long enough to see, short enough to compare."""
@@ -131,7 +134,7 @@ class Comparing(QObject):
             self.panel.clear()
         self.panel.show_flicker(session.why_not_flicker)
 
-    def _progressed(self, reports: list[Any]) -> None:
+    def _progressed(self, reports: list[RunReport]) -> None:
         self.bench.look()
         patched = False
         for report in reports:
@@ -145,7 +148,7 @@ class Comparing(QObject):
         if patched and self.bench.overlays is not None:
             self.bench.overlays.refresh_halves()
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         self.bench.session.run_ended()
         stopped = job.state is JobState.CANCELLED
         self.choose.runner.say("Stopped. What is done is kept; Run goes on." * stopped)
@@ -235,7 +238,9 @@ class Comparing(QObject):
         self.bench.session.take(reports[-1])
         self._list_places(reports[-1])
 
-    def _timer(self, period_ms: int, act: Any, *, once: bool = False) -> QTimer:
+    def _timer(
+        self, period_ms: int, act: Callable[[], None], *, once: bool = False
+    ) -> QTimer:
         timer = QTimer(self)
         timer.setInterval(period_ms)
         timer.setSingleShot(once)
@@ -243,7 +248,7 @@ class Comparing(QObject):
         return timer
 
 
-def show_place(bench: CompareBench, grid: Any, place: RankedRegion) -> None:
+def show_place(bench: CompareBench, grid: TileGrid, place: RankedRegion) -> None:
     """Move the canvas to a place."""
     if bench.slide_layer is not None:
         go_to(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtWidgets import QFileDialog
 
@@ -13,12 +12,18 @@ from napari_histodistill.controllers.explore.jobs import (
     OF_THE_SLIDE,
     ExploreJob,
 )
+from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.shared.job import Job
-from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
+from napari_histodistill.controllers.shared.map_work import (
+    StudentLoaded,
+    StudentLoader,
+    student_work,
+)
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide import SlidePanel
-from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 from napari_histodistill.widgets.shared.student_list import (
     StudentChoice,
@@ -27,17 +32,20 @@ from napari_histodistill.widgets.shared.student_list import (
 )
 
 
-class Choosing(SlideChoosing):
+class Choosing(SlideChoosing[ExploreSession, Overlays]):
     """Keeps the slide panel, the viewer's layers and the session in step."""
+
+    bench: ExploreBench
+    panel: SlidePanel
 
     jobs = OF_THE_SLIDE
 
     def __init__(
         self,
-        bench: Workbench,
+        bench: ExploreBench,
         panel: SlidePanel,
         *,
-        load_student: Callable[..., Any],
+        load_student: StudentLoader,
         students: Sequence[StudentChoice],
     ) -> None:
         super().__init__(bench, panel)
@@ -141,7 +149,7 @@ class Choosing(SlideChoosing):
         self.drop_map()
         self.bench.session.choose_student(loaded.student, loaded.tiles_per_s)
 
-    def _student_ended(self, job: Job[Any]) -> None:
+    def _student_ended(self, job: Job[object]) -> None:
         if job.error:
             self.bench.session.lose_student(job.error)
         self.bench.changed.emit()

@@ -10,20 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
 from napari_histodistill.controllers.shared.job import SlideJob, Work
+from napari_histodistill.controllers.shared.map_work import StudentLoader
 from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
 )
 from napari_histodistill.students.bundle import load_spec
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.chooser import Choosing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.running import Mapping
@@ -32,9 +35,9 @@ from napari_histodistill.widgets.explore.slide import SlidePanel
 from napari_histodistill.widgets.explore.stain import Staining
 from napari_histodistill.widgets.explore.teach import Teaching, TeachPanel
 from napari_histodistill.widgets.explore.trust import TrustPanel
-from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.canvas import CanvasInput
 from napari_histodistill.widgets.shared.dock import line
+from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
 from napari_histodistill.widgets.shared.student_list import (
@@ -42,10 +45,14 @@ from napari_histodistill.widgets.shared.student_list import (
     bundled_students,
 )
 
+if TYPE_CHECKING:
+    import napari
+    from napari.utils.events import Event, EventEmitter
+
 VIEW_SETTLE_MS = 250
 
 
-class ExploreWidget(SlideDock):
+class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     """Run a student over a slide, see its map fill, find what looks alike, teach it.
 
     Parameters
@@ -58,16 +65,16 @@ class ExploreWidget(SlideDock):
         What is on offer; the bundled ones by default.
     """
 
-    bench: Workbench
+    bench: ExploreBench
 
     def __init__(
         self,
-        napari_viewer: Any,
+        napari_viewer: napari.Viewer,
         *,
-        load: Callable[..., Any] = load_student_gently,
+        load: StudentLoader = load_student_gently,
         students: list[StudentChoice] | None = None,
     ) -> None:
-        super().__init__(napari_viewer, Workbench)
+        super().__init__(napari_viewer, ExploreBench)
         self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
@@ -177,15 +184,15 @@ class ExploreWidget(SlideDock):
         active = bench.viewer.layers.selection.events.active
         self._listen(active, self.teaching.show_painting)
 
-    def _listen(self, event: Any, callback: Callable[..., None]) -> None:
+    def _listen(self, event: EventEmitter, callback: Callable[..., None]) -> None:
         event.connect(callback)
         self._disposers.append(partial(event.disconnect, callback))
 
-    def _adopt_keys(self, _event: Any = None) -> None:
+    def _adopt_keys(self, _event: Event | None = None) -> None:
         if self.bench.slide_layer is not None:
             self.canvas.adopt(self.bench.slide_layer)
 
-    def _view_moved(self, _event: Any = None) -> None:
+    def _view_moved(self, _event: Event | None = None) -> None:
         self._settle.start()
 
     def _view_settled(self) -> None:

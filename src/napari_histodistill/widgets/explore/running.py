@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from qtpy.QtCore import QObject
@@ -10,14 +10,15 @@ from qtpy.QtCore import QObject
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.shared.choice import RegionChoice
-from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.job import Job, JobState, Work
 from napari_histodistill.controllers.shared.live_map import Patch
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.slides import Slide
 from napari_histodistill.students.spec import EmbeddingMode
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.slide import SlidePanel
-from napari_histodistill.widgets.shared.bench import Workbench
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_layers import selected_polygon
@@ -42,7 +43,7 @@ class Mapping(QObject):
 
     def __init__(
         self,
-        bench: Workbench,
+        bench: ExploreBench,
         slide_panel: SlidePanel,
         run_panel: RunPanel,
         classes_panel: ClassesPanel,
@@ -51,7 +52,7 @@ class Mapping(QObject):
         self.bench = bench
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
-        self._looked_for: Any = None
+        self._looked_for: tuple[Slide | None, Path] | None = None
         self._has_cells = False
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
@@ -184,7 +185,7 @@ class Mapping(QObject):
             return
         overlays.make_room(detail.grid, student.spec.classes)
 
-    def _show_stored(self, work: Any) -> None:
+    def _show_stored(self, work: Work | None) -> None:
         if work is None:
             return
         since = self.bench.session.stored_since
@@ -217,7 +218,7 @@ class Mapping(QObject):
                 self._has_cells = True
                 self.bench.changed.emit()  # from now on there is something to search
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         session = self.bench.session
         session.run_ended()
         self.bench.changed.emit()
@@ -229,7 +230,7 @@ class Mapping(QObject):
         else:
             self.run_panel.say(job.error)
 
-    def _stored_shown(self, job: Job[Any], since: str) -> None:
+    def _stored_shown(self, job: Job[object], since: str) -> None:
         self.bench.report_end(job)
         live = self.bench.session.live
         if job.state is not JobState.DONE or live is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
+    IndexBuilt,
     Prompts,
     SimilarResult,
     Thumbnail,
@@ -31,7 +31,7 @@ from napari_histodistill.controllers.shared.similar import (
 )
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.ranking import RankedRegion
-from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX, Thumbnails
@@ -166,7 +166,7 @@ SETTLE_MS = 150
 class Searching(QObject):
     """Keeps the similar panel, the heatmap and the session in step."""
 
-    def __init__(self, bench: Workbench, panel: SimilarPanel) -> None:
+    def __init__(self, bench: ExploreBench, panel: SimilarPanel) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
         self._threshold = 0.0
@@ -242,7 +242,7 @@ class Searching(QObject):
         if session.similar is None:
             panel.clear()
 
-    def _answered(self, reports: list[Any]) -> None:
+    def _answered(self, reports: list[IndexBuilt | SimilarResult]) -> None:
         news = [r for r in reports if self.bench.session.take_answer(r)]
         result = self.bench.session.similar
         if not news or result is None:

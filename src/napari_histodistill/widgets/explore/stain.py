@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
@@ -11,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.parts import explain
 
@@ -58,7 +57,7 @@ class Staining(QObject):
     """Keeps check box, student and preview in step."""
 
     def __init__(
-        self, bench: Workbench, panel: StainRow, *, drop_map: Callable[[], None]
+        self, bench: ExploreBench, panel: StainRow, *, drop_map: Callable[[], None]
     ) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
@@ -120,7 +119,7 @@ class Staining(QObject):
         self._drop_map()
         self.choice.take(self.bench.session, reports[-1])
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         if job.state is not JobState.DONE:
             self.choice.give_up(self.bench.session)
         self.bench.changed.emit()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import (
     QComboBox,
@@ -29,9 +30,12 @@ from napari_histodistill.controllers.explore.teaching import (
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
-from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.parts import Swatch, explain, heading, hint, row
+
+if TYPE_CHECKING:
+    from napari.utils.events import Event
 
 PAINT_TIP = "Paint strokes of the chosen class on the slide. Press again to stop."
 FIT_TIP = "Learn the painted classes and colour the whole map by them."
@@ -134,7 +138,7 @@ class Teaching(QObject):
 
     taught = Signal()
 
-    def __init__(self, bench: Workbench, panel: TeachPanel) -> None:
+    def __init__(self, bench: ExploreBench, panel: TeachPanel) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
         self.classes = [
@@ -206,11 +210,12 @@ class Teaching(QObject):
             self.bench.viewer.layers.selection.active = self.bench.slide_layer
         self.show_painting()
 
-    def show_painting(self, _event: Any = None) -> None:
+    def show_painting(self, _event: Event | None = None) -> None:
         """Press the paint button while strokes are painted, by whatever means."""
         layer, layers = self._layer(), self.bench.viewer.layers
-        active = layer is not None and layers.selection.active is layer
-        self.panel.show_painting(active and str(layer.mode) not in RESTING)
+        is_active = layer is not None and layers.selection.active is layer
+        paints = layer is not None and str(layer.mode) not in RESTING
+        self.panel.show_painting(is_active and paints)
 
     def fit(self) -> None:
         """Learn from the strokes."""
@@ -276,7 +281,7 @@ class Teaching(QObject):
             save="" if session.taught else "Fit first, then save.",
         )
 
-    def _layer(self) -> Any:
+    def _layer(self) -> Labels | None:
         return (
             self.bench.overlays.get(OverlayKind.STROKES)
             if self.bench.overlays
@@ -298,12 +303,12 @@ class Teaching(QObject):
         self.panel.say(f"Saved: {folder.name}.")
         self.saved.emit(folder)
 
-    def _learning_ended(self, job: Job[Any]) -> None:
+    def _learning_ended(self, job: Job[object]) -> None:
         if job.state is JobState.FAILED:
             self._is_learning = False  # the panel says why
         self._ended(job)
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         if job.state is JobState.FAILED:
             self.panel.say(job.error)
         self.bench.changed.emit()

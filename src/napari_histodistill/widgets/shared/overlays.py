@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -79,18 +79,20 @@ class Overlays:
         self._viewer, self._slide_layer = viewer, slide_layer
         self._slide, self._mpp = slide, mpp
         self._layers: dict[OverlayKind, Layer] = {}
-        self._coloured: dict[OverlayKind, Any] = {}
+        self._coloured: dict[
+            OverlayKind, tuple[tuple[ClassSpec, ...], frozenset[int]]
+        ] = {}
         self._visible_before: dict[OverlayKind, bool] = {}
         self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
         for name in MOVES:
             getattr(slide_layer.events, name).connect(self._follow)
 
-    def get(self, kind: OverlayKind) -> Any:
+    def get(self, kind: OverlayKind) -> Layer | None:
         """Return our layer of a kind, or None if it is not (any more) in the viewer."""
         layer = self._layers.get(kind)
         return layer if layer is not None and layer in self._viewer.layers else None
 
-    def owns(self, layer: Any) -> bool:
+    def owns(self, layer: Layer) -> bool:
         """Whether a layer is one of these."""
         return any(layer is mine for mine in self._layers.values())
 
@@ -312,13 +314,13 @@ class Overlays:
                     self._remove(kind)
         self._layers.clear()
 
-    def _lay_anew(self, layer: Any) -> None:
+    def _lay_anew(self, layer: Labels) -> None:
         world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
         place = placement(world, self._affine())
         for name in ("scale", "translate", "affine"):
             setattr(layer, name, place[name])
 
-    def _put_aside(self, layer: Any) -> None:
+    def _put_aside(self, layer: Labels) -> None:
         layer.mode = "pan_zoom"  # nobody paints on what they do not see
         layer.visible = False
         layers = self._viewer.layers
@@ -337,7 +339,7 @@ class Overlays:
             if (layer := self.get(kind)) is not None:
                 layer.affine = affine
 
-    def _add(self, kind: OverlayKind, made: LayerTuple) -> Any:
+    def _add(self, kind: OverlayKind, made: LayerTuple) -> Layer:
         data, kwargs, layer_type = made
         section = self._slide.info.section
         kwargs["metadata"] = {OVERLAY_MARK: kind, OVERLAY_OF: section}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Generic
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,18 +23,19 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.reader import FILE_ENDINGS
 from napari_histodistill.layers.slide_layer import slide_layer, slide_of
 from napari_histodistill.slides import Slide, open_slide
-from napari_histodistill.widgets.shared.bench import Bench
+from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
     adopt_work,
     layer_mpp,
     slide_layers,
 )
+from napari_histodistill.widgets.shared.slide_section import SlideSection
 
 FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
 
 
-class SlideChoosing(QObject):
+class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
     """Keeps the slide combo, the viewer's layers and the session in step.
 
     What follows from another slide is up to who derives from it: :meth:`slide_put` and
@@ -44,9 +45,8 @@ class SlideChoosing(QObject):
     ----------
     bench : Bench
         Viewer, session, jobs.
-    panel : QWidget
-        With the signals ``slide_chosen`` and ``open_slide`` and an ``MppRow`` as
-        ``mpp``.
+    panel : SlideSection
+        With the slide, its µm per pixel and its region.
 
     Attributes
     ----------
@@ -56,11 +56,14 @@ class SlideChoosing(QObject):
 
     jobs: tuple[JobKey, ...] = ()
 
-    def __init__(self, bench: Bench, panel: Any) -> None:
+    def __init__(self, bench: Bench[SessionT, OverlaysT], panel: SlideSection) -> None:
         super().__init__(bench)
-        self.bench, self.panel = bench, panel
+        self.bench: Bench[SessionT, OverlaysT] = bench
+        self.panel: SlideSection = panel
         self._layers: list[Image] = []
-        self._adopted: WeakKeyDictionary[Layer, tuple[Any, Slide]] = WeakKeyDictionary()
+        self._adopted: WeakKeyDictionary[Layer, tuple[object, Slide]] = (
+            WeakKeyDictionary()
+        )
         self._ruler: Layer | None = None
         panel.slide_chosen.connect(self._slide_picked)
         panel.open_slide.connect(self.ask_slide)
@@ -250,7 +253,7 @@ class SlideChoosing(QObject):
             return None
         return slide if says is None or says.agrees_with(slide.mpp) else None
 
-    def _read(self, layer: Image, pixels: Any, slide: Slide) -> None:
+    def _read(self, layer: Image, pixels: object, slide: Slide) -> None:
         self._adopted[layer] = pixels, slide
         if self._slide_behind(layer) is slide:
             self._put(layer, slide)
@@ -277,6 +280,6 @@ class SlideChoosing(QObject):
     def _tissue_found(self, reports: list[TissueFound]) -> None:
         self.bench.session.take_tissue(reports[-1].tissue)
 
-    def _opened(self, job: Job[Any]) -> None:
+    def _opened(self, job: Job[object]) -> None:
         self.bench.said.emit(job.error)
         self.bench.changed.emit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
 from napari_histodistill.slides import Slide, slide_from_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari.components import ViewerModel
 
@@ -84,7 +84,7 @@ def overlay_affine(layer: Image, mpp: Mpp) -> npt.NDArray[np.float64]:
     return moved_by(slide_to_world(layer), (mpp.y, mpp.x))
 
 
-def world_to_pixels(layer: Image, position: Any) -> tuple[float, float]:
+def world_to_pixels(layer: Image, position: Sequence[float]) -> tuple[float, float]:
     """Return a world position as level-0 pixels ``(y, x)``, edge convention."""
     y, x = layer.world_to_data(position)[-2:]
     return float(y) + 0.5, float(x) + 0.5

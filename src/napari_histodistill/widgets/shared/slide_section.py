@@ -22,8 +22,7 @@ from napari_histodistill.widgets.shared.slide_rows import (
 )
 
 if TYPE_CHECKING:
-    from napari_histodistill.controllers.compare.choice import CompareChoice
-    from napari_histodistill.controllers.shared.choice import Choice
+    from napari_histodistill.controllers.shared.slide_session import SlideSession
 
 
 class SlideSection(QWidget):
@@ -78,11 +77,12 @@ class SlideSection(QWidget):
         """Set the detail slider's range and what it says."""
         self.detail.show_steps(count, step, words)
 
-    def show_mpp(self, choice: Choice | CompareChoice) -> None:
+    def show_mpp(self, session: SlideSession) -> None:
         """Ask for the µm per pixel, or offer to correct what was typed."""
-        mpp = None if choice.needs_mpp or choice.slide is None else choice.slide.mpp
+        slide = session.slide
+        mpp = None if session.needs_mpp or slide is None else slide.mpp
         self.mpp.show_given(None if mpp is None else mpp.mean)
-        self.mpp.setVisible(choice.takes_mpp)
+        self.mpp.setVisible(session.takes_mpp)
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
