@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
 from napari_histodistill.controllers.shared.choice import Choice
-from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap
+from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
     IndexBuilt,
@@ -28,6 +28,7 @@ from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import CellStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.shared.job import Work
@@ -123,6 +124,17 @@ class ExploreSession(Choice):
         """Take what a run reports."""
         if update.patch is not None and self.live is not None:
             self.live.apply(update.patch)
+
+    def take_patches(self, patches: Sequence[Patch]) -> None:
+        """Take cells of a stored map."""
+        if self.live is not None:
+            for patch in patches:
+                self.live.apply(patch)
+
+    def show_at_least(self, confidence: float) -> None:
+        """Show only the squares of the map that are at least this sure (0 to 1)."""
+        if self.live is not None:
+            self.live.show_at_least(confidence)
 
     def run_ended(self) -> None:
         """Note that no run is going any more."""

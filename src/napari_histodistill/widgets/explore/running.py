@@ -198,10 +198,7 @@ class Mapping(QObject):
         )
 
     def _patched(self, patches: list[Patch]) -> None:
-        live = self.bench.session.live
-        if live is not None:
-            for patch in patches:
-                live.apply(patch)
+        self.bench.session.take_patches(patches)
         self._redraw()
 
     def _progressed(self, updates: list[RunUpdate]) -> None:
@@ -245,7 +242,7 @@ class Mapping(QObject):
     def _draw(self) -> None:
         session, overlays = self.bench.session, self.bench.overlays
         if overlays is not None and session.live is not None:
-            session.live.show_at_least(self.classes_panel.sure.value() / 100)
+            session.show_at_least(self.classes_panel.sure.value() / 100)
             self._show_legend()
             overlays.show_classes(session.live, self.classes_panel.hidden)
 
@@ -288,8 +285,8 @@ class Mapping(QObject):
             overlays.hide_classes(live, self.classes_panel.hidden)
 
     def _confidence_changed(self, confidence: float) -> None:
-        live = self.bench.session.live
-        if live is not None:
-            live.show_at_least(confidence)
+        session = self.bench.session
+        if session.live is not None:
+            session.show_at_least(confidence)
             self._redraw()
             self._show_legend()
