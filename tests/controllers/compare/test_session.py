@@ -9,15 +9,19 @@ from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.compare.work import (
     NEIGHBOURS,
     Compared,
+    CompareProgress,
     HalfUpdate,
     PlaceFound,
+    how_far,
     rank_work,
 )
 from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.controllers.shared.planning import store_path_of
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.maps.engine import embed_slide, plan_grid
+from napari_histodistill.maps.progress import EmbedReport
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students.head import Head
 from tests.controllers.driving import GLAND, GLASS, STROMA, drive, find_once
@@ -345,3 +349,55 @@ def test_ranking_again_with_another_threshold():
 def test_answers_are_frozen():
     assert PlaceFound.__dataclass_params__.frozen
     assert Compared.__dataclass_params__.frozen
+
+
+# --- loading, swapping, how far ---------------------------------------------------------
+
+
+def test_a_student_that_is_being_loaded_is_waited_for_by_its_letter():
+    session = open_session()
+    session.await_student(1)
+    assert session.why_not_run == "B is being loaded: a moment."
+    assert session.say_half(1) == "is being loaded…"
+    with pytest.raises(InputError, match="is being loaded"):
+        session.swap()
+    session.lose_student(1, "There is no student 'x'.")
+    assert session.say_half(1) == "There is no student 'x'."
+
+
+def test_swapping_exchanges_students_and_their_speeds():
+    session = open_session()
+    one, other = session.students
+    session.swap()
+    assert session.students == (other, one)
+    assert [choice.tiles_per_s for choice in session.choices] == [0.0, 100.0]
+    assert session.why_not_run == ""
+
+
+def test_how_far_grows_from_a_over_b_to_the_comparison():
+    def half(which, done):
+        return HalfUpdate(which, RunUpdate(EmbedReport(done, 10, seconds_left=38)))
+
+    found = [
+        how_far(half(0, 5)),
+        how_far(half(1, 5)),
+        how_far(CompareProgress(1, 2)),
+        how_far(CompareProgress(2, 2)),
+    ]
+    assert [share for share, _ in found] == pytest.approx([0.225, 0.675, 0.95, 1])
+    assert [words for _, words in found] == [
+        "A: 5 of 10 squares · 38 s left",
+        "B: 5 of 10 squares · 38 s left",
+        "Comparing…",
+        "Comparing…",
+    ]
+
+
+def test_a_run_locks_the_choice():
+    session = open_session()
+    assert not session.why_locked
+    assert "run first" in session.why_not_export
+    session.run_work()
+    assert "Cancel the run" in session.why_locked
+    session.run_ended()
+    assert not session.why_locked

@@ -12,6 +12,7 @@ from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.slide_session import why_stay
 from napari_histodistill.errors import Cancelled, InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.running import CancelToken
@@ -56,6 +57,111 @@ def test_each_missing_thing_is_named_in_turn():
     session.choose_student(colour_student())
     assert session.why_not_run == ""
     assert session.plan().store_path.suffix == ".zarr"
+
+
+def test_a_student_that_is_being_loaded_is_waited_for():
+    session = open_session()
+    session.await_student()
+    assert session.student is None
+    assert "is being loaded" in session.why_not_run
+    with pytest.raises(InputError, match="is being loaded"):
+        session.plan()
+    session.choose_student(colour_student())
+    assert session.why_not_run == ""
+    session.await_student()
+    session.lose_student("There is no student 'x'.")
+    assert session.why_not_run == "There is no student 'x'."
+
+
+def test_a_stored_map_is_looked_for_once_for_each_choice():
+    session = open_session()
+    assert session.wants_stored()
+    assert not session.wants_stored(), "there was none, and there is none now"
+    session.choose_step(session.step + 1)
+    assert session.wants_stored(), "another grid"
+    session.put_map_away()
+    assert session.wants_stored(), "what was put away may be shown again"
+    run(session)
+    assert not session.wants_stored(), "a map is on screen"
+    session.drop_map()
+    assert session.wants_stored()
+
+
+@pytest.mark.parametrize("lacks", ["tissue", "student", "slide"])
+def test_no_stored_map_is_looked_for_before_all_is_chosen(lacks):
+    session = open_session(tissue=lacks != "tissue")
+    if lacks == "student":
+        session.choose_student(None)
+    if lacks == "slide":
+        session.choose_slide(None)
+    assert not session.wants_stored()
+
+
+def test_a_run_locks_the_choice_and_says_how_it_ended():
+    session = open_session()
+    assert not session.why_locked
+    assert "run a model" in session.why_not_export
+    assert "Run the model" in session.why_not_teach
+    work = session.run_work()
+    assert "Cancel the run" in session.why_locked
+    assert "cancel it" in session.why_not_teach
+    job = Job(work, name="Run")
+    job.start()
+    while job.is_active:
+        for update in job.poll():
+            session.take_update(update)
+        time.sleep(0.01)
+    session.run_ended()
+    done = session.live.cells_done
+    assert (
+        session.say_run_ended(job) == f"Done: {done:,} squares, stored for next time."
+    )
+    assert session.say_stored("12:30") == (
+        f"Stored map from 12:30: {done:,} squares. Run again computes it from scratch."
+    )
+    assert not session.why_locked
+    assert not session.why_not_export
+    assert not session.why_not_teach
+    assert "Learn from strokes" in session.why_not_save
+
+
+def test_a_run_that_failed_or_was_stopped_says_so():
+    session = open_session()
+
+    def fails(cancel):
+        raise SlideError("The file is gone.")
+        yield
+
+    def stops(cancel):
+        raise Cancelled
+        yield
+
+    said = []
+    for work in (fails, stops):
+        job = Job(work, name="Run")
+        job.start()
+        job.join()
+        job.poll()
+        said.append(session.say_run_ended(job))
+    assert said == [
+        "The file is gone.",
+        "Stopped. 0 squares are kept; Continue goes on.",
+    ]
+
+
+def test_strokes_need_a_slide_whose_scale_is_known():
+    session = ExploreSession()
+    assert session.why_not_paint
+    session.choose_slide(array_slide(mpp=None))
+    assert session.why_not_paint
+    session.type_mpp(0.5)
+    assert not session.why_not_paint
+
+
+def test_a_slide_stays_chosen_while_it_is_worked_on():
+    assert "run on HE goes on" in why_stay("HE", running=True, has_drawn=True)
+    assert "you have painted" in why_stay("HE", running=False, has_drawn=True)
+    assert why_stay("HE", running=False, has_drawn=False) == ""
 
 
 @pytest.mark.parametrize("mpp", [None, 352.9])

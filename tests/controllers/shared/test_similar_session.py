@@ -15,8 +15,8 @@ from napari_histodistill.controllers.shared.similar import (
     Prompt,
     Prompts,
     SimilarResult,
-    count_in_words,
     frame_around,
+    places_in_words,
     rank_work,
     threshold_range,
     thumbnail_work,
@@ -269,7 +269,7 @@ def test_a_picture_never_leaves_the_slide(y, x, size):
 
 def test_places_are_counted_in_words():
     place = place_at(5, 5)
-    assert count_in_words([]) == "0 places"
-    assert count_in_words([place]) == "1 place"
-    assert count_in_words([place] * 38) == "38 places"
-    assert count_in_words([place] * COUNTED) == "200+ places"
+    assert places_in_words([]) == "no place"
+    assert places_in_words([place]) == "1 place"
+    assert places_in_words([place] * 38) == "38 places"
+    assert places_in_words([place] * COUNTED) == "200+ places"

@@ -13,6 +13,7 @@ from qtpy.QtTest import QTest
 from napari_histodistill.controllers.compare.jobs import CompareJob
 from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.exporting import ExportKey
+from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
@@ -23,7 +24,6 @@ from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from napari_histodistill.widgets.shared.canvas import FLICKER
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
-from napari_histodistill.widgets.shared.student_list import StudentChoice
 from tests.controllers.compare.test_session import SECRET, blind_pair, secret_slide
 from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student

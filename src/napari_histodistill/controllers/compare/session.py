@@ -188,6 +188,16 @@ class CompareSession(CompareChoice):
 
     # --- in words -----------------------------------------------------------------
 
+    @property
+    def why_locked(self) -> str:
+        """Why the choice must not change now; "" if it may."""
+        return "Cancel the run first, then change this." if self.running else ""
+
+    @property
+    def why_not_export(self) -> str:
+        """Why there is nothing to export; "" if there is."""
+        return "" if self.compared else "Nothing to export yet: run first."
+
     def say_compared(self) -> str:
         """Return what is compared and what came out, in a sentence."""
         return "" if self.compared is None else self.compared.difference.summary()

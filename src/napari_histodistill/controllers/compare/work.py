@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.shared.map_work import RunUpdate, run_work
 from napari_histodistill.controllers.shared.similar import COUNTED
+from napari_histodistill.controllers.shared.wording import progress_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -97,6 +98,21 @@ class PlaceFound:
     nearest: tuple[tuple[RankedRegion, ...], tuple[RankedRegion, ...]]
     thresholds: tuple[float, float]
     shared: int
+
+
+_RUNS_SHARE = 0.9
+"""Of the progress bar; the comparison itself has the rest."""
+
+
+def how_far(report: HalfUpdate | CompareProgress) -> tuple[float, str]:
+    """Return how far a comparison is, 0 to 1 and in words."""
+    if isinstance(report, CompareProgress):
+        share = report.done / max(1, report.total)
+        return _RUNS_SHARE + (1 - _RUNS_SHARE) * share, "Comparing…"
+    run = report.update.report
+    share = (report.which + run.done / max(1, run.total)) / len(LETTERS)
+    words = progress_in_words(run, speed=False)
+    return _RUNS_SHARE * share, f"{LETTERS[report.which]}: {words}"
 
 
 def compare_work(

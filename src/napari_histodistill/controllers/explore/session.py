@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
 from napari_histodistill.controllers.shared.choice import Choice
+from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
@@ -24,6 +25,7 @@ from napari_histodistill.controllers.shared.similar import (
     SimilarResult,
     query_work,
 )
+from napari_histodistill.controllers.shared.wording import count_in_words
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import CellStatus
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.map_work import RunUpdate
     from napari_histodistill.controllers.shared.planning import Detail
     from napari_histodistill.maps.similarity import SimilarityIndex
+    from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
 
 
@@ -47,6 +50,14 @@ class RunAction(Enum):
     """Compute what is missing of the map on screen."""
     AGAIN = "again"
     """Let the finished map go and compute it from scratch."""
+
+
+_NEXT = {
+    RunAction.RUN: "Run goes on.",
+    RunAction.CONTINUE: "Continue goes on.",
+    RunAction.AGAIN: "Run again computes it from scratch.",
+}
+"""What the button would do with a stored map."""
 
 
 class ExploreSession(Choice):
@@ -73,6 +84,7 @@ class ExploreSession(Choice):
         self.running = False
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
+        self._looked_for: tuple[Slide | None, Path] | None = None
 
     @property
     def has_map(self) -> bool:
@@ -85,7 +97,29 @@ class ExploreSession(Choice):
         self._indexed_cells = 0
         self.prompts = Prompts()
 
+    def put_map_away(self) -> None:
+        """Let the map on screen go; the stored one may be looked for again."""
+        self._looked_for = None
+        self.drop_map()
+
     # --- the map ------------------------------------------------------------------
+
+    def wants_stored(self) -> bool:
+        """Whether to look for the stored map of the present choice; once for each.
+
+        While a map is on screen, none is wanted; once it was dropped, its stored one
+        may be shown again.
+        """
+        if self.live is not None:
+            self._looked_for = None
+            return False
+        if self.tissue is None or self.detail is None or self.why_not_run:
+            return False
+        choice = self.slide, self._store_path(self.detail)
+        if choice == self._looked_for:
+            return False
+        self._looked_for = choice
+        return True
 
     def stored_work(self) -> Work | None:
         """Return work that reads the stored map of the present choice, if any."""
@@ -234,6 +268,27 @@ class ExploreSession(Choice):
 
     # --- teach --------------------------------------------------------------------
 
+    @property
+    def why_not_paint(self) -> str:
+        """Why no strokes can be painted; "" if they can."""
+        if self.slide is None or self.slide.mpp is None:
+            return "Open a slide with known µm/px first."
+        return ""
+
+    @property
+    def why_not_teach(self) -> str:
+        """Why nothing can be learned from strokes now; "" if it can."""
+        if self.running:
+            return "Wait until the run is done, or cancel it."
+        if self.live is None:
+            return "Run the model first: what it has seen is learned from."
+        return ""
+
+    @property
+    def why_not_save(self) -> str:
+        """Why there is no taught student to save; "" if there is."""
+        return "" if self.taught else "Learn from strokes first, then save."
+
     def teach_work(self, strokes: Strokes) -> Work:
         """Return work that fits a probe to strokes.
 
@@ -264,6 +319,32 @@ class ExploreSession(Choice):
         return self.stored_work()
 
     # --- in words -----------------------------------------------------------------
+
+    @property
+    def why_locked(self) -> str:
+        """Why the choice must not change now; "" if it may."""
+        return "Cancel the run first, then change this." if self.running else ""
+
+    @property
+    def why_not_export(self) -> str:
+        """Why there is nothing to export; "" if there is."""
+        return "" if self.live else "Nothing to export yet: run a model first."
+
+    def say_run_ended(self, job: Job[object]) -> str:
+        """Return how a run ended, in a sentence."""
+        if job.state is JobState.FAILED:
+            return job.error
+        done = count_in_words(self.live.cells_done if self.live else 0)
+        if job.state is JobState.DONE:
+            return f"Done: {done}, stored for next time."
+        return f"Stopped. {done} are kept; Continue goes on."
+
+    def say_stored(self, since: str) -> str:
+        """Return what the stored map on screen is, and what Run would do with it."""
+        if self.live is None:
+            return ""
+        done = count_in_words(self.live.cells_done)
+        return f"Stored map from {since}: {done}. {_NEXT[self.run_action]}"
 
     def describe(self, y: float, x: float) -> str:
         """Return what is under a level-0 position: class, similarity, µm."""

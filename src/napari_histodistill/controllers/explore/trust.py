@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.shared.wording import count_in_words
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,7 +44,10 @@ def notes_on(session: ExploreSession) -> tuple[Note, ...]:
     ]
     if session.live is not None and session.live.cells_unreadable:
         n = session.live.cells_unreadable
-        notes.append(Note(CARE, f"{n:,} cells could not be read from the file."))
+        unread = count_in_words(n)
+        notes.append(
+            Note(CARE, f"{unread} of the map could not be read from the file.")
+        )
     return tuple(notes)
 
 
@@ -106,12 +111,10 @@ def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
 
 def _on_classes(session: ExploreSession) -> Iterator[Note]:
     if session.taught is not None:
-        score = session.taught.fit.score
-        tested = "" if score is None else f" ({score:.0%} right on held-out strokes)"
-        yield Note(
-            CARE,
-            f"Classes were fitted to {session.taught.cells} painted cells{tested}.",
-        )
+        score = session.taught.score_in_words
+        tested = f" ({score})" if score else ""
+        learned = count_in_words(session.taught.cells)
+        yield Note(CARE, f"Classes were learned from {learned} under strokes{tested}.")
         return
     spec = session.student.spec if session.student else None
     if spec is not None and spec.classes:

@@ -13,11 +13,13 @@ from napari_histodistill.controllers.shared.planning import (
     RunPlan,
     default_step,
     detail_steps,
-    duration_in_words,
-    in_words,
     rows_inside,
     store_path_of,
     stored_since,
+)
+from napari_histodistill.controllers.shared.wording import (
+    about_in_words,
+    duration_in_words,
 )
 from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.geometry import Mpp, Region
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 
-LOOKING_AT_STAIN = "The slide's stain is being looked at: a moment."
+LOADING = "The model is being loaded: a moment."
+LOOKING_AT_STAIN = "The slide's stain is being measured: a moment."
 
 
 class RegionChoice(Enum):
@@ -72,6 +75,8 @@ class Choice:
         Whether a person chose that step, which then stays.
     trouble, student_trouble : str
         Why this student cannot see this slide; why a student could not be loaded.
+    is_loading : bool
+        Whether there is no student because one is being loaded.
     waits_for_stain : bool
         Whether there is no student because one is being fitted to the slide's stain.
     """
@@ -90,7 +95,7 @@ class Choice:
         self.step_is_chosen = False
         self.trouble = ""
         self.student_trouble = ""
-        self.waits_for_stain = False
+        self.is_loading = self.waits_for_stain = False
 
     @property
     def has_map(self) -> bool:
@@ -110,7 +115,8 @@ class Choice:
 
     def choose_student(self, student: Student | None, tiles_per_s: float = 0.0) -> None:
         """Look with another student, or none."""
-        self.student_trouble, self.waits_for_stain = "", False
+        self.student_trouble = ""
+        self.is_loading = self.waits_for_stain = False
         self.student, self.tiles_per_s = student, tiles_per_s
         if student is not None and self.mode not in student.modes:
             self.mode = "tiles"
@@ -120,6 +126,11 @@ class Choice:
         """Note why a student could not be loaded; there is none now."""
         self.choose_student(None)
         self.student_trouble = trouble
+
+    def await_student(self) -> None:
+        """Go without a student until one is loaded."""
+        self.choose_student(None)
+        self.is_loading = True
 
     def await_stain(self) -> None:
         """Go without a student until one is fitted to the slide's stain."""
@@ -204,14 +215,22 @@ class Choice:
     @property
     def why_not_run(self) -> str:
         """Why Run is disabled, in words; "" if it is not."""
+        if self.is_loading:
+            return LOADING
+        return self._why_no_slide() or self._why_no_plan()
+
+    def _why_no_slide(self) -> str:
         if self.slide is None:
             return "Open a slide first (drop a file here, or File › Open Sample)."
         if not self.slide.info.is_rgb:
             return "Students look at H&E colour images; this slide has other channels."
         if self.needs_mpp:
             return "Give the µm per pixel first: it decides how large the tissue is."
+        return ""
+
+    def _why_no_plan(self) -> str:
         if self.student is None:
-            return self._why_no_student
+            return self._why_no_student()
         if self.trouble:
             return self.trouble
         if self.region is RegionChoice.SHAPE and self.shape is None:
@@ -220,7 +239,6 @@ class Choice:
             return "The view shows no part of the slide."
         return self._why_no_shape()
 
-    @property
     def _why_no_student(self) -> str:
         if self.waits_for_stain:
             return LOOKING_AT_STAIN
@@ -238,7 +256,7 @@ class Choice:
         if detail is None:
             return ""
         cells = self._cells_in_region(detail)
-        parts = [f"{detail.stride_um:.3g} µm", in_words(cells), self.mode]
+        parts = [f"{detail.stride_um:.3g} µm", about_in_words(cells), self.mode]
         if self.tiles_per_s and self.mode == "tiles":
             parts.append(f"~{duration_in_words(cells / self.tiles_per_s)}")
         return " · ".join(parts)

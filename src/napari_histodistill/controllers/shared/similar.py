@@ -94,6 +94,10 @@ class SimilarResult:
     threshold: float
     ranked: tuple[RankedRegion, ...]
 
+    def at(self, threshold: float) -> SimilarResult:
+        """Return the same answer shown from another value on, not ranked again."""
+        return replace(self, threshold=threshold)
+
 
 @dataclass(frozen=True, slots=True)
 class IndexBuilt:
@@ -188,9 +192,11 @@ def frame_around(grid: TileGrid, place: RankedRegion) -> Region:
     return Region(y=y, x=x, height=height, width=width)
 
 
-def count_in_words(ranked: Sequence[RankedRegion]) -> str:
-    """Return "38 places", "1 place", "200+ places"."""
+def places_in_words(ranked: Sequence[RankedRegion]) -> str:
+    """Return "38 places", "1 place", "no place", "200+ places"."""
     n = len(ranked)
+    if not n:
+        return "no place"
     if n >= COUNTED:
         return f"{COUNTED}+ places"
     return f"{n} place{'s' * (n != 1)}"

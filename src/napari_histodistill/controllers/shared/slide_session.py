@@ -11,6 +11,23 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.tissue.tissue import TissueMask
 
 
+def why_stay(name: str, *, running: bool, has_drawn: bool) -> str:
+    """Return why a slide stays chosen while another is opened; "" if it does not.
+
+    Parameters
+    ----------
+    name : str
+        Of the layer that is looked at.
+    running : bool
+        Whether a run on it is going on.
+    has_drawn : bool
+        Whether a person has drawn on it.
+    """
+    if running:
+        return f"the run on {name} goes on."
+    return f"{name} stays chosen: you have painted on it." if has_drawn else ""
+
+
 class SlideSession(Protocol):
     """The state behind a panel about one slide, as the shared parts of panels see it.
 

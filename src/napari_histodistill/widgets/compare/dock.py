@@ -21,6 +21,10 @@ from napari_histodistill.controllers.shared.exporting import (
 )
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.map_work import StudentLoader
+from napari_histodistill.controllers.shared.student_list import (
+    StudentChoice,
+    bundled_students,
+)
 from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
@@ -40,10 +44,6 @@ from napari_histodistill.widgets.shared.export_button import (
 )
 from napari_histodistill.widgets.shared.parts import explain
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
-from napari_histodistill.widgets.shared.student_list import (
-    StudentChoice,
-    bundled_students,
-)
 
 if TYPE_CHECKING:
     import napari
@@ -114,7 +114,7 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
         explain(
             self.export_button,
             "Take the difference elsewhere: QuPath, OME-Zarr, tables.",
-            "" if self.session.compared else "Nothing to export yet: run first.",
+            self.session.why_not_export,
         )
 
     def compare_bundles(

@@ -8,19 +8,18 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_histodistill.controllers.compare.jobs import OF_THE_MAPS, CompareJob
 from napari_histodistill.controllers.compare.work import (
-    LETTERS,
     Compared,
     CompareProgress,
     HalfUpdate,
+    how_far,
     rank_work,
 )
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.controllers.shared.planning import duration_in_words
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
     Thumbnail,
-    count_in_words,
     frame_around,
+    places_in_words,
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
@@ -29,7 +28,6 @@ from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.slides import TileGrid
 from napari_histodistill.widgets.compare.answers import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
-from napari_histodistill.widgets.compare.chooser import why_loading
 from napari_histodistill.widgets.compare.panel import ChoosePanel
 from napari_histodistill.widgets.explore.similar import SETTLE_MS, SHARE_OF_CANVAS
 from napari_histodistill.widgets.shared.slide_layers import go_to
@@ -44,8 +42,6 @@ HOW = (
     "Two students look at one slide: where do they differ, and what has one learned "
     "that the other has not?"
 )
-_RUNS_SHARE = 0.9
-"""Of the progress bar; the comparison itself has the rest."""
 
 
 class Comparing(QObject):
@@ -123,13 +119,11 @@ class Comparing(QObject):
     def show(self) -> None:
         """Draw the button, the sentence and what may be chosen."""
         session, choose = self.bench.session, self.choose
-        running = self.bench.pump.is_active(CompareJob.RUN)
         choose.show_measures(session.measure, session.why_not_measure)
-        choose.lock("Cancel the run first, then change this." if running else "")
+        choose.lock(session.why_locked)
         choose.sentence.setText(session.say_compared() or HOW)
-        if not running:
-            why_not = why_loading(self.bench) or session.why_not_run
-            choose.runner.show_ready("Run", why_not)
+        if not session.running:
+            choose.runner.show_ready("Run", session.why_not_run)
         if session.compared is None:
             self.panel.clear()
         self.panel.show_flicker(session.why_not_flicker)
@@ -144,7 +138,7 @@ class Comparing(QObject):
         if isinstance(last, Compared):
             self._show_compared(last)
         elif self.bench.pump.is_active(CompareJob.RUN):
-            self.choose.runner.show_progress(*_how_far(last))
+            self.choose.runner.show_progress(*how_far(last))
         if patched and self.bench.overlays is not None:
             self.bench.overlays.refresh_halves()
 
@@ -207,7 +201,7 @@ class Comparing(QObject):
 
     def _list_places(self, compared: Compared) -> None:
         highest = float(compared.difference.highest)
-        words = count_in_words(compared.ranked) if compared.ranked else "no place"
+        words = places_in_words(compared.ranked)
         self.panel.show_difference(highest, compared.threshold, words)
         self.panel.show_places(compared.ranked[:LISTED])
         slide = self.bench.session.slide
@@ -254,15 +248,3 @@ def show_place(bench: CompareBench, grid: TileGrid, place: RankedRegion) -> None
         go_to(
             bench.viewer, bench.slide_layer, frame_around(grid, place), SHARE_OF_CANVAS
         )
-
-
-def _how_far(report: HalfUpdate | CompareProgress) -> tuple[float, str]:
-    if isinstance(report, CompareProgress):
-        share = report.done / max(1, report.total)
-        return _RUNS_SHARE + (1 - _RUNS_SHARE) * share, "Comparing…"
-    run = report.update.report
-    share = (report.which + run.done / max(1, run.total)) / len(LETTERS)
-    words = f"{LETTERS[report.which]}: {run.done:,} of {run.total:,} cells"
-    if run.seconds_left is not None:
-        words += f" · {duration_in_words(run.seconds_left)} left"
-    return _RUNS_SHARE * share, words

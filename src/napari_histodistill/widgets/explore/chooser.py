@@ -19,17 +19,17 @@ from napari_histodistill.controllers.shared.map_work import (
     StudentLoader,
     student_work,
 )
+from napari_histodistill.controllers.shared.student_list import (
+    StudentChoice,
+    slide_words,
+    student_words,
+)
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide import SlidePanel
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
-from napari_histodistill.widgets.shared.student_list import (
-    StudentChoice,
-    slide_words,
-    student_words,
-)
 
 
 class Choosing(SlideChoosing[ExploreSession, Overlays]):
@@ -84,7 +84,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
     def choose_student(self, index: int) -> None:
         """Load a student of the list."""
         self._current_student, self._student_asked = index, True
-        self.bench.session.choose_student(None)
+        self.bench.session.await_student()
         self.drop_map()
         choice = self._students[index]
         self.bench.pump.start(

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
-from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.map_work import StudentLoader
+from napari_histodistill.controllers.shared.student_list import (
+    StudentChoice,
+    bundled_students,
+)
 from napari_histodistill.controllers.shared.warm_up import (
     import_work,
     load_student_gently,
@@ -40,10 +43,6 @@ from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
-from napari_histodistill.widgets.shared.student_list import (
-    StudentChoice,
-    bundled_students,
-)
 
 if TYPE_CHECKING:
     import napari
@@ -124,13 +123,11 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.staining.follow()
         self.choosing.show()
         self.mapping.show()
-        running = self.bench.pump.is_active(ExploreJob.RUN)
-        self.staining.show("Cancel the run first." if running else "")
+        self.staining.show(self.session.why_locked)
         self.searching.show()
         self.teaching.show()
         self.trust_panel.show_notes(notes_on(self.session))
-        nothing = "" if self.session.live else "Nothing to export yet: run a student."
-        self.trust_panel.explain(nothing)
+        self.trust_panel.explain(self.session.why_not_export)
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.shared.live_map import ClassRow
+from napari_histodistill.controllers.shared.wording import area_in_words, count_in_words
 from napari_histodistill.widgets.shared.parts import (
     Histogram,
     Swatch,
@@ -88,7 +89,7 @@ class ClassesPanel(QWidget):
             self._rebuild(names)
         for k, spec in enumerate(rows):
             self.areas[k].setText(area_in_words(spec.mm2) if spec.cells else "–")
-            self.areas[k].setToolTip(f"{spec.cells:,} cells of the map.")
+            self.areas[k].setToolTip(f"{count_in_words(spec.cells)} of the map.")
             self.histograms[k].show_bars(spec.histogram)
         self.empty.setVisible(not rows)
         self._sure_row.setVisible(bool(rows))
@@ -134,12 +135,3 @@ class ClassesPanel(QWidget):
         grid.setVerticalSpacing(1)
         grid.setColumnStretch(1, 1)
         return grid
-
-
-def area_in_words(mm2: float) -> str:
-    """Return an area with the digits it is worth."""
-    if mm2 >= 10:
-        return f"{mm2:.0f} mm²"
-    if mm2 >= 0.1:
-        return f"{mm2:.2g} mm²"
-    return f"{mm2:.3f} mm²"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from qtpy.QtCore import QObject
 
@@ -14,7 +12,6 @@ from napari_histodistill.controllers.shared.job import Job, JobState, Work
 from napari_histodistill.controllers.shared.live_map import Patch
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.slides import Slide
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.legend import ClassesPanel
@@ -29,13 +26,6 @@ RUN_TITLES = {
     RunAction.AGAIN: "Run again",
 }
 """What the button says."""
-
-NEXT = {
-    RunAction.RUN: "Run goes on.",
-    RunAction.CONTINUE: "Continue goes on.",
-    RunAction.AGAIN: "Run again computes it from scratch.",
-}
-"""What it would do with a stored map."""
 
 
 class Mapping(QObject):
@@ -52,7 +42,6 @@ class Mapping(QObject):
         self.bench = bench
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
-        self._looked_for: tuple[Slide | None, Path] | None = None
         self._has_cells = False
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
@@ -150,15 +139,10 @@ class Mapping(QObject):
         self._look_for_stored()
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
         panel.show_mode(session.mode)
-        running = self.bench.pump.is_active(ExploreJob.RUN)
-        panel.lock("Cancel the run first, then change this." if running else "")
-        if not running:
-            why_not = session.why_not_run
-            if session.student is None and self.bench.pump.is_active(
-                ExploreJob.LOADING
-            ):
-                why_not = "The student is being loaded: a moment."
-            self.run_panel.show_ready(RUN_TITLES[session.run_action], why_not)
+        panel.lock(session.why_locked)
+        if not session.running:
+            title = RUN_TITLES[session.run_action]
+            self.run_panel.show_ready(title, session.why_not_run)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)
@@ -166,14 +150,7 @@ class Mapping(QObject):
 
     def _look_for_stored(self) -> None:
         session = self.bench.session
-        if session.live is not None:
-            self._looked_for = None  # once it is dropped, it may be shown again
-            return
-        if session.tissue is None or session.detail is None:
-            return
-        path = session.plan().store_path if not session.why_not_run else None
-        if path is not None and (session.slide, path) != self._looked_for:
-            self._looked_for = (session.slide, path)
+        if session.wants_stored():
             self._make_room()
             self._show_stored(session.stored_work())
 
@@ -219,23 +196,13 @@ class Mapping(QObject):
         session = self.bench.session
         session.run_ended()
         self.bench.changed.emit()
-        done = session.live.cells_done if session.live else 0
-        if job.state is JobState.DONE:
-            self.run_panel.say(f"Done: {done:,} cells, stored for next time.")
-        elif job.state is JobState.CANCELLED:
-            self.run_panel.say(f"Stopped. {done:,} cells are kept; Continue goes on.")
-        else:
-            self.run_panel.say(job.error)
+        self.run_panel.say(session.say_run_ended(job))
 
     def _stored_shown(self, job: Job[object], since: str) -> None:
         self.bench.report_end(job)
-        live = self.bench.session.live
-        if job.state is not JobState.DONE or live is None:
-            return
-        action = self.bench.session.run_action
-        self.run_panel.say(
-            f"Stored map from {since}: {live.cells_done:,} cells. {NEXT[action]}"
-        )
+        session = self.bench.session
+        if job.state is JobState.DONE and session.live is not None:
+            self.run_panel.say(session.say_stored(since))
 
     # --- inside -------------------------------------------------------------------
 
@@ -259,10 +226,9 @@ class Mapping(QObject):
         self.bench.pump.abandon(
             ExploreJob.STORED_MAP, *OF_THE_SEARCH, ExploreJob.LEARNING
         )
-        self._looked_for = None
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
-        self.bench.session.drop_map()
+        self.bench.session.put_map_away()
 
     def _look(self) -> None:
         session, layer = self.bench.session, self.bench.slide_layer

@@ -23,8 +23,8 @@ from napari_histodistill.controllers.shared.similar import (
     Prompts,
     SimilarResult,
     Thumbnail,
-    count_in_words,
     frame_around,
+    places_in_words,
     rank_work,
     threshold_range,
     thumbnail_work,
@@ -223,7 +223,7 @@ class Searching(QObject):
         self._threshold = threshold
         result = self.bench.session.similar
         if result is not None and self.bench.overlays is not None:
-            self.bench.overlays.set_threshold(_at(result, threshold))
+            self.bench.overlays.set_threshold(result.at(threshold))
             self._settle.start()
 
     def go_to_place(self, index: int) -> None:
@@ -265,7 +265,7 @@ class Searching(QObject):
         self.panel.show_answer(
             threshold_range(result.similarity),
             result.threshold,
-            count_in_words(result.ranked),
+            places_in_words(result.ranked),
         )
         self.panel.show_places(result.ranked)
         slide = self.bench.session.slide
@@ -282,7 +282,3 @@ class Searching(QObject):
     def _thumbnails(self, reports: list[Thumbnail]) -> None:
         for report in reports:
             self.panel.show_thumbnail(report.rank, report.image)
-
-
-def _at(result: SimilarResult, threshold: float) -> SimilarResult:
-    return SimilarResult(result.prompts, result.similarity, threshold, result.ranked)

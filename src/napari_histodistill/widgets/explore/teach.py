@@ -20,8 +20,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.explore.painting import PaintedClasses
 from napari_histodistill.controllers.explore.teaching import (
-    PALETTE,
+    LEFT_OUT,
     Strokes,
     StudentSaved,
     Taught,
@@ -36,6 +37,12 @@ from napari_histodistill.widgets.shared.parts import Swatch, explain, heading, h
 
 if TYPE_CHECKING:
     from napari.utils.events import Event
+
+RESTING = ("pan_zoom", "transform")
+"""Modes of a layer in which nobody paints."""
+
+FITTING = "Fitting…"
+STOPPED = "The fit was stopped. Press Fit again."
 
 PAINT_TIP = "Paint strokes of the chosen class on the slide. Press again to stop."
 FIT_TIP = "Learn the painted classes and colour the whole map by them."
@@ -121,15 +128,6 @@ class TeachPanel(QWidget):
         self.class_renamed.emit(self.names.currentIndex(), self.names.currentText())
 
 
-RESTING = ("pan_zoom", "transform")
-"""Modes of a layer in which nobody paints."""
-
-FITTING = "Fitting…"
-STOPPED = "The fit was stopped. Press Fit again."
-LEFT_OUT = " Labels that are no class were left out."
-FIRST_CLASSES = ("tissue A", "tissue B")
-
-
 class Teaching(QObject):
     """Keeps the teach panel, the stroke layer and the session in step."""
 
@@ -141,11 +139,7 @@ class Teaching(QObject):
     def __init__(self, bench: ExploreBench, panel: TeachPanel) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
-        self.classes = [
-            ClassSpec(name=name, color=PALETTE[k])
-            for k, name in enumerate(FIRST_CLASSES)
-        ]
-        self._current = 0
+        self.classes = PaintedClasses()
         self._left_out = ""
         self._is_learning = False
         panel.class_chosen.connect(self.choose_class)
@@ -154,44 +148,34 @@ class Teaching(QObject):
         panel.paint.connect(self.paint)
         panel.fit.connect(self.fit)
         panel.save.connect(self.ask_folder)
-        panel.show_classes(self.classes, 0)
+        self._show_classes()
 
     def choose_class(self, index: int) -> None:
         """Paint this class from now on."""
-        self._current = index
-        self.panel.show_classes(self.classes, index)
+        self.classes.choose(index)
+        self._show_classes()
         layer = self._layer()
         if layer is not None:
-            layer.selected_label = index + 1
+            layer.selected_label = self.classes.label
 
     def rename(self, index: int, name: str) -> None:
         """Give a class another name."""
-        name = name.strip()
-        if not 0 <= index < len(self.classes) or name == self.classes[index].name:
-            return
-        others = {c.name for k, c in enumerate(self.classes) if k != index}
         try:
-            if name in others:
-                raise ValueError
-            renamed = ClassSpec(name=name, color=self.classes[index].color)
-        except ValueError:
-            self.panel.say("A class needs a name of its own: letters, digits, . _ -")
-        else:
-            self.classes[index] = renamed
-        self.panel.show_classes(self.classes, self._current)
+            self.classes.rename(index, name)
+        except HistodistillError as error:
+            self.panel.say(str(error))
+        self._show_classes()
 
     def add_class(self) -> None:
         """Offer one more class to paint."""
-        if len(self.classes) == len(PALETTE):
-            self.panel.say(f"{len(PALETTE)} classes are as many as colours can tell.")
+        try:
+            self.classes.add()
+        except HistodistillError as error:
+            self.panel.say(str(error))
             return
-        used = {c.name for c in self.classes}
-        letter = next(c for c in "ABCDEFGHIJ" if f"tissue {c}" not in used)
-        color = PALETTE[len(self.classes)]
-        self.classes.append(ClassSpec(name=f"tissue {letter}", color=color))
         if self.bench.overlays is not None and self._layer() is not None:
-            self.bench.overlays.show_strokes(self.classes)
-        self.choose_class(len(self.classes) - 1)
+            self.bench.overlays.show_strokes(self.classes.all)
+        self.choose_class(self.classes.current)
 
     def paint(self, painting: bool) -> None:
         """Start or stop painting."""
@@ -199,10 +183,10 @@ class Teaching(QObject):
         if overlays is None:
             self.show_painting()
             return
-        layer = overlays.show_strokes(self.classes)
+        layer = overlays.show_strokes(self.classes.all)
         if painting:
             self.bench.viewer.layers.selection.active = layer
-            layer.selected_label = self._current + 1
+            layer.selected_label = self.classes.label
             layer.mode = "paint"
             self.panel.say("Paint a stroke or two of each class, then press Fit.")
         else:
@@ -222,7 +206,7 @@ class Teaching(QObject):
         layer = self._layer()
         strokes = Strokes(
             np.zeros((1, 1), np.uint8) if layer is None else np.array(layer.data),
-            tuple(self.classes),
+            self.classes.all,
         )
         try:
             work = self.bench.session.teach_work(strokes)
@@ -251,7 +235,7 @@ class Teaching(QObject):
         """Save what was taught as a bundle."""
         session = self.bench.session
         if session.student is None or session.taught is None or session.slide is None:
-            self.panel.say("Fit first, then save.")
+            self.panel.say(session.why_not_save)
             return
         self.bench.pump.start(
             save_work(
@@ -273,13 +257,14 @@ class Teaching(QObject):
         if self._is_learning and not self.bench.pump.is_active(ExploreJob.LEARNING):
             self._is_learning = False
             self.panel.say(STOPPED)  # a run or another slide came in between
-        no_map = "" if session.live else "Run the student first: it learns from that."
-        running = "Wait until the run is done, or cancel it." if session.running else ""
         self.panel.explain(
-            paint="" if self.bench.overlays else "Open a slide with known µm/px first.",
-            fit=running or no_map,
-            save="" if session.taught else "Fit first, then save.",
+            paint=session.why_not_paint,
+            fit=session.why_not_teach,
+            save=session.why_not_save,
         )
+
+    def _show_classes(self) -> None:
+        self.panel.show_classes(self.classes.all, self.classes.current)
 
     def _layer(self) -> Labels | None:
         return (
@@ -293,9 +278,7 @@ class Teaching(QObject):
         taught = reports[-1]
         self.bench.session.take_taught(taught)
         self.paint(False)
-        score = taught.fit.score
-        tested = "" if score is None else f"; {score:.0%} right on held-out strokes"
-        self.panel.say(f"Learned from {taught.cells} cells{tested}.{self._left_out}")
+        self.panel.say(taught.summary() + self._left_out)
         self.taught.emit()
 
     def _saved(self, reports: list[StudentSaved]) -> None:

@@ -12,7 +12,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.shared.planning import duration_in_words
+from napari_histodistill.controllers.shared.wording import (
+    progress_in_words,
+    remark_in_words,
+)
 from napari_histodistill.maps.engine import EmbedReport
 from napari_histodistill.widgets.shared.parts import explain, hint, row
 
@@ -109,7 +112,7 @@ class RunPanel(QWidget):
     def show_report(self, report: EmbedReport) -> None:
         """Show how far a run is; what it remarked stays in sight until it ends."""
         if report.message and report.cells_per_s:
-            self._remark = f"{report.message[:1].upper()}{report.message[1:]}."
+            self._remark = remark_in_words(report)
         if not report.cells_per_s:
             self._put(report.message.capitalize() or "Starting…")
             return
@@ -119,13 +122,7 @@ class RunPanel(QWidget):
         self.bar.setRange(0, 1000)
         self.bar.setValue(round(1000 * report.done / max(1, report.total)))
         self.bar.setUpdatesEnabled(True)
-        parts = [
-            f"{report.done:,} of {report.total:,} cells",
-            f"{report.cells_per_s:,.0f} cells/s",
-        ]
-        if report.seconds_left is not None:
-            parts.append(f"{duration_in_words(report.seconds_left)} left")
-        progress = " · ".join(parts)
+        progress = progress_in_words(report)
         self._put(" ".join(filter(None, (progress, self._remark))))
 
     def say(self, sentence: str) -> None:

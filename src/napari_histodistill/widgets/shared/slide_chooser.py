@@ -19,6 +19,7 @@ from napari_histodistill.controllers.shared.map_work import (
     open_work,
     tissue_work,
 )
+from napari_histodistill.controllers.shared.slide_session import why_stay
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.reader import FILE_ENDINGS
 from napari_histodistill.layers.slide_layer import slide_layer, slide_of
@@ -228,10 +229,9 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         layer, overlays = self.bench.slide_layer, self.bench.overlays
         if layer is None:
             return ""
-        if self.bench.session.running:
-            return f"the run on {layer.name} goes on."
-        drawn = overlays is not None and overlays.hand_made()
-        return f"{layer.name} stays chosen: you have painted on it." if drawn else ""
+        has_drawn = overlays is not None and bool(overlays.hand_made())
+        running = self.bench.session.running
+        return why_stay(layer.name, running=running, has_drawn=has_drawn)
 
     def _is_chosen(self, layer: Image) -> bool:
         """Whether a layer is on the bench, just as it is now."""
