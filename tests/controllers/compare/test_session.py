@@ -351,7 +351,7 @@ def test_answers_are_frozen():
     assert Compared.__dataclass_params__.frozen
 
 
-# --- loading, swapping, how far ---------------------------------------------------------
+# --- loading, swapping, how far -------------------------------------------------------
 
 
 def test_a_student_that_is_being_loaded_is_waited_for_by_its_letter():
@@ -376,7 +376,8 @@ def test_swapping_exchanges_students_and_their_speeds():
 
 def test_how_far_grows_from_a_over_b_to_the_comparison():
     def half(which, done):
-        return HalfUpdate(which, RunUpdate(EmbedReport(done, 10, seconds_left=38)))
+        report = EmbedReport(done=done, total=10, seconds_left=38)
+        return HalfUpdate(which, RunUpdate(report))
 
     found = [
         how_far(half(0, 5)),

@@ -128,7 +128,7 @@ def test_steps_go_from_coarse_to_fine_and_the_default_is_readable():
     assert session.step == default_step(session.steps) > 0
     assert session.detail.cells >= 200
     assert "tiles" in session.detail_in_words
-    assert "cells" in session.detail_in_words
+    assert "squares" in session.detail_in_words
     session.choose_mode("tokens")
     assert all(s.grid.stride_px % 8 == 0 for s in session.steps)
     session.choose_step(99)
@@ -138,7 +138,8 @@ def test_steps_go_from_coarse_to_fine_and_the_default_is_readable():
 def test_the_view_and_a_shape_count_fewer_cells():
     session = session_for()
     whole = session.plan().wanted_cells().sum()
-    session.region, session.look_at("view", Region(y=100, x=100, height=200, width=200))
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=100, x=100, height=200, width=200))
     assert 0 < session.plan().wanted_cells().sum() < whole
     words = session.detail_in_words
     session.choose_region(RegionChoice.SHAPE)
@@ -146,7 +147,7 @@ def test_the_view_and_a_shape_count_fewer_cells():
     assert 0 < session.plan().wanted_cells().sum() < whole
     assert session.detail_in_words != words
     session.take_shape(np.array([[150.0, 150], [150, 151], [151, 150.5]]))
-    with pytest.raises(InputError, match="between the cells"):
+    with pytest.raises(InputError, match="between the squares"):
         session.plan().wanted_cells()
 
 
@@ -370,7 +371,7 @@ def test_taught_classes_replace_the_students_and_can_be_saved(tmp_path):
     live = session.live
     assert live.labels[live.grid.cell_at(*GLAND)] == 2
     assert live.labels[live.grid.cell_at(*STROMA)] == 1
-    assert any("painted cells" in n.text for n in notes_on(session))
+    assert any("under strokes" in n.text for n in notes_on(session))
 
     import torch
 

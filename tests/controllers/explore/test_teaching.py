@@ -220,7 +220,8 @@ def test_teaching_keeps_the_wished_confidence_and_the_way_back():
 
 def test_running_on_after_teaching_keeps_what_was_there():
     session = open_session()
-    session.region, session.look_at("view", Region(y=0, x=0, height=600, width=700))
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=0, x=0, height=600, width=700))
     run(session)
     teach(session, *TWO_KINDS)
     session.choose_region(RegionChoice.WHOLE)

@@ -212,7 +212,7 @@ def test_the_plan_says_stride_cells_and_time():
     session = open_session()
     session.choose_student(session.student, tiles_per_s=10.0)
     words = session.detail_in_words
-    found = re.fullmatch(r"(\d+) µm · about (\d+) cells · tiles · ~(\d+) s", words)
+    found = re.fullmatch(r"(\d+) µm · about (\d+) squares · exact · ~(\d+) s", words)
     assert found, words
     stride, cells, seconds = map(int, found.groups())
     assert stride == session.detail.stride_um
@@ -617,7 +617,7 @@ def test_unreadable_places_are_counted_and_said():
     assert session.describe(300, 600).startswith("unreadable")
     assert session.describe(*GLAND).startswith("gland")
     said = [note.text for note in notes_on(session)]
-    assert f"{lost:,} cells could not be read from the file." in said
+    assert f"{lost:,} squares of the map could not be read from the file." in said
 
 
 # --- in words -------------------------------------------------------------------------

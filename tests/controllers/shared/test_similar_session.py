@@ -198,7 +198,8 @@ def test_the_index_is_built_once_for_many_clicks(session):
 
 def test_cells_that_came_later_are_searched_too():
     session = open_session()
-    session.region, session.look_at("view", Region(y=0, x=0, height=600, width=300))
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=0, x=0, height=600, width=300))
     run(session)
     session.add_prompt(*GLAND, like=True)
     ask(session)

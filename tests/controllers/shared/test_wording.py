@@ -61,15 +61,17 @@ def test_areas(mm2, words):
 
 
 def test_progress_leaves_out_what_is_not_known():
-    report = EmbedReport(40, 1200, cells_per_s=31.4, seconds_left=38)
+    report = EmbedReport(done=40, total=1200, cells_per_s=31.4, seconds_left=38)
     assert progress_in_words(report) == "40 of 1,200 squares · 31 squares/s · 38 s left"
     assert progress_in_words(report, speed=False) == "40 of 1,200 squares · 38 s left"
-    report = EmbedReport(0, 1200, cells_per_s=2)
+    report = EmbedReport(done=0, total=1200, cells_per_s=2)
     assert progress_in_words(report) == "0 of 1,200 squares · 2 squares/s"
 
 
 def test_a_remark_is_a_sentence():
-    report = EmbedReport(1, 2, message="memory is short: HE and NDPI are read slowly")
+    report = EmbedReport(
+        done=1, total=2, message="memory is short: HE and NDPI are read slowly"
+    )
     expected = "Memory is short: HE and NDPI are read slowly."
     assert remark_in_words(report) == expected, "only the first letter is touched"
-    assert remark_in_words(EmbedReport(1, 2)) == ""
+    assert remark_in_words(EmbedReport(done=1, total=2)) == ""

@@ -350,5 +350,5 @@ def test_labels_beyond_the_classes_are_left_out_and_said(ran, qtbot):
     wait_until(qtbot, lambda: widget.session.taught is not None)
     wait_until(qtbot, idle(widget))
     words = widget.teach_panel.words.text()
-    assert words.startswith("Learned from 2 cells")
+    assert words.startswith("Learned from 2 squares")
     assert "no class were left out" in words

@@ -256,7 +256,11 @@ class Choice:
         if detail is None:
             return ""
         cells = self._cells_in_region(detail)
-        parts = [f"{detail.stride_um:.3g} µm", about_in_words(cells), self.mode]
+        parts = [
+            f"{detail.stride_um:.3g} µm",
+            about_in_words(cells),
+            MODE_NAMES[self.mode],
+        ]
         if self.tiles_per_s and self.mode == "tiles":
             parts.append(f"~{duration_in_words(cells / self.tiles_per_s)}")
         return " · ".join(parts)

@@ -33,8 +33,8 @@ MOST_CELLS = 4_000_000
 """Finer steps are not offered: the map would no longer be a small array."""
 
 BETWEEN_CELLS = (
-    "The drawn shape lies between the cells of the map: draw a larger one, or choose a "
-    "finer detail."
+    "The drawn shape lies between the squares of the map: draw a larger one, or choose "
+    "a finer detail."
 )
 
 
