@@ -26,8 +26,8 @@ from napari_histodistill.samples.fetching import (
     remote_slide,
 )
 from napari_histodistill.slides import open_slide
-from napari_histodistill.widgets.shared.parts import heading, hint
-from napari_histodistill.widgets.shared.pump import JobPump
+from napari_histodistill.widgets.shared.controls import heading, hint
+from napari_histodistill.widgets.shared.job_pump import JobPump
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from napari_histodistill.controllers.compare.work import (
     how_far,
     rank_work,
 )
-from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.controllers.shared.planning import store_path_of
 from napari_histodistill.errors import Cancelled, InputError

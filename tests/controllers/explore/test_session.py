@@ -16,11 +16,11 @@ from napari_histodistill.controllers.explore.teaching import (
     save_work,
 )
 from napari_histodistill.controllers.explore.trust import CARE, GOOD, notes_on
-from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.exporting import (
     EXPORTS,
     export_work,
 )
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import (
     open_work,
     student_work,
@@ -501,7 +501,7 @@ def test_triton_is_refused_only_where_mesa_draws(tmp_path, monkeypatch):
 def test_collection_is_put_off_and_comes_back():
     import gc
 
-    from napari_histodistill.controllers.shared.warm_up import (
+    from napari_histodistill.controllers.shared.background_import import (
         collection_put_off,
         import_work,
     )

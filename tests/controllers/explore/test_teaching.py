@@ -14,8 +14,8 @@ from napari_histodistill.controllers.explore.teaching import (
     painted_cells,
     save_work,
 )
-from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.layers.overlays import stroke_shape

@@ -10,8 +10,8 @@ import pytest
 
 from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore.trust import notes_on
-from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.slide_session import why_stay
 from napari_histodistill.errors import Cancelled, InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.similar import (
     COUNTED,
     LISTED,

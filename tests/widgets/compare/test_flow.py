@@ -11,8 +11,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_histodistill.controllers.compare.jobs import CompareJob
-from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.exporting import ExportKey
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.process import start_process
@@ -22,7 +22,7 @@ from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
-from napari_histodistill.widgets.shared.canvas import FLICKER
+from napari_histodistill.widgets.shared.canvas_input import FLICKER
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.controllers.compare.test_session import SECRET, blind_pair, secret_slide
 from tests.distill.small_runs import small_config, write_textures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.compare.work import LETTERS
-from napari_histodistill.controllers.shared.choice import Choice, RegionChoice
+from napari_histodistill.controllers.shared.map_choice import MapChoice, RegionChoice
 from napari_histodistill.controllers.shared.planning import (
     Detail,
 )
@@ -32,12 +32,12 @@ class CompareChoice:
 
     Attributes
     ----------
-    choices : tuple of Choice
+    choices : tuple of MapChoice
         What A and B are, and how each would look at the slide.
     """
 
     def __init__(self) -> None:
-        self.choices = Choice(), Choice()
+        self.choices = MapChoice(), MapChoice()
         self._measure: Measure | None = None
         self._lead = 0
         self._trouble = ""

@@ -16,8 +16,8 @@ from napari_histodistill.controllers.compare.work import (
     Compared,
     HalfIndex,
     HalfUpdate,
-    Place,
     PlaceFound,
+    Position,
     compare_work,
     measure_work,
     place_work,
@@ -54,7 +54,7 @@ class CompareSession(CompareChoice):
         super().__init__()
         self.lives: list[LiveMap | None] = [None, None]
         self.compared: Compared | None = None
-        self.place: Place | None = None
+        self.place: Position | None = None
         self.found: PlaceFound | None = None
         self.running = False
         self._indices: list[SimilarityIndex | None] = [None, None]

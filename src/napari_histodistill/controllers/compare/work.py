@@ -28,7 +28,7 @@ LETTERS = ("A", "B")
 NEIGHBOURS = 8
 """Pictures of each student's nearest places."""
 
-Place = tuple[float, float]
+Position = tuple[float, float]
 """Level-0 pixels ``(y, x)``, edge convention."""
 
 
@@ -93,7 +93,7 @@ class PlaceFound:
         How many of A's nearest places B has among its own.
     """
 
-    place: Place
+    place: Position
     answers: tuple[SimilarityMap, SimilarityMap]
     nearest: tuple[tuple[RankedRegion, ...], tuple[RankedRegion, ...]]
     thresholds: tuple[float, float]
@@ -207,7 +207,7 @@ def rank_work(difference: DifferenceMap, threshold: float) -> Work:
 
 
 def place_work(
-    place: Place,
+    place: Position,
     stores: Sequence[Path],
     indices: Sequence[SimilarityIndex | None],
 ) -> Work:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
-from napari_histodistill.controllers.shared.choice import Choice
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
+from napari_histodistill.controllers.shared.map_choice import MapChoice
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
     IndexBuilt,
@@ -60,7 +60,7 @@ _NEXT = {
 """What the button would do with a stored map."""
 
 
-class ExploreSession(Choice):
+class ExploreSession(MapChoice):
     """State of one *Explore slide* panel; no Qt, no napari.
 
     Attributes

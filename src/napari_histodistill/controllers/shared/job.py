@@ -47,7 +47,7 @@ class SlideJob(JobKey):
     OPENING = "Opening"
     READING = "Reading pixels"
     FINDING_TISSUE = "Finding tissue"
-    WARMING_UP = "Warming up"
+    IMPORTING = "Importing"
     EXPORTING = "Export"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from napari_histodistill.controllers.shared.choice import RegionChoice
+    from napari_histodistill.controllers.shared.map_choice import RegionChoice
     from napari_histodistill.geometry import Region
     from napari_histodistill.slides import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask

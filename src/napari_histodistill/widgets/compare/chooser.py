@@ -10,8 +10,8 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.compare.jobs import LOADING, OF_THE_MAPS
 from napari_histodistill.controllers.compare.session import CompareSession
-from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, SlideJob
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import (
     StudentLoaded,
     StudentLoader,
@@ -24,8 +24,8 @@ from napari_histodistill.controllers.shared.student_list import (
 )
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
+from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
-from napari_histodistill.widgets.compare.panel import ChoosePanel
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 
 

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_histodistill.controllers.compare.session import CompareSession
+from napari_histodistill.controllers.shared.background_import import (
+    import_work,
+    load_student_in_background,
+)
 from napari_histodistill.controllers.shared.exporting import (
     DIFFERENCE_EXPORTS,
     ExportKey,
@@ -25,24 +29,23 @@ from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     bundled_students,
 )
-from napari_histodistill.controllers.shared.warm_up import (
-    import_work,
-    load_student_gently,
+from napari_histodistill.widgets.compare.answer_panels import (
+    DifferencePanel,
+    PlacePanel,
 )
-from napari_histodistill.widgets.compare.answers import DifferencePanel, PlacePanel
+from napari_histodistill.widgets.compare.asking import Asking
 from napari_histodistill.widgets.compare.bench import CompareBench
+from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.chooser import CompareChoosing
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
-from napari_histodistill.widgets.compare.panel import ChoosePanel
-from napari_histodistill.widgets.compare.place import Asking
 from napari_histodistill.widgets.compare.running import Comparing
-from napari_histodistill.widgets.shared.canvas import CanvasInput
+from napari_histodistill.widgets.shared.canvas_input import CanvasInput
+from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.export_button import (
     ExportButton,
     research_label,
 )
-from napari_histodistill.widgets.shared.parts import explain
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
         self,
         napari_viewer: napari.Viewer,
         *,
-        load: StudentLoader = load_student_gently,
+        load: StudentLoader = load_student_in_background,
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__(napari_viewer, CompareBench)
@@ -101,7 +104,7 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
         self.comparing.place_reached.connect(self.asking.click)
         self.export_button.export.connect(self.export)
         self.bench.pump.start(
-            import_work("pandas"), key=SlideJob.WARMING_UP, on_reports=lambda _: None
+            import_work("pandas"), key=SlideJob.IMPORTING, on_reports=lambda _: None
         )
         self.choosing.layers_changed()
         self.refresh()

@@ -26,9 +26,9 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.slides import TileGrid
-from napari_histodistill.widgets.compare.answers import DifferencePanel
+from napari_histodistill.widgets.compare.answer_panels import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
-from napari_histodistill.widgets.compare.panel import ChoosePanel
+from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.explore.similar import SETTLE_MS, SHARE_OF_CANVAS
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX

@@ -27,7 +27,7 @@ from napari_histodistill.controllers.shared.student_list import (
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.widgets.explore.bench import ExploreBench
-from napari_histodistill.widgets.explore.slide import SlidePanel
+from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 

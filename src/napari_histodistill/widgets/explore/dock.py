@@ -16,17 +16,17 @@ from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.explore.trust import notes_on
-from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.background_import import (
+    import_work,
+    load_student_in_background,
+)
 from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
 from napari_histodistill.controllers.shared.job import SlideJob, Work
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import StudentLoader
 from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     bundled_students,
-)
-from napari_histodistill.controllers.shared.warm_up import (
-    import_work,
-    load_student_gently,
 )
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.bench import ExploreBench
@@ -34,11 +34,11 @@ from napari_histodistill.widgets.explore.chooser import Choosing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.running import Mapping
 from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
-from napari_histodistill.widgets.explore.slide import SlidePanel
+from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.explore.stain import Staining
 from napari_histodistill.widgets.explore.teach import Teaching, TeachPanel
 from napari_histodistill.widgets.explore.trust import TrustPanel
-from napari_histodistill.widgets.shared.canvas import CanvasInput
+from napari_histodistill.widgets.shared.canvas_input import CanvasInput
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.run_panel import RunPanel
@@ -70,7 +70,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self,
         napari_viewer: napari.Viewer,
         *,
-        load: StudentLoader = load_student_gently,
+        load: StudentLoader = load_student_in_background,
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__(napari_viewer, ExploreBench)
@@ -112,7 +112,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             import_work(
                 "pandas", "zarr", "zarr.codecs", "napari_histodistill.maps.engine"
             ),
-            key=SlideJob.WARMING_UP,
+            key=SlideJob.IMPORTING,
             on_reports=lambda _: None,
         )
         self.choosing.layers_changed()

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.controllers.shared.live_map import ClassRow
 from napari_histodistill.controllers.shared.wording import area_in_words, count_in_words
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.widgets.shared.controls import (
     Histogram,
     Swatch,
     heading,

@@ -7,15 +7,15 @@ from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
-from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobState, Work
 from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.legend import ClassesPanel
-from napari_histodistill.widgets.explore.slide import SlidePanel
+from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_layers import selected_polygon

@@ -1,4 +1,4 @@
-"""Find similar: the markers, the threshold, the ranked thumbnails."""
+"""Find similar: the panel (markers, threshold, ranked pictures) and its wiring."""
 
 from __future__ import annotations
 
@@ -32,11 +32,18 @@ from napari_histodistill.controllers.shared.similar import (
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.explore.bench import ExploreBench
-from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
+from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX, Thumbnails
 
 STEPS = 200
+"""Of the threshold slider."""
+
+SHARE_OF_CANVAS = 0.3
+"""How much of the canvas a ranked place fills after the jump."""
+
+SETTLE_MS = 150
+"""The list is ranked again once the threshold slider has rested this long."""
 
 HOW = "Click tissue: like this. Shift-click: not like this."
 
@@ -154,13 +161,6 @@ def _words(place: RankedRegion) -> tuple[str, str]:
         f"Place {place.rank}{you}: similarity {place.score:.2f}, "
         f"{place.area_mm2:.3f} mm². Click to go there; arrow keys walk."
     )
-
-
-SHARE_OF_CANVAS = 0.3
-"""How much of the canvas a ranked place fills after the jump."""
-
-SETTLE_MS = 150
-"""The list is ranked anew once the threshold slider has rested this long."""
 
 
 class Searching(QObject):

@@ -1,4 +1,4 @@
-"""The controls of stain normalisation: a check box and a look before and after."""
+"""Stain normalisation: the row (a check box, a look before and after), its wiring."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.overlays import OverlayKind
-from napari_histodistill.widgets.shared.parts import explain
 
 TIP = (
     "Make this slide's colours look like the tiles that the student was trained on: "

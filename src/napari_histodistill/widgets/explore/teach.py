@@ -1,4 +1,4 @@
-"""Teach: name classes, paint strokes, fit, save."""
+"""Teach: the panel (name classes, paint strokes, learn, save) and its wiring."""
 
 from __future__ import annotations
 
@@ -32,8 +32,14 @@ from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.shared.controls import (
+    Swatch,
+    explain,
+    heading,
+    hint,
+    row,
+)
 from napari_histodistill.widgets.shared.overlays import OverlayKind
-from napari_histodistill.widgets.shared.parts import Swatch, explain, heading, hint, row
 
 if TYPE_CHECKING:
     from napari.utils.events import Event

@@ -9,11 +9,11 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_histodistill.controllers.explore.trust import Note
 from napari_histodistill.controllers.shared.exporting import EXPORTS
+from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
 from napari_histodistill.widgets.shared.export_button import (
     ExportButton,
     research_label,
 )
-from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
 
 
 class TrustPanel(QWidget):

@@ -14,8 +14,8 @@ from napari_histodistill.controllers.shared.slide_session import SlideSession
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.slides import Slide
+from napari_histodistill.widgets.shared.job_pump import JobPump
 from napari_histodistill.widgets.shared.overlays import Overlays
-from napari_histodistill.widgets.shared.pump import JobPump
 from napari_histodistill.widgets.shared.slide_layers import view_region
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from napari_histodistill.controllers.shared.wording import (
     remark_in_words,
 )
 from napari_histodistill.maps.engine import EmbedReport
-from napari_histodistill.widgets.shared.parts import explain, hint, row
+from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
 

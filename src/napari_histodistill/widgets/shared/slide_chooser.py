@@ -11,8 +11,8 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
-from napari_histodistill.controllers.shared.choice import RegionChoice
 from napari_histodistill.controllers.shared.job import Job, JobKey, SlideJob
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import (
     SlideOpened,
     TissueFound,

@@ -18,8 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.shared.choice import RegionChoice
-from napari_histodistill.widgets.shared.parts import explain, hint, row
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
 
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
     info_button,

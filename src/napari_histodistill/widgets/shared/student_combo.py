@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox
 
-from napari_histodistill.widgets.shared.parts import fill_combo, keep_within_dock
+from napari_histodistill.widgets.shared.controls import fill_combo, keep_within_dock
 
 
 class StudentCombo(QComboBox):

@@ -7,7 +7,7 @@ from enum import Enum
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
 
-from napari_histodistill.widgets.shared.parts import hint, row
+from napari_histodistill.widgets.shared.controls import hint, row
 
 
 class Positions(Enum):

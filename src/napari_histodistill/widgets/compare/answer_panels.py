@@ -16,8 +16,8 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.maps.ranking import RankedRegion
-from napari_histodistill.widgets.shared.canvas import FLICKER
-from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
+from napari_histodistill.widgets.shared.canvas_input import FLICKER
+from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
 from napari_histodistill.widgets.shared.thumbnails import Thumbnails
 
 STEPS = 200

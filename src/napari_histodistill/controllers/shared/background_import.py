@@ -39,7 +39,7 @@ _LIBRARIES = (
 )
 
 
-def load_student_gently(name: str | Path, *, device: str = "auto") -> Student:
+def load_student_in_background(name: str | Path, *, device: str = "auto") -> Student:
     """Load a student in a thread of a process that has a window.
 
     Raises
@@ -49,11 +49,11 @@ def load_student_gently(name: str | Path, *, device: str = "auto") -> Student:
     """
     from napari_histodistill.students import load_student
 
-    import_torch_gently()
+    import_torch_in_background()
     return load_student(name, device=device)
 
 
-def import_torch_gently() -> None:
+def import_torch_in_background() -> None:
     """Import torch and what students need beside it; call it in a thread."""
     if "timm" in sys.modules:
         return

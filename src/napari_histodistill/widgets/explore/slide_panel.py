@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSizePolicy
 
-from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.stain import StainRow
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.widgets.shared.controls import (
     explain,
     info_button,
     row,

@@ -11,7 +11,7 @@ from napari_histodistill.controllers.compare.jobs import PICTURES, CompareJob
 from napari_histodistill.controllers.compare.work import LETTERS, HalfIndex, PlaceFound
 from napari_histodistill.controllers.shared.similar import Thumbnail, thumbnail_work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.compare.answers import PlacePanel
+from napari_histodistill.widgets.compare.answer_panels import PlacePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.running import show_place
 from napari_histodistill.widgets.shared.slide_layers import world_to_pixels

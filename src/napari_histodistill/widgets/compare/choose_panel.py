@@ -1,4 +1,4 @@
-"""The controls of *Compare students*; what they mean is wired in ``compare.py``."""
+"""What *Compare students* asks: which slide, which two students, how densely."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_histodistill.controllers.compare.work import LETTERS
-from napari_histodistill.controllers.shared.choice import RegionChoice
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.maps.difference import Measure
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.widgets.shared.controls import (
     explain,
     hint,
     info_button,

@@ -1,4 +1,4 @@
-"""What a person has chosen, and what a run would make of it."""
+"""Which map a person has chosen: of what slide, by what student, how densely."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from napari_histodistill.controllers.shared.planning import (
     stored_since,
 )
 from napari_histodistill.controllers.shared.wording import (
+    MODE_NAMES,
     about_in_words,
     duration_in_words,
 )
@@ -48,7 +49,7 @@ class RegionChoice(Enum):
     """The inside of a drawn shape."""
 
 
-class Choice:
+class MapChoice:
     """Slide, student, region and detail of one *Explore slide* panel.
 
     Attributes
