@@ -113,7 +113,7 @@ class _Conductor:
             self.widget.searching.click(*where, like=True)
 
     def _choose_detail(self) -> None:
-        """Take the finest step that a laptop fills while somebody looks on."""
+        """Take the finest step that a laptop fills while the user watches."""
         session = self.widget.session
         step = finest_step(session.steps, DEMO_CELLS)
         if step is not None and step > session.step:

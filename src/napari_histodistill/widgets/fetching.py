@@ -1,4 +1,4 @@
-"""Slides of *File › Open Sample* that are elsewhere: first told about, then fetched."""
+"""Slides of *File › Open Sample* that are fetched from the network, if wanted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def open_or_ask(key: str) -> list[LayerTuple]:
     """Return the layers of a slide that is here; ask about one that is not.
 
     Asking opens a window beside napari's and returns at once: the slide comes when, and
-    only if, somebody says yes. napari takes no sample without a layer, so an empty one
+    only if, the user says yes. napari takes no sample without a layer, so an empty one
     stands for it in the layer list as long as the window is open.
 
     Raises
@@ -90,7 +90,7 @@ def _mark(slide: RemoteSlide) -> str:
 
 
 class FetchDialog(QDialog):
-    """Says what would be fetched and from where; does it if told to.
+    """The question whether to fetch a slide, from where, and how large it is.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class FetchDialog(QDialog):
         window.destroyed.connect(self._window_gone)
 
     def start(self) -> None:
-        """Fetch it, aside; napari stays usable."""
+        """Fetch it in the background; napari stays usable."""
         slide, folder = self._slide, self._folder
         self.fetch.setEnabled(False)
         self.leave.setText("Cancel")

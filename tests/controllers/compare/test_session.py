@@ -91,18 +91,18 @@ def test_why_not_run_says_what_is_missing_in_turn():
     session.choose_slide(array_slide(mpp=None))
     assert "µm per pixel" in session.why_not_run
     session.type_mpp(0.5)
-    assert session.why_not_run.startswith("A: Choose a student")
+    assert session.why_not_run.startswith("A: Choose a model")
     slide = secret_slide()
     session.choose_slide(slide)
-    assert session.why_not_run.startswith("A: Choose a student")
+    assert session.why_not_run.startswith("A: Choose a model")
     session.choose_student(0, coarse_student())
-    assert session.why_not_run.startswith("B: Choose a student")
+    assert session.why_not_run.startswith("B: Choose a model")
     session.lose_student(1, "There is no such bundle.")
     assert session.why_not_run == "B: There is no such bundle."
     session.choose_student(1, coarse_student())
     assert "tissue" in session.why_not_run
     session.take_tissue(find_once(slide))
-    assert "the same student" in session.why_not_run
+    assert "the same model" in session.why_not_run
     session.choose_student(1, colour_student())
     assert session.why_not_run == ""
 
@@ -281,7 +281,7 @@ def test_what_is_under_the_cursor_is_said():
 
 def test_asking_about_a_place_gives_both_students_neighbours():
     session = open_session(*blind_pair())
-    assert "Run both students first" in session.why_not_ask
+    assert "Run both models first" in session.why_not_ask
     with pytest.raises(InputError, match="Run both"):
         session.ask(*SECRET)
     run(session)

@@ -90,7 +90,7 @@ def test_why_not_run_walks_through_the_reasons():
     assert "µm per pixel" in session.why_not_run
     session.type_mpp(0.5)
     assert not session.needs_mpp
-    assert "Choose a student" in session.why_not_run
+    assert "Choose a model" in session.why_not_run
     session.lose_student("The weights are gone.")
     assert session.why_not_run == "The weights are gone."
     session.choose_student(colour_student())
@@ -127,7 +127,7 @@ def test_steps_go_from_coarse_to_fine_and_the_default_is_readable():
     assert strides[0] == 32
     assert session.step == default_step(session.steps) > 0
     assert session.detail.cells >= 200
-    assert "tiles" in session.detail_in_words
+    assert "exact" in session.detail_in_words
     assert "squares" in session.detail_in_words
     session.choose_mode("tokens")
     assert all(s.grid.stride_px % 8 == 0 for s in session.steps)
@@ -278,7 +278,7 @@ def test_a_click_answers_and_an_older_answer_is_dropped():
 
 def test_a_search_before_any_run_says_what_to_do():
     session = session_for()
-    with pytest.raises(InputError, match="Run the student first"):
+    with pytest.raises(InputError, match="Run the model first"):
         session.add_prompt(*GLAND, like=True)
     assert session.query_work() is None
 
@@ -352,7 +352,7 @@ def test_teaching_says_what_is_missing(boxes, words):
 
 
 def test_teaching_before_a_run_is_refused():
-    with pytest.raises(InputError, match="Run the student first"):
+    with pytest.raises(InputError, match="Run the model first"):
         session_for().teach_work(Strokes(np.ones((4, 4), np.uint8), CLASSES))
 
 
@@ -415,7 +415,7 @@ def test_notes_say_what_speaks_against_the_map():
     session.choose_mode("tokens")
     texts = " ".join(n.text for n in notes_on(session))
     assert "coarser" in texts
-    assert "Tokens, not tiles" in texts
+    assert "Fast (windows)" in texts
     assert "other tissue gets one too" in texts
 
 
@@ -453,7 +453,7 @@ def test_familiar_tissue_and_tokens():
     )
     session = run(session_for(student), restart=True)
     texts = [n.text for n in notes_on(session) if n.sign == GOOD]
-    assert "The tissue looks like the tiles the student learned from." in texts
+    assert "The tissue looks like the tiles the model learned from." in texts
     session.choose_mode("tokens")
     run(session, restart=True)
     assert not any("learned from" in n.text for n in notes_on(session))

@@ -142,7 +142,7 @@ def test_nothing_painted_is_nothing():
 def test_before_a_run_there_is_nothing_to_learn_from():
     session = open_session()
     empty = Strokes(np.zeros((10, 10), np.uint8), KINDS)
-    with pytest.raises(InputError, match="Run the student first"):
+    with pytest.raises(InputError, match="Run the model first"):
         session.teach_work(empty)
 
 

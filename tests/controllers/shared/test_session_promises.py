@@ -51,7 +51,7 @@ def test_each_missing_thing_is_named_in_turn():
     with pytest.raises(InputError, match="Open a slide"):
         session.plan()
     session.choose_slide(array_slide())
-    assert "Choose a student" in session.why_not_run
+    assert "Choose a model" in session.why_not_run
     session.lose_student("There is no student 'x'.")
     assert session.why_not_run == "There is no student 'x'."
     session.choose_student(colour_student())
@@ -234,7 +234,7 @@ def test_a_student_without_tokens_returns_the_choice_to_tiles():
     session = open_session()
     session.choose_mode("tokens")
     assert session.plan().mode == "tokens"
-    assert "tokens" in session.detail_in_words
+    assert "fast" in session.detail_in_words
     colour = colour_student()
     spec = colour.spec.model_copy(update={"token_stride_px": None})
     session.choose_student(

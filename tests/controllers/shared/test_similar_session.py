@@ -71,8 +71,8 @@ def place_at(y, x, rank=1):
 
 def test_before_a_run_a_click_says_what_to_do():
     session = open_session()
-    assert "Run the student first" in session.why_not_similar
-    with pytest.raises(InputError, match="Run the student first"):
+    assert "Run the model first" in session.why_not_similar
+    with pytest.raises(InputError, match="Run the model first"):
         session.add_prompt(*GLAND, like=True)
     assert session.query_work() is None
 

@@ -116,7 +116,7 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
 
     viewer, widget = compare(load=load)
     choose = widget.choose_panel
-    assert "Two students look at one slide" in choose.sentence.text()
+    assert "Two models look at one slide" in choose.sentence.text()
     assert "Open a slide" in choose.runner.message.text()
     for control in (choose.runner.button, choose.slide):
         assert not control.isEnabled()
@@ -126,8 +126,8 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
     for control in (widget.export_button, widget.place_panel.follow):
         assert not control.isEnabled()
         assert "first" in control.toolTip()
-    assert "Run both students first" in widget.place_panel.words.text()
-    assert "Run both students first" in widget.difference_panel.flicker.text()
+    assert "Run both models first" in widget.place_panel.words.text()
+    assert "Run both models first" in widget.difference_panel.flicker.text()
     widget.choosing.open_bundle(0, tmp_path)
     assert str(tmp_path) in choose.runner.message.text()
     add_slide(viewer)
@@ -136,7 +136,7 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
     choose.students[1].setCurrentIndex(0)
     choose.students[1].activated.emit(0)
     wait_until(qtbot, idle(widget))
-    assert "the same student" in choose.runner.message.text()
+    assert "the same model" in choose.runner.message.text()
     assert not choose.runner.button.isEnabled()
 
 

@@ -235,14 +235,14 @@ def test_painting_is_not_asking(ran):
 def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
     viewer, widget, layer = ran()
     panel = widget.teach_panel
-    panel.fit_button.click()
+    panel.learn_button.click()
     assert "Nothing is painted" in wait_for_words(qtbot, widget, panel)
     panel.paint_button.setChecked(True)
     drag(viewer, layer, (190, 220), (230, 260))
     widget.teaching.choose_class(1)
     drag(viewer, layer, (480, 200), (500, 600))
     widget.teaching.rename(1, "my stroma")
-    QTest.mouseClick(panel.fit_button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(panel.learn_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: widget.session.taught is not None, timeout=15000)
     qtbot.waitUntil(idle(widget), timeout=10000)
     live = widget.session.live

@@ -1,4 +1,4 @@
-"""What a person has chosen to compare, and what a run would make of it."""
+"""The choice of what to compare: a slide, two students, a distance, a measure."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class CompareChoice:
     def why_not_measure(self, measure: Measure) -> str:
         """Why the two cannot be compared so; "" if they can."""
         if len(self.students) < 2:
-            return "Choose two students first."
+            return "Choose two models first."
         return why_not_measure(measure, *self._classes())
 
     # --- what would happen ----------------------------------------------------------
@@ -203,7 +203,7 @@ class CompareChoice:
             return "The tissue is being looked for: a moment."
         one, other = self.students
         if one.digest == other.digest:
-            return "A and B are the same student: choose another one of them."
+            return "A and B are the same model: choose another for one of them."
         return self._trouble
 
     def _why_not_half(self, which: int) -> str:

@@ -127,14 +127,14 @@ class CompareSession(CompareChoice):
         if self.running:
             return "A run is going on: wait until it has ended, or cancel it."
         if not self.has_maps:
-            return "Run both students first: there is nothing to ask yet."
+            return "Run both models first: there is nothing to ask yet."
         return ""
 
     @property
     def why_not_flicker(self) -> str:
         """Why A and B cannot be shown in turn; "" if they can."""
         if self.running or not self.has_maps:
-            return "Run both students first: there is nothing to show in turn yet."
+            return "Run both models first: there is nothing to show in turn yet."
         if not self.has_class_maps and self.found is None:
             return "Click a place first: what A and B find like it is shown in turn."
         return ""

@@ -77,7 +77,7 @@ class HalfIndex:
 
 @dataclass(frozen=True, slots=True)
 class PlaceFound:
-    """What both students find most like one place.
+    """The places that both students find most like one place.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""A place of a map that is worth a search, where nobody has clicked yet."""
+"""A place of a map that is worth a search, before the user has clicked."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class RunAction(Enum):
-    """What pressing *Run* does."""
+    """The meaning of the Run button."""
 
     RUN = "run"
     """Compute a map."""
@@ -187,7 +187,7 @@ class ExploreSession(MapChoice):
 
     @property
     def run_action(self) -> RunAction:
-        """What pressing *Run* would do now."""
+        """The meaning of the Run button now."""
         if self.live is None or not self.live.cells_done:
             return RunAction.RUN
         return RunAction.CONTINUE if self.cells_missing else RunAction.AGAIN
@@ -213,7 +213,7 @@ class ExploreSession(MapChoice):
     def why_not_similar(self) -> str:
         """Why a click finds nothing; "" if it does."""
         if self.live is None or not self.live.cells_done:
-            return "Run the student first: there is nothing to compare yet."
+            return "Run the model first: there is nothing to compare yet."
         return ""
 
     def add_prompt(self, y: float, x: float, *, like: bool) -> None:
@@ -299,7 +299,7 @@ class ExploreSession(MapChoice):
         """
         path = self.store_path
         if path is None or self.why_not_similar:
-            msg = "Run the student first: strokes are learned from what it has seen."
+            msg = "Run the model first: strokes are learned from what it has seen."
             raise InputError(msg)
         return teach_work(strokes, store_path=path)
 

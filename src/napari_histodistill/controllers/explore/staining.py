@@ -76,7 +76,7 @@ class StainChoice:
             return "Give the µm per pixel first."
         student = choice.student or (self._bare if self._is_looking(choice) else None)
         if student is None:
-            return "Wait until the student is loaded."
+            return "Wait until the model is loaded."
         reason = why_not_normalise(student.spec)
         return reason[:1].upper() + reason[1:]
 
@@ -122,7 +122,7 @@ class StainChoice:
             choice.choose_student(fitted.student, self._tiles_per_s)
 
     def give_up(self, choice: MapChoice) -> None:
-        """Return to the bare student: the slide's stain could not be told."""
+        """Return to the bare student: the slide's stain could not be measured."""
         self.wanted = False
         if self._is_looking(choice):
             choice.choose_student(self._bare, self._tiles_per_s)

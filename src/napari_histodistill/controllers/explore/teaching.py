@@ -255,13 +255,13 @@ def _check(
     if painted and not len(labels):
         msg = (
             "The strokes lie where nothing was computed: paint on tissue that the map "
-            "covers, or run the student there first."
+            "covers, or run the model there first."
         )
     elif len(used) == 1:
         name = strokes.classes[int(used[0])].name
-        msg = f"Only {name!r} is painted: paint a stroke of a second class, then fit."
+        msg = f"Only {name!r} is painted: paint a stroke of a second class, then learn."
     else:
-        msg = "Nothing is painted yet: paint a stroke of each class, then fit."
+        msg = "Nothing is painted yet: paint a stroke of each class, then learn."
     raise InputError(msg)
 
 

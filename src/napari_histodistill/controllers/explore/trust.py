@@ -1,4 +1,4 @@
-"""What speaks for and against a map, in plain words."""
+"""Notes on a map: the reasons to trust it, and the reasons to take care."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def _on_scale(slide: Slide, spec: StudentSpec) -> Iterator[Note]:
     if have > 1.1 * want:
         yield Note(
             CARE,
-            f"The slide ({have:.2g} µm/px) is coarser than what the student was "
+            f"The slide ({have:.2g} µm/px) is coarser than what the model was "
             f"trained on ({want:.2g}): fine structure is missing.",
         )
     else:
-        yield Note(GOOD, f"Seen at the student's own {want:.2g} µm/px.")
+        yield Note(GOOD, f"Seen at the model's own {want:.2g} µm/px.")
     if spec.mpp_source == "estimated":
-        yield Note(CARE, "The student's µm/px was estimated, not stated by its data.")
+        yield Note(CARE, "The model's µm/px was estimated, not stated by its data.")
 
 
 def _on_mode(mode: EmbeddingMode, spec: StudentSpec) -> Iterator[Note]:
@@ -82,11 +82,11 @@ def _on_mode(mode: EmbeddingMode, spec: StudentSpec) -> Iterator[Note]:
         return
     agreement = spec.token_agreement
     if agreement is None:
-        yield Note(CARE, "Tokens, not tiles: agreement of the two was not measured.")
+        yield Note(CARE, "Fast (windows): agreement with Exact was not measured.")
         return
     yield Note(
         CARE,
-        "Tokens, not tiles: similarity maps of the two agreed with rank correlation "
+        "Fast (windows): its similarity maps agreed with Exact with rank correlation "
         f"{agreement.rank_correlation_median:.2f} (worst "
         f"{agreement.rank_correlation_worst:.2f}) on {agreement.measured_on}.",
     )
@@ -102,11 +102,11 @@ def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
     if share >= MANY:
         yield Note(
             CARE,
-            f"{share:.0%} of the map looks unlike the tiles the student learned from: "
-            "its classes there were never tested.",
+            f"{share:.0%} of the map looks unlike the tiles the model learned from: "
+            "there, its classes were never tested.",
         )
     else:
-        yield Note(GOOD, "The tissue looks like the tiles the student learned from.")
+        yield Note(GOOD, "The tissue looks like the tiles the model learned from.")
 
 
 def _on_classes(session: ExploreSession) -> Iterator[Note]:

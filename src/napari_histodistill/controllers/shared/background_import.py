@@ -67,7 +67,7 @@ def import_work(*modules: str) -> Work:
     """Return work that imports modules that will soon be waited for.
 
     napari imports pandas with the first Labels layer, which would freeze the window;
-    zarr is needed for the first store, when somebody has just pressed Run.
+    zarr is needed for the first store, when the user has just pressed Run.
     """
 
     def work(cancel: CancelToken) -> Iterator[str]:
@@ -86,7 +86,7 @@ def load_libraries() -> int:
     Returns
     -------
     int
-        How many were loaded. None is no failure: the import loads what is missing.
+        How many were loaded. None is not a failure: the import loads what is missing.
     """
     spec = importlib.util.find_spec("torch")
     if sys.platform != "linux" or spec is None or spec.origin is None:

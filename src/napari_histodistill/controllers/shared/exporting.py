@@ -1,4 +1,4 @@
-"""What can be exported from the Explore screen, and the work that does it."""
+"""The exports of both panels about a slide, and the work that writes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ExportKey(Enum):
-    """What can be written to a file."""
+    """The things that can be written to a file."""
 
     CLASS_OUTLINES = "class outlines"
     CLASS_LABELS = "class labels"
@@ -33,7 +33,7 @@ class ExportKey(Enum):
 
 
 class Ingredient(Enum):
-    """What an export is made from."""
+    """The thing that an export is made from."""
 
     CLASSES = "classes"
     SEARCH = "search"
@@ -81,7 +81,7 @@ EXPORTS = (
     ExportKind(
         ExportKey.CLASS_AREAS,
         "Areas in mm² (CSV)…",
-        "A table: cells and mm² of each class.",
+        "A table: squares and mm² of each class.",
         ".csv",
         Ingredient.CLASSES,
     ),
@@ -160,7 +160,7 @@ def export_work(
     """
     kind = kind_of(key)
     if kind.needs is Ingredient.CLASSES and (classes is None or not classes.classes):
-        msg = "There is no class map to export: run a student with classes first."
+        msg = "There is no class map to export: run a model with classes first."
         raise InputError(msg)
     if kind.needs is Ingredient.SEARCH and similar is None:
         msg = "There is no search to export: click on tissue first."
@@ -206,7 +206,7 @@ def export_difference_work(
         If there is none.
     """
     if difference is None:
-        msg = "There is no comparison to export: run both students first."
+        msg = "There is no comparison to export: run both models first."
         raise InputError(msg)
 
     def work(cancel: CancelToken) -> Iterator[Exported]:

@@ -1,4 +1,4 @@
-"""Which map a person has chosen: of what slide, by what student, how densely."""
+"""The choice of a map: its slide, student, region and detail."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LOOKING_AT_STAIN = "The slide's stain is being measured: a moment."
 
 
 class RegionChoice(Enum):
-    """Which part of a slide a run covers."""
+    """The part of a slide that a run covers."""
 
     WHOLE = "whole"
     VIEW = "view"
@@ -224,7 +224,7 @@ class MapChoice:
         if self.slide is None:
             return "Open a slide first (drop a file here, or File › Open Sample)."
         if not self.slide.info.is_rgb:
-            return "Students look at H&E colour images; this slide has other channels."
+            return "Models look at H&E colour images; this slide has other channels."
         if self.needs_mpp:
             return "Give the µm per pixel first: it decides how large the tissue is."
         return ""
@@ -243,7 +243,7 @@ class MapChoice:
     def _why_no_student(self) -> str:
         if self.waits_for_stain:
             return LOOKING_AT_STAIN
-        return self.student_trouble or "Choose a student, and wait until it is loaded."
+        return self.student_trouble or "Choose a model, and wait until it is loaded."
 
     @property
     def detail(self) -> Detail | None:
@@ -277,7 +277,7 @@ class MapChoice:
         reason = self.why_not_run
         detail = self.detail
         if reason or self.slide is None or self.student is None or detail is None:
-            msg = reason or "Choose a slide and a student first."
+            msg = reason or "Choose a slide and a model first."
             raise InputError(msg)
         return RunPlan(
             grid=detail.grid,

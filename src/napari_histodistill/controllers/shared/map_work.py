@@ -168,7 +168,7 @@ def run_work(
 
 
 def _block_cells(plan: RunPlan, student: Student) -> int | None:
-    """Return a block's edge in cells, where somebody is looking on; None for any.
+    """Return a block's edge in cells, where the user watches; None for any.
 
     A processor takes a second for the engine's own blocks: too long to see colour, and
     too much of it lies beside the view.

@@ -1,4 +1,4 @@
-"""What a run would do: grid, cells, time, and where its store lies."""
+"""The plan of a run: its grid, its cells, and the place of its store."""
 
 from __future__ import annotations
 

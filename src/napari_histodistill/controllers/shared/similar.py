@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What a person clicked, in order; frozen, so a query can hold on to it."""
+    """The clicks of a query, in order; frozen, so a query can hold on to them."""
 
     items: tuple[Prompt, ...] = ()
 

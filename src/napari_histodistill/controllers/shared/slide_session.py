@@ -1,4 +1,4 @@
-"""What every panel about a slide asks of its session."""
+"""The session of a panel about one slide, as the shared parts of panels see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the canvas shows, in numbers: scale, zoom and the outline of a drawn ellipse."""
+"""Numbers of the canvas: scale, zoom and the outline of a drawn ellipse."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def zoom_to_show(
 ) -> float:
     """Return the zoom at which something fills a share of the canvas.
 
-    The zoom stays as it is if it is already between half and twice that: somebody who
+    The zoom stays as it is if it is already between half and twice that: a user who
     walks through a list does not want to be thrown in and out.
 
     Parameters

@@ -1,4 +1,4 @@
-"""How counts, times and areas are written for people."""
+"""Counts, times and areas, written for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What *Compare students* answers: where they differ, and what they find alike."""
+"""The answers of *Compare students*: where they differ, what they find alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_histodistill.widgets.shared.thumbnails import Thumbnails
 STEPS = 200
 
 SIGNS = "●", "■"
-"""How the neighbours of A and of B are drawn on the canvas."""
+"""Signs of the neighbours of A and of B on the canvas."""
 
 HOW_PLACE = (
     "Click tissue: the places that A and B find most like it are shown here and, as ● "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
 REST_MS = 300
-"""The cursor must rest so long before both students are asked."""
+"""The cursor must rest for this long before both students are asked."""
 
 
 class Asking(QObject):

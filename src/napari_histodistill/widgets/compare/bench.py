@@ -1,4 +1,4 @@
-"""What the parts of *Compare students* share."""
+"""The bench of *Compare students*: its session and overlays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CompareBench(Bench[CompareSession, CompareOverlays]):
 
     @property
     def names(self) -> tuple[str, str]:
-        """How the layers of both students are called."""
+        """Names of the layers of both students."""
         one, other = (
             f"{letter}: {student.name}"
             for letter, student in zip(LETTERS, self.session.students, strict=True)

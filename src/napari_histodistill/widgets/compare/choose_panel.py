@@ -1,4 +1,4 @@
-"""What *Compare students* asks: which slide, which two students, how densely."""
+"""The choices of *Compare students*: slide, two students, region, detail, measure."""
 
 from __future__ import annotations
 
@@ -36,22 +36,23 @@ MEASURES: tuple[tuple[Measure, str, str], ...] = (
         "neighbours",
         "what they find alike",
         "Which places look most alike to A, and which to B: the share that differs. "
-        "Works for any two students.",
+        "Works for any two models.",
     ),
     (
         "news",
         "what B sees and A does not",
-        "The strongest thing that B tells apart and that cannot be told from A, with "
-        "its two ends in two colours.",
+        "The strongest difference between places that B sees and that cannot be "
+        "predicted from A, with its two ends in two colours.",
     ),
 )
 SLIDE_TIP = "Which of the opened slides both look at."
 WHO = (
-    "The first student, for example the one trained without the partner.",
-    "The second student, for example the one trained with the partner.",
+    "The first model, for example the one trained without the partner. Models are also "
+    "called students: small networks that need only the H&E image.",
+    "The second model, for example the one trained with the partner.",
 )
 RUN_TIP = (
-    "Let both students look at the slide, where they have not yet, and show where they "
+    "Let both models look at the slide, where they have not yet, and show where they "
     "differ."
 )
 
@@ -76,7 +77,7 @@ class CompareRun(RunPanel):
 
 
 class ChoosePanel(SlideSection):
-    """Which slide, which two students, how densely, by what."""
+    """The first section of *Compare students*."""
 
     student_chosen = Signal(int, int)
     open_bundle = Signal(int)
@@ -86,7 +87,7 @@ class ChoosePanel(SlideSection):
     def __init__(self) -> None:
         detail = DetailSlider(
             "Distance of the places that are compared: finer takes longer.",
-            "Choose slide and students first.",
+            "Choose slide and models first.",
         )
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
         self.sentence = hint()

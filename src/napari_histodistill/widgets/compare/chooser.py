@@ -1,4 +1,4 @@
-"""Choosing what *Compare students* compares: the slide, A and B, how densely."""
+"""Choosing, wired: the slide, A and B, the distance of places."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
+from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
 class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
@@ -102,7 +103,7 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
 
     def ask_bundle(self, which: int) -> None:
         """Let the person pick a bundle folder."""
-        folder = QFileDialog.getExistingDirectory(self.panel, "Open student bundle")
+        folder = QFileDialog.getExistingDirectory(self.panel, OPEN_TITLE)
         if folder:
             self.open_bundle(which, Path(folder))
         self.show()

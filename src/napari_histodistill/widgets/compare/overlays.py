@@ -1,4 +1,4 @@
-"""What *Compare students* lays over a slide, and showing A and B in turn."""
+"""The overlays of *Compare students*, and showing A and B in turn."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ FLICKER_MS = 500
 """How long A, then B is shown: long enough to see, short enough to compare."""
 
 HOW = (
-    "Two students look at one slide: where do they differ, and what has one learned "
+    "Two models look at one slide: where do they differ, and what has one learned "
     "that the other has not?"
 )
 
@@ -167,7 +167,7 @@ class Comparing(QObject):
             self.place_reached.emit(place.y, place.x)
 
     def flicker(self, looking: bool) -> None:
-        """Show A and B in turn while somebody looks."""
+        """Show A and B in turn while the key is held."""
         overlays = self.bench.overlays
         text = self.bench.viewer.canvas.overlays.text
         if looking and overlays is not None and not self.bench.session.why_not_flicker:

@@ -1,4 +1,4 @@
-"""What the parts of *Explore slide* share."""
+"""The bench of *Explore slide*: its session and overlays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing: which slide, which student, which µm per pixel, which part."""
+"""Choosing, wired: slide, student, µm per pixel and colours."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
+from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
 class Choosing(SlideChoosing[ExploreSession, Overlays]):
@@ -110,7 +111,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
 
     def ask_bundle(self) -> None:
         """Let the person pick a bundle folder."""
-        folder = QFileDialog.getExistingDirectory(self.panel, "Open student bundle")
+        folder = QFileDialog.getExistingDirectory(self.panel, OPEN_TITLE)
         if folder:
             self.open_bundle(Path(folder))
         self.show()

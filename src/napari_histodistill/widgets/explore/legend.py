@@ -26,7 +26,7 @@ from napari_histodistill.widgets.shared.controls import (
     row,
 )
 
-EMPTY = "The classes appear here once a student with classes has run."
+EMPTY = "The classes appear here once a model with classes has run."
 
 
 class ClassesPanel(QWidget):
@@ -48,12 +48,12 @@ class ClassesPanel(QWidget):
         self.sure = QSlider(Qt.Orientation.Horizontal)
         self.sure.setRange(0, 100)
         self.sure.setToolTip(
-            "Leave out cells where the student is less sure than this."
+            "Leave out squares where the model is less sure than this."
         )
         self.sure_words = QLabel("0 % sure")
         self.sure_words.setToolTip(self.sure.toolTip())
-        self.back = QPushButton("Back to the student's classes")
-        self.back.setToolTip("Show what the student was trained on, not your strokes.")
+        self.back = QPushButton("Back to the model's classes")
+        self.back.setToolTip("Show what the model was trained on, not your strokes.")
         self.back.hide()
         self._sure_row = QWidget()
         sure_row = row(
@@ -119,7 +119,8 @@ class ClassesPanel(QWidget):
         area.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         histogram = Histogram(color)
         histogram.setToolTip(
-            "How sure the student is where it says so: left a guess, right certain."
+            "How sure the model is where it names this class: left a guess, right "
+            "certain."
         )
         for column, widget in enumerate((Swatch(color), eye, area, histogram)):
             self._grid.addWidget(widget, k, column)

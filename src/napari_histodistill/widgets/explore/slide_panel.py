@@ -1,4 +1,4 @@
-"""What to look at and with whom: slide, µm per pixel, student, region, detail."""
+"""The first section of *Explore slide*: slide, µm per pixel, model, region, detail."""
 
 from __future__ import annotations
 
@@ -26,19 +26,33 @@ REGIONS = (
     (RegionChoice.SHAPE, "Shape", "Run inside the selected shape of a Shapes layer."),
 )
 MODES: tuple[tuple[EmbeddingMode, str, str], ...] = (
-    ("tiles", "tiles", "Each tile is looked at alone: what students were trained on."),
+    (
+        "tiles",
+        "Exact (tile by tile)",
+        "Each tile is looked at alone, as in training. The finer the detail, the "
+        "longer it takes: twice as fine, four times as long.",
+    ),
     (
         "tokens",
-        "tokens",
-        "Large windows are looked at once: far faster at fine detail, but other "
-        "numbers; classes were trained on tiles.",
+        "Fast (windows)",
+        "Large windows are looked at once: at fine detail many times faster, but the "
+        "numbers differ, and the classes were trained on single tiles. The two kinds "
+        "of map are stored separately.",
     ),
+)
+MODE_TIP = (
+    "How the model looks: exactly, tile by tile, or fast, in large windows, which "
+    "changes the numbers."
+)
+MODEL_TIP = (
+    "The model that looks at the tissue. It is called a student: a small network that "
+    "needs only the H&E image, whatever else it was taught with."
 )
 SLIDE_TIP = "Which of the opened slides to explore."
 SRGB_TIP = (
-    "Show the slide, to you and to the student, in the colours that its ICC profile "
-    "means; otherwise as the scanner stored them, which is what students were trained "
-    "on. Maps of the two are kept apart."
+    "Show the slide, to you and to the model, in the colours that its ICC profile "
+    "means; otherwise as the scanner stored them, which is what models were trained "
+    "on. The two kinds of map are stored separately."
 )
 
 
@@ -53,15 +67,13 @@ class SlidePanel(SlideSection):
 
     def __init__(self) -> None:
         detail = DetailSlider(
-            "Distance of the cells of the map: finer takes longer.",
-            "Choose slide and student first.",
+            "Distance between the squares of the map: finer takes longer.",
+            "Choose slide and model first.",
         )
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
-        self.student = StudentCombo("Who looks at the tissue.")
+        self.student = StudentCombo(MODEL_TIP)
         self.student_info = info_button()
-        self.mode = wide_combo(
-            "How the student looks: tile by tile, or in large windows."
-        )
+        self.mode = wide_combo(MODE_TIP)
         for _, text, tooltip in MODES:
             self.mode.addItem(text)
             last = self.mode.count() - 1
@@ -72,7 +84,7 @@ class SlidePanel(SlideSection):
         self.stain = StainRow()
         self.tissue = QPushButton("Tissue…")
         self.tissue.setToolTip(
-            "See and edit where tissue was found: only there the student looks."
+            "See and edit where tissue was found: the model looks only there."
         )
         self._lay_out()
         self.tissue.clicked.connect(self.edit_tissue)
@@ -86,7 +98,7 @@ class SlidePanel(SlideSection):
         self.student.show_students(names, current)
 
     def show_mode(self, mode: EmbeddingMode) -> None:
-        """Choose how the student looks."""
+        """Choose how the model looks."""
         self.mode.setCurrentIndex([key for key, _, _ in MODES].index(mode))
 
     def show_colours(self, *, offered: bool, srgb: bool) -> None:
@@ -98,14 +110,14 @@ class SlidePanel(SlideSection):
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
         super().lock(why)
-        explain(self.student, "Who looks at the tissue.", why)
+        explain(self.student, MODEL_TIP, why)
         explain(self.srgb, SRGB_TIP, why)
-        explain(self.mode, "How the student looks: tile by tile, or in windows.", why)
+        explain(self.mode, MODE_TIP, why)
 
     def _lay_out(self) -> None:
         self.lay_out_slide(0)
         grid = self.grid
-        grid.addWidget(QLabel("Student"), 2, 0)
+        grid.addWidget(QLabel("Model"), 2, 0)
         grid.addLayout(row(self.student, self.student_info), 2, 1)
         grid.addWidget(self.colours, 3, 0)
         grid.addWidget(self.srgb, 3, 1)

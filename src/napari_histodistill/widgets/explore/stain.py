@@ -15,13 +15,13 @@ from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 
 TIP = (
-    "Make this slide's colours look like the tiles that the student was trained on: "
-    "its two stains are measured once on the tissue and exchanged for theirs. Maps "
-    "with and without are kept apart. In a test on colon tiles it lowered accuracy "
-    "slightly (.81 to .79): look at the preview first."
+    "Make this slide's colours look like the tiles that the model was trained on: its "
+    "two stains are measured once on the tissue and exchanged for theirs. Maps with "
+    "and without it are stored separately. In a test on colon tiles it lowered "
+    "accuracy slightly (.81 to .79): look at the preview first."
 )
 PREVIEW_TIP = (
-    "Lay the slide as the student sees it over the slide; press again to see it as it "
+    "Lay the slide as the model sees it over the slide; press again to see it as it "
     "was."
 )
 
@@ -73,7 +73,7 @@ class Staining(QObject):
         self.bench.changed.emit()
 
     def follow(self) -> None:
-        """Let the student follow slide, student and wish; before panels are drawn."""
+        """Follow slide, student and wish; called before the panels are drawn."""
         session, bench = self.bench.session, self.bench
         was_on = self.choice.is_on(session)
         work = self.choice.follow(

@@ -45,24 +45,24 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
 RESTING = ("pan_zoom", "transform")
-"""Modes of a layer in which nobody paints."""
+"""Modes of a layer that do not paint."""
 
-FITTING = "Fitting…"
-STOPPED = "The fit was stopped. Press Fit again."
+LEARNING = "Learning from the strokes…"
+STOPPED = "Learning was stopped. Press Learn from strokes again."
 
 PAINT_TIP = "Paint strokes of the chosen class on the slide. Press again to stop."
-FIT_TIP = "Learn the painted classes and colour the whole map by them."
-SAVE_TIP = "Keep what was taught as a student of its own, for other slides."
+LEARN_TIP = "Learn the painted classes and colour the whole map by them."
+SAVE_TIP = "Keep what was taught as a model of its own, for other slides."
 
 
 class TeachPanel(QWidget):
-    """Shows the classes to paint and three buttons; decides nothing."""
+    """The classes to paint and three buttons; it decides nothing."""
 
     class_chosen = Signal(int)
     class_renamed = Signal(int, str)
     class_added = Signal()
     paint = Signal(bool)
-    fit = Signal()
+    learn = Signal()
     save = Signal()
 
     def __init__(self) -> None:
@@ -77,26 +77,26 @@ class TeachPanel(QWidget):
         self.add.setToolTip("Add another class.")
         self.paint_button = QPushButton("Paint strokes")
         self.paint_button.setCheckable(True)
-        self.fit_button = QPushButton("Fit")
-        self.save_button = QPushButton("Save as student…")
+        self.learn_button = QPushButton("Learn from strokes")
+        self.save_button = QPushButton("Save as model…")
         self.words = hint()
         self.words.hide()
         self._swatch = Swatch("#000000")
-        self._first = row(self._swatch, self.names, self.add, stretch=1)
+        self._first = row(
+            self._swatch, self.names, self.add, self.paint_button, stretch=1
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(heading("Teach"))
         layout.addLayout(self._first)
-        layout.addLayout(
-            row(self.paint_button, self.fit_button, self.save_button, stretch=0)
-        )
+        layout.addLayout(row(self.learn_button, self.save_button))
         layout.addWidget(self.words)
         self.names.activated.connect(self.class_chosen)
         self.names.lineEdit().editingFinished.connect(self._renamed)
         self.add.clicked.connect(self.class_added)
         self.paint_button.toggled.connect(self.paint)
-        self.fit_button.clicked.connect(self.fit)
+        self.learn_button.clicked.connect(self.learn)
         self.save_button.clicked.connect(self.save)
 
     def show_classes(self, classes: Sequence[ClassSpec], current: int) -> None:
@@ -113,10 +113,10 @@ class TeachPanel(QWidget):
         self._swatch.deleteLater()
         self._swatch = swatch
 
-    def explain(self, *, paint: str, fit: str, save: str) -> None:
+    def explain(self, *, paint: str, learn: str, save: str) -> None:
         """Enable the buttons, or say in their tooltips why not."""
         explain(self.paint_button, PAINT_TIP, paint)
-        explain(self.fit_button, FIT_TIP, fit)
+        explain(self.learn_button, LEARN_TIP, learn)
         explain(self.save_button, SAVE_TIP, save)
 
     def say(self, sentence: str) -> None:
@@ -125,7 +125,7 @@ class TeachPanel(QWidget):
         self.words.setVisible(bool(sentence))
 
     def show_painting(self, painting: bool) -> None:
-        """Press or release the paint button without telling anybody."""
+        """Press or release the paint button without sending a signal."""
         self.paint_button.blockSignals(True)
         self.paint_button.setChecked(painting)
         self.paint_button.blockSignals(False)
@@ -152,7 +152,7 @@ class Teaching(QObject):
         panel.class_renamed.connect(self.rename)
         panel.class_added.connect(self.add_class)
         panel.paint.connect(self.paint)
-        panel.fit.connect(self.fit)
+        panel.learn.connect(self.learn)
         panel.save.connect(self.ask_folder)
         self._show_classes()
 
@@ -194,7 +194,9 @@ class Teaching(QObject):
             self.bench.viewer.layers.selection.active = layer
             layer.selected_label = self.classes.label
             layer.mode = "paint"
-            self.panel.say("Paint a stroke or two of each class, then press Fit.")
+            self.panel.say(
+                "Paint a stroke or two of each class, then press Learn from strokes."
+            )
         else:
             layer.mode = "pan_zoom"
             self.bench.viewer.layers.selection.active = self.bench.slide_layer
@@ -207,7 +209,7 @@ class Teaching(QObject):
         paints = layer is not None and str(layer.mode) not in RESTING
         self.panel.show_painting(is_active and paints)
 
-    def fit(self) -> None:
+    def learn(self) -> None:
         """Learn from the strokes."""
         layer = self._layer()
         strokes = Strokes(
@@ -221,18 +223,18 @@ class Teaching(QObject):
             return
         self._left_out = LEFT_OUT if strokes.leaves_out else ""
         self._is_learning = True
-        self.panel.say(FITTING)
+        self.panel.say(LEARNING)
         self.bench.pump.start(
             work,
             key=ExploreJob.LEARNING,
-            on_reports=self._fitted,
+            on_reports=self._learned,
             on_end=self._learning_ended,
         )
 
     def ask_folder(self) -> None:
         """Let the person name the new student's folder."""
         path, _ = QFileDialog.getSaveFileName(
-            self.panel, "Save as student: name a folder", "my-student"
+            self.panel, "Save as model: name a folder", "my-model"
         )
         if path:
             self.save(Path(path))
@@ -265,7 +267,7 @@ class Teaching(QObject):
             self.panel.say(STOPPED)  # a run or another slide came in between
         self.panel.explain(
             paint=session.why_not_paint,
-            fit=session.why_not_teach,
+            learn=session.why_not_teach,
             save=session.why_not_save,
         )
 
@@ -279,7 +281,7 @@ class Teaching(QObject):
             else None
         )
 
-    def _fitted(self, reports: list[Taught]) -> None:
+    def _learned(self, reports: list[Taught]) -> None:
         self._is_learning = False
         taught = reports[-1]
         self.bench.session.take_taught(taught)

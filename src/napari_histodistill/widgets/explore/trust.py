@@ -1,4 +1,4 @@
-"""What a person should know before believing the map, and the way out (export)."""
+"""Notes to read before believing the map, and its exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of a panel share: viewer, session, jobs, the slide's layer."""
+"""The bench: all that the parts of a panel share on the GUI thread."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The canvas as an instrument: clicks, keys, and what is under the cursor.
 
-napari has its own use for Space and the digits. Ours apply while nobody paints or
-draws: in any other mode than pan/zoom, the keys mean what napari says.
+napari has its own use for Space and the digits. Ours apply in pan/zoom mode only: while
+the user paints or draws, the keys mean what napari says.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KeyAction = Callable[["ViewerModel"], object]
 
 
 def is_navigating(viewer: ViewerModel) -> bool:
-    """Whether the active layer is in pan/zoom: nobody paints, draws or picks."""
+    """Whether the active layer is in pan/zoom, not being painted, drawn or picked."""
     active = viewer.layers.selection.active
     return active is None or str(getattr(active, "mode", "pan_zoom")) == "pan_zoom"
 

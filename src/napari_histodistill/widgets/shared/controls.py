@@ -1,4 +1,4 @@
-"""Small pieces that several panels use: headings, hints, swatches, histograms."""
+"""Small controls that several panels use: headings, hints, swatches, histograms."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def keep_within_dock(combo: QComboBox) -> None:
 def fill_combo(
     combo: QComboBox, names: Sequence[str], current: int, *, empty: str
 ) -> None:
-    """List names without telling anybody; ``empty`` stands there if there are none."""
+    """List names without sending a signal; ``empty`` is shown if there are none."""
     combo.blockSignals(True)
     combo.clear()
     combo.addItems(list(names))

@@ -1,4 +1,4 @@
-"""What happens to the viewer's layers: one place that listens, and lets go."""
+"""One listener for everything that happens to the viewer's layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALTERING = frozenset(
 
 
 class LayerWatch(QObject):
-    """Tells which way the viewer's layers changed.
+    """Signals for changes of the viewer's layers.
 
     Parameters
     ----------

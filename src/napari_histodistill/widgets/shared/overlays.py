@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class OverlayKind(StrEnum):
-    """What an overlay shows; its value marks the layer, whatever that is called."""
+    """The kinds of overlay; the value marks the layer, whatever it is called."""
 
     CLASSES = "classes"
     SIMILAR = "similar"
@@ -104,7 +104,7 @@ class Overlays:
             mine = layer.metadata.get(OVERLAY_OF) == self._slide.info.section
             if mine and kind in overlays.HAND_MADE and kind not in self._layers:
                 self._layers[OverlayKind(kind)] = layer
-                self._lay_anew(layer)
+                self._lay_out_again(layer)
                 # Slides that were opened since would lie over it.
                 layers.move(layers.index(layer), len(layers))
                 layer.visible = True
@@ -148,7 +148,7 @@ class Overlays:
                 layer.visible = True
 
     def _class_layer(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> Labels:
-        """Return the class layer, made or laid anew for a grid."""
+        """Return the class layer, made or laid out again for a grid."""
         layer: Labels | None = self.get(OverlayKind.CLASSES)
         fits = layer is not None and layer.data.shape == grid.shape
         labels = (
@@ -285,7 +285,7 @@ class Overlays:
         self.remove_search()
 
     def peek(self, looking: bool) -> None:
-        """Hide the coloured overlays while somebody looks at the bare tissue."""
+        """Hide the coloured overlays while the bare tissue is looked at."""
         kinds = (OverlayKind.CLASSES, OverlayKind.SIMILAR)
         if looking:
             shown = {k: layer for k in kinds if (layer := self.get(k)) is not None}
@@ -314,14 +314,14 @@ class Overlays:
                     self._remove(kind)
         self._layers.clear()
 
-    def _lay_anew(self, layer: Labels) -> None:
+    def _lay_out_again(self, layer: Labels) -> None:
         world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
         place = placement(world, self._affine())
         for name in ("scale", "translate", "affine"):
             setattr(layer, name, place[name])
 
     def _put_aside(self, layer: Labels) -> None:
-        layer.mode = "pan_zoom"  # nobody paints on what they do not see
+        layer.mode = "pan_zoom"  # a hidden layer must not be painted on
         layer.visible = False
         layers = self._viewer.layers
         if layers.selection.active is layer and self._slide_layer in layers:

@@ -1,4 +1,4 @@
-"""Run, cancel, progress, and where the student computes."""
+"""Run, cancel, progress, and the device that computes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
 
-DEVICE_TIP = "Where the student computes."
-DEVICE_LOCKED = "Cancel the run first, then change where the student computes."
+DEVICE_TIP = "Where the model computes."
+DEVICE_LOCKED = "Cancel the run first, then change where the model computes."
 
 RUN_TIP = (
-    "Let the student look at the tissue. The map fills in while it works, what you "
-    "look at first."
+    "Let the model look at the tissue. The map fills in while it works, starting with "
+    "what you look at."
 )
 
 
@@ -69,7 +69,7 @@ class RunPanel(QWidget):
         self.device.activated.connect(lambda k: self.device_chosen.emit(DEVICES[k][1]))
 
     def show_device(self, label: str, reason: str) -> None:
-        """Say where the student computes and why."""
+        """Show where the model computes and why."""
         chosen = self.device.currentIndex()
         for index, (text, _) in enumerate(DEVICES):
             self.device.setItemText(index, label if index == chosen else text)

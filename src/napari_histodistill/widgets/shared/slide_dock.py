@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 340, 760
 
 
 class SlideDock(Dock, Generic[SessionT, OverlaysT]):
-    """What *Explore slide* and *Compare students* have in common.
+    """The common shell of *Explore slide* and *Compare students*.
 
     A panel says in :meth:`say` where its sentences go, in :meth:`click` what a click on
     the slide means, and in :meth:`work_to_export` what writes a file; it may override

@@ -27,7 +27,7 @@ COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
 
 
 class MppRow(QWidget):
-    """Asks for the µm per pixel where the file is silent; typed ones can be mended."""
+    """The µm per pixel, asked for where the file is silent; typed ones can change."""
 
     given = Signal(float)
     refused = Signal(str)
@@ -63,7 +63,7 @@ class MppRow(QWidget):
         self.ruler.clicked.connect(self.measure)
 
     def show_given(self, value: float | None) -> None:
-        """Say what was given so far, None for nothing; what somebody types stays."""
+        """Show what was given so far, None for nothing; text being typed stays."""
         if value == self._given:
             return
         self._given = value
@@ -81,7 +81,7 @@ class MppRow(QWidget):
 
 
 class RegionRow(QWidget):
-    """Which part of the slide is looked at, as radio buttons; the first is chosen.
+    """The part of the slide that is looked at: radio buttons, the first one chosen.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class RegionRow(QWidget):
 
 
 class DetailSlider(QSlider):
-    """How densely the slide is looked at; what that means is said in its words.
+    """The density at which the slide is looked at, with words for what it means.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class DetailSlider(QSlider):
         self.words = hint()
 
     def show_steps(self, count: int, step: int, words: str) -> None:
-        """Set the range and what is said, without telling anybody."""
+        """Set range and words without sending a signal."""
         self.blockSignals(True)
         self.setRange(0, max(0, count - 1))
         self.setValue(step)

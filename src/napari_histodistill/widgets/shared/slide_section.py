@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SlideSection(QWidget):
-    """What *Explore slide* and *Compare students* both ask first.
+    """The section with which *Explore slide* and *Compare students* begin.
 
     The controls are made and wired here; a panel adds its own and lays all out in
     ``grid``.

@@ -1,4 +1,4 @@
-"""The list of students that a panel offers, with the way to open another."""
+"""The list of models (students) that a panel offers, and the way to open another."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox
 
 from napari_histodistill.widgets.shared.controls import fill_combo, keep_within_dock
+
+OPEN_TITLE = "Open a model: choose its folder"
+"""Title of the dialogue that follows the last line."""
 
 
 class StudentCombo(QComboBox):
@@ -32,7 +35,7 @@ class StudentCombo(QComboBox):
 
     def show_students(self, names: Sequence[str], current: int) -> None:
         """List students; the first stands there where ``current`` is −1."""
-        fill_combo(self, [*names, "+ open bundle…"], max(current, 0), empty="")
+        fill_combo(self, [*names, "+ open a model…"], max(current, 0), empty="")
 
     def _activated(self, index: int) -> None:
         if index == self.count() - 1:

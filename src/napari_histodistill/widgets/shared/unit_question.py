@@ -11,7 +11,7 @@ from napari_histodistill.widgets.shared.controls import hint, row
 
 
 class Positions(Enum):
-    """What the positions in a file may be."""
+    """The meanings that positions in a file can have."""
 
     OF_THE_HE = "pixels of the H&E"
     OF_ANOTHER = "pixels of another image"
