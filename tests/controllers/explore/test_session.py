@@ -127,7 +127,6 @@ def test_steps_go_from_coarse_to_fine_and_the_default_is_readable():
     assert strides[0] == 32
     assert session.step == default_step(session.steps) > 0
     assert session.detail.cells >= 200
-    assert "exact" in session.detail_in_words
     assert "squares" in session.detail_in_words
     session.choose_mode("tokens")
     assert all(s.grid.stride_px % 8 == 0 for s in session.steps)

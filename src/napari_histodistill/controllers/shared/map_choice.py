@@ -18,7 +18,6 @@ from napari_histodistill.controllers.shared.planning import (
     stored_since,
 )
 from napari_histodistill.controllers.shared.wording import (
-    MODE_NAMES,
     about_in_words,
     duration_in_words,
 )
@@ -252,16 +251,12 @@ class MapChoice:
 
     @property
     def detail_in_words(self) -> str:
-        """Stride, count and time of the chosen step: "64 µm · about 2,100 cells"."""
+        """Stride, count and, if known, time: "64 µm · about 2,100 squares · ~8 s"."""
         detail = self.detail
         if detail is None:
             return ""
         cells = self._cells_in_region(detail)
-        parts = [
-            f"{detail.stride_um:.3g} µm",
-            about_in_words(cells),
-            MODE_NAMES[self.mode],
-        ]
+        parts = [f"{detail.stride_um:.3g} µm", about_in_words(cells)]
         if self.tiles_per_s and self.mode == "tiles":
             parts.append(f"~{duration_in_words(cells / self.tiles_per_s)}")
         return " · ".join(parts)

@@ -6,10 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_histodistill.maps.progress import EmbedReport
-    from napari_histodistill.students.spec import EmbeddingMode
-
-MODE_NAMES: dict[EmbeddingMode, str] = {"tiles": "exact", "tokens": "fast"}
-"""How a model looks, in a word: tile by tile, or in large windows."""
 
 
 def count_in_words(count: int) -> str:
