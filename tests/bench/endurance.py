@@ -98,8 +98,8 @@ def open_endurance() -> Endurance:
     from qtpy.QtCore import QEvent
     from qtpy.QtWidgets import QApplication
 
+    from napari_histodistill.controllers.shared.student_list import StudentChoice
     from napari_histodistill.widgets.explore.dock import ExploreWidget
-    from napari_histodistill.widgets.shared.student_list import StudentChoice
     from tests.fakes import colour_student
 
     student = colour_student()

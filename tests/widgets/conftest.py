@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
+from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from napari_histodistill.widgets.explore.dock import ExploreWidget
-from napari_histodistill.widgets.shared.student_list import StudentChoice
 from tests.fakes import colour_student
 
 # zarr's loop and dask's pool belong to the process, not to us.

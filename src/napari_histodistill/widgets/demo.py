@@ -5,21 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.controllers.explore.query_place import query_place
 from napari_histodistill.controllers.explore.session import RunAction
-from napari_histodistill.controllers.shared.live_map import LiveMap
+from napari_histodistill.controllers.shared.planning import finest_step
+from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.errors import ComputeError
 from napari_histodistill.layers.slide_layer import slide_layer
-from napari_histodistill.maps.store import CellStatus
 from napari_histodistill.slides import Slide, open_slide
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.dock import ExploreWidget
-from napari_histodistill.widgets.shared.student_list import StudentChoice
 
 WINDOW = (1500, 940)
 PATIENCE_S = 1800.0
@@ -114,43 +113,16 @@ class _Conductor:
             self.widget.searching.click(*where, like=True)
 
     def _choose_detail(self) -> None:
-        """Take the finest step that a laptop fills while somebody looks on."""
+        """Take the finest step that a laptop fills while the user watches."""
         session = self.widget.session
-        fitting = [
-            k for k, step in enumerate(session.steps) if step.cells <= DEMO_CELLS
-        ]
-        if fitting and fitting[-1] > session.step:
-            self.widget.mapping.choose_step(fitting[-1])
+        step = finest_step(session.steps, DEMO_CELLS)
+        if step is not None and step > session.step:
+            self.widget.mapping.choose_step(step)
 
     def _heard(self, sentence: str) -> None:
         failed = self._ran and self.widget.session.live is None
         if sentence and (failed or self._asked):
             self.problem = sentence
-
-
-def query_place(live: LiveMap) -> tuple[float, float]:
-    """Return a place worth asking about: the heart of the second commonest class.
-
-    The commonest class is the background of the story; the second is what one would
-    look for. Its heart is the cell of it that lies deepest among its own kind, so that
-    the tile around it shows that class and little else. Level-0 pixels, edge
-    convention.
-    """
-    from scipy.ndimage import distance_transform_edt
-
-    done = live.status == CellStatus.DONE
-    kind = done
-    if live.classes:
-        counts = np.bincount(live.labels[done], minlength=len(live.classes) + 1)
-        counts[0] = 0
-        order = np.argsort(-counts)
-        kind = live.labels == (order[1] if counts[order[1]] else order[0])
-    depth = distance_transform_edt(np.pad(kind, 1))[1:-1, 1:-1]
-    score = np.where(kind, depth + live.confidence, -1.0)
-    row, column = np.unravel_index(int(score.argmax()), score.shape)
-    y, x = live.grid.cell_region(int(row), int(column)).center
-    height, width = live.grid.slide_height, live.grid.slide_width
-    return min(y, height - 1.0), min(x, width - 1.0)
 
 
 def _samples() -> list[Slide]:
@@ -171,7 +143,7 @@ def _students(name: str | None) -> list[StudentChoice] | None:
     ]
 
 
-def _add_side_by_side(viewer: Any, slides: list[Slide]) -> None:
+def _add_side_by_side(viewer: napari.Viewer, slides: list[Slide]) -> None:
     right = 0.0
     for slide in slides:
         data, kwargs, kind = slide_layer(slide, translate=(0.0, right))
@@ -179,7 +151,7 @@ def _add_side_by_side(viewer: Any, slides: list[Slide]) -> None:
         right += slide.shape[1] * slide.world().scale[1] + GAP_UM
 
 
-def _fit_view(viewer: Any, slide: Slide) -> None:
+def _fit_view(viewer: napari.Viewer, slide: Slide) -> None:
     scale = slide.world().scale
     size = slide.shape[0] * scale[0], slide.shape[1] * scale[1]
     viewer.scene.camera.center = (size[0] / 2, size[1] / 2)
@@ -203,6 +175,6 @@ def _settle(seconds: float) -> None:
         time.sleep(0.005)
 
 
-def _save(viewer: Any, path: Path) -> None:
+def _save(viewer: napari.Viewer, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     viewer.screenshot(str(path), canvas_only=False, flash=False)

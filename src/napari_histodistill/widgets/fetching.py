@@ -1,8 +1,8 @@
-"""Slides of *File › Open Sample* that are elsewhere: first told about, then fetched."""
+"""Slides of *File › Open Sample* that are fetched from the network, if wanted."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QObject, Qt
@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.controllers.shared.job import Job, JobKey, JobState
 from napari_histodistill.errors import InputError
-from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_layer
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK, LayerTuple, slide_layer
 from napari_histodistill.samples.fetching import (
     Fetched,
     RemoteSlide,
@@ -26,8 +26,8 @@ from napari_histodistill.samples.fetching import (
     remote_slide,
 )
 from napari_histodistill.slides import open_slide
-from napari_histodistill.widgets.shared.parts import heading, hint
-from napari_histodistill.widgets.shared.pump import JobPump
+from napari_histodistill.widgets.shared.controls import heading, hint
+from napari_histodistill.widgets.shared.job_pump import JobPump
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,21 +44,21 @@ class FetchJob(JobKey):
 WIDTH = 460
 
 
-def open_cmu_small() -> list[Any]:
+def open_cmu_small() -> list[LayerTuple]:
     """Return the layers of *CMU-1, a small region*, or ask whether to fetch it."""
     return open_or_ask("cmu-1-small")
 
 
-def open_cmu() -> list[Any]:
+def open_cmu() -> list[LayerTuple]:
     """Return the layers of *CMU-1, the whole slide*, or ask whether to fetch it."""
     return open_or_ask("cmu-1")
 
 
-def open_or_ask(key: str) -> list[Any]:
+def open_or_ask(key: str) -> list[LayerTuple]:
     """Return the layers of a slide that is here; ask about one that is not.
 
     Asking opens a window beside napari's and returns at once: the slide comes when, and
-    only if, somebody says yes. napari takes no sample without a layer, so an empty one
+    only if, the user says yes. napari takes no sample without a layer, so an empty one
     stands for it in the layer list as long as the window is open.
 
     Raises
@@ -90,7 +90,7 @@ def _mark(slide: RemoteSlide) -> str:
 
 
 class FetchDialog(QDialog):
-    """Says what would be fetched and from where; does it if told to.
+    """The question whether to fetch a slide, from where, and how large it is.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class FetchDialog(QDialog):
         window.destroyed.connect(self._window_gone)
 
     def start(self) -> None:
-        """Fetch it, aside; napari stays usable."""
+        """Fetch it in the background; napari stays usable."""
         slide, folder = self._slide, self._folder
         self.fetch.setEnabled(False)
         self.leave.setText("Cancel")
@@ -177,7 +177,7 @@ class FetchDialog(QDialog):
             data, kwargs, _ = slide_layer(open_slide(last.path))
             self._viewer.add_image(data, **kwargs)
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         if job.state is JobState.FAILED:
             self.bar.hide()
             self.message.setText(job.error)

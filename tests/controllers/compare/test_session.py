@@ -9,14 +9,19 @@ from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.compare.work import (
     NEIGHBOURS,
     Compared,
+    CompareProgress,
     HalfUpdate,
     PlaceFound,
+    how_far,
     rank_work,
 )
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.controllers.shared.planning import store_path_of
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.maps.engine import embed_slide, plan_grid
+from napari_histodistill.maps.progress import EmbedReport
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students.head import Head
 from tests.controllers.driving import GLAND, GLASS, STROMA, drive, find_once
@@ -86,18 +91,18 @@ def test_why_not_run_says_what_is_missing_in_turn():
     session.choose_slide(array_slide(mpp=None))
     assert "µm per pixel" in session.why_not_run
     session.type_mpp(0.5)
-    assert session.why_not_run.startswith("A: Choose a student")
+    assert session.why_not_run.startswith("A: Choose a model")
     slide = secret_slide()
     session.choose_slide(slide)
-    assert session.why_not_run.startswith("A: Choose a student")
+    assert session.why_not_run.startswith("A: Choose a model")
     session.choose_student(0, coarse_student())
-    assert session.why_not_run.startswith("B: Choose a student")
+    assert session.why_not_run.startswith("B: Choose a model")
     session.lose_student(1, "There is no such bundle.")
     assert session.why_not_run == "B: There is no such bundle."
     session.choose_student(1, coarse_student())
     assert "tissue" in session.why_not_run
     session.take_tissue(find_once(slide))
-    assert "the same student" in session.why_not_run
+    assert "the same model" in session.why_not_run
     session.choose_student(1, colour_student())
     assert session.why_not_run == ""
 
@@ -215,9 +220,9 @@ def test_cancel_keeps_what_is_done_and_run_goes_on():
 def test_the_view_alone_can_be_compared():
     session = open_session()
     session.choose_step(1)
-    session.choose_region("view")
+    session.choose_region(RegionChoice.VIEW)
     assert "view" in session.why_not_run
-    session.view = Region(y=150, x=150, height=150, width=200)
+    session.look_at(Region(y=150, x=150, height=150, width=200))
     run(session)
     assert 10 <= session.compared.difference.cells < 100
     assert not session.is_seen(*STROMA)
@@ -276,7 +281,7 @@ def test_what_is_under_the_cursor_is_said():
 
 def test_asking_about_a_place_gives_both_students_neighbours():
     session = open_session(*blind_pair())
-    assert "Run both students first" in session.why_not_ask
+    assert "Run both models first" in session.why_not_ask
     with pytest.raises(InputError, match="Run both"):
         session.ask(*SECRET)
     run(session)
@@ -344,3 +349,56 @@ def test_ranking_again_with_another_threshold():
 def test_answers_are_frozen():
     assert PlaceFound.__dataclass_params__.frozen
     assert Compared.__dataclass_params__.frozen
+
+
+# --- loading, swapping, how far -------------------------------------------------------
+
+
+def test_a_student_that_is_being_loaded_is_waited_for_by_its_letter():
+    session = open_session()
+    session.await_student(1)
+    assert session.why_not_run == "B is being loaded: a moment."
+    assert session.say_half(1) == "is being loaded…"
+    with pytest.raises(InputError, match="is being loaded"):
+        session.swap()
+    session.lose_student(1, "There is no student 'x'.")
+    assert session.say_half(1) == "There is no student 'x'."
+
+
+def test_swapping_exchanges_students_and_their_speeds():
+    session = open_session()
+    one, other = session.students
+    session.swap()
+    assert session.students == (other, one)
+    assert [choice.tiles_per_s for choice in session.choices] == [0.0, 100.0]
+    assert session.why_not_run == ""
+
+
+def test_how_far_grows_from_a_over_b_to_the_comparison():
+    def half(which, done):
+        report = EmbedReport(done=done, total=10, seconds_left=38)
+        return HalfUpdate(which, RunUpdate(report))
+
+    found = [
+        how_far(half(0, 5)),
+        how_far(half(1, 5)),
+        how_far(CompareProgress(1, 2)),
+        how_far(CompareProgress(2, 2)),
+    ]
+    assert [share for share, _ in found] == pytest.approx([0.225, 0.675, 0.95, 1])
+    assert [words for _, words in found] == [
+        "A: 5 of 10 squares · 38 s left",
+        "B: 5 of 10 squares · 38 s left",
+        "Comparing…",
+        "Comparing…",
+    ]
+
+
+def test_a_run_locks_the_choice():
+    session = open_session()
+    assert not session.why_locked
+    assert "run first" in session.why_not_export
+    session.run_work()
+    assert "Cancel the run" in session.why_locked
+    session.run_ended()
+    assert not session.why_locked

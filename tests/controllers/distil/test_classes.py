@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import napari_histodistill.controllers.shared.warm_up as gentle_import
+import napari_histodistill.controllers.shared.background_import as background_import
 from napari_histodistill.controllers.distil.classes import (
     WITH_CLASSES,
     ClassesFitted,
@@ -92,7 +92,7 @@ def _no_window(monkeypatch):
     def plainly(name, *, device="auto"):
         return load_student(name, device="cpu")
 
-    monkeypatch.setattr(gentle_import, "load_student_gently", plainly)
+    monkeypatch.setattr(background_import, "load_student_in_background", plainly)
 
 
 def test_a_student_with_classes_lies_beside_the_one_without(painted, bundle):

@@ -16,7 +16,11 @@ from napari_histodistill.controllers.explore.teaching import (
     save_work,
 )
 from napari_histodistill.controllers.explore.trust import CARE, GOOD, notes_on
-from napari_histodistill.controllers.shared.exporting import EXPORTS, export_work
+from napari_histodistill.controllers.shared.exporting import (
+    EXPORTS,
+    export_work,
+)
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import (
     open_work,
     student_work,
@@ -86,14 +90,14 @@ def test_why_not_run_walks_through_the_reasons():
     assert "µm per pixel" in session.why_not_run
     session.type_mpp(0.5)
     assert not session.needs_mpp
-    assert "Choose a student" in session.why_not_run
-    session.student_trouble = "The weights are gone."
+    assert "Choose a model" in session.why_not_run
+    session.lose_student("The weights are gone.")
     assert session.why_not_run == "The weights are gone."
     session.choose_student(colour_student())
     assert session.why_not_run == ""
-    session.region = "shape"
+    session.choose_region(RegionChoice.SHAPE)
     assert "Draw a shape" in session.why_not_run
-    session.region = "view"
+    session.choose_region(RegionChoice.VIEW)
     assert "view" in session.why_not_run
     with pytest.raises(InputError, match="view"):
         session.plan()
@@ -123,8 +127,7 @@ def test_steps_go_from_coarse_to_fine_and_the_default_is_readable():
     assert strides[0] == 32
     assert session.step == default_step(session.steps) > 0
     assert session.detail.cells >= 200
-    assert "tiles" in session.detail_in_words
-    assert "cells" in session.detail_in_words
+    assert "squares" in session.detail_in_words
     session.choose_mode("tokens")
     assert all(s.grid.stride_px % 8 == 0 for s in session.steps)
     session.choose_step(99)
@@ -134,15 +137,16 @@ def test_steps_go_from_coarse_to_fine_and_the_default_is_readable():
 def test_the_view_and_a_shape_count_fewer_cells():
     session = session_for()
     whole = session.plan().wanted_cells().sum()
-    session.region, session.view = "view", Region(y=100, x=100, height=200, width=200)
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=100, x=100, height=200, width=200))
     assert 0 < session.plan().wanted_cells().sum() < whole
     words = session.detail_in_words
-    session.region = "shape"
-    session.shape = np.array([[150.0, 150], [150, 350], [300, 250]])
+    session.choose_region(RegionChoice.SHAPE)
+    session.take_shape(np.array([[150.0, 150], [150, 350], [300, 250]]))
     assert 0 < session.plan().wanted_cells().sum() < whole
     assert session.detail_in_words != words
-    session.shape = np.array([[150.0, 150], [150, 151], [151, 150.5]])
-    with pytest.raises(InputError, match="between the cells"):
+    session.take_shape(np.array([[150.0, 150], [150, 151], [151, 150.5]]))
+    with pytest.raises(InputError, match="between the squares"):
         session.plan().wanted_cells()
 
 
@@ -273,7 +277,7 @@ def test_a_click_answers_and_an_older_answer_is_dropped():
 
 def test_a_search_before_any_run_says_what_to_do():
     session = session_for()
-    with pytest.raises(InputError, match="Run the student first"):
+    with pytest.raises(InputError, match="Run the model first"):
         session.add_prompt(*GLAND, like=True)
     assert session.query_work() is None
 
@@ -347,7 +351,7 @@ def test_teaching_says_what_is_missing(boxes, words):
 
 
 def test_teaching_before_a_run_is_refused():
-    with pytest.raises(InputError, match="Run the student first"):
+    with pytest.raises(InputError, match="Run the model first"):
         session_for().teach_work(Strokes(np.ones((4, 4), np.uint8), CLASSES))
 
 
@@ -366,7 +370,7 @@ def test_taught_classes_replace_the_students_and_can_be_saved(tmp_path):
     live = session.live
     assert live.labels[live.grid.cell_at(*GLAND)] == 2
     assert live.labels[live.grid.cell_at(*STROMA)] == 1
-    assert any("painted cells" in n.text for n in notes_on(session))
+    assert any("under strokes" in n.text for n in notes_on(session))
 
     import torch
 
@@ -410,7 +414,7 @@ def test_notes_say_what_speaks_against_the_map():
     session.choose_mode("tokens")
     texts = " ".join(n.text for n in notes_on(session))
     assert "coarser" in texts
-    assert "Tokens, not tiles" in texts
+    assert "Fast (windows)" in texts
     assert "other tissue gets one too" in texts
 
 
@@ -448,7 +452,7 @@ def test_familiar_tissue_and_tokens():
     )
     session = run(session_for(student), restart=True)
     texts = [n.text for n in notes_on(session) if n.sign == GOOD]
-    assert "The tissue looks like the tiles the student learned from." in texts
+    assert "The tissue looks like the tiles the model learned from." in texts
     session.choose_mode("tokens")
     run(session, restart=True)
     assert not any("learned from" in n.text for n in notes_on(session))
@@ -460,7 +464,7 @@ def test_every_export_writes_its_file(tmp_path):
     similar = ask(session)
     classes = session.live.snapshot()
     for kind in EXPORTS:
-        path = tmp_path / f"{kind.key}{kind.ending}"
+        path = tmp_path / f"{kind.key.name}{kind.ending}"
         done(export_work(kind.key, path, classes=classes, similar=similar))
         assert path.exists()
         with pytest.raises(InputError, match="There is no"):
@@ -496,7 +500,7 @@ def test_triton_is_refused_only_where_mesa_draws(tmp_path, monkeypatch):
 def test_collection_is_put_off_and_comes_back():
     import gc
 
-    from napari_histodistill.controllers.shared.warm_up import (
+    from napari_histodistill.controllers.shared.background_import import (
         collection_put_off,
         import_work,
     )

@@ -15,6 +15,7 @@ from napari_histodistill.controllers.explore.teaching import (
     save_work,
 )
 from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.layers.overlays import stroke_shape
@@ -141,7 +142,7 @@ def test_nothing_painted_is_nothing():
 def test_before_a_run_there_is_nothing_to_learn_from():
     session = open_session()
     empty = Strokes(np.zeros((10, 10), np.uint8), KINDS)
-    with pytest.raises(InputError, match="Run the student first"):
+    with pytest.raises(InputError, match="Run the model first"):
         session.teach_work(empty)
 
 
@@ -219,10 +220,11 @@ def test_teaching_keeps_the_wished_confidence_and_the_way_back():
 
 def test_running_on_after_teaching_keeps_what_was_there():
     session = open_session()
-    session.region, session.view = "view", Region(y=0, x=0, height=600, width=700)
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=0, x=0, height=600, width=700))
     run(session)
     teach(session, *TWO_KINDS)
-    session.region = "whole"
+    session.choose_region(RegionChoice.WHOLE)
     assert session.run_action is RunAction.CONTINUE
     run(session)
     assert session.cells_missing == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.controllers.shared import embed_process as module
-from napari_histodistill.controllers.shared.embed_process import Elsewhere
+from napari_histodistill.controllers.shared.embed_process import EmbedProcess
 from napari_histodistill.errors import BundleError, Cancelled, ComputeError
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students import load_student
@@ -28,7 +28,7 @@ def bundle():
 
 @pytest.fixture
 def away():
-    made = Elsewhere()
+    made = EmbedProcess()
     made.begin()
     yield made
     made.close()
@@ -80,9 +80,9 @@ def test_the_one_who_asks_needs_no_torch(bundle):
 import sys
 import numpy as np
 from pathlib import Path
-from napari_histodistill.controllers.shared.embed_process import Elsewhere
+from napari_histodistill.controllers.shared.embed_process import EmbedProcess
 from napari_histodistill.running import CancelToken
-away = Elsewhere()
+away = EmbedProcess()
 away.begin()
 tiles = np.zeros((1, 224, 224, 3), np.uint8)
 assert away.embed(Path({str(bundle)!r}), tiles, CancelToken()).shape[0] == 1

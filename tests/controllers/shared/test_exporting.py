@@ -13,6 +13,7 @@ from shapely.geometry import Point, shape
 from napari_histodistill.controllers.shared.exporting import (
     EXPORTS,
     Exported,
+    ExportKey,
     export_work,
     kind_of,
 )
@@ -39,7 +40,7 @@ def export(session, key, path, *, hidden=()):
     return path
 
 
-@pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.key)
+@pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.key.name)
 def test_every_line_of_the_menu_writes_its_file(session, tmp_path, kind):
     path = export(session, kind.key, tmp_path / f"Fall Ü 1{kind.ending}")
     assert path.exists()
@@ -50,7 +51,7 @@ def test_every_line_of_the_menu_writes_its_file(session, tmp_path, kind):
 
 
 def test_the_outlines_name_the_classes_and_lie_on_them(session, tmp_path):
-    path = export(session, "geojson", tmp_path / "a.geojson")
+    path = export(session, ExportKey.CLASS_OUTLINES, tmp_path / "a.geojson")
     features = json.loads(path.read_text(encoding="utf-8"))["features"]
     names = {f["properties"]["classification"]["name"] for f in features}
     assert names == {"stroma", "gland"}
@@ -60,17 +61,17 @@ def test_the_outlines_name_the_classes_and_lie_on_them(session, tmp_path):
 
 
 def test_what_is_hidden_or_unsure_is_not_exported(session, tmp_path):
-    path = export(session, "geojson", tmp_path / "a.geojson", hidden={0})
+    path = export(session, ExportKey.CLASS_OUTLINES, tmp_path / "a.geojson", hidden={0})
     features = json.loads(path.read_text(encoding="utf-8"))["features"]
     names = {f["properties"]["classification"]["name"] for f in features}
     assert names == {"gland"}
     session.live.show_at_least(1.1)
-    path = export(session, "geojson", tmp_path / "b.geojson")
+    path = export(session, ExportKey.CLASS_OUTLINES, tmp_path / "b.geojson")
     assert json.loads(path.read_text(encoding="utf-8"))["features"] == []
 
 
 def test_the_table_is_the_legend(session, tmp_path):
-    path = export(session, "csv", tmp_path / "a.csv")
+    path = export(session, ExportKey.CLASS_AREAS, tmp_path / "a.csv")
     with path.open(encoding="utf-8", newline="") as file:
         written = list(csv.reader(file))
     for row in session.live.rows():
@@ -81,7 +82,7 @@ def test_the_table_is_the_legend(session, tmp_path):
 
 
 def test_the_image_holds_the_labels(session, tmp_path):
-    path = export(session, "omezarr", tmp_path / "a.ome.zarr")
+    path = export(session, ExportKey.CLASS_LABELS, tmp_path / "a.ome.zarr")
     found = [
         np.squeeze(array[...]) for array in _arrays(zarr.open_group(path, mode="r"))
     ]
@@ -90,7 +91,7 @@ def test_the_image_holds_the_labels(session, tmp_path):
 
 
 def test_the_places_are_those_of_the_list(session, tmp_path):
-    path = export(session, "similar", tmp_path / "a.geojson")
+    path = export(session, ExportKey.SIMILAR_PLACES, tmp_path / "a.geojson")
     features = json.loads(path.read_text(encoding="utf-8"))["features"]
     assert len(features) == len(session.similar.ranked)
 
@@ -110,7 +111,7 @@ def test_qupath_counts_from_the_corner_of_what_was_scanned(session, tmp_path):
         polygons = [f["geometry"]["coordinates"] for f in found]
         return np.array(list(_pairs(polygons)))
 
-    for key in ("geojson", "similar"):
+    for key in (ExportKey.CLASS_OUTLINES, ExportKey.SIMILAR_PLACES):
         moved = corners(key, None) - corners(key, (30, 20))
         np.testing.assert_allclose(moved, np.broadcast_to((20, 30), moved.shape))
 
@@ -124,7 +125,7 @@ def _pairs(nested):
         yield nested
 
 
-@pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.key)
+@pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.key.name)
 def test_nothing_to_export_is_said_before_anything_is_written(tmp_path, kind):
     path = tmp_path / "a"
     with pytest.raises(InputError, match="There is no"):
@@ -135,7 +136,12 @@ def test_nothing_to_export_is_said_before_anything_is_written(tmp_path, kind):
 def test_a_student_without_classes_has_no_class_map(tmp_path):
     live = ran_session(student=colour_student(with_head=False)).live
     with pytest.raises(InputError, match="no class map"):
-        export_work("csv", tmp_path / "a.csv", classes=live.snapshot(), similar=None)
+        export_work(
+            ExportKey.CLASS_AREAS,
+            tmp_path / "a.csv",
+            classes=live.snapshot(),
+            similar=None,
+        )
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(session, tmp_path):
@@ -155,14 +161,16 @@ def test_a_cancelled_export_writes_nothing(session, tmp_path):
     token = CancelToken()
     token.cancel()
     path = tmp_path / "a.csv"
-    work = export_work("csv", path, classes=session.live.snapshot(), similar=None)
+    work = export_work(
+        ExportKey.CLASS_AREAS, path, classes=session.live.snapshot(), similar=None
+    )
     with pytest.raises(Cancelled):
         list(work(token))
     assert not path.exists()
 
 
 def test_glass_has_no_outline(session, tmp_path):
-    path = export(session, "geojson", tmp_path / "a.geojson")
+    path = export(session, ExportKey.CLASS_OUTLINES, tmp_path / "a.geojson")
     features = json.loads(path.read_text(encoding="utf-8"))["features"]
     for place, inside in ((GLASS, set()), (GLAND, {"gland"})):
         point = Point(place[1], place[0])

@@ -16,8 +16,7 @@ from napari_histodistill.controllers.shared.planning import (
     RunPlan,
     default_step,
     detail_steps,
-    duration_in_words,
-    in_words,
+    finest_step,
     store_path_of,
     stored_since,
 )
@@ -132,33 +131,11 @@ def test_no_map_has_no_time(tmp_path):
     assert open_session().stored_since == ""
 
 
-@pytest.mark.parametrize(
-    ("cells", "words"),
-    [
-        (0, "0 cells"),
-        (1, "1 cell"),
-        (99, "99 cells"),
-        (100, "about 100 cells"),
-        (2149, "about 2,100 cells"),
-        (99_950, "about 100,000 cells"),
-        (1_234_567, "about 1,200,000 cells"),
-    ],
-)
-def test_counts_are_rounded_to_what_they_are_worth(cells, words):
-    assert in_words(cells) == words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.01, "1 s"),
-        (8.4, "8 s"),
-        (59.4, "59 s"),
-        (60, "1 min"),
-        (200, "3 min"),
-        (3600, "1 h 0 min"),
-        (7800, "2 h 10 min"),
-    ],
-)
-def test_durations_as_people_say_them(seconds, words):
-    assert duration_in_words(seconds) == words
+def test_the_finest_step_is_the_last_that_is_small_enough():
+    steps = open_session().steps
+    cells = [step.cells for step in steps]
+    assert cells == sorted(cells)
+    assert finest_step(steps, cells[2]) == 2
+    assert finest_step(steps, cells[2] - 1) == 1
+    assert finest_step(steps, cells[0] - 1) is None
+    assert finest_step((), 1000) is None

@@ -11,6 +11,8 @@ import pytest
 from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.controllers.shared.slide_session import why_stay
 from napari_histodistill.errors import Cancelled, InputError, SlideError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.running import CancelToken
@@ -49,12 +51,117 @@ def test_each_missing_thing_is_named_in_turn():
     with pytest.raises(InputError, match="Open a slide"):
         session.plan()
     session.choose_slide(array_slide())
-    assert "Choose a student" in session.why_not_run
-    session.student_trouble = "There is no student 'x'."
+    assert "Choose a model" in session.why_not_run
+    session.lose_student("There is no student 'x'.")
     assert session.why_not_run == "There is no student 'x'."
     session.choose_student(colour_student())
     assert session.why_not_run == ""
     assert session.plan().store_path.suffix == ".zarr"
+
+
+def test_a_student_that_is_being_loaded_is_waited_for():
+    session = open_session()
+    session.await_student()
+    assert session.student is None
+    assert "is being loaded" in session.why_not_run
+    with pytest.raises(InputError, match="is being loaded"):
+        session.plan()
+    session.choose_student(colour_student())
+    assert session.why_not_run == ""
+    session.await_student()
+    session.lose_student("There is no student 'x'.")
+    assert session.why_not_run == "There is no student 'x'."
+
+
+def test_a_stored_map_is_looked_for_once_for_each_choice():
+    session = open_session()
+    assert session.wants_stored()
+    assert not session.wants_stored(), "there was none, and there is none now"
+    session.choose_step(session.step + 1)
+    assert session.wants_stored(), "another grid"
+    session.put_map_away()
+    assert session.wants_stored(), "what was put away may be shown again"
+    run(session)
+    assert not session.wants_stored(), "a map is on screen"
+    session.drop_map()
+    assert session.wants_stored()
+
+
+@pytest.mark.parametrize("lacks", ["tissue", "student", "slide"])
+def test_no_stored_map_is_looked_for_before_all_is_chosen(lacks):
+    session = open_session(tissue=lacks != "tissue")
+    if lacks == "student":
+        session.choose_student(None)
+    if lacks == "slide":
+        session.choose_slide(None)
+    assert not session.wants_stored()
+
+
+def test_a_run_locks_the_choice_and_says_how_it_ended():
+    session = open_session()
+    assert not session.why_locked
+    assert "run a model" in session.why_not_export
+    assert "Run the model" in session.why_not_teach
+    work = session.run_work()
+    assert "Cancel the run" in session.why_locked
+    assert "cancel it" in session.why_not_teach
+    job = Job(work, name="Run")
+    job.start()
+    while job.is_active:
+        for update in job.poll():
+            session.take_update(update)
+        time.sleep(0.01)
+    session.run_ended()
+    done = session.live.cells_done
+    assert (
+        session.say_run_ended(job) == f"Done: {done:,} squares, stored for next time."
+    )
+    assert session.say_stored("12:30") == (
+        f"Stored map from 12:30: {done:,} squares. Run again computes it from scratch."
+    )
+    assert not session.why_locked
+    assert not session.why_not_export
+    assert not session.why_not_teach
+    assert "Learn from strokes" in session.why_not_save
+
+
+def test_a_run_that_failed_or_was_stopped_says_so():
+    session = open_session()
+
+    def fails(cancel):
+        raise SlideError("The file is gone.")
+        yield
+
+    def stops(cancel):
+        raise Cancelled
+        yield
+
+    said = []
+    for work in (fails, stops):
+        job = Job(work, name="Run")
+        job.start()
+        job.join()
+        job.poll()
+        said.append(session.say_run_ended(job))
+    assert said == [
+        "The file is gone.",
+        "Stopped. 0 squares are kept; Continue goes on.",
+    ]
+
+
+def test_strokes_need_a_slide_whose_scale_is_known():
+    session = ExploreSession()
+    assert session.why_not_paint
+    session.choose_slide(array_slide(mpp=None))
+    assert session.why_not_paint
+    session.type_mpp(0.5)
+    assert not session.why_not_paint
+
+
+def test_a_slide_stays_chosen_while_it_is_worked_on():
+    assert "run on HE goes on" in why_stay("HE", running=True, has_drawn=True)
+    assert "you have painted" in why_stay("HE", running=False, has_drawn=True)
+    assert why_stay("HE", running=False, has_drawn=False) == ""
 
 
 @pytest.mark.parametrize("mpp", [None, 352.9])
@@ -105,7 +212,7 @@ def test_the_plan_says_stride_cells_and_time():
     session = open_session()
     session.choose_student(session.student, tiles_per_s=10.0)
     words = session.detail_in_words
-    found = re.fullmatch(r"(\d+) µm · about (\d+) cells · tiles · ~(\d+) s", words)
+    found = re.fullmatch(r"(\d+) µm · about (\d+) squares · ~(\d+) s", words)
     assert found, words
     stride, cells, seconds = map(int, found.groups())
     assert stride == session.detail.stride_um
@@ -125,9 +232,11 @@ def test_the_slider_stays_on_its_steps():
 
 def test_a_student_without_tokens_returns_the_choice_to_tiles():
     session = open_session()
+    session.choose_student(session.student, tiles_per_s=10.0)
+    assert "~" in session.detail_in_words
     session.choose_mode("tokens")
     assert session.plan().mode == "tokens"
-    assert "tokens" in session.detail_in_words
+    assert "~" not in session.detail_in_words, "the speed was measured on tiles"
     colour = colour_student()
     spec = colour.spec.model_copy(update={"token_stride_px": None})
     session.choose_student(
@@ -194,7 +303,7 @@ def test_cancel_before_the_first_tile_leaves_a_session_that_can_run():
 def test_what_a_person_looks_at_comes_first():
     session = open_session()
     session.choose_step(len(session.steps) - 1)
-    session.view = Region(y=400, x=600, height=50, width=50)
+    session.look_at(Region(y=400, x=600, height=50, width=50))
     work = session.run_work()(CancelToken())
     first = next(update.patch for update in work if update.patch is not None)
     work.close()
@@ -272,7 +381,7 @@ def test_every_choice_has_a_store_of_its_own():
 def test_another_slide_drops_what_belonged_to_the_old_one():
     session = ran_session()
     session.add_prompt(*GLAND, like=True)
-    session.view = LEFT
+    session.look_at(LEFT)
     session.choose_slide(array_slide(tissue_image(400, 400)))
     assert session.live is None
     assert session.tissue is None
@@ -288,9 +397,9 @@ def test_the_view_limits_the_run_and_the_whole_slide_goes_on_from_there():
     session = open_session()
     everything = session.plan().wanted_cells().sum()
     promised = session.detail_in_words
-    session.region = "view"
+    session.choose_region(RegionChoice.VIEW)
     assert "view shows no part" in session.why_not_run
-    session.view = LEFT
+    session.look_at(LEFT)
     assert session.detail_in_words != promised
     run(session)
     inside = np.zeros(session.live.grid.shape, bool)
@@ -300,7 +409,7 @@ def test_the_view_limits_the_run_and_the_whole_slide_goes_on_from_there():
     assert not (done & ~inside).any()
     assert session.run_action is RunAction.AGAIN
 
-    session.region = "whole"
+    session.choose_region(RegionChoice.WHOLE)
     assert session.run_action is RunAction.CONTINUE
     assert session.cells_missing == everything - done.sum()
     run(session)
@@ -313,9 +422,9 @@ def test_the_view_limits_the_run_and_the_whole_slide_goes_on_from_there():
 
 def test_a_drawn_shape_limits_the_run():
     session = open_session()
-    session.region = "shape"
+    session.choose_region(RegionChoice.SHAPE)
     assert "Draw a shape" in session.why_not_run
-    session.shape = np.array([[100.0, 100], [100, 700], [500, 100]])
+    session.take_shape(np.array([[100.0, 100], [100, 700], [500, 100]]))
     run(session)
     rows, columns = np.nonzero(session.live.status == 1)
     y, x = session.live.grid.centers()
@@ -327,8 +436,8 @@ def test_a_drawn_shape_limits_the_run():
 
 def test_a_shape_between_the_cells_is_explained():
     session = open_session()
-    session.region = "shape"
-    session.shape = np.array([[200.0, 200], [200, 201], [201, 200]])
+    session.choose_region(RegionChoice.SHAPE)
+    session.take_shape(np.array([[200.0, 200], [200, 201], [201, 200]]))
     assert "draw a larger" in session.why_not_run
     with pytest.raises(InputError, match="draw a larger"):
         session.plan()
@@ -338,12 +447,12 @@ def test_a_shape_between_the_cells_is_explained():
 
 def test_a_shape_between_the_cells_leaves_a_map_that_is_there_alone():
     session = ran_session()
-    session.region = "shape"
-    session.shape = np.array([[200.0, 200], [200, 201], [201, 200]])
+    session.choose_region(RegionChoice.SHAPE)
+    session.take_shape(np.array([[200.0, 200], [200, 201], [201, 200]]))
     assert session.cells_missing == 0
     assert session.run_action is RunAction.AGAIN
     assert "draw a larger" in session.why_not_run
-    session.shape = np.array([[200.0, 200], [200, 300], [300, 200]])
+    session.take_shape(np.array([[200.0, 200], [200, 300], [300, 200]]))
     assert session.why_not_run == ""
 
 
@@ -510,7 +619,7 @@ def test_unreadable_places_are_counted_and_said():
     assert session.describe(300, 600).startswith("unreadable")
     assert session.describe(*GLAND).startswith("gland")
     said = [note.text for note in notes_on(session)]
-    assert f"{lost:,} cells could not be read from the file." in said
+    assert f"{lost:,} squares of the map could not be read from the file." in said
 
 
 # --- in words -------------------------------------------------------------------------

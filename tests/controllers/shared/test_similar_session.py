@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.similar import (
     COUNTED,
     LISTED,
@@ -14,8 +15,8 @@ from napari_histodistill.controllers.shared.similar import (
     Prompt,
     Prompts,
     SimilarResult,
-    count_in_words,
     frame_around,
+    places_in_words,
     rank_work,
     threshold_range,
     thumbnail_work,
@@ -70,8 +71,8 @@ def place_at(y, x, rank=1):
 
 def test_before_a_run_a_click_says_what_to_do():
     session = open_session()
-    assert "Run the student first" in session.why_not_similar
-    with pytest.raises(InputError, match="Run the student first"):
+    assert "Run the model first" in session.why_not_similar
+    with pytest.raises(InputError, match="Run the model first"):
         session.add_prompt(*GLAND, like=True)
     assert session.query_work() is None
 
@@ -197,12 +198,13 @@ def test_the_index_is_built_once_for_many_clicks(session):
 
 def test_cells_that_came_later_are_searched_too():
     session = open_session()
-    session.region, session.view = "view", Region(y=0, x=0, height=600, width=300)
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=0, x=0, height=600, width=300))
     run(session)
     session.add_prompt(*GLAND, like=True)
     ask(session)
     assert np.isnan(value_at(session, STROMA))
-    session.region = "whole"
+    session.choose_region(RegionChoice.WHOLE)
     run(session)
     answers = ask(session)
     assert isinstance(answers[0], IndexBuilt), "the old index has seen half the slide"
@@ -268,7 +270,7 @@ def test_a_picture_never_leaves_the_slide(y, x, size):
 
 def test_places_are_counted_in_words():
     place = place_at(5, 5)
-    assert count_in_words([]) == "0 places"
-    assert count_in_words([place]) == "1 place"
-    assert count_in_words([place] * 38) == "38 places"
-    assert count_in_words([place] * COUNTED) == "200+ places"
+    assert places_in_words([]) == "no place"
+    assert places_in_words([place]) == "1 place"
+    assert places_in_words([place] * 38) == "38 places"
+    assert places_in_words([place] * COUNTED) == "200+ places"

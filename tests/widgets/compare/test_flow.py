@@ -11,6 +11,9 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_histodistill.controllers.compare.jobs import CompareJob
+from napari_histodistill.controllers.shared.exporting import ExportKey
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
@@ -19,9 +22,8 @@ from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
-from napari_histodistill.widgets.shared.canvas import FLICKER
+from napari_histodistill.widgets.shared.canvas_input import FLICKER
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
-from napari_histodistill.widgets.shared.student_list import StudentChoice
 from tests.controllers.compare.test_session import SECRET, blind_pair, secret_slide
 from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student
@@ -114,7 +116,7 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
 
     viewer, widget = compare(load=load)
     choose = widget.choose_panel
-    assert "Two students look at one slide" in choose.sentence.text()
+    assert "Two models look at one slide" in choose.sentence.text()
     assert "Open a slide" in choose.runner.message.text()
     for control in (choose.runner.button, choose.slide):
         assert not control.isEnabled()
@@ -124,8 +126,8 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
     for control in (widget.export_button, widget.place_panel.follow):
         assert not control.isEnabled()
         assert "first" in control.toolTip()
-    assert "Run both students first" in widget.place_panel.words.text()
-    assert "Run both students first" in widget.difference_panel.flicker.text()
+    assert "Run both models first" in widget.place_panel.words.text()
+    assert "Run both models first" in widget.difference_panel.flicker.text()
     widget.choosing.open_bundle(0, tmp_path)
     assert str(tmp_path) in choose.runner.message.text()
     add_slide(viewer)
@@ -134,7 +136,7 @@ def test_the_empty_panel_teaches_and_refusals_are_said(compare, qtbot, tmp_path)
     choose.students[1].setCurrentIndex(0)
     choose.students[1].activated.emit(0)
     wait_until(qtbot, idle(widget))
-    assert "the same student" in choose.runner.message.text()
+    assert "the same model" in choose.runner.message.text()
     assert not choose.runner.button.isEnabled()
 
 
@@ -215,9 +217,9 @@ def check_exports(qtbot, widget, tmp_path):
     import zarr
 
     for key, name in (
-        ("difference_geojson", "d.geojson"),
-        ("difference_csv", "d.csv"),
-        ("difference_omezarr", "d.ome.zarr"),
+        (ExportKey.DIFFERENT_PLACES, "d.geojson"),
+        (ExportKey.DIFFERENCE_TABLE, "d.csv"),
+        (ExportKey.DIFFERENCE_MAP, "d.ome.zarr"),
     ):
         widget.export(key, tmp_path / name)
         wait_until(qtbot, idle(widget))
@@ -365,7 +367,7 @@ def test_a_place_asked_before_a_run_does_not_answer_after_it(
     viewer, widget = compare()
     layer = add_slide(viewer)
     wait_until(qtbot, ready(widget))
-    widget.choosing.choose_region("view")
+    widget.choosing.choose_region(RegionChoice.VIEW)
     viewer.scene.camera.center = pixels_to_world(layer, *SECRET)
     viewer.scene.camera.zoom *= 4
     widget.comparing.run()
@@ -374,7 +376,7 @@ def test_a_place_asked_before_a_run_does_not_answer_after_it(
     monkeypatch.setattr(SimilarityIndex, "from_store", slowly)
     widget.asking.click(*SECRET)
     wait_until(qtbot, lambda: widget.bench.pump.is_active(CompareJob.PLACE))
-    widget.choosing.choose_region("whole")
+    widget.choosing.choose_region(RegionChoice.WHOLE)
     widget.comparing.run()
     assert not widget.bench.pump.is_active(CompareJob.PLACE)
     wait_until(qtbot, idle(widget))

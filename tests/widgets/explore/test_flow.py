@@ -10,6 +10,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.controllers.shared.job import JobState
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import open_slide
@@ -234,14 +235,14 @@ def test_painting_is_not_asking(ran):
 def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
     viewer, widget, layer = ran()
     panel = widget.teach_panel
-    panel.fit_button.click()
+    panel.learn_button.click()
     assert "Nothing is painted" in wait_for_words(qtbot, widget, panel)
     panel.paint_button.setChecked(True)
     drag(viewer, layer, (190, 220), (230, 260))
     widget.teaching.choose_class(1)
     drag(viewer, layer, (480, 200), (500, 600))
     widget.teaching.rename(1, "my stroma")
-    QTest.mouseClick(panel.fit_button, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(panel.learn_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: widget.session.taught is not None, timeout=15000)
     qtbot.waitUntil(idle(widget), timeout=10000)
     live = widget.session.live
@@ -441,11 +442,14 @@ def box(y0, x0, y1, x1):
 
 def test_exports(ran, qtbot, tmp_path):
     _viewer, widget, _layer = ran()
-    for key, name in (("geojson", "a.geojson"), ("csv", "a.csv")):
+    for key, name in (
+        (ExportKey.CLASS_OUTLINES, "a.geojson"),
+        (ExportKey.CLASS_AREAS, "a.csv"),
+    ):
         widget.export(key, tmp_path / name)
         qtbot.waitUntil(idle(widget), timeout=10000)
         assert (tmp_path / name).exists(), widget.run_panel.message.text()
-    widget.export("similar", tmp_path / "s.geojson")
+    widget.export(ExportKey.SIMILAR_PLACES, tmp_path / "s.geojson")
     assert "click on tissue first" in widget.run_panel.message.text()
 
 

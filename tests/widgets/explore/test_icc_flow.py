@@ -46,7 +46,7 @@ def test_what_is_seen_is_what_the_student_sees_and_comes_back(opened, qtbot):
     layer, box = viewer.layers[0], widget.slide_panel.srgb
     assert box.isVisible()
     assert not box.isChecked(), "colours as stored, unless asked for"
-    assert "what students were trained on" in box.toolTip()
+    assert "what models were trained on" in box.toolTip()
     stored = np.asarray(layer.data[0])
     plain = widget.session.plan().store_path
     tick(box)

@@ -1,17 +1,19 @@
-"""What a person has chosen to compare, and what a run would make of it."""
+"""The choice of what to compare: a slide, two students, a distance, a measure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.compare.work import LETTERS
-from napari_histodistill.controllers.shared.choice import Choice
+from napari_histodistill.controllers.shared.map_choice import MapChoice, RegionChoice
 from napari_histodistill.controllers.shared.planning import (
     Detail,
-    duration_in_words,
-    in_words,
 )
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.controllers.shared.wording import (
+    about_in_words,
+    duration_in_words,
+)
+from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.maps.difference import default_measure, why_not_measure
 
 if TYPE_CHECKING:
@@ -30,12 +32,12 @@ class CompareChoice:
 
     Attributes
     ----------
-    choices : tuple of Choice
+    choices : tuple of MapChoice
         What A and B are, and how each would look at the slide.
     """
 
     def __init__(self) -> None:
-        self.choices = Choice(), Choice()
+        self.choices = MapChoice(), MapChoice()
         self._measure: Measure | None = None
         self._lead = 0
         self._trouble = ""
@@ -79,10 +81,31 @@ class CompareChoice:
         self.choices[which].choose_student(student, tiles_per_s)
         self._line_up()
 
+    def await_student(self, which: int) -> None:
+        """Go without A (0) or B (1) until it is loaded."""
+        self.choices[which].await_student()
+        self._line_up()
+
+    def swap(self) -> None:
+        """Make A the second and B the first.
+
+        Raises
+        ------
+        InputError
+            If one of them is still being loaded.
+        """
+        if any(choice.is_loading for choice in self.choices):
+            msg = "A model is being loaded: a moment."
+            raise InputError(msg)
+        one, other = self.choices
+        known = (other.student, other.tiles_per_s), (one.student, one.tiles_per_s)
+        for which, (student, speed) in enumerate(known):
+            self.choose_student(which, student, speed)
+
     def lose_student(self, which: int, trouble: str) -> None:
         """Note why a student could not be loaded."""
-        self.choose_student(which, None)
-        self.choices[which].student_trouble = trouble
+        self.choices[which].lose_student(trouble)
+        self._line_up()
 
     def choose_step(self, step: int) -> None:
         """Take one of :attr:`steps`."""
@@ -90,13 +113,13 @@ class CompareChoice:
         lead.choose_step(step)
         self._follow()
 
-    def choose_region(self, region: str) -> None:
-        """Cover the ``whole`` slide or the ``view``."""
+    def choose_region(self, region: RegionChoice) -> None:
+        """Cover the whole slide or what the canvas shows."""
         for choice in self.choices:
-            choice.region = "view" if region == "view" else "whole"
+            choice.choose_region(region)
 
     @property
-    def region(self) -> str:
+    def region(self) -> RegionChoice:
         """What is covered."""
         return self.choices[0].region
 
@@ -105,10 +128,10 @@ class CompareChoice:
         """What the canvas shows, level-0 pixels."""
         return self.choices[0].view
 
-    @view.setter
-    def view(self, view: Region | None) -> None:
+    def look_at(self, view: Region | None) -> None:
+        """Note what the canvas shows, level-0 pixels; None for nothing of the slide."""
         for choice in self.choices:
-            choice.view = view
+            choice.look_at(view)
 
     @property
     def needs_mpp(self) -> bool:
@@ -159,7 +182,7 @@ class CompareChoice:
     def why_not_measure(self, measure: Measure) -> str:
         """Why the two cannot be compared so; "" if they can."""
         if len(self.students) < 2:
-            return "Choose two students first."
+            return "Choose two models first."
         return why_not_measure(measure, *self._classes())
 
     # --- what would happen ----------------------------------------------------------
@@ -168,24 +191,33 @@ class CompareChoice:
     def why_not_run(self) -> str:
         """Why Run is disabled, in words; "" if it is not."""
         first = self.choices[0]
+        for letter, choice in zip(LETTERS, self.choices, strict=True):
+            if choice.is_loading:
+                return f"{letter} is being loaded: a moment."
         if self.needs_mpp:
             return first.why_not_run
-        for letter, choice in zip(LETTERS, self.choices, strict=True):
-            why = choice.why_not_run
-            if why:
-                about_one = choice.student is None or bool(choice.trouble)
-                here = self.slide is not None and about_one
-                return f"{letter}: {why}" if here else why
+        for which, choice in enumerate(self.choices):
+            if choice.why_not_run:
+                return self._why_not_half(which)
         if first.tissue is None:
             return "The tissue is being looked for: a moment."
         one, other = self.students
         if one.digest == other.digest:
-            return "A and B are the same student: choose another one of them."
+            return "A and B are the same model: choose another for one of them."
         return self._trouble
+
+    def _why_not_half(self, which: int) -> str:
+        """Return why a student cannot run; its letter first where it is about it."""
+        choice = self.choices[which]
+        about_one = choice.student is None or bool(choice.trouble)
+        here = self.slide is not None and about_one
+        return f"{LETTERS[which]}: {choice.why_not_run}" if here else choice.why_not_run
 
     def say_half(self, which: int) -> str:
         """Return what there is of a student's map, and what is to be computed."""
         choice = self.choices[which]
+        if choice.is_loading:
+            return "is being loaded…"
         if choice.student is None or choice.detail is None or choice.trouble:
             return choice.student_trouble or choice.trouble
         since = choice.stored_since
@@ -193,7 +225,7 @@ class CompareChoice:
         if since:
             return f"{tile} · map from {since}"
         cells = choice.detail.cells
-        words = f"{tile} · {in_words(cells)} to compute"
+        words = f"{tile} · {about_in_words(cells)} to compute"
         if choice.tiles_per_s:
             words += f", ~{duration_in_words(cells / choice.tiles_per_s)}"
         return words
@@ -204,7 +236,7 @@ class CompareChoice:
         detail = self.choices[self._lead].detail
         if detail is None:
             return ""
-        return f"{detail.stride_um:.3g} µm apart · {in_words(detail.cells)}"
+        return f"{detail.stride_um:.3g} µm apart · {about_in_words(detail.cells)}"
 
     # --- inside -------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from napari_histodistill.controllers.compare.work import (
     Compared,
     HalfIndex,
     HalfUpdate,
-    Place,
     PlaceFound,
+    Position,
     compare_work,
     measure_work,
     place_work,
@@ -54,7 +54,7 @@ class CompareSession(CompareChoice):
         super().__init__()
         self.lives: list[LiveMap | None] = [None, None]
         self.compared: Compared | None = None
-        self.place: Place | None = None
+        self.place: Position | None = None
         self.found: PlaceFound | None = None
         self.running = False
         self._indices: list[SimilarityIndex | None] = [None, None]
@@ -127,14 +127,14 @@ class CompareSession(CompareChoice):
         if self.running:
             return "A run is going on: wait until it has ended, or cancel it."
         if not self.has_maps:
-            return "Run both students first: there is nothing to ask yet."
+            return "Run both models first: there is nothing to ask yet."
         return ""
 
     @property
     def why_not_flicker(self) -> str:
         """Why A and B cannot be shown in turn; "" if they can."""
         if self.running or not self.has_maps:
-            return "Run both students first: there is nothing to show in turn yet."
+            return "Run both models first: there is nothing to show in turn yet."
         if not self.has_class_maps and self.found is None:
             return "Click a place first: what A and B find like it is shown in turn."
         return ""
@@ -187,6 +187,16 @@ class CompareSession(CompareChoice):
         self.place = self.found = None
 
     # --- in words -----------------------------------------------------------------
+
+    @property
+    def why_locked(self) -> str:
+        """Why the choice must not change now; "" if it may."""
+        return "Cancel the run first, then change this." if self.running else ""
+
+    @property
+    def why_not_export(self) -> str:
+        """Why there is nothing to export; "" if there is."""
+        return "" if self.compared else "Nothing to export yet: run first."
 
     def say_compared(self) -> str:
         """Return what is compared and what came out, in a sentence."""

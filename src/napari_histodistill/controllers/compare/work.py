@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.shared.map_work import RunUpdate, run_work
 from napari_histodistill.controllers.shared.similar import COUNTED
+from napari_histodistill.controllers.shared.wording import progress_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ LETTERS = ("A", "B")
 NEIGHBOURS = 8
 """Pictures of each student's nearest places."""
 
-Place = tuple[float, float]
+Position = tuple[float, float]
 """Level-0 pixels ``(y, x)``, edge convention."""
 
 
@@ -76,7 +77,7 @@ class HalfIndex:
 
 @dataclass(frozen=True, slots=True)
 class PlaceFound:
-    """What both students find most like one place.
+    """The places that both students find most like one place.
 
     Attributes
     ----------
@@ -92,11 +93,26 @@ class PlaceFound:
         How many of A's nearest places B has among its own.
     """
 
-    place: Place
+    place: Position
     answers: tuple[SimilarityMap, SimilarityMap]
     nearest: tuple[tuple[RankedRegion, ...], tuple[RankedRegion, ...]]
     thresholds: tuple[float, float]
     shared: int
+
+
+_RUNS_SHARE = 0.9
+"""Of the progress bar; the comparison itself has the rest."""
+
+
+def how_far(report: HalfUpdate | CompareProgress) -> tuple[float, str]:
+    """Return how far a comparison is, 0 to 1 and in words."""
+    if isinstance(report, CompareProgress):
+        share = report.done / max(1, report.total)
+        return _RUNS_SHARE + (1 - _RUNS_SHARE) * share, "Comparing…"
+    run = report.update.report
+    share = (report.which + run.done / max(1, run.total)) / len(LETTERS)
+    words = progress_in_words(run, speed=False)
+    return _RUNS_SHARE * share, f"{LETTERS[report.which]}: {words}"
 
 
 def compare_work(
@@ -191,7 +207,7 @@ def rank_work(difference: DifferenceMap, threshold: float) -> Work:
 
 
 def place_work(
-    place: Place,
+    place: Position,
     stores: Sequence[Path],
     indices: Sequence[SimilarityIndex | None],
 ) -> Work:

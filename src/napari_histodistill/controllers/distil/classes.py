@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.controllers.explore.teaching import PALETTE
+from napari_histodistill.controllers.explore.painting import PALETTE
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.spec import ClassSpec
 
@@ -151,9 +151,11 @@ def fit_work(slide: Slide, labelling: Labelling, bundle: Path) -> Work:
     """
 
     def work(cancel: CancelToken) -> Iterator[ClassesProgress | ClassesFitted]:
-        from napari_histodistill.controllers.shared.warm_up import load_student_gently
+        from napari_histodistill.controllers.shared.background_import import (
+            load_student_in_background,
+        )
 
-        student = load_student_gently(bundle)
+        student = load_student_in_background(bundle)
         cancel.check()
 
         from napari_histodistill.distill.scoring.label_probe import (

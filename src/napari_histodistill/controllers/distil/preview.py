@@ -120,7 +120,7 @@ def preview_work(
     before : Preview or None
         The last one of this slide.
     embed : callable
-        As :meth:`Elsewhere.embed` in ``controllers/shared/embed_process.py``.
+        As :meth:`EmbedProcess.embed` in ``controllers/shared/embed_process.py``.
     """
 
     def work(cancel: CancelToken) -> Iterator[Preview]:

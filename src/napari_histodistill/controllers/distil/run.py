@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.shared.planning import duration_in_words
+from napari_histodistill.controllers.shared.wording import duration_in_words
 from napari_histodistill.distill.runs.events import health_in_words
 
 if TYPE_CHECKING:

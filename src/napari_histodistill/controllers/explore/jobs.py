@@ -6,7 +6,7 @@ from napari_histodistill.controllers.shared.job import JobKey, SlideJob
 class ExploreJob(JobKey):
     """A job of *Explore slide*; its value is what people read."""
 
-    LOADING = "Loading the student"
+    LOADING = "Loading the model"
     RUN = "Run"
     STORED_MAP = "Stored map"
     SEARCH = "Search"
@@ -14,7 +14,7 @@ class ExploreJob(JobKey):
     THUMBNAILS = "Thumbnails"
     LEARNING = "Learning from strokes"
     SAVING = "Saving"
-    FITTING_STAIN = "Fitting the stain"
+    FITTING_STAIN = "Measuring the stain"
 
 
 OF_THE_SEARCH = (ExploreJob.SEARCH, ExploreJob.RANKING, ExploreJob.THUMBNAILS)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
-from napari_histodistill.controllers.shared.choice import Choice
-from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap
+from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
+from napari_histodistill.controllers.shared.map_choice import MapChoice
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
     IndexBuilt,
@@ -24,21 +25,24 @@ from napari_histodistill.controllers.shared.similar import (
     SimilarResult,
     query_work,
 )
+from napari_histodistill.controllers.shared.wording import count_in_words
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import CellStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
     from napari_histodistill.controllers.shared.planning import Detail
     from napari_histodistill.maps.similarity import SimilarityIndex
+    from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
 
 
 class RunAction(Enum):
-    """What pressing *Run* does."""
+    """The meaning of the Run button."""
 
     RUN = "run"
     """Compute a map."""
@@ -48,7 +52,15 @@ class RunAction(Enum):
     """Let the finished map go and compute it from scratch."""
 
 
-class ExploreSession(Choice):
+_NEXT = {
+    RunAction.RUN: "Run goes on.",
+    RunAction.CONTINUE: "Continue goes on.",
+    RunAction.AGAIN: "Run again computes it from scratch.",
+}
+"""What the button would do with a stored map."""
+
+
+class ExploreSession(MapChoice):
     """State of one *Explore slide* panel; no Qt, no napari.
 
     Attributes
@@ -72,6 +84,7 @@ class ExploreSession(Choice):
         self.running = False
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
+        self._looked_for: tuple[Slide | None, Path] | None = None
 
     @property
     def has_map(self) -> bool:
@@ -84,7 +97,29 @@ class ExploreSession(Choice):
         self._indexed_cells = 0
         self.prompts = Prompts()
 
+    def put_map_away(self) -> None:
+        """Let the map on screen go; the stored one may be looked for again."""
+        self._looked_for = None
+        self.drop_map()
+
     # --- the map ------------------------------------------------------------------
+
+    def wants_stored(self) -> bool:
+        """Whether to look for the stored map of the present choice; once for each.
+
+        While a map is on screen, none is wanted; once it was dropped, its stored one
+        may be shown again.
+        """
+        if self.live is not None:
+            self._looked_for = None
+            return False
+        if self.tissue is None or self.detail is None or self.why_not_run:
+            return False
+        choice = self.slide, self._store_path(self.detail)
+        if choice == self._looked_for:
+            return False
+        self._looked_for = choice
+        return True
 
     def stored_work(self) -> Work | None:
         """Return work that reads the stored map of the present choice, if any."""
@@ -124,6 +159,17 @@ class ExploreSession(Choice):
         if update.patch is not None and self.live is not None:
             self.live.apply(update.patch)
 
+    def take_patches(self, patches: Sequence[Patch]) -> None:
+        """Take cells of a stored map."""
+        if self.live is not None:
+            for patch in patches:
+                self.live.apply(patch)
+
+    def show_at_least(self, confidence: float) -> None:
+        """Show only the squares of the map that are at least this sure (0 to 1)."""
+        if self.live is not None:
+            self.live.show_at_least(confidence)
+
     def run_ended(self) -> None:
         """Note that no run is going any more."""
         self.running = False
@@ -141,7 +187,7 @@ class ExploreSession(Choice):
 
     @property
     def run_action(self) -> RunAction:
-        """What pressing *Run* would do now."""
+        """The meaning of the Run button now."""
         if self.live is None or not self.live.cells_done:
             return RunAction.RUN
         return RunAction.CONTINUE if self.cells_missing else RunAction.AGAIN
@@ -167,7 +213,7 @@ class ExploreSession(Choice):
     def why_not_similar(self) -> str:
         """Why a click finds nothing; "" if it does."""
         if self.live is None or not self.live.cells_done:
-            return "Run the student first: there is nothing to compare yet."
+            return "Run the model first: there is nothing to compare yet."
         return ""
 
     def add_prompt(self, y: float, x: float, *, like: bool) -> None:
@@ -222,6 +268,27 @@ class ExploreSession(Choice):
 
     # --- teach --------------------------------------------------------------------
 
+    @property
+    def why_not_paint(self) -> str:
+        """Why no strokes can be painted; "" if they can."""
+        if self.slide is None or self.slide.mpp is None:
+            return "Open a slide with known µm/px first."
+        return ""
+
+    @property
+    def why_not_teach(self) -> str:
+        """Why nothing can be learned from strokes now; "" if it can."""
+        if self.running:
+            return "Wait until the run is done, or cancel it."
+        if self.live is None:
+            return "Run the model first: what it has seen is learned from."
+        return ""
+
+    @property
+    def why_not_save(self) -> str:
+        """Why there is no taught student to save; "" if there is."""
+        return "" if self.taught else "Learn from strokes first, then save."
+
     def teach_work(self, strokes: Strokes) -> Work:
         """Return work that fits a probe to strokes.
 
@@ -232,7 +299,7 @@ class ExploreSession(Choice):
         """
         path = self.store_path
         if path is None or self.why_not_similar:
-            msg = "Run the student first: strokes are learned from what it has seen."
+            msg = "Run the model first: strokes are learned from what it has seen."
             raise InputError(msg)
         return teach_work(strokes, store_path=path)
 
@@ -252,6 +319,32 @@ class ExploreSession(Choice):
         return self.stored_work()
 
     # --- in words -----------------------------------------------------------------
+
+    @property
+    def why_locked(self) -> str:
+        """Why the choice must not change now; "" if it may."""
+        return "Cancel the run first, then change this." if self.running else ""
+
+    @property
+    def why_not_export(self) -> str:
+        """Why there is nothing to export; "" if there is."""
+        return "" if self.live else "Nothing to export yet: run a model first."
+
+    def say_run_ended(self, job: Job[object]) -> str:
+        """Return how a run ended, in a sentence."""
+        if job.state is JobState.FAILED:
+            return job.error
+        done = count_in_words(self.live.cells_done if self.live else 0)
+        if job.state is JobState.DONE:
+            return f"Done: {done}, stored for next time."
+        return f"Stopped. {done} are kept; Continue goes on."
+
+    def say_stored(self, since: str) -> str:
+        """Return what the stored map on screen is, and what Run would do with it."""
+        if self.live is None:
+            return ""
+        done = count_in_words(self.live.cells_done)
+        return f"Stored map from {since}: {done}. {_NEXT[self.run_action]}"
 
     def describe(self, y: float, x: float) -> str:
         """Return what is under a level-0 position: class, similarity, µm."""

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_histodistill.controllers.shared.choice import Choice
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.controllers.shared.map_choice import MapChoice
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
-
-LOOKING = "The slide's stain is being looked at: a moment."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class StainChoice:
         self._tiles_per_s = 0.0
         self._slide: Slide | None = None
 
-    def why_not(self, choice: Choice) -> str:
+    def why_not(self, choice: MapChoice) -> str:
         """Return why stain normalisation is not on offer; "" if it is."""
         from napari_histodistill.students.staining import why_not_normalise
 
@@ -78,21 +76,21 @@ class StainChoice:
             return "Give the µm per pixel first."
         student = choice.student or (self._bare if self._is_looking(choice) else None)
         if student is None:
-            return "Wait until the student is loaded."
+            return "Wait until the model is loaded."
         reason = why_not_normalise(student.spec)
         return reason[:1].upper() + reason[1:]
 
-    def is_on(self, choice: Choice) -> bool:
+    def is_on(self, choice: MapChoice) -> bool:
         """Whether the present student sees the present slide normalised."""
         student = choice.student
         return student is not None and student.stains is not None
 
-    def follow(self, choice: Choice, *, fitting: bool = True) -> Work | None:
+    def follow(self, choice: MapChoice, *, fitting: bool = True) -> Work | None:
         """Make the session's student what is wanted; may return work to do for it.
 
         Parameters
         ----------
-        choice : Choice
+        choice : MapChoice
             The session.
         fitting : bool
             Whether the work that was returned last is still going on.
@@ -113,22 +111,21 @@ class StainChoice:
         slide = choice.slide
         if not self.wanted or slide is None or self.why_not(choice):
             return None
-        choice.choose_student(None)
-        choice.student_trouble = LOOKING
+        choice.await_stain()
         self._slide = slide
         return stain_work(slide, student)
 
-    def take(self, choice: Choice, fitted: StainFitted) -> None:
+    def take(self, choice: MapChoice, fitted: StainFitted) -> None:
         """Look with the normalised student, if that is still what is wanted."""
         same = fitted.slide is choice.slide and fitted.bare is self._bare
         if self._is_looking(choice) and same:
             choice.choose_student(fitted.student, self._tiles_per_s)
 
-    def give_up(self, choice: Choice) -> None:
-        """Return to the bare student: the slide's stain could not be told."""
+    def give_up(self, choice: MapChoice) -> None:
+        """Return to the bare student: the slide's stain could not be measured."""
         self.wanted = False
         if self._is_looking(choice):
             choice.choose_student(self._bare, self._tiles_per_s)
 
-    def _is_looking(self, choice: Choice) -> bool:
-        return choice.student is None and choice.student_trouble == LOOKING
+    def _is_looking(self, choice: MapChoice) -> bool:
+        return choice.waits_for_stain

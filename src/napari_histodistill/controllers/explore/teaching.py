@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.controllers.shared.wording import count_in_words
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,11 +26,7 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
     from napari_histodistill.students.student import Student
 
-PALETTE = (
-    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
-    "#999999",
-)  # fmt: skip
-"""Okabe-Ito: tells classes apart also for the colour-blind."""
+LEFT_OUT = " Labels that are not a class were left out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,17 @@ class Taught:
     classes: tuple[ClassSpec, ...]
     patch: Patch
     cells: int
+
+    @property
+    def score_in_words(self) -> str:
+        """How it did on strokes that were held out; "" where none could be."""
+        score = self.fit.score
+        return "" if score is None else f"{score:.0%} right on held-out strokes"
+
+    def summary(self) -> str:
+        """Return what was learned, in a sentence."""
+        tested = f"; {self.score_in_words}" if self.score_in_words else ""
+        return f"Learned from {count_in_words(self.cells)}{tested}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +255,13 @@ def _check(
     if painted and not len(labels):
         msg = (
             "The strokes lie where nothing was computed: paint on tissue that the map "
-            "covers, or run the student there first."
+            "covers, or run the model there first."
         )
     elif len(used) == 1:
         name = strokes.classes[int(used[0])].name
-        msg = f"Only {name!r} is painted: paint a stroke of a second class, then fit."
+        msg = f"Only {name!r} is painted: paint a stroke of a second class, then learn."
     else:
-        msg = "Nothing is painted yet: paint a stroke of each class, then fit."
+        msg = "Nothing is painted yet: paint a stroke of each class, then learn."
     raise InputError(msg)
 
 

@@ -1,16 +1,18 @@
-"""What speaks for and against a map, in plain words."""
+"""Notes on a map: the reasons to trust it, and the reasons to take care."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.shared.wording import count_in_words
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_histodistill.controllers.explore.session import ExploreSession
     from napari_histodistill.slides import Slide
-    from napari_histodistill.students.spec import StudentSpec
+    from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
 
 MANY = 0.05
 """Share of unfamiliar cells from which a person is warned."""
@@ -42,7 +44,10 @@ def notes_on(session: ExploreSession) -> tuple[Note, ...]:
     ]
     if session.live is not None and session.live.cells_unreadable:
         n = session.live.cells_unreadable
-        notes.append(Note(CARE, f"{n:,} cells could not be read from the file."))
+        unread = count_in_words(n)
+        notes.append(
+            Note(CARE, f"{unread} of the map could not be read from the file.")
+        )
     return tuple(notes)
 
 
@@ -63,25 +68,25 @@ def _on_scale(slide: Slide, spec: StudentSpec) -> Iterator[Note]:
     if have > 1.1 * want:
         yield Note(
             CARE,
-            f"The slide ({have:.2g} µm/px) is coarser than what the student was "
+            f"The slide ({have:.2g} µm/px) is coarser than what the model was "
             f"trained on ({want:.2g}): fine structure is missing.",
         )
     else:
-        yield Note(GOOD, f"Seen at the student's own {want:.2g} µm/px.")
+        yield Note(GOOD, f"Seen at the model's own {want:.2g} µm/px.")
     if spec.mpp_source == "estimated":
-        yield Note(CARE, "The student's µm/px was estimated, not stated by its data.")
+        yield Note(CARE, "The model's µm/px was estimated, not stated by its data.")
 
 
-def _on_mode(mode: str, spec: StudentSpec) -> Iterator[Note]:
+def _on_mode(mode: EmbeddingMode, spec: StudentSpec) -> Iterator[Note]:
     if mode != "tokens":
         return
     agreement = spec.token_agreement
     if agreement is None:
-        yield Note(CARE, "Tokens, not tiles: agreement of the two was not measured.")
+        yield Note(CARE, "Fast (windows): agreement with Exact was not measured.")
         return
     yield Note(
         CARE,
-        "Tokens, not tiles: similarity maps of the two agreed with rank correlation "
+        "Fast (windows): its similarity maps agreed with Exact with rank correlation "
         f"{agreement.rank_correlation_median:.2f} (worst "
         f"{agreement.rank_correlation_worst:.2f}) on {agreement.measured_on}.",
     )
@@ -97,21 +102,19 @@ def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
     if share >= MANY:
         yield Note(
             CARE,
-            f"{share:.0%} of the map looks unlike the tiles the student learned from: "
-            "its classes there were never tested.",
+            f"{share:.0%} of the map looks unlike the tiles the model learned from: "
+            "there, its classes were never tested.",
         )
     else:
-        yield Note(GOOD, "The tissue looks like the tiles the student learned from.")
+        yield Note(GOOD, "The tissue looks like the tiles the model learned from.")
 
 
 def _on_classes(session: ExploreSession) -> Iterator[Note]:
     if session.taught is not None:
-        score = session.taught.fit.score
-        tested = "" if score is None else f" ({score:.0%} right on held-out strokes)"
-        yield Note(
-            CARE,
-            f"Classes were fitted to {session.taught.cells} painted cells{tested}.",
-        )
+        score = session.taught.score_in_words
+        tested = f" ({score})" if score else ""
+        learned = count_in_words(session.taught.cells)
+        yield Note(CARE, f"Classes were learned from {learned} under strokes{tested}.")
         return
     spec = session.student.spec if session.student else None
     if spec is not None and spec.classes:

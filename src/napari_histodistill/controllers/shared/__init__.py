@@ -1,1 +1,1 @@
-"""What every panel's session stands on: jobs, plans, live maps, exports."""
+"""The foundation of every panel's session: jobs, plans, live maps, exports."""

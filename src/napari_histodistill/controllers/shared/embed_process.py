@@ -32,11 +32,11 @@ _RANK = 10
 _loaded: dict[Path, Student] = {}
 
 
-class Elsewhere:
-    """One process that embeds with one CPU thread at a low rank.
+class EmbedProcess:
+    """A process beside the window's that embeds with one CPU thread at a low rank.
 
     It is there between :meth:`begin` and :meth:`close`, which the window calls;
-    :meth:`embed`, which a thread calls, never starts one that nobody would end.
+    :meth:`embed`, which a thread calls, never starts one that would not be ended.
     """
 
     def __init__(self) -> None:

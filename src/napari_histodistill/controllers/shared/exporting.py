@@ -1,8 +1,9 @@
-"""What can be exported from the Explore screen, and the work that does it."""
+"""The exports of both panels about a slide, and the work that writes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import InputError
@@ -19,82 +20,102 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
 
 
+class ExportKey(Enum):
+    """The things that can be written to a file."""
+
+    CLASS_OUTLINES = "class outlines"
+    CLASS_LABELS = "class labels"
+    CLASS_AREAS = "class areas"
+    SIMILAR_PLACES = "similar places"
+    DIFFERENCE_MAP = "difference map"
+    DIFFERENT_PLACES = "different places"
+    DIFFERENCE_TABLE = "difference table"
+
+
+class Ingredient(Enum):
+    """The thing that an export is made from."""
+
+    CLASSES = "classes"
+    SEARCH = "search"
+    DIFFERENCE = "difference"
+
+
 @dataclass(frozen=True, slots=True)
 class ExportKind:
     """One line of the export menu.
 
     Attributes
     ----------
-    key : str
-        Name in code.
+    key : ExportKey
+        Which it is.
     title, tooltip : str
         On screen.
     ending : str
         Of the file.
-    needs : {"classes", "similar", "difference"}
+    needs : Ingredient
         What must be there.
     """
 
-    key: str
+    key: ExportKey
     title: str
     tooltip: str
     ending: str
-    needs: str
+    needs: Ingredient
 
 
 EXPORTS = (
     ExportKind(
-        "geojson",
+        ExportKey.CLASS_OUTLINES,
         "Class outlines for QuPath (GeoJSON)…",
         "Merged outlines of each class in pixels of the slide, with names and colours.",
         ".geojson",
-        "classes",
+        Ingredient.CLASSES,
     ),
     ExportKind(
-        "omezarr",
+        ExportKey.CLASS_LABELS,
         "Class map (OME-Zarr)…",
         "The map as labels with its place in µm.",
         ".ome.zarr",
-        "classes",
+        Ingredient.CLASSES,
     ),
     ExportKind(
-        "csv",
+        ExportKey.CLASS_AREAS,
         "Areas in mm² (CSV)…",
-        "A table: cells and mm² of each class.",
+        "A table: squares and mm² of each class.",
         ".csv",
-        "classes",
+        Ingredient.CLASSES,
     ),
     ExportKind(
-        "similar",
+        ExportKey.SIMILAR_PLACES,
         "Similar places for QuPath (GeoJSON)…",
         "The ranked places with their similarity.",
         ".geojson",
-        "similar",
+        Ingredient.SEARCH,
     ),
 )
 
 
 DIFFERENCE_EXPORTS = (
     ExportKind(
-        "difference_omezarr",
+        ExportKey.DIFFERENCE_MAP,
         "Difference map (OME-Zarr)…",
         "The map as an image with its place in µm.",
         ".ome.zarr",
-        "difference",
+        Ingredient.DIFFERENCE,
     ),
     ExportKind(
-        "difference_geojson",
+        ExportKey.DIFFERENT_PLACES,
         "Places that differ for QuPath (GeoJSON)…",
         "The ranked places with their difference.",
         ".geojson",
-        "difference",
+        Ingredient.DIFFERENCE,
     ),
     ExportKind(
-        "difference_csv",
+        ExportKey.DIFFERENCE_TABLE,
         "Places that differ (CSV)…",
         "A table of the ranked places: position, difference, mm².",
         ".csv",
-        "difference",
+        Ingredient.DIFFERENCE,
     ),
 )
 
@@ -106,13 +127,13 @@ class Exported:
     path: Path
 
 
-def kind_of(key: str) -> ExportKind:
-    """Return the export of that name."""
+def kind_of(key: ExportKey) -> ExportKind:
+    """Return what the menu says of an export."""
     return next(k for k in (*EXPORTS, *DIFFERENCE_EXPORTS) if k.key == key)
 
 
 def export_work(
-    key: str,
+    key: ExportKey,
     path: Path,
     *,
     classes: ClassMap | None,
@@ -123,7 +144,7 @@ def export_work(
 
     Parameters
     ----------
-    key : str
+    key : ExportKey
         Of one of :data:`EXPORTS`.
     path : Path
         Where to.
@@ -138,16 +159,16 @@ def export_work(
         If there is nothing of that kind to export.
     """
     kind = kind_of(key)
-    if kind.needs == "classes" and (classes is None or not classes.classes):
-        msg = "There is no class map to export: run a student with classes first."
+    if kind.needs is Ingredient.CLASSES and (classes is None or not classes.classes):
+        msg = "There is no class map to export: run a model with classes first."
         raise InputError(msg)
-    if kind.needs == "similar" and similar is None:
+    if kind.needs is Ingredient.SEARCH and similar is None:
         msg = "There is no search to export: click on tissue first."
         raise InputError(msg)
 
     def work(cancel: CancelToken) -> Iterator[Exported]:
         cancel.check()
-        if classes is not None and kind.needs == "classes":
+        if classes is not None and kind.needs is Ingredient.CLASSES:
             found = replace(classes, bounds_origin=bounds_origin)
             _write_classes(kind.key, found, path)
         elif similar is not None:
@@ -158,7 +179,7 @@ def export_work(
 
 
 def export_difference_work(
-    key: str,
+    key: ExportKey,
     path: Path,
     difference: DifferenceMap | None,
     ranked: Sequence[RankedRegion],
@@ -168,7 +189,7 @@ def export_difference_work(
 
     Parameters
     ----------
-    key : str
+    key : ExportKey
         Of one of :data:`DIFFERENCE_EXPORTS`.
     path : Path
         Where to.
@@ -185,7 +206,7 @@ def export_difference_work(
         If there is none.
     """
     if difference is None:
-        msg = "There is no comparison to export: run both students first."
+        msg = "There is no comparison to export: run both models first."
         raise InputError(msg)
 
     def work(cancel: CancelToken) -> Iterator[Exported]:
@@ -193,9 +214,9 @@ def export_difference_work(
         from napari_histodistill.export.table import write_regions
 
         cancel.check()
-        if key == "difference_omezarr":
+        if key is ExportKey.DIFFERENCE_MAP:
             write_difference(difference, path)
-        elif key == "difference_geojson":
+        elif key is ExportKey.DIFFERENT_PLACES:
             _write_places(ranked, path, bounds_origin, score="Difference")
         else:
             write_regions(ranked, path, score="difference")
@@ -204,15 +225,15 @@ def export_difference_work(
     return work
 
 
-def _write_classes(key: str, classes: ClassMap, path: Path) -> None:
+def _write_classes(key: ExportKey, classes: ClassMap, path: Path) -> None:
     from napari_histodistill.export.geojson import write_geojson
     from napari_histodistill.export.omezarr import write_class_labels
     from napari_histodistill.export.table import write_areas
 
     writers = {
-        "geojson": write_geojson,
-        "omezarr": write_class_labels,
-        "csv": write_areas,
+        ExportKey.CLASS_OUTLINES: write_geojson,
+        ExportKey.CLASS_LABELS: write_class_labels,
+        ExportKey.CLASS_AREAS: write_areas,
     }
     writers[key](classes, path)
 

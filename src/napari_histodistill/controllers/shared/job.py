@@ -1,9 +1,9 @@
-"""A job: one generator of reports, run in one plain thread, polled by whoever asks.
+"""A job: one generator of reports, run in one plain thread, polled by the caller.
 
-Threads of superqt and napari swallow a ``RuntimeError`` and run on for ever, and their
+Threads of superqt and napari swallow a ``RuntimeError`` and never end, and their
 ``quit()`` leaves the generator to the garbage collector. A job is smaller: the thread
 pulls the generator into a queue of its own, every ending (also an unforeseen one)
-becomes a state, and nobody is called back from the thread. The queue lives and dies
+becomes a state, and the thread calls nothing back. The queue lives and dies
 with its job, so a stale message cannot end the next run.
 """
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class JobKey(Enum):
-    """Which job something is: a panel lists its own in a subclass.
+    """The key of a job: a panel lists its own in a subclass.
 
     A member's value is its title, for the thread's name and for messages. Code compares
     members, never titles, so that a title can be reworded.
@@ -36,7 +36,7 @@ class JobKey(Enum):
 
     @property
     def title(self) -> str:
-        """What the job is called where people read it."""
+        """The job's name where people read it."""
         title: str = self.value
         return title
 
@@ -47,7 +47,7 @@ class SlideJob(JobKey):
     OPENING = "Opening"
     READING = "Reading pixels"
     FINDING_TISSUE = "Finding tissue"
-    WARMING_UP = "Warming up"
+    IMPORTING = "Importing"
     EXPORTING = "Export"
 
 
@@ -144,7 +144,7 @@ class Job(Generic[ReportT]):
         self._token.cancel()
 
     def abandon(self) -> None:
-        """Cancel, and throw away reports that nobody will read any more."""
+        """Cancel, and throw away the reports that are still to come."""
         self._abandoned.set()
         self.cancel()
 

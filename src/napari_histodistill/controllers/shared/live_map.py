@@ -92,7 +92,7 @@ class LiveMap:
     unfamiliar : ndarray
         ``(rows, columns)`` bool: done, and unlike what the student learned from.
     shown : ndarray
-        What the layer draws: labels that are sure enough. The same array for ever, so
+        What the layer draws: labels that are sure enough. Always the same array, so
         a layer can hold it; which one may be said with :meth:`draw_into`.
     """
 

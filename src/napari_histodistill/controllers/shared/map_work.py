@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 _QUICK_BLOCK = 4
 _QUICK_CELLS = 200_000
 """Above, small blocks would be too many files."""
+
+
+class StudentLoader(Protocol):
+    """Loads a student by name or from a bundle folder, onto a device."""
+
+    def __call__(self, name: str | Path, /, *, device: str) -> Student:
+        """Return the student; a ``HistodistillError`` says why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ def open_work(opener: Callable[[Path], Slide], path: Path) -> Work:
     return work
 
 
-def student_work(loader: Callable[..., Student], name: str | Path, device: str) -> Work:
+def student_work(loader: StudentLoader, name: str | Path, device: str) -> Work:
     """Load a student and measure its speed on a few blank tiles."""
 
     def work(cancel: CancelToken) -> Iterator[StudentLoaded]:
@@ -161,7 +168,7 @@ def run_work(
 
 
 def _block_cells(plan: RunPlan, student: Student) -> int | None:
-    """Return a block's edge in cells, where somebody is looking on; None for any.
+    """Return a block's edge in cells, where the user watches; None for any.
 
     A processor takes a second for the engine's own blocks: too long to see colour, and
     too much of it lies beside the view.

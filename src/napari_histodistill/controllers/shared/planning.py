@@ -1,4 +1,4 @@
-"""What a run would do: grid, cells, time, and where its store lies."""
+"""The plan of a run: its grid, its cells, and the place of its store."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ MOST_CELLS = 4_000_000
 """Finer steps are not offered: the map would no longer be a small array."""
 
 BETWEEN_CELLS = (
-    "The drawn shape lies between the cells of the map: draw a larger one, or choose a "
-    "finer detail."
+    "The drawn shape lies between the squares of the map: draw a larger one, or choose "
+    "a finer detail."
 )
 
 
@@ -178,6 +178,12 @@ def default_step(steps: tuple[Detail, ...]) -> int:
     return len(steps) - 1
 
 
+def finest_step(steps: tuple[Detail, ...], most_cells: int) -> int | None:
+    """Return the index of the finest step with at most so many cells; None if none."""
+    fitting = [k for k, step in enumerate(steps) if step.cells <= most_cells]
+    return fitting[-1] if fitting else None
+
+
 def store_path_of(
     slide: Slide, student: Student, grid: TileGrid, mode: EmbeddingMode
 ) -> Path:
@@ -205,21 +211,3 @@ def stored_since(path: Path) -> str:
     then = datetime.fromtimestamp(max(f.stat().st_mtime for f in files)).astimezone()
     now = datetime.now().astimezone()
     return then.strftime("%H:%M" if then.date() == now.date() else "%d %b %Y, %H:%M")
-
-
-def in_words(cells: int) -> str:
-    """Return a count rounded to what it is worth: "about 2,100 cells"."""
-    if cells < 100:
-        return f"{cells} cell{'s' * (cells != 1)}"
-    digits = len(str(cells)) - 2
-    return f"about {round(cells, -digits):,} cells"
-
-
-def duration_in_words(seconds: float) -> str:
-    """Return "8 s", "3 min" or "2 h 10 min"."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

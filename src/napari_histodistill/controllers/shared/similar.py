@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What a person clicked, in order; frozen, so a query can hold on to it."""
+    """The clicks of a query, in order; frozen, so a query can hold on to them."""
 
     items: tuple[Prompt, ...] = ()
 
@@ -93,6 +93,10 @@ class SimilarResult:
     similarity: SimilarityMap
     threshold: float
     ranked: tuple[RankedRegion, ...]
+
+    def at(self, threshold: float) -> SimilarResult:
+        """Return the same answer shown from another value on, not ranked again."""
+        return replace(self, threshold=threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +192,11 @@ def frame_around(grid: TileGrid, place: RankedRegion) -> Region:
     return Region(y=y, x=x, height=height, width=width)
 
 
-def count_in_words(ranked: Sequence[RankedRegion]) -> str:
-    """Return "38 places", "1 place", "200+ places"."""
+def places_in_words(ranked: Sequence[RankedRegion]) -> str:
+    """Return "38 places", "1 place", "no place", "200+ places"."""
     n = len(ranked)
+    if not n:
+        return "no place"
     if n >= COUNTED:
         return f"{COUNTED}+ places"
     return f"{n} place{'s' * (n != 1)}"

@@ -1,4 +1,4 @@
-"""What the parts of *Compare students* share."""
+"""The bench of *Compare students*: its session and overlays."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
-class CompareBench(Bench):
+class CompareBench(Bench[CompareSession, CompareOverlays]):
     """The bench of *Compare students*."""
-
-    session: CompareSession
-    overlays: CompareOverlays | None
 
     def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(viewer, parent, CompareSession(), CompareOverlays)
 
     @property
     def names(self) -> tuple[str, str]:
-        """How the layers of both students are called."""
+        """Names of the layers of both students."""
         one, other = (
             f"{letter}: {student.name}"
             for letter, student in zip(LETTERS, self.session.students, strict=True)

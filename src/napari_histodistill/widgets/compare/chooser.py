@@ -1,30 +1,36 @@
-"""Choosing what *Compare students* compares: the slide, A and B, how densely."""
+"""Choosing, wired: the slide, A and B, the distance of places."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.compare.jobs import LOADING, OF_THE_MAPS
-from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.shared.job import Job, SlideJob
-from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.compare.bench import CompareBench
-from napari_histodistill.widgets.compare.panel import ChoosePanel
-from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
-from napari_histodistill.widgets.shared.student_list import (
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.controllers.shared.map_work import (
+    StudentLoaded,
+    StudentLoader,
+    student_work,
+)
+from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     slide_words,
     student_words,
 )
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.widgets.compare.bench import CompareBench
+from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
+from napari_histodistill.widgets.compare.overlays import CompareOverlays
+from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
+from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
-class CompareChoosing(SlideChoosing):
+class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
     """Keeps the choice panel, the viewer's layers and the session in step."""
 
     bench: CompareBench
@@ -36,7 +42,7 @@ class CompareChoosing(SlideChoosing):
         bench: CompareBench,
         panel: ChoosePanel,
         *,
-        load_student: Callable[..., Any],
+        load_student: StudentLoader,
         students: Sequence[StudentChoice],
     ) -> None:
         super().__init__(bench, panel)
@@ -61,7 +67,7 @@ class CompareChoosing(SlideChoosing):
         """Load a student of the list as A (0) or B (1)."""
         self._current[which], self._asked[which] = index, True
         self._drop()
-        self.bench.session.choose_student(which, None)
+        self.bench.session.await_student(which)
         self.bench.pump.start(
             student_work(self._load_student, self._students[index].name, "auto"),
             key=LOADING[which],
@@ -72,20 +78,17 @@ class CompareChoosing(SlideChoosing):
 
     def swap(self) -> None:
         """Make A the second and B the first; nothing is loaded again."""
-        session = self.bench.session
-        if any(self.bench.pump.is_active(key) for key in LOADING):
-            self.bench.said.emit("A student is being loaded: a moment.")
+        try:
+            self.bench.session.swap()
+        except HistodistillError as error:
+            self.bench.said.emit(str(error))
             return
         self._drop()
         self._current.reverse()
         self._asked.reverse()
-        one, other = session.choices
-        known = (other.student, other.tiles_per_s), (one.student, one.tiles_per_s)
-        for which, (student, speed) in enumerate(known):
-            session.choose_student(which, student, speed)
         self.bench.changed.emit()
 
-    def choose_region(self, region: str) -> None:
+    def choose_region(self, region: RegionChoice) -> None:
         """Cover the whole slide, or the view."""
         self.bench.session.choose_region(region)
         self.bench.look()
@@ -100,7 +103,7 @@ class CompareChoosing(SlideChoosing):
 
     def ask_bundle(self, which: int) -> None:
         """Let the person pick a bundle folder."""
-        folder = QFileDialog.getExistingDirectory(self.panel, "Open student bundle")
+        folder = QFileDialog.getExistingDirectory(self.panel, OPEN_TITLE)
         if folder:
             self.open_bundle(which, Path(folder))
         self.show()
@@ -133,19 +136,14 @@ class CompareChoosing(SlideChoosing):
             if index >= 0:
                 info.setToolTip(student_words(self._students[index].spec))
         panel.show_mpp(session)
-        panel.show_words([self._say(which) for which in range(2)])
+        panel.show_words([session.say_half(which) for which in range(2)])
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
-
-    def _say(self, which: int) -> str:
-        if self.bench.pump.is_active(LOADING[which]):
-            return "is being loaded…"
-        return self.bench.session.say_half(which)
 
     def _loaded(self, which: int, reports: list[StudentLoaded]) -> None:
         loaded = reports[-1]
         self.bench.session.choose_student(which, loaded.student, loaded.tiles_per_s)
 
-    def _load_ended(self, which: int, job: Job[Any]) -> None:
+    def _load_ended(self, which: int, job: Job[object]) -> None:
         if job.error:
             self.bench.session.lose_student(which, job.error)
         self.bench.changed.emit()
@@ -156,11 +154,3 @@ class CompareChoosing(SlideChoosing):
         self.bench.session.run_ended()
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
-
-
-def why_loading(bench: CompareBench) -> str:
-    """Return that a student is being loaded, if one is."""
-    for letter, key in zip(LETTERS, LOADING, strict=True):
-        if bench.pump.is_active(key):
-            return f"{letter} is being loaded: a moment."
-    return ""

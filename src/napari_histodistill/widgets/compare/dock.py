@@ -7,42 +7,53 @@ session and the viewer in step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
+from napari_histodistill.controllers.compare.session import CompareSession
+from napari_histodistill.controllers.shared.background_import import (
+    import_work,
+    load_student_in_background,
+)
 from napari_histodistill.controllers.shared.exporting import (
     DIFFERENCE_EXPORTS,
+    ExportKey,
     export_difference_work,
 )
 from napari_histodistill.controllers.shared.job import SlideJob, Work
-from napari_histodistill.controllers.shared.warm_up import (
-    import_work,
-    load_student_gently,
+from napari_histodistill.controllers.shared.map_work import StudentLoader
+from napari_histodistill.controllers.shared.student_list import (
+    StudentChoice,
+    bundled_students,
 )
-from napari_histodistill.widgets.compare.answers import DifferencePanel, PlacePanel
+from napari_histodistill.widgets.compare.answer_panels import (
+    DifferencePanel,
+    PlacePanel,
+)
+from napari_histodistill.widgets.compare.asking import Asking
 from napari_histodistill.widgets.compare.bench import CompareBench
+from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.chooser import CompareChoosing
-from napari_histodistill.widgets.compare.panel import ChoosePanel
-from napari_histodistill.widgets.compare.place import Asking
+from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.compare.running import Comparing
-from napari_histodistill.widgets.shared.canvas import CanvasInput
+from napari_histodistill.widgets.shared.canvas_input import CanvasInput
+from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.export_button import (
     ExportButton,
     research_label,
 )
-from napari_histodistill.widgets.shared.parts import explain
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
-from napari_histodistill.widgets.shared.student_list import (
-    StudentChoice,
-    bundled_students,
-)
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image
 
 
-class CompareWidget(SlideDock):
+class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
     """Run two students over a slide and see where, and in what, they differ.
 
     Parameters
@@ -60,9 +71,9 @@ class CompareWidget(SlideDock):
 
     def __init__(
         self,
-        napari_viewer: Any,
+        napari_viewer: napari.Viewer,
         *,
-        load: Callable[..., Any] = load_student_gently,
+        load: StudentLoader = load_student_in_background,
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__(napari_viewer, CompareBench)
@@ -93,7 +104,7 @@ class CompareWidget(SlideDock):
         self.comparing.place_reached.connect(self.asking.click)
         self.export_button.export.connect(self.export)
         self.bench.pump.start(
-            import_work("pandas"), key=SlideJob.WARMING_UP, on_reports=lambda _: None
+            import_work("pandas"), key=SlideJob.IMPORTING, on_reports=lambda _: None
         )
         self.choosing.layers_changed()
         self.refresh()
@@ -106,11 +117,11 @@ class CompareWidget(SlideDock):
         explain(
             self.export_button,
             "Take the difference elsewhere: QuPath, OME-Zarr, tables.",
-            "" if self.session.compared else "Nothing to export yet: run first.",
+            self.session.why_not_export,
         )
 
     def compare_bundles(
-        self, bundles: Sequence[Path], notes: Sequence[str], layer: Any = None
+        self, bundles: Sequence[Path], notes: Sequence[str], layer: Image | None = None
     ) -> None:
         """Compare the students of two bundle folders, on the slide of a layer."""
         for which, (folder, note) in enumerate(zip(bundles, notes, strict=True)):
@@ -127,11 +138,11 @@ class CompareWidget(SlideDock):
         if self.session.has_maps:
             self.asking.click(y, x)
 
-    def describe(self, world: Any) -> str:
+    def describe(self, world: Sequence[float]) -> str:
         """Return what is known of a place; nothing while another tab is in front."""
         return super().describe(world) if self.isVisible() else ""
 
-    def work_to_export(self, key: str, path: Path) -> Work:
+    def work_to_export(self, key: ExportKey, path: Path) -> Work:
         """Return work that writes one export of the comparison."""
         slide = self.session.slide
         origin = slide.info.bounds_origin if slide else None

@@ -1,17 +1,19 @@
-"""What *Compare students* lays over a slide, and showing A and B in turn."""
+"""The overlays of *Compare students*, and showing A and B in turn."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from napari.layers import Image
 
-from napari_histodistill.controllers.compare.work import LETTERS, Compared, PlaceFound
+from napari_histodistill.controllers.compare.work import Compared, PlaceFound
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.layers import comparison, overlays
-from napari_histodistill.widgets.shared.overlays import Overlays
+from napari_histodistill.layers.slide_layer import LayerTuple
+from napari_histodistill.widgets.shared.overlays import OverlayKind, Overlays
 
-SHOWN_IN_TURN = ("difference", *LETTERS)
+HALVES = (OverlayKind.FIRST, OverlayKind.SECOND)
+"""The maps of A and of B."""
+
+SHOWN_IN_TURN = (OverlayKind.DIFFERENCE, *HALVES)
 
 
 class CompareOverlays(Overlays):
@@ -24,9 +26,9 @@ class CompareOverlays(Overlays):
     def show_difference(self, compared: Compared) -> None:
         """Draw a difference map."""
         difference = compared.difference
-        self._remove("difference")
+        self._remove(OverlayKind.DIFFERENCE)
         self._add(
-            "difference",
+            OverlayKind.DIFFERENCE,
             comparison.difference_layer(
                 difference, threshold=compared.threshold, affine=self._affine()
             ),
@@ -34,7 +36,7 @@ class CompareOverlays(Overlays):
 
     def set_difference_threshold(self, compared: Compared, threshold: float) -> None:
         """Make what differs less transparent."""
-        layer: Image | None = self.get("difference")
+        layer: Image | None = self.get(OverlayKind.DIFFERENCE)
         if layer is not None:
             difference = compared.difference
             layer.data = comparison.difference_shown(difference, threshold)
@@ -52,14 +54,14 @@ class CompareOverlays(Overlays):
 
     def refresh_halves(self) -> None:
         """Draw the live maps' arrays again."""
-        for letter in LETTERS:
-            if (layer := self.get(letter)) is not None and layer.visible:
+        for half in HALVES:
+            if (layer := self.get(half)) is not None and layer.visible:
                 layer.refresh(thumbnail=False, extent=False, highlight=False)
 
     def show_found(self, found: PlaceFound, names: tuple[str, str] | None) -> None:
         """Draw a place with its neighbours; with names, also the similarity to it."""
         centers = [[(p.y, p.x) for p in places] for places in found.nearest]
-        self._remove("place")
+        self._remove(OverlayKind.PLACE)
         if names is not None:
             for which, name in enumerate(names):
                 made = overlays.similarity_layer(
@@ -71,7 +73,7 @@ class CompareOverlays(Overlays):
                 )
                 self._put_half(which, made)
         self._add(
-            "place",
+            OverlayKind.PLACE,
             comparison.place_layer(
                 found.place,
                 centers,
@@ -82,14 +84,14 @@ class CompareOverlays(Overlays):
 
     def remove_found(self, *, with_similarity: bool) -> None:
         """Take the place away, and the similarity to it."""
-        self._remove("place")
+        self._remove(OverlayKind.PLACE)
         if with_similarity:
-            for letter in LETTERS:
-                self._remove(letter)
+            for half in HALVES:
+                self._remove(half)
 
     def remove_map(self) -> None:
         """Take away what belongs to one comparison."""
-        for kind in (*SHOWN_IN_TURN, "place"):
+        for kind in (*SHOWN_IN_TURN, OverlayKind.PLACE):
             self._remove(kind)
 
     def show_alone(self, which: int | None) -> None:
@@ -101,19 +103,19 @@ class CompareOverlays(Overlays):
             if which is None:
                 layer.visible = self._visible_before.get(kind, layer.visible)
             else:
-                layer.visible = kind == LETTERS[which]
+                layer.visible = kind is HALVES[which]
         if which is None:
             self._visible_before = {}
 
-    def _put_half(self, which: int, made: Any) -> None:
+    def _put_half(self, which: int, made: LayerTuple) -> None:
         """Put a student's map below the difference; it stays as visible as it was."""
-        letter = LETTERS[which]
-        before = self.get(letter)
+        half = HALVES[which]
+        before = self.get(half)
         visible = before is not None and before.visible
-        self._remove(letter)
-        layer = self._add(letter, made)
+        self._remove(half)
+        layer = self._add(half, made)
         layer.visible = visible
-        above = self.get("difference")
+        above = self.get(OverlayKind.DIFFERENCE)
         if above is not None:
             layers = self._viewer.layers
             layers.move(layers.index(layer), layers.index(above))

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_histodistill.controllers.compare.jobs import OF_THE_MAPS, CompareJob
 from napari_histodistill.controllers.compare.work import (
-    LETTERS,
     Compared,
     CompareProgress,
     HalfUpdate,
+    how_far,
     rank_work,
 )
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.controllers.shared.planning import duration_in_words
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
     Thumbnail,
-    count_in_words,
     frame_around,
+    places_in_words,
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.maps.difference import Measure
 from napari_histodistill.maps.ranking import RankedRegion
-from napari_histodistill.widgets.compare.answers import DifferencePanel
+from napari_histodistill.slides import TileGrid
+from napari_histodistill.widgets.compare.answer_panels import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
-from napari_histodistill.widgets.compare.chooser import why_loading
-from napari_histodistill.widgets.compare.panel import ChoosePanel
+from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.explore.similar import SETTLE_MS, SHARE_OF_CANVAS
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX
+
+RunReport = HalfUpdate | CompareProgress | Compared
 
 FLICKER_MS = 500
 """How long A, then B is shown: long enough to see, short enough to compare."""
 
 HOW = (
-    "Two students look at one slide: where do they differ, and what has one learned "
+    "Two models look at one slide: where do they differ, and what has one learned "
     "that the other has not?"
 )
-_RUNS_SHARE = 0.9
-"""Of the progress bar; the comparison itself has the rest."""
 
 
 class Comparing(QObject):
@@ -102,7 +102,7 @@ class Comparing(QObject):
         self.bench.pump.cancel(CompareJob.RUN)
         self.choose.runner.show_stopping()
 
-    def choose_measure(self, measure: Any) -> None:
+    def choose_measure(self, measure: Measure) -> None:
         """Compare by something else; the maps stay."""
         session = self.bench.session
         session.choose_measure(measure)
@@ -119,18 +119,16 @@ class Comparing(QObject):
     def show(self) -> None:
         """Draw the button, the sentence and what may be chosen."""
         session, choose = self.bench.session, self.choose
-        running = self.bench.pump.is_active(CompareJob.RUN)
         choose.show_measures(session.measure, session.why_not_measure)
-        choose.lock("Cancel the run first, then change this." if running else "")
+        choose.lock(session.why_locked)
         choose.sentence.setText(session.say_compared() or HOW)
-        if not running:
-            why_not = why_loading(self.bench) or session.why_not_run
-            choose.runner.show_ready("Run", why_not)
+        if not session.running:
+            choose.runner.show_ready("Run", session.why_not_run)
         if session.compared is None:
             self.panel.clear()
         self.panel.show_flicker(session.why_not_flicker)
 
-    def _progressed(self, reports: list[Any]) -> None:
+    def _progressed(self, reports: list[RunReport]) -> None:
         self.bench.look()
         patched = False
         for report in reports:
@@ -140,11 +138,11 @@ class Comparing(QObject):
         if isinstance(last, Compared):
             self._show_compared(last)
         elif self.bench.pump.is_active(CompareJob.RUN):
-            self.choose.runner.show_progress(*_how_far(last))
+            self.choose.runner.show_progress(*how_far(last))
         if patched and self.bench.overlays is not None:
             self.bench.overlays.refresh_halves()
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         self.bench.session.run_ended()
         stopped = job.state is JobState.CANCELLED
         self.choose.runner.say("Stopped. What is done is kept; Run goes on." * stopped)
@@ -169,7 +167,7 @@ class Comparing(QObject):
             self.place_reached.emit(place.y, place.x)
 
     def flicker(self, looking: bool) -> None:
-        """Show A and B in turn while somebody looks."""
+        """Show A and B in turn while the key is held."""
         overlays = self.bench.overlays
         text = self.bench.viewer.canvas.overlays.text
         if looking and overlays is not None and not self.bench.session.why_not_flicker:
@@ -203,7 +201,7 @@ class Comparing(QObject):
 
     def _list_places(self, compared: Compared) -> None:
         highest = float(compared.difference.highest)
-        words = count_in_words(compared.ranked) if compared.ranked else "no place"
+        words = places_in_words(compared.ranked)
         self.panel.show_difference(highest, compared.threshold, words)
         self.panel.show_places(compared.ranked[:LISTED])
         slide = self.bench.session.slide
@@ -234,7 +232,9 @@ class Comparing(QObject):
         self.bench.session.take(reports[-1])
         self._list_places(reports[-1])
 
-    def _timer(self, period_ms: int, act: Any, *, once: bool = False) -> QTimer:
+    def _timer(
+        self, period_ms: int, act: Callable[[], None], *, once: bool = False
+    ) -> QTimer:
         timer = QTimer(self)
         timer.setInterval(period_ms)
         timer.setSingleShot(once)
@@ -242,21 +242,9 @@ class Comparing(QObject):
         return timer
 
 
-def show_place(bench: CompareBench, grid: Any, place: RankedRegion) -> None:
+def show_place(bench: CompareBench, grid: TileGrid, place: RankedRegion) -> None:
     """Move the canvas to a place."""
     if bench.slide_layer is not None:
         go_to(
             bench.viewer, bench.slide_layer, frame_around(grid, place), SHARE_OF_CANVAS
         )
-
-
-def _how_far(report: HalfUpdate | CompareProgress) -> tuple[float, str]:
-    if isinstance(report, CompareProgress):
-        share = report.done / max(1, report.total)
-        return _RUNS_SHARE + (1 - _RUNS_SHARE) * share, "Comparing…"
-    run = report.update.report
-    share = (report.which + run.done / max(1, run.total)) / len(LETTERS)
-    words = f"{LETTERS[report.which]}: {run.done:,} of {run.total:,} cells"
-    if run.seconds_left is not None:
-        words += f" · {duration_in_words(run.seconds_left)} left"
-    return _RUNS_SHARE * share, words

@@ -30,7 +30,7 @@ from napari_histodistill.distill.recipes.form import (
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.step import Step
 from napari_histodistill.widgets.distil.steps import TrainStep
-from napari_histodistill.widgets.shared.parts import explain, hint, row
+from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 EDITOR_PX = 132
 

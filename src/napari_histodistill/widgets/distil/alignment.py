@@ -30,7 +30,7 @@ from napari_histodistill.widgets.distil.checkerboard import CheckerView
 from napari_histodistill.widgets.distil.landmarks import Landmarks
 from napari_histodistill.widgets.distil.layers import channels_of, lay_on, own_to_world
 from napari_histodistill.widgets.distil.steps import AlignStep
-from napari_histodistill.widgets.shared.parts import explain
+from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.shared.pump import JobPump
+from napari_histodistill.widgets.shared.job_pump import JobPump
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -25,7 +25,7 @@ from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.layers import own_to_world
 from napari_histodistill.widgets.distil.steps import TrainStep
-from napari_histodistill.widgets.shared.parts import explain
+from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.slide_layers import slide_to_world
 
 MOST_PIXELS = 10_000 * 10_000

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QPushButton
 from napari_histodistill.controllers.distil.control import NOTES, partner_twins
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import TrainStep
-from napari_histodistill.widgets.shared.parts import explain
+from napari_histodistill.widgets.shared.controls import explain
 
 TIP = (
     "Open Compare students with both, on this slide: what did the partner teach? A is "

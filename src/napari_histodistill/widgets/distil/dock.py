@@ -17,8 +17,8 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
+from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
-from napari_histodistill.controllers.shared.warm_up import import_work
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
@@ -34,8 +34,8 @@ from napari_histodistill.widgets.distil.steps import (
     TrainStep,
 )
 from napari_histodistill.widgets.distil.training import Distilling
+from napari_histodistill.widgets.shared.controls import hint
 from napari_histodistill.widgets.shared.dock import Dock
-from napari_histodistill.widgets.shared.parts import hint
 
 WIDTH, HEIGHT = 360, 780
 
@@ -78,7 +78,7 @@ class DistilWidget(Dock):
             import_work(
                 "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
             ),
-            key=SlideJob.WARMING_UP,
+            key=SlideJob.IMPORTING,
             on_reports=lambda _: None,
         )
         self.pairing.layers_changed()

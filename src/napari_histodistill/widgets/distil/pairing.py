@@ -25,8 +25,8 @@ from napari_histodistill.widgets.distil.layers import (
     sparse_layers,
 )
 from napari_histodistill.widgets.distil.steps import LayersStep, PairsStep
+from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
-from napari_histodistill.widgets.shared.parts import explain
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.preview import Preview, Sight, preview_work
-from napari_histodistill.controllers.shared.embed_process import Elsewhere
+from napari_histodistill.controllers.shared.embed_process import EmbedProcess
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.runs.preview import ask_for_previews, newest_preview
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
@@ -34,7 +34,7 @@ class Previewing(QObject):
         self.shown: Preview | None = None
         self.layer: Any = None
         self._first = False
-        self._elsewhere = Elsewhere()
+        self._elsewhere = EmbedProcess()
         self._region: Any = None
         self._asked: Sight | None = None
         self._slide: Any = None

@@ -25,7 +25,7 @@ from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.layers import own_to_world
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.steps import LayersStep
-from napari_histodistill.widgets.shared.parts import explain
+from napari_histodistill.widgets.shared.controls import explain
 
 FILES = f"Spots ({' '.join('*' + ending for ending in ENDINGS)})"
 TIP = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
-from napari_histodistill.widgets.shared.parts import hint
+from napari_histodistill.widgets.shared.controls import hint
 
 
 class Step(QWidget):

@@ -25,7 +25,7 @@ from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.step import Step
-from napari_histodistill.widgets.shared.parts import explain, hint, row
+from napari_histodistill.widgets.shared.controls import explain, hint, row
 from napari_histodistill.widgets.shared.unit_question import UnitQuestion
 
 KINDS = (

@@ -35,7 +35,7 @@ from napari_histodistill.distill.runs.smaller_batch import halve_batch, why_no_s
 from napari_histodistill.running import CancelToken
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import TrainStep
-from napari_histodistill.widgets.shared.parts import explain
+from napari_histodistill.widgets.shared.controls import explain
 
 WATCH_MS = 400
 

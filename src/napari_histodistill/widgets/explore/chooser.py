@@ -1,10 +1,9 @@
-"""Choosing: which slide, which student, which µm per pixel, which part."""
+"""Choosing, wired: slide, student, µm per pixel and colours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtWidgets import QFileDialog
 
@@ -13,31 +12,41 @@ from napari_histodistill.controllers.explore.jobs import (
     OF_THE_SLIDE,
     ExploreJob,
 )
+from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.shared.job import Job
-from napari_histodistill.controllers.shared.map_work import StudentLoaded, student_work
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
-from napari_histodistill.widgets.explore.slide import SlidePanel
-from napari_histodistill.widgets.shared.bench import Workbench
-from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
-from napari_histodistill.widgets.shared.student_list import (
+from napari_histodistill.controllers.shared.map_work import (
+    StudentLoaded,
+    StudentLoader,
+    student_work,
+)
+from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     slide_words,
     student_words,
 )
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
+from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.explore.slide_panel import SlidePanel
+from napari_histodistill.widgets.shared.overlays import Overlays
+from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
+from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
-class Choosing(SlideChoosing):
+class Choosing(SlideChoosing[ExploreSession, Overlays]):
     """Keeps the slide panel, the viewer's layers and the session in step."""
+
+    bench: ExploreBench
+    panel: SlidePanel
 
     jobs = OF_THE_SLIDE
 
     def __init__(
         self,
-        bench: Workbench,
+        bench: ExploreBench,
         panel: SlidePanel,
         *,
-        load_student: Callable[..., Any],
+        load_student: StudentLoader,
         students: Sequence[StudentChoice],
     ) -> None:
         super().__init__(bench, panel)
@@ -76,7 +85,7 @@ class Choosing(SlideChoosing):
     def choose_student(self, index: int) -> None:
         """Load a student of the list."""
         self._current_student, self._student_asked = index, True
-        self.bench.session.choose_student(None)
+        self.bench.session.await_student()
         self.drop_map()
         choice = self._students[index]
         self.bench.pump.start(
@@ -102,7 +111,7 @@ class Choosing(SlideChoosing):
 
     def ask_bundle(self) -> None:
         """Let the person pick a bundle folder."""
-        folder = QFileDialog.getExistingDirectory(self.panel, "Open student bundle")
+        folder = QFileDialog.getExistingDirectory(self.panel, OPEN_TITLE)
         if folder:
             self.open_bundle(Path(folder))
         self.show()
@@ -141,8 +150,9 @@ class Choosing(SlideChoosing):
         self.drop_map()
         self.bench.session.choose_student(loaded.student, loaded.tiles_per_s)
 
-    def _student_ended(self, job: Job[Any]) -> None:
-        self.bench.session.student_trouble = job.error
+    def _student_ended(self, job: Job[object]) -> None:
+        if job.error:
+            self.bench.session.lose_student(job.error)
         self.bench.changed.emit()
 
     def drop_map(self) -> None:

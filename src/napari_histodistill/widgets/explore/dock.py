@@ -10,41 +10,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
-from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.explore.trust import notes_on
-from napari_histodistill.controllers.shared.exporting import export_work
-from napari_histodistill.controllers.shared.job import SlideJob, Work
-from napari_histodistill.controllers.shared.warm_up import (
+from napari_histodistill.controllers.shared.background_import import (
     import_work,
-    load_student_gently,
+    load_student_in_background,
+)
+from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
+from napari_histodistill.controllers.shared.job import SlideJob, Work
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.controllers.shared.map_work import StudentLoader
+from napari_histodistill.controllers.shared.student_list import (
+    StudentChoice,
+    bundled_students,
 )
 from napari_histodistill.students.bundle import load_spec
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.chooser import Choosing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.running import Mapping
 from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
-from napari_histodistill.widgets.explore.slide import SlidePanel
+from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.explore.stain import Staining
 from napari_histodistill.widgets.explore.teach import Teaching, TeachPanel
 from napari_histodistill.widgets.explore.trust import TrustPanel
-from napari_histodistill.widgets.shared.bench import Workbench
-from napari_histodistill.widgets.shared.canvas import CanvasInput
+from napari_histodistill.widgets.shared.canvas_input import CanvasInput
 from napari_histodistill.widgets.shared.dock import line
+from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
-from napari_histodistill.widgets.shared.student_list import (
-    StudentChoice,
-    bundled_students,
-)
+
+if TYPE_CHECKING:
+    import napari
+    from napari.utils.events import Event, EventEmitter
 
 VIEW_SETTLE_MS = 250
 
 
-class ExploreWidget(SlideDock):
+class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     """Run a student over a slide, see its map fill, find what looks alike, teach it.
 
     Parameters
@@ -57,16 +64,16 @@ class ExploreWidget(SlideDock):
         What is on offer; the bundled ones by default.
     """
 
-    bench: Workbench
+    bench: ExploreBench
 
     def __init__(
         self,
-        napari_viewer: Any,
+        napari_viewer: napari.Viewer,
         *,
-        load: Callable[..., Any] = load_student_gently,
+        load: StudentLoader = load_student_in_background,
         students: list[StudentChoice] | None = None,
     ) -> None:
-        super().__init__(napari_viewer, Workbench)
+        super().__init__(napari_viewer, ExploreBench)
         self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
@@ -100,13 +107,12 @@ class ExploreWidget(SlideDock):
         self._settle.setSingleShot(True)
         self._settle.setInterval(VIEW_SETTLE_MS)
         self._disposers: list[Callable[[], None]] = []
-        self._said = ""
         self._connect()
         self.bench.pump.start(
             import_work(
                 "pandas", "zarr", "zarr.codecs", "napari_histodistill.maps.engine"
             ),
-            key=SlideJob.WARMING_UP,
+            key=SlideJob.IMPORTING,
             on_reports=lambda _: None,
         )
         self.choosing.layers_changed()
@@ -117,26 +123,22 @@ class ExploreWidget(SlideDock):
         self.staining.follow()
         self.choosing.show()
         self.mapping.show()
-        running = self.bench.pump.is_active(ExploreJob.RUN)
-        self.staining.show("Cancel the run first." if running else "")
+        self.staining.show(self.session.why_locked)
         self.searching.show()
         self.teaching.show()
         self.trust_panel.show_notes(notes_on(self.session))
-        nothing = "" if self.session.live else "Nothing to export yet: run a student."
-        self.trust_panel.explain(nothing)
+        self.trust_panel.explain(self.session.why_not_export)
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""
-        if sentence or self.run_panel.message.text() == self._said:
-            self.run_panel.say(sentence)
-        self._said = sentence
+        self.run_panel.say_in_passing(sentence)
 
     def click(self, y: float, x: float, shift: bool) -> None:
         """Search for what looks like a place, or with Shift does not."""
         if self.session.live is not None:
             self.searching.click(y, x, like=not shift)
 
-    def work_to_export(self, key: str, path: Path) -> Work:
+    def work_to_export(self, key: ExportKey, path: Path) -> Work:
         """Return work that writes one export of the map or the search."""
         live, hidden = self.session.live, self.classes_panel.hidden
         classes = live.snapshot(hidden=hidden) if live else None
@@ -179,22 +181,22 @@ class ExploreWidget(SlideDock):
         active = bench.viewer.layers.selection.events.active
         self._listen(active, self.teaching.show_painting)
 
-    def _listen(self, event: Any, callback: Callable[..., None]) -> None:
+    def _listen(self, event: EventEmitter, callback: Callable[..., None]) -> None:
         event.connect(callback)
         self._disposers.append(partial(event.disconnect, callback))
 
-    def _adopt_keys(self, _event: Any = None) -> None:
+    def _adopt_keys(self, _event: Event | None = None) -> None:
         if self.bench.slide_layer is not None:
             self.canvas.adopt(self.bench.slide_layer)
 
-    def _view_moved(self, _event: Any = None) -> None:
+    def _view_moved(self, _event: Event | None = None) -> None:
         self._settle.start()
 
     def _view_settled(self) -> None:
         self.bench.look()
         # What is looked at is read: damage may have come to light.
         self.trust_panel.show_notes(notes_on(self.session))
-        if self.session.region == "view":
+        if self.session.region is RegionChoice.VIEW:
             self.mapping.show()
 
     def _peek(self, looking: bool) -> None:

@@ -17,7 +17,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.shared.live_map import ClassRow
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.controllers.shared.wording import area_in_words, count_in_words
+from napari_histodistill.widgets.shared.controls import (
     Histogram,
     Swatch,
     heading,
@@ -25,7 +26,7 @@ from napari_histodistill.widgets.shared.parts import (
     row,
 )
 
-EMPTY = "The classes appear here once a student with classes has run."
+EMPTY = "The classes appear here once a model with classes has run."
 
 
 class ClassesPanel(QWidget):
@@ -47,12 +48,12 @@ class ClassesPanel(QWidget):
         self.sure = QSlider(Qt.Orientation.Horizontal)
         self.sure.setRange(0, 100)
         self.sure.setToolTip(
-            "Leave out cells where the student is less sure than this."
+            "Leave out squares where the model is less sure than this."
         )
         self.sure_words = QLabel("0 % sure")
         self.sure_words.setToolTip(self.sure.toolTip())
-        self.back = QPushButton("Back to the student's classes")
-        self.back.setToolTip("Show what the student was trained on, not your strokes.")
+        self.back = QPushButton("Back to the model's classes")
+        self.back.setToolTip("Show what the model was trained on, not your strokes.")
         self.back.hide()
         self._sure_row = QWidget()
         sure_row = row(
@@ -88,7 +89,7 @@ class ClassesPanel(QWidget):
             self._rebuild(names)
         for k, spec in enumerate(rows):
             self.areas[k].setText(area_in_words(spec.mm2) if spec.cells else "–")
-            self.areas[k].setToolTip(f"{spec.cells:,} cells of the map.")
+            self.areas[k].setToolTip(f"{count_in_words(spec.cells)} of the map.")
             self.histograms[k].show_bars(spec.histogram)
         self.empty.setVisible(not rows)
         self._sure_row.setVisible(bool(rows))
@@ -118,7 +119,8 @@ class ClassesPanel(QWidget):
         area.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         histogram = Histogram(color)
         histogram.setToolTip(
-            "How sure the student is where it says so: left a guess, right certain."
+            "How sure the model is where it names this class: left a guess, right "
+            "certain."
         )
         for column, widget in enumerate((Swatch(color), eye, area, histogram)):
             self._grid.addWidget(widget, k, column)
@@ -134,12 +136,3 @@ class ClassesPanel(QWidget):
         grid.setVerticalSpacing(1)
         grid.setColumnStretch(1, 1)
         return grid
-
-
-def area_in_words(mm2: float) -> str:
-    """Return an area with the digits it is worth."""
-    if mm2 >= 10:
-        return f"{mm2:.0f} mm²"
-    if mm2 >= 0.1:
-        return f"{mm2:.2g} mm²"
-    return f"{mm2:.3f} mm²"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
-from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.job import Job, JobState, Work
 from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.students.spec import EmbeddingMode
+from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.legend import ClassesPanel
-from napari_histodistill.widgets.explore.slide import SlidePanel
-from napari_histodistill.widgets.shared.bench import Workbench
+from napari_histodistill.widgets.explore.slide_panel import SlidePanel
+from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_layers import selected_polygon
 
@@ -26,20 +27,13 @@ RUN_TITLES = {
 }
 """What the button says."""
 
-NEXT = {
-    RunAction.RUN: "Run goes on.",
-    RunAction.CONTINUE: "Continue goes on.",
-    RunAction.AGAIN: "Run again computes it from scratch.",
-}
-"""What it would do with a stored map."""
-
 
 class Mapping(QObject):
     """Keeps plan, run, class layer and legend in step."""
 
     def __init__(
         self,
-        bench: Workbench,
+        bench: ExploreBench,
         slide_panel: SlidePanel,
         run_panel: RunPanel,
         classes_panel: ClassesPanel,
@@ -48,7 +42,6 @@ class Mapping(QObject):
         self.bench = bench
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
-        self._looked_for: Any = None
         self._has_cells = False
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
@@ -62,13 +55,13 @@ class Mapping(QObject):
 
     # --- choosing -----------------------------------------------------------------
 
-    def choose_region(self, region: Any) -> None:
+    def choose_region(self, region: RegionChoice) -> None:
         """Cover the whole slide, the view, or a shape."""
-        self.bench.session.region = region
+        self.bench.session.choose_region(region)
         self._look()
         self.bench.changed.emit()
 
-    def choose_mode(self, mode: Any) -> None:
+    def choose_mode(self, mode: EmbeddingMode) -> None:
         """Lay embeddings by tiles or by tokens."""
         self._drop()
         self.bench.session.choose_mode(mode)
@@ -141,21 +134,15 @@ class Mapping(QObject):
     def show(self) -> None:
         """Draw plan, button and legend; show a stored map if there is one."""
         session, panel = self.bench.session, self.slide_panel
-        if session.region == "shape":
+        if session.region is RegionChoice.SHAPE:
             self._look()
         self._look_for_stored()
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
-        mode = panel.mode.findData(session.mode)
-        panel.mode.setCurrentIndex(mode)
-        running = self.bench.pump.is_active(ExploreJob.RUN)
-        panel.lock("Cancel the run first, then change this." if running else "")
-        if not running:
-            why_not = session.why_not_run
-            if session.student is None and self.bench.pump.is_active(
-                ExploreJob.LOADING
-            ):
-                why_not = "The student is being loaded: a moment."
-            self.run_panel.show_ready(RUN_TITLES[session.run_action], why_not)
+        panel.show_mode(session.mode)
+        panel.lock(session.why_locked)
+        if not session.running:
+            title = RUN_TITLES[session.run_action]
+            self.run_panel.show_ready(title, session.why_not_run)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)
@@ -163,14 +150,7 @@ class Mapping(QObject):
 
     def _look_for_stored(self) -> None:
         session = self.bench.session
-        if session.live is not None:
-            self._looked_for = None  # once it is dropped, it may be shown again
-            return
-        if session.tissue is None or session.detail is None:
-            return
-        path = session.plan().store_path if not session.why_not_run else None
-        if path is not None and (session.slide, path) != self._looked_for:
-            self._looked_for = (session.slide, path)
+        if session.wants_stored():
             self._make_room()
             self._show_stored(session.stored_work())
 
@@ -182,7 +162,7 @@ class Mapping(QObject):
             return
         overlays.make_room(detail.grid, student.spec.classes)
 
-    def _show_stored(self, work: Any) -> None:
+    def _show_stored(self, work: Work | None) -> None:
         if work is None:
             return
         since = self.bench.session.stored_since
@@ -195,10 +175,7 @@ class Mapping(QObject):
         )
 
     def _patched(self, patches: list[Patch]) -> None:
-        live = self.bench.session.live
-        if live is not None:
-            for patch in patches:
-                live.apply(patch)
+        self.bench.session.take_patches(patches)
         self._redraw()
 
     def _progressed(self, updates: list[RunUpdate]) -> None:
@@ -215,34 +192,24 @@ class Mapping(QObject):
                 self._has_cells = True
                 self.bench.changed.emit()  # from now on there is something to search
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         session = self.bench.session
         session.run_ended()
         self.bench.changed.emit()
-        done = session.live.cells_done if session.live else 0
-        if job.state is JobState.DONE:
-            self.run_panel.say(f"Done: {done:,} cells, stored for next time.")
-        elif job.state is JobState.CANCELLED:
-            self.run_panel.say(f"Stopped. {done:,} cells are kept; Continue goes on.")
-        else:
-            self.run_panel.say(job.error)
+        self.run_panel.say(session.say_run_ended(job))
 
-    def _stored_shown(self, job: Job[Any], since: str) -> None:
+    def _stored_shown(self, job: Job[object], since: str) -> None:
         self.bench.report_end(job)
-        live = self.bench.session.live
-        if job.state is not JobState.DONE or live is None:
-            return
-        action = self.bench.session.run_action
-        self.run_panel.say(
-            f"Stored map from {since}: {live.cells_done:,} cells. {NEXT[action]}"
-        )
+        session = self.bench.session
+        if job.state is JobState.DONE and session.live is not None:
+            self.run_panel.say(session.say_stored(since))
 
     # --- inside -------------------------------------------------------------------
 
     def _draw(self) -> None:
         session, overlays = self.bench.session, self.bench.overlays
         if overlays is not None and session.live is not None:
-            session.live.show_at_least(self.classes_panel.sure.value() / 100)
+            session.show_at_least(self.classes_panel.sure.value() / 100)
             self._show_legend()
             overlays.show_classes(session.live, self.classes_panel.hidden)
 
@@ -259,20 +226,19 @@ class Mapping(QObject):
         self.bench.pump.abandon(
             ExploreJob.STORED_MAP, *OF_THE_SEARCH, ExploreJob.LEARNING
         )
-        self._looked_for = None
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
-        self.bench.session.drop_map()
+        self.bench.session.put_map_away()
 
     def _look(self) -> None:
         session, layer = self.bench.session, self.bench.slide_layer
         self.bench.look()
-        if session.region == "shape" and layer is not None:
-            session.shape = selected_polygon(self.bench.viewer, layer)
+        if session.region is RegionChoice.SHAPE and layer is not None:
+            session.take_shape(selected_polygon(self.bench.viewer, layer))
 
     def _take_edited_tissue(self) -> None:
         overlays, session = self.bench.overlays, self.bench.session
-        layer = overlays.get("tissue") if overlays is not None else None
+        layer = overlays.get(OverlayKind.TISSUE) if overlays is not None else None
         if layer is not None and session.slide is not None:
             from napari_histodistill.slides.tissue.tissue import TissueMask
 
@@ -285,8 +251,8 @@ class Mapping(QObject):
             overlays.hide_classes(live, self.classes_panel.hidden)
 
     def _confidence_changed(self, confidence: float) -> None:
-        live = self.bench.session.live
-        if live is not None:
-            live.show_at_least(confidence)
+        session = self.bench.session
+        if session.live is not None:
+            session.show_at_least(confidence)
             self._redraw()
             self._show_legend()

@@ -1,9 +1,8 @@
-"""Find similar: the markers, the threshold, the ranked thumbnails."""
+"""Find similar: the panel (markers, threshold, ranked pictures) and its wiring."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,23 +19,31 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
+    IndexBuilt,
     Prompts,
     SimilarResult,
     Thumbnail,
-    count_in_words,
     frame_around,
+    places_in_words,
     rank_work,
     threshold_range,
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.ranking import RankedRegion
-from napari_histodistill.widgets.shared.bench import Workbench
-from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
+from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX, Thumbnails
 
 STEPS = 200
+"""Of the threshold slider."""
+
+SHARE_OF_CANVAS = 0.3
+"""How much of the canvas a ranked place fills after the jump."""
+
+SETTLE_MS = 150
+"""The list is ranked again once the threshold slider has rested this long."""
 
 HOW = "Click tissue: like this. Shift-click: not like this."
 
@@ -156,17 +163,10 @@ def _words(place: RankedRegion) -> tuple[str, str]:
     )
 
 
-SHARE_OF_CANVAS = 0.3
-"""How much of the canvas a ranked place fills after the jump."""
-
-SETTLE_MS = 150
-"""The list is ranked anew once the threshold slider has rested this long."""
-
-
 class Searching(QObject):
     """Keeps the similar panel, the heatmap and the session in step."""
 
-    def __init__(self, bench: Workbench, panel: SimilarPanel) -> None:
+    def __init__(self, bench: ExploreBench, panel: SimilarPanel) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
         self._threshold = 0.0
@@ -223,7 +223,7 @@ class Searching(QObject):
         self._threshold = threshold
         result = self.bench.session.similar
         if result is not None and self.bench.overlays is not None:
-            self.bench.overlays.set_threshold(_at(result, threshold))
+            self.bench.overlays.set_threshold(result.at(threshold))
             self._settle.start()
 
     def go_to_place(self, index: int) -> None:
@@ -242,7 +242,7 @@ class Searching(QObject):
         if session.similar is None:
             panel.clear()
 
-    def _answered(self, reports: list[Any]) -> None:
+    def _answered(self, reports: list[IndexBuilt | SimilarResult]) -> None:
         news = [r for r in reports if self.bench.session.take_answer(r)]
         result = self.bench.session.similar
         if not news or result is None:
@@ -265,7 +265,7 @@ class Searching(QObject):
         self.panel.show_answer(
             threshold_range(result.similarity),
             result.threshold,
-            count_in_words(result.ranked),
+            places_in_words(result.ranked),
         )
         self.panel.show_places(result.ranked)
         slide = self.bench.session.slide
@@ -282,7 +282,3 @@ class Searching(QObject):
     def _thumbnails(self, reports: list[Thumbnail]) -> None:
         for report in reports:
             self.panel.show_thumbnail(report.rank, report.image)
-
-
-def _at(result: SimilarResult, threshold: float) -> SimilarResult:
-    return SimilarResult(result.prompts, result.similarity, threshold, result.ranked)

@@ -1,9 +1,8 @@
-"""The controls of stain normalisation: a check box and a look before and after."""
+"""Stain normalisation: the row (a check box, a look before and after), its wiring."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
@@ -11,17 +10,18 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.widgets.shared.bench import Workbench
-from napari_histodistill.widgets.shared.parts import explain
+from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.overlays import OverlayKind
 
 TIP = (
-    "Make this slide's colours look like the tiles that the student was trained on: "
-    "its two stains are measured once on the tissue and exchanged for theirs. Maps "
-    "with and without are kept apart. In a test on colon tiles it lowered accuracy "
-    "slightly (.81 to .79): look at the preview first."
+    "Make this slide's colours look like the tiles that the model was trained on: its "
+    "two stains are measured once on the tissue and exchanged for theirs. Maps with "
+    "and without it are stored separately. In a test on colon tiles it lowered "
+    "accuracy slightly (.81 to .79): look at the preview first."
 )
 PREVIEW_TIP = (
-    "Lay the slide as the student sees it over the slide; press again to see it as it "
+    "Lay the slide as the model sees it over the slide; press again to see it as it "
     "was."
 )
 
@@ -57,7 +57,7 @@ class Staining(QObject):
     """Keeps check box, student and preview in step."""
 
     def __init__(
-        self, bench: Workbench, panel: StainRow, *, drop_map: Callable[[], None]
+        self, bench: ExploreBench, panel: StainRow, *, drop_map: Callable[[], None]
     ) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
@@ -73,7 +73,7 @@ class Staining(QObject):
         self.bench.changed.emit()
 
     def follow(self) -> None:
-        """Let the student follow slide, student and wish; before panels are drawn."""
+        """Follow slide, student and wish; called before the panels are drawn."""
         session, bench = self.bench.session, self.bench
         was_on = self.choice.is_on(session)
         work = self.choice.follow(
@@ -102,7 +102,7 @@ class Staining(QObject):
         overlays = self.bench.overlays
         if not on and overlays is not None:
             overlays.hide_stain()
-        layer = overlays.get("stain") if overlays is not None else None
+        layer = overlays.get(OverlayKind.STAIN) if overlays is not None else None
         panel.preview.setChecked(layer is not None and layer.visible)
 
     def preview(self, wanted: bool) -> None:
@@ -119,7 +119,7 @@ class Staining(QObject):
         self._drop_map()
         self.choice.take(self.bench.session, reports[-1])
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[object]) -> None:
         if job.state is not JobState.DONE:
             self.choice.give_up(self.bench.session)
         self.bench.changed.emit()

@@ -1,12 +1,13 @@
-"""Teach: name classes, paint strokes, fit, save."""
+"""Teach: the panel (name classes, paint strokes, learn, save) and its wiring."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import (
     QComboBox,
@@ -19,8 +20,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.explore.painting import PaintedClasses
 from napari_histodistill.controllers.explore.teaching import (
-    PALETTE,
+    LEFT_OUT,
     Strokes,
     StudentSaved,
     Taught,
@@ -29,24 +31,38 @@ from napari_histodistill.controllers.explore.teaching import (
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
-from napari_histodistill.widgets.shared.bench import Workbench
-from napari_histodistill.widgets.shared.parts import Swatch, explain, heading, hint, row
+from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.shared.controls import (
+    Swatch,
+    explain,
+    heading,
+    hint,
+    row,
+)
+from napari_histodistill.widgets.shared.overlays import OverlayKind
 
-TIPS = {
-    "paint": "Paint strokes of the chosen class on the slide. Press again to stop.",
-    "fit": "Learn the painted classes and colour the whole map by them.",
-    "save": "Keep what was taught as a student of its own, for other slides.",
-}
+if TYPE_CHECKING:
+    from napari.utils.events import Event
+
+RESTING = ("pan_zoom", "transform")
+"""Modes of a layer that do not paint."""
+
+LEARNING = "Learning from the strokes…"
+STOPPED = "Learning was stopped. Press Learn from strokes again."
+
+PAINT_TIP = "Paint strokes of the chosen class on the slide. Press again to stop."
+LEARN_TIP = "Learn the painted classes and colour the whole map by them."
+SAVE_TIP = "Keep what was taught as a model of its own, for other slides."
 
 
 class TeachPanel(QWidget):
-    """Shows the classes to paint and three buttons; decides nothing."""
+    """The classes to paint and three buttons; it decides nothing."""
 
     class_chosen = Signal(int)
     class_renamed = Signal(int, str)
     class_added = Signal()
     paint = Signal(bool)
-    fit = Signal()
+    learn = Signal()
     save = Signal()
 
     def __init__(self) -> None:
@@ -61,26 +77,26 @@ class TeachPanel(QWidget):
         self.add.setToolTip("Add another class.")
         self.paint_button = QPushButton("Paint strokes")
         self.paint_button.setCheckable(True)
-        self.fit_button = QPushButton("Fit")
-        self.save_button = QPushButton("Save as student…")
+        self.learn_button = QPushButton("Learn from strokes")
+        self.save_button = QPushButton("Save as model…")
         self.words = hint()
         self.words.hide()
         self._swatch = Swatch("#000000")
-        self._first = row(self._swatch, self.names, self.add, stretch=1)
+        self._first = row(
+            self._swatch, self.names, self.add, self.paint_button, stretch=1
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(heading("Teach"))
         layout.addLayout(self._first)
-        layout.addLayout(
-            row(self.paint_button, self.fit_button, self.save_button, stretch=0)
-        )
+        layout.addLayout(row(self.learn_button, self.save_button))
         layout.addWidget(self.words)
         self.names.activated.connect(self.class_chosen)
         self.names.lineEdit().editingFinished.connect(self._renamed)
         self.add.clicked.connect(self.class_added)
         self.paint_button.toggled.connect(self.paint)
-        self.fit_button.clicked.connect(self.fit)
+        self.learn_button.clicked.connect(self.learn)
         self.save_button.clicked.connect(self.save)
 
     def show_classes(self, classes: Sequence[ClassSpec], current: int) -> None:
@@ -97,11 +113,11 @@ class TeachPanel(QWidget):
         self._swatch.deleteLater()
         self._swatch = swatch
 
-    def explain(self, *, paint: str, fit: str, save: str) -> None:
+    def explain(self, *, paint: str, learn: str, save: str) -> None:
         """Enable the buttons, or say in their tooltips why not."""
-        explain(self.paint_button, TIPS["paint"], paint)
-        explain(self.fit_button, TIPS["fit"], fit)
-        explain(self.save_button, TIPS["save"], save)
+        explain(self.paint_button, PAINT_TIP, paint)
+        explain(self.learn_button, LEARN_TIP, learn)
+        explain(self.save_button, SAVE_TIP, save)
 
     def say(self, sentence: str) -> None:
         """Show a sentence."""
@@ -109,22 +125,13 @@ class TeachPanel(QWidget):
         self.words.setVisible(bool(sentence))
 
     def show_painting(self, painting: bool) -> None:
-        """Press or release the paint button without telling anybody."""
+        """Press or release the paint button without sending a signal."""
         self.paint_button.blockSignals(True)
         self.paint_button.setChecked(painting)
         self.paint_button.blockSignals(False)
 
     def _renamed(self) -> None:
         self.class_renamed.emit(self.names.currentIndex(), self.names.currentText())
-
-
-RESTING = ("pan_zoom", "transform")
-"""Modes of a layer in which nobody paints."""
-
-FITTING = "Fitting…"
-STOPPED = "The fit was stopped. Press Fit again."
-LEFT_OUT = " Labels that are no class were left out."
-FIRST_CLASSES = ("tissue A", "tissue B")
 
 
 class Teaching(QObject):
@@ -135,59 +142,46 @@ class Teaching(QObject):
 
     taught = Signal()
 
-    def __init__(self, bench: Workbench, panel: TeachPanel) -> None:
+    def __init__(self, bench: ExploreBench, panel: TeachPanel) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
-        self.classes = [
-            ClassSpec(name=name, color=PALETTE[k])
-            for k, name in enumerate(FIRST_CLASSES)
-        ]
-        self._current = 0
+        self.classes = PaintedClasses()
         self._left_out = ""
+        self._is_learning = False
         panel.class_chosen.connect(self.choose_class)
         panel.class_renamed.connect(self.rename)
         panel.class_added.connect(self.add_class)
         panel.paint.connect(self.paint)
-        panel.fit.connect(self.fit)
+        panel.learn.connect(self.learn)
         panel.save.connect(self.ask_folder)
-        panel.show_classes(self.classes, 0)
+        self._show_classes()
 
     def choose_class(self, index: int) -> None:
         """Paint this class from now on."""
-        self._current = index
-        self.panel.show_classes(self.classes, index)
+        self.classes.choose(index)
+        self._show_classes()
         layer = self._layer()
         if layer is not None:
-            layer.selected_label = index + 1
+            layer.selected_label = self.classes.label
 
     def rename(self, index: int, name: str) -> None:
         """Give a class another name."""
-        name = name.strip()
-        if not 0 <= index < len(self.classes) or name == self.classes[index].name:
-            return
-        others = {c.name for k, c in enumerate(self.classes) if k != index}
         try:
-            if name in others:
-                raise ValueError
-            renamed = ClassSpec(name=name, color=self.classes[index].color)
-        except ValueError:
-            self.panel.say("A class needs a name of its own: letters, digits, . _ -")
-        else:
-            self.classes[index] = renamed
-        self.panel.show_classes(self.classes, self._current)
+            self.classes.rename(index, name)
+        except HistodistillError as error:
+            self.panel.say(str(error))
+        self._show_classes()
 
     def add_class(self) -> None:
         """Offer one more class to paint."""
-        if len(self.classes) == len(PALETTE):
-            self.panel.say(f"{len(PALETTE)} classes are as many as colours can tell.")
+        try:
+            self.classes.add()
+        except HistodistillError as error:
+            self.panel.say(str(error))
             return
-        used = {c.name for c in self.classes}
-        letter = next(c for c in "ABCDEFGHIJ" if f"tissue {c}" not in used)
-        color = PALETTE[len(self.classes)]
-        self.classes.append(ClassSpec(name=f"tissue {letter}", color=color))
         if self.bench.overlays is not None and self._layer() is not None:
-            self.bench.overlays.show_strokes(self.classes)
-        self.choose_class(len(self.classes) - 1)
+            self.bench.overlays.show_strokes(self.classes.all)
+        self.choose_class(self.classes.current)
 
     def paint(self, painting: bool) -> None:
         """Start or stop painting."""
@@ -195,29 +189,32 @@ class Teaching(QObject):
         if overlays is None:
             self.show_painting()
             return
-        layer = overlays.show_strokes(self.classes)
+        layer = overlays.show_strokes(self.classes.all)
         if painting:
             self.bench.viewer.layers.selection.active = layer
-            layer.selected_label = self._current + 1
+            layer.selected_label = self.classes.label
             layer.mode = "paint"
-            self.panel.say("Paint a stroke or two of each class, then press Fit.")
+            self.panel.say(
+                "Paint a stroke or two of each class, then press Learn from strokes."
+            )
         else:
             layer.mode = "pan_zoom"
             self.bench.viewer.layers.selection.active = self.bench.slide_layer
         self.show_painting()
 
-    def show_painting(self, _event: Any = None) -> None:
+    def show_painting(self, _event: Event | None = None) -> None:
         """Press the paint button while strokes are painted, by whatever means."""
         layer, layers = self._layer(), self.bench.viewer.layers
-        active = layer is not None and layers.selection.active is layer
-        self.panel.show_painting(active and str(layer.mode) not in RESTING)
+        is_active = layer is not None and layers.selection.active is layer
+        paints = layer is not None and str(layer.mode) not in RESTING
+        self.panel.show_painting(is_active and paints)
 
-    def fit(self) -> None:
+    def learn(self) -> None:
         """Learn from the strokes."""
         layer = self._layer()
         strokes = Strokes(
             np.zeros((1, 1), np.uint8) if layer is None else np.array(layer.data),
-            tuple(self.classes),
+            self.classes.all,
         )
         try:
             work = self.bench.session.teach_work(strokes)
@@ -225,15 +222,19 @@ class Teaching(QObject):
             self.panel.say(str(error))
             return
         self._left_out = LEFT_OUT if strokes.leaves_out else ""
-        self.panel.say(FITTING)
+        self._is_learning = True
+        self.panel.say(LEARNING)
         self.bench.pump.start(
-            work, key=ExploreJob.LEARNING, on_reports=self._fitted, on_end=self._ended
+            work,
+            key=ExploreJob.LEARNING,
+            on_reports=self._learned,
+            on_end=self._learning_ended,
         )
 
     def ask_folder(self) -> None:
         """Let the person name the new student's folder."""
         path, _ = QFileDialog.getSaveFileName(
-            self.panel, "Save as student: name a folder", "my-student"
+            self.panel, "Save as model: name a folder", "my-model"
         )
         if path:
             self.save(Path(path))
@@ -242,7 +243,7 @@ class Teaching(QObject):
         """Save what was taught as a bundle."""
         session = self.bench.session
         if session.student is None or session.taught is None or session.slide is None:
-            self.panel.say("Fit first, then save.")
+            self.panel.say(session.why_not_save)
             return
         self.bench.pump.start(
             save_work(
@@ -261,28 +262,31 @@ class Teaching(QObject):
         """Draw the panel."""
         session = self.bench.session
         self.show_painting()
-        if self.panel.words.text() == FITTING and not self.bench.pump.is_active(
-            ExploreJob.LEARNING
-        ):
+        if self._is_learning and not self.bench.pump.is_active(ExploreJob.LEARNING):
+            self._is_learning = False
             self.panel.say(STOPPED)  # a run or another slide came in between
-        no_map = "" if session.live else "Run the student first: it learns from that."
-        running = "Wait until the run is done, or cancel it." if session.running else ""
         self.panel.explain(
-            paint="" if self.bench.overlays else "Open a slide with known µm/px first.",
-            fit=running or no_map,
-            save="" if session.taught else "Fit first, then save.",
+            paint=session.why_not_paint,
+            learn=session.why_not_teach,
+            save=session.why_not_save,
         )
 
-    def _layer(self) -> Any:
-        return self.bench.overlays.get("strokes") if self.bench.overlays else None
+    def _show_classes(self) -> None:
+        self.panel.show_classes(self.classes.all, self.classes.current)
 
-    def _fitted(self, reports: list[Taught]) -> None:
+    def _layer(self) -> Labels | None:
+        return (
+            self.bench.overlays.get(OverlayKind.STROKES)
+            if self.bench.overlays
+            else None
+        )
+
+    def _learned(self, reports: list[Taught]) -> None:
+        self._is_learning = False
         taught = reports[-1]
         self.bench.session.take_taught(taught)
         self.paint(False)
-        score = taught.fit.score
-        tested = "" if score is None else f"; {score:.0%} right on held-out strokes"
-        self.panel.say(f"Learned from {taught.cells} cells{tested}.{self._left_out}")
+        self.panel.say(taught.summary() + self._left_out)
         self.taught.emit()
 
     def _saved(self, reports: list[StudentSaved]) -> None:
@@ -290,7 +294,12 @@ class Teaching(QObject):
         self.panel.say(f"Saved: {folder.name}.")
         self.saved.emit(folder)
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _learning_ended(self, job: Job[object]) -> None:
+        if job.state is JobState.FAILED:
+            self._is_learning = False  # the panel says why
+        self._ended(job)
+
+    def _ended(self, job: Job[object]) -> None:
         if job.state is JobState.FAILED:
             self.panel.say(job.error)
         self.bench.changed.emit()

@@ -1,4 +1,4 @@
-"""What a person should know before believing the map, and the way out (export)."""
+"""Notes to read before believing the map, and its exports."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_histodistill.controllers.explore.trust import Note
 from napari_histodistill.controllers.shared.exporting import EXPORTS
+from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
 from napari_histodistill.widgets.shared.export_button import (
     ExportButton,
     research_label,
 )
-from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
 
 
 class TrustPanel(QWidget):
     """Notes, the export menu, and what this program is not for."""
 
-    export = Signal(str)
+    export = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""What all panels are built from: docks, rows, canvas tools, overlays."""
+"""The parts that all panels are built from: docks, rows, canvas tools, overlays."""

@@ -1,28 +1,32 @@
-"""What the parts of a panel share: viewer, session, jobs, the slide's layer."""
+"""The bench: all that the parts of a panel share on the GUI thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from napari.layers import Image
+from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, Signal
 
-from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.shared.job import Job, JobKey, JobState
+from napari_histodistill.controllers.shared.slide_session import SlideSession
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.slides import Slide
+from napari_histodistill.widgets.shared.job_pump import JobPump
 from napari_histodistill.widgets.shared.overlays import Overlays
-from napari_histodistill.widgets.shared.pump import JobPump
 from napari_histodistill.widgets.shared.slide_layers import view_region
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
-class Bench(QObject):
+SessionT = TypeVar("SessionT", bound=SlideSession)
+OverlaysT = TypeVar("OverlaysT", bound=Overlays)
+
+
+class Bench(QObject, Generic[SessionT, OverlaysT]):
     """One panel's shared state on the GUI thread.
 
     Parameters
@@ -31,8 +35,8 @@ class Bench(QObject):
         Where everything is shown.
     parent : QObject
         The panel.
-    session : object
-        The state behind the panel; is told of slide, µm per pixel and view.
+    session : SlideSession
+        The state behind the panel; it is given slide, µm per pixel and view.
     make_overlays : callable
         ``(viewer, slide layer, slide, mpp)`` → what lies over a slide.
 
@@ -47,21 +51,19 @@ class Bench(QObject):
     changed = Signal()
     said = Signal(str)
 
-    session: Any
-    overlays: Any
-
     def __init__(
         self,
         viewer: ViewerModel,
         parent: QObject,
-        session: Any,
-        make_overlays: Callable[..., Overlays],
+        session: SessionT,
+        make_overlays: Callable[[ViewerModel, Image, Slide, Mpp], OverlaysT],
     ) -> None:
         super().__init__(parent)
-        self.viewer, self.session = viewer, session
+        self.viewer: ViewerModel = viewer
+        self.session: SessionT = session
         self.pump = JobPump(self)
         self.slide_layer: Image | None = None
-        self.overlays = None
+        self.overlays: OverlaysT | None = None
         self._overlays_of = make_overlays
 
     def put_slide(self, layer: Image | None, slide: Slide | None) -> None:
@@ -112,7 +114,7 @@ class Bench(QObject):
         """Tell the session what the canvas shows; the worker reads it from there."""
         layer, slide = self.slide_layer, self.session.slide
         if layer is not None and slide is not None:
-            self.session.view = view_region(self.viewer, layer, slide)
+            self.session.look_at(view_region(self.viewer, layer, slide))
 
     def drop_overlays(self, *, keep_layers: bool) -> None:
         """Let go of the overlays."""
@@ -120,7 +122,7 @@ class Bench(QObject):
             self.overlays.close(keep_layers=keep_layers)
             self.overlays = None
 
-    def report_end(self, job: Job[Any]) -> None:
+    def report_end(self, job: Job[object]) -> None:
         """Say what went wrong, if something did, and draw everything again."""
         if job.state is JobState.FAILED:
             self.said.emit(job.error)
@@ -132,21 +134,6 @@ class Bench(QObject):
             self.overlays = self._overlays_of(self.viewer, layer, slide, slide.mpp)
 
 
-class Workbench(Bench):
-    """The bench of *Explore slide*."""
-
-    session: ExploreSession
-    overlays: Overlays | None
-
-    def __init__(self, viewer: ViewerModel, parent: QObject) -> None:
-        super().__init__(viewer, parent, ExploreSession(), Overlays)
-
-    def _make_overlays(self) -> None:
-        super()._make_overlays()
-        if self.overlays is not None:
-            self.overlays.adopt()
-
-
-def _scale_to(layer: Any, mpp: Mpp) -> None:
+def _scale_to(layer: Layer, mpp: Mpp) -> None:
     layer.scale = (*layer.scale[:-2], mpp.y, mpp.x)
     layer.units = (*layer.units[:-2], "um", "um")

@@ -11,9 +11,9 @@ from napari_histodistill.controllers.shared.exporting import ExportKind
 
 
 class ExportButton(QToolButton):
-    """A button with a menu; sends the key of what was chosen."""
+    """A button with a menu; sends the :class:`ExportKey` of what was chosen."""
 
-    export = Signal(str)
+    export = Signal(object)
 
     def __init__(self, kinds: Sequence[ExportKind]) -> None:
         super().__init__()

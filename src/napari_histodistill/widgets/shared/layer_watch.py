@@ -1,8 +1,8 @@
-"""What happens to the viewer's layers: one place that listens, and lets go."""
+"""One listener for everything that happens to the viewer's layers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -10,6 +10,7 @@ from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.utils.events import Event
 
 SETTLED_MS = 200
 """A layer that is dragged sends an event per mouse move; this long after the last."""
@@ -21,7 +22,7 @@ ALTERING = frozenset(
 
 
 class LayerWatch(QObject):
-    """Tells which way the viewer's layers changed.
+    """Signals for changes of the viewer's layers.
 
     Parameters
     ----------
@@ -62,10 +63,10 @@ class LayerWatch(QObject):
             event.disconnect(self._list_changed)
         self._layers.events.disconnect(self._layer_said)
 
-    def _list_changed(self, _event: Any) -> None:
+    def _list_changed(self, _event: Event) -> None:
         self.listed.emit()
 
-    def _layer_said(self, event: Any) -> None:
+    def _layer_said(self, event: Event) -> None:
         if event.type not in ALTERING or not isinstance(event.index, int):
             return
         # Our own overlays are given new data all the time.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,25 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.spec import ClassSpec
 
+
+class OverlayKind(StrEnum):
+    """The kinds of overlay; the value marks the layer, whatever it is called."""
+
+    CLASSES = "classes"
+    SIMILAR = "similar"
+    MARKERS = "markers"
+    STROKES = "strokes"
+    TISSUE = "tissue"
+    STAIN = "stain"
+    DIFFERENCE = "difference"
+    FIRST = "A"
+    """Map of student A."""
+    SECOND = "B"
+    """Map of student B."""
+    PLACE = "place"
+    """A place that was asked about, with its neighbours."""
+
+
 MOVES = ("scale", "translate", "rotate", "shear", "affine")
 
 
@@ -58,19 +78,21 @@ class Overlays:
     ) -> None:
         self._viewer, self._slide_layer = viewer, slide_layer
         self._slide, self._mpp = slide, mpp
-        self._layers: dict[str, Layer] = {}
-        self._coloured: dict[str, Any] = {}
-        self._visible_before: dict[str, bool] = {}
+        self._layers: dict[OverlayKind, Layer] = {}
+        self._coloured: dict[
+            OverlayKind, tuple[tuple[ClassSpec, ...], frozenset[int]]
+        ] = {}
+        self._visible_before: dict[OverlayKind, bool] = {}
         self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
         for name in MOVES:
             getattr(slide_layer.events, name).connect(self._follow)
 
-    def get(self, kind: str) -> Any:
+    def get(self, kind: OverlayKind) -> Layer | None:
         """Return our layer of a kind, or None if it is not (any more) in the viewer."""
         layer = self._layers.get(kind)
         return layer if layer is not None and layer in self._viewer.layers else None
 
-    def owns(self, layer: Any) -> bool:
+    def owns(self, layer: Layer) -> bool:
         """Whether a layer is one of these."""
         return any(layer is mine for mine in self._layers.values())
 
@@ -81,15 +103,15 @@ class Overlays:
             kind = layer.metadata.get(OVERLAY_MARK)
             mine = layer.metadata.get(OVERLAY_OF) == self._slide.info.section
             if mine and kind in overlays.HAND_MADE and kind not in self._layers:
-                self._layers[kind] = layer
-                self._lay_anew(layer)
+                self._layers[OverlayKind(kind)] = layer
+                self._lay_out_again(layer)
                 # Slides that were opened since would lie over it.
                 layers.move(layers.index(layer), len(layers))
                 layer.visible = True
 
     def hand_made(self) -> list[Layer]:
         """Return the layers that hold what a person has drawn."""
-        strokes, tissue = self.get("strokes"), self.get("tissue")
+        strokes, tissue = self.get(OverlayKind.STROKES), self.get(OverlayKind.TISSUE)
         found = []
         if strokes is not None and strokes.data.any():
             found.append(strokes)
@@ -106,7 +128,7 @@ class Overlays:
         second, to give it another array a compiled shader.
         """
         if not live.classes:
-            self._hide("classes")
+            self._hide(OverlayKind.CLASSES)
             return
         layer = self._class_layer(live.grid, live.classes)
         if layer.data is not live.shown:
@@ -126,16 +148,16 @@ class Overlays:
                 layer.visible = True
 
     def _class_layer(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> Labels:
-        """Return the class layer, made or laid anew for a grid."""
-        layer: Labels | None = self.get("classes")
+        """Return the class layer, made or laid out again for a grid."""
+        layer: Labels | None = self.get(OverlayKind.CLASSES)
         fits = layer is not None and layer.data.shape == grid.shape
         labels = (
             layer.data if layer is not None and fits else np.zeros(grid.shape, "u1")
         )
         made = overlays.class_map_layer(labels, grid, classes, affine=self._affine())
         if layer is None:
-            self._coloured["classes"] = (tuple(classes), frozenset())
-            added: Labels = self._add("classes", made)
+            self._coloured[OverlayKind.CLASSES] = (tuple(classes), frozenset())
+            added: Labels = self._add(OverlayKind.CLASSES, made)
             return added
         if not fits:
             layer.data = labels
@@ -147,13 +169,13 @@ class Overlays:
 
     def refresh_classes(self) -> None:
         """Draw the live map's array again, as cheaply as napari can."""
-        layer = self.get("classes")
+        layer = self.get(OverlayKind.CLASSES)
         if layer is not None:
             layer.refresh(thumbnail=False, extent=False, highlight=False)
 
     def hide_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
         """Make classes transparent."""
-        layer: Labels | None = self.get("classes")
+        layer: Labels | None = self.get(OverlayKind.CLASSES)
         if layer is not None:
             self._colour(layer, live.classes, hidden)
 
@@ -166,28 +188,28 @@ class Overlays:
         tenth of a second and more.
         """
         wish = (tuple(classes), frozenset(hidden))
-        if self._coloured.get("classes") != wish:
+        if self._coloured.get(OverlayKind.CLASSES) != wish:
             layer.colormap = overlays.class_colors(classes, hidden=hidden)
-            self._coloured["classes"] = wish
+            self._coloured[OverlayKind.CLASSES] = wish
 
     def show_similar(self, result: SimilarResult) -> None:
         """Draw a heatmap."""
         values, grid = result.similarity.values, result.similarity.grid
-        layer: Image | None = self.get("similar")
+        layer: Image | None = self.get(OverlayKind.SIMILAR)
         if layer is not None and layer.data.shape == values.shape:
             layer.data = values
             self.set_threshold(result)
             layer.visible = True
             return
-        self._remove("similar")
+        self._remove(OverlayKind.SIMILAR)
         made = overlays.similarity_layer(
             values, grid, threshold=result.threshold, affine=self._affine()
         )
-        self._add("similar", made)
+        self._add(OverlayKind.SIMILAR, made)
 
     def set_threshold(self, result: SimilarResult) -> None:
         """Make what lies below the threshold transparent."""
-        layer: Image | None = self.get("similar")
+        layer: Image | None = self.get(OverlayKind.SIMILAR)
         if layer is not None:
             limits = overlays.similarity_limits(
                 result.similarity.values, result.threshold
@@ -198,13 +220,13 @@ class Overlays:
     def show_markers(self, prompts: Prompts) -> None:
         """Draw where a person clicked."""
         items = [(p.y, p.x, p.like) for p in prompts.items]
-        layer: Points | None = self.get("markers")
+        layer: Points | None = self.get(OverlayKind.MARKERS)
         if not items:
-            self._remove("markers")
+            self._remove(OverlayKind.MARKERS)
             return
         made = overlays.marker_layer(items, self._um(), affine=self._affine())
         if layer is None:
-            self._add("markers", made)
+            self._add(OverlayKind.MARKERS, made)
             return
         points, kwargs, _ = made
         layer.data = points
@@ -214,7 +236,7 @@ class Overlays:
 
     def show_strokes(self, classes: Sequence[ClassSpec]) -> Labels:
         """Return the layer to paint on, made if it is not there."""
-        layer: Labels | None = self.get("strokes")
+        layer: Labels | None = self.get(OverlayKind.STROKES)
         if layer is None:
             made = overlays.stroke_layer(
                 self._slide.shape,
@@ -222,49 +244,49 @@ class Overlays:
                 overlays.class_colors(classes),
                 affine=self._affine(),
             )
-            layer = self._add("strokes", made)
+            layer = self._add(OverlayKind.STROKES, made)
             layer.brush_size = 8
         layer.colormap = overlays.class_colors(classes)
         return layer
 
     def show_tissue(self, tissue: TissueMask) -> Labels:
         """Draw the tissue mask, to be edited."""
-        layer: Labels | None = self.get("tissue")
+        layer: Labels | None = self.get(OverlayKind.TISSUE)
         if layer is None:
             made = overlays.tissue_layer(
                 tissue.mask, self._slide.shape, self._um(), affine=self._affine()
             )
-            layer = self._add("tissue", made)
+            layer = self._add(OverlayKind.TISSUE, made)
             self._tissue = np.asarray(tissue.mask, bool)
         return layer
 
     def show_stain(self, stains: StainMap) -> None:
         """Draw the slide as seen through a stain map, right over the slide."""
-        self._remove("stain")
+        self._remove(OverlayKind.STAIN)
         levels, kwargs, kind = slide_layer(recoloured(self._slide, stains))
         kwargs["name"] = "Stain normalised"
         kwargs["affine"] = self._affine()
         layers = self._viewer.layers
-        layer = self._add("stain", (levels, kwargs, kind))
+        layer = self._add(OverlayKind.STAIN, (levels, kwargs, kind))
         layers.move(layers.index(layer), layers.index(self._slide_layer) + 1)
 
     def hide_stain(self) -> None:
         """Take the normalised slide away."""
-        self._remove("stain")
+        self._remove(OverlayKind.STAIN)
 
     def remove_search(self) -> None:
         """Take the heatmap and the markers away."""
-        self._remove("similar")
-        self._remove("markers")
+        self._remove(OverlayKind.SIMILAR)
+        self._remove(OverlayKind.MARKERS)
 
     def remove_map(self) -> None:
         """Take away what belongs to one map."""
-        self._hide("classes")
+        self._hide(OverlayKind.CLASSES)
         self.remove_search()
 
     def peek(self, looking: bool) -> None:
-        """Hide the coloured overlays while somebody looks at the bare tissue."""
-        kinds = ("classes", "similar")
+        """Hide the coloured overlays while the bare tissue is looked at."""
+        kinds = (OverlayKind.CLASSES, OverlayKind.SIMILAR)
         if looking:
             shown = {k: layer for k in kinds if (layer := self.get(k)) is not None}
             self._visible_before = {k: layer.visible for k, layer in shown.items()}
@@ -292,14 +314,14 @@ class Overlays:
                     self._remove(kind)
         self._layers.clear()
 
-    def _lay_anew(self, layer: Any) -> None:
+    def _lay_out_again(self, layer: Labels) -> None:
         world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
         place = placement(world, self._affine())
         for name in ("scale", "translate", "affine"):
             setattr(layer, name, place[name])
 
-    def _put_aside(self, layer: Any) -> None:
-        layer.mode = "pan_zoom"  # nobody paints on what they do not see
+    def _put_aside(self, layer: Labels) -> None:
+        layer.mode = "pan_zoom"  # a hidden layer must not be painted on
         layer.visible = False
         layers = self._viewer.layers
         if layers.selection.active is layer and self._slide_layer in layers:
@@ -317,7 +339,7 @@ class Overlays:
             if (layer := self.get(kind)) is not None:
                 layer.affine = affine
 
-    def _add(self, kind: str, made: LayerTuple) -> Any:
+    def _add(self, kind: OverlayKind, made: LayerTuple) -> Layer:
         data, kwargs, layer_type = made
         section = self._slide.info.section
         kwargs["metadata"] = {OVERLAY_MARK: kind, OVERLAY_OF: section}
@@ -329,11 +351,11 @@ class Overlays:
             self._viewer.layers.selection.active = active
         return layer
 
-    def _hide(self, kind: str) -> None:
+    def _hide(self, kind: OverlayKind) -> None:
         if (layer := self.get(kind)) is not None:
             layer.visible = False
 
-    def _remove(self, kind: str) -> None:
+    def _remove(self, kind: OverlayKind) -> None:
         layer = self.get(kind)
         self._layers.pop(kind, None)
         if layer is not None:

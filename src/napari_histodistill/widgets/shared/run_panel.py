@@ -1,8 +1,6 @@
-"""Run, cancel, progress, and where the student computes."""
+"""Run, cancel, progress, and the device that computes."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -14,18 +12,21 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.shared.planning import duration_in_words
+from napari_histodistill.controllers.shared.wording import (
+    progress_in_words,
+    remark_in_words,
+)
 from napari_histodistill.maps.engine import EmbedReport
-from napari_histodistill.widgets.shared.parts import explain, hint, row
+from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
 
-DEVICE_TIP = "Where the student computes."
-DEVICE_LOCKED = "Cancel the run first, then change where the student computes."
+DEVICE_TIP = "Where the model computes."
+DEVICE_LOCKED = "Cancel the run first, then change where the model computes."
 
 RUN_TIP = (
-    "Let the student look at the tissue. The map fills in while it works, what you "
-    "look at first."
+    "Let the model look at the tissue. The map fills in while it works, starting with "
+    "what you look at."
 )
 
 
@@ -43,8 +44,7 @@ class RunPanel(QWidget):
         self.stop.setToolTip("Stop within a second; what is done stays.")
         self.stop.hide()
         self.device = QComboBox()
-        for text, key in DEVICES:
-            self.device.addItem(text, key)
+        self.device.addItems([text for text, _ in DEVICES])
         self.device.setToolTip(DEVICE_TIP)
         self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.bar = QProgressBar()
@@ -53,6 +53,7 @@ class RunPanel(QWidget):
         self.bar.hide()
         self.message = hint()
         self._obstacle = self._remark = ""
+        self._is_passing = False
         self._device_tip, self._device_locked = DEVICE_TIP, ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -65,12 +66,10 @@ class RunPanel(QWidget):
         layout.addWidget(self.message)
         self.button.clicked.connect(self.run)
         self.stop.clicked.connect(self.cancel)
-        self.device.activated.connect(
-            lambda k: self.device_chosen.emit(self.device.itemData(k))
-        )
+        self.device.activated.connect(lambda k: self.device_chosen.emit(DEVICES[k][1]))
 
     def show_device(self, label: str, reason: str) -> None:
-        """Say where the student computes and why."""
+        """Show where the model computes and why."""
         chosen = self.device.currentIndex()
         for index, (text, _) in enumerate(DEVICES):
             self.device.setItemText(index, label if index == chosen else text)
@@ -91,7 +90,7 @@ class RunPanel(QWidget):
         self.bar.hide()
         # What stands in the way is worth a line of its own, not only a tooltip.
         if why_not or self._obstacle:
-            self.message.setText(why_not)
+            self._put(why_not)
         self._obstacle = why_not
 
     def show_running(self) -> None:
@@ -113,9 +112,9 @@ class RunPanel(QWidget):
     def show_report(self, report: EmbedReport) -> None:
         """Show how far a run is; what it remarked stays in sight until it ends."""
         if report.message and report.cells_per_s:
-            self._remark = f"{report.message[:1].upper()}{report.message[1:]}."
+            self._remark = remark_in_words(report)
         if not report.cells_per_s:
-            self.message.setText(report.message.capitalize() or "Starting…")
+            self._put(report.message.capitalize() or "Starting…")
             return
         # Qt paints a bar at once, and with it the whole canvas; here the next frame
         # will do, together with the label and the map.
@@ -123,16 +122,19 @@ class RunPanel(QWidget):
         self.bar.setRange(0, 1000)
         self.bar.setValue(round(1000 * report.done / max(1, report.total)))
         self.bar.setUpdatesEnabled(True)
-        parts = [
-            f"{report.done:,} of {report.total:,} cells",
-            f"{report.cells_per_s:,.0f} cells/s",
-        ]
-        if report.seconds_left is not None:
-            parts.append(f"{duration_in_words(report.seconds_left)} left")
-        progress = " · ".join(parts)
-        self.message.setText(" ".join(filter(None, (progress, self._remark))))
+        progress = progress_in_words(report)
+        self._put(" ".join(filter(None, (progress, self._remark))))
 
-    def say(self, sentence: str | Sequence[str]) -> None:
-        """Show a sentence below the bar."""
-        text = sentence if isinstance(sentence, str) else " ".join(sentence)
-        self.message.setText(text)
+    def say(self, sentence: str) -> None:
+        """Show a sentence below the bar, until there is another."""
+        self._put(sentence)
+
+    def say_in_passing(self, sentence: str) -> None:
+        """Show a sentence that may be taken back: "" does so while it stands there."""
+        if sentence or self._is_passing:
+            self._put(sentence)
+        self._is_passing = bool(sentence)
+
+    def _put(self, words: str) -> None:
+        self.message.setText(words)
+        self._is_passing = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Generic
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,28 +12,31 @@ from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
 from napari_histodistill.controllers.shared.job import Job, JobKey, SlideJob
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import (
     SlideOpened,
     TissueFound,
     open_work,
     tissue_work,
 )
+from napari_histodistill.controllers.shared.slide_session import why_stay
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.reader import FILE_ENDINGS
 from napari_histodistill.layers.slide_layer import slide_layer, slide_of
 from napari_histodistill.slides import Slide, open_slide
-from napari_histodistill.widgets.shared.bench import Bench
+from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
     adopt_work,
     layer_mpp,
     slide_layers,
 )
+from napari_histodistill.widgets.shared.slide_section import SlideSection
 
 FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
 
 
-class SlideChoosing(QObject):
+class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
     """Keeps the slide combo, the viewer's layers and the session in step.
 
     What follows from another slide is up to who derives from it: :meth:`slide_put` and
@@ -43,9 +46,8 @@ class SlideChoosing(QObject):
     ----------
     bench : Bench
         Viewer, session, jobs.
-    panel : QWidget
-        With the signals ``slide_chosen`` and ``open_slide`` and an ``MppRow`` as
-        ``mpp``.
+    panel : SlideSection
+        With the slide, its µm per pixel and its region.
 
     Attributes
     ----------
@@ -55,11 +57,14 @@ class SlideChoosing(QObject):
 
     jobs: tuple[JobKey, ...] = ()
 
-    def __init__(self, bench: Bench, panel: Any) -> None:
+    def __init__(self, bench: Bench[SessionT, OverlaysT], panel: SlideSection) -> None:
         super().__init__(bench)
-        self.bench, self.panel = bench, panel
+        self.bench: Bench[SessionT, OverlaysT] = bench
+        self.panel: SlideSection = panel
         self._layers: list[Image] = []
-        self._adopted: WeakKeyDictionary[Layer, tuple[Any, Slide]] = WeakKeyDictionary()
+        self._adopted: WeakKeyDictionary[Layer, tuple[object, Slide]] = (
+            WeakKeyDictionary()
+        )
         self._ruler: Layer | None = None
         panel.slide_chosen.connect(self._slide_picked)
         panel.open_slide.connect(self.ask_slide)
@@ -92,7 +97,7 @@ class SlideChoosing(QObject):
             return
         if self._slide_behind(layer) is not session.slide:
             self.choose_layer(layer)
-        elif session.region == "shape":
+        elif session.region is RegionChoice.SHAPE:
             self.bench.changed.emit()  # the shape may be another one now
 
     def layers_changed(self) -> None:
@@ -224,10 +229,9 @@ class SlideChoosing(QObject):
         layer, overlays = self.bench.slide_layer, self.bench.overlays
         if layer is None:
             return ""
-        if self.bench.session.running:
-            return f"the run on {layer.name} goes on."
-        drawn = overlays is not None and overlays.hand_made()
-        return f"{layer.name} stays chosen: you have painted on it." if drawn else ""
+        has_drawn = overlays is not None and bool(overlays.hand_made())
+        running = self.bench.session.running
+        return why_stay(layer.name, running=running, has_drawn=has_drawn)
 
     def _is_chosen(self, layer: Image) -> bool:
         """Whether a layer is on the bench, just as it is now."""
@@ -249,7 +253,7 @@ class SlideChoosing(QObject):
             return None
         return slide if says is None or says.agrees_with(slide.mpp) else None
 
-    def _read(self, layer: Image, pixels: Any, slide: Slide) -> None:
+    def _read(self, layer: Image, pixels: object, slide: Slide) -> None:
         self._adopted[layer] = pixels, slide
         if self._slide_behind(layer) is slide:
             self._put(layer, slide)
@@ -276,6 +280,6 @@ class SlideChoosing(QObject):
     def _tissue_found(self, reports: list[TissueFound]) -> None:
         self.bench.session.take_tissue(reports[-1].tissue)
 
-    def _opened(self, job: Job[Any]) -> None:
+    def _opened(self, job: Job[object]) -> None:
         self.bench.said.emit(job.error)
         self.bench.changed.emit()

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic
 
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
-from napari_histodistill.controllers.shared.exporting import Exported, kind_of
+from napari_histodistill.controllers.shared.exporting import (
+    Exported,
+    ExportKey,
+    kind_of,
+)
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.shared.bench import Bench
+from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
 from napari_histodistill.widgets.shared.dock import Dock
 from napari_histodistill.widgets.shared.slide_layers import world_to_pixels
+
+if TYPE_CHECKING:
+    import napari
+    from napari.components import ViewerModel
 
 WIDTH, HEIGHT = 340, 760
 
 
-class SlideDock(Dock):
-    """What *Explore slide* and *Compare students* have in common.
+class SlideDock(Dock, Generic[SessionT, OverlaysT]):
+    """The common shell of *Explore slide* and *Compare students*.
 
     A panel says in :meth:`say` where its sentences go, in :meth:`click` what a click on
     the slide means, and in :meth:`work_to_export` what writes a file; it may override
@@ -41,11 +49,13 @@ class SlideDock(Dock):
         What is added to the slide's name to call an exported file.
     """
 
-    bench: Bench
+    bench: Bench[SessionT, OverlaysT]
     file_suffix = ""
 
     def __init__(
-        self, napari_viewer: Any, make_bench: Callable[[Any, QObject], Bench]
+        self,
+        napari_viewer: napari.Viewer,
+        make_bench: Callable[[ViewerModel, QObject], Bench[SessionT, OverlaysT]],
     ) -> None:
         super().__init__(WIDTH, HEIGHT)
         # napari hands plugins a proxy that hides private names; layers that come out
@@ -54,7 +64,7 @@ class SlideDock(Dock):
         self.bench = make_bench(viewer, self)
 
     @property
-    def session(self) -> Any:
+    def session(self) -> SessionT:
         """The state behind the panel."""
         return self.bench.session
 
@@ -66,7 +76,7 @@ class SlideDock(Dock):
         """Answer a click on the slide, if there is an answer; level-0 pixels."""
         raise NotImplementedError
 
-    def work_to_export(self, key: str, path: Path) -> Work:
+    def work_to_export(self, key: ExportKey, path: Path) -> Work:
         """Return work that writes one export.
 
         Raises
@@ -76,15 +86,14 @@ class SlideDock(Dock):
         """
         raise NotImplementedError
 
-    def describe(self, world: Any) -> str:
+    def describe(self, world: Sequence[float]) -> str:
         """Return what is known of a place, for the status bar; "" leaves napari's."""
         layer = self.bench.slide_layer
         if layer is None:
             return ""
-        words: str = self.session.describe(*world_to_pixels(layer, world))
-        return words
+        return self.session.describe(*world_to_pixels(layer, world))
 
-    def export(self, key: str, path: Path | None = None) -> None:
+    def export(self, key: ExportKey, path: Path | None = None) -> None:
         """Export what the panel shows; asks for the file where none is given."""
         if path is None:
             path = self._ask_file(key)
@@ -102,7 +111,7 @@ class SlideDock(Dock):
             on_end=self.bench.report_end,
         )
 
-    def _ask_file(self, key: str) -> Path | None:
+    def _ask_file(self, key: ExportKey) -> Path | None:
         kind, slide = kind_of(key), self.session.slide
         stem = Path(slide.name if slide else "slide").stem
         chosen, _ = QFileDialog.getSaveFileName(
@@ -113,7 +122,7 @@ class SlideDock(Dock):
     def _exported(self, reports: list[Exported]) -> None:
         self.say(f"Wrote {reports[-1].path.name}.")
 
-    def _clicked(self, world: Any, shift: bool) -> None:
+    def _clicked(self, world: Sequence[float], shift: bool) -> None:
         layer, slide = self.bench.slide_layer, self.session.slide
         # A panel behind another tab does not answer.
         if layer is None or slide is None or not self.isVisible():

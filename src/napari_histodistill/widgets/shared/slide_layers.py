@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Shapes
 
 from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.viewing import (
+    ellipse_outline,
+    mpp_of_scale,
+    zoom_to_show,
+)
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
 from napari_histodistill.slides import Slide, slide_from_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari.components import ViewerModel
 
     from napari_histodistill.controllers.shared.map_work import SlideOpened
     from napari_histodistill.running import CancelToken
-
-MICROMETRES = ("micrometer", "micrometre", "um", "µm", "micron")
 
 
 def slide_layers(viewer: ViewerModel) -> list[Image]:
@@ -44,11 +47,7 @@ def slide_layers(viewer: ViewerModel) -> list[Image]:
 
 def layer_mpp(layer: Image) -> Mpp | None:
     """Return the µm per pixel that a layer's scale and units say, if they do."""
-    units = [str(unit) for unit in layer.units]
-    if not all(unit in MICROMETRES for unit in units):
-        return None
-    y, x = (abs(float(s)) for s in layer.scale[-2:])
-    return Mpp(y, x, "the layer's scale in µm") if y > 0 < x else None
+    return mpp_of_scale(layer.scale, layer.units)
 
 
 def adopt_work(layer: Image) -> Work:
@@ -84,7 +83,7 @@ def overlay_affine(layer: Image, mpp: Mpp) -> npt.NDArray[np.float64]:
     return moved_by(slide_to_world(layer), (mpp.y, mpp.x))
 
 
-def world_to_pixels(layer: Image, position: Any) -> tuple[float, float]:
+def world_to_pixels(layer: Image, position: Sequence[float]) -> tuple[float, float]:
     """Return a world position as level-0 pixels ``(y, x)``, edge convention."""
     y, x = layer.world_to_data(position)[-2:]
     return float(y) + 0.5, float(x) + 0.5
@@ -113,20 +112,15 @@ def view_region(viewer: ViewerModel, layer: Image, slide: Slide) -> Region | Non
 
 
 def go_to(viewer: ViewerModel, layer: Image, region: Region, share: float) -> None:
-    """Centre the canvas on a region, which then fills ``share`` of it.
-
-    The zoom stays if the region is already between half and twice that size: somebody
-    who walks through a list does not want to be thrown in and out.
-    """
+    """Centre the canvas on a region, which then fills about ``share`` of it."""
     center = pixels_to_world(layer, *region.center)
     corner = np.array(pixels_to_world(layer, region.y, region.x))
     extent = 2 * np.abs(np.array(center) - corner)
-    zoom = share * float(
-        np.min(np.array(viewer.canvas.size) / np.maximum(extent, 1e-9))
-    )
-    viewer.scene.camera.center = center
-    if not zoom / 2 <= viewer.scene.camera.zoom <= zoom * 2:
-        viewer.scene.camera.zoom = zoom
+    camera = viewer.scene.camera
+    zoom = zoom_to_show(extent, viewer.canvas.size, share=share, zoom=camera.zoom)
+    camera.center = center
+    if zoom != camera.zoom:
+        camera.zoom = zoom
 
 
 def selected_polygon(
@@ -144,7 +138,7 @@ def selected_polygon(
     if str(shapes.shape_type[chosen]) in ("line", "path") or len(corners) < 3:
         return None
     if str(shapes.shape_type[chosen]) == "ellipse":
-        corners = _ellipse(corners)
+        corners = ellipse_outline(corners)
     world = np.array([shapes.data_to_world(c) for c in corners])
     return np.array([world_to_pixels(layer, w) for w in world])
 
@@ -159,11 +153,3 @@ def _shapes_layer(viewer: ViewerModel) -> Shapes | None:
         if isinstance(layer, Shapes) and OVERLAY_MARK not in layer.metadata
     ]
     return known[-1] if known else None
-
-
-def _ellipse(box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    center = box.mean(axis=0)
-    a, b = (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
-    t = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, np.newaxis]
-    outline: npt.NDArray[np.float64] = center + np.cos(t) * a + np.sin(t) * b
-    return outline

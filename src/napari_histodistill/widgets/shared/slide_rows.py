@@ -18,7 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.widgets.shared.parts import explain, hint, row
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
@@ -26,7 +27,7 @@ COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
 
 
 class MppRow(QWidget):
-    """Asks for the µm per pixel where the file is silent; typed ones can be mended."""
+    """The µm per pixel, asked for where the file is silent; typed ones can change."""
 
     given = Signal(float)
     refused = Signal(str)
@@ -62,7 +63,7 @@ class MppRow(QWidget):
         self.ruler.clicked.connect(self.measure)
 
     def show_given(self, value: float | None) -> None:
-        """Say what was given so far, None for nothing; what somebody types stays."""
+        """Show what was given so far, None for nothing; text being typed stays."""
         if value == self._given:
             return
         self._given = value
@@ -80,17 +81,22 @@ class MppRow(QWidget):
 
 
 class RegionRow(QWidget):
-    """Which part of the slide is looked at, as radio buttons; the first is chosen.
+    """The part of the slide that is looked at: radio buttons, the first one chosen.
 
     Parameters
     ----------
-    regions : sequence of (str, str, str)
-        Name in code, name on screen, and tooltip of each.
+    regions : sequence of (RegionChoice, str, str)
+        What each means, its name on screen, and its tooltip.
+
+    Attributes
+    ----------
+    chosen : Signal(RegionChoice)
+        One was pressed.
     """
 
-    chosen = Signal(str)
+    chosen = Signal(object)
 
-    def __init__(self, regions: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(self, regions: Sequence[tuple[RegionChoice, str, str]]) -> None:
         super().__init__()
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._regions = regions
@@ -118,7 +124,7 @@ class RegionRow(QWidget):
 
 
 class DetailSlider(QSlider):
-    """How densely the slide is looked at; what that means is said in its words.
+    """The density at which the slide is looked at, with words for what it means.
 
     Parameters
     ----------
@@ -140,7 +146,7 @@ class DetailSlider(QSlider):
         self.words = hint()
 
     def show_steps(self, count: int, step: int, words: str) -> None:
-        """Set the range and what is said, without telling anybody."""
+        """Set range and words without sending a signal."""
         self.blockSignals(True)
         self.setRange(0, max(0, count - 1))
         self.setValue(step)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
 
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
     info_button,
@@ -22,12 +22,11 @@ from napari_histodistill.widgets.shared.slide_rows import (
 )
 
 if TYPE_CHECKING:
-    from napari_histodistill.controllers.compare.choice import CompareChoice
-    from napari_histodistill.controllers.shared.choice import Choice
+    from napari_histodistill.controllers.shared.slide_session import SlideSession
 
 
 class SlideSection(QWidget):
-    """What *Explore slide* and *Compare students* both ask first.
+    """The section with which *Explore slide* and *Compare students* begin.
 
     The controls are made and wired here; a panel adds its own and lays all out in
     ``grid``.
@@ -44,14 +43,14 @@ class SlideSection(QWidget):
 
     slide_chosen = Signal(int)
     open_slide = Signal()
-    region_chosen = Signal(str)
+    region_chosen = Signal(object)
     step_chosen = Signal(int)
 
     def __init__(
         self, slide_tip: str, regions: RegionRow, detail: DetailSlider
     ) -> None:
         super().__init__()
-        self._slide_tip = slide_tip
+        self._slide_tip, self._has_slides = slide_tip, False
         self.slide = wide_combo(slide_tip)
         self.slide_info = info_button()
         self.open = QPushButton("Open…")
@@ -71,23 +70,24 @@ class SlideSection(QWidget):
 
     def show_slides(self, names: Sequence[str], current: int) -> None:
         """List the slides; ``current`` is −1 for none."""
+        self._has_slides = bool(names)
         fill_combo(self.slide, names, current, empty="no slide yet")
 
     def show_steps(self, count: int, step: int, words: str) -> None:
         """Set the detail slider's range and what it says."""
         self.detail.show_steps(count, step, words)
 
-    def show_mpp(self, choice: Choice | CompareChoice) -> None:
+    def show_mpp(self, session: SlideSession) -> None:
         """Ask for the µm per pixel, or offer to correct what was typed."""
-        mpp = None if choice.needs_mpp or choice.slide is None else choice.slide.mpp
+        slide = session.slide
+        mpp = None if session.needs_mpp or slide is None else slide.mpp
         self.mpp.show_given(None if mpp is None else mpp.mean)
-        self.mpp.setVisible(choice.takes_mpp)
+        self.mpp.setVisible(session.takes_mpp)
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
-        no_slide = self.slide.itemData(0) == "empty"
         none = "Open a slide first: drop a file here, or press Open…."
-        explain(self.slide, self._slide_tip, why or (none if no_slide else ""))
+        explain(self.slide, self._slide_tip, why or ("" if self._has_slides else none))
         explain(self.mpp, "", why)
         self.detail.lock(why)
         self.regions.lock(why)

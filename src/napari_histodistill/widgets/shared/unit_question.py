@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
 
-from napari_histodistill.widgets.shared.parts import hint, row
+from napari_histodistill.widgets.shared.controls import hint, row
 
-OWN, OTHER, MICRONS = "own", "other", "µm"
+
+class Positions(Enum):
+    """The meanings that positions in a file can have."""
+
+    OF_THE_HE = "pixels of the H&E"
+    OF_ANOTHER = "pixels of another image"
+    MICROMETRES = "micrometres from the H&E's corner"
 
 
 class UnitQuestion(QWidget):
@@ -55,21 +63,24 @@ class UnitQuestion(QWidget):
         self.choice.clear()
         self.choice.addItem("Choose…", None)
         if he_um_per_px is not None:
-            self.choice.addItem(f"pixels of the H&E ({he_um_per_px:.3g} µm)", OWN)
-        self.choice.addItem("pixels of another image", OTHER)
+            self.choice.addItem(
+                f"pixels of the H&E ({he_um_per_px:.3g} µm)", Positions.OF_THE_HE
+            )
+        self.choice.addItem("pixels of another image", Positions.OF_ANOTHER)
         if not pixels:
-            self.choice.addItem("µm from the H&E's corner", MICRONS)
+            self.choice.addItem("µm from the H&E's corner", Positions.MICROMETRES)
         self._chosen()
         self.show()
 
     def _chosen(self) -> None:
         chosen = self.choice.currentData()
-        self.mpp.setVisible(chosen == OTHER)
+        self.mpp.setVisible(chosen is Positions.OF_ANOTHER)
         self.add.setEnabled(chosen is not None)
 
     def _answer(self) -> None:
         chosen = self.choice.currentData()
-        if chosen == MICRONS:
+        if chosen is Positions.MICROMETRES:
             self.answered.emit("µm", None)
         elif chosen is not None:
-            self.answered.emit("px", self.mpp.value() if chosen == OTHER else None)
+            foreign = chosen is Positions.OF_ANOTHER
+            self.answered.emit("px", self.mpp.value() if foreign else None)

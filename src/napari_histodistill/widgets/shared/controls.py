@@ -1,4 +1,4 @@
-"""Small pieces that several panels use: headings, hints, swatches, histograms."""
+"""Small controls that several panels use: headings, hints, swatches, histograms."""
 
 from __future__ import annotations
 
@@ -68,21 +68,25 @@ def wide_combo(tooltip: str) -> QComboBox:
     """Return a combo that takes the room there is and no more."""
     combo = QComboBox()
     combo.setToolTip(tooltip)
-    # Long file names must not widen the dock.
+    keep_within_dock(combo)
+    return combo
+
+
+def keep_within_dock(combo: QComboBox) -> None:
+    """Let a combo take the room there is: long file names must not widen the dock."""
     combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     combo.setMinimumContentsLength(8)
-    return combo
 
 
 def fill_combo(
     combo: QComboBox, names: Sequence[str], current: int, *, empty: str
 ) -> None:
-    """List names without telling anybody; ``empty`` stands there if there are none."""
+    """List names without sending a signal; ``empty`` is shown if there are none."""
     combo.blockSignals(True)
     combo.clear()
     combo.addItems(list(names))
     if not names:
-        combo.addItem(empty, "empty")
+        combo.addItem(empty)
     combo.setCurrentIndex(current if names else 0)
     combo.blockSignals(False)
 

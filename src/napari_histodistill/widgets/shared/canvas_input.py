@@ -1,20 +1,21 @@
 """The canvas as an instrument: clicks, keys, and what is under the cursor.
 
-napari has its own use for Space and the digits. Ours apply while nobody paints or
-draws: in any other mode than pan/zoom, the keys mean what napari says.
+napari has its own use for Space and the digits. Ours apply in pan/zoom mode only: while
+the user paints or draws, the keys mean what napari says.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.utils.events import Event
 
 CLICK_PX = 4
 """A press that moves further than this on the canvas is a drag."""
@@ -24,11 +25,12 @@ KEYS = tuple(str(k) for k in range(1, 10))
 FLICKER = "G"
 """napari and its layers have no use for it; F fills labels and raises shapes."""
 
-Disposer = Callable[[], None]
+KeyAction = Callable[["ViewerModel"], object]
+"""What a key does; napari runs a generator on until the key is released."""
 
 
 def is_navigating(viewer: ViewerModel) -> bool:
-    """Whether the active layer is in pan/zoom: nobody paints, draws or picks."""
+    """Whether the active layer is in pan/zoom, not being painted, drawn or picked."""
     active = viewer.layers.selection.active
     return active is None or str(getattr(active, "mode", "pan_zoom")) == "pan_zoom"
 
@@ -56,8 +58,8 @@ class CanvasInput:
         self,
         viewer: ViewerModel,
         *,
-        on_click: Callable[[Any, bool], None],
-        describe: Callable[[Any], str],
+        on_click: Callable[[Sequence[float], bool], None],
+        describe: Callable[[Sequence[float]], str],
         on_toggle: Callable[[int], None] | None = None,
         on_peek: Callable[[bool], None] | None = None,
         on_flicker: Callable[[bool], None] | None = None,
@@ -92,13 +94,13 @@ class CanvasInput:
                 target.bind_key(key, None)
         self._keyed.clear()
 
-    def _bind(self, target: Any) -> None:
+    def _bind(self, target: ViewerModel | Layer) -> None:
         for key, act in self._meanings(target).items():
             target.bind_key(key, act, overwrite=True)
 
-    def _meanings(self, target: Any) -> dict[str, Callable[[Any], Any]]:
+    def _meanings(self, target: ViewerModel | Layer) -> dict[str, KeyAction]:
         """Return what keys mean over the viewer or over one of its layers."""
-        found: dict[str, Callable[[Any], Any]] = {}
+        found: dict[str, KeyAction] = {}
         if self._on_toggle is not None:
             for k, key in enumerate(KEYS):
                 found[key] = self._toggler(k, self._on_toggle)
@@ -111,20 +113,20 @@ class CanvasInput:
 
     def _toggler(
         self, index: int, on_toggle: Callable[[int], None]
-    ) -> Callable[[Any], None]:
-        def toggle(_target: Any) -> None:
+    ) -> Callable[[object], None]:
+        def toggle(_target: object) -> None:
             if is_navigating(self._viewer):
                 on_toggle(index)
 
         return toggle
 
-    def _flicker(self, _viewer: ViewerModel) -> Generator[None, None, None]:
+    def _flicker(self, _viewer: ViewerModel) -> Generator[None]:
         assert self._on_flicker is not None
         self._on_flicker(True)
         yield
         self._on_flicker(False)
 
-    def _peek(self, viewer: ViewerModel) -> Generator[None, None, None]:
+    def _peek(self, viewer: ViewerModel) -> Generator[None]:
         assert self._on_peek is not None
         active = viewer.layers.selection.active
         if not is_navigating(viewer) and active is not None:
@@ -138,7 +140,7 @@ class CanvasInput:
         yield
         self._on_peek(False)
 
-    def _pressed(self, viewer: ViewerModel, event: Any) -> Generator[None, None, None]:
+    def _pressed(self, viewer: ViewerModel, event: Event) -> Generator[None]:
         if event.button != 1 or not is_navigating(viewer):
             return
         world, start = tuple(event.position), np.array(event.pos, float)
@@ -152,7 +154,7 @@ class CanvasInput:
         if farthest <= CLICK_PX:
             self._on_click(world, shift)
 
-    def _status(self, _event: Any) -> None:
+    def _status(self, _event: Event) -> None:
         if self._saying:
             return
         words = self._describe(tuple(self._viewer.cursor.position))

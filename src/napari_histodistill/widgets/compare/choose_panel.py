@@ -1,4 +1,4 @@
-"""The controls of *Compare students*; what they mean is wired in ``compare.py``."""
+"""The choices of *Compare students*: slide, two students, region, detail, measure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.maps.difference import Measure
-from napari_histodistill.widgets.explore.slide import OPEN_BUNDLE
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.widgets.shared.controls import (
     explain,
-    fill_combo,
     hint,
     info_button,
     row,
@@ -21,10 +20,11 @@ from napari_histodistill.widgets.shared.parts import (
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
+from napari_histodistill.widgets.shared.student_combo import StudentCombo
 
 REGIONS = (
-    ("whole", "Whole", "Compare on all tissue of the slide."),
-    ("view", "View", "Compare on the tissue that the canvas shows now."),
+    (RegionChoice.WHOLE, "Whole", "Compare on all tissue of the slide."),
+    (RegionChoice.VIEW, "View", "Compare on the tissue that the canvas shows now."),
 )
 MEASURES: tuple[tuple[Measure, str, str], ...] = (
     (
@@ -36,22 +36,23 @@ MEASURES: tuple[tuple[Measure, str, str], ...] = (
         "neighbours",
         "what they find alike",
         "Which places look most alike to A, and which to B: the share that differs. "
-        "Works for any two students.",
+        "Works for any two models.",
     ),
     (
         "news",
         "what B sees and A does not",
-        "The strongest thing that B tells apart and that cannot be told from A, with "
-        "its two ends in two colours.",
+        "The strongest difference between places that B sees and that cannot be "
+        "predicted from A, with its two ends in two colours.",
     ),
 )
 SLIDE_TIP = "Which of the opened slides both look at."
 WHO = (
-    "The first student, for example the one trained without the partner.",
-    "The second student, for example the one trained with the partner.",
+    "The first model, for example the one trained without the partner. Models are also "
+    "called students: small networks that need only the H&E image.",
+    "The second model, for example the one trained with the partner.",
 )
 RUN_TIP = (
-    "Let both students look at the slide, where they have not yet, and show where they "
+    "Let both models look at the slide, where they have not yet, and show where they "
     "differ."
 )
 
@@ -76,7 +77,7 @@ class CompareRun(RunPanel):
 
 
 class ChoosePanel(SlideSection):
-    """Which slide, which two students, how densely, by what."""
+    """The first section of *Compare students*."""
 
     student_chosen = Signal(int, int)
     open_bundle = Signal(int)
@@ -86,17 +87,16 @@ class ChoosePanel(SlideSection):
     def __init__(self) -> None:
         detail = DetailSlider(
             "Distance of the places that are compared: finer takes longer.",
-            "Choose slide and students first.",
+            "Choose slide and models first.",
         )
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
         self.sentence = hint()
-        self.students = tuple(wide_combo(tip) for tip in WHO)
+        self.students = tuple(StudentCombo(tip) for tip in WHO)
         self.infos = tuple(info_button() for _ in LETTERS)
         self.words = tuple(hint() for _ in LETTERS)
         self.swap = QPushButton("Swap")
         self.measure = wide_combo("")
-        for key, text, _ in MEASURES:
-            self.measure.addItem(text, key)
+        self.measure.addItems([text for _, text, _ in MEASURES])
         self.runner = CompareRun()
         self._lay_out()
         self._connect()
@@ -104,7 +104,7 @@ class ChoosePanel(SlideSection):
     def show_students(self, names: Sequence[str], current: Sequence[int]) -> None:
         """List the students for A and for B, and the way to open another."""
         for combo, index in zip(self.students, current, strict=True):
-            fill_combo(combo, [*names, OPEN_BUNDLE], max(index, 0), empty="")
+            combo.show_students(names, index)
 
     def show_words(self, words: Sequence[str]) -> None:
         """Say what there is of either map."""
@@ -150,16 +150,11 @@ class ChoosePanel(SlideSection):
 
     def _connect(self) -> None:
         for which, combo in enumerate(self.students):
-            combo.activated.connect(
-                lambda index, which=which: self._student_activated(which, index)
+            combo.student_chosen.connect(
+                lambda index, which=which: self.student_chosen.emit(which, index)
             )
+            combo.open_bundle.connect(lambda which=which: self.open_bundle.emit(which))
         self.swap.clicked.connect(self.swapped)
         self.measure.activated.connect(
-            lambda k: self.measure_chosen.emit(self.measure.itemData(k))
+            lambda k: self.measure_chosen.emit(MEASURES[k][0])
         )
-
-    def _student_activated(self, which: int, index: int) -> None:
-        if self.students[which].itemText(index) == OPEN_BUNDLE:
-            self.open_bundle.emit(which)
-        else:
-            self.student_chosen.emit(which, index)

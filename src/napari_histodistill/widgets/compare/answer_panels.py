@@ -1,4 +1,4 @@
-"""What *Compare students* answers: where they differ, and what they find alike."""
+"""The answers of *Compare students*: where they differ, what they find alike."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.maps.ranking import RankedRegion
-from napari_histodistill.widgets.shared.canvas import FLICKER
-from napari_histodistill.widgets.shared.parts import explain, heading, hint, row
+from napari_histodistill.widgets.shared.canvas_input import FLICKER
+from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
 from napari_histodistill.widgets.shared.thumbnails import Thumbnails
 
 STEPS = 200
 
 SIGNS = "●", "■"
-"""How the neighbours of A and of B are drawn on the canvas."""
+"""Signs of the neighbours of A and of B on the canvas."""
 
 HOW_PLACE = (
     "Click tissue: the places that A and B find most like it are shown here and, as ● "

@@ -39,7 +39,7 @@ _LIBRARIES = (
 )
 
 
-def load_student_gently(name: str | Path, *, device: str = "auto") -> Student:
+def load_student_in_background(name: str | Path, *, device: str = "auto") -> Student:
     """Load a student in a thread of a process that has a window.
 
     Raises
@@ -49,11 +49,11 @@ def load_student_gently(name: str | Path, *, device: str = "auto") -> Student:
     """
     from napari_histodistill.students import load_student
 
-    import_torch_gently()
+    import_torch_in_background()
     return load_student(name, device=device)
 
 
-def import_torch_gently() -> None:
+def import_torch_in_background() -> None:
     """Import torch and what students need beside it; call it in a thread."""
     if "timm" in sys.modules:
         return
@@ -67,7 +67,7 @@ def import_work(*modules: str) -> Work:
     """Return work that imports modules that will soon be waited for.
 
     napari imports pandas with the first Labels layer, which would freeze the window;
-    zarr is needed for the first store, when somebody has just pressed Run.
+    zarr is needed for the first store, when the user has just pressed Run.
     """
 
     def work(cancel: CancelToken) -> Iterator[str]:
@@ -86,7 +86,7 @@ def load_libraries() -> int:
     Returns
     -------
     int
-        How many were loaded. None is no failure: the import loads what is missing.
+        How many were loaded. None is not a failure: the import loads what is missing.
     """
     spec = importlib.util.find_spec("torch")
     if sys.platform != "linux" or spec is None or spec.origin is None:

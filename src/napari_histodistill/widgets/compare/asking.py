@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer
 
 from napari_histodistill.controllers.compare.jobs import PICTURES, CompareJob
-from napari_histodistill.controllers.compare.work import LETTERS
+from napari_histodistill.controllers.compare.work import LETTERS, HalfIndex, PlaceFound
 from napari_histodistill.controllers.shared.similar import Thumbnail, thumbnail_work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.compare.answers import PlacePanel
+from napari_histodistill.widgets.compare.answer_panels import PlacePanel
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.running import show_place
 from napari_histodistill.widgets.shared.slide_layers import world_to_pixels
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX
 
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.utils.events import Event
+
 REST_MS = 300
-"""The cursor must rest so long before both students are asked."""
+"""The cursor must rest for this long before both students are asked."""
 
 
 class Asking(QObject):
@@ -90,7 +94,7 @@ class Asking(QObject):
         if self.bench.session.found is None:
             self.panel.clear(why_not)
 
-    def _answered(self, reports: list[Any]) -> None:
+    def _answered(self, reports: list[HalfIndex | PlaceFound]) -> None:
         session = self.bench.session
         news = [report for report in reports if session.take_answer(report)]
         found = session.found
@@ -119,7 +123,7 @@ class Asking(QObject):
         for report in reports:
             self.panel.rows[which].show_picture(report.rank, report.image)
 
-    def _moved(self, _viewer: Any, event: Any) -> None:
+    def _moved(self, _viewer: ViewerModel, event: Event) -> None:
         if event.type == "mouse_move" and not event.is_dragging:
             self._rest.start()
 

@@ -10,7 +10,7 @@ pytest.importorskip("qtpy", reason="the pump needs Qt")
 
 from qtpy.QtCore import QObject
 
-from napari_histodistill.widgets.shared.pump import JobPump
+from napari_histodistill.widgets.shared.job_pump import JobPump
 from tests.widgets.conftest import wait_until
 
 pytestmark = pytest.mark.gui

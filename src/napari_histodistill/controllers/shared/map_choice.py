@@ -1,8 +1,9 @@
-"""What a person has chosen, and what a run would make of it."""
+"""The choice of a map: its slide, student, region and detail."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from napari_histodistill.controllers.shared.planning import (
     RunPlan,
     default_step,
     detail_steps,
-    duration_in_words,
-    in_words,
     rows_inside,
     store_path_of,
     stored_since,
+)
+from napari_histodistill.controllers.shared.wording import (
+    about_in_words,
+    duration_in_words,
 )
 from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.geometry import Mpp, Region
@@ -31,10 +34,21 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 
-RegionChoice = Literal["whole", "view", "shape"]
+LOADING = "The model is being loaded: a moment."
+LOOKING_AT_STAIN = "The slide's stain is being measured: a moment."
 
 
-class Choice:
+class RegionChoice(Enum):
+    """The part of a slide that a run covers."""
+
+    WHOLE = "whole"
+    VIEW = "view"
+    """What the canvas shows."""
+    SHAPE = "shape"
+    """The inside of a drawn shape."""
+
+
+class MapChoice:
     """Slide, student, region and detail of one *Explore slide* panel.
 
     Attributes
@@ -49,7 +63,7 @@ class Choice:
         Found or edited; None until then.
     mode : {"tiles", "tokens"}
         How embeddings are laid on the grid.
-    region : {"whole", "view", "shape"}
+    region : RegionChoice
         What Run covers.
     view : Region or None
         What the canvas shows, level-0 px; read by the worker, so only ever replaced.
@@ -61,6 +75,10 @@ class Choice:
         Whether a person chose that step, which then stays.
     trouble, student_trouble : str
         Why this student cannot see this slide; why a student could not be loaded.
+    is_loading : bool
+        Whether there is no student because one is being loaded.
+    waits_for_stain : bool
+        Whether there is no student because one is being fitted to the slide's stain.
     """
 
     def __init__(self) -> None:
@@ -69,7 +87,7 @@ class Choice:
         self.tiles_per_s = 0.0
         self.tissue: TissueMask | None = None
         self.mode: EmbeddingMode = "tiles"
-        self.region: RegionChoice = "whole"
+        self.region = RegionChoice.WHOLE
         self.view: Region | None = None
         self.shape: npt.NDArray[np.float64] | None = None
         self.steps: tuple[Detail, ...] = ()
@@ -77,6 +95,7 @@ class Choice:
         self.step_is_chosen = False
         self.trouble = ""
         self.student_trouble = ""
+        self.is_loading = self.waits_for_stain = False
 
     @property
     def has_map(self) -> bool:
@@ -97,15 +116,43 @@ class Choice:
     def choose_student(self, student: Student | None, tiles_per_s: float = 0.0) -> None:
         """Look with another student, or none."""
         self.student_trouble = ""
+        self.is_loading = self.waits_for_stain = False
         self.student, self.tiles_per_s = student, tiles_per_s
         if student is not None and self.mode not in student.modes:
             self.mode = "tiles"
         self.replan()
 
+    def lose_student(self, trouble: str) -> None:
+        """Note why a student could not be loaded; there is none now."""
+        self.choose_student(None)
+        self.student_trouble = trouble
+
+    def await_student(self) -> None:
+        """Go without a student until one is loaded."""
+        self.choose_student(None)
+        self.is_loading = True
+
+    def await_stain(self) -> None:
+        """Go without a student until one is fitted to the slide's stain."""
+        self.choose_student(None)
+        self.waits_for_stain = True
+
     def choose_mode(self, mode: EmbeddingMode) -> None:
         """Lay embeddings by tiles or by tokens; the two never share a map."""
         self.mode = mode
         self.replan()
+
+    def choose_region(self, region: RegionChoice) -> None:
+        """Cover the whole slide, what the canvas shows, or a drawn shape."""
+        self.region = region
+
+    def look_at(self, view: Region | None) -> None:
+        """Note what the canvas shows, level-0 pixels; None for nothing of the slide."""
+        self.view = view
+
+    def take_shape(self, shape: npt.NDArray[np.float64] | None) -> None:
+        """Take the drawn shape, ``(n, 2)`` level-0 pixels ``(y, x)``; None for none."""
+        self.shape = shape
 
     def choose_step(self, step: int) -> None:
         """Take one of :attr:`steps`."""
@@ -168,23 +215,34 @@ class Choice:
     @property
     def why_not_run(self) -> str:
         """Why Run is disabled, in words; "" if it is not."""
+        if self.is_loading:
+            return LOADING
+        return self._why_no_slide() or self._why_no_plan()
+
+    def _why_no_slide(self) -> str:
         if self.slide is None:
             return "Open a slide first (drop a file here, or File › Open Sample)."
         if not self.slide.info.is_rgb:
-            return "Students look at H&E colour images; this slide has other channels."
+            return "Models look at H&E colour images; this slide has other channels."
         if self.needs_mpp:
             return "Give the µm per pixel first: it decides how large the tissue is."
+        return ""
+
+    def _why_no_plan(self) -> str:
         if self.student is None:
-            return self.student_trouble or (
-                "Choose a student, and wait until it is loaded."
-            )
+            return self._why_no_student()
         if self.trouble:
             return self.trouble
-        if self.region == "shape" and self.shape is None:
+        if self.region is RegionChoice.SHAPE and self.shape is None:
             return "Draw a shape in a Shapes layer and select it, or choose a region."
-        if self.region == "view" and self.view is None:
+        if self.region is RegionChoice.VIEW and self.view is None:
             return "The view shows no part of the slide."
         return self._why_no_shape()
+
+    def _why_no_student(self) -> str:
+        if self.waits_for_stain:
+            return LOOKING_AT_STAIN
+        return self.student_trouble or "Choose a model, and wait until it is loaded."
 
     @property
     def detail(self) -> Detail | None:
@@ -193,12 +251,12 @@ class Choice:
 
     @property
     def detail_in_words(self) -> str:
-        """Stride, count and time of the chosen step: "64 µm · about 2,100 cells"."""
+        """Stride, count and, if known, time: "64 µm · about 2,100 squares · ~8 s"."""
         detail = self.detail
         if detail is None:
             return ""
         cells = self._cells_in_region(detail)
-        parts = [f"{detail.stride_um:.3g} µm", in_words(cells), self.mode]
+        parts = [f"{detail.stride_um:.3g} µm", about_in_words(cells)]
         if self.tiles_per_s and self.mode == "tiles":
             parts.append(f"~{duration_in_words(cells / self.tiles_per_s)}")
         return " · ".join(parts)
@@ -214,14 +272,14 @@ class Choice:
         reason = self.why_not_run
         detail = self.detail
         if reason or self.slide is None or self.student is None or detail is None:
-            msg = reason or "Choose a slide and a student first."
+            msg = reason or "Choose a slide and a model first."
             raise InputError(msg)
         return RunPlan(
             grid=detail.grid,
             mode=self.mode,
             store_path=self._store_path(detail),
-            region=self.view if self.region == "view" else None,
-            polygon=self.shape if self.region == "shape" else None,
+            region=self.view if self.region is RegionChoice.VIEW else None,
+            polygon=self.shape if self.region is RegionChoice.SHAPE else None,
             tissue=self.tissue,
         )
 
@@ -235,7 +293,11 @@ class Choice:
     # --- inside -------------------------------------------------------------------
 
     def _why_no_shape(self) -> str:
-        if self.region != "shape" or self.shape is None or self.detail is None:
+        if (
+            self.region is not RegionChoice.SHAPE
+            or self.shape is None
+            or self.detail is None
+        ):
             return ""
         covers = any(True for _ in rows_inside(self.detail.grid, self.shape))
         return "" if covers else BETWEEN_CELLS
@@ -261,11 +323,13 @@ class Choice:
         return store_path_of(self.slide, self.student, detail.grid, self.mode)
 
     def _cells_in_region(self, detail: Detail) -> int:
-        if self.region == "whole" or (self.region == "view" and self.view is None):
+        if self.region is RegionChoice.WHOLE or (
+            self.region is RegionChoice.VIEW and self.view is None
+        ):
             return detail.cells
         rows, columns = detail.grid.shape
         share = detail.cells / (rows * columns)
-        area = self.view if self.region == "view" else _bounds(self.shape)
+        area = self.view if self.region is RegionChoice.VIEW else _bounds(self.shape)
         if area is None:
             return detail.cells
         inside = detail.grid.cells_in(area)

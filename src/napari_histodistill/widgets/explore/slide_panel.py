@@ -1,4 +1,4 @@
-"""What to look at and with whom: slide, µm per pixel, student, region, detail."""
+"""The first section of *Explore slide*: slide, µm per pixel, model, region, detail."""
 
 from __future__ import annotations
 
@@ -7,37 +7,52 @@ from collections.abc import Sequence
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSizePolicy
 
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.stain import StainRow
-from napari_histodistill.widgets.shared.parts import (
+from napari_histodistill.widgets.shared.controls import (
     explain,
-    fill_combo,
     info_button,
     row,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
+from napari_histodistill.widgets.shared.student_combo import StudentCombo
 
 REGIONS = (
-    ("whole", "Whole", "Run on all tissue of the slide."),
-    ("view", "View", "Run on the tissue that the canvas shows now."),
-    ("shape", "Shape", "Run inside the selected shape of a Shapes layer."),
+    (RegionChoice.WHOLE, "Whole", "Run on all tissue of the slide."),
+    (RegionChoice.VIEW, "View", "Run on the tissue that the canvas shows now."),
+    (RegionChoice.SHAPE, "Shape", "Run inside the selected shape of a Shapes layer."),
 )
-MODES = (
-    ("tiles", "tiles", "Each tile is looked at alone: what students were trained on."),
+MODES: tuple[tuple[EmbeddingMode, str, str], ...] = (
+    (
+        "tiles",
+        "Exact (tile by tile)",
+        "Each tile is looked at alone, as in training. The finer the detail, the "
+        "longer it takes: twice as fine, four times as long.",
+    ),
     (
         "tokens",
-        "tokens",
-        "Large windows are looked at once: far faster at fine detail, but other "
-        "numbers; classes were trained on tiles.",
+        "Fast (windows)",
+        "Large windows are looked at once: at fine detail many times faster, but the "
+        "numbers differ, and the classes were trained on single tiles. The two kinds "
+        "of map are stored separately.",
     ),
 )
-OPEN_BUNDLE = "+ open bundle…"
+MODE_TIP = (
+    "How the model looks: exactly, tile by tile, or fast, in large windows, which "
+    "changes the numbers."
+)
+MODEL_TIP = (
+    "The model that looks at the tissue. It is called a student: a small network that "
+    "needs only the H&E image, whatever else it was taught with."
+)
 SLIDE_TIP = "Which of the opened slides to explore."
 SRGB_TIP = (
-    "Show the slide, to you and to the student, in the colours that its ICC profile "
-    "means; otherwise as the scanner stored them, which is what students were trained "
-    "on. Maps of the two are kept apart."
+    "Show the slide, to you and to the model, in the colours that its ICC profile "
+    "means; otherwise as the scanner stored them, which is what models were trained "
+    "on. The two kinds of map are stored separately."
 )
 
 
@@ -52,17 +67,15 @@ class SlidePanel(SlideSection):
 
     def __init__(self) -> None:
         detail = DetailSlider(
-            "Distance of the cells of the map: finer takes longer.",
-            "Choose slide and student first.",
+            "Distance between the squares of the map: finer takes longer.",
+            "Choose slide and model first.",
         )
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
-        self.student = wide_combo("Who looks at the tissue.")
+        self.student = StudentCombo(MODEL_TIP)
         self.student_info = info_button()
-        self.mode = wide_combo(
-            "How the student looks: tile by tile, or in large windows."
-        )
-        for key, text, tooltip in MODES:
-            self.mode.addItem(text, key)
+        self.mode = wide_combo(MODE_TIP)
+        for _, text, tooltip in MODES:
+            self.mode.addItem(text)
             last = self.mode.count() - 1
             self.mode.setItemData(last, tooltip, Qt.ItemDataRole.ToolTipRole)
         self.mode.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
@@ -71,19 +84,22 @@ class SlidePanel(SlideSection):
         self.stain = StainRow()
         self.tissue = QPushButton("Tissue…")
         self.tissue.setToolTip(
-            "See and edit where tissue was found: only there the student looks."
+            "See and edit where tissue was found: the model looks only there."
         )
         self._lay_out()
         self.tissue.clicked.connect(self.edit_tissue)
         self.srgb.clicked.connect(self.srgb_wanted)
-        self.student.activated.connect(self._student_activated)
-        self.mode.activated.connect(
-            lambda k: self.mode_chosen.emit(self.mode.itemData(k))
-        )
+        self.student.student_chosen.connect(self.student_chosen)
+        self.student.open_bundle.connect(self.open_bundle)
+        self.mode.activated.connect(lambda k: self.mode_chosen.emit(MODES[k][0]))
 
     def show_students(self, names: Sequence[str], current: int) -> None:
         """List the students, and the way to open another."""
-        fill_combo(self.student, [*names, OPEN_BUNDLE], max(current, 0), empty="")
+        self.student.show_students(names, current)
+
+    def show_mode(self, mode: EmbeddingMode) -> None:
+        """Choose how the model looks."""
+        self.mode.setCurrentIndex([key for key, _, _ in MODES].index(mode))
 
     def show_colours(self, *, offered: bool, srgb: bool) -> None:
         """Offer the file's ICC profile, where there is one."""
@@ -94,20 +110,14 @@ class SlidePanel(SlideSection):
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
         super().lock(why)
-        explain(self.student, "Who looks at the tissue.", why)
+        explain(self.student, MODEL_TIP, why)
         explain(self.srgb, SRGB_TIP, why)
-        explain(self.mode, "How the student looks: tile by tile, or in windows.", why)
-
-    def _student_activated(self, index: int) -> None:
-        if self.student.itemText(index) == OPEN_BUNDLE:
-            self.open_bundle.emit()
-        else:
-            self.student_chosen.emit(index)
+        explain(self.mode, MODE_TIP, why)
 
     def _lay_out(self) -> None:
         self.lay_out_slide(0)
         grid = self.grid
-        grid.addWidget(QLabel("Student"), 2, 0)
+        grid.addWidget(QLabel("Model"), 2, 0)
         grid.addLayout(row(self.student, self.student_info), 2, 1)
         grid.addWidget(self.colours, 3, 0)
         grid.addWidget(self.srgb, 3, 1)

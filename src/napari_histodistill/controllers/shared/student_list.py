@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from napari_histodistill.slides import Slide
 from napari_histodistill.students import list_students
-from napari_histodistill.students.spec import StudentSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_histodistill.slides import Slide
+    from napari_histodistill.students.spec import StudentSpec
 
 
 class StudentChoice:

@@ -1,0 +1,57 @@
+"""Counts, times and areas, written for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_histodistill.maps.progress import EmbedReport
+
+
+def count_in_words(count: int) -> str:
+    """Return a count of a map's squares, exactly: "1 square", "2,104 squares"."""
+    return f"{count:,} square{'s' * (count != 1)}"
+
+
+def about_in_words(count: int) -> str:
+    """Return a count rounded to what it is worth: "about 2,100 squares"."""
+    if count < 100:
+        return count_in_words(count)
+    digits = len(str(count)) - 2
+    return f"about {round(count, -digits):,} squares"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return "8 s", "3 min" or "2 h 10 min"."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def area_in_words(mm2: float) -> str:
+    """Return an area with the digits it is worth."""
+    if mm2 >= 10:
+        return f"{mm2:.0f} mm²"
+    if mm2 >= 0.1:
+        return f"{mm2:.2g} mm²"
+    return f"{mm2:.3f} mm²"
+
+
+def progress_in_words(report: EmbedReport, *, speed: bool = True) -> str:
+    """Return how far a run is: "40 of 1,200 squares · 31 squares/s · 38 s left"."""
+    parts = [f"{report.done:,} of {report.total:,} squares"]
+    if speed:
+        parts.append(f"{report.cells_per_s:,.0f} squares/s")
+    if report.seconds_left is not None:
+        parts.append(f"{duration_in_words(report.seconds_left)} left")
+    return " · ".join(parts)
+
+
+def remark_in_words(report: EmbedReport) -> str:
+    """Return what a run remarks as a sentence; "" if it remarks nothing."""
+    if not report.message:
+        return ""
+    return f"{report.message[:1].upper()}{report.message[1:]}."
