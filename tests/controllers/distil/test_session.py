@@ -14,7 +14,7 @@ from napari_histodistill.controllers.distil.alignment import (
     say_refinement,
     unrefined,
 )
-from napari_histodistill.controllers.distil.pairs import Partner
+from napari_histodistill.controllers.distil.pairs import Partner, PartnerKind
 from napari_histodistill.controllers.distil.run import health_of, run_name, say_run
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.partners import to_look_at
@@ -41,7 +41,7 @@ def session(painted):
     made = DistilSession()
     sparse = slide_from_arrays(painted.sparse, name="H&E", mpp=MPP)
     dense = slide_from_arrays(painted.dense, name="mif", mpp=MPP, channels=CHANNELS)
-    made.choose(sparse, [Partner("mif", "picture", slide=dense)])
+    made.choose(sparse, [Partner("mif", PartnerKind.PICTURE, slide=dense)])
     made.sample(0.5, 32)
     return made
 
@@ -63,7 +63,9 @@ def test_what_is_missing_is_said_step_by_step(painted):
     session.choose(sparse.with_mpp(MPP), [])
     assert "Choose a partner" in session.why_no_pairs
     unknown = slide_from_arrays(painted.dense[..., 0], name="mif")
-    session.choose(sparse.with_mpp(MPP), [Partner("mif", "picture", slide=unknown)])
+    session.choose(
+        sparse.with_mpp(MPP), [Partner("mif", PartnerKind.PICTURE, slide=unknown)]
+    )
     assert session.why_no_pairs.startswith("mif does not say how many µm")
 
 
@@ -97,12 +99,12 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     other = paint_pair(512, seed=7)
     sparse = slide_from_arrays(other.sparse, name="second", mpp=MPP)
     wrong = slide_from_arrays(other.dense[..., :1], name="one", mpp=MPP)
-    session.choose(sparse, [Partner("one", "picture", slide=wrong)])
+    session.choose(sparse, [Partner("one", PartnerKind.PICTURE, slide=wrong)])
     assert session.typed, "settings are for the partner that the set is named after"
     with pytest.raises(InputError, match="second: one shows the channels"):
         planned(session)
     dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
-    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
     second = planned(session)
     assert session.sections == (first, second)
     assert (
@@ -124,7 +126,7 @@ def test_what_is_left_beside_a_section_may_be_too_few(session):
     small = paint_pair(128, seed=7)
     sparse = slide_from_arrays(small.sparse, name="small", mpp=MPP)
     dense = slide_from_arrays(small.dense, name="mif2", mpp=MPP, channels=CHANNELS)
-    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
     few = len(planned(session).plan)
     assert session.why_no_training == ""
     session.keep_aside(0)
@@ -149,7 +151,7 @@ def test_a_section_is_kept_aside_whole(session, tmp_path):
     # Two files may be called alike: they are told apart by their pixels.
     sparse = slide_from_arrays(other.sparse, name="H&E", mpp=MPP)
     dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
-    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
     few = len(planned(session).plan)
     assert session.section_names == ("H&E", "H&E (2)")
     assert session.recipe("both").data.validation_share > 0
@@ -262,7 +264,7 @@ def test_three_real_fluorescence_channels_teach_a_generated_sparse_one(data):
         np.rint(light).astype(np.uint8), name="made H&E", mpp=dense.require_mpp()
     )
     session = DistilSession()
-    session.choose(sparse, [Partner("vectra", "picture", slide=dense)])
+    session.choose(sparse, [Partner("vectra", PartnerKind.PICTURE, slide=dense)])
     session.sample(0.5, 32)
     found = planned(session)
     assert len(found.plan) > 20
@@ -278,7 +280,7 @@ def test_nuclei_that_people_outlined_teach(data):
     mask = slide_from_arrays(numbers, name="nuclei", mpp=MPP)
     session = DistilSession()
     sparse = slide_from_arrays(np.asarray(picture), name="stained", mpp=MPP)
-    session.choose(sparse, [Partner("nuclei", "mask", slide=mask)])
+    session.choose(sparse, [Partner("nuclei", PartnerKind.MASK, slide=mask)])
     session.sample(0.5, 32)
     plan = planned(session).plan
     assert len(plan) > 20

@@ -21,7 +21,7 @@ from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.widgets.distil.bench import SAME
-from napari_histodistill.widgets.distil.dock import DistilWidget
+from napari_histodistill.widgets.distil.dock import DistilWidget, OnClose
 from tests.widgets.conftest import wait_until
 
 pytestmark = pytest.mark.gui
@@ -205,7 +205,7 @@ def test_a_training_outlives_its_window_and_is_found_again(open_distil, qtbot, p
     preview(qtbot, widget)
     start(qtbot, widget, steps=1)
     folder = widget.session.run.folder
-    answers = ["stay", "run on"]
+    answers = [OnClose.STAY, OnClose.RUN_ON]
     widget.ask_close = lambda: answers.pop(0)
     window = viewer.window._qt_window
     window.close()

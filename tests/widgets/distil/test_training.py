@@ -108,7 +108,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert viewer.layers[NAME] is layer
     # A layer that somebody removed comes back with the next, and nothing breaks.
     viewer.layers.remove(layer)
-    step.sort.setCurrentIndex(1)
+    step.colouring.setCurrentIndex(1)
     wait_until(qtbot, lambda: NAME in viewer.layers, 120)
     assert "yellow is most alike" in step.seen_words.text()
     step.preview.setChecked(False)

@@ -6,8 +6,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.distil.pairs import (
+    Partner,
+    PartnerKind,
+    look_over,
+)
 from napari_histodistill.distill.layers.likeness import take_overviews
-from napari_histodistill.distill.layers.partners import dense_layer
 from napari_histodistill.distill.layers.refinement import Refinement, refine
 from napari_histodistill.distill.layers.registration import FEWEST
 
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.distil.pairs import Partner
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.registration import Kind, Registration
     from napari_histodistill.running import CancelToken
@@ -47,14 +50,7 @@ def refine_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[Refinement | float]:
-        assert partner.slide is not None
-        layer = dense_layer(
-            partner.slide,
-            name=partner.name,
-            tile_px=2,
-            kind="mask" if partner.kind == "mask" else "picture",
-            matrix=partner.matrix,
-        )
+        layer = look_over(partner)
         cancel.check()
         overviews = take_overviews(sparse, layer)
         cancel.check()
@@ -82,7 +78,7 @@ def unrefined(partner: Partner) -> Partner:
 
 def say_alignment(partner: Partner) -> str:
     """Return how a partner lies, in one line."""
-    if partner.kind == "same":
+    if partner.kind is PartnerKind.SAME:
         return "Nothing to align: it is the same layer."
     known = partner.registration
     if known is None:

@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.layers.partners import (
-    DenseLayer,
-    dense_layer,
-    to_look_at,
-)
+from napari_histodistill.controllers.distil.pairs import look_over
+from napari_histodistill.distill.layers.partners import DenseLayer, to_look_at
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.slides.pyramid.resample import read_resampled
 
@@ -163,13 +160,6 @@ def _reached(
 
 
 def _layer(partner: Partner, known: DenseLayer | None) -> DenseLayer:
-    assert partner.slide is not None
     if known is not None and known.slide is partner.slide:
         return replace(known, matrix=partner.matrix)
-    return dense_layer(
-        partner.slide,
-        name=partner.name,
-        tile_px=2,
-        kind="mask" if partner.kind == "mask" else "picture",
-        matrix=partner.matrix,
-    )
+    return look_over(partner)

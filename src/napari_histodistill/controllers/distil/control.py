@@ -11,7 +11,9 @@ from napari_histodistill.errors import HistodistillError
 if TYPE_CHECKING:
     from pathlib import Path
 
-ALONE = "unprivileged"
+    from napari_histodistill.distill.recipes.config import TrainedArm
+
+ALONE: TrainedArm = "unprivileged"
 NOTES = ("without partner", "with partner")
 
 _MAY_DIFFER = ("arm", "dense", "name", "title", "description")
@@ -47,7 +49,7 @@ def partner_twins(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def _trained(bundle: Path) -> tuple[str, dict[str, Any]] | None:
+def _trained(bundle: Path) -> tuple[TrainedArm, dict[str, Any]] | None:
     """Return the arm of a student, and all that must be the same in its twin."""
     try:
         stamps = tuple(
@@ -63,7 +65,7 @@ def _trained(bundle: Path) -> tuple[str, dict[str, Any]] | None:
 def _read(
     bundle: Path,
     _stamps: tuple[int, ...],  # a bundle that was written anew is read anew
-) -> tuple[str, dict[str, Any]] | None:
+) -> tuple[TrainedArm, dict[str, Any]] | None:
     from napari_histodistill.students.bundle import load_spec
 
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +34,18 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Pixels = npt.NDArray[np.uint8]
 
-PartnerKind = Literal["picture", "mask", "spots", "same"]
+
+class PartnerKind(Enum):
+    """What sort of thing teaches."""
+
+    PICTURE = "picture"
+    MASK = "mask"
+    SPOTS = "spots"
+    SAME = "same"
+    """The sparse layer itself, at its full resolution."""
+
+
+SAME = PartnerKind.SAME
 
 TWINS = 6
 """Pairs that are shown before any is written."""
@@ -42,12 +54,20 @@ DENSE_PX = (32, 224)
 """Edge of a partner's tiles: its own resolution, within these."""
 
 MEANINGS: dict[PartnerKind, str] = {
-    "picture": "The student learns what these channels show, and later sees only H&E.",
-    "mask": "The student learns where the outlined things are. Numbered objects count "
-    "as inside or outside.",
-    "spots": "Tiles are centred on the spots; the student learns their genes.",
-    "same": "The student learns at low magnification what the same place shows at full "
-    "resolution: no second stain is needed.",
+    PartnerKind.PICTURE: (
+        "The student learns what these channels show, and later sees only H&E."
+    ),
+    PartnerKind.MASK: (
+        "The student learns where the outlined things are. Numbered objects count as "
+        "inside or outside."
+    ),
+    PartnerKind.SPOTS: (
+        "Tiles are centred on the spots; the student learns their genes."
+    ),
+    PartnerKind.SAME: (
+        "The student learns at low magnification what the same place shows at full "
+        "resolution: no second stain is needed."
+    ),
 }
 
 
@@ -59,9 +79,8 @@ class Partner:
     ----------
     name : str
         Of the layer.
-    kind : str
-        ``picture``, ``mask``, ``spots``, or ``same``: the sparse layer itself at its
-        full resolution.
+    kind : PartnerKind
+        What sort of thing it is.
     slide : Slide or None
         Pixels of a picture or mask.
     spots : Spots or None
@@ -126,7 +145,7 @@ def plan_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[Planned]:
-        found = [_dense(p, sampling) for p in partners if p.kind != "same"]
+        found = [_dense(p, sampling) for p in partners if p.kind is not SAME]
         cancel.check()
         plan = plan_pairs(sparse, found, sampling)
         cancel.check()
@@ -136,11 +155,43 @@ def plan_work(
     return work
 
 
-def input_of(partner: Partner, plan: PairPlan) -> PartnerInput:
-    """Return a partner as a recipe wants it named."""
-    if partner.kind == "same":
-        return PartnerInput("", "image", plan.sampling.tile_px)
-    found = next(p for p in plan.partners if p.name == partner.name)
+def inputs_of(planned: Planned) -> list[PartnerInput]:
+    """Return the partners of laid-out pairs as a recipe names them."""
+    # The plan has every partner but the H&E itself, in their order.
+    others = iter(planned.plan.partners)
+    tile_px = planned.plan.sampling.tile_px
+    return [
+        PartnerInput("", "image", tile_px) if p.kind is SAME else _input(next(others))
+        for p in planned.partners
+    ]
+
+
+def look_over(
+    partner: Partner, *, tile_px: int = 2, confidence: float = 1.0
+) -> DenseLayer:
+    """Look a partner with pixels over once, lying as it is aligned.
+
+    Parameters
+    ----------
+    partner : Partner
+        A picture or a mask.
+    tile_px : int
+        Edge of its tiles; of no account where none is cut.
+    confidence : float
+        Of its registration.
+    """
+    assert partner.slide is not None
+    return dense_layer(
+        partner.slide,
+        name=partner.name,
+        tile_px=tile_px,
+        kind="mask" if partner.kind is PartnerKind.MASK else "picture",
+        matrix=partner.matrix,
+        confidence=confidence,
+    )
+
+
+def _input(found: DenseLayer | Spots) -> PartnerInput:
     if isinstance(found, Spots):
         return PartnerInput(found.name, "expression", DENSE_PX[0])
     return PartnerInput(found.name, found.kind, found.tile_px)
@@ -148,18 +199,15 @@ def input_of(partner: Partner, plan: PairPlan) -> PartnerInput:
 
 def _dense(partner: Partner, sampling: Sampling) -> DenseLayer | Spots:
     tile_um = sampling.tile_um
-    if partner.kind == "spots":
+    if partner.kind is PartnerKind.SPOTS:
         assert partner.spots is not None
         confidence = partner.confidence(tile_um)
         return replace(partner.spots, matrix=partner.matrix, confidence=confidence)
     assert partner.slide is not None
     finest = partner.slide.require_mpp().mean
-    return dense_layer(
-        partner.slide,
-        name=partner.name,
+    return look_over(
+        partner,
         tile_px=int(np.clip(round(tile_um / finest), *DENSE_PX)),
-        kind="mask" if partner.kind == "mask" else "picture",
-        matrix=partner.matrix,
         confidence=partner.confidence(tile_um),
     )
 

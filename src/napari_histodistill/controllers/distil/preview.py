@@ -15,7 +15,8 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,11 +43,19 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[np.uint8]
     Embed = Callable[[Path, Pixels, CancelToken], Floats]
 
-Sort = Literal["alike", "centre"]
 
-SORTS: dict[Sort, str] = {
-    "alike": "Same colour: alike to the student",
-    "centre": "How alike to the middle of the view",
+class Colouring(Enum):
+    """What the colours of a preview mean."""
+
+    ALIKE = "alike"
+    """Places of one colour look alike to the student."""
+    CENTRE = "centre"
+    """How alike a place is to the middle of the view."""
+
+
+COLOURINGS = {
+    Colouring.ALIKE: "Same colour: alike to the student",
+    Colouring.CENTRE: "How alike to the middle of the view",
 }
 
 MOST_CELLS = 400
@@ -64,19 +73,23 @@ class Sight:
         Of the student.
     region : Region
         What the canvas shows, level-0 px.
-    sort : {"alike", "centre"}
+    colouring : Colouring
         What the colours mean.
+    step : int or None
+        After which step of the run it is the student; None for the run's own, once it
+        has ended.
     """
 
     bundle: Path
     region: Region
-    sort: Sort
+    colouring: Colouring
+    step: int | None = None
 
     def is_like(self, other: Sight | None) -> bool:
         """Whether nothing would change."""
         return other is not None and (
-            (self.bundle, self.region, self.sort)
-            == (other.bundle, other.region, other.sort)
+            (self.bundle, self.region, self.colouring)
+            == (other.bundle, other.region, other.colouring)
         )
 
 
@@ -138,7 +151,7 @@ def preview_work(
         embeddings = np.concatenate([nothing, *parts])
         scores = embeddings[:, :0]
         colors = np.zeros((len(cells), 3), np.uint8)
-        if len(cells) and sight.sort == "centre":
+        if len(cells) and sight.colouring is Colouring.CENTRE:
             colors = likeness_to(embeddings, _middle(cells, wanted.shape))
         elif len(cells):
             known = None if before is None else before.scores

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.shared.planning import duration_in_words
-from napari_histodistill.distill.runs.events import health_in_words
+from napari_histodistill.distill.runs.events import events_of, health_in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def say_run(view: RunView) -> str:
     """Return where a run stands, in one line."""
-    steps = [e for e in view.events if e["kind"] == "step"]
+    steps = events_of(view.events, "step")
     last = steps[-1] if steps else None
     if view.state in {"starting", "running"} and last is None:
         return "Starting: reading pairs, building networks…"
@@ -26,7 +26,7 @@ def say_run(view: RunView) -> str:
         left = last["seconds_left"]
         soon = f", {duration_in_words(left)} left" if left else ""
         return f"Training: {at}{soon}."
-    if view.state == "paused":
+    if view.is_paused:
         return f"Paused at {at}."
     if view.state == "finished":
         return f"Finished after {last['steps'] if last else 0} steps." + _found(view)
@@ -54,7 +54,7 @@ def newest_run(runs: Path) -> Path | None:
 
 
 def _found(view: RunView) -> str:
-    judged = [e for e in view.events if e["kind"] == "validation"]
+    judged = events_of(view.events, "validation")
     known = [e for e in judged if e.get("retrieval") is not None]
     if not known:
         return ""

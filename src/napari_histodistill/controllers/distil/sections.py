@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.distil.pairs import PartnerKind
 from napari_histodistill.distill.recipes.presets import VALIDATION_SHARE, enough_for
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def say_sections(sections: Sequence[Planned]) -> str:
 def say_learning(names: Sequence[str], partners: Sequence[Partner]) -> str:
     """Return which slides learn from which partners."""
     teachers = ", ".join(
-        "its own full resolution" if p.kind == "same" else p.name for p in partners
+        "its own full resolution" if p.kind is PartnerKind.SAME else p.name
+        for p in partners
     )
     verb = "learns" if len(names) == 1 else "learn"
     return f"{', '.join(names)} {verb} from {teachers}"

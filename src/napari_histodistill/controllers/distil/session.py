@@ -13,8 +13,9 @@ from napari_histodistill.controllers.distil.alignment import say_alignment
 from napari_histodistill.controllers.distil.classes import WITH_CLASSES
 from napari_histodistill.controllers.distil.pairs import (
     Partner,
+    PartnerKind,
     Planned,
-    input_of,
+    inputs_of,
     plan_work,
 )
 from napari_histodistill.controllers.distil.sections import (
@@ -33,7 +34,7 @@ from napari_histodistill.distill.layers.registration import (
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
-from napari_histodistill.distill.recipes.presets import PRESETS, recipe_for
+from napari_histodistill.distill.recipes.presets import PRESETS, PresetKey, recipe_for
 from napari_histodistill.distill.runs.folder import STUDENT, start_run
 from napari_histodistill.errors import InputError
 
@@ -87,7 +88,7 @@ class DistilSession:
     test_on : str
         Digest of the H&E of the section that is kept aside whole; "" for regions of
         all of them.
-    preset : str
+    preset : {"quick", "careful", "paper"}
         Key of the preset.
     with_partner : bool
         False trains the control that never sees a partner.
@@ -104,7 +105,7 @@ class DistilSession:
     kept: tuple[Planned, ...] = ()
     trained: tuple[Planned, ...] = ()
     test_on: str = ""
-    preset: str = PRESETS[0].key
+    preset: PresetKey = PRESETS[0].key
     with_partner: bool = True
     typed: dict[Place, str] = field(default_factory=dict)
     run: RunProcess | None = None
@@ -121,7 +122,7 @@ class DistilSession:
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
 
-    def choose_preset(self, key: str) -> None:
+    def choose_preset(self, key: PresetKey) -> None:
         """Start from another preset; what was changed by hand is forgotten."""
         if key != self.preset:
             self.typed = {}
@@ -332,9 +333,8 @@ class DistilSession:
 
     def _preset_recipe(self, name: str) -> DistillConfig:
         first = self.sections[0]
-        same = any(p.kind == "same" for p in first.partners)
+        same = any(p.kind is PartnerKind.SAME for p in first.partners)
         sampling = first.plan.sampling
-        partners = [input_of(p, first.plan) for p in first.partners]
         return recipe_for(
             self.preset,
             name=name,
@@ -344,7 +344,7 @@ class DistilSession:
             student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
             pairs=self.training_pairs,
             validate_on=self.aside_name,
-            partners=partners if self.with_partner else [],
+            partners=inputs_of(first) if self.with_partner else [],
         )
 
     # --- the run ---------------------------------------------------------------------

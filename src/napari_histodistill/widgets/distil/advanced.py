@@ -23,8 +23,7 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.distil.settings import WHOLE, Draft
 from napari_histodistill.distill.recipes.form import Field, Section, text_of, value_at
 from napari_histodistill.widgets.distil.bench import DistilBench
-from napari_histodistill.widgets.distil.step import Step
-from napari_histodistill.widgets.distil.steps import TrainStep
+from napari_histodistill.widgets.distil.steps import Step, TrainStep
 from napari_histodistill.widgets.shared.parts import explain, hint, row
 
 EDITOR_PX = 132

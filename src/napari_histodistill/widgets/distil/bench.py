@@ -25,6 +25,15 @@ class SameLayer(Enum):
 
 SAME = SameLayer.FINER
 
+PLUGIN = "napari-histodistill"
+
+
+class Panel(Enum):
+    """Other panels, by the name that ``napari.yaml`` gives them."""
+
+    EXPLORE = "Explore slide"
+    COMPARE = "Compare students"
+
 
 class DistilBench(QObject):
     """One panel's shared state on the GUI thread.
@@ -60,6 +69,13 @@ class DistilBench(QObject):
             self.said.emit(str(error))
             return False
         return True
+
+    def open_panel(self, panel: Panel) -> Any:
+        """Open another panel, or bring it to the front, and return it."""
+        _, opened = self.viewer.window.add_plugin_dock_widget(
+            PLUGIN, panel.value, tabify=True
+        )
+        return opened
 
     def timer(self, period_ms: int, act: Callable[[], None]) -> QTimer:
         """Return a timer that belongs to the panel; not started."""

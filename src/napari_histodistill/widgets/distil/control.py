@@ -9,7 +9,7 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QPushButton
 
 from napari_histodistill.controllers.distil.control import NOTES, partner_twins
-from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.bench import DistilBench, Panel
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.parts import explain
 
@@ -48,9 +48,7 @@ class Twins(QObject):
         twins = None if student is None else self._twins(student)
         if twins is None:
             return None
-        _, panel = self.bench.viewer.window.add_plugin_dock_widget(
-            "napari-histodistill", "Compare students", tabify=True
-        )
+        panel = self.bench.open_panel(Panel.COMPARE)
         panel.compare_bundles(twins, NOTES, self.bench.sparse_layer)
         return panel
 

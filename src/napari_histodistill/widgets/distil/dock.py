@@ -10,6 +10,7 @@ find the run again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ from napari_histodistill.widgets.shared.parts import hint
 WIDTH, HEIGHT = 360, 780
 
 
+class OnClose(Enum):
+    """What becomes of a training when napari's window closes."""
+
+    RUN_ON = "run on"
+    STOP = "stop"
+    STAY = "stay"
+    """The window stays open."""
+
+
 class DistilWidget(Dock):
     """Pair layers, look at the pairs, train, and take the student to Explore slide.
 
@@ -67,7 +77,7 @@ class DistilWidget(Dock):
         self.previewing = Previewing(self.bench, self.train_step)
         self.fitting = Fitting(self.bench, self.train_step)
         self.twins = Twins(self.bench, self.train_step)
-        self.ask_close: Callable[[], str] = self._ask_close
+        self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
         self.lay_out((self.message, *steps), spacing=8)
@@ -139,12 +149,12 @@ class DistilWidget(Dock):
         if self.is_closed or not self.distilling.works:
             return True
         answer = self.ask_close()
-        if answer == "stop":
+        if answer is OnClose.STOP:
             self.distilling.stop()
-        return answer != "stay"
+        return answer is not OnClose.STAY
 
-    def _ask_close(self) -> str:
-        """Return "run on", "stop" or "stay"."""
+    def _ask_close(self) -> OnClose:
+        """Ask what becomes of the training."""
         box = QMessageBox(self)
         box.setWindowTitle("A training is going on")
         box.setText(
@@ -156,5 +166,5 @@ class DistilWidget(Dock):
         box.addButton("Stay", role.RejectRole)
         box.exec()
         if box.clickedButton() is run_on:
-            return "run on"
-        return "stop" if box.clickedButton() is stop else "stay"
+            return OnClose.RUN_ON
+        return OnClose.STOP if box.clickedButton() is stop else OnClose.STAY

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from napari.layers.base import ActionType
 from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 COLORS = ("#f0e442", "#56b4e9")
 TITLES = ("Landmarks on the H&E", "Landmarks on the partner")
 SIZE_PX = 14
+_BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
 
 
 class Landmarks(QObject):
@@ -204,11 +206,10 @@ class Landmarks(QObject):
         self._points = None
 
     def _data_changed(self, event: Any) -> None:
-        action = str(getattr(event, "action", ""))
         # Once before and once after every change: the first is not yet one.
-        if action in {"adding", "removing", "changing"}:
+        if event.action in _BEFORE:
             return
-        if action == "removed":
+        if event.action is ActionType.REMOVED:
             self._remove_others(event)
         if self.active:
             self._ask()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer, Points
 
-from napari_histodistill.controllers.distil.pairs import Partner
+from napari_histodistill.controllers.distil.pairs import Partner, PartnerKind
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.distill.layers.registration import apply
 from napari_histodistill.distill.layers.spot_files import is_gene
@@ -91,12 +91,12 @@ def partner_of(
     """
     here = own_to_world(sparse, sparse_slide.usable_mpp)
     if isinstance(layer, Points):
-        return Partner(layer.name, "spots", spots=_spots(layer), lies=here)
+        return Partner(layer.name, PartnerKind.SPOTS, spots=_spots(layer), lies=here)
     slide = slides.of(layer)
     there = own_to_world(layer, slide.usable_mpp)
     return Partner(
         layer_title(layer),
-        "mask" if isinstance(layer, Labels) else "picture",
+        PartnerKind.MASK if isinstance(layer, Labels) else PartnerKind.PICTURE,
         slide=slide,
         lies=np.linalg.inv(there) @ here,
     )

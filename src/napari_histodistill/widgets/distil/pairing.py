@@ -10,7 +10,12 @@ import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.pairs import MEANINGS, Partner, Planned
+from napari_histodistill.controllers.distil.pairs import (
+    MEANINGS,
+    Partner,
+    PartnerKind,
+    Planned,
+)
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.pairs.pool import free_name
 from napari_histodistill.errors import HistodistillError
@@ -188,7 +193,7 @@ class Pairing(QObject):
         for chosen in self.bench.partner_layers:
             if chosen is SAME:
                 kept.append(chosen)
-                partners.append(Partner("same", "same"))
+                partners.append(Partner("same", PartnerKind.SAME))
                 continue
             # Of a slide's channels, the lowest in the list stands for all.
             other = next((x for x in self._offered if show_one(x, chosen)), None)

@@ -11,6 +11,8 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
+from napari_histodistill.distill.runs.events import events_of
+
 LINE, DOTS, RANK = "#56b4e9", "#e69f00", "#009e73"
 TWIN_PX = 46
 PER_ROW = 6
@@ -37,8 +39,8 @@ class Curves(QWidget):
 
     def show_events(self, events: Sequence[dict[str, Any]]) -> None:
         """Draw a run's events."""
-        steps = [e for e in events if e["kind"] == "step" and e["total"] is not None]
-        judged = [e for e in events if e["kind"] == "validation"]
+        steps = [e for e in events_of(events, "step") if e["total"] is not None]
+        judged = events_of(events, "validation")
         self._steps = max((e["steps"] for e in steps), default=1)
         self._lines = (
             ("loss", LINE, [(e["step"], e["total"]) for e in steps], True),

@@ -9,7 +9,12 @@ import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.preview import Preview, Sight, preview_work
+from napari_histodistill.controllers.distil.preview import (
+    Colouring,
+    Preview,
+    Sight,
+    preview_work,
+)
 from napari_histodistill.controllers.shared.embed_process import Elsewhere
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.runs.preview import ask_for_previews, newest_preview
@@ -42,7 +47,7 @@ class Previewing(QObject):
         self._timer = bench.timer(LOOK_MS, self.look)
         step.preview.toggled.connect(self._toggled)
         step.every.valueChanged.connect(lambda _: self._ask())
-        step.sort.activated.connect(lambda _: self.look())
+        step.colouring.activated.connect(lambda _: self.look())
 
     def close(self) -> None:
         """Look no longer; the run leaves no more previews."""
@@ -111,7 +116,8 @@ class Previewing(QObject):
         moving, self._region = region != self._region, region
         if region is None or moving:
             return
-        sight = Sight(found, region, step.sort.currentData())
+        step_no, bundle = found
+        sight = Sight(bundle, region, step.colouring.currentData(), step_no)
         if sight.is_like(self._asked) or self._is_painting(sight):
             return
         self._asked = sight
@@ -136,18 +142,19 @@ class Previewing(QObject):
         return (
             self.bench.pump.is_active(DistilJob.PREVIEW)
             and asked is not None
-            and (asked.region, asked.sort) == (sight.region, sight.sort)
+            and (asked.region, asked.colouring) == (sight.region, sight.colouring)
         )
 
-    def _student(self) -> Path | None:
-        """Return the newest student there is: the run's own, once it has ended."""
+    def _student(self) -> tuple[int | None, Path] | None:
+        """Return the newest student there is, and after which step it is that."""
         run = self.bench.session.run
         if run is None:
             return None
         newest = newest_preview(run.folder)
         if newest is not None:
-            return newest[1]
-        return None if run.view().works else self.bench.session.student
+            return newest
+        own = None if run.view().works else self.bench.session.student
+        return None if own is None else (None, own)
 
     def _painted(self, reports: list[Preview]) -> None:
         layer, slide = self.bench.sparse_layer, self.bench.session.sparse
@@ -236,8 +243,7 @@ class Previewing(QObject):
 
 
 def _in_words(sight: Sight) -> str:
-    name = sight.bundle.name
-    at = f"After step {int(name[5:])}" if name.startswith("step-") else "At the end"
-    if sight.sort == "centre":
+    at = "At the end" if sight.step is None else f"After step {sight.step}"
+    if sight.colouring is Colouring.CENTRE:
         return f"{at}: yellow is most alike to the middle of the view, violet least."
     return f"{at}: places of one colour look alike to the student; hues mean no more."

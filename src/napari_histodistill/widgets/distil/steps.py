@@ -16,23 +16,75 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSpinBox,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_histodistill.controllers.distil.preview import SORTS
+from napari_histodistill.controllers.distil.preview import COLOURINGS
 from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
 from napari_histodistill.widgets.distil.residuals import Residuals
-from napari_histodistill.widgets.distil.step import Step
+from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.parts import explain, hint, row
-from napari_histodistill.widgets.shared.unit_question import UnitQuestion
 
 KINDS = (
     ("similarity", "Shift, turn and scale"),
     ("rigid", "Shift and turn"),
     ("affine", "Shift, turn, scale and shear"),
 )
+
+
+class Step(QWidget):
+    """A numbered step.
+
+    Parameters
+    ----------
+    title : str
+        With its number.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.button = QToolButton()
+        self.button.setText(title)
+        self.button.setCheckable(True)
+        self.button.setChecked(True)
+        self.button.setAutoRaise(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.setToolTip("Fold or open this step.")
+        font = self.button.font()
+        font.setBold(True)
+        self.button.setFont(font)
+        self.line = hint()
+        self.line.hide()
+        self.body = QWidget()
+        self.column = QVBoxLayout(self.body)
+        self.column.setContentsMargins(4, 0, 0, 0)
+        self.column.setSpacing(4)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addWidget(self.button)
+        layout.addWidget(self.body)
+        layout.addWidget(self.line)
+        self.button.toggled.connect(self._fold)
+        self._fold(open_=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its controls are shown."""
+        return bool(self.button.isChecked())
+
+    def say(self, text: str) -> None:
+        """Show what the step decided, or why it cannot."""
+        self.line.setText(text)
+        self.line.setVisible(bool(text))
+
+    def _fold(self, open_: bool) -> None:
+        arrow = Qt.ArrowType.DownArrow if open_ else Qt.ArrowType.RightArrow
+        self.button.setArrowType(arrow)
+        self.body.setVisible(open_)
 
 
 class LayersStep(Step):
@@ -302,17 +354,19 @@ class TrainStep(Step):
         self.every.setSuffix(" steps")
         self.every.setKeyboardTracking(False)
         self.every.setToolTip("How often the run leaves its student to be looked at.")
-        self.sort = QComboBox()
-        for key, text in SORTS.items():
-            self.sort.addItem(text, key)
-        self.sort.setToolTip("What the colours of the preview mean.")
-        self.sort.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.sort.hide()
+        self.colouring = QComboBox()
+        for key, text in COLOURINGS.items():
+            self.colouring.addItem(text, key)
+        self.colouring.setToolTip("What the colours of the preview mean.")
+        self.colouring.setSizePolicy(
+            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
+        )
+        self.colouring.hide()
         self.seen_words = hint()
         self.seen_words.hide()
-        self.preview.toggled.connect(self.sort.setVisible)
+        self.preview.toggled.connect(self.colouring.setVisible)
         self.column.addLayout(row(self.preview, self.every))
-        self.column.addWidget(self.sort)
+        self.column.addWidget(self.colouring)
         self.column.addWidget(self.seen_words)
 
     def _add_uses(self) -> None:

@@ -22,6 +22,7 @@ from napari_histodistill.controllers.distil.run import (
 from napari_histodistill.controllers.distil.session import Written
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.recipes.presets import preset_named
+from napari_histodistill.distill.runs.events import events_of
 from napari_histodistill.distill.runs.folder import REPORT, read_run
 from napari_histodistill.distill.runs.process import (
     RunProcess,
@@ -33,7 +34,7 @@ from napari_histodistill.distill.runs.process import (
 )
 from napari_histodistill.distill.runs.smaller_batch import halve_batch, why_no_smaller
 from napari_histodistill.running import CancelToken
-from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.bench import DistilBench, Panel
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.parts import explain
 
@@ -107,8 +108,7 @@ class Distilling(QObject):
         """Pause the run, or let it go on."""
         run = self.bench.session.run
         if run is not None:
-            paused = run.view().state == "paused"
-            self.bench.attempt(run.go_on if paused else run.pause)
+            self.bench.attempt(run.go_on if run.view().is_paused else run.pause)
             self.look()
 
     def stop(self) -> None:
@@ -121,9 +121,7 @@ class Distilling(QObject):
         student = self.bench.session.best_student
         if student is None:
             return None
-        _, panel = self.bench.viewer.window.add_plugin_dock_widget(
-            "napari-histodistill", "Explore slide", tabify=True
-        )
+        panel = self.bench.open_panel(Panel.EXPLORE)
         if self.bench.sparse_layer is not None:
             panel.choosing.choose_layer(self.bench.sparse_layer)
         panel.choosing.open_bundle(student)
@@ -166,7 +164,7 @@ class Distilling(QObject):
             self._timer.stop()
             # Buttons of other parts depend on it.
             self.bench.changed.emit()
-        last = [e for e in view.events if e["kind"] == "step"][-1:]
+        last = events_of(view.events, "step")[-1:]
         step.bar.setVisible(view.works)
         share = last[0]["step"] / last[0]["steps"] if last else 0
         step.bar.setValue(round(1000 * share))
@@ -195,7 +193,7 @@ class Distilling(QObject):
         session = self.bench.session
         return bool(session.trained) and session.trained == session.sections
 
-    def _enable(self, view: Any) -> None:
+    def _enable(self, view: RunView | None) -> None:
         session, step = self.bench.session, self.step
         works = view is not None and view.works
         again = self._can_go_on()
@@ -208,7 +206,7 @@ class Distilling(QObject):
         explain(step.start, "Train in a process of its own.", "" if again else why)
         self._offer_smaller(view)
         step.pause.setEnabled(works)
-        paused = works and view.state == "paused"
+        paused = view is not None and view.is_paused
         step.pause.setText("Go on" if paused else "Pause")
         step.stop.setEnabled(works)
         ready = session.student is not None and not works
