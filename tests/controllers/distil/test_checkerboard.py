@@ -12,12 +12,8 @@ from napari_histodistill.controllers.distil.checkerboard import (
     compose,
     fitting_square_um,
 )
-from napari_histodistill.controllers.distil.pairs import (
-    Partner,
-    PartnerKind,
-    to_look_at,
-)
-from napari_histodistill.distill.layers.partners import dense_layer
+from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
+from napari_histodistill.distill.layers.partners import dense_layer, to_look_at
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.running import CancelToken
 from napari_histodistill.samples.paired import CHANNELS, paint_pair

@@ -14,7 +14,7 @@ from napari_histodistill.controllers.distil.alignment import (
     say_refinement,
     unrefined,
 )
-from napari_histodistill.controllers.distil.pairs import Partner, PartnerKind
+from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.controllers.distil.run import health_of, run_name, say_run
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.partners import to_look_at

@@ -153,7 +153,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
     assert "Training: step" in widget.train_step.line.text()
     assert not widget.train_step.start.isEnabled()
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 60)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     wait_until(qtbot, lambda: widget.train_step.use.isEnabled())
     assert "the best student so far is kept" in widget.train_step.line.text()
     widget.train_step.command.click()
@@ -180,7 +180,7 @@ def test_a_killed_training_says_so_and_goes_on(open_distil, qtbot, painted):
     start(qtbot, widget, steps=1)
     run = widget.session.run
     os.kill(run._process.pid, signal.SIGKILL)
-    wait_until(qtbot, lambda: not widget.distilling.works)
+    wait_until(qtbot, lambda: not widget.session.works)
     wait_until(qtbot, lambda: widget.train_step.start.text() == "Go on")
     assert "it was killed" in widget.train_step.line.text()
     before = len(widget.session.run.view().events)
@@ -194,7 +194,7 @@ def test_a_killed_training_says_so_and_goes_on(open_distil, qtbot, painted):
     widget.train_step.pause.click()
     wait_until(qtbot, lambda: widget.session.run.view().state == "running", 60)
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 60)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     assert not zombies()
 
 
@@ -215,9 +215,9 @@ def test_a_training_outlives_its_window_and_is_found_again(open_distil, qtbot, p
     assert look_at(folder).works, "the training runs on"
     _, other = open_distil()
     assert other.session.run.folder == folder
-    assert other.distilling.works
+    assert other.session.works
     other.train_step.stop.click()
-    wait_until(qtbot, lambda: not other.distilling.works, 60)
+    wait_until(qtbot, lambda: not other.session.works, 60)
     until = time.monotonic() + 10
     while zombies() and time.monotonic() < until:
         time.sleep(0.05)
@@ -322,7 +322,7 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     config, _ = read_run(widget.session.run.folder)
     assert config.data.validate_on == ("H&E",)
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 60)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     step.forget.click()
     assert not step.forget.isVisible()
     assert not step.test.isVisible()

@@ -116,7 +116,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert asked_every(run.folder) == 0
     assert not step.report.isEnabled()
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     # The report opens.
     opened = []
     monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
@@ -218,7 +218,7 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     flow.start(qtbot, widget, steps=1)
     assert NAME in viewer.layers
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     wait_until(qtbot, lambda: NAME not in viewer.layers, 20)  # nobody asked for it
     folder = widget.session.run.folder
     assert step.smaller.isHidden()
@@ -244,5 +244,5 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     assert any(e["kind"] == "changed" for e in RunProcess(folder).view().events)
     wait_until(qtbot, lambda: step.smaller.isHidden(), 20)
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     assert not flow.zombies()

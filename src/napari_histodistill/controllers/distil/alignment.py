@@ -1,4 +1,4 @@
-"""How a partner lies on the H&E, in words, and the work that refines it."""
+"""How a partner lies on the H&E: landmarks, refining, and what is said of both."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.distil.pairs import (
+from napari_histodistill.controllers.distil.partners import (
     Partner,
     PartnerKind,
     look_over,
 )
 from napari_histodistill.distill.layers.likeness import take_overviews
 from napari_histodistill.distill.layers.refinement import Refinement, refine
-from napari_histodistill.distill.layers.registration import FEWEST
+from napari_histodistill.distill.layers.registration import (
+    FEWEST,
+    Kind,
+    Registration,
+    inverse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +27,93 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
-    from napari_histodistill.distill.layers.registration import Kind, Registration
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
     Floats = npt.NDArray[np.float64]
+
+
+NO_PIXELS = "No partner with pixels is chosen."
+
+
+def why_no_alignment(partner: Partner | None) -> str:
+    """Return why nothing can be aligned; empty if a partner can."""
+    return NO_PIXELS if partner is None else ""
+
+
+def why_no_refining(partner: Partner | None, *, picking: bool) -> str:
+    """Return why a partner cannot be refined now; empty if it can.
+
+    Parameters
+    ----------
+    partner : Partner or None
+        The one that is aligned.
+    picking : bool
+        Whether landmarks are being picked.
+    """
+    if partner is not None and picking:
+        return "Finish picking landmarks first."
+    return why_no_alignment(partner)
+
+
+def are_enough(landmarks: int, kind: Kind) -> bool:
+    """Whether so many landmarks decide a transform."""
+    return landmarks >= FEWEST[kind]
+
+
+def judged(partner: Partner | None, landmarks: int) -> Registration | None:
+    """Return a partner's registration if its residuals are those of these landmarks.
+
+    Parameters
+    ----------
+    partner : Partner or None
+        The one that is aligned.
+    landmarks : int
+        How many there are now; a registration from a file, or from before one was set
+        or removed, judged others.
+    """
+    known = None if partner is None else partner.registration
+    fits = known is not None and len(known.residuals_um) == landmarks
+    return known if fits else None
+
+
+def kind_to_refine(partner: Partner, chosen: Kind) -> Kind:
+    """Return what refining may do: as its registration, or else as chosen."""
+    known = partner.registration
+    return chosen if known is None else known.kind
+
+
+def still_stands(partner: Partner, found: Refinement) -> bool:
+    """Whether what a refinement found is how the partner lies, or why it does not."""
+    if found.accepted:
+        return partner.refinement is found
+    return partner.registration is found.before
+
+
+def layer_affine(
+    partner: Partner, sparse_to_canvas: Floats, now: Floats, affine: Floats
+) -> Floats:
+    """Return the affine that lays a partner's layer as the partner lies.
+
+    Parameters
+    ----------
+    partner : Partner
+        Lies as its :attr:`~Partner.matrix` says.
+    sparse_to_canvas : ndarray
+        ``(3, 3)``: the H&E's own µm to the canvas.
+    now : ndarray
+        ``(3, 3)``: the layer's own µm to the canvas, as it is.
+    affine : ndarray
+        ``(3, 3)``: the layer's affine, which is the last part of ``now``.
+
+    Returns
+    -------
+    ndarray
+        ``(3, 3)``; what the layer's transform says besides its affine stays.
+    """
+    wanted = sparse_to_canvas @ inverse(partner.matrix)
+    plain = inverse(affine) @ now
+    return wanted @ inverse(plain)
 
 
 def refine_work(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.distil.pairs import look_over
+from napari_histodistill.controllers.distil.partners import look_over
 from napari_histodistill.distill.layers.partners import DenseLayer, to_look_at
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.slides.pyramid.resample import read_resampled
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.distil.pairs import Partner
+    from napari_histodistill.controllers.distil.partners import Partner
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -79,6 +79,35 @@ def fitting_square_um(view: Region, sparse: Slide) -> float:
     wanted = min(view.height, view.width) * sparse.require_mpp().mean / SQUARES
     power = 10.0 ** math.floor(math.log10(wanted))
     return power * max(n for n in (1, 2, 5) if n * power <= wanted * 1.0001)
+
+
+def screen_px(view: Region, sparse: Slide, zoom: float) -> int:
+    """Return how many pixels of the screen the longer side of a view takes.
+
+    Parameters
+    ----------
+    view : Region
+        Level-0 pixels.
+    sparse : Slide
+        With µm per pixel.
+    zoom : float
+        Pixels of the screen per µm.
+    """
+    mpp = sparse.require_mpp()
+    return math.ceil(max(view.height * mpp.y, view.width * mpp.x) * zoom)
+
+
+def say_checkerboard(board: Checkerboard) -> str:
+    """Return what a checkerboard shows, in a sentence."""
+    if board.square_px < VISIBLE_PX:
+        return (
+            f"Squares of {board.square_um:g} µm are too small to see here: zoom in, or "
+            "choose larger ones."
+        )
+    return (
+        f"Squares of {board.square_um:g} µm show the H&E and {board.layer.name} in "
+        "turn: what is aligned runs on across their borders."
+    )
 
 
 def checkerboard_work(

@@ -29,11 +29,16 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import StudentSpec
     from napari_histodistill.students.student import Student
 
+    Extent = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
 WITH_CLASSES = "student-with-classes"
 """Beside ``student`` in the run's folder."""
 
 MOST_CLASSES = 20
 """More different numbers than this, without names, are objects that were counted."""
+
+MOST_PIXELS = 10_000 * 10_000
+"""A larger Labels layer is not read whole."""
 
 NAME_COLUMNS = ("class", "class_name", "name", "label", "type", "category")
 """Columns of a layer's features that may hold the names of classes."""
@@ -135,6 +140,59 @@ def classes_of(
         msg = f"{name}: two classes are named alike but for their punctuation."
         raise InputError(msg)
     return {v: specs[title] for v, title in titles.items()}
+
+
+def named_values(features: Any) -> dict[int, str]:
+    """Return the names of a Labels layer's values, from a column of its features.
+
+    Parameters
+    ----------
+    features : DataFrame
+        Of the layer; :data:`NAME_COLUMNS` says which column names classes.
+    """
+    columns = {str(c).lower(): c for c in features.columns}
+    column = next((columns[c] for c in NAME_COLUMNS if c in columns), None)
+    if column is None:
+        return {}
+    # napari's rule: a column "index" says which label a row is of; without it, row k
+    # is of label k.
+    own = "index" in features.columns
+    index = features["index"] if own else range(len(features))
+    known = {int(k): str(n) for k, n in zip(index, features[column], strict=True)}
+    return {k: name for k, name in known.items() if name != "nan"}
+
+
+def hex_colors(rgba: Mapping[int | None, Sequence[float]]) -> dict[int, str]:
+    """Return ``#rrggbb`` of values; those that are transparent have no colour."""
+    return {
+        int(value): "#" + "".join(f"{round(255 * float(c)):02x}" for c in color[:3])
+        for value, color in rgba.items()
+        if value is not None and color[3] > 0
+    }
+
+
+def check_size(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a Labels layer that is too large to be read whole.
+
+    Raises
+    ------
+    InputError
+        If it is.
+    """
+    if int(np.prod(shape)) > MOST_PIXELS:
+        msg = f"{name} has more than 100 million pixels: use a smaller one."
+        raise InputError(msg)
+
+
+def overlap(first: Extent, second: Extent) -> bool:
+    """Whether two layers lie on each other at least in part.
+
+    Parameters
+    ----------
+    first, second : tuple of ndarray
+        The lowest and highest corner of either, ``(2,)`` on the canvas.
+    """
+    return bool((first[0] < second[1]).all() and (first[1] > second[0]).all())
 
 
 def fit_work(slide: Slide, labelling: Labelling, bundle: Path) -> Work:

@@ -19,7 +19,29 @@ NOTES = ("without partner", "with partner")
 _MAY_DIFFER = ("arm", "dense", "name", "title", "description")
 
 
-def partner_twins(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
+NO_STUDENT = "There is no student yet: train one first."
+NO_CONTROL = (
+    "Train both first: the same pairs and preset once with “without the partner” "
+    "ticked and once without the tick."
+)
+
+
+def why_no_comparison(runs: Path, bundle: Path | None) -> str:
+    """Return why a student cannot be compared with its control; empty if it can.
+
+    Parameters
+    ----------
+    runs : Path
+        Where runs are kept.
+    bundle : Path or None
+        The student.
+    """
+    if bundle is None:
+        return NO_STUDENT
+    return NO_CONTROL if student_and_control(runs, bundle) is None else ""
+
+
+def student_and_control(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
     """Find the student that was trained as another one, but for the partner.
 
     Recipe (pairs, preset, steps, seed) and training places must be the same.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.distill.runs.preview import newest_preview
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.layers.overlays import VIRIDIS
 from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.controllers.distil.session import DistilSession
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -87,10 +89,15 @@ class Sight:
 
     def is_like(self, other: Sight | None) -> bool:
         """Whether nothing would change."""
-        return other is not None and (
-            (self.bundle, self.region, self.colouring)
-            == (other.bundle, other.region, other.colouring)
+        return (
+            other is not None
+            and self.is_same_view(other)
+            and self.bundle == other.bundle
         )
+
+    def is_same_view(self, other: Sight) -> bool:
+        """Whether both are of one view in the same colours, by whichever student."""
+        return (self.region, self.colouring) == (other.region, other.colouring)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +124,41 @@ class Preview:
     world: WorldTransform
     tissue: TissueMask
     scores: Floats
+
+
+def may_be_wanted(session: DistilSession, *, starting: bool) -> bool:
+    """Whether a preview may be asked for soon: pairs wait, or a run works.
+
+    Parameters
+    ----------
+    session : DistilSession
+        With the pairs and the run.
+    starting : bool
+        Whether a run is being started, or its pairs are being written.
+    """
+    return starting or session.has_new_pairs or session.works
+
+
+def newest_student(session: DistilSession) -> tuple[int | None, Path] | None:
+    """Return the newest student of the run, and after which step it is that.
+
+    Its own, once it has ended: the step is None then. None if there is none at all.
+    """
+    if session.run is None:
+        return None
+    newest = newest_preview(session.run.folder)
+    if newest is not None:
+        return newest
+    own = session.ready_student
+    return None if own is None else (None, own)
+
+
+def say_preview(sight: Sight) -> str:
+    """Return what a preview shows, in a sentence."""
+    at = "At the end" if sight.step is None else f"After step {sight.step}"
+    if sight.colouring is Colouring.CENTRE:
+        return f"{at}: yellow is most alike to the middle of the view, violet least."
+    return f"{at}: places of one colour look alike to the student; hues mean no more."
 
 
 def preview_work(

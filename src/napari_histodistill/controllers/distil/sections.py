@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.distil.pairs import PartnerKind
+from napari_histodistill.controllers.distil.partners import PartnerKind
 from napari_histodistill.distill.recipes.presets import VALIDATION_SHARE, enough_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_histodistill.controllers.distil.pairs import Partner, Planned
+    from napari_histodistill.controllers.distil.pairs import Planned
+    from napari_histodistill.controllers.distil.partners import Partner
 
 
 def count_pairs(sections: Sequence[Planned]) -> int:

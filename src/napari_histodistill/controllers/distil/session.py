@@ -9,14 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.distil.alignment import say_alignment
+from napari_histodistill.controllers.distil.alignment import (
+    refined,
+    say_alignment,
+    unrefined,
+)
 from napari_histodistill.controllers.distil.classes import WITH_CLASSES
 from napari_histodistill.controllers.distil.pairs import (
-    Partner,
-    PartnerKind,
     Planned,
     inputs_of,
     plan_work,
+)
+from napari_histodistill.controllers.distil.partners import (
+    MEANINGS,
+    LayerKey,
+    Partner,
+    PartnerKind,
+    as_aligned,
+    first_with_pixels,
+    lie_alike,
+    same_scale,
 )
 from napari_histodistill.controllers.distil.sections import (
     count_pairs,
@@ -34,8 +46,13 @@ from napari_histodistill.distill.layers.registration import (
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
-from napari_histodistill.distill.recipes.presets import PRESETS, PresetKey, recipe_for
-from napari_histodistill.distill.runs.folder import STUDENT, start_run
+from napari_histodistill.distill.recipes.presets import (
+    LEAST_PAIRS,
+    PRESETS,
+    PresetKey,
+    recipe_for,
+)
+from napari_histodistill.distill.runs.folder import REPORT, STUDENT, start_run
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,8 +63,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.recipes.config import DistillConfig
-    from napari_histodistill.distill.recipes.form import Place
+    from napari_histodistill.distill.recipes.form import Field
+    from napari_histodistill.distill.recipes.form import Place as SettingPath
     from napari_histodistill.distill.runs.process import RunProcess
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -77,6 +96,8 @@ class DistilSession:
         The H&E.
     partners : tuple of Partner
         What teaches; several at once are allowed.
+    on : LayerKey or None
+        The H&E's layer.
     sampling : Sampling
         Size of the tiles.
     planned : Planned or None
@@ -107,14 +128,37 @@ class DistilSession:
     test_on: str = ""
     preset: PresetKey = PRESETS[0].key
     with_partner: bool = True
-    typed: dict[Place, str] = field(default_factory=dict)
+    typed: dict[SettingPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
+    on: LayerKey | None = None
 
-    def choose(self, sparse: Slide | None, partners: Sequence[Partner]) -> None:
+    # --- what a person does ----------------------------------------------------------
+
+    def choose(
+        self,
+        sparse: Slide | None,
+        partners: Sequence[Partner],
+        on: LayerKey | None = None,
+    ) -> None:
         """Choose layers; pairs are forgotten, and what was set for other partners.
 
-        Not where sections were kept: then the settings are for the first one's.
+        Alignments stay where they still hold: of layers that were chosen before, on the
+        same H&E, with the same µm. Settings stay where sections were kept: then they
+        are for the first one's partner.
+
+        Parameters
+        ----------
+        sparse : Slide or None
+            The H&E.
+        partners : sequence of Partner
+            As their layers now say.
+        on : LayerKey, optional
+            The H&E's layer.
         """
+        stays = on is not None and on.is_layer(self.on)
+        if stays and same_scale(self.sparse, sparse):
+            partners = [as_aligned(partner, self.partners) for partner in partners]
+        self.on = on
         if not self.kept and [p.name for p in partners] != [
             p.name for p in self.partners
         ]:
@@ -122,12 +166,43 @@ class DistilSession:
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
 
+    def is_as_chosen(self, sparse: Slide | None, partners: Sequence[Partner]) -> bool:
+        """Whether layers that say this now say what they said when chosen."""
+        return sparse is self.sparse and lie_alike(partners, self.partners)
+
     def choose_preset(self, key: PresetKey) -> None:
         """Start from another preset; what was changed by hand is forgotten."""
         if key != self.preset:
             self.typed = {}
         self.preset = key
         self.trained = ()
+
+    def type_setting(self, asked: Field, text: str) -> None:
+        """Take what a person typed into a field of the advanced settings."""
+        self.typed = dict(self.draft().type(asked, text).typed)
+        self.trained = ()
+
+    def reset_settings(self, path: SettingPath | None = None) -> None:
+        """Put one setting, or all of them, back to the preset's."""
+        self.typed = dict(self.draft().reset(path).typed)
+        self.trained = ()
+
+    def train_with_partner(self, *, use: bool) -> None:
+        """Train with the partner, or the control that never sees it."""
+        self.with_partner = use
+        self.trained = ()
+
+    def take_pairs(self, planned: Planned) -> None:
+        """Take pairs that were laid out for the present layers."""
+        self.planned = planned
+
+    def mark_trained(self, sections: tuple[Planned, ...]) -> None:
+        """Note that a run is started with the pairs of these sections."""
+        self.trained = sections
+
+    def follow(self, run: RunProcess) -> None:
+        """Watch a run, started here or found again."""
+        self.run = run
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
@@ -193,6 +268,36 @@ class DistilSession:
             replace(self.partners[partner], registration=found, refinement=None),
         )
 
+    def take_refinement(self, started: Partner, found: Refinement) -> bool:
+        """Lay the aligned partner as a refinement found, if it is accepted.
+
+        Parameters
+        ----------
+        started : Partner
+            The partner that it was started for.
+        found : Refinement
+            What it found.
+
+        Returns
+        -------
+        bool
+            Whether the partner lies otherwise now; False also where it is no longer
+            the one that is aligned, or was laid otherwise meanwhile.
+        """
+        place = self.aligned
+        if place is None or self.partners[place] is not started or not found.accepted:
+            return False
+        self.put_partner(place, refined(started, found))
+        return True
+
+    def undo_refinement(self) -> bool:
+        """Lay the aligned partner as before it was refined; return whether it was."""
+        partner, place = self.aligned_partner, self.aligned
+        if place is None or partner is None or partner.refinement is None:
+            return False
+        self.put_partner(place, unrefined(partner))
+        return True
+
     def put_partner(self, partner: int, changed: Partner) -> None:
         """Put one of the partners as it now lies; pairs are forgotten."""
         partners = list(self.partners)
@@ -248,6 +353,51 @@ class DistilSession:
         return ""
 
     @property
+    def why_no_settings(self) -> str:
+        """Why the advanced settings cannot be shown; empty if they can.
+
+        They depend on the pairs, and there is no recipe for too few.
+        """
+        if self.training_pairs >= LEAST_PAIRS:
+            return ""
+        return self.why_no_pairs or (
+            "Preview the pairs first: the settings depend on them."
+        )
+
+    @property
+    def changed_settings(self) -> int:
+        """How many of the preset's settings were changed by hand."""
+        if not self.typed or self.why_no_settings:
+            return 0
+        return len(self.draft().changed)
+
+    @property
+    def why_no_keep(self) -> str:
+        """Why there are no pairs to keep; empty if there are."""
+        none = self.planned is None
+        return "Preview this section's pairs first." if none else ""
+
+    @property
+    def aligned(self) -> int | None:
+        """Which of the partners is aligned: the first that has pixels."""
+        return first_with_pixels(self.partners)
+
+    @property
+    def aligned_partner(self) -> Partner | None:
+        """The partner that is aligned."""
+        return None if self.aligned is None else self.partners[self.aligned]
+
+    @property
+    def has_new_pairs(self) -> bool:
+        """Whether pairs wait that no run was started with from here."""
+        return bool(self.sections) and self.sections != self.trained
+
+    @property
+    def works(self) -> bool:
+        """Whether a process trains."""
+        return self.run is not None and self.run.view().works
+
+    @property
     def sections(self) -> tuple[Planned, ...]:
         """What a training would learn from: sections kept, and the one at hand."""
         return self.kept if self.planned is None else (*self.kept, self.planned)
@@ -283,6 +433,11 @@ class DistilSession:
         if self.sparse is None or not self.partners:
             return ""
         return say_learning([self.sparse.name], self.partners)
+
+    def say_meaning(self) -> str:
+        """Return what the choice of partners means for the student."""
+        kinds = dict.fromkeys(p.kind for p in self.partners)
+        return " ".join(MEANINGS[kind] for kind in kinds)
 
     def say_alignment(self, partner: int = 0) -> str:
         """Return what step 2 decided for a partner."""
@@ -355,6 +510,17 @@ class DistilSession:
         if self.run is None or not (self.run.folder / STUDENT / "spec.json").is_file():
             return None
         return self.run.folder / STUDENT
+
+    @property
+    def ready_student(self) -> Path | None:
+        """The bundle of the run, once nothing trains it any more."""
+        return None if self.works else self.student
+
+    @property
+    def report(self) -> Path | None:
+        """The page on the run, once there is one."""
+        page = None if self.run is None else self.run.folder / REPORT
+        return page if page is not None and page.is_file() else None
 
     @property
     def best_student(self) -> Path | None:

@@ -129,6 +129,19 @@ class Draft:
         return config, problems
 
 
+def say_changes(count: int) -> str:
+    """Return how many settings differ from the preset, in words."""
+    return {0: "Nothing changed", 1: "1 setting changed"}.get(
+        count, f"{count} settings changed"
+    )
+
+
+def say_group(changed: int, wrong: int) -> str:
+    """Return what is inside a folded group of settings; empty if it is the preset's."""
+    words = f"{say_changes(changed)}." if changed else ""
+    return f"{words} ▲ {wrong} cannot be used." if wrong else words
+
+
 def _put(content: Any, path: Place, value: Any) -> None:
     for step in path[:-1]:
         content = content[step]

@@ -1,21 +1,33 @@
-"""Spots from a file: what has to be asked about them, and where they then lie."""
+"""Spots, of a file or a Points layer: their table, what is asked, where they lie."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_histodistill.distill.layers.partners import Spots
+from napari_histodistill.distill.layers.spot_files import is_gene
 from napari_histodistill.distill.layers.spot_tables import (
     Unit,
     check_overlap,
+    log_counts,
     place_spots,
 )
+from napari_histodistill.errors import InputError
+from napari_histodistill.layers.spot_layer import spots_of
 
 if TYPE_CHECKING:
-    from napari_histodistill.distill.layers.partners import Spots
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
     from napari_histodistill.distill.layers.spot_tables import SpotTable
     from napari_histodistill.slides import Slide
+
+    Floats = npt.NDArray[np.float64]
 
 PX: Unit = "px"
 UM: Unit = "µm"
@@ -43,6 +55,67 @@ class PlacedSpots:
 
     spots: Spots
     size_um: float | None
+
+
+def genes_of(metadata: Mapping[str, Any], features: Any) -> tuple[str, ...]:
+    """Return the genes of a Points layer: of its table, or its numeric columns.
+
+    Parameters
+    ----------
+    metadata : mapping
+        Of the layer.
+    features : DataFrame
+        Of the layer: a row for each point.
+    """
+    table = spots_of(metadata)
+    if table is not None:
+        return table.genes
+    return tuple(
+        str(name)
+        for name in features.columns
+        if features[name].dtype.kind in "iuf" and is_gene(str(name))
+    )
+
+
+def table_of(
+    name: str, places_um: Floats, metadata: Mapping[str, Any], features: Any
+) -> Spots:
+    """Return the table behind a Points layer, or one made of its features.
+
+    Parameters
+    ----------
+    name : str
+        Of the layer.
+    places_um : ndarray
+        ``(n, 2)``: where its points now lie on the canvas.
+    metadata, features : mapping, DataFrame
+        Of the layer.
+
+    Raises
+    ------
+    InputError
+        If the points are no longer those of the table, or a number is missing.
+    """
+    table = spots_of(metadata)
+    if table is None:
+        genes = genes_of(metadata, features)
+        values = np.stack([_column(name, features, gene) for gene in genes], axis=1)
+        return Spots(name, places_um, log_counts(values), genes)
+    if len(places_um) != len(table.positions_um):
+        msg = (
+            f"{name}: spots were added or removed, so its table no longer fits: read "
+            "the file again."
+        )
+        raise InputError(msg)
+    return replace(table, name=name, positions_um=places_um)
+
+
+def _column(name: str, features: Any, gene: str) -> npt.NDArray[np.float32]:
+    numbers = np.asarray(features[gene], np.float32)
+    if not np.isfinite(numbers).all():
+        msg = f"{name}: the column {gene!r} has empty places: fill or drop them."
+        raise InputError(msg)
+    return numbers
 
 
 def why_no_spots(sparse: Slide | None) -> str:

@@ -194,19 +194,34 @@ def check_spots(raw: RawSpots, most_genes: int) -> SpotTable:
     return _chosen(raw, values, most_genes)
 
 
+def are_counts(values: npt.NDArray[np.float32]) -> bool:
+    """Whether a table holds counts: whole numbers, 0 or more."""
+    return bool((values >= 0).all() and (values == np.rint(values)).all())
+
+
+def log_counts(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return counts ``(n, genes)`` as log1p of counts per 10,000; others as they are.
+
+    A spot without any count stays 0.
+    """
+    if not are_counts(values):
+        return values
+    total = np.maximum(values.sum(axis=1, keepdims=True), 1)
+    logs: npt.NDArray[np.float32] = np.log1p(values / total * TOTAL).astype(np.float32)
+    return logs
+
+
 def _chosen(
     raw: RawSpots, values: npt.NDArray[np.float32], most_genes: int
 ) -> SpotTable:
     notes = list(raw.notes)
-    counts = bool((values == np.rint(values)).all())
-    if counts:
+    if are_counts(values):
         empty = values.sum(axis=1) == 0
         if empty.all():
             msg = f"{raw.name}: every count is 0, so there is nothing to learn."
             raise InputError(msg)
         spread = residual_variance(values)
-        total = np.maximum(values.sum(axis=1, keepdims=True), 1)
-        values = np.log1p(values / total * TOTAL).astype(np.float32)
+        values = log_counts(values)
         notes.append(f"Counts were brought to {TOTAL:,.0f} a spot; log1p of them.")
     else:
         spread = values.var(axis=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtGui import QWheelEvent
@@ -20,13 +19,25 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.distil.settings import WHOLE, Draft
-from napari_histodistill.distill.recipes.form import Field, Section, text_of, value_at
+from napari_histodistill.controllers.distil.settings import (
+    WHOLE,
+    Draft,
+    say_changes,
+    say_group,
+)
+from napari_histodistill.distill.recipes.form import (
+    Field,
+    Place,
+    Section,
+    text_of,
+    value_at,
+)
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import Step, TrainStep
 from napari_histodistill.widgets.shared.parts import explain, hint, row
 
 EDITOR_PX = 132
+TIP = "Every setting of the training, starting from the preset."
 
 
 class AdvancedForm(QWidget):
@@ -79,11 +90,11 @@ class AdvancedForm(QWidget):
             )
         for step, section in self._sections:
             mine = {f.path for f in section.all_fields()}
-            step.say(_told(len(mine & changed), len(mine & problems.keys())))
+            step.say(say_group(len(mine & changed), len(mine & problems.keys())))
         self.summary.setText(
             f"▲ {problems[WHOLE]}"
             if WHOLE in problems
-            else f"{_changes(len(changed))} from the preset."
+            else f"{say_changes(len(changed))} from the preset."
         )
         self.reset_all.setEnabled(bool(changed))
 
@@ -219,20 +230,6 @@ def _sentences(parts: Iterable[str]) -> str:
     return " ".join(p[:1].upper() + p[1:] for p in parts if p)
 
 
-def _changes(count: int) -> str:
-    return {0: "Nothing changed", 1: "1 setting changed"}.get(
-        count, f"{count} settings changed"
-    )
-
-
-def _told(changed: int, wrong: int) -> str:
-    words = f"{_changes(changed)}." if changed else ""
-    return f"{words} ▲ {wrong} cannot be used." if wrong else words
-
-
-TIP = "Every setting of the training, starting from the preset."
-
-
 class Advancing(QObject):
     """Shows the preset's settings, and keeps what is changed by hand."""
 
@@ -245,13 +242,8 @@ class Advancing(QObject):
     def show(self) -> None:
         """Draw the form from the session."""
         session, button = self.bench.session, self.step.advanced
-        why = ""
-        if session.training_pairs < 16:  # of none, there are none
-            why = session.why_no_pairs or (
-                "Preview the pairs first: the settings depend on them."
-            )
+        why, number = session.why_no_settings, session.changed_settings
         explain(button, TIP, why)
-        number = len(session.draft().changed) if session.typed and not why else 0
         button.setText(f"Advanced ({number})…" if number else "Advanced…")
         opened = button.isChecked() and not why
         if opened and self.form is None:
@@ -268,16 +260,10 @@ class Advancing(QObject):
     def _opened(self, _on: bool) -> None:
         self.show()
 
-    def _typed(self, field: Any, text: str) -> None:
-        session = self.bench.session
-        session.typed = dict(session.draft().type(field, text).typed)
-        self._changed()
+    def _typed(self, field: Field, text: str) -> None:
+        self.bench.session.type_setting(field, text)
+        self.bench.changed.emit()
 
-    def _reset(self, path: Any) -> None:
-        session = self.bench.session
-        session.typed = dict(session.draft().reset(path).typed)
-        self._changed()
-
-    def _changed(self) -> None:
-        self.bench.session.trained = ()
+    def _reset(self, path: Place | None) -> None:
+        self.bench.session.reset_settings(path)
         self.bench.changed.emit()

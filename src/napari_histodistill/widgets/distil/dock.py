@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
+from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.controllers.shared.warm_up import import_work
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
-from napari_histodistill.widgets.distil.control import Twins
+from napari_histodistill.widgets.distil.control import Comparing
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
 from napari_histodistill.widgets.distil.spots import SpotFiles
@@ -37,6 +38,9 @@ from napari_histodistill.widgets.distil.steps import (
 from napari_histodistill.widgets.distil.training import Distilling
 from napari_histodistill.widgets.shared.dock import Dock
 from napari_histodistill.widgets.shared.parts import hint
+
+if TYPE_CHECKING:
+    from napari import Viewer
 
 WIDTH, HEIGHT = 360, 780
 
@@ -61,7 +65,7 @@ class DistilWidget(Dock):
         Where runs are kept; a folder of the user's data by default.
     """
 
-    def __init__(self, napari_viewer: Any, *, runs: Path | None = None) -> None:
+    def __init__(self, napari_viewer: Viewer, *, runs: Path | None = None) -> None:
         super().__init__(WIDTH, HEIGHT)
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         kept = runs_dir() if runs is None else runs
@@ -76,7 +80,7 @@ class DistilWidget(Dock):
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
         self.fitting = Fitting(self.bench, self.train_step)
-        self.twins = Twins(self.bench, self.train_step)
+        self.comparing = Comparing(self.bench, self.train_step)
         self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
@@ -96,7 +100,7 @@ class DistilWidget(Dock):
         self.refresh()
 
     @property
-    def session(self) -> Any:
+    def session(self) -> DistilSession:
         """The state behind the panel."""
         return self.bench.session
 
@@ -114,7 +118,7 @@ class DistilWidget(Dock):
         self.advancing.show()
         self.previewing.show()
         self.fitting.show()
-        self.twins.show()
+        self.comparing.show()
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""
@@ -146,7 +150,7 @@ class DistilWidget(Dock):
         return handled
 
     def _may_close(self) -> bool:
-        if self.is_closed or not self.distilling.works:
+        if self.is_closed or not self.session.works:
             return True
         answer = self.ask_close()
         if answer is OnClose.STOP:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,14 @@ from napari.layers.base import ActionType
 from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
-from napari_histodistill.widgets.distil.layers import channels_of, show_one
+from napari_histodistill.widgets.distil.layers import channels_of, show_same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer, Points
+    from napari.utils.events import Event
 
     Floats = npt.NDArray[np.float64]
     Pair = tuple[Layer, Layer]
@@ -66,7 +67,7 @@ class Landmarks(QObject):
     def are_of(self, sparse: Layer, partner: Layer) -> bool:
         """Whether what is shown was picked on these layers."""
         pair = self._pair
-        return pair is not None and pair[0] is sparse and show_one(pair[1], partner)
+        return pair is not None and pair[0] is sparse and show_same(pair[1], partner)
 
     def turn_to(self, sparse: Layer, partner: Layer) -> bool:
         """Show the landmarks of these layers; those of the last ones wait for them.
@@ -205,7 +206,7 @@ class Landmarks(QObject):
             points.events.data.disconnect(self._data_changed)
         self._points = None
 
-    def _data_changed(self, event: Any) -> None:
+    def _data_changed(self, event: Event) -> None:
         # Once before and once after every change: the first is not yet one.
         if event.action in _BEFORE:
             return
@@ -215,7 +216,7 @@ class Landmarks(QObject):
             self._ask()
         self.changed.emit()
 
-    def _remove_others(self, event: Any) -> None:
+    def _remove_others(self, event: Event) -> None:
         """Remove the other side's landmarks of places that were removed on one side.
 
         Left alone, they would make pairs of different places with all later ones.
@@ -239,6 +240,6 @@ class Landmarks(QObject):
         points[turn].mode = "add"
 
 
-def _places(found: Iterable[Any]) -> Floats:
+def _places(found: Iterable[Sequence[float]]) -> Floats:
     """Return positions, ``(n, 2)``, also of none."""
     return np.array([tuple(x)[-2:] for x in found], np.float64).reshape(-1, 2)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from napari.layers import Image
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.preview import (
-    Colouring,
     Preview,
     Sight,
+    may_be_wanted,
+    newest_student,
     preview_work,
+    say_preview,
 )
 from napari_histodistill.controllers.shared.embed_process import Elsewhere
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.distill.runs.preview import ask_for_previews, newest_preview
+from napari_histodistill.distill.runs.preview import ask_for_previews
+from napari_histodistill.geometry import Region
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
+from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.slide_layers import (
@@ -37,12 +41,12 @@ class Previewing(QObject):
         super().__init__(bench)
         self.bench, self.step = bench, step
         self.shown: Preview | None = None
-        self.layer: Any = None
+        self.layer: Image | None = None
         self._first = False
         self._elsewhere = Elsewhere()
-        self._region: Any = None
+        self._region: Region | None = None
         self._asked: Sight | None = None
-        self._slide: Any = None
+        self._slide: Slide | None = None
         self._told: tuple[Path, int] | None = None
         self._timer = bench.timer(LOOK_MS, self.look)
         step.preview.toggled.connect(self._toggled)
@@ -65,7 +69,7 @@ class Previewing(QObject):
         self._leave_other_slide()
         if self._may_be_wanted():
             if self.layer is None and self.bench.sparse_layer is not None:
-                self._make_room()
+                self._make_room(self.bench.sparse_layer)
         elif self.layer is not None and not self.step.preview.isChecked():
             if self.layer in self.bench.viewer.layers:
                 self.bench.viewer.layers.remove(self.layer)
@@ -89,15 +93,10 @@ class Previewing(QObject):
             self.layer.visible = False
 
     def _may_be_wanted(self) -> bool:
-        session, pump = self.bench.session, self.bench.pump
-        waiting = bool(session.sections) and session.sections != session.trained
-        works = session.run is not None and session.run.view().works
-        return (
-            waiting
-            or works
-            or pump.is_active(DistilJob.WRITING)
-            or pump.is_active(DistilJob.STARTING)
-        )
+        pump = self.bench.pump
+        jobs = DistilJob.WRITING, DistilJob.STARTING
+        starting = any(pump.is_active(job) for job in jobs)
+        return may_be_wanted(self.bench.session, starting=starting)
 
     def look(self) -> None:
         """Start painting if there is something new and the canvas is at rest."""
@@ -106,7 +105,7 @@ class Previewing(QObject):
             return
         self._ask()
         self._elsewhere.begin()
-        found = self._student()
+        found = newest_student(bench.session)
         layer, slide = bench.sparse_layer, bench.session.sparse
         if found is None or layer is None or layer not in bench.viewer.layers:
             return
@@ -142,46 +141,35 @@ class Previewing(QObject):
         return (
             self.bench.pump.is_active(DistilJob.PREVIEW)
             and asked is not None
-            and (asked.region, asked.colouring) == (sight.region, sight.colouring)
+            and sight.is_same_view(asked)
         )
-
-    def _student(self) -> tuple[int | None, Path] | None:
-        """Return the newest student there is, and after which step it is that."""
-        run = self.bench.session.run
-        if run is None:
-            return None
-        newest = newest_preview(run.folder)
-        if newest is not None:
-            return newest
-        own = None if run.view().works else self.bench.session.student
-        return None if own is None else (None, own)
 
     def _painted(self, reports: list[Preview]) -> None:
         layer, slide = self.bench.sparse_layer, self.bench.session.sparse
         if not self.step.preview.isChecked() or layer is None or slide is None:
             return
         self.shown = shown = reports[-1]
-        self._make_room()
-        self.layer.data = shown.pixels
+        painted = self._make_room(layer)
+        painted.data = shown.pixels
         for name, wanted in (
             ("scale", shown.world.scale),
             ("translate", shown.world.translate),
             ("affine", overlay_affine(layer, slide.require_mpp())),
         ):
             # Each that is set makes napari look at all layers anew.
-            if not np.array_equal(np.asarray(getattr(self.layer, name)), wanted):
-                setattr(self.layer, name, wanted)
+            if not np.array_equal(np.asarray(getattr(painted, name)), wanted):
+                setattr(painted, name, wanted)
         if self._first:
             # Only now: to make a layer and to draw it first takes napari a tenth of a
             # second each. Later it is hidden and shown by its owner.
-            self._first, self.layer.visible = False, True
-        self.step.seen(_in_words(shown.sight))
+            self._first, painted.visible = False, True
+        self.step.seen(say_preview(shown.sight))
 
-    def _make_room(self) -> None:
+    def _make_room(self, sparse: Image) -> Image:
         """Add an empty layer, unless it is there; it is drawn when it has a picture."""
         viewer = self.bench.viewer
         if self.layer is not None and self.layer in viewer.layers:
-            return
+            return self.layer
         chosen = viewer.layers.selection
         active = chosen.active
         # Nobody need hear that the new layer is chosen and then no longer: napari
@@ -195,14 +183,15 @@ class Previewing(QObject):
                 visible=False,
                 cache=False,
                 # In the slide's middle: the world grows no larger by it.
-                translate=self.bench.sparse_layer.extent.world.mean(axis=0)[-2:],
+                translate=sparse.extent.world.mean(axis=0)[-2:],
                 units=("um", "um"),
                 metadata={OVERLAY_MARK: "preview"},
             )
             chosen.active = active
         self._first = True
+        return self.layer
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[Preview]) -> None:
         if job.state is JobState.FAILED:
             # The run may have replaced this student meanwhile; the next one is tried.
             self.step.seen(f"This preview could not be painted: {job.error}")
@@ -211,7 +200,7 @@ class Previewing(QObject):
         if on:
             self._asked = self._told = None
             if self.bench.sparse_layer is not None:
-                self._make_room()
+                self._make_room(self.bench.sparse_layer)
                 self._first = True
             self._ask()
             self._timer.start()
@@ -240,10 +229,3 @@ class Previewing(QObject):
         run = self.bench.session.run
         if run is not None and run.folder.is_dir():
             self.bench.attempt(lambda: ask_for_previews(run.folder, every))
-
-
-def _in_words(sight: Sight) -> str:
-    at = "At the end" if sight.step is None else f"After step {sight.step}"
-    if sight.colouring is Colouring.CENTRE:
-        return f"{at}: yellow is most alike to the middle of the view, violet least."
-    return f"{at}: places of one colour look alike to the student; hues mean no more."
