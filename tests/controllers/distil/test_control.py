@@ -55,7 +55,7 @@ def test_the_newest_of_several_is_taken(runs):
     assert found == (again / STUDENT, runs / "privileged" / STUDENT)
 
 
-def test_another_budget_or_other_places_are_no_twin(runs, monkeypatch):
+def test_another_budget_or_other_places_are_no_control(runs, monkeypatch):
     mine, other = runs / "privileged" / STUDENT, runs / "unprivileged"
     change(other, seed=7)
     assert student_and_control(runs, mine) is None
@@ -77,7 +77,7 @@ def test_another_budget_or_other_places_are_no_twin(runs, monkeypatch):
     assert student_and_control(runs, mine) is None
 
 
-def test_a_run_without_a_student_is_no_twin(runs):
+def test_a_run_without_a_student_is_no_control(runs):
     shutil.rmtree(runs / "unprivileged" / STUDENT)
     assert student_and_control(runs, runs / "privileged" / STUDENT) is None
     assert student_and_control(runs, runs / "nothing" / STUDENT) is None

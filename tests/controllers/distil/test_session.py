@@ -129,7 +129,7 @@ def test_what_is_left_beside_a_section_may_be_too_few(session):
     session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
     few = len(planned(session).plan)
     assert session.why_no_training == ""
-    session.keep_aside(0)
+    session.hold_out(0)
     assert session.why_no_training.startswith(f"{few} pairs to train on are too few")
 
 
@@ -155,21 +155,21 @@ def test_a_section_is_kept_aside_whole(session, tmp_path):
     few = len(planned(session).plan)
     assert session.section_names == ("H&E", "H&E (2)")
     assert session.recipe("both").data.validation_share > 0
-    session.keep_aside(1)
+    session.hold_out(1)
     assert session.training_pairs == 256
     said = session.say_pairs()
     assert f"256 to train on and {few}, all of H&E (2), kept aside." in said
     recipe = session.recipe("both")
     assert (recipe.data.validate_on, recipe.data.validation_share) == (("H&E (2)",), 0)
     planned(session)
-    assert session.aside == 1, "the same section, laid out again"
+    assert session.held_out == 1, "the same section, laid out again"
     list(session.write_work(tmp_path / "run", "both")(CancelToken()))
     split = load_pairs(recipe, tmp_path / "run" / "pairs.zarr")
     assert (len(split.train), len(split.validation)) == (256, few)
     assert {c.split(" ")[1] for c in split.train.cases} == {"1"}
     assert {c.split(" ")[1] for c in split.validation.cases} == {"2"}
     session.forget_kept()
-    assert session.aside is None, "a section alone is not kept aside"
+    assert session.held_out is None, "a section alone is not kept aside"
     assert "in regions kept aside" in session.say_pairs()
 
 

@@ -308,12 +308,12 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     preview(qtbot, widget)
     two = len(widget.session.planned.plan)
     assert f"{one + two} pairs in all" in step.line.text()
-    offered = [step.aside.itemText(k) for k in range(step.aside.count())]
+    offered = [step.held_out.itemText(k) for k in range(step.held_out.count())]
     assert offered == ["regions of every section", "all of H&E", "all of second H&E"]
-    step.aside.setCurrentIndex(1)
-    step.aside.activated.emit(1)
+    step.held_out.setCurrentIndex(1)
+    step.held_out.activated.emit(1)
     assert f"{two} to train on and {one}, all of H&E, kept aside" in step.line.text()
-    assert step.aside.currentIndex() == 1
+    assert step.held_out.currentIndex() == 1
     start(qtbot, widget, steps=2)
     assert not widget.train_step.start.isEnabled()
     stored = read_pairs(widget.session.run.folder / "pairs.zarr")

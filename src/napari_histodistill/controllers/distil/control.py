@@ -72,7 +72,7 @@ def student_and_control(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
 
 
 def _trained(bundle: Path) -> tuple[TrainedArm, dict[str, Any]] | None:
-    """Return the arm of a student, and all that must be the same in its twin."""
+    """Return the arm of a student, and all that must be the same in its control."""
     try:
         stamps = tuple(
             path.stat().st_mtime_ns
@@ -86,7 +86,7 @@ def _trained(bundle: Path) -> tuple[TrainedArm, dict[str, Any]] | None:
 @lru_cache(maxsize=256)
 def _read(
     bundle: Path,
-    _stamps: tuple[int, ...],  # a bundle that was written anew is read anew
+    _stamps: tuple[int, ...],  # a bundle that was written again is read again
 ) -> tuple[TrainedArm, dict[str, Any]] | None:
     from napari_histodistill.students.bundle import load_spec
 
@@ -94,7 +94,7 @@ def _read(
         config, _ = read_run(bundle.parent)
         spec = load_spec(bundle)
     except HistodistillError:
-        return None  # damaged: no twin of anything
+        return None  # damaged: no control of anything
     recipe = config.model_dump(mode="json", exclude=set(_MAY_DIFFER))
     places = spec.training.case_digests if spec.training else ()
     return config.arm, {"recipe": recipe, "places": sorted(places)}

@@ -33,7 +33,7 @@ def say_kept(kept: Sequence[Planned]) -> str:
 
 
 def say_pairs(
-    planned: Planned | None, kept: Sequence[Planned], trained: int, aside: str
+    planned: Planned | None, kept: Sequence[Planned], trained: int, held_out: str
 ) -> str:
     """Return what the pairs of all sections are, and what they are enough for.
 
@@ -45,7 +45,7 @@ def say_pairs(
         Of sections before.
     trained : int
         Pairs that are trained on.
-    aside : str
+    held_out : str
         The section that is kept aside whole; "" for regions of all of them.
     """
     sections = (*kept, planned) if planned is not None else tuple(kept)
@@ -54,8 +54,8 @@ def say_pairs(
     pairs = count_pairs(sections)
     left = pairs - trained
     split = f"about {trained:,} to train on and {left:,} in regions kept aside. "
-    if aside:
-        split = f"{trained:,} to train on and {left:,}, all of {aside}, kept aside. "
+    if held_out:
+        split = f"{trained:,} to train on and {left:,}, all of {held_out}, kept aside. "
     words = ""
     if planned is not None:
         plan = planned.plan

@@ -106,7 +106,7 @@ class DistilSession:
         Pairs of sections that were on the screen before; the student learns from all.
     trained : tuple of Planned
         What the run was started with from here.
-    test_on : str
+    held_out_section : str
         Digest of the H&E of the section that is kept aside whole; "" for regions of
         all of them.
     preset : {"quick", "careful", "paper"}
@@ -125,7 +125,7 @@ class DistilSession:
     planned: Planned | None = None
     kept: tuple[Planned, ...] = ()
     trained: tuple[Planned, ...] = ()
-    test_on: str = ""
+    held_out_section: str = ""
     preset: PresetKey = PRESETS[0].key
     with_partner: bool = True
     typed: dict[SettingPath, str] = field(default_factory=dict)
@@ -235,10 +235,10 @@ class DistilSession:
         """Let the sections go that were kept; the pairs at hand stay."""
         self.kept = ()
 
-    def keep_aside(self, section: int | None) -> None:
+    def hold_out(self, section: int | None) -> None:
         """Keep one of :attr:`sections` aside whole; None for regions of all of them."""
         chosen = None if section is None else self.sections[section]
-        self.test_on = "" if chosen is None else _section(chosen)
+        self.held_out_section = "" if chosen is None else _section(chosen)
         self.trained = ()
 
     def register(self, partner: int, sparse: Floats, dense: Floats, kind: Kind) -> None:
@@ -408,25 +408,25 @@ class DistilSession:
         return section_names([x.plan for x in self.sections])
 
     @property
-    def aside(self) -> int | None:
+    def held_out(self) -> int | None:
         """Which of :attr:`sections` is kept aside whole: only where others are left."""
         digests = [_section(x) for x in self.sections]
-        if len(digests) < 2 or self.test_on not in digests:
+        if len(digests) < 2 or self.held_out_section not in digests:
             return None
-        return digests.index(self.test_on)
+        return digests.index(self.held_out_section)
 
     @property
-    def aside_name(self) -> str:
+    def held_out_name(self) -> str:
         """What that section is called; "" for regions of all."""
-        return "" if self.aside is None else self.section_names[self.aside]
+        return "" if self.held_out is None else self.section_names[self.held_out]
 
     @property
     def training_pairs(self) -> int:
         """Pairs that are trained on; those in other regions, or a section, are not."""
         pairs = count_pairs(self.sections)
-        if self.aside is None:
+        if self.held_out is None:
             return training_share(pairs)
-        return pairs - len(self.sections[self.aside].plan)
+        return pairs - len(self.sections[self.held_out].plan)
 
     def say_layers(self) -> str:
         """Return what step 1 decided."""
@@ -447,7 +447,7 @@ class DistilSession:
 
     def say_pairs(self) -> str:
         """Return what step 3 decided."""
-        return say_pairs(self.planned, self.kept, self.training_pairs, self.aside_name)
+        return say_pairs(self.planned, self.kept, self.training_pairs, self.held_out_name)
 
     # --- work for jobs ---------------------------------------------------------------
 
@@ -498,7 +498,7 @@ class DistilSession:
             tile_px=sampling.tile_px,
             student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
             pairs=self.training_pairs,
-            validate_on=self.aside_name,
+            validate_on=self.held_out_name,
             partners=inputs_of(first) if self.with_partner else [],
         )
 

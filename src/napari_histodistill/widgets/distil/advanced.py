@@ -41,7 +41,7 @@ TIP = "Every setting of the training, starting from the preset."
 
 
 class AdvancedForm(QWidget):
-    """Every setting of the recipe, folded by section; dumb but for its layout.
+    """Every setting of the recipe, folded by group; dumb but for its layout.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class AdvancedForm(QWidget):
         self.reset_all.setToolTip("Put every setting back to the preset's.")
         self.reset_all.clicked.connect(lambda: self.reset.emit(None))
         self._rows: dict[object, _Row] = {}
-        self._sections: list[tuple[Step, Section]] = []
+        self._groups: list[tuple[Step, Section]] = []
         self._form: Section | None = None
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
@@ -88,8 +88,8 @@ class AdvancedForm(QWidget):
                 preset=preset,
                 problem=problems.get(line.field.path, ""),
             )
-        for step, section in self._sections:
-            mine = {f.path for f in section.all_fields()}
+        for step, group in self._groups:
+            mine = {f.path for f in group.all_fields()}
             step.say(say_group(len(mine & changed), len(mine & problems.keys())))
         self.summary.setText(
             f"▲ {problems[WHOLE]}"
@@ -99,7 +99,7 @@ class AdvancedForm(QWidget):
         self.reset_all.setEnabled(bool(changed))
 
     def _build(self, form: Section) -> None:
-        self._form, self._rows, self._sections = form, {}, []
+        self._form, self._rows, self._groups = form, {}, []
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(0, 0, 0, 0)
@@ -110,12 +110,12 @@ class AdvancedForm(QWidget):
         self._inside.deleteLater()
         self._inside = inside
 
-    def _fill(self, column: QVBoxLayout, section: Section) -> None:
+    def _fill(self, column: QVBoxLayout, group: Section) -> None:
         grid = QGridLayout()
         grid.setHorizontalSpacing(4)
         grid.setVerticalSpacing(2)
         grid.setColumnStretch(0, 1)
-        for k, field in enumerate(section.fields):
+        for k, field in enumerate(group.fields):
             line = _Row(field)
             self._rows[field.path] = line
             line.edited = self._edited(field)
@@ -125,12 +125,12 @@ class AdvancedForm(QWidget):
             grid.addWidget(line.back, 2 * k, 2)
             grid.addWidget(line.complaint, 2 * k + 1, 0, 1, 3)
         column.addLayout(grid)
-        for inside in section.sections:
+        for inside in group.sections:
             step = Step(inside.title)
-            step.button.setToolTip(inside.help or "Fold or open this section.")
+            step.button.setToolTip(inside.help or "Fold or open this group.")
             self._fill(step.column, inside)
             step.button.setChecked(False)
-            self._sections.append((step, inside))
+            self._groups.append((step, inside))
             column.addWidget(step)
 
     def _edited(self, field: Field) -> Callable[[str], None]:

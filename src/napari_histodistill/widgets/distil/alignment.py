@@ -81,7 +81,7 @@ class Aligning(QObject):
         step.residuals.picked.connect(self.landmarks.go_to)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
         step.checker.toggled.connect(step.square.setEnabled)
-        self.checker.told.connect(step.tell_seen)
+        self.checker.described.connect(step.show_seen)
         self.landmarks.changed.connect(self._refit)
 
     @property
@@ -348,9 +348,9 @@ class Refining(QObject):
         explain(step.refine, step.refine_tip, why)
         step.undo.setVisible(partner is not None and partner.refinement is not None)
         if self.active:
-            step.tell_found(f"Comparing both layers… {self._share:.0%}")
+            step.show_found(f"Comparing both layers… {self._share:.0%}")
         else:
-            step.tell_found(self._words())
+            step.show_found(self._words())
 
     def _words(self) -> str:
         found, aligning = self._found, self._aligning

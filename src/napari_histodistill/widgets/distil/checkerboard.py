@@ -45,12 +45,12 @@ class CheckerView(QObject):
     ----------
     closed : Signal
         It was removed, here or in the layer list.
-    told : Signal(str)
+    described : Signal(str)
         What is seen, in a sentence.
     """
 
     closed = Signal()
-    told = Signal(str)
+    described = Signal(str)
 
     def __init__(self, bench: DistilBench) -> None:
         super().__init__(bench)
@@ -80,7 +80,7 @@ class CheckerView(QObject):
             return
         view = self._view()
         if view is None or self._bench.session.sparse is None:
-            self.told.emit("The H&E is not in view: move there first.")
+            self.described.emit("The H&E is not in view: move there first.")
             self.closed.emit()
             return
         self._on = True
@@ -105,7 +105,7 @@ class CheckerView(QObject):
         layer, self._layer = self._layer, None
         if layer is not None and layer in self._bench.viewer.layers:
             self._bench.viewer.layers.remove(layer)
-        self.told.emit("")
+        self.described.emit("")
         self.closed.emit()
 
     def set_square(self, square_um: float) -> None:
@@ -178,7 +178,7 @@ class CheckerView(QObject):
             layer.data = board.pixels
             for key in ("scale", "translate", "affine"):
                 setattr(layer, key, placed[key])
-        self.told.emit(say_checkerboard(board))
+        self.described.emit(say_checkerboard(board))
 
     def _ended(self, job: Job[Checkerboard]) -> None:
         if job.state is JobState.FAILED:

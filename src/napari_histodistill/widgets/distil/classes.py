@@ -72,9 +72,9 @@ class Fitting(QObject):
         try:
             labels = labelling_of(layer, sparse, session.sparse)
         except HistodistillError as error:
-            self.step.tell_classes(str(error))
+            self.step.show_classes(str(error))
             return
-        self.step.tell_classes("Looking at what the layer labels…")
+        self.step.show_classes("Looking at what the layer labels…")
         self.bench.pump.start(
             fit_work(session.sparse, labels, session.student),
             key=DistilJob.FITTING_CLASSES,
@@ -86,15 +86,15 @@ class Fitting(QObject):
     def _reported(self, reports: list[ClassesFitted | ClassesProgress]) -> None:
         last = reports[-1]
         if isinstance(last, ClassesProgress):
-            self.step.tell_classes(f"{last.done:,} of {last.total:,} places seen.")
+            self.step.show_classes(f"{last.done:,} of {last.total:,} places seen.")
             return
-        self.step.tell_classes(
+        self.step.show_classes(
             f"{last.words} Saved as {WITH_CLASSES}; Use in Explore takes this one."
         )
 
     def _ended(self, job: Job[ClassesFitted | ClassesProgress]) -> None:
         if job.state is JobState.FAILED:
-            self.step.tell_classes(job.error)
+            self.step.show_classes(job.error)
         self.bench.changed.emit()
 
 

@@ -81,7 +81,7 @@ class Landmarks(QObject):
         if others:
             self.stop()
             self._forget_removed()
-            self._put_aside()
+            self._store_shown()
         self._pair = sparse, partner  # of a slide's channels, another may stand for it
         if others:
             self._take_back()
@@ -167,7 +167,7 @@ class Landmarks(QObject):
         points.events.data.connect(self._data_changed)
         return points
 
-    def _put_aside(self) -> None:
+    def _store_shown(self) -> None:
         """Keep what is shown in the pixels of its layers, which may be moved later."""
         there = self._viewer.layers
         if self._points is not None and self._pair is not None:

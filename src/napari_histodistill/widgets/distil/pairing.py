@@ -67,7 +67,7 @@ class Pairing(QObject):
         pairs.preview.clicked.connect(self.preview)
         pairs.keep.clicked.connect(self.keep)
         pairs.forget.clicked.connect(self.forget_kept)
-        pairs.aside.activated.connect(self.keep_aside)
+        pairs.held_out.activated.connect(self.hold_out)
         self._slides = SlidesBehind()
         self._watch = LayerWatch(bench.viewer, self)
         self._watch.listed.connect(self.layers_changed)
@@ -138,9 +138,9 @@ class Pairing(QObject):
         self.bench.session.forget_kept()
         self.bench.changed.emit()
 
-    def keep_aside(self, index: int) -> None:
+    def hold_out(self, index: int) -> None:
         """Keep what was chosen aside."""
-        self.bench.session.keep_aside(self.pairs.aside.itemData(index))
+        self.bench.session.hold_out(self.pairs.held_out.itemData(index))
         self.bench.changed.emit()
 
     def show(self) -> None:
@@ -166,7 +166,7 @@ class Pairing(QObject):
         why = session.why_no_pairs
         explain(self.pairs.preview, "Lay out the pairs and look at some.", why)
         self.pairs.show_kept(bool(session.kept), session.why_no_keep)
-        self.pairs.offer_aside(session.section_names, session.aside)
+        self.pairs.offer_held_out(session.section_names, session.held_out)
 
     def _choose(self) -> None:
         bench = self.bench

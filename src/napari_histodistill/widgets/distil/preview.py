@@ -47,7 +47,7 @@ class Previewing(QObject):
         self._region: Region | None = None
         self._asked: Sight | None = None
         self._slide: Slide | None = None
-        self._told: tuple[Path, int] | None = None
+        self._requested: tuple[Path, int] | None = None
         self._timer = bench.timer(LOOK_MS, self.look)
         step.preview.toggled.connect(self._toggled)
         step.every.valueChanged.connect(lambda _: self._ask())
@@ -87,7 +87,7 @@ class Previewing(QObject):
         self._slide = slide
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self.shown = self._asked = None
-        self.step.seen("")
+        self.step.show_seen("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self._first = self._first or self.layer.visible
             self.layer.visible = False
@@ -163,7 +163,7 @@ class Previewing(QObject):
             # Only now: to make a layer and to draw it first takes napari a tenth of a
             # second each. Later it is hidden and shown by its owner.
             self._first, painted.visible = False, True
-        self.step.seen(say_preview(shown.sight))
+        self.step.show_seen(say_preview(shown.sight))
 
     def _make_room(self, sparse: Image) -> Image:
         """Add an empty layer, unless it is there; it is drawn when it has a picture."""
@@ -194,24 +194,24 @@ class Previewing(QObject):
     def _ended(self, job: Job[Preview]) -> None:
         if job.state is JobState.FAILED:
             # The run may have replaced this student meanwhile; the next one is tried.
-            self.step.seen(f"This preview could not be painted: {job.error}")
+            self.step.show_seen(f"This preview could not be painted: {job.error}")
 
     def _toggled(self, on: bool) -> None:
         if on:
-            self._asked = self._told = None
+            self._asked = self._requested = None
             if self.bench.sparse_layer is not None:
                 self._make_room(self.bench.sparse_layer)
                 self._first = True
             self._ask()
             self._timer.start()
-            self.step.seen("The first comes with the run's next step.")
+            self.step.show_seen("The first comes with the run's next step.")
             return
         self._timer.stop()
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self._elsewhere.close()
         self._request(0)
-        self._told = self.shown = None
-        self.step.seen("")
+        self._requested = self.shown = None
+        self.step.show_seen("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self.layer.visible = False
         self.show()
@@ -221,8 +221,8 @@ class Previewing(QObject):
         run, every = self.bench.session.run, self.step.every.value()
         if run is None or not self.step.preview.isChecked():
             return
-        if self._told != (run.folder, every):
-            self._told = (run.folder, every)
+        if self._requested != (run.folder, every):
+            self._requested = (run.folder, every)
             self._request(every)
 
     def _request(self, every: int) -> None:

@@ -209,18 +209,18 @@ class AlignStep(Step):
 
     def ask(self, task: str) -> None:
         """Say what to click next, or what is going on."""
-        _tell(self.task, task)
+        _show_words(self.task, task)
 
-    def tell_found(self, words: str) -> None:
+    def show_found(self, words: str) -> None:
         """Say what refining did."""
-        _tell(self.found, words)
+        _show_words(self.found, words)
 
-    def tell_seen(self, words: str) -> None:
+    def show_seen(self, words: str) -> None:
         """Say what the checkerboard shows."""
-        _tell(self.seen, words)
+        _show_words(self.seen, words)
 
 
-def _tell(label: QLabel, words: str) -> None:
+def _show_words(label: QLabel, words: str) -> None:
     label.setText(words)
     label.setVisible(bool(words))
 
@@ -253,14 +253,14 @@ class PairsStep(Step):
         self.forget.setToolTip(
             "Let the sections go that were kept; nothing is deleted."
         )
-        self.aside = QComboBox()
-        self.aside.setToolTip(
+        self.held_out = QComboBox()
+        self.held_out.setToolTip(
             "What the student is judged on and never learns from. A whole section says "
             "more about other slides, but the others alone teach then."
         )
-        self.aside.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.held_out.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.test = QWidget()
-        inside = row(QLabel("Test on"), self.aside, stretch=1)
+        inside = row(QLabel("Test on"), self.held_out, stretch=1)
         self.test.setLayout(inside)
         self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
         self.column.addWidget(self.gallery)
@@ -282,16 +282,16 @@ class PairsStep(Step):
             self.mpp, "How coarsely the student looks: 0.5 is a 20× objective.", cut
         )
 
-    def offer_aside(self, sections: Sequence[str], chosen: int | None) -> None:
+    def offer_held_out(self, sections: Sequence[str], chosen: int | None) -> None:
         """Offer what can be kept aside, where there are several sections."""
         self.test.setVisible(len(sections) > 1)
-        self.aside.blockSignals(True)
-        self.aside.clear()
-        self.aside.addItem("regions of every section", None)
+        self.held_out.blockSignals(True)
+        self.held_out.clear()
+        self.held_out.addItem("regions of every section", None)
         for number, name in enumerate(sections):
-            self.aside.addItem(f"all of {name}", number)
-        self.aside.setCurrentIndex(0 if chosen is None else chosen + 1)
-        self.aside.blockSignals(False)
+            self.held_out.addItem(f"all of {name}", number)
+        self.held_out.setCurrentIndex(0 if chosen is None else chosen + 1)
+        self.held_out.blockSignals(False)
 
 
 class TrainStep(Step):
@@ -398,7 +398,7 @@ class TrainStep(Step):
             self.column.addLayout(side_by_side)
         self.column.addWidget(self.classes)
 
-    def seen(self, words: str) -> None:
+    def show_seen(self, words: str) -> None:
         """Say what the preview shows."""
         self.seen_words.setText(words)
         self.seen_words.setVisible(bool(words))
@@ -408,7 +408,7 @@ class TrainStep(Step):
         self.labels.clear()
         self.labels.addItems(list(names))
 
-    def tell_classes(self, words: str) -> None:
+    def show_classes(self, words: str) -> None:
         """Say how fitting classes goes, or how good they are."""
         self.fitted.setText(words)
         self.fitted.setVisible(bool(words))
