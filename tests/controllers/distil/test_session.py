@@ -94,7 +94,7 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     assert session.say_pairs().startswith(
         "Kept: H&E (256). 256 pairs in all, about 205"
     )
-    with pytest.raises(InputError, match="cut otherwise"):
+    with pytest.raises(InputError, match="tiles of another size"):
         session.sample(0.5, 64)
     other = paint_pair(512, seed=7)
     sparse = slide_from_arrays(other.sparse, name="second", mpp=MPP)
@@ -144,7 +144,7 @@ def test_a_section_in_other_colours_is_no_other_section(session, painted):
     assert session.why_no_pairs.startswith("Pairs of H&E are kept")
 
 
-def test_a_section_is_kept_aside_whole(session, tmp_path):
+def test_a_section_is_held_out_whole(session, tmp_path):
     planned(session)
     session.keep()
     other = paint_pair(384, seed=7)
@@ -158,7 +158,7 @@ def test_a_section_is_kept_aside_whole(session, tmp_path):
     session.hold_out(1)
     assert session.training_pairs == 256
     said = session.say_pairs()
-    assert f"256 to train on and {few}, all of H&E (2), kept aside." in said
+    assert f"256 to train on and {few}, all of H&E (2), held out." in said
     recipe = session.recipe("both")
     assert (recipe.data.validate_on, recipe.data.validation_share) == (("H&E (2)",), 0)
     planned(session)
@@ -169,8 +169,8 @@ def test_a_section_is_kept_aside_whole(session, tmp_path):
     assert {c.split(" ")[1] for c in split.train.cases} == {"1"}
     assert {c.split(" ")[1] for c in split.validation.cases} == {"2"}
     session.forget_kept()
-    assert session.held_out is None, "a section alone is not kept aside"
-    assert "in regions kept aside" in session.say_pairs()
+    assert session.held_out is None, "a section alone is not held out"
+    assert "in held-out regions" in session.say_pairs()
 
 
 def test_a_bad_registration_tells_the_size_of_tiles(session):
@@ -225,7 +225,7 @@ def test_a_run_is_told_in_one_line():
     assert say_run(view("paused", step)) == "Paused at step 40 of 150."
     finished = say_run(view("finished", step, judged))
     assert "62% of the time (by chance 3%)" in finished
-    assert "best student so far is kept" in say_run(view("stopped", step))
+    assert "best model so far is kept" in say_run(view("stopped", step))
     assert say_run(view("dead", step, message="killed")) == "killed"
 
 
@@ -312,8 +312,8 @@ def test_a_refinement_is_told_and_taken_back(session):
     assert session.planned is None
     assert "8 landmarks · rigid · refined · median 2.0 µm" in session.say_alignment()
     assert say_refinement(found) == (
-        "Refined: the partner moved by 4.2 µm; landmarks that were kept aside are off "
-        "by 2.0 µm, before 6.4 µm (median)."
+        "Refined: the partner moved by 4.2 µm; held-out landmarks are off by 2.0 µm, "
+        "6.4 µm before (median)."
     )
     blind = replace(found, errors_um=None)
     assert "agree more than before (0.20 → 0.40)" in say_refinement(blind)

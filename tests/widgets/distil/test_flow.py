@@ -129,7 +129,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
     assert dense[0].visible
     said = widget.align_step.line.text()
     assert said.startswith("5 landmarks · similarity · median 0.0 µm")
-    assert "cells meet themselves" in said
+    assert "good enough for single cells" in said
     for channel in dense:  # the layers now lie on each other
         moved = np.asarray(channel.data_to_world((100, 100)))
         wanted = np.array([100 - SHIFT_PX[0], 100 - SHIFT_PX[1]]) * 0.5
@@ -155,7 +155,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
     widget.train_step.stop.click()
     wait_until(qtbot, lambda: not widget.session.works, 60)
     wait_until(qtbot, lambda: widget.train_step.use.isEnabled())
-    assert "the best student so far is kept" in widget.train_step.line.text()
+    assert "the best model so far is kept" in widget.train_step.line.text()
     widget.train_step.command.click()
     assert "config.toml" in QApplication.clipboard().text()
     # 5: use it
@@ -288,12 +288,12 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     preview(qtbot, widget)
     one = len(widget.session.planned.plan)
     assert not step.forget.isVisible()
-    assert not step.test.isVisible()
+    assert not step.held_out_row.isVisible()
     step.keep.click()
     assert "Pairs of H&E are kept" in widget.layers_step.line.text()
     assert step.line.text().startswith(f"Kept: H&E ({one}).")
     assert not step.preview.isEnabled()
-    assert not step.px.isEnabled(), "all sections are cut alike"
+    assert not step.px.isEnabled(), "all sections have tiles of one size"
     assert step.forget.isVisible()
     assert widget.train_step.start.isEnabled(), "one section may do"
     # The next section comes in place of the first, which nobody needs any more.
@@ -312,7 +312,7 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     assert offered == ["regions of every section", "all of H&E", "all of second H&E"]
     step.held_out.setCurrentIndex(1)
     step.held_out.activated.emit(1)
-    assert f"{two} to train on and {one}, all of H&E, kept aside" in step.line.text()
+    assert f"{two} to train on and {one}, all of H&E, held out" in step.line.text()
     assert step.held_out.currentIndex() == 1
     start(qtbot, widget, steps=2)
     assert not widget.train_step.start.isEnabled()
@@ -325,7 +325,7 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     wait_until(qtbot, lambda: not widget.session.works, 60)
     step.forget.click()
     assert not step.forget.isVisible()
-    assert not step.test.isVisible()
+    assert not step.held_out_row.isVisible()
     assert step.px.isEnabled()
     assert step.line.text().startswith(f"{two} pairs of 24 µm, about")
 

@@ -93,7 +93,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert layer.metadata[OVERLAY_MARK] == "preview"
     assert layer.data.shape[2] == 4
     assert layer.data.size < 100_000, "an overlay is small"
-    assert "look alike to the student" in step.seen_words.text()
+    assert "look alike to the model" in step.seen_words.text()
     # It lies on what was in view, and covers it.
     seen = widget.previewing.shown.sight.region
     cell = layer.scale / 2  # napari's extent is that of pixel centres
@@ -151,7 +151,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     step.fit.click()
     assert not step.fit.isEnabled()
     wait_until(qtbot, lambda: not widget.bench.pump.busy, 120)
-    assert "On regions kept aside" in step.fitted.text()
+    assert "On held-out regions" in step.fitted.text()
     explore = widget.distilling.use()
     wait_until(qtbot, lambda: explore.session.student is not None, 60)
     assert explore.session.student.folder == run.folder / WITH_CLASSES

@@ -1,4 +1,4 @@
-"""How a partner lies on the H&E: landmarks, refining, and what is said of both."""
+"""Alignment of a partner with the H&E: rules for landmarks and refining, and words."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def refine_work(
     partner : Partner
         With pixels; the search starts from how it lies.
     kind : {"rigid", "similarity", "affine"}
-        What the refinement may do.
+        Freedom of the refinement.
     landmarks_um : tuple of ndarray or None
         Those that its registration was fitted to, sparse and dense world.
     """
@@ -173,7 +173,7 @@ def say_alignment(partner: Partner) -> str:
     words = _say_origin(partner, known)
     if not math.isfinite(known.median_um):
         if partner.refinement is not None:
-            return words + " · no landmarks to tell how good it is"
+            return words + " · no landmarks to judge it by"
         fewest = FEWEST[known.kind] + 1
         return words + f" · place {fewest} or more to see how good it is"
     words += f" · median {known.median_um:.1f} µm"
@@ -181,7 +181,7 @@ def say_alignment(partner: Partner) -> str:
     if worst is not None:
         words += f" · worst #{worst + 1} {known.residuals_um[worst]:.1f} µm"
     if known.cells_meet:
-        return words + " · cells meet themselves"
+        return words + " · good enough for single cells"
     return (
         words + f" · too far off for single cells; tiles of "
         f"{known.smallest_tile_um():.0f} µm or more agree"
@@ -189,7 +189,7 @@ def say_alignment(partner: Partner) -> str:
 
 
 def say_refinement(found: Refinement) -> str:
-    """Return what a refinement did, or why it is not used, in one sentence."""
+    """Return in one sentence what a refinement did, or why it is not used."""
     if not found.accepted:
         return f"Not refined: {found.why_not}"
     words = f"Refined: the partner moved by {found.moved_um:.1f} µm"
@@ -197,10 +197,9 @@ def say_refinement(found: Refinement) -> str:
         low, high = found.agreement
         return words + f"; both layers agree more than before ({low:.2f} → {high:.2f})."
     before, after = found.errors_um
-    where = "that were kept aside" if found.held_out else "it started from"
+    which = "held-out landmarks" if found.held_out else "the landmarks it started from"
     return (
-        words + f"; landmarks {where} are off by {after:.1f} µm, before "
-        f"{before:.1f} µm (median)."
+        words + f"; {which} are off by {after:.1f} µm, {before:.1f} µm before (median)."
     )
 
 

@@ -41,7 +41,7 @@ VISIBLE_PX = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkerboard:
-    """What was composed.
+    """A composed picture.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ def say_checkerboard(board: Checkerboard) -> str:
         )
     return (
         f"Squares of {board.square_um:g} µm show the H&E and {board.layer.name} in "
-        "turn: what is aligned runs on across their borders."
+        "turn: aligned structures continue across their borders."
     )
 
 
@@ -128,7 +128,7 @@ def checkerboard_work(
     partner : Partner
         With pixels; lies as its registration says.
     view : Region
-        What is in view, level-0 pixels of the H&E.
+        The part in view, level-0 pixels of the H&E.
     square_um : float
         Edge of a square. The squares stay where they are when the view moves.
     screen_px : int
@@ -173,7 +173,7 @@ def compose(
 def _shown(layer: DenseLayer, points: npt.NDArray[np.float64]) -> Pixels:
     if layer.kind == "mask":
         # Reading a mask's own numbers takes all pixels of the view; to look at, any
-        # object in reach will do, which the pyramid's means tell.
+        # object in reach will do, which the pyramid's means show.
         any_object = np.array([[0.0, 0.5]])
         layer = replace(layer, kind="channels", ranges=any_object)
     return to_look_at(layer.read_at(points), layer.kind)

@@ -1,4 +1,4 @@
-"""Classes for a new student out of a Labels layer: what they are, and the job."""
+"""Classes for a new student from a Labels layer: rules, the job, and words."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ClassesFitted:
     folder : Path
         Of the bundle.
     words : str
-        How good it is on what was kept aside.
+        A sentence about how good it is on held-out regions.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class ClassesFitted:
 
 @dataclass(frozen=True, slots=True)
 class ClassesProgress:
-    """So many cells of all were looked at."""
+    """Progress: cells that were looked at, of all."""
 
     done: int
     total: int
@@ -129,7 +129,7 @@ def classes_of(
         )
         raise InputError(msg)
     if len(distinct) < 2:
-        msg = f"{name} holds {len(distinct)} class: two or more are wanted."
+        msg = f"{name} holds {len(distinct)} class: two or more are needed."
         raise InputError(msg)
     specs: dict[str, ClassSpec] = {}
     for k, title in enumerate(distinct):
@@ -242,8 +242,8 @@ def say_probe(probe: LabelProbe, found: LabelledCells) -> str:
     low, high = probe.interval.low, probe.interval.high
     verdict = "better than chance" if low > chance else "not surely better than chance"
     words = (
-        f"On regions kept aside it names the right class {probe.balanced:.0%} of the "
-        f"time, all classes alike (95% interval {low:.0%} to {high:.0%}; by chance "
+        f"On held-out regions it names the right class {probe.balanced:.0%} of the "
+        f"time, averaged over classes (95% interval {low:.0%} to {high:.0%}; by chance "
         f"{chance:.0%}): {verdict}. {len(found.classes)} classes, {probe.cells:,} "
         f"places in {probe.regions} regions of one slide."
     )
@@ -253,7 +253,7 @@ def say_probe(probe: LabelProbe, found: LabelledCells) -> str:
 
 
 def _area(labelling: Labelling) -> LabelledArea:
-    """Read the pixels; raise InputError if they are no classes."""
+    """Read the pixels; raise InputError if they are not classes."""
     from napari_histodistill.distill.scoring.label_probe import LabelledArea
 
     values = np.asarray(labelling.data)

@@ -18,8 +18,7 @@ NOTES = ("without partner", "with partner")
 
 _MAY_DIFFER = ("arm", "dense", "name", "title", "description")
 
-
-NO_STUDENT = "There is no student yet: train one first."
+NO_STUDENT = "There is no model yet: train one first."
 NO_CONTROL = (
     "Train both first: the same pairs and preset once with “without the partner” "
     "ticked and once without the tick."
@@ -42,7 +41,7 @@ def why_no_comparison(runs: Path, bundle: Path | None) -> str:
 
 
 def student_and_control(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
-    """Find the student that was trained as another one, but for the partner.
+    """Return a student and its control: trained alike, but for the partner.
 
     Recipe (pairs, preset, steps, seed) and training places must be the same.
 

@@ -1,4 +1,4 @@
-"""Partners on the screen: what they are, how they lie, and which is which.
+"""Partners on the screen, and the rules by which they are matched and aligned.
 
 Layers are known by a :class:`LayerKey`, never by their names: two files may well be
 called alike, and a person may rename a layer at any time.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class PartnerKind(Enum):
-    """What sort of thing teaches."""
+    """Sort of thing that teaches."""
 
     PICTURE = "picture"
     MASK = "mask"
@@ -37,27 +37,28 @@ class PartnerKind(Enum):
     """The sparse layer itself, at its full resolution."""
 
 
+STUDENT_WORDS = "The model that you train is the student: its partner teaches it."
+"""The word in the panel's name, explained once on the screen."""
+
 MEANINGS: dict[PartnerKind, str] = {
     PartnerKind.PICTURE: (
-        "The student learns what these channels show, and later sees only H&E."
+        "It learns what these channels show, and later sees only H&E."
     ),
     PartnerKind.MASK: (
-        "The student learns where the outlined things are. Numbered objects count as "
-        "inside or outside."
+        "It learns where the outlined things are. Numbered objects count as inside or "
+        "outside."
     ),
-    PartnerKind.SPOTS: (
-        "Tiles are centred on the spots; the student learns their genes."
-    ),
+    PartnerKind.SPOTS: ("Tiles are centred on the spots; it learns their genes."),
     PartnerKind.SAME: (
-        "The student learns at low magnification what the same place shows at full "
-        "resolution: no second stain is needed."
+        "It learns at low magnification what the same place shows at full resolution: "
+        "no second stain is needed."
     ),
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerKey:
-    """Which layer of the viewer something is.
+    """Identity of a layer in the viewer.
 
     Attributes
     ----------
@@ -91,7 +92,7 @@ class Partner:
     name : str
         Of the layer.
     kind : PartnerKind
-        What sort of thing it is.
+        Sort of thing that it is.
     slide : Slide or None
         Pixels of a picture or mask.
     spots : Spots or None
@@ -103,7 +104,7 @@ class Partner:
     refinement : Refinement or None
         Where ``registration`` comes from, if what both layers show refined it.
     key : LayerKey or None
-        Which layer it is; None for the sparse layer itself.
+        Identity of its layer; None for the sparse layer itself.
     """
 
     name: str
@@ -121,7 +122,10 @@ class Partner:
         return self.lies if self.registration is None else self.registration.matrix
 
     def confidence(self, tile_um: float) -> float:
-        """How surely a tile's partner shows the same tissue; 1 if nothing is known."""
+        """Return the confidence, 0 to 1, that a tile's partner shows the same tissue.
+
+        1 where nothing is known.
+        """
         known = self.registration
         if known is None or not math.isfinite(known.median_um):
             return 1.0

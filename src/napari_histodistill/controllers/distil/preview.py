@@ -1,10 +1,10 @@
-"""What the student of a running training makes of the part of the slide in view.
+"""Preview of a training: the part of the slide in view, as its student sees it.
 
 The run leaves students in its folder (``distill/runs/preview.py``); a job reads a few
-hundred cells of what the canvas shows, has the newest student embed them (in a process
-of its own, ``elsewhere.py``), and paints them. Its thread has a low rank, looks at
-its token between small batches, and what it returns is a small array with its own
-place: nothing here touches the window.
+hundred cells of what the canvas shows, has the newest student embed them in a process
+of its own (``controllers/shared/embed_process.py``), and paints them. Its thread has a
+low rank, looks at its token between small batches, and returns a small array with its
+own place: nothing here touches the window.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ if TYPE_CHECKING:
 
 
 class Colouring(Enum):
-    """What the colours of a preview mean."""
+    """Meaning of the colours of a preview."""
 
     ALIKE = "alike"
     """Places of one colour look alike to the student."""
     CENTRE = "centre"
-    """How alike a place is to the middle of the view."""
+    """A place is coloured by its similarity to the middle of the view."""
 
 
 COLOURINGS = {
-    Colouring.ALIKE: "Same colour: alike to the student",
-    Colouring.CENTRE: "How alike to the middle of the view",
+    Colouring.ALIKE: "Same colour: alike to the model",
+    Colouring.CENTRE: "Similarity to the middle of the view",
 }
 
 MOST_CELLS = 400
@@ -67,16 +67,16 @@ _RANK = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sight:
-    """What is to be looked at.
+    """A view to be painted.
 
     Attributes
     ----------
     bundle : Path
         Of the student.
     region : Region
-        What the canvas shows, level-0 px.
+        Part that the canvas shows, level-0 px.
     colouring : Colouring
-        What the colours mean.
+        Meaning of the colours.
     step : int or None
         After which step of the run it is the student; None for the run's own, once it
         has ended.
@@ -107,7 +107,7 @@ class Preview:
     Attributes
     ----------
     sight : Sight
-        Of what.
+        View that it is of.
     pixels : ndarray
         ``(rows, columns, 4)`` uint8 RGBA; glass is transparent.
     world : WorldTransform
@@ -157,8 +157,8 @@ def say_preview(sight: Sight) -> str:
     """Return what a preview shows, in a sentence."""
     at = "At the end" if sight.step is None else f"After step {sight.step}"
     if sight.colouring is Colouring.CENTRE:
-        return f"{at}: yellow is most alike to the middle of the view, violet least."
-    return f"{at}: places of one colour look alike to the student; hues mean no more."
+        return f"{at}: yellow is most similar to the middle of the view, violet least."
+    return f"{at}: places of one colour look alike to the model; a hue has no meaning."
 
 
 def preview_work(
@@ -171,7 +171,7 @@ def preview_work(
     slide : Slide
         RGB, with µm per pixel.
     sight : Sight
-        What and how.
+        View to paint.
     before : Preview or None
         The last one of this slide.
     embed : callable

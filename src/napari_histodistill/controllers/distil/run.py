@@ -1,4 +1,4 @@
-"""A training run as a person meets it: where it stands, how it does, its name."""
+"""A training run in the window: its state in words, its curves, what can be done."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def say_run(view: RunView) -> str:
     if view.state == "finished":
         return f"Finished after {last['steps'] if last else 0} steps." + _found(view)
     if view.state == "stopped":
-        return f"Stopped at {at}; the best student so far is kept." + _found(view)
+        return f"Stopped at {at}; the best model so far is kept." + _found(view)
     return view.message
 
 
@@ -49,7 +49,7 @@ class SmallerBatch:
     Attributes
     ----------
     words : str
-        What it means.
+        Its meaning, in sentences.
     why_not : str
         Why it cannot be; empty if it can.
     """
@@ -60,7 +60,7 @@ class SmallerBatch:
 
 @dataclass(frozen=True, slots=True)
 class TrainingControls:
-    """What can be done about a training.
+    """The actions that a training allows.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class TrainingControls:
 def controls_of(
     session: DistilSession, view: RunView | None, *, writing: bool, starting: bool
 ) -> TrainingControls:
-    """Return what can be done about a training.
+    """Return the actions that a training allows.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def controls_of(
         Whether its pairs are being written, or its process is being started.
     """
     works, again = view is not None and view.works, goes_on(session)
-    why = "A training is going on." if works else session.why_no_training
+    why = "A training is running." if works else session.why_no_training
     if writing:
         why = "The pairs are being written."
     if again:
@@ -116,7 +116,7 @@ def controls_of(
         why_no_start=why,
         works=works,
         paused=view is not None and view.is_paused,
-        why_no_use="" if ready else "There is no student yet: train first.",
+        why_no_use="" if ready else "There is no model yet: train one first.",
         has_run=session.run is not None,
         has_report=session.report is not None and not works,
         smaller=_smaller_batch(session.run, view),
@@ -136,7 +136,7 @@ def _smaller_batch(run: RunProcess | None, view: RunView | None) -> SmallerBatch
     batch = config.schedule.batch
     words = (
         f"{batch // 2} pairs a step in place of {batch} need about half the memory. "
-        "The student becomes another one: losses before and after do not compare."
+        "The result is another model: losses before and after cannot be compared."
     )
     return SmallerBatch(words, why_no_smaller(config))
 
@@ -158,7 +158,7 @@ def share_done(view: RunView) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RunCurves:
-    """What a run's curves show; points are ``(step, value)``.
+    """The curves of a run; points are ``(step, value)``.
 
     Attributes
     ----------
@@ -188,7 +188,7 @@ def curves_of(events: Sequence[dict[str, Any]]) -> RunCurves:
 
 
 def health_of(view: RunView) -> str:
-    """Return a warning in plain words if the student stops telling places apart."""
+    """Return a warning in plain words if all places become alike to the student."""
     return health_in_words(view.events)
 
 
@@ -212,6 +212,6 @@ def _found(view: RunView) -> str:
         return ""
     best = max(known, key=lambda e: e["retrieval"])
     return (
-        f" Places kept aside find their own partner {best['retrieval']:.0%} of the "
+        f" Held-out places find their own partner {best['retrieval']:.0%} of the "
         f"time (by chance {best['chance']:.0%})."
     )

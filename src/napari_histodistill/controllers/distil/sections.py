@@ -1,4 +1,4 @@
-"""Several sections, one student: what was kept of each, in words."""
+"""Several sections that teach one student, in words."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ def say_pairs(
     planned : Planned or None
         Pairs at hand.
     kept : sequence of Planned
-        Of sections before.
+        Pairs of sections before.
     trained : int
         Pairs that are trained on.
     held_out : str
-        The section that is kept aside whole; "" for regions of all of them.
+        The section that is held out whole; "" for regions of all of them.
     """
     sections = (*kept, planned) if planned is not None else tuple(kept)
     if not sections:
         return ""
     pairs = count_pairs(sections)
     left = pairs - trained
-    split = f"about {trained:,} to train on and {left:,} in regions kept aside. "
+    split = f"about {trained:,} to train on and {left:,} in held-out regions. "
     if held_out:
-        split = f"{trained:,} to train on and {left:,}, all of {held_out}, kept aside. "
+        split = f"{trained:,} to train on and {left:,}, all of {held_out}, held out. "
     words = ""
     if planned is not None:
         plan = planned.plan
         words = f"{len(plan):,} pairs of {plan.sampling.tile_um:.0f} µm"
         words += " here. " if kept else f", {split}"
         if plan.off_partner:
-            words += f"{plan.off_partner:,} tiles lie off the partner. "
+            words += f"{plan.off_partner:,} tiles are outside the partner's tissue. "
         if plan.between_regions:
-            words += f"{plan.between_regions:,} lie between two regions. "
+            words += f"{plan.between_regions:,} lie between two regions: left out. "
     if kept:
         words += f"{say_kept(kept)} {pairs:,} pairs in all, {split}"
     return words + enough_for(trained)

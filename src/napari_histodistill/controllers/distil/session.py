@@ -1,4 +1,4 @@
-"""What *Distil a student* knows: layers, how they lie, pairs, the run. No window.
+"""The session of *Distil a student*: layers, alignment, pairs, the run. No window.
 
 Four steps that can be walked back; a change in one forgets what later ones decided.
 Every step says in one line what it decided, or in one sentence why it cannot.
@@ -22,6 +22,7 @@ from napari_histodistill.controllers.distil.pairs import (
 )
 from napari_histodistill.controllers.distil.partners import (
     MEANINGS,
+    STUDENT_WORDS,
     LayerKey,
     Partner,
     PartnerKind,
@@ -74,12 +75,12 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 REDUCED = 4
-"""How much coarser the student sees than a partner that is the same layer."""
+"""Factor by which the student sees coarser than a partner that is the same layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many pairs are on disk; with a folder, the run is ready to start."""
+    """Progress of writing pairs; with a folder, the run is ready to start."""
 
     done: int
     total: int
@@ -95,7 +96,7 @@ class DistilSession:
     sparse : Slide or None
         The H&E.
     partners : tuple of Partner
-        What teaches; several at once are allowed.
+        The layers that teach; several at once are allowed.
     on : LayerKey or None
         The H&E's layer.
     sampling : Sampling
@@ -105,16 +106,16 @@ class DistilSession:
     kept : tuple of Planned
         Pairs of sections that were on the screen before; the student learns from all.
     trained : tuple of Planned
-        What the run was started with from here.
+        Pairs that the run was started with from here.
     held_out_section : str
-        Digest of the H&E of the section that is kept aside whole; "" for regions of
+        Digest of the H&E of the section that is held out whole; "" for regions of
         all of them.
     preset : {"quick", "careful", "paper"}
         Key of the preset.
     with_partner : bool
         False trains the control that never sees a partner.
     typed : dict of path to str
-        What was changed by hand in the preset's settings.
+        Changes by hand of the preset's settings, by their path.
     run : RunProcess or None
         The training, from here or found again.
     """
@@ -210,7 +211,7 @@ class DistilSession:
         Raises
         ------
         InputError
-            If a number cannot be one, or sections were kept that are cut otherwise.
+            If a number is out of range, or kept sections have tiles of another size.
         """
         if not (0.05 <= mpp <= 50 and 16 <= tile_px <= 1024):
             msg = (
@@ -220,7 +221,7 @@ class DistilSession:
             raise InputError(msg)
         changed = replace(self.sampling, mpp=mpp, tile_px=tile_px)
         if self.kept and changed != self.kept[0].plan.sampling:
-            msg = "The sections kept are cut otherwise: cut all alike, or forget them."
+            msg = "Kept sections have tiles of another size: use that, or forget them."
             raise InputError(msg)
         self.sampling = changed
         self.planned = None
@@ -232,11 +233,11 @@ class DistilSession:
             self.planned = None
 
     def forget_kept(self) -> None:
-        """Let the sections go that were kept; the pairs at hand stay."""
+        """Forget the sections that were kept; the pairs at hand stay."""
         self.kept = ()
 
     def hold_out(self, section: int | None) -> None:
-        """Keep one of :attr:`sections` aside whole; None for regions of all of them."""
+        """Hold out one of :attr:`sections` whole; None for regions of all of them."""
         chosen = None if section is None else self.sections[section]
         self.held_out_section = "" if chosen is None else _section(chosen)
         self.trained = ()
@@ -308,7 +309,7 @@ class DistilSession:
 
     @property
     def why_no_pairs(self) -> str:
-        """Why pairs cannot be laid out; empty if they can."""
+        """Reason why pairs cannot be laid out; empty if they can."""
         if self.sparse is None:
             return (
                 "No H&E yet: drop a slide on the window, or File › Open Sample › "
@@ -320,14 +321,16 @@ class DistilSession:
                 "layer a scale in µm, or type it in Explore slide."
             )
         if not self.sparse.info.is_rgb:
-            return f"{self.sparse.name} is no RGB image: a student sees H&E in colour."
+            return (
+                f"{self.sparse.name} is not an RGB image: the model sees H&E in colour."
+            )
         if self.sparse.info.section in [_section(x) for x in self.kept]:
             return (
                 f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
                 "and its partner, or start."
             )
         if not self.partners:
-            return "Choose a partner: what shall teach the student?"
+            return "Choose a partner: what should teach the model?"
         for partner in self.partners:
             if partner.slide is not None and partner.slide.usable_mpp is None:
                 return (
@@ -338,7 +341,7 @@ class DistilSession:
 
     @property
     def why_no_training(self) -> str:
-        """Why a training cannot start; empty if it can."""
+        """Reason why a training cannot start; empty if it can."""
         if not self.sections:
             return self.why_no_pairs or "Preview the pairs first."
         if self.training_pairs < PRESETS[0].fewest // 2:
@@ -354,7 +357,7 @@ class DistilSession:
 
     @property
     def why_no_settings(self) -> str:
-        """Why the advanced settings cannot be shown; empty if they can.
+        """Reason why the advanced settings cannot be shown; empty if they can.
 
         They depend on the pairs, and there is no recipe for too few.
         """
@@ -366,20 +369,20 @@ class DistilSession:
 
     @property
     def changed_settings(self) -> int:
-        """How many of the preset's settings were changed by hand."""
+        """Number of the preset's settings that were changed by hand."""
         if not self.typed or self.why_no_settings:
             return 0
         return len(self.draft().changed)
 
     @property
     def why_no_keep(self) -> str:
-        """Why there are no pairs to keep; empty if there are."""
+        """Reason why there are no pairs to keep; empty if there are."""
         none = self.planned is None
         return "Preview this section's pairs first." if none else ""
 
     @property
     def aligned(self) -> int | None:
-        """Which of the partners is aligned: the first that has pixels."""
+        """Index of the partner that is aligned: the first that has pixels."""
         return first_with_pixels(self.partners)
 
     @property
@@ -399,17 +402,17 @@ class DistilSession:
 
     @property
     def sections(self) -> tuple[Planned, ...]:
-        """What a training would learn from: sections kept, and the one at hand."""
+        """The sections to learn from: those kept, and the one at hand."""
         return self.kept if self.planned is None else (*self.kept, self.planned)
 
     @property
     def section_names(self) -> tuple[str, ...]:
-        """What :attr:`sections` are called in a set of pairs."""
+        """Names of :attr:`sections` in a set of pairs."""
         return section_names([x.plan for x in self.sections])
 
     @property
     def held_out(self) -> int | None:
-        """Which of :attr:`sections` is kept aside whole: only where others are left."""
+        """Index of the section that is held out whole, if others are left."""
         digests = [_section(x) for x in self.sections]
         if len(digests) < 2 or self.held_out_section not in digests:
             return None
@@ -417,7 +420,7 @@ class DistilSession:
 
     @property
     def held_out_name(self) -> str:
-        """What that section is called; "" for regions of all."""
+        """Name of the section that is held out; "" for regions of all."""
         return "" if self.held_out is None else self.section_names[self.held_out]
 
     @property
@@ -435,9 +438,10 @@ class DistilSession:
         return say_learning([self.sparse.name], self.partners)
 
     def say_meaning(self) -> str:
-        """Return what the choice of partners means for the student."""
+        """Return what the choice of partners means; explains *student* once."""
         kinds = dict.fromkeys(p.kind for p in self.partners)
-        return " ".join(MEANINGS[kind] for kind in kinds)
+        meanings = [MEANINGS[kind] for kind in kinds]
+        return " ".join([STUDENT_WORDS, *meanings]) if meanings else ""
 
     def say_alignment(self, partner: int = 0) -> str:
         """Return what step 2 decided for a partner."""
@@ -447,7 +451,9 @@ class DistilSession:
 
     def say_pairs(self) -> str:
         """Return what step 3 decided."""
-        return say_pairs(self.planned, self.kept, self.training_pairs, self.held_out_name)
+        return say_pairs(
+            self.planned, self.kept, self.training_pairs, self.held_out_name
+        )
 
     # --- work for jobs ---------------------------------------------------------------
 

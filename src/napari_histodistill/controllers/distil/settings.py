@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 WHOLE: Place = ()
-"""Where problems stand that belong to no single field."""
+"""Key of problems that belong to no single field."""
 
 Texts = Mapping[Place, str]
 
@@ -51,12 +51,12 @@ class Draft:
 
     @property
     def form(self) -> Section:
-        """What is asked."""
+        """The form, from the recipe's schema."""
         return describe(self.base)
 
     @property
     def changed(self) -> frozenset[Place]:
-        """Which settings differ from the preset."""
+        """Paths of the settings that differ from the preset."""
         return frozenset(self._own_typed())
 
     def text(self, asked: Field) -> str:

@@ -34,7 +34,7 @@ UM: Unit = "µm"
 
 
 class Positions(Enum):
-    """What the numbers of a file's positions are, where the file does not say."""
+    """Meaning of a file's positions, where the file does not say it."""
 
     HE_PIXELS = "pixels of the H&E"
     OTHER_PIXELS = "pixels of another image"
@@ -158,7 +158,7 @@ def place_on(
     table : SpotTable
         As read.
     answer : Positions or None
-        What a person says of the positions; None where the file says it.
+        Answer of a person; None where the file says it.
     other_um_per_px : float
         Of the other image, for :attr:`Positions.OTHER_PIXELS`.
 

@@ -1,4 +1,7 @@
-"""The advanced settings, built from what ``controllers/distil/settings.py`` says."""
+"""The advanced settings: a form with a row for each, and its wiring.
+
+The form is built from what ``controllers/distil/settings.py`` describes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ TIP = "Every setting of the training, starting from the preset."
 
 
 class AdvancedForm(QWidget):
-    """Every setting of the recipe, folded by group; dumb but for its layout.
+    """Every setting of the recipe, folded by group; layout only.
 
     Attributes
     ----------
@@ -247,7 +250,7 @@ class Advancing(QObject):
         button.setText(f"Advanced ({number})…" if number else "Advanced…")
         opened = button.isChecked() and not why
         if opened and self.form is None:
-            # Some seventy widgets: made when somebody wants to see them.
+            # Some seventy widgets: made when they are first shown.
             self.form = AdvancedForm()
             self.form.typed.connect(self._typed)
             self.form.reset.connect(self._reset)

@@ -1,4 +1,4 @@
-"""Step 2 of *Distil a student*: how the partner lies on the H&E, and its refinement."""
+"""Step 2 of *Distil a student*, wired: landmarks and looks, and the refinement."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Aligning(QObject):
         self.refining.forget()
         if bench.attempt(lambda: bench.session.register(place, own[0], own[1], kind)):
             bench.said.emit("")
-            # Not while somebody clicks: a layer that moves under the mouse confuses.
+            # Not during picking: a layer that moves under the mouse confuses.
             if not self.landmarks.active:
                 self.lay()
 
@@ -182,7 +182,7 @@ class Aligning(QObject):
         self.bench.changed.emit()
 
     def flicker(self, on: bool) -> None:
-        """Show the partner now and then, or always."""
+        """Blink the partner, or show it steadily."""
         if on and self.layer is not None:
             self.step.checker.setChecked(False)
             self._shown = [
@@ -266,7 +266,7 @@ class Aligning(QObject):
         return None if self.partner is None else self.partner.registration
 
     def _lay_if_registered(self) -> None:
-        # A layer that nobody registered stays where somebody may have dragged it.
+        # A layer without a registration stays where a person may have dragged it.
         if self._known() is not None:
             self.lay()
 

@@ -1,4 +1,4 @@
-"""What the steps of *Distil a student* share: viewer, session, jobs, chosen layers."""
+"""Shared by all steps of *Distil a student*: viewer, session, jobs, chosen layers."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TITLE = "Checkerboard"
 SETTLED_MS = 120
-"""The view must rest so long before it is composed anew."""
+"""Time that the view must rest before it is composed again."""
 
 
 class CheckerView(QObject):
@@ -46,7 +46,7 @@ class CheckerView(QObject):
     closed : Signal
         It was removed, here or in the layer list.
     described : Signal(str)
-        What is seen, in a sentence.
+        A sentence about what it shows.
     """
 
     closed = Signal()
@@ -114,7 +114,7 @@ class CheckerView(QObject):
         self.refresh()
 
     def refresh(self) -> None:
-        """Compose anew, once: the partner was moved, or another one is chosen."""
+        """Compose again, once: the partner was moved, or another one is chosen."""
         if self._on:
             self._timer.start()
 

@@ -1,4 +1,4 @@
-"""Classes for the new student from a Labels layer: step 5 of *Distil a student*."""
+"""Classes for the new student from a Labels layer, wired; below step 4."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from napari_histodistill.widgets.shared.slide_layers import slide_to_world
 Floats = npt.NDArray[np.float64]
 
 TIP = (
-    "Learn to name the classes of this layer from what the student sees, test that on "
-    "regions kept aside, and save a student that draws class maps."
+    "Learn to recognise the classes of this layer, validate that on held-out regions, "
+    "and save a model that draws class maps."
 )
 
 
@@ -58,7 +58,7 @@ class Fitting(QObject):
             step.offer_classes([layer.name for layer in layers])
         step.classes.setVisible(bool(layers))
         busy = self.bench.pump.is_active(DistilJob.FITTING_CLASSES)
-        explain(step.fit, TIP, "Classes are being fitted." if busy else "")
+        explain(step.fit, TIP, "Classes are being learned." if busy else "")
 
     def fit(self) -> None:
         """Fit classes to the chosen layer in a job."""
@@ -89,7 +89,7 @@ class Fitting(QObject):
             self.step.show_classes(f"{last.done:,} of {last.total:,} places seen.")
             return
         self.step.show_classes(
-            f"{last.words} Saved as {WITH_CLASSES}; Use in Explore takes this one."
+            f"{last.words} Saved as {WITH_CLASSES}; Use in Explore opens this one."
         )
 
     def _ended(self, job: Job[ClassesFitted | ClassesProgress]) -> None:
@@ -115,7 +115,7 @@ def labels_on_slide(bench: DistilBench) -> list[Labels]:
 
 
 def labelling_of(layer: Labels, sparse: Image, slide: Slide) -> Labelling:
-    """Return a Labels layer as a job wants it; nothing of its pixels is read.
+    """Return a Labels layer as a job takes it; nothing of its pixels is read.
 
     Raises
     ------

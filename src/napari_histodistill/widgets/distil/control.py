@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from napari_histodistill.widgets.compare.dock import CompareWidget
 
 TIP = (
-    "Open Compare students with both, on this slide: what did the partner teach? A is "
-    "the student without, B the one with it."
+    "Open Compare students on this slide: what did the partner teach? A is the model "
+    "trained without it, B the one trained with it."
 )
 
 

@@ -46,7 +46,7 @@ WIDTH, HEIGHT = 360, 780
 
 
 class OnClose(Enum):
-    """What becomes of a training when napari's window closes."""
+    """The fate of a training when napari's window closes."""
 
     RUN_ON = "run on"
     STOP = "stop"
@@ -87,7 +87,7 @@ class DistilWidget(Dock):
         self.lay_out((self.message, *steps), spacing=8)
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
-        # What pairs, training and preview need, before somebody waits for it.
+        # What pairs, training and preview need, before a person waits for it.
         self.bench.pump.start(
             import_work(
                 "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
@@ -160,14 +160,14 @@ class DistilWidget(Dock):
     def _ask_close(self) -> OnClose:
         """Ask what becomes of the training."""
         box = QMessageBox(self)
-        box.setWindowTitle("A training is going on")
+        box.setWindowTitle("A training is running")
         box.setText(
-            "It can run on without napari; open Distil a student again to find it."
+            "It can go on without napari: open Distil a student again to find it."
         )
         role = QMessageBox.ButtonRole
-        run_on = box.addButton("Let it run on", role.AcceptRole)
+        run_on = box.addButton("Let it go on", role.AcceptRole)
         stop = box.addButton("Stop, keep best", role.DestructiveRole)
-        box.addButton("Stay", role.RejectRole)
+        box.addButton("Keep napari open", role.RejectRole)
         box.exec()
         if box.clickedButton() is run_on:
             return OnClose.RUN_ON

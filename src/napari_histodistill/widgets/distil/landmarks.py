@@ -197,7 +197,7 @@ class Landmarks(QObject):
                 points.data = _places(layer.data_to_world(x) for x in pixels)
 
     def _forget_removed(self) -> None:
-        """Forget landmarks that somebody took out of the layer list."""
+        """Forget landmarks that were taken out of the layer list."""
         if any(points not in self._viewer.layers for points in self._points or ()):
             self._forget()
 

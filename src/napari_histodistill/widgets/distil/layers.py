@@ -1,4 +1,4 @@
-"""Which of the viewer's layers can be paired, and how they lie on each other."""
+"""The viewer's layers as slides and partners, and how they lie on each other."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from napari_histodistill.widgets.shared.parts import explain
 
 @dataclass(frozen=True, slots=True)
 class ChosenLayers:
-    """What the chosen layers say of themselves.
+    """The chosen layers, read as they are now.
 
     Attributes
     ----------
@@ -134,12 +134,12 @@ class Pairing(QObject):
         self.tick()  # the next section has a partner of its own
 
     def forget_kept(self) -> None:
-        """Let the sections go that were kept."""
+        """Forget the sections that were kept."""
         self.bench.session.forget_kept()
         self.bench.changed.emit()
 
     def hold_out(self, index: int) -> None:
-        """Keep what was chosen aside."""
+        """Hold out what was chosen."""
         self.bench.session.hold_out(self.pairs.held_out.itemData(index))
         self.bench.changed.emit()
 
@@ -174,7 +174,7 @@ class Pairing(QObject):
         self._take(self._read_layers())
 
     def _read_layers(self) -> ChosenLayers:
-        """Return what the chosen layers now say of themselves."""
+        """Return the chosen layers as they are now."""
         layer = self.bench.sparse_layer
         if layer is None:
             return ChosenLayers(None, (), (), "")

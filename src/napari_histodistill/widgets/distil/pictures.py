@@ -29,7 +29,7 @@ class _Line(NamedTuple):
 
 
 class Curves(QWidget):
-    """Loss of the steps and of what is kept aside, and how much is told apart."""
+    """Plots of the loss, of the steps and in validation, and of the effective rank."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class Curves(QWidget):
         self.setMinimumHeight(110)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setToolTip(
-            "Left: the loss, lower is better; dots are places kept aside. Right: how "
-            "many directions the student uses to tell places apart (effective rank); "
-            "it should not fall towards 1."
+            "Left: the loss, lower is better; dots are the validation. Right: the "
+            "effective rank, the number of directions in which the model can tell "
+            "places apart; it should not fall towards 1."
         )
 
     def sizeHint(self) -> QSize:
@@ -53,8 +53,8 @@ class Curves(QWidget):
         self._steps = curves.steps
         self._lines = (
             _Line("loss", LINE, curves.loss),
-            _Line("kept aside", DOTS, curves.validation, joined=False),
-            _Line("told apart", RANK, curves.rank),
+            _Line("validation", DOTS, curves.validation, joined=False),
+            _Line("effective rank", RANK, curves.rank),
         )
         self.update()
 
@@ -130,7 +130,7 @@ class TwinGallery(QWidget):
                 if picture is not None:
                     label = QLabel()
                     label.setPixmap(pixmap_of(picture, TWIN_PX))
-                    label.setToolTip(f"Sure to {confidence:.0%} to be the same tissue.")
+                    label.setToolTip(f"{confidence:.0%} sure to show the same tissue.")
                     self._grid.addWidget(label, 3 * row + below, column)
             self._grid.addWidget(_Bar(confidence), 3 * row + 2, column)
 
@@ -140,7 +140,7 @@ class _Bar(QWidget):
         super().__init__()
         self._share = share
         self.setFixedSize(TWIN_PX, 4)
-        self.setToolTip(f"Sure to {share:.0%} to be the same tissue.")
+        self.setToolTip(f"{share:.0%} sure to show the same tissue.")
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         painter = QPainter(self)

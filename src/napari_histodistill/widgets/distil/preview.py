@@ -1,4 +1,4 @@
-"""What the student of the running training makes of the view, on the canvas."""
+"""A preview on the canvas: the view as the student in training sees it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from napari_histodistill.widgets.shared.slide_layers import (
 )
 
 LOOK_MS = 400
-NAME = "Preview of the training student"
+NAME = "Preview of the model in training"
 
 
 class Previewing(QObject):
-    """Paints the view anew when there is a newer student, or the view has moved."""
+    """Paints the view again when there is a newer student, or the view has moved."""
 
     def __init__(self, bench: DistilBench, step: TrainStep) -> None:
         super().__init__(bench)
@@ -156,7 +156,7 @@ class Previewing(QObject):
             ("translate", shown.world.translate),
             ("affine", overlay_affine(layer, slide.require_mpp())),
         ):
-            # Each that is set makes napari look at all layers anew.
+            # Each that is set makes napari look at all layers again.
             if not np.array_equal(np.asarray(getattr(painted, name)), wanted):
                 setattr(painted, name, wanted)
         if self._first:
@@ -204,7 +204,7 @@ class Previewing(QObject):
                 self._first = True
             self._ask()
             self._timer.start()
-            self.step.show_seen("The first comes with the run's next step.")
+            self.step.show_seen("The first preview comes with the next step.")
             return
         self._timer.stop()
         self.bench.pump.abandon(DistilJob.PREVIEW)

@@ -1,4 +1,4 @@
-"""How far every landmark is off: the worst stands out, a click goes there."""
+"""A list of landmarks by how far each is off; a click goes there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The controls of *Distil a student*; what they mean is wired in ``distil.py``."""
+"""The controls of *Distil a student*: a step that folds, and the four steps.
+
+Layout only; the modules that are named after what they do wire them.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,7 @@ class Step(QWidget):
         return bool(self.button.isChecked())
 
     def say(self, text: str) -> None:
-        """Show what the step decided, or why it cannot."""
+        """Show what the step decided, or why it cannot decide."""
         self.line.setText(text)
         self.line.setVisible(bool(text))
 
@@ -88,17 +91,17 @@ class Step(QWidget):
 
 
 class LayersStep(Step):
-    """Which layer is sparse, which are dense."""
+    """Step 1: the sparse layer and its partners."""
 
     def __init__(self) -> None:
         super().__init__("1  Layers")
         self.sparse = QComboBox()
-        self.sparse.setToolTip("The H&E: all that the student will ever see.")
+        self.sparse.setToolTip("The H&E: all that the model will ever see.")
         self.sparse.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.partners = QListWidget()
         self.partners.setToolTip(
-            "What teaches: tick one or several. Images, labels, points with a table, "
-            "or the same layer at full resolution."
+            "The partner teaches the model; tick one or several. Images, labels, "
+            "points with a table, or the same layer at full resolution."
         )
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
@@ -144,7 +147,7 @@ class LayersStep(Step):
 
 
 class AlignStep(Step):
-    """How the partner lies on the H&E."""
+    """Step 2: alignment of the partner with the H&E."""
 
     def __init__(self) -> None:
         super().__init__("2  Align")
@@ -152,7 +155,7 @@ class AlignStep(Step):
         self.pick.setCheckable(True)
         self.pick_tip = (
             "Click a place on the H&E, then the same place on the partner, and so on: "
-            "only the layer that is asked about is shown. Press again when done."
+            "only the layer to click is shown. Press again when done."
         )
         self.kind = QComboBox()
         for key, text in KINDS:
@@ -168,9 +171,9 @@ class AlignStep(Step):
         self._make_looks()
         self.refine = QPushButton("Refine")
         self.refine_tip = (
-            "Move the partner a little, until both layers say most about each other. "
-            "It is used only if landmarks, or the layers themselves, say it is not "
-            "worse, and can be undone."
+            "Move the partner slightly, to where both layers agree best. The result is "
+            "used only if landmarks, or the layers themselves, show that it is not "
+            "worse, and it can be undone."
         )
         self.undo = QPushButton("Undo refining")
         self.undo.setToolTip("Lay the partner as it was before it was refined.")
@@ -194,8 +197,8 @@ class AlignStep(Step):
         self.checker = QPushButton("Checkerboard")
         self.checker.setCheckable(True)
         self.checker_tip = (
-            "Squares of either layer in turn, for what is in view: what is aligned "
-            "runs on across their borders."
+            "Show squares of the two layers in turn, for the part in view: aligned "
+            "structures continue across their borders."
         )
         self.square = QDoubleSpinBox()
         self.square.setRange(1, 10000)
@@ -226,7 +229,7 @@ def _show_words(label: QLabel, words: str) -> None:
 
 
 class PairsStep(Step):
-    """Size of the tiles, and what they look like."""
+    """Step 3: size of the tiles, sections, and a few pairs to look at."""
 
     def __init__(self) -> None:
         super().__init__("3  Pairs")
@@ -249,42 +252,46 @@ class PairsStep(Step):
         )
         self.gallery = TwinGallery()
         self.keep = QPushButton("Keep, add a section")
-        self.forget = QPushButton("Forget those kept")
+        self.forget = QPushButton("Forget kept sections")
         self.forget.setToolTip(
-            "Let the sections go that were kept; nothing is deleted."
+            "Forget the sections that were kept; no file is deleted."
         )
         self.held_out = QComboBox()
         self.held_out.setToolTip(
-            "What the student is judged on and never learns from. A whole section says "
-            "more about other slides, but the others alone teach then."
+            "Held out for validation: the model never learns from it. A whole section "
+            "says more about other slides, but then only the others teach."
         )
-        self.held_out.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.test = QWidget()
-        inside = row(QLabel("Test on"), self.held_out, stretch=1)
-        self.test.setLayout(inside)
+        self.held_out.setSizePolicy(
+            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
+        )
+        self.held_out_row = QWidget()
+        inside = row(QLabel("Validate on"), self.held_out, stretch=1)
+        self.held_out_row.setLayout(inside)
         self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
         self.column.addWidget(self.gallery)
         self.column.addLayout(row(self.keep, self.forget))
-        self.column.addWidget(self.test)
+        self.column.addWidget(self.held_out_row)
 
     def show_kept(self, any_kept: bool, why_not_keep: str) -> None:
-        """Offer what can be done with sections; their tiles are all cut alike."""
+        """Offer what can be done with sections; their tiles are all of one size."""
         explain(
             self.keep,
             "Keep these pairs, then choose the next section's H&E and partner: one "
-            "student learns from all of them.",
+            "model learns from all of them.",
             why_not_keep,
         )
         self.forget.setVisible(any_kept)
-        cut = "All sections are cut alike." if any_kept else ""
+        cut = "All sections have tiles of one size." if any_kept else ""
         explain(self.px, "Edge of a tile.", cut)
         explain(
-            self.mpp, "How coarsely the student looks: 0.5 is a 20× objective.", cut
+            self.mpp,
+            "Resolution that the model sees: 0.5 is a 20× objective.",
+            cut,
         )
 
     def offer_held_out(self, sections: Sequence[str], chosen: int | None) -> None:
-        """Offer what can be kept aside, where there are several sections."""
-        self.test.setVisible(len(sections) > 1)
+        """Offer what can be held out, where there are several sections."""
+        self.held_out_row.setVisible(len(sections) > 1)
         self.held_out.blockSignals(True)
         self.held_out.clear()
         self.held_out.addItem("regions of every section", None)
@@ -295,7 +302,7 @@ class PairsStep(Step):
 
 
 class TrainStep(Step):
-    """The run: preset, start, pause, stop, curves, and what comes out."""
+    """Step 4: preset, start, pause, stop, curves, and what comes out."""
 
     def __init__(self) -> None:
         super().__init__("4  Train")
@@ -304,8 +311,8 @@ class TrainStep(Step):
             self.preset.addItem(preset.title, preset.key)
         self.alone = QCheckBox("without the partner")
         self.alone.setToolTip(
-            "Train the control that never sees the partner, all else alike: to see "
-            "what the partner taught."
+            "Train the control: a model that never sees the partner, everything else "
+            "being the same. The comparison shows what the partner taught."
         )
         self.words = hint()
         self.advanced = QPushButton("Advanced…")
@@ -313,9 +320,9 @@ class TrainStep(Step):
         self.settings = QVBoxLayout()
         self.start = QPushButton("Start")
         self.pause = QPushButton("Pause")
-        self.pause.setToolTip("Wait after the current step; the machine is free then.")
+        self.pause.setToolTip("Wait after the current step; the computer is free then.")
         self.stop = QPushButton("Stop, keep best")
-        self.stop.setToolTip("End after the current step; the best student is kept.")
+        self.stop.setToolTip("End after the current step; the best model is kept.")
         self.smaller = QPushButton("Go on with half the batch")
         self.smaller.hide()
         self.bar = QProgressBar()
@@ -345,7 +352,7 @@ class TrainStep(Step):
     def _add_preview(self) -> None:
         self.preview = QCheckBox("Preview")
         self.preview.setToolTip(
-            "While it trains, paint on the canvas what the student makes of the view."
+            "During the training, colour the view by what the model has learned so far."
         )
         self.every = QSpinBox()
         self.every.setRange(1, 100_000)
@@ -353,7 +360,7 @@ class TrainStep(Step):
         self.every.setPrefix("every ")
         self.every.setSuffix(" steps")
         self.every.setKeyboardTracking(False)
-        self.every.setToolTip("How often the run leaves its student to be looked at.")
+        self.every.setToolTip("How often the training saves a model for the preview.")
         self.colouring = QComboBox()
         for key, text in COLOURINGS.items():
             self.colouring.addItem(text, key)
@@ -378,11 +385,11 @@ class TrainStep(Step):
         self.command = QPushButton("Copy as command")
         self.command.setToolTip("Copy the command line that trains the same again.")
         self.folder = QPushButton("Open folder")
-        self.folder.setToolTip("Settings, events, curves, pairs and the student.")
+        self.folder.setToolTip("Settings, events, curves, pairs and the model.")
         self.labels = QComboBox()
-        self.labels.setToolTip("A Labels layer that says what is what on this slide.")
+        self.labels.setToolTip("A Labels layer that shows the classes on this slide.")
         self.labels.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.fit = QPushButton("Fit classes from")
+        self.fit = QPushButton("Learn classes from")
         self.fitted = hint()
         self.classes = QWidget()
         inside = QVBoxLayout(self.classes)
@@ -409,7 +416,7 @@ class TrainStep(Step):
         self.labels.addItems(list(names))
 
     def show_classes(self, words: str) -> None:
-        """Say how fitting classes goes, or how good they are."""
+        """Show how learning classes goes, or how good they are."""
         self.fitted.setText(words)
         self.fitted.setVisible(bool(words))
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from napari_histodistill.widgets.explore.dock import ExploreWidget
 
 WATCH_MS = 400
-START_TIP = "Train in a process of its own."
-USE_TIP = "Open the student in Explore slide, on this slide."
+START_TIP = "Train in a process of its own, beside napari."
+USE_TIP = "Open the model in Explore slide, on this slide."
 
 
 class Distilling(QObject):
@@ -205,7 +205,7 @@ class Distilling(QObject):
     def _begin(self, folder: Path) -> None:
         def begin(cancel: CancelToken) -> Iterator[RunProcess]:
             run = start_process(folder)
-            if cancel.cancelled:  # nobody waits for it any more: the panel has closed
+            if cancel.cancelled:  # the panel has closed meanwhile
                 run.leave()
                 return
             yield run
