@@ -59,7 +59,7 @@ def test_what_is_missing_is_said_step_by_step(painted):
     assert "does not say how many µm" in session.why_no_pairs
     grey = slide_from_arrays(painted.dense[..., 0], name="grey", mpp=MPP)
     session.choose(grey, [])
-    assert "no RGB image" in session.why_no_pairs
+    assert "not an RGB image" in session.why_no_pairs
     session.choose(sparse.with_mpp(MPP), [])
     assert "Choose a partner" in session.why_no_pairs
     unknown = slide_from_arrays(painted.dense[..., 0], name="mif")

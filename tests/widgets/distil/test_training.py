@@ -110,7 +110,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     viewer.layers.remove(layer)
     step.colouring.setCurrentIndex(1)
     wait_until(qtbot, lambda: NAME in viewer.layers, 120)
-    assert "yellow is most alike" in step.seen_words.text()
+    assert "yellow is most similar" in step.seen_words.text()
     step.preview.setChecked(False)
     assert not viewer.layers[NAME].visible
     assert asked_every(run.folder) == 0
@@ -230,7 +230,7 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     assert not step.smaller.isHidden()
     assert words in step.line.text()
     assert "8 pairs a step in place of 16" in step.smaller.toolTip()
-    assert "another one" in step.smaller.toolTip()
+    assert "another model" in step.smaller.toolTip()
     before = widget.session.run.view().step
     step.smaller.click()
     assert read_run(folder)[0].schedule.batch == 8
