@@ -16,11 +16,7 @@ from napari_histodistill.controllers.distil.spots import (
     why_no_spots,
 )
 from napari_histodistill.distill.layers.partners import Spots
-from napari_histodistill.distill.layers.spot_tables import (
-    SpotTable,
-    are_counts,
-    log_counts,
-)
+from napari_histodistill.distill.layers.spot_tables import SpotTable, are_counts
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.spot_layer import SPOTS_KEY
@@ -123,7 +119,4 @@ def test_a_table_that_no_longer_fits_its_points_is_refused():
     [([[1, 2]], True), ([[0, 0]], True), ([[1.5, 2]], False), ([[-1, 2]], False)],
 )
 def test_counts_are_whole_and_not_negative(values, counts):
-    array = np.asarray(values, np.float32)
-    assert are_counts(array) is counts
-    if not counts:
-        assert log_counts(array) is array
+    assert are_counts(np.asarray(values, np.float32)) is counts

@@ -186,14 +186,14 @@ def test_a_preview_is_of_the_slide_that_is_chosen(
 
     monkeypatch.setattr(looking_on, "load_spec", lambda _bundle: student.spec)
     monkeypatch.setattr(previewing, "preview_work", paint)
-    monkeypatch.setattr(previewing, "newest_preview", lambda _folder: (1, tmp_path))
+    monkeypatch.setattr(looking_on, "newest_preview", lambda _folder: (1, tmp_path))
     monkeypatch.setattr(previewing.Elsewhere, "begin", lambda _self: None)
     viewer, widget = open_distil()
     speck = np.full((600, 800, 3), 245, np.uint8)
     speck[270:330, 370:430] = PURPLE
     he = flow.add(viewer, tissue_image(), "A")
     flow.add(viewer, speck, "B")
-    widget.session.run = Leaving(tmp_path / "run")
+    widget.session.follow(Leaving(tmp_path / "run"))
     viewer.reset_view()
     widget.train_step.preview.setChecked(True)
     wait_until(qtbot, lambda: widget.previewing.shown is not None)

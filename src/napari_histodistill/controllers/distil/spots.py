@@ -12,8 +12,9 @@ from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.distill.layers.spot_files import is_gene
 from napari_histodistill.distill.layers.spot_tables import (
     Unit,
+    are_counts,
     check_overlap,
-    log_counts,
+    log_normalised,
     place_spots,
 )
 from napari_histodistill.errors import InputError
@@ -100,7 +101,9 @@ def table_of(
     if table is None:
         genes = genes_of(metadata, features)
         values = np.stack([_column(name, features, gene) for gene in genes], axis=1)
-        return Spots(name, places_um, log_counts(values), genes)
+        # Other numbers than counts are taken as they are, as from a file.
+        values = log_normalised(values) if are_counts(values) else values
+        return Spots(name, places_um, values, genes)
     if len(places_um) != len(table.positions_um):
         msg = (
             f"{name}: spots were added or removed, so its table no longer fits: read "

@@ -194,23 +194,6 @@ def check_spots(raw: RawSpots, most_genes: int) -> SpotTable:
     return _chosen(raw, values, most_genes)
 
 
-def are_counts(values: npt.NDArray[np.float32]) -> bool:
-    """Whether a table holds counts: whole numbers, 0 or more."""
-    return bool((values >= 0).all() and (values == np.rint(values)).all())
-
-
-def log_counts(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return counts ``(n, genes)`` as log1p of counts per 10,000; others as they are.
-
-    A spot without any count stays 0.
-    """
-    if not are_counts(values):
-        return values
-    total = np.maximum(values.sum(axis=1, keepdims=True), 1)
-    logs: npt.NDArray[np.float32] = np.log1p(values / total * TOTAL).astype(np.float32)
-    return logs
-
-
 def _chosen(
     raw: RawSpots, values: npt.NDArray[np.float32], most_genes: int
 ) -> SpotTable:
@@ -221,7 +204,7 @@ def _chosen(
             msg = f"{raw.name}: every count is 0, so there is nothing to learn."
             raise InputError(msg)
         spread = residual_variance(values)
-        values = log_counts(values)
+        values = log_normalised(values)
         notes.append(f"Counts were brought to {TOTAL:,.0f} a spot; log1p of them.")
     else:
         spread = values.var(axis=0)
@@ -245,6 +228,29 @@ def _chosen(
         spot_size=raw.spot_size,
         notes=tuple(notes),
     )
+
+
+def are_counts(values: npt.NDArray[Any]) -> bool:
+    """Whether a table may hold counts: whole numbers, none of them negative."""
+    return bool((values >= 0).all() and (values == np.rint(values)).all())
+
+
+def log_normalised(counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the logarithm of counts brought to one total: ``log1p(1e4 · c / total)``.
+
+    Parameters
+    ----------
+    counts : ndarray
+        ``(spots, genes)``, numbers, 0 or more.
+
+    Returns
+    -------
+    ndarray
+        ``(spots, genes)`` float32; 0 for a spot without counts.
+    """
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    logarithms: npt.NDArray[np.float32] = np.log1p(counts / total * TOTAL)
+    return logarithms.astype(np.float32, copy=False)
 
 
 def residual_variance(counts: npt.NDArray[np.float32]) -> Floats:
