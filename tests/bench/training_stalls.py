@@ -89,7 +89,7 @@ def one_run(runs: Path) -> Gaps:
     rest(WATCHED_S)
     gaps.phase = "stop"
     step.stop.click()
-    until(lambda: not widget.distilling.works)
+    until(lambda: not widget.session.works)
     rest(1.0)
     gaps.stop()
     widget.shut_down()

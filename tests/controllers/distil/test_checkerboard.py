@@ -12,8 +12,8 @@ from napari_histodistill.controllers.distil.checkerboard import (
     compose,
     fitting_square_um,
 )
-from napari_histodistill.controllers.distil.pairs import Partner, to_look_at
-from napari_histodistill.distill.layers.partners import dense_layer
+from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
+from napari_histodistill.distill.layers.partners import dense_layer, to_look_at
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.running import CancelToken
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
@@ -108,7 +108,7 @@ def test_outlines_are_shown_too(painted, slides):
     sparse, _ = slides
     numbers = np.cumsum(painted.positive, axis=0) * painted.positive
     mask = slide_from_arrays(numbers, name="zones", mpp=MPP)
-    partner = Partner("zones", "mask", slide=mask)
+    partner = Partner("zones", PartnerKind.MASK, slide=mask)
     (board,) = checkerboard_work(sparse, partner, view(), 32, screen_px=512)(
         CancelToken()
     )

@@ -102,7 +102,7 @@ def test_a_student_with_classes_lies_beside_the_one_without(painted, bundle):
     last = reports[-1]
     assert isinstance(last, ClassesFitted)
     assert last.folder == bundle.with_name(WITH_CLASSES)
-    assert "On regions kept aside it names the right class" in last.words
+    assert "On held-out regions it names the right class" in last.words
     assert "by chance 50%" in last.words
     student = load_student(last.folder, device="cpu")
     assert student.spec.class_names == ("outside", "zone")

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from napari_histodistill.controllers.distil import control
-from napari_histodistill.controllers.distil.control import partner_twins
+from napari_histodistill.controllers.distil.control import student_and_control
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.runs.folder import CONFIG, STUDENT, read_run, start_run
 from napari_histodistill.distill.runs.run import train
@@ -43,7 +43,7 @@ def change(run, **fields):
 
 def test_either_finds_the_other_and_without_comes_first(runs):
     pair = runs / "unprivileged" / STUDENT, runs / "privileged" / STUDENT
-    assert [partner_twins(runs, bundle) for bundle in pair] == [pair, pair]
+    assert [student_and_control(runs, bundle) for bundle in pair] == [pair, pair]
 
 
 def test_the_newest_of_several_is_taken(runs):
@@ -51,16 +51,16 @@ def test_the_newest_of_several_is_taken(runs):
     shutil.copytree(runs / "unprivileged", again)
     spec = again / STUDENT / "spec.json"
     os.utime(spec, (spec.stat().st_mtime + 60,) * 2)
-    found = partner_twins(runs, runs / "privileged" / STUDENT)
+    found = student_and_control(runs, runs / "privileged" / STUDENT)
     assert found == (again / STUDENT, runs / "privileged" / STUDENT)
 
 
-def test_another_budget_or_other_places_are_no_twin(runs, monkeypatch):
+def test_another_budget_or_other_places_are_no_control(runs, monkeypatch):
     mine, other = runs / "privileged" / STUDENT, runs / "unprivileged"
     change(other, seed=7)
-    assert partner_twins(runs, mine) is None
+    assert student_and_control(runs, mine) is None
     change(other, seed=0)
-    assert partner_twins(runs, mine) is not None
+    assert student_and_control(runs, mine) is not None
     from napari_histodistill.students import bundle
 
     load = bundle.load_spec
@@ -74,12 +74,12 @@ def test_another_budget_or_other_places_are_no_twin(runs, monkeypatch):
 
     monkeypatch.setattr(bundle, "load_spec", elsewhere)
     control._read.cache_clear()
-    assert partner_twins(runs, mine) is None
+    assert student_and_control(runs, mine) is None
 
 
-def test_a_run_without_a_student_is_no_twin(runs):
+def test_a_run_without_a_student_is_no_control(runs):
     shutil.rmtree(runs / "unprivileged" / STUDENT)
-    assert partner_twins(runs, runs / "privileged" / STUDENT) is None
-    assert partner_twins(runs, runs / "nothing" / STUDENT) is None
+    assert student_and_control(runs, runs / "privileged" / STUDENT) is None
+    assert student_and_control(runs, runs / "nothing" / STUDENT) is None
     (runs / "privileged" / STUDENT / "spec.json").write_text("{}")
-    assert partner_twins(runs, runs / "privileged" / STUDENT) is None
+    assert student_and_control(runs, runs / "privileged" / STUDENT) is None

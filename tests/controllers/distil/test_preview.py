@@ -12,6 +12,7 @@ import pytest
 import napari_histodistill.controllers.distil.preview as looking_on
 from napari_histodistill.controllers.distil.preview import (
     MOST_CELLS,
+    Colouring,
     Sight,
     as_colors,
     grid_in_view,
@@ -40,12 +41,14 @@ def student(monkeypatch):
     return made
 
 
-def painted(slide, student, sort="alike", region=WHOLE, before=None, token=None):
+def painted(
+    slide, student, colouring=Colouring.ALIKE, region=WHOLE, before=None, token=None
+):
     def embed(bundle, tiles, _cancel):
         assert bundle == "bundle"
         return student.embed(tiles)
 
-    work = preview_work(slide, Sight("bundle", region, sort), before, embed)
+    work = preview_work(slide, Sight("bundle", region, colouring), before, embed)
     (found,) = list(work(token or CancelToken()))
     return found
 
@@ -99,7 +102,7 @@ def test_glass_is_transparent_and_alike_places_share_a_colour(slide, student):
 
 def test_likeness_is_to_the_middle_of_the_view(slide, student):
     gland = Region(y=110, x=140, height=200, width=200)
-    found = painted(slide, student, "centre", gland)
+    found = painted(slide, student, Colouring.CENTRE, gland)
     middle = found.pixels[found.pixels.shape[0] // 2, found.pixels.shape[1] // 2]
     assert tuple(middle[:3]) == (253, 231, 37), "viridis' yellow: itself"
     assert found.scores.shape[1] == 0
@@ -128,8 +131,8 @@ def test_very_few_cells_have_colours_too(count):
 
 def test_a_view_of_glass_alone_is_empty(student):
     slide = array_slide(np.full((600, 800, 3), 245, np.uint8))
-    for sort in ("alike", "centre"):
-        assert not painted(slide, student, sort).pixels.any()
+    for colouring in Colouring:
+        assert not painted(slide, student, colouring).pixels.any()
 
 
 def test_tissue_is_found_once(slide, student, monkeypatch):
@@ -159,7 +162,9 @@ def test_it_stops_between_batches(slide, student):
 
 
 def test_a_bundle_that_is_gone_fails_in_words(slide, tmp_path):
-    work = preview_work(slide, Sight(tmp_path / "x", WHOLE, "alike"), None, None)
+    work = preview_work(
+        slide, Sight(tmp_path / "x", WHOLE, Colouring.ALIKE), None, None
+    )
     with pytest.raises(BundleError, match="there is no student"):
         list(work(CancelToken()))
 

@@ -14,7 +14,7 @@ from napari_histodistill.controllers.distil.alignment import (
     say_refinement,
     unrefined,
 )
-from napari_histodistill.controllers.distil.pairs import Partner
+from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.controllers.distil.run import health_of, run_name, say_run
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.partners import to_look_at
@@ -41,7 +41,7 @@ def session(painted):
     made = DistilSession()
     sparse = slide_from_arrays(painted.sparse, name="H&E", mpp=MPP)
     dense = slide_from_arrays(painted.dense, name="mif", mpp=MPP, channels=CHANNELS)
-    made.choose(sparse, [Partner("mif", "picture", slide=dense)])
+    made.choose(sparse, [Partner("mif", PartnerKind.PICTURE, slide=dense)])
     made.sample(0.5, 32)
     return made
 
@@ -59,11 +59,13 @@ def test_what_is_missing_is_said_step_by_step(painted):
     assert "does not say how many µm" in session.why_no_pairs
     grey = slide_from_arrays(painted.dense[..., 0], name="grey", mpp=MPP)
     session.choose(grey, [])
-    assert "no RGB image" in session.why_no_pairs
+    assert "not an RGB image" in session.why_no_pairs
     session.choose(sparse.with_mpp(MPP), [])
     assert "Choose a partner" in session.why_no_pairs
     unknown = slide_from_arrays(painted.dense[..., 0], name="mif")
-    session.choose(sparse.with_mpp(MPP), [Partner("mif", "picture", slide=unknown)])
+    session.choose(
+        sparse.with_mpp(MPP), [Partner("mif", PartnerKind.PICTURE, slide=unknown)]
+    )
     assert session.why_no_pairs.startswith("mif does not say how many µm")
 
 
@@ -92,17 +94,17 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     assert session.say_pairs().startswith(
         "Kept: H&E (256). 256 pairs in all, about 205"
     )
-    with pytest.raises(InputError, match="cut otherwise"):
+    with pytest.raises(InputError, match="tiles of another size"):
         session.sample(0.5, 64)
     other = paint_pair(512, seed=7)
     sparse = slide_from_arrays(other.sparse, name="second", mpp=MPP)
     wrong = slide_from_arrays(other.dense[..., :1], name="one", mpp=MPP)
-    session.choose(sparse, [Partner("one", "picture", slide=wrong)])
+    session.choose(sparse, [Partner("one", PartnerKind.PICTURE, slide=wrong)])
     assert session.typed, "settings are for the partner that the set is named after"
     with pytest.raises(InputError, match="second: one shows the channels"):
         planned(session)
     dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
-    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
     second = planned(session)
     assert session.sections == (first, second)
     assert (
@@ -124,10 +126,10 @@ def test_what_is_left_beside_a_section_may_be_too_few(session):
     small = paint_pair(128, seed=7)
     sparse = slide_from_arrays(small.sparse, name="small", mpp=MPP)
     dense = slide_from_arrays(small.dense, name="mif2", mpp=MPP, channels=CHANNELS)
-    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
     few = len(planned(session).plan)
     assert session.why_no_training == ""
-    session.keep_aside(0)
+    session.hold_out(0)
     assert session.why_no_training.startswith(f"{few} pairs to train on are too few")
 
 
@@ -142,33 +144,33 @@ def test_a_section_in_other_colours_is_no_other_section(session, painted):
     assert session.why_no_pairs.startswith("Pairs of H&E are kept")
 
 
-def test_a_section_is_kept_aside_whole(session, tmp_path):
+def test_a_section_is_held_out_whole(session, tmp_path):
     planned(session)
     session.keep()
     other = paint_pair(384, seed=7)
     # Two files may be called alike: they are told apart by their pixels.
     sparse = slide_from_arrays(other.sparse, name="H&E", mpp=MPP)
     dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
-    session.choose(sparse, [Partner("mif2", "picture", slide=dense)])
+    session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
     few = len(planned(session).plan)
     assert session.section_names == ("H&E", "H&E (2)")
     assert session.recipe("both").data.validation_share > 0
-    session.keep_aside(1)
+    session.hold_out(1)
     assert session.training_pairs == 256
     said = session.say_pairs()
-    assert f"256 to train on and {few}, all of H&E (2), kept aside." in said
+    assert f"256 to train on and {few}, all of H&E (2), held out." in said
     recipe = session.recipe("both")
     assert (recipe.data.validate_on, recipe.data.validation_share) == (("H&E (2)",), 0)
     planned(session)
-    assert session.aside == 1, "the same section, laid out again"
+    assert session.held_out == 1, "the same section, laid out again"
     list(session.write_work(tmp_path / "run", "both")(CancelToken()))
     split = load_pairs(recipe, tmp_path / "run" / "pairs.zarr")
     assert (len(split.train), len(split.validation)) == (256, few)
     assert {c.split(" ")[1] for c in split.train.cases} == {"1"}
     assert {c.split(" ")[1] for c in split.validation.cases} == {"2"}
     session.forget_kept()
-    assert session.aside is None, "a section alone is not kept aside"
-    assert "in regions kept aside" in session.say_pairs()
+    assert session.held_out is None, "a section alone is not held out"
+    assert "in held-out regions" in session.say_pairs()
 
 
 def test_a_bad_registration_tells_the_size_of_tiles(session):
@@ -223,7 +225,7 @@ def test_a_run_is_told_in_one_line():
     assert say_run(view("paused", step)) == "Paused at step 40 of 150."
     finished = say_run(view("finished", step, judged))
     assert "62% of the time (by chance 3%)" in finished
-    assert "best student so far is kept" in say_run(view("stopped", step))
+    assert "best model so far is kept" in say_run(view("stopped", step))
     assert say_run(view("dead", step, message="killed")) == "killed"
 
 
@@ -262,7 +264,7 @@ def test_three_real_fluorescence_channels_teach_a_generated_sparse_one(data):
         np.rint(light).astype(np.uint8), name="made H&E", mpp=dense.require_mpp()
     )
     session = DistilSession()
-    session.choose(sparse, [Partner("vectra", "picture", slide=dense)])
+    session.choose(sparse, [Partner("vectra", PartnerKind.PICTURE, slide=dense)])
     session.sample(0.5, 32)
     found = planned(session)
     assert len(found.plan) > 20
@@ -278,7 +280,7 @@ def test_nuclei_that_people_outlined_teach(data):
     mask = slide_from_arrays(numbers, name="nuclei", mpp=MPP)
     session = DistilSession()
     sparse = slide_from_arrays(np.asarray(picture), name="stained", mpp=MPP)
-    session.choose(sparse, [Partner("nuclei", "mask", slide=mask)])
+    session.choose(sparse, [Partner("nuclei", PartnerKind.MASK, slide=mask)])
     session.sample(0.5, 32)
     plan = planned(session).plan
     assert len(plan) > 20
@@ -310,8 +312,8 @@ def test_a_refinement_is_told_and_taken_back(session):
     assert session.planned is None
     assert "8 landmarks · rigid · refined · median 2.0 µm" in session.say_alignment()
     assert say_refinement(found) == (
-        "Refined: the partner moved by 4.2 µm; landmarks that were kept aside are off "
-        "by 2.0 µm, before 6.4 µm (median)."
+        "Refined: the partner moved by 4.2 µm; held-out landmarks are off by 2.0 µm, "
+        "6.4 µm before (median)."
     )
     blind = replace(found, errors_um=None)
     assert "agree more than before (0.20 → 0.40)" in say_refinement(blind)

@@ -446,7 +446,7 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     viewer = open_viewer()
     distil = DistilWidget(viewer, runs=runs)
     viewer.window.add_dock_widget(distil, area="right", name="Distil a student")
-    button = distil.twins.button
+    button = distil.comparing.button
     assert not button.isEnabled()
     assert "no student yet" in button.toolTip()
     layer = add_slide(viewer)
@@ -457,7 +457,7 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     (tmp_path / "aside").rename(runs / "unprivileged")
     distil.bench.changed.emit()
     assert button.isEnabled()
-    panel = distil.twins.compare()
+    panel = distil.comparing.compare()
     wait_until(qtbot, ready(panel), 60)
     assert panel.bench.slide_layer is layer
     assert [s.name for s in panel.session.students] == ["unprivileged", "privileged"]

@@ -69,13 +69,13 @@ def test_every_setting_has_the_editor_of_its_kind(form):
     assert not form.reset_all.isEnabled()
 
 
-def test_sections_are_folded_and_tell_what_is_inside(form, qtbot):
-    assert all(not step.is_open for step, _ in form._sections)
+def test_groups_are_folded_and_show_what_is_inside(form, qtbot):
+    assert all(not step.is_open for step, _ in form._groups)
     enter(qtbot, form, "schedule", "lr", "0.01")
     enter(qtbot, form, "schedule", "batch", "0")
-    told = {s.title: step.line.text() for step, s in form._sections}
-    assert told["Schedule"] == "2 settings changed. ▲ 1 cannot be used."
-    assert told["Objective"] == ""
+    shown = {s.title: step.line.text() for step, s in form._groups}
+    assert shown["Schedule"] == "2 settings changed. ▲ 1 cannot be used."
+    assert shown["Objective"] == ""
 
 
 def test_what_is_typed_arrives_and_goes_back(form, qtbot):

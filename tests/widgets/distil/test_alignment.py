@@ -217,7 +217,7 @@ def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
     settled(qtbot, widget)
     said = step.found.text()
     assert said.startswith("Refined: the partner moved by "), said
-    assert "that were kept aside are off by" in said
+    assert "held-out landmarks are off by" in said
     assert "6 landmarks · rigid · refined" in step.line.text()
     # In register again, by construction of the pair, to a fraction of a pixel.
     np.testing.assert_allclose(lies_at(dense[0]), (50, 50), atol=0.5)
@@ -240,7 +240,7 @@ def test_refining_needs_no_landmarks_and_undoes_to_where_layers_lay(open_panel, 
     step.refine.click()
     settled(qtbot, widget)
     assert "both layers agree more than before" in step.found.text()
-    assert "no landmarks to tell how good it is" in step.line.text()
+    assert "no landmarks to judge it by" in step.line.text()
     np.testing.assert_allclose(lies_at(dense[0]), (50, 50), atol=0.5)
     widget.pairing._choose()
     assert step.undo.isVisible(), "a change of the layer list keeps the refinement"
@@ -298,7 +298,7 @@ def test_the_checkerboard_follows_the_view_and_goes_without_a_trace(open_panel, 
         y, x = (int(v) for v in np.rint(he.world_to_data(middle)))
         tissue = np.asarray(he.data[0][y : y + 1, x : x + 1])[0, 0]
         assert (np.abs(seen.astype(int) - tissue).max() < 60) == same, square
-    # It is composed anew for another view, once that rests.
+    # It is composed again for another view, once that rests.
     scale = first.scale[0]
     viewer.scene.camera.zoom *= 3
     settled(qtbot, widget)

@@ -21,7 +21,7 @@ from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.widgets.distil.bench import SAME
-from napari_histodistill.widgets.distil.dock import DistilWidget
+from napari_histodistill.widgets.distil.dock import DistilWidget, OnClose
 from tests.widgets.conftest import wait_until
 
 pytestmark = pytest.mark.gui
@@ -129,7 +129,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
     assert dense[0].visible
     said = widget.align_step.line.text()
     assert said.startswith("5 landmarks · similarity · median 0.0 µm")
-    assert "cells meet themselves" in said
+    assert "good enough for single cells" in said
     for channel in dense:  # the layers now lie on each other
         moved = np.asarray(channel.data_to_world((100, 100)))
         wanted = np.array([100 - SHIFT_PX[0], 100 - SHIFT_PX[1]]) * 0.5
@@ -153,9 +153,9 @@ def test_the_whole_story(open_distil, qtbot, painted):
     assert "Training: step" in widget.train_step.line.text()
     assert not widget.train_step.start.isEnabled()
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 60)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     wait_until(qtbot, lambda: widget.train_step.use.isEnabled())
-    assert "the best student so far is kept" in widget.train_step.line.text()
+    assert "the best model so far is kept" in widget.train_step.line.text()
     widget.train_step.command.click()
     assert "config.toml" in QApplication.clipboard().text()
     # 5: use it
@@ -180,7 +180,7 @@ def test_a_killed_training_says_so_and_goes_on(open_distil, qtbot, painted):
     start(qtbot, widget, steps=1)
     run = widget.session.run
     os.kill(run._process.pid, signal.SIGKILL)
-    wait_until(qtbot, lambda: not widget.distilling.works)
+    wait_until(qtbot, lambda: not widget.session.works)
     wait_until(qtbot, lambda: widget.train_step.start.text() == "Go on")
     assert "it was killed" in widget.train_step.line.text()
     before = len(widget.session.run.view().events)
@@ -194,7 +194,7 @@ def test_a_killed_training_says_so_and_goes_on(open_distil, qtbot, painted):
     widget.train_step.pause.click()
     wait_until(qtbot, lambda: widget.session.run.view().state == "running", 60)
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 60)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     assert not zombies()
 
 
@@ -205,7 +205,7 @@ def test_a_training_outlives_its_window_and_is_found_again(open_distil, qtbot, p
     preview(qtbot, widget)
     start(qtbot, widget, steps=1)
     folder = widget.session.run.folder
-    answers = ["stay", "run on"]
+    answers = [OnClose.STAY, OnClose.RUN_ON]
     widget.ask_close = lambda: answers.pop(0)
     window = viewer.window._qt_window
     window.close()
@@ -215,9 +215,9 @@ def test_a_training_outlives_its_window_and_is_found_again(open_distil, qtbot, p
     assert look_at(folder).works, "the training runs on"
     _, other = open_distil()
     assert other.session.run.folder == folder
-    assert other.distilling.works
+    assert other.session.works
     other.train_step.stop.click()
-    wait_until(qtbot, lambda: not other.distilling.works, 60)
+    wait_until(qtbot, lambda: not other.session.works, 60)
     until = time.monotonic() + 10
     while zombies() and time.monotonic() < until:
         time.sleep(0.05)
@@ -288,12 +288,12 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     preview(qtbot, widget)
     one = len(widget.session.planned.plan)
     assert not step.forget.isVisible()
-    assert not step.test.isVisible()
+    assert not step.held_out_row.isVisible()
     step.keep.click()
     assert "Pairs of H&E are kept" in widget.layers_step.line.text()
     assert step.line.text().startswith(f"Kept: H&E ({one}).")
     assert not step.preview.isEnabled()
-    assert not step.px.isEnabled(), "all sections are cut alike"
+    assert not step.px.isEnabled(), "all sections have tiles of one size"
     assert step.forget.isVisible()
     assert widget.train_step.start.isEnabled(), "one section may do"
     # The next section comes in place of the first, which nobody needs any more.
@@ -308,12 +308,12 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     preview(qtbot, widget)
     two = len(widget.session.planned.plan)
     assert f"{one + two} pairs in all" in step.line.text()
-    offered = [step.aside.itemText(k) for k in range(step.aside.count())]
+    offered = [step.held_out.itemText(k) for k in range(step.held_out.count())]
     assert offered == ["regions of every section", "all of H&E", "all of second H&E"]
-    step.aside.setCurrentIndex(1)
-    step.aside.activated.emit(1)
-    assert f"{two} to train on and {one}, all of H&E, kept aside" in step.line.text()
-    assert step.aside.currentIndex() == 1
+    step.held_out.setCurrentIndex(1)
+    step.held_out.activated.emit(1)
+    assert f"{two} to train on and {one}, all of H&E, held out" in step.line.text()
+    assert step.held_out.currentIndex() == 1
     start(qtbot, widget, steps=2)
     assert not widget.train_step.start.isEnabled()
     stored = read_pairs(widget.session.run.folder / "pairs.zarr")
@@ -322,10 +322,10 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     config, _ = read_run(widget.session.run.folder)
     assert config.data.validate_on == ("H&E",)
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 60)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     step.forget.click()
     assert not step.forget.isVisible()
-    assert not step.test.isVisible()
+    assert not step.held_out_row.isVisible()
     assert step.px.isEnabled()
     assert step.line.text().startswith(f"{two} pairs of 24 µm, about")
 

@@ -7,6 +7,7 @@ import pytest
 from napari.layers import Layer, Points
 
 from napari_histodistill import samples
+from napari_histodistill.controllers.distil.spots import Positions
 from napari_histodistill.layers.spot_layer import SHOWN_GENES
 from napari_histodistill.samples import spots as painting
 from napari_histodistill.students.bundle import load_spec
@@ -122,7 +123,7 @@ def test_what_a_file_does_not_say_is_asked(open_panel, qtbot, known, tmp_path):
     read(qtbot, widget, path)
     options = [question.choice.itemText(k) for k in range(question.choice.count())]
     assert not any(option.startswith("µm") for option in options)
-    question.choice.setCurrentIndex(question.choice.findData("other"))
+    question.choice.setCurrentIndex(question.choice.findData(Positions.OTHER_PIXELS))
     assert question.mpp.isVisible()
     question.mpp.setValue(100)
     question.add.click()
@@ -148,7 +149,7 @@ def test_an_h5ad_becomes_a_student(open_panel, qtbot, known, tmp_path):
     read(qtbot, widget, tmp_path / "visium.h5ad")
     question = widget.layers_step.unit
     assert question.isVisible()
-    question.choice.setCurrentIndex(question.choice.findData("other"))
+    question.choice.setCurrentIndex(question.choice.findData(Positions.OTHER_PIXELS))
     question.mpp.setValue(0.25)
     question.add.click()
     np.testing.assert_allclose(viewer.layers["visium"].data, known.positions_um)
@@ -159,7 +160,7 @@ def test_an_h5ad_becomes_a_student(open_panel, qtbot, known, tmp_path):
     widget.refresh()
     assert widget.train_step.start.isEnabled(), widget.train_step.start.toolTip()
     start(qtbot, widget, steps=4)
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     assert widget.session.run.view().state == "finished"
     assert load_spec(widget.session.student).tile_px == 48
 

@@ -93,7 +93,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert layer.metadata[OVERLAY_MARK] == "preview"
     assert layer.data.shape[2] == 4
     assert layer.data.size < 100_000, "an overlay is small"
-    assert "look alike to the student" in step.seen_words.text()
+    assert "look alike to the model" in step.seen_words.text()
     # It lies on what was in view, and covers it.
     seen = widget.previewing.shown.sight.region
     cell = layer.scale / 2  # napari's extent is that of pixel centres
@@ -108,15 +108,15 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert viewer.layers[NAME] is layer
     # A layer that somebody removed comes back with the next, and nothing breaks.
     viewer.layers.remove(layer)
-    step.sort.setCurrentIndex(1)
+    step.colouring.setCurrentIndex(1)
     wait_until(qtbot, lambda: NAME in viewer.layers, 120)
-    assert "yellow is most alike" in step.seen_words.text()
+    assert "yellow is most similar" in step.seen_words.text()
     step.preview.setChecked(False)
     assert not viewer.layers[NAME].visible
     assert asked_every(run.folder) == 0
     assert not step.report.isEnabled()
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     # The report opens.
     opened = []
     monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
@@ -151,7 +151,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     step.fit.click()
     assert not step.fit.isEnabled()
     wait_until(qtbot, lambda: not widget.bench.pump.busy, 120)
-    assert "On regions kept aside" in step.fitted.text()
+    assert "On held-out regions" in step.fitted.text()
     explore = widget.distilling.use()
     wait_until(qtbot, lambda: explore.session.student is not None, 60)
     assert explore.session.student.folder == run.folder / WITH_CLASSES
@@ -186,14 +186,14 @@ def test_a_preview_is_of_the_slide_that_is_chosen(
 
     monkeypatch.setattr(looking_on, "load_spec", lambda _bundle: student.spec)
     monkeypatch.setattr(previewing, "preview_work", paint)
-    monkeypatch.setattr(previewing, "newest_preview", lambda _folder: (1, tmp_path))
+    monkeypatch.setattr(looking_on, "newest_preview", lambda _folder: (1, tmp_path))
     monkeypatch.setattr(previewing.EmbedProcess, "begin", lambda _self: None)
     viewer, widget = open_distil()
     speck = np.full((600, 800, 3), 245, np.uint8)
     speck[270:330, 370:430] = PURPLE
     he = flow.add(viewer, tissue_image(), "A")
     flow.add(viewer, speck, "B")
-    widget.session.run = Leaving(tmp_path / "run")
+    widget.session.follow(Leaving(tmp_path / "run"))
     viewer.reset_view()
     widget.train_step.preview.setChecked(True)
     wait_until(qtbot, lambda: widget.previewing.shown is not None)
@@ -218,7 +218,7 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     flow.start(qtbot, widget, steps=1)
     assert NAME in viewer.layers
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     wait_until(qtbot, lambda: NAME not in viewer.layers, 20)  # nobody asked for it
     folder = widget.session.run.folder
     assert step.smaller.isHidden()
@@ -230,7 +230,7 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     assert not step.smaller.isHidden()
     assert words in step.line.text()
     assert "8 pairs a step in place of 16" in step.smaller.toolTip()
-    assert "another one" in step.smaller.toolTip()
+    assert "another model" in step.smaller.toolTip()
     before = widget.session.run.view().step
     step.smaller.click()
     assert read_run(folder)[0].schedule.batch == 8
@@ -244,5 +244,5 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     assert any(e["kind"] == "changed" for e in RunProcess(folder).view().events)
     wait_until(qtbot, lambda: step.smaller.isHidden(), 20)
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.distilling.works, 120)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     assert not flow.zombies()

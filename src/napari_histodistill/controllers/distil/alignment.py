@@ -1,4 +1,4 @@
-"""How a partner lies on the H&E, in words, and the work that refines it."""
+"""Alignment of a partner with the H&E: rules for landmarks and refining, and words."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.distil.partners import (
+    Partner,
+    PartnerKind,
+    look_over,
+)
 from napari_histodistill.distill.layers.likeness import take_overviews
-from napari_histodistill.distill.layers.partners import dense_layer
 from napari_histodistill.distill.layers.refinement import Refinement, refine
-from napari_histodistill.distill.layers.registration import FEWEST
+from napari_histodistill.distill.layers.registration import (
+    FEWEST,
+    Registration,
+    RegistrationKind,
+    inverse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,16 +26,94 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.distil.pairs import Partner
     from napari_histodistill.controllers.shared.job import Work
-    from napari_histodistill.distill.layers.registration import (
-        Registration,
-        RegistrationKind,
-    )
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
     Floats = npt.NDArray[np.float64]
+
+
+NO_PIXELS = "No partner with pixels is chosen."
+
+
+def why_no_alignment(partner: Partner | None) -> str:
+    """Return why nothing can be aligned; empty if a partner can."""
+    return NO_PIXELS if partner is None else ""
+
+
+def why_no_refining(partner: Partner | None, *, picking: bool) -> str:
+    """Return why a partner cannot be refined now; empty if it can.
+
+    Parameters
+    ----------
+    partner : Partner or None
+        The one that is aligned.
+    picking : bool
+        Whether landmarks are being picked.
+    """
+    if partner is not None and picking:
+        return "Finish picking landmarks first."
+    return why_no_alignment(partner)
+
+
+def are_enough(landmarks: int, kind: RegistrationKind) -> bool:
+    """Whether so many landmarks decide a transform."""
+    return landmarks >= FEWEST[kind]
+
+
+def judged(partner: Partner | None, landmarks: int) -> Registration | None:
+    """Return a partner's registration if its residuals are those of these landmarks.
+
+    Parameters
+    ----------
+    partner : Partner or None
+        The one that is aligned.
+    landmarks : int
+        How many there are now; a registration from a file, or from before one was set
+        or removed, judged others.
+    """
+    known = None if partner is None else partner.registration
+    fits = known is not None and len(known.residuals_um) == landmarks
+    return known if fits else None
+
+
+def kind_to_refine(partner: Partner, chosen: RegistrationKind) -> RegistrationKind:
+    """Return what refining may do: as its registration, or else as chosen."""
+    known = partner.registration
+    return chosen if known is None else known.kind
+
+
+def still_stands(partner: Partner, found: Refinement) -> bool:
+    """Whether what a refinement found is how the partner lies, or why it does not."""
+    if found.accepted:
+        return partner.refinement is found
+    return partner.registration is found.before
+
+
+def layer_affine(
+    partner: Partner, sparse_to_canvas: Floats, now: Floats, affine: Floats
+) -> Floats:
+    """Return the affine that lays a partner's layer as the partner lies.
+
+    Parameters
+    ----------
+    partner : Partner
+        Lies as its :attr:`~Partner.matrix` says.
+    sparse_to_canvas : ndarray
+        ``(3, 3)``: the H&E's own µm to the canvas.
+    now : ndarray
+        ``(3, 3)``: the layer's own µm to the canvas, as it is.
+    affine : ndarray
+        ``(3, 3)``: the layer's affine, which is the last part of ``now``.
+
+    Returns
+    -------
+    ndarray
+        ``(3, 3)``; what the layer's transform says besides its affine stays.
+    """
+    wanted = sparse_to_canvas @ inverse(partner.matrix)
+    plain = inverse(affine) @ now
+    return wanted @ inverse(plain)
 
 
 def refine_work(
@@ -44,20 +131,13 @@ def refine_work(
     partner : Partner
         With pixels; the search starts from how it lies.
     kind : {"rigid", "similarity", "affine"}
-        What the refinement may do.
+        Freedom of the refinement.
     landmarks_um : tuple of ndarray or None
         Those that its registration was fitted to, sparse and dense world.
     """
 
     def work(cancel: CancelToken) -> Iterator[Refinement | float]:
-        assert partner.slide is not None
-        layer = dense_layer(
-            partner.slide,
-            name=partner.name,
-            tile_px=2,
-            kind="mask" if partner.kind == "mask" else "picture",
-            matrix=partner.matrix,
-        )
+        layer = look_over(partner)
         cancel.check()
         overviews = take_overviews(sparse, layer)
         cancel.check()
@@ -85,7 +165,7 @@ def unrefined(partner: Partner) -> Partner:
 
 def say_alignment(partner: Partner) -> str:
     """Return how a partner lies, in one line."""
-    if partner.kind == "same":
+    if partner.kind is PartnerKind.SAME:
         return "Nothing to align: it is the same layer."
     known = partner.registration
     if known is None:
@@ -93,7 +173,7 @@ def say_alignment(partner: Partner) -> str:
     words = _say_origin(partner, known)
     if not math.isfinite(known.median_um):
         if partner.refinement is not None:
-            return words + " · no landmarks to tell how good it is"
+            return words + " · no landmarks to judge it by"
         fewest = FEWEST[known.kind] + 1
         return words + f" · place {fewest} or more to see how good it is"
     words += f" · median {known.median_um:.1f} µm"
@@ -101,7 +181,7 @@ def say_alignment(partner: Partner) -> str:
     if worst is not None:
         words += f" · worst #{worst + 1} {known.residuals_um[worst]:.1f} µm"
     if known.cells_meet:
-        return words + " · cells meet themselves"
+        return words + " · good enough for single cells"
     return (
         words + f" · too far off for single cells; tiles of "
         f"{known.smallest_tile_um():.0f} µm or more agree"
@@ -109,7 +189,7 @@ def say_alignment(partner: Partner) -> str:
 
 
 def say_refinement(found: Refinement) -> str:
-    """Return what a refinement did, or why it is not used, in one sentence."""
+    """Return in one sentence what a refinement did, or why it is not used."""
     if not found.accepted:
         return f"Not refined: {found.why_not}"
     words = f"Refined: the partner moved by {found.moved_um:.1f} µm"
@@ -117,10 +197,9 @@ def say_refinement(found: Refinement) -> str:
         low, high = found.agreement
         return words + f"; both layers agree more than before ({low:.2f} → {high:.2f})."
     before, after = found.errors_um
-    where = "that were kept aside" if found.held_out else "it started from"
+    which = "held-out landmarks" if found.held_out else "the landmarks it started from"
     return (
-        words + f"; landmarks {where} are off by {after:.1f} µm, before "
-        f"{before:.1f} µm (median)."
+        words + f"; {which} are off by {after:.1f} µm, {before:.1f} µm before (median)."
     )
 
 

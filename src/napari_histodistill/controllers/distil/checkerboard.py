@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.layers.partners import (
-    DenseLayer,
-    dense_layer,
-    to_look_at,
-)
+from napari_histodistill.controllers.distil.partners import look_over
+from napari_histodistill.distill.layers.partners import DenseLayer, to_look_at
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.slides.pyramid.resample import read_resampled
 
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.distil.pairs import Partner
+    from napari_histodistill.controllers.distil.partners import Partner
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -44,7 +41,7 @@ VISIBLE_PX = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkerboard:
-    """What was composed.
+    """A composed picture.
 
     Attributes
     ----------
@@ -84,6 +81,35 @@ def fitting_square_um(view: Region, sparse: Slide) -> float:
     return power * max(n for n in (1, 2, 5) if n * power <= wanted * 1.0001)
 
 
+def screen_px(view: Region, sparse: Slide, zoom: float) -> int:
+    """Return how many pixels of the screen the longer side of a view takes.
+
+    Parameters
+    ----------
+    view : Region
+        Level-0 pixels.
+    sparse : Slide
+        With µm per pixel.
+    zoom : float
+        Pixels of the screen per µm.
+    """
+    mpp = sparse.require_mpp()
+    return math.ceil(max(view.height * mpp.y, view.width * mpp.x) * zoom)
+
+
+def say_checkerboard(board: Checkerboard) -> str:
+    """Return what a checkerboard shows, in a sentence."""
+    if board.square_px < VISIBLE_PX:
+        return (
+            f"Squares of {board.square_um:g} µm are too small to see here: zoom in, or "
+            "choose larger ones."
+        )
+    return (
+        f"Squares of {board.square_um:g} µm show the H&E and {board.layer.name} in "
+        "turn: aligned structures continue across their borders."
+    )
+
+
 def checkerboard_work(
     sparse: Slide,
     partner: Partner,
@@ -102,7 +128,7 @@ def checkerboard_work(
     partner : Partner
         With pixels; lies as its registration says.
     view : Region
-        What is in view, level-0 pixels of the H&E.
+        The part in view, level-0 pixels of the H&E.
     square_um : float
         Edge of a square. The squares stay where they are when the view moves.
     screen_px : int
@@ -147,7 +173,7 @@ def compose(
 def _shown(layer: DenseLayer, points: npt.NDArray[np.float64]) -> Pixels:
     if layer.kind == "mask":
         # Reading a mask's own numbers takes all pixels of the view; to look at, any
-        # object in reach will do, which the pyramid's means tell.
+        # object in reach will do, which the pyramid's means show.
         any_object = np.array([[0.0, 0.5]])
         layer = replace(layer, kind="channels", ranges=any_object)
     return to_look_at(layer.read_at(points), layer.kind)
@@ -163,13 +189,6 @@ def _reached(
 
 
 def _layer(partner: Partner, known: DenseLayer | None) -> DenseLayer:
-    assert partner.slide is not None
     if known is not None and known.slide is partner.slide:
         return replace(known, matrix=partner.matrix)
-    return dense_layer(
-        partner.slide,
-        name=partner.name,
-        tile_px=2,
-        kind="mask" if partner.kind == "mask" else "picture",
-        matrix=partner.matrix,
-    )
+    return look_over(partner)

@@ -1,4 +1,4 @@
-"""Classes for a new student out of a Labels layer: what they are, and the job."""
+"""Classes for a new student from a Labels layer: rules, the job, and words."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import StudentSpec
     from napari_histodistill.students.student import Student
 
+    Extent = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
 WITH_CLASSES = "student-with-classes"
 """Beside ``student`` in the run's folder."""
 
 MOST_CLASSES = 20
 """More different numbers than this, without names, are objects that were counted."""
+
+MOST_PIXELS = 10_000 * 10_000
+"""A larger Labels layer is not read whole."""
 
 NAME_COLUMNS = ("class", "class_name", "name", "label", "type", "category")
 """Columns of a layer's features that may hold the names of classes."""
@@ -73,7 +78,7 @@ class ClassesFitted:
     folder : Path
         Of the bundle.
     words : str
-        How good it is on what was kept aside.
+        A sentence about how good it is on held-out regions.
     """
 
     folder: Path
@@ -82,7 +87,7 @@ class ClassesFitted:
 
 @dataclass(frozen=True, slots=True)
 class ClassesProgress:
-    """So many cells of all were looked at."""
+    """Progress: cells that were looked at, of all."""
 
     done: int
     total: int
@@ -124,7 +129,7 @@ def classes_of(
         )
         raise InputError(msg)
     if len(distinct) < 2:
-        msg = f"{name} holds {len(distinct)} class: two or more are wanted."
+        msg = f"{name} holds {len(distinct)} class: two or more are needed."
         raise InputError(msg)
     specs: dict[str, ClassSpec] = {}
     for k, title in enumerate(distinct):
@@ -135,6 +140,59 @@ def classes_of(
         msg = f"{name}: two classes are named alike but for their punctuation."
         raise InputError(msg)
     return {v: specs[title] for v, title in titles.items()}
+
+
+def named_values(features: Any) -> dict[int, str]:
+    """Return the names of a Labels layer's values, from a column of its features.
+
+    Parameters
+    ----------
+    features : DataFrame
+        Of the layer; :data:`NAME_COLUMNS` says which column names classes.
+    """
+    columns = {str(c).lower(): c for c in features.columns}
+    column = next((columns[c] for c in NAME_COLUMNS if c in columns), None)
+    if column is None:
+        return {}
+    # napari's rule: a column "index" says which label a row is of; without it, row k
+    # is of label k.
+    own = "index" in features.columns
+    index = features["index"] if own else range(len(features))
+    known = {int(k): str(n) for k, n in zip(index, features[column], strict=True)}
+    return {k: name for k, name in known.items() if name != "nan"}
+
+
+def hex_colors(rgba: Mapping[int | None, Sequence[float]]) -> dict[int, str]:
+    """Return ``#rrggbb`` of values; those that are transparent have no colour."""
+    return {
+        int(value): "#" + "".join(f"{round(255 * float(c)):02x}" for c in color[:3])
+        for value, color in rgba.items()
+        if value is not None and color[3] > 0
+    }
+
+
+def check_size(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a Labels layer that is too large to be read whole.
+
+    Raises
+    ------
+    InputError
+        If it is.
+    """
+    if int(np.prod(shape)) > MOST_PIXELS:
+        msg = f"{name} has more than 100 million pixels: use a smaller one."
+        raise InputError(msg)
+
+
+def overlap(first: Extent, second: Extent) -> bool:
+    """Whether two layers lie on each other at least in part.
+
+    Parameters
+    ----------
+    first, second : tuple of ndarray
+        The lowest and highest corner of either, ``(2,)`` on the canvas.
+    """
+    return bool((first[0] < second[1]).all() and (first[1] > second[0]).all())
 
 
 def fit_work(slide: Slide, labelling: Labelling, bundle: Path) -> Work:
@@ -186,8 +244,8 @@ def say_probe(probe: LabelProbe, found: LabelledCells) -> str:
     low, high = probe.interval.low, probe.interval.high
     verdict = "better than chance" if low > chance else "not surely better than chance"
     words = (
-        f"On regions kept aside it names the right class {probe.balanced:.0%} of the "
-        f"time, all classes alike (95% interval {low:.0%} to {high:.0%}; by chance "
+        f"On held-out regions it names the right class {probe.balanced:.0%} of the "
+        f"time, averaged over classes (95% interval {low:.0%} to {high:.0%}; by chance "
         f"{chance:.0%}): {verdict}. {len(found.classes)} classes, {probe.cells:,} "
         f"places in {probe.regions} regions of one slide."
     )
@@ -197,7 +255,7 @@ def say_probe(probe: LabelProbe, found: LabelledCells) -> str:
 
 
 def _area(labelling: Labelling) -> LabelledArea:
-    """Read the pixels; raise InputError if they are no classes."""
+    """Read the pixels; raise InputError if they are not classes."""
     from napari_histodistill.distill.scoring.label_probe import LabelledArea
 
     values = np.asarray(labelling.data)

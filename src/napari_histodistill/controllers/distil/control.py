@@ -11,14 +11,37 @@ from napari_histodistill.errors import HistodistillError
 if TYPE_CHECKING:
     from pathlib import Path
 
-ALONE = "unprivileged"
+    from napari_histodistill.distill.recipes.config import TrainedArm
+
+ALONE: TrainedArm = "unprivileged"
 NOTES = ("without partner", "with partner")
 
 _MAY_DIFFER = ("arm", "dense", "name", "title", "description")
 
+NO_STUDENT = "There is no model yet: train one first."
+NO_CONTROL = (
+    "Train both first: the same pairs and preset once with “without the partner” "
+    "ticked and once without the tick."
+)
 
-def partner_twins(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
-    """Find the student that was trained as another one, but for the partner.
+
+def why_no_comparison(runs: Path, bundle: Path | None) -> str:
+    """Return why a student cannot be compared with its control; empty if it can.
+
+    Parameters
+    ----------
+    runs : Path
+        Where runs are kept.
+    bundle : Path or None
+        The student.
+    """
+    if bundle is None:
+        return NO_STUDENT
+    return NO_CONTROL if student_and_control(runs, bundle) is None else ""
+
+
+def student_and_control(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
+    """Return a student and its control: trained alike, but for the partner.
 
     Recipe (pairs, preset, steps, seed) and training places must be the same.
 
@@ -47,8 +70,8 @@ def partner_twins(runs: Path, bundle: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def _trained(bundle: Path) -> tuple[str, dict[str, Any]] | None:
-    """Return the arm of a student, and all that must be the same in its twin."""
+def _trained(bundle: Path) -> tuple[TrainedArm, dict[str, Any]] | None:
+    """Return the arm of a student, and all that must be the same in its control."""
     try:
         stamps = tuple(
             path.stat().st_mtime_ns
@@ -62,15 +85,15 @@ def _trained(bundle: Path) -> tuple[str, dict[str, Any]] | None:
 @lru_cache(maxsize=256)
 def _read(
     bundle: Path,
-    _stamps: tuple[int, ...],  # a bundle that was written anew is read anew
-) -> tuple[str, dict[str, Any]] | None:
+    _stamps: tuple[int, ...],  # a bundle that was written again is read again
+) -> tuple[TrainedArm, dict[str, Any]] | None:
     from napari_histodistill.students.bundle import load_spec
 
     try:
         config, _ = read_run(bundle.parent)
         spec = load_spec(bundle)
     except HistodistillError:
-        return None  # damaged: no twin of anything
+        return None  # damaged: no control of anything
     recipe = config.model_dump(mode="json", exclude=set(_MAY_DIFFER))
     places = spec.training.case_digests if spec.training else ()
     return config.arm, {"recipe": recipe, "places": sorted(places)}

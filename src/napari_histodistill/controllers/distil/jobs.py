@@ -13,4 +13,4 @@ class DistilJob(JobKey):
     WRITING = "Writing pairs"
     STARTING = "Starting the training"
     PREVIEW = "Preview"
-    FITTING_CLASSES = "Fitting classes"
+    FITTING_CLASSES = "Learning classes"

@@ -1,19 +1,18 @@
-"""Partners on the screen, and the pairs they give: what a job reads for the window."""
+"""The pairs that partners give: laid out, and a few read to look at, by a job."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_histodistill.distill.layers.partners import (
-    DenseLayer,
-    Spots,
-    dense_layer,
-    to_look_at,
+from napari_histodistill.controllers.distil.partners import (
+    Partner,
+    PartnerKind,
+    look_over,
 )
+from napari_histodistill.distill.layers.partners import DenseLayer, Spots, to_look_at
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
 from napari_histodistill.distill.pairs.pool import pool_pairs
 from napari_histodistill.distill.recipes.presets import PartnerInput
@@ -25,15 +24,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
-    from napari_histodistill.distill.layers.refinement import Refinement
-    from napari_histodistill.distill.layers.registration import Registration
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
-    Floats = npt.NDArray[np.float64]
     Pixels = npt.NDArray[np.uint8]
-
-PartnerKind = Literal["picture", "mask", "spots", "same"]
 
 TWINS = 6
 """Pairs that are shown before any is written."""
@@ -41,58 +35,23 @@ TWINS = 6
 DENSE_PX = (32, 224)
 """Edge of a partner's tiles: its own resolution, within these."""
 
-MEANINGS: dict[PartnerKind, str] = {
-    "picture": "The student learns what these channels show, and later sees only H&E.",
-    "mask": "The student learns where the outlined things are. Numbered objects count "
-    "as inside or outside.",
-    "spots": "Tiles are centred on the spots; the student learns their genes.",
-    "same": "The student learns at low magnification what the same place shows at full "
-    "resolution: no second stain is needed.",
-}
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Partner:
-    """A layer that may teach.
+class Twin(NamedTuple):
+    """A pair to look at.
 
     Attributes
     ----------
-    name : str
-        Of the layer.
-    kind : str
-        ``picture``, ``mask``, ``spots``, or ``same``: the sparse layer itself at its
-        full resolution.
-    slide : Slide or None
-        Pixels of a picture or mask.
-    spots : Spots or None
-        Of ``spots``.
-    lies : ndarray
-        ``(3, 3)``: µm of the sparse world to µm of the partner's, as the layers lie.
-    registration : Registration or None
-        From landmarks; goes before ``lies``.
-    refinement : Refinement or None
-        Where ``registration`` comes from, if what both layers show refined it.
+    sparse : ndarray
+        ``(h, w, 3)`` uint8.
+    dense : ndarray or None
+        Likewise; None where the first partner has no pixels.
+    confidence : float
+        How surely both show the same tissue, 0 to 1.
     """
 
-    name: str
-    kind: PartnerKind
-    slide: Slide | None = None
-    spots: Spots | None = None
-    lies: Floats = field(default_factory=lambda: np.eye(3))
-    registration: Registration | None = None
-    refinement: Refinement | None = None
-
-    @property
-    def matrix(self) -> Floats:
-        """The sparse world to this one's, µm."""
-        return self.lies if self.registration is None else self.registration.matrix
-
-    def confidence(self, tile_um: float) -> float:
-        """How surely a tile's partner shows the same tissue; 1 if nothing is known."""
-        known = self.registration
-        if known is None or not math.isfinite(known.median_um):
-            return 1.0
-        return known.confidence(tile_um)
+    sparse: Pixels
+    dense: Pixels | None
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,14 +62,14 @@ class Planned:
     ----------
     plan : PairPlan
         All of them.
-    twins : tuple
-        ``(sparse, dense, confidence)`` each; pictures ``(h, w, 3)`` uint8.
+    twins : tuple of Twin
+        A few of them.
     partners : tuple of Partner
         That were chosen for them.
     """
 
     plan: PairPlan
-    twins: tuple[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None, float], ...]
+    twins: tuple[Twin, ...]
     partners: tuple[Partner, ...]
 
 
@@ -126,7 +85,8 @@ def plan_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[Planned]:
-        found = [_dense(p, sampling) for p in partners if p.kind != "same"]
+        others = [p for p in partners if p.kind is not PartnerKind.SAME]
+        found = [_dense(p, sampling) for p in others]
         cancel.check()
         plan = plan_pairs(sparse, found, sampling)
         cancel.check()
@@ -136,11 +96,19 @@ def plan_work(
     return work
 
 
-def input_of(partner: Partner, plan: PairPlan) -> PartnerInput:
-    """Return a partner as a recipe wants it named."""
-    if partner.kind == "same":
-        return PartnerInput("", "image", plan.sampling.tile_px)
-    found = next(p for p in plan.partners if p.name == partner.name)
+def inputs_of(planned: Planned) -> list[PartnerInput]:
+    """Return the partners of laid-out pairs as a recipe names them."""
+    # The plan has every partner but the H&E itself, in their order.
+    others = iter(planned.plan.partners)
+    tile_px = planned.plan.sampling.tile_px
+    own = PartnerInput("", "image", tile_px)
+    return [
+        own if p.kind is PartnerKind.SAME else _input(next(others))
+        for p in planned.partners
+    ]
+
+
+def _input(found: DenseLayer | Spots) -> PartnerInput:
     if isinstance(found, Spots):
         return PartnerInput(found.name, "expression", DENSE_PX[0])
     return PartnerInput(found.name, found.kind, found.tile_px)
@@ -148,29 +116,24 @@ def input_of(partner: Partner, plan: PairPlan) -> PartnerInput:
 
 def _dense(partner: Partner, sampling: Sampling) -> DenseLayer | Spots:
     tile_um = sampling.tile_um
-    if partner.kind == "spots":
+    if partner.kind is PartnerKind.SPOTS:
         assert partner.spots is not None
         confidence = partner.confidence(tile_um)
         return replace(partner.spots, matrix=partner.matrix, confidence=confidence)
     assert partner.slide is not None
     finest = partner.slide.require_mpp().mean
-    return dense_layer(
-        partner.slide,
-        name=partner.name,
+    return look_over(
+        partner,
         tile_px=int(np.clip(round(tile_um / finest), *DENSE_PX)),
-        kind="mask" if partner.kind == "mask" else "picture",
-        matrix=partner.matrix,
         confidence=partner.confidence(tile_um),
     )
 
 
-def _twins(
-    plan: PairPlan, cancel: CancelToken
-) -> Iterator[tuple[Pixels, Pixels | None, float]]:
+def _twins(plan: PairPlan, cancel: CancelToken) -> Iterator[Twin]:
     for pair in np.unique(np.linspace(0, len(plan) - 1, TWINS).astype(int)).tolist():
         cancel.check()
-        twin = None
+        dense = None
         if plan.partners and not isinstance(plan.partners[0], Spots):
             kind = plan.partners[0].kind
-            twin = to_look_at(plan.partner_tile(pair, 0), kind, CHANNEL_COLORS)
-        yield plan.sparse_tile(pair), twin, float(plan.confidence[pair])
+            dense = to_look_at(plan.partner_tile(pair, 0), kind, CHANNEL_COLORS)
+        yield Twin(plan.sparse_tile(pair), dense, float(plan.confidence[pair]))

@@ -1,10 +1,10 @@
-"""What the student of a running training makes of the part of the slide in view.
+"""Preview of a training: the part of the slide in view, as its student sees it.
 
 The run leaves students in its folder (``distill/runs/preview.py``); a job reads a few
-hundred cells of what the canvas shows, has the newest student embed them (in a process
-of its own, ``elsewhere.py``), and paints them. Its thread has a low rank, looks at
-its token between small batches, and what it returns is a small array with its own
-place: nothing here touches the window.
+hundred cells of what the canvas shows, has the newest student embed them in a process
+of its own (``controllers/shared/embed_process.py``), and paints them. Its thread has a
+low rank, looks at its token between small batches, and returns a small array with its
+own place: nothing here touches the window.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.distill.runs.preview import newest_preview
 from napari_histodistill.geometry import Region, WorldTransform
 from napari_histodistill.layers.overlays import VIRIDIS
 from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.controllers.distil.session import DistilSession
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -42,11 +45,19 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[np.uint8]
     Embed = Callable[[Path, Pixels, CancelToken], Floats]
 
-Sort = Literal["alike", "centre"]
 
-SORTS: dict[Sort, str] = {
-    "alike": "Same colour: alike to the student",
-    "centre": "How alike to the middle of the view",
+class Colouring(Enum):
+    """Meaning of the colours of a preview."""
+
+    ALIKE = "alike"
+    """Places of one colour look alike to the student."""
+    CENTRE = "centre"
+    """A place is coloured by its similarity to the middle of the view."""
+
+
+COLOURINGS = {
+    Colouring.ALIKE: "Same colour: alike to the model",
+    Colouring.CENTRE: "Similarity to the middle of the view",
 }
 
 MOST_CELLS = 400
@@ -56,28 +67,37 @@ _RANK = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sight:
-    """What is to be looked at.
+    """A view to be painted.
 
     Attributes
     ----------
     bundle : Path
         Of the student.
     region : Region
-        What the canvas shows, level-0 px.
-    sort : {"alike", "centre"}
-        What the colours mean.
+        Part that the canvas shows, level-0 px.
+    colouring : Colouring
+        Meaning of the colours.
+    step : int or None
+        After which step of the run it is the student; None for the run's own, once it
+        has ended.
     """
 
     bundle: Path
     region: Region
-    sort: Sort
+    colouring: Colouring
+    step: int | None = None
 
     def is_like(self, other: Sight | None) -> bool:
         """Whether nothing would change."""
-        return other is not None and (
-            (self.bundle, self.region, self.sort)
-            == (other.bundle, other.region, other.sort)
+        return (
+            other is not None
+            and self.is_same_view(other)
+            and self.bundle == other.bundle
         )
+
+    def is_same_view(self, other: Sight) -> bool:
+        """Whether both are of one view in the same colours, by whichever student."""
+        return (self.region, self.colouring) == (other.region, other.colouring)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +107,7 @@ class Preview:
     Attributes
     ----------
     sight : Sight
-        Of what.
+        View that it is of.
     pixels : ndarray
         ``(rows, columns, 4)`` uint8 RGBA; glass is transparent.
     world : WorldTransform
@@ -106,6 +126,41 @@ class Preview:
     scores: Floats
 
 
+def may_be_wanted(session: DistilSession, *, starting: bool) -> bool:
+    """Whether a preview may be asked for soon: pairs wait, or a run works.
+
+    Parameters
+    ----------
+    session : DistilSession
+        With the pairs and the run.
+    starting : bool
+        Whether a run is being started, or its pairs are being written.
+    """
+    return starting or session.has_new_pairs or session.works
+
+
+def newest_student(session: DistilSession) -> tuple[int | None, Path] | None:
+    """Return the newest student of the run, and after which step it is that.
+
+    Its own, once it has ended: the step is None then. None if there is none at all.
+    """
+    if session.run is None:
+        return None
+    newest = newest_preview(session.run.folder)
+    if newest is not None:
+        return newest
+    own = session.ready_student
+    return None if own is None else (None, own)
+
+
+def say_preview(sight: Sight) -> str:
+    """Return what a preview shows, in a sentence."""
+    at = "At the end" if sight.step is None else f"After step {sight.step}"
+    if sight.colouring is Colouring.CENTRE:
+        return f"{at}: yellow is most similar to the middle of the view, violet least."
+    return f"{at}: places of one colour look alike to the model; a hue has no meaning."
+
+
 def preview_work(
     slide: Slide, sight: Sight, before: Preview | None, embed: Embed
 ) -> Work:
@@ -116,7 +171,7 @@ def preview_work(
     slide : Slide
         RGB, with µm per pixel.
     sight : Sight
-        What and how.
+        View to paint.
     before : Preview or None
         The last one of this slide.
     embed : callable
@@ -138,7 +193,7 @@ def preview_work(
         embeddings = np.concatenate([nothing, *parts])
         scores = embeddings[:, :0]
         colors = np.zeros((len(cells), 3), np.uint8)
-        if len(cells) and sight.sort == "centre":
+        if len(cells) and sight.colouring is Colouring.CENTRE:
             colors = likeness_to(embeddings, _middle(cells, wanted.shape))
         elif len(cells):
             known = None if before is None else before.scores

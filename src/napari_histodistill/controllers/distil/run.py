@@ -1,23 +1,30 @@
-"""A training run as a person meets it: where it stands, how it does, its name."""
+"""A training run in the window: its state in words, its curves, what can be done."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.controllers.shared.wording import duration_in_words
-from napari_histodistill.distill.runs.events import health_in_words
+from napari_histodistill.distill.runs.events import events_of, health_in_words
+from napari_histodistill.distill.runs.folder import read_run
+from napari_histodistill.distill.runs.process import RunProcess, RunView, look_at
+from napari_histodistill.distill.runs.smaller_batch import why_no_smaller
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_histodistill.distill.runs.process import RunView
+    from napari_histodistill.controllers.distil.session import DistilSession
     from napari_histodistill.slides import Slide
+
+    Points = tuple[tuple[float, float], ...]
 
 
 def say_run(view: RunView) -> str:
     """Return where a run stands, in one line."""
-    steps = [e for e in view.events if e["kind"] == "step"]
+    steps = events_of(view.events, "step")
     last = steps[-1] if steps else None
     if view.state in {"starting", "running"} and last is None:
         return "Starting: reading pairs, building networks…"
@@ -26,17 +33,162 @@ def say_run(view: RunView) -> str:
         left = last["seconds_left"]
         soon = f", {duration_in_words(left)} left" if left else ""
         return f"Training: {at}{soon}."
-    if view.state == "paused":
+    if view.is_paused:
         return f"Paused at {at}."
     if view.state == "finished":
         return f"Finished after {last['steps'] if last else 0} steps." + _found(view)
     if view.state == "stopped":
-        return f"Stopped at {at}; the best student so far is kept." + _found(view)
+        return f"Stopped at {at}; the best model so far is kept." + _found(view)
     return view.message
 
 
+@dataclass(frozen=True, slots=True)
+class SmallerBatch:
+    """An offer to go on with half as many pairs a step.
+
+    Attributes
+    ----------
+    words : str
+        Its meaning, in sentences.
+    why_not : str
+        Why it cannot be; empty if it can.
+    """
+
+    words: str
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingControls:
+    """The actions that a training allows.
+
+    Attributes
+    ----------
+    goes_on : bool
+        Whether to start means to go on with the run that ended early.
+    why_no_start : str
+        Why it cannot be started; empty if it can.
+    works, paused : bool
+        Whether a process works on it, and waits.
+    why_no_use : str
+        Why its student cannot be used; empty if it can.
+    has_run, has_report : bool
+        Whether there is a run to ask about, and a report to be read now.
+    smaller : SmallerBatch or None
+        Where the run may have lacked memory.
+    """
+
+    goes_on: bool
+    why_no_start: str
+    works: bool
+    paused: bool
+    why_no_use: str
+    has_run: bool
+    has_report: bool
+    smaller: SmallerBatch | None
+
+
+def controls_of(
+    session: DistilSession, view: RunView | None, *, writing: bool, starting: bool
+) -> TrainingControls:
+    """Return the actions that a training allows.
+
+    Parameters
+    ----------
+    session : DistilSession
+        With the pairs and the run.
+    view : RunView or None
+        The run as it stands; None before there is one, or while it is being started.
+    writing, starting : bool
+        Whether its pairs are being written, or its process is being started.
+    """
+    works, again = view is not None and view.works, goes_on(session)
+    why = "A training is running." if works else session.why_no_training
+    if writing:
+        why = "The pairs are being written."
+    if again:
+        why = ""
+    if starting:
+        why = "The training is being started."
+    ready = session.student is not None and not works
+    return TrainingControls(
+        goes_on=again,
+        why_no_start=why,
+        works=works,
+        paused=view is not None and view.is_paused,
+        why_no_use="" if ready else "There is no model yet: train one first.",
+        has_run=session.run is not None,
+        has_report=session.report is not None and not works,
+        smaller=_smaller_batch(session.run, view),
+    )
+
+
+def goes_on(session: DistilSession) -> bool:
+    """Whether to start means to go on: a run ended early, and no new pairs wait."""
+    run = session.run
+    return run is not None and run.view().resumable and not session.has_new_pairs
+
+
+def _smaller_batch(run: RunProcess | None, view: RunView | None) -> SmallerBatch | None:
+    if run is None or view is None or not view.may_lack_memory:
+        return None
+    config, _ = read_run(run.folder)
+    batch = config.schedule.batch
+    words = (
+        f"{batch // 2} pairs a step in place of {batch} need about half the memory. "
+        "The result is another model: losses before and after cannot be compared."
+    )
+    return SmallerBatch(words, why_no_smaller(config))
+
+
+def run_to_show(runs: Path) -> RunProcess | None:
+    """Return the newest run if it still works or could go on."""
+    newest = newest_run(runs)
+    if newest is None:
+        return None
+    view = look_at(newest)
+    return RunProcess(newest) if view.works or view.resumable else None
+
+
+def share_done(view: RunView) -> float | None:
+    """Return which share of its steps a run has taken; None before the first."""
+    last = events_of(view.events, "step")[-1:]
+    return last[0]["step"] / last[0]["steps"] if last else None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCurves:
+    """The curves of a run; points are ``(step, value)``.
+
+    Attributes
+    ----------
+    steps : int
+        How many there will be.
+    loss, validation, rank : tuple
+        The loss of the steps and of the validation, and the effective rank.
+    """
+
+    steps: int
+    loss: Points
+    validation: Points
+    rank: Points
+
+
+def curves_of(events: Sequence[dict[str, Any]]) -> RunCurves:
+    """Return the curves of a run's events."""
+    steps = [e for e in events_of(events, "step") if e["total"] is not None]
+    judged = events_of(events, "validation")
+    ranked = [e for e in steps if e["effective_rank"]]
+    return RunCurves(
+        steps=max((e["steps"] for e in steps), default=1),
+        loss=tuple((e["step"], e["total"]) for e in steps),
+        validation=tuple((e["step"], e["total"]) for e in judged),
+        rank=tuple((e["step"], e["effective_rank"]) for e in ranked),
+    )
+
+
 def health_of(view: RunView) -> str:
-    """Return a warning in plain words if the student stops telling places apart."""
+    """Return a warning in plain words if all places become alike to the student."""
     return health_in_words(view.events)
 
 
@@ -54,12 +206,12 @@ def newest_run(runs: Path) -> Path | None:
 
 
 def _found(view: RunView) -> str:
-    judged = [e for e in view.events if e["kind"] == "validation"]
+    judged = events_of(view.events, "validation")
     known = [e for e in judged if e.get("retrieval") is not None]
     if not known:
         return ""
     best = max(known, key=lambda e: e["retrieval"])
     return (
-        f" Places kept aside find their own partner {best['retrieval']:.0%} of the "
+        f" Held-out places find their own partner {best['retrieval']:.0%} of the "
         f"time (by chance {best['chance']:.0%})."
     )

@@ -1,15 +1,17 @@
-"""Several sections, one student: what was kept of each, in words."""
+"""Several sections that teach one student, in words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.distil.partners import PartnerKind
 from napari_histodistill.distill.recipes.presets import VALIDATION_SHARE, enough_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_histodistill.controllers.distil.pairs import Partner, Planned
+    from napari_histodistill.controllers.distil.pairs import Planned
+    from napari_histodistill.controllers.distil.partners import Partner
 
 
 def count_pairs(sections: Sequence[Planned]) -> int:
@@ -31,7 +33,7 @@ def say_kept(kept: Sequence[Planned]) -> str:
 
 
 def say_pairs(
-    planned: Planned | None, kept: Sequence[Planned], trained: int, aside: str
+    planned: Planned | None, kept: Sequence[Planned], trained: int, held_out: str
 ) -> str:
     """Return what the pairs of all sections are, and what they are enough for.
 
@@ -40,29 +42,29 @@ def say_pairs(
     planned : Planned or None
         Pairs at hand.
     kept : sequence of Planned
-        Of sections before.
+        Pairs of sections before.
     trained : int
         Pairs that are trained on.
-    aside : str
-        The section that is kept aside whole; "" for regions of all of them.
+    held_out : str
+        The section that is held out whole; "" for regions of all of them.
     """
     sections = (*kept, planned) if planned is not None else tuple(kept)
     if not sections:
         return ""
     pairs = count_pairs(sections)
     left = pairs - trained
-    split = f"about {trained:,} to train on and {left:,} in regions kept aside. "
-    if aside:
-        split = f"{trained:,} to train on and {left:,}, all of {aside}, kept aside. "
+    split = f"about {trained:,} to train on and {left:,} in held-out regions. "
+    if held_out:
+        split = f"{trained:,} to train on and {left:,}, all of {held_out}, held out. "
     words = ""
     if planned is not None:
         plan = planned.plan
         words = f"{len(plan):,} pairs of {plan.sampling.tile_um:.0f} µm"
         words += " here. " if kept else f", {split}"
         if plan.off_partner:
-            words += f"{plan.off_partner:,} tiles lie off the partner. "
+            words += f"{plan.off_partner:,} tiles are outside the partner's tissue. "
         if plan.between_regions:
-            words += f"{plan.between_regions:,} lie between two regions. "
+            words += f"{plan.between_regions:,} lie between two regions: left out. "
     if kept:
         words += f"{say_kept(kept)} {pairs:,} pairs in all, {split}"
     return words + enough_for(trained)
@@ -77,7 +79,8 @@ def say_sections(sections: Sequence[Planned]) -> str:
 def say_learning(names: Sequence[str], partners: Sequence[Partner]) -> str:
     """Return which slides learn from which partners."""
     teachers = ", ".join(
-        "its own full resolution" if p.kind == "same" else p.name for p in partners
+        "its own full resolution" if p.kind is PartnerKind.SAME else p.name
+        for p in partners
     )
     verb = "learns" if len(names) == 1 else "learn"
     return f"{', '.join(names)} {verb} from {teachers}"

@@ -1,4 +1,4 @@
-"""What *Distil a student* knows: layers, how they lie, pairs, the run. No window.
+"""The session of *Distil a student*: layers, alignment, pairs, the run. No window.
 
 Four steps that can be walked back; a change in one forgets what later ones decided.
 Every step says in one line what it decided, or in one sentence why it cannot.
@@ -9,13 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.distil.alignment import say_alignment
+from napari_histodistill.controllers.distil.alignment import (
+    refined,
+    say_alignment,
+    unrefined,
+)
 from napari_histodistill.controllers.distil.classes import WITH_CLASSES
 from napari_histodistill.controllers.distil.pairs import (
-    Partner,
     Planned,
-    input_of,
+    inputs_of,
     plan_work,
+)
+from napari_histodistill.controllers.distil.partners import (
+    MEANINGS,
+    STUDENT_WORDS,
+    LayerKey,
+    Partner,
+    PartnerKind,
+    as_aligned,
+    first_with_pixels,
+    lie_alike,
+    same_scale,
 )
 from napari_histodistill.controllers.distil.sections import (
     count_pairs,
@@ -33,8 +47,13 @@ from napari_histodistill.distill.layers.registration import (
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
-from napari_histodistill.distill.recipes.presets import PRESETS, recipe_for
-from napari_histodistill.distill.runs.folder import STUDENT, start_run
+from napari_histodistill.distill.recipes.presets import (
+    LEAST_PAIRS,
+    PRESETS,
+    PresetKey,
+    recipe_for,
+)
+from napari_histodistill.distill.runs.folder import REPORT, STUDENT, start_run
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,8 +64,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.recipes.config import DistillConfig
-    from napari_histodistill.distill.recipes.form import FieldPath
+    from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.runs.process import RunProcess
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -54,12 +74,12 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 REDUCED = 4
-"""How much coarser the student sees than a partner that is the same layer."""
+"""Factor by which the student sees coarser than a partner that is the same layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many pairs are on disk; with a folder, the run is ready to start."""
+    """Progress of writing pairs; with a folder, the run is ready to start."""
 
     done: int
     total: int
@@ -75,7 +95,9 @@ class DistilSession:
     sparse : Slide or None
         The H&E.
     partners : tuple of Partner
-        What teaches; several at once are allowed.
+        The layers that teach; several at once are allowed.
+    on : LayerKey or None
+        The H&E's layer.
     sampling : Sampling
         Size of the tiles.
     planned : Planned or None
@@ -83,16 +105,16 @@ class DistilSession:
     kept : tuple of Planned
         Pairs of sections that were on the screen before; the student learns from all.
     trained : tuple of Planned
-        What the run was started with from here.
-    test_on : str
-        Digest of the H&E of the section that is kept aside whole; "" for regions of
+        Pairs that the run was started with from here.
+    held_out_section : str
+        Digest of the H&E of the section that is held out whole; "" for regions of
         all of them.
-    preset : str
+    preset : {"quick", "careful", "paper"}
         Key of the preset.
     with_partner : bool
         False trains the control that never sees a partner.
     typed : dict of path to str
-        What was changed by hand in the preset's settings.
+        Changes by hand of the preset's settings, by their path.
     run : RunProcess or None
         The training, from here or found again.
     """
@@ -103,17 +125,40 @@ class DistilSession:
     planned: Planned | None = None
     kept: tuple[Planned, ...] = ()
     trained: tuple[Planned, ...] = ()
-    test_on: str = ""
-    preset: str = PRESETS[0].key
+    held_out_section: str = ""
+    preset: PresetKey = PRESETS[0].key
     with_partner: bool = True
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
+    on: LayerKey | None = None
 
-    def choose(self, sparse: Slide | None, partners: Sequence[Partner]) -> None:
+    # --- what a person does ----------------------------------------------------------
+
+    def choose(
+        self,
+        sparse: Slide | None,
+        partners: Sequence[Partner],
+        on: LayerKey | None = None,
+    ) -> None:
         """Choose layers; pairs are forgotten, and what was set for other partners.
 
-        Not where sections were kept: then the settings are for the first one's.
+        Alignments stay where they still hold: of layers that were chosen before, on the
+        same H&E, with the same µm. Settings stay where sections were kept: then they
+        are for the first one's partner.
+
+        Parameters
+        ----------
+        sparse : Slide or None
+            The H&E.
+        partners : sequence of Partner
+            As their layers now say.
+        on : LayerKey, optional
+            The H&E's layer.
         """
+        stays = on is not None and on.is_layer(self.on)
+        if stays and same_scale(self.sparse, sparse):
+            partners = [as_aligned(partner, self.partners) for partner in partners]
+        self.on = on
         if not self.kept and [p.name for p in partners] != [
             p.name for p in self.partners
         ]:
@@ -121,12 +166,43 @@ class DistilSession:
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
 
-    def choose_preset(self, key: str) -> None:
+    def is_as_chosen(self, sparse: Slide | None, partners: Sequence[Partner]) -> bool:
+        """Whether layers that say this now say what they said when chosen."""
+        return sparse is self.sparse and lie_alike(partners, self.partners)
+
+    def choose_preset(self, key: PresetKey) -> None:
         """Start from another preset; what was changed by hand is forgotten."""
         if key != self.preset:
             self.typed = {}
         self.preset = key
         self.trained = ()
+
+    def type_setting(self, asked: Field, text: str) -> None:
+        """Take what a person typed into a field of the advanced settings."""
+        self.typed = dict(self.draft().type(asked, text).typed)
+        self.trained = ()
+
+    def reset_settings(self, path: FieldPath | None = None) -> None:
+        """Put one setting, or all of them, back to the preset's."""
+        self.typed = dict(self.draft().reset(path).typed)
+        self.trained = ()
+
+    def train_with_partner(self, *, use: bool) -> None:
+        """Train with the partner, or the control that never sees it."""
+        self.with_partner = use
+        self.trained = ()
+
+    def take_pairs(self, planned: Planned) -> None:
+        """Take pairs that were laid out for the present layers."""
+        self.planned = planned
+
+    def mark_trained(self, sections: tuple[Planned, ...]) -> None:
+        """Note that a run is started with the pairs of these sections."""
+        self.trained = sections
+
+    def follow(self, run: RunProcess) -> None:
+        """Watch a run, started here or found again."""
+        self.run = run
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
@@ -134,7 +210,7 @@ class DistilSession:
         Raises
         ------
         InputError
-            If a number cannot be one, or sections were kept that are cut otherwise.
+            If a number is out of range, or kept sections have tiles of another size.
         """
         if not (0.05 <= mpp <= 50 and 16 <= tile_px <= 1024):
             msg = (
@@ -144,7 +220,7 @@ class DistilSession:
             raise InputError(msg)
         changed = replace(self.sampling, mpp=mpp, tile_px=tile_px)
         if self.kept and changed != self.kept[0].plan.sampling:
-            msg = "The sections kept are cut otherwise: cut all alike, or forget them."
+            msg = "Kept sections have tiles of another size: use that, or forget them."
             raise InputError(msg)
         self.sampling = changed
         self.planned = None
@@ -156,13 +232,13 @@ class DistilSession:
             self.planned = None
 
     def forget_kept(self) -> None:
-        """Let the sections go that were kept; the pairs at hand stay."""
+        """Forget the sections that were kept; the pairs at hand stay."""
         self.kept = ()
 
-    def keep_aside(self, section: int | None) -> None:
-        """Keep one of :attr:`sections` aside whole; None for regions of all of them."""
+    def hold_out(self, section: int | None) -> None:
+        """Hold out one of :attr:`sections` whole; None for regions of all of them."""
         chosen = None if section is None else self.sections[section]
-        self.test_on = "" if chosen is None else _section(chosen)
+        self.held_out_section = "" if chosen is None else _section(chosen)
         self.trained = ()
 
     def register(
@@ -194,6 +270,36 @@ class DistilSession:
             replace(self.partners[partner], registration=found, refinement=None),
         )
 
+    def take_refinement(self, started: Partner, found: Refinement) -> bool:
+        """Lay the aligned partner as a refinement found, if it is accepted.
+
+        Parameters
+        ----------
+        started : Partner
+            The partner that it was started for.
+        found : Refinement
+            What it found.
+
+        Returns
+        -------
+        bool
+            Whether the partner lies otherwise now; False also where it is no longer
+            the one that is aligned, or was laid otherwise meanwhile.
+        """
+        place = self.aligned
+        if place is None or self.partners[place] is not started or not found.accepted:
+            return False
+        self.put_partner(place, refined(started, found))
+        return True
+
+    def undo_refinement(self) -> bool:
+        """Lay the aligned partner as before it was refined; return whether it was."""
+        partner, place = self.aligned_partner, self.aligned
+        if place is None or partner is None or partner.refinement is None:
+            return False
+        self.put_partner(place, unrefined(partner))
+        return True
+
     def put_partner(self, partner: int, changed: Partner) -> None:
         """Put one of the partners as it now lies; pairs are forgotten."""
         partners = list(self.partners)
@@ -204,7 +310,7 @@ class DistilSession:
 
     @property
     def why_no_pairs(self) -> str:
-        """Why pairs cannot be laid out; empty if they can."""
+        """Reason why pairs cannot be laid out; empty if they can."""
         if self.sparse is None:
             return (
                 "No H&E yet: drop a slide on the window, or File › Open Sample › "
@@ -216,14 +322,16 @@ class DistilSession:
                 "layer a scale in µm, or type it in Explore slide."
             )
         if not self.sparse.info.is_rgb:
-            return f"{self.sparse.name} is no RGB image: a student sees H&E in colour."
+            return (
+                f"{self.sparse.name} is not an RGB image: the model sees H&E in colour."
+            )
         if self.sparse.info.section in [_section(x) for x in self.kept]:
             return (
                 f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
                 "and its partner, or start."
             )
         if not self.partners:
-            return "Choose a partner: what shall teach the student?"
+            return "Choose a partner: what should teach the model?"
         for partner in self.partners:
             if partner.slide is not None and partner.slide.usable_mpp is None:
                 return (
@@ -234,7 +342,7 @@ class DistilSession:
 
     @property
     def why_no_training(self) -> str:
-        """Why a training cannot start; empty if it can."""
+        """Reason why a training cannot start; empty if it can."""
         if not self.sections:
             return self.why_no_pairs or "Preview the pairs first."
         if self.training_pairs < PRESETS[0].fewest // 2:
@@ -249,41 +357,92 @@ class DistilSession:
         return ""
 
     @property
+    def why_no_settings(self) -> str:
+        """Reason why the advanced settings cannot be shown; empty if they can.
+
+        They depend on the pairs, and there is no recipe for too few.
+        """
+        if self.training_pairs >= LEAST_PAIRS:
+            return ""
+        return self.why_no_pairs or (
+            "Preview the pairs first: the settings depend on them."
+        )
+
+    @property
+    def changed_settings(self) -> int:
+        """Number of the preset's settings that were changed by hand."""
+        if not self.typed or self.why_no_settings:
+            return 0
+        return len(self.draft().changed)
+
+    @property
+    def why_no_keep(self) -> str:
+        """Reason why there are no pairs to keep; empty if there are."""
+        none = self.planned is None
+        return "Preview this section's pairs first." if none else ""
+
+    @property
+    def aligned(self) -> int | None:
+        """Index of the partner that is aligned: the first that has pixels."""
+        return first_with_pixels(self.partners)
+
+    @property
+    def aligned_partner(self) -> Partner | None:
+        """The partner that is aligned."""
+        return None if self.aligned is None else self.partners[self.aligned]
+
+    @property
+    def has_new_pairs(self) -> bool:
+        """Whether pairs wait that no run was started with from here."""
+        return bool(self.sections) and self.sections != self.trained
+
+    @property
+    def works(self) -> bool:
+        """Whether a process trains."""
+        return self.run is not None and self.run.view().works
+
+    @property
     def sections(self) -> tuple[Planned, ...]:
-        """What a training would learn from: sections kept, and the one at hand."""
+        """The sections to learn from: those kept, and the one at hand."""
         return self.kept if self.planned is None else (*self.kept, self.planned)
 
     @property
     def section_names(self) -> tuple[str, ...]:
-        """What :attr:`sections` are called in a set of pairs."""
+        """Names of :attr:`sections` in a set of pairs."""
         return section_names([x.plan for x in self.sections])
 
     @property
-    def aside(self) -> int | None:
-        """Which of :attr:`sections` is kept aside whole: only where others are left."""
+    def held_out(self) -> int | None:
+        """Index of the section that is held out whole, if others are left."""
         digests = [_section(x) for x in self.sections]
-        if len(digests) < 2 or self.test_on not in digests:
+        if len(digests) < 2 or self.held_out_section not in digests:
             return None
-        return digests.index(self.test_on)
+        return digests.index(self.held_out_section)
 
     @property
-    def aside_name(self) -> str:
-        """What that section is called; "" for regions of all."""
-        return "" if self.aside is None else self.section_names[self.aside]
+    def held_out_name(self) -> str:
+        """Name of the section that is held out; "" for regions of all."""
+        return "" if self.held_out is None else self.section_names[self.held_out]
 
     @property
     def training_pairs(self) -> int:
         """Pairs that are trained on; those in other regions, or a section, are not."""
         pairs = count_pairs(self.sections)
-        if self.aside is None:
+        if self.held_out is None:
             return training_share(pairs)
-        return pairs - len(self.sections[self.aside].plan)
+        return pairs - len(self.sections[self.held_out].plan)
 
     def say_layers(self) -> str:
         """Return what step 1 decided."""
         if self.sparse is None or not self.partners:
             return ""
         return say_learning([self.sparse.name], self.partners)
+
+    def say_meaning(self) -> str:
+        """Return what the choice of partners means; explains *student* once."""
+        kinds = dict.fromkeys(p.kind for p in self.partners)
+        meanings = [MEANINGS[kind] for kind in kinds]
+        return " ".join([STUDENT_WORDS, *meanings]) if meanings else ""
 
     def say_alignment(self, partner: int = 0) -> str:
         """Return what step 2 decided for a partner."""
@@ -293,7 +452,9 @@ class DistilSession:
 
     def say_pairs(self) -> str:
         """Return what step 3 decided."""
-        return say_pairs(self.planned, self.kept, self.training_pairs, self.aside_name)
+        return say_pairs(
+            self.planned, self.kept, self.training_pairs, self.held_out_name
+        )
 
     # --- work for jobs ---------------------------------------------------------------
 
@@ -334,9 +495,8 @@ class DistilSession:
 
     def _preset_recipe(self, name: str) -> DistillConfig:
         first = self.sections[0]
-        same = any(p.kind == "same" for p in first.partners)
+        same = any(p.kind is PartnerKind.SAME for p in first.partners)
         sampling = first.plan.sampling
-        partners = [input_of(p, first.plan) for p in first.partners]
         return recipe_for(
             self.preset,
             name=name,
@@ -345,8 +505,8 @@ class DistilSession:
             tile_px=sampling.tile_px,
             student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
             pairs=self.training_pairs,
-            validate_on=self.aside_name,
-            partners=partners if self.with_partner else [],
+            validate_on=self.held_out_name,
+            partners=inputs_of(first) if self.with_partner else [],
         )
 
     # --- the run ---------------------------------------------------------------------
@@ -357,6 +517,17 @@ class DistilSession:
         if self.run is None or not (self.run.folder / STUDENT / "spec.json").is_file():
             return None
         return self.run.folder / STUDENT
+
+    @property
+    def ready_student(self) -> Path | None:
+        """The bundle of the run, once nothing trains it any more."""
+        return None if self.works else self.student
+
+    @property
+    def report(self) -> Path | None:
+        """The page on the run, once there is one."""
+        page = None if self.run is None else self.run.folder / REPORT
+        return page if page is not None and page.is_file() else None
 
     @property
     def best_student(self) -> Path | None:

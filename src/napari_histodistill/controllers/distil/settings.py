@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 WHOLE: FieldPath = ()
-"""Where problems stand that belong to no single field."""
+"""Key of problems that belong to no single field."""
 
 Texts = Mapping[FieldPath, str]
 
@@ -51,12 +51,12 @@ class Draft:
 
     @property
     def form(self) -> FieldGroup:
-        """What is asked."""
+        """The form, from the recipe's schema."""
         return describe(self.base)
 
     @property
     def changed(self) -> frozenset[FieldPath]:
-        """Which settings differ from the preset."""
+        """Paths of the settings that differ from the preset."""
         return frozenset(self._own_typed())
 
     def text(self, asked: Field) -> str:
@@ -127,6 +127,19 @@ class Draft:
                 f"{config.schedule.batch:,} does not fit."
             )
         return config, problems
+
+
+def say_changes(count: int) -> str:
+    """Return how many settings differ from the preset, in words."""
+    return {0: "Nothing changed", 1: "1 setting changed"}.get(
+        count, f"{count} settings changed"
+    )
+
+
+def say_group(changed: int, wrong: int) -> str:
+    """Return what is inside a folded group of settings; empty if it is the preset's."""
+    words = f"{say_changes(changed)}." if changed else ""
+    return f"{words} ▲ {wrong} cannot be used." if wrong else words
 
 
 def _put(content: Any, path: FieldPath, value: Any) -> None:

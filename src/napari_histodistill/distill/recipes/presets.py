@@ -7,7 +7,7 @@ everything, and can be edited and run again without this module.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.errors import InputError
@@ -25,6 +25,11 @@ LITE0: dict[str, Any] = {
     "frozen_layers": ("conv_stem", "bn1", "blocks.0", "blocks.1"),
 }
 VALIDATION_SHARE = 1 / 5
+
+LEAST_PAIRS = 16
+"""A smaller set makes no batch to train on."""
+
+PresetKey = Literal["quick", "careful", "paper"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Preset:
         Number of pairs below which it is not worth the wait: a rule of thumb.
     """
 
-    key: str
+    key: PresetKey
     title: str
     words: str
     fewest: int
@@ -91,7 +96,7 @@ PRESETS = (
 )
 
 
-def preset_named(key: str) -> Preset:
+def preset_named(key: PresetKey) -> Preset:
     """Return a preset by its key.
 
     Raises
@@ -122,7 +127,7 @@ def enough_for(pairs: int) -> str:
 
 
 def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
-    key: str,
+    key: PresetKey,
     *,
     name: str,
     source: str,
@@ -164,8 +169,10 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
         If there is no such preset, or there are too few pairs for any batch.
     """
     preset = preset_named(key)
-    if pairs < 16:
-        msg = f"{pairs} pairs are too few to train on: at least 16 are needed."
+    if pairs < LEAST_PAIRS:
+        msg = (
+            f"{pairs} pairs are too few to train on: at least {LEAST_PAIRS} are needed."
+        )
         raise InputError(msg)
     arm = "unprivileged"
     if partners:
@@ -197,7 +204,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     )
 
 
-def _sparse(key: str, tile_px: int) -> dict[str, Any]:
+def _sparse(key: PresetKey, tile_px: int) -> dict[str, Any]:
     encoder = {"quick": SMALL, "careful": LITE0, "paper": {"backbone": "resnet50"}}[key]
     input_px = max(32, min(tile_px, 224))
     views = {"quick": 64, "careful": 128, "paper": 224}[key]
@@ -209,7 +216,7 @@ def _sparse(key: str, tile_px: int) -> dict[str, Any]:
     }
 
 
-def _dense(key: str, partner: PartnerInput) -> dict[str, Any]:
+def _dense(key: PresetKey, partner: PartnerInput) -> dict[str, Any]:
     if partner.kind == "expression":
         encoder: dict[str, Any] = {"backbone": "mlp"}
     elif key == "paper":
@@ -228,7 +235,7 @@ def _dense(key: str, partner: PartnerInput) -> dict[str, Any]:
     }
 
 
-def _training(key: str, pairs: int) -> dict[str, Any]:
+def _training(key: PresetKey, pairs: int) -> dict[str, Any]:
     # Regions are of different sizes: a few pairs fewer may be left to train on.
     room = max(8, int(0.85 * pairs))
     if key == "paper":

@@ -141,6 +141,13 @@ def health_in_words(events: Sequence[dict[str, Any]]) -> str:
     return ""
 
 
+def events_of(
+    events: Sequence[dict[str, Any]], kind: EventKind
+) -> tuple[dict[str, Any], ...]:
+    """Return a run's events of one kind, in order."""
+    return tuple(event for event in events if event["kind"] == kind)
+
+
 def read_events(folder: Path) -> list[dict[str, Any]]:
     """Return a run's events in order; steps that were taken again count once.
 

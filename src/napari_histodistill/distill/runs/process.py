@@ -74,6 +74,11 @@ class RunView:
         return self.state in {"starting", "running", "paused"}
 
     @property
+    def is_paused(self) -> bool:
+        """Whether a process holds it and waits to be let go on."""
+        return self.state == "paused"
+
+    @property
     def resumable(self) -> bool:
         """Whether it can continue where it ended."""
         return self.state in {"stopped", "failed", "dead"}

@@ -1,9 +1,11 @@
-"""The advanced settings, built from what ``controllers/distil/settings.py`` says."""
+"""The advanced settings: a form with a row for each, and its wiring.
+
+The form is built from what ``controllers/distil/settings.py`` describes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtGui import QWheelEvent
@@ -20,23 +22,29 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_histodistill.controllers.distil.settings import WHOLE, Draft
+from napari_histodistill.controllers.distil.settings import (
+    WHOLE,
+    Draft,
+    say_changes,
+    say_group,
+)
 from napari_histodistill.distill.recipes.form import (
     Field,
     FieldGroup,
+    FieldPath,
     text_of,
     value_at,
 )
 from napari_histodistill.widgets.distil.bench import DistilBench
-from napari_histodistill.widgets.distil.step import Step
-from napari_histodistill.widgets.distil.steps import TrainStep
+from napari_histodistill.widgets.distil.steps import Step, TrainStep
 from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 EDITOR_PX = 132
+TIP = "Every setting of the training, starting from the preset."
 
 
 class AdvancedForm(QWidget):
-    """Every setting of the recipe, folded by section; dumb but for its layout.
+    """Every setting of the recipe, folded by group; layout only.
 
     Attributes
     ----------
@@ -56,7 +64,7 @@ class AdvancedForm(QWidget):
         self.reset_all.setToolTip("Put every setting back to the preset's.")
         self.reset_all.clicked.connect(lambda: self.reset.emit(None))
         self._rows: dict[object, _Row] = {}
-        self._sections: list[tuple[Step, FieldGroup]] = []
+        self._groups: list[tuple[Step, FieldGroup]] = []
         self._form: FieldGroup | None = None
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
@@ -83,18 +91,18 @@ class AdvancedForm(QWidget):
                 preset=preset,
                 problem=problems.get(line.field.path, ""),
             )
-        for step, section in self._sections:
-            mine = {f.path for f in section.all_fields()}
-            step.say(_told(len(mine & changed), len(mine & problems.keys())))
+        for step, group in self._groups:
+            mine = {f.path for f in group.all_fields()}
+            step.say(say_group(len(mine & changed), len(mine & problems.keys())))
         self.summary.setText(
             f"▲ {problems[WHOLE]}"
             if WHOLE in problems
-            else f"{_changes(len(changed))} from the preset."
+            else f"{say_changes(len(changed))} from the preset."
         )
         self.reset_all.setEnabled(bool(changed))
 
     def _build(self, form: FieldGroup) -> None:
-        self._form, self._rows, self._sections = form, {}, []
+        self._form, self._rows, self._groups = form, {}, []
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(0, 0, 0, 0)
@@ -105,12 +113,12 @@ class AdvancedForm(QWidget):
         self._inside.deleteLater()
         self._inside = inside
 
-    def _fill(self, column: QVBoxLayout, section: FieldGroup) -> None:
+    def _fill(self, column: QVBoxLayout, group: FieldGroup) -> None:
         grid = QGridLayout()
         grid.setHorizontalSpacing(4)
         grid.setVerticalSpacing(2)
         grid.setColumnStretch(0, 1)
-        for k, field in enumerate(section.fields):
+        for k, field in enumerate(group.fields):
             line = _Row(field)
             self._rows[field.path] = line
             line.edited = self._edited(field)
@@ -120,12 +128,12 @@ class AdvancedForm(QWidget):
             grid.addWidget(line.back, 2 * k, 2)
             grid.addWidget(line.complaint, 2 * k + 1, 0, 1, 3)
         column.addLayout(grid)
-        for inside in section.groups:
+        for inside in group.groups:
             step = Step(inside.title)
-            step.button.setToolTip(inside.help or "Fold or open this section.")
+            step.button.setToolTip(inside.help or "Fold or open this group.")
             self._fill(step.column, inside)
             step.button.setChecked(False)
-            self._sections.append((step, inside))
+            self._groups.append((step, inside))
             column.addWidget(step)
 
     def _edited(self, field: Field) -> Callable[[str], None]:
@@ -225,20 +233,6 @@ def _sentences(parts: Iterable[str]) -> str:
     return " ".join(p[:1].upper() + p[1:] for p in parts if p)
 
 
-def _changes(count: int) -> str:
-    return {0: "Nothing changed", 1: "1 setting changed"}.get(
-        count, f"{count} settings changed"
-    )
-
-
-def _told(changed: int, wrong: int) -> str:
-    words = f"{_changes(changed)}." if changed else ""
-    return f"{words} ▲ {wrong} cannot be used." if wrong else words
-
-
-TIP = "Every setting of the training, starting from the preset."
-
-
 class Advancing(QObject):
     """Shows the preset's settings, and keeps what is changed by hand."""
 
@@ -251,17 +245,12 @@ class Advancing(QObject):
     def show(self) -> None:
         """Draw the form from the session."""
         session, button = self.bench.session, self.step.advanced
-        why = ""
-        if session.training_pairs < 16:  # of none, there are none
-            why = session.why_no_pairs or (
-                "Preview the pairs first: the settings depend on them."
-            )
+        why, number = session.why_no_settings, session.changed_settings
         explain(button, TIP, why)
-        number = len(session.draft().changed) if session.typed and not why else 0
         button.setText(f"Advanced ({number})…" if number else "Advanced…")
         opened = button.isChecked() and not why
         if opened and self.form is None:
-            # Some seventy widgets: made when somebody wants to see them.
+            # Some seventy widgets: made when they are first shown.
             self.form = AdvancedForm()
             self.form.typed.connect(self._typed)
             self.form.reset.connect(self._reset)
@@ -274,16 +263,10 @@ class Advancing(QObject):
     def _opened(self, _on: bool) -> None:
         self.show()
 
-    def _typed(self, field: Any, text: str) -> None:
-        session = self.bench.session
-        session.typed = dict(session.draft().type(field, text).typed)
-        self._changed()
+    def _typed(self, field: Field, text: str) -> None:
+        self.bench.session.type_setting(field, text)
+        self.bench.changed.emit()
 
-    def _reset(self, path: Any) -> None:
-        session = self.bench.session
-        session.typed = dict(session.draft().reset(path).typed)
-        self._changed()
-
-    def _changed(self) -> None:
-        self.bench.session.trained = ()
+    def _reset(self, path: FieldPath | None) -> None:
+        self.bench.session.reset_settings(path)
         self.bench.changed.emit()

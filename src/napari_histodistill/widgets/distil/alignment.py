@@ -1,34 +1,45 @@
-"""Step 2 of *Distil a student*: how the partner lies on the H&E, and its refinement."""
+"""Step 2 of *Distil a student*, wired: landmarks and looks, and the refinement."""
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.distil.alignment import (
+    are_enough,
+    judged,
+    kind_to_refine,
     refine_work,
-    refined,
     say_refinement,
-    unrefined,
+    still_stands,
+    why_no_alignment,
+    why_no_refining,
 )
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.pairs import Partner
+from napari_histodistill.controllers.distil.partners import Partner
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.refinement import Refinement
 from napari_histodistill.distill.layers.registration import (
-    FEWEST,
+    Registration,
     apply,
     inverse,
     read_registration,
     write_registration,
 )
-from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.bench import SAME, DistilBench
 from napari_histodistill.widgets.distil.checkerboard import CheckerView
 from napari_histodistill.widgets.distil.landmarks import Landmarks
-from napari_histodistill.widgets.distil.layers import channels_of, lay_on, own_to_world
+from napari_histodistill.widgets.distil.layers import (
+    channels_of,
+    lay_on,
+    own_to_world,
+    show_same,
+)
 from napari_histodistill.widgets.distil.steps import AlignStep
 from napari_histodistill.widgets.shared.controls import explain
 
@@ -52,10 +63,10 @@ class Aligning(QObject):
         super().__init__(bench)
         self.bench, self.step = bench, step
         self.landmarks = Landmarks(bench.viewer, self)
-        self.checker = CheckerView(bench, lambda: self.place)
+        self.checker = CheckerView(bench)
         self.refining = Refining(bench, self)
         self._timer = bench.timer(FLICKER_MS, self._flick)
-        self._shown: list[tuple[Any, bool]] = []
+        self._shown: list[tuple[Layer, bool]] = []
         self._drawn: Partner | None = None
         step.pick.toggled.connect(self.pick)
         step.kind.activated.connect(lambda _index: self._refit())
@@ -70,25 +81,20 @@ class Aligning(QObject):
         step.residuals.picked.connect(self.landmarks.go_to)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
         step.checker.toggled.connect(step.square.setEnabled)
-        self.checker.told.connect(step.tell_seen)
+        self.checker.described.connect(step.show_seen)
         self.landmarks.changed.connect(self._refit)
-
-    @property
-    def place(self) -> int | None:
-        """Which partner is aligned."""
-        pixels = [p.slide is not None for p in self.bench.session.partners]
-        return pixels.index(True) if True in pixels else None
 
     @property
     def partner(self) -> Partner | None:
         """The partner that is aligned."""
-        place = self.place
-        return None if place is None else self.bench.session.partners[place]
+        return self.bench.session.aligned_partner
 
     @property
-    def layer(self) -> Any:
+    def layer(self) -> Layer | None:
         """Its layer."""
-        return None if self.place is None else self.bench.partner_layers[self.place]
+        place = self.bench.session.aligned
+        layer = None if place is None else self.bench.partner_layers[place]
+        return None if layer is SAME else layer
 
     def close(self) -> None:
         """Let go of the viewer."""
@@ -98,10 +104,11 @@ class Aligning(QObject):
 
     def pick(self, on: bool) -> None:
         """Begin or end picking landmarks."""
-        if on and self.layer is not None:
+        sparse, layer = self.bench.sparse_layer, self.layer
+        if on and sparse is not None and layer is not None:
             self.step.flicker.setChecked(False)
             self.step.checker.setChecked(False)
-            self.landmarks.start(self.bench.sparse_layer, self.layer)
+            self.landmarks.start(sparse, layer)
         else:
             self.landmarks.stop()
             self._lay_if_registered()
@@ -109,26 +116,28 @@ class Aligning(QObject):
 
     def own_landmarks(self) -> tuple[Floats, Floats] | None:
         """Return both sides' landmarks, ``(n, 2)`` µm in either layer's own world."""
-        partner, sparse = self.partner, self.bench.session.sparse
-        if partner is None or partner.slide is None or sparse is None:
+        both = self._both()
+        if both is None or not self.landmarks.are_of(*both):
             return None
-        if not self.landmarks.are_of(self.bench.sparse_layer, self.layer):
-            return None
+        sparse, partner = self.bench.session.sparse, self.partner
+        assert sparse is not None
+        assert partner is not None
+        assert partner.slide is not None
         here, there = self.landmarks.pairs()
-        own = own_to_world(self.bench.sparse_layer, sparse.usable_mpp)
-        partners = own_to_world(self.layer, partner.slide.usable_mpp)
+        own = own_to_world(both[0], sparse.usable_mpp)
+        partners = own_to_world(both[1], partner.slide.usable_mpp)
         return apply(inverse(own), here), apply(inverse(partners), there)
 
     def fit(self) -> None:
         """Fit the landmarks that are there."""
-        bench, place, kind = self.bench, self.place, self.step.kind.currentData()
-        own = self.own_landmarks()
-        if place is None or own is None or len(own[0]) < FEWEST[kind]:
+        bench, kind = self.bench, self.step.kind.currentData()
+        place, own = bench.session.aligned, self.own_landmarks()
+        if place is None or own is None or not are_enough(len(own[0]), kind):
             return
         self.refining.forget()
         if bench.attempt(lambda: bench.session.register(place, own[0], own[1], kind)):
             bench.said.emit("")
-            # Not while somebody clicks: a layer that moves under the mouse confuses.
+            # Not during picking: a layer that moves under the mouse confuses.
             if not self.landmarks.active:
                 self.lay()
 
@@ -159,7 +168,8 @@ class Aligning(QObject):
                 self.step, "Load alignment", "", FILES
             )
             path = Path(chosen) if chosen else None
-        place, session, source = self.place, self.bench.session, path
+        session, source = self.bench.session, path
+        place = session.aligned
         if source is None or place is None:
             return
 
@@ -172,7 +182,7 @@ class Aligning(QObject):
         self.bench.changed.emit()
 
     def flicker(self, on: bool) -> None:
-        """Show the partner now and then, or always."""
+        """Blink the partner, or show it steadily."""
         if on and self.layer is not None:
             self.step.checker.setChecked(False)
             self._shown = [
@@ -199,21 +209,22 @@ class Aligning(QObject):
 
     def lay(self) -> None:
         """Move the partner's layer, and its landmarks, to where the session says."""
-        bench, partner, sparse = self.bench, self.partner, self.bench.session.sparse
-        if partner is None or partner.slide is None or sparse is None:
+        both, sparse, partner = self._both(), self.bench.session.sparse, self.partner
+        if both is None or sparse is None or partner is None or partner.slide is None:
             return
-        before = own_to_world(self.layer, partner.slide.usable_mpp)
-        lay_on(bench.viewer, self.layer, partner, bench.sparse_layer, sparse)
-        after = own_to_world(self.layer, partner.slide.usable_mpp)
+        he, layer = both
+        before = own_to_world(layer, partner.slide.usable_mpp)
+        lay_on(self.bench.viewer, layer, partner, he, sparse)
+        after = own_to_world(layer, partner.slide.usable_mpp)
         self.landmarks.follow(after @ inverse(before))
 
     def show(self) -> None:
         """Draw the step."""
         self._follow_choice()
-        session, step, place = self.bench.session, self.step, self.place
-        step.say(session.say_alignment(0 if place is None else place))
+        session, step = self.bench.session, self.step
+        step.say(session.say_alignment(session.aligned or 0))
         step.ask(self._task())
-        why = "" if place is not None else "No partner with pixels is chosen."
+        why = why_no_alignment(self.partner)
         explain(step.pick, step.pick_tip, why)
         explain(step.flicker, step.flicker_tip, why)
         explain(step.checker, step.checker_tip, why)
@@ -229,8 +240,8 @@ class Aligning(QObject):
 
         A button that is held down for a partner that is gone could not be released.
         """
-        sparse, layer = self.bench.sparse_layer, self.layer
-        if layer is not None and not self.landmarks.turn_to(sparse, layer):
+        both = self._both()
+        if both is not None and not self.landmarks.turn_to(*both):
             return
         self.step.pick.setChecked(False)
         self.step.flicker.setChecked(False)
@@ -238,21 +249,24 @@ class Aligning(QObject):
     def _show_registration(self) -> None:
         known, step = self._known(), self.step
         count = len(self.landmarks.pairs()[0])
-        here = known is not None and len(known.residuals_um) == count
+        fits = judged(self.partner, count)
         step.save.setEnabled(known is not None)
-        step.remove.setEnabled(here and bool(count))
-        if here:
-            step.residuals.show_residuals(
-                known.residuals_um, known.inliers, known.worst
-            )
+        step.remove.setEnabled(fits is not None and bool(count))
+        if fits is not None:
+            step.residuals.show_residuals(fits.residuals_um, fits.inliers, fits.worst)
         else:
-            step.residuals.show_residuals((), (), None)
+            step.residuals.show_none()
 
-    def _known(self) -> Any:
+    def _both(self) -> tuple[Image, Layer] | None:
+        """Return the layers of the H&E and of the partner that is aligned."""
+        sparse, layer = self.bench.sparse_layer, self.layer
+        return None if sparse is None or layer is None else (sparse, layer)
+
+    def _known(self) -> Registration | None:
         return None if self.partner is None else self.partner.registration
 
     def _lay_if_registered(self) -> None:
-        # A layer that nobody registered stays where somebody may have dragged it.
+        # A layer without a registration stays where a person may have dragged it.
         if self._known() is not None:
             self.lay()
 
@@ -282,7 +296,7 @@ class Refining(QObject):
         self._share = 0.0
         self._found: Refinement | None = None
         self._started: Partner | None = None
-        self._told_of = ""
+        self._of: weakref.ref[Layer] | None = None
 
     @property
     def active(self) -> bool:
@@ -298,10 +312,10 @@ class Refining(QObject):
         if partner is None or bench.session.sparse is None:
             return
         self.forget()
-        self._share, self._started, self._told_of = 0.0, partner, partner.name
-        kind = self._aligning.step.kind.currentData()
-        if partner.registration is not None:
-            kind = partner.registration.kind
+        self._share, self._started = 0.0, partner
+        layer = self._aligning.layer
+        self._of = None if layer is None else weakref.ref(layer)
+        kind = kind_to_refine(partner, self._aligning.step.kind.currentData())
         bench.said.emit("")
         bench.pump.start(
             refine_work(
@@ -315,10 +329,8 @@ class Refining(QObject):
 
     def undo(self) -> None:
         """Lay the partner as it was before."""
-        place, partner = self._aligning.place, self._aligning.partner
-        if place is None or partner is None or partner.refinement is None:
+        if not self._bench.session.undo_refinement():
             return
-        self._bench.session.put_partner(place, unrefined(partner))
         self._aligning.lay()
         self._found = None
         self._bench.changed.emit()
@@ -332,26 +344,21 @@ class Refining(QObject):
         """Draw the buttons and the words."""
         step, partner = self._aligning.step, self._aligning.partner
         step.refine.setText("Cancel" if self.active else "Refine")
-        why = ""
-        if partner is None:
-            why = "No partner with pixels is chosen."
-        elif self._aligning.landmarks.active:
-            why = "Finish picking landmarks first."
+        why = why_no_refining(partner, picking=self._aligning.landmarks.active)
         explain(step.refine, step.refine_tip, why)
         step.undo.setVisible(partner is not None and partner.refinement is not None)
         if self.active:
-            step.tell_found(f"Comparing both layers… {self._share:.0%}")
+            step.show_found(f"Comparing both layers… {self._share:.0%}")
         else:
-            step.tell_found(self._words())
+            step.show_found(self._words())
 
     def _words(self) -> str:
-        found, partner = self._found, self._aligning.partner
-        if found is None or partner is None or partner.name != self._told_of:
+        found, aligning = self._found, self._aligning
+        partner, layer = aligning.partner, aligning.layer
+        of = None if self._of is None else self._of()
+        if found is None or partner is None or layer is None or of is None:
             return ""
-        if found.accepted:
-            stands = partner.refinement is found
-        else:
-            stands = partner.registration is found.before
+        stands = show_same(layer, of) and still_stands(partner, found)
         return say_refinement(found) if stands else ""
 
     def _reported(self, reports: list[Refinement | float]) -> None:
@@ -362,15 +369,13 @@ class Refining(QObject):
             self._share = last
         self.show()
 
-    def _ended(self, job: Job[Any]) -> None:
-        bench, place = self._bench, self._aligning.place
-        found, partner = self._found, self._started
+    def _ended(self, job: Job[Refinement | float]) -> None:
+        bench, found, started = self._bench, self._found, self._started
         if job.state is JobState.FAILED:
             bench.said.emit(job.error)
-        elif place is None or partner is None or partner is not self._aligning.partner:
-            self._found = None  # of a partner, or a place, that is no longer there
-        elif found is not None and found.accepted:
-            bench.session.put_partner(place, refined(partner, found))
+        elif started is None or started is not self._aligning.partner:
+            self._found = None  # of a partner that is gone, or lies elsewhere
+        elif found is not None and bench.session.take_refinement(started, found):
             self._aligning.lay()
         self._started = None
         bench.changed.emit()

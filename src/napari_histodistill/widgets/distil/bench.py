@@ -1,13 +1,15 @@
-"""What the steps of *Distil a student* share: viewer, session, jobs, chosen layers."""
+"""Shared by all steps of *Distil a student*: viewer, session, jobs, chosen layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
+from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.errors import HistodistillError
@@ -25,6 +27,18 @@ class SameLayer(Enum):
 
 SAME = SameLayer.FINER
 
+PartnerLayer: TypeAlias = Layer | SameLayer
+"""A layer that may teach."""
+
+PLUGIN = "napari-histodistill"
+
+
+class Panel(Enum):
+    """Other panels, by the name that ``napari.yaml`` gives them."""
+
+    EXPLORE = "Explore slide"
+    COMPARE = "Compare students"
+
 
 class DistilBench(QObject):
     """One panel's shared state on the GUI thread.
@@ -35,9 +49,9 @@ class DistilBench(QObject):
         Something was chosen or computed: every step draws itself again.
     said : Signal(str)
         A sentence for the person; "" takes the last one back.
-    sparse_layer : Layer or None
+    sparse_layer : Image or None
         The H&E.
-    partner_layers : list of Layer or :data:`SAME`
+    partner_layers : list of Layer or SameLayer
         One for each of the session's partners, in their order.
     """
 
@@ -49,10 +63,10 @@ class DistilBench(QObject):
         self.viewer, self.runs = viewer, runs
         self.session = DistilSession()
         self.pump = JobPump(self)
-        self.sparse_layer: Any = None
-        self.partner_layers: list[Any] = []
+        self.sparse_layer: Image | None = None
+        self.partner_layers: list[PartnerLayer] = []
 
-    def attempt(self, act: Callable[[], Any]) -> bool:
+    def attempt(self, act: Callable[[], object]) -> bool:
         """Do something that may be refused; say why, and return whether it was done."""
         try:
             act()
@@ -60,6 +74,14 @@ class DistilBench(QObject):
             self.said.emit(str(error))
             return False
         return True
+
+    def open_panel(self, panel: Panel) -> QWidget:
+        """Open another panel, or bring it to the front, and return it."""
+        added = self.viewer.window.add_plugin_dock_widget(
+            PLUGIN, panel.value, tabify=True
+        )
+        opened: QWidget = added[1]
+        return opened
 
     def timer(self, period_ms: int, act: Callable[[], None]) -> QTimer:
         """Return a timer that belongs to the panel; not started."""

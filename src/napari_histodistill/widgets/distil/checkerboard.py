@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.controllers.distil.checkerboard import (
-    VISIBLE_PX,
     Checkerboard,
     checkerboard_work,
     fitting_square_um,
+    say_checkerboard,
+    screen_px,
 )
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.shared.job import Job, JobState
@@ -24,13 +23,14 @@ from napari_histodistill.widgets.shared.slide_layers import view_region
 
 if TYPE_CHECKING:
     from napari.layers import Image
+    from napari.utils.events import Event
 
     from napari_histodistill.distill.layers.partners import DenseLayer
     from napari_histodistill.geometry import Region
 
 TITLE = "Checkerboard"
 SETTLED_MS = 120
-"""The view must rest so long before it is composed anew."""
+"""Time that the view must rest before it is composed again."""
 
 
 class CheckerView(QObject):
@@ -40,23 +40,21 @@ class CheckerView(QObject):
     ----------
     bench : DistilBench
         Viewer, session and jobs.
-    place : callable
-        Which of the session's partners is aligned; None if none can be.
 
     Attributes
     ----------
     closed : Signal
         It was removed, here or in the layer list.
-    told : Signal(str)
-        What is seen, in a sentence.
+    described : Signal(str)
+        A sentence about what it shows.
     """
 
     closed = Signal()
-    told = Signal(str)
+    described = Signal(str)
 
-    def __init__(self, bench: DistilBench, place: Callable[[], int | None]) -> None:
+    def __init__(self, bench: DistilBench) -> None:
         super().__init__(bench)
-        self._bench, self._place = bench, place
+        self._bench = bench
         self._layer: Image | None = None
         self._known: DenseLayer | None = None
         self._square_um: float | None = None
@@ -82,7 +80,7 @@ class CheckerView(QObject):
             return
         view = self._view()
         if view is None or self._bench.session.sparse is None:
-            self.told.emit("The H&E is not in view: move there first.")
+            self.described.emit("The H&E is not in view: move there first.")
             self.closed.emit()
             return
         self._on = True
@@ -107,7 +105,7 @@ class CheckerView(QObject):
         layer, self._layer = self._layer, None
         if layer is not None and layer in self._bench.viewer.layers:
             self._bench.viewer.layers.remove(layer)
-        self.told.emit("")
+        self.described.emit("")
         self.closed.emit()
 
     def set_square(self, square_um: float) -> None:
@@ -116,7 +114,7 @@ class CheckerView(QObject):
         self.refresh()
 
     def refresh(self) -> None:
-        """Compose anew, once: the partner was moved, or another one is chosen."""
+        """Compose again, once: the partner was moved, or another one is chosen."""
         if self._on:
             self._timer.start()
 
@@ -126,36 +124,30 @@ class CheckerView(QObject):
             return None
         return view_region(self._bench.viewer, layer, sparse)
 
-    def _screen_px(self, view: Region) -> int:
-        """Return how many pixels of the screen the longer side of a view takes."""
-        sparse = self._bench.session.sparse
-        assert sparse is not None
-        mpp = sparse.require_mpp()
-        longest_um = max(view.height * mpp.y, view.width * mpp.x)
-        return math.ceil(longest_um * float(self._bench.viewer.scene.camera.zoom))
-
-    def _view_moved(self, _event: Any = None) -> None:
+    def _view_moved(self, _event: Event) -> None:
         self._timer.start()
 
-    def _layer_removed(self, event: Any) -> None:
+    def _layer_removed(self, event: Event) -> None:
         if self._layer is not None and event.value is self._layer:
             self._layer = None
             self.stop()
 
     def _compose(self) -> None:
-        bench, place, view = self._bench, self._place(), self._view()
-        if place is None or bench.session.sparse is None:
+        bench, view = self._bench, self._view()
+        sparse, partner = bench.session.sparse, bench.session.aligned_partner
+        zoom = float(bench.viewer.scene.camera.zoom)
+        if partner is None or sparse is None:
             self.stop()
             return
         if view is None or self._square_um is None:
             return  # the H&E was moved out of view; what is shown stays where it is
         bench.pump.start(
             checkerboard_work(
-                bench.session.sparse,
-                bench.session.partners[place],
+                sparse,
+                partner,
                 view,
                 self._square_um,
-                screen_px=self._screen_px(view),
+                screen_px=screen_px(view, sparse, zoom),
                 known=self._known,
             ),
             key=DistilJob.COMPOSING,
@@ -186,21 +178,9 @@ class CheckerView(QObject):
             layer.data = board.pixels
             for key in ("scale", "translate", "affine"):
                 setattr(layer, key, placed[key])
-        self.told.emit(_words(board))
+        self.described.emit(say_checkerboard(board))
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[Checkerboard]) -> None:
         if job.state is JobState.FAILED:
             self._bench.said.emit(job.error)
             self.stop()
-
-
-def _words(board: Checkerboard) -> str:
-    if board.square_px < VISIBLE_PX:
-        return (
-            f"Squares of {board.square_um:g} µm are too small to see here: zoom in, or "
-            "choose larger ones."
-        )
-    return (
-        f"Squares of {board.square_um:g} µm show the H&E and {board.layer.name} in "
-        "turn: what is aligned runs on across their borders."
-    )

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QPushButton
 
-from napari_histodistill.controllers.distil.control import NOTES, partner_twins
-from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.controllers.distil.control import (
+    NOTES,
+    student_and_control,
+    why_no_comparison,
+)
+from napari_histodistill.widgets.distil.bench import DistilBench, Panel
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.controls import explain
 
+if TYPE_CHECKING:
+    from napari_histodistill.widgets.compare.dock import CompareWidget
+
 TIP = (
-    "Open Compare students with both, on this slide: what did the partner teach? A is "
-    "the student without, B the one with it."
-)
-NO_STUDENT = "There is no student yet: train one first."
-NO_TWIN = (
-    "Train both first: the same pairs and preset once with “without the partner” "
-    "ticked and once without the tick."
+    "Open Compare students on this slide: what did the partner teach? A is the model "
+    "trained without it, B the one trained with it."
 )
 
 
-class Twins(QObject):
+class Comparing(QObject):
     """A button below the training that opens the comparison once both are there."""
 
     def __init__(self, bench: DistilBench, step: TrainStep) -> None:
@@ -37,22 +38,16 @@ class Twins(QObject):
     def show(self) -> None:
         """Enable the button, or say why not."""
         student = self.bench.session.student
-        why_not = NO_STUDENT if student is None else ""
-        if student is not None and self._twins(student) is None:
-            why_not = NO_TWIN
-        explain(self.button, TIP, why_not)
+        explain(self.button, TIP, why_no_comparison(self.bench.runs, student))
 
-    def compare(self) -> Any:
+    def compare(self) -> CompareWidget | None:
         """Open *Compare students* with both; returns that panel."""
         student = self.bench.session.student
-        twins = None if student is None else self._twins(student)
-        if twins is None:
+        if student is None:
             return None
-        _, panel = self.bench.viewer.window.add_plugin_dock_widget(
-            "napari-histodistill", "Compare students", tabify=True
-        )
-        panel.compare_bundles(twins, NOTES, self.bench.sparse_layer)
+        both = student_and_control(self.bench.runs, student)
+        if both is None:
+            return None
+        panel = cast("CompareWidget", self.bench.open_panel(Panel.COMPARE))
+        panel.compare_bundles(both, NOTES, self.bench.sparse_layer)
         return panel
-
-    def _twins(self, student: Path) -> tuple[Path, Path] | None:
-        return partner_twins(self.bench.runs, student)

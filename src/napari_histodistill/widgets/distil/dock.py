@@ -10,20 +10,22 @@ find the run again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import runs_dir
+from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
-from napari_histodistill.widgets.distil.control import Twins
+from napari_histodistill.widgets.distil.control import Comparing
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
 from napari_histodistill.widgets.distil.spots import SpotFiles
@@ -37,7 +39,19 @@ from napari_histodistill.widgets.distil.training import Distilling
 from napari_histodistill.widgets.shared.controls import hint
 from napari_histodistill.widgets.shared.dock import Dock
 
+if TYPE_CHECKING:
+    from napari import Viewer
+
 WIDTH, HEIGHT = 360, 780
+
+
+class OnClose(Enum):
+    """The fate of a training when napari's window closes."""
+
+    RUN_ON = "run on"
+    STOP = "stop"
+    STAY = "stay"
+    """The window stays open."""
 
 
 class DistilWidget(Dock):
@@ -51,7 +65,7 @@ class DistilWidget(Dock):
         Where runs are kept; a folder of the user's data by default.
     """
 
-    def __init__(self, napari_viewer: Any, *, runs: Path | None = None) -> None:
+    def __init__(self, napari_viewer: Viewer, *, runs: Path | None = None) -> None:
         super().__init__(WIDTH, HEIGHT)
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         kept = runs_dir() if runs is None else runs
@@ -66,14 +80,14 @@ class DistilWidget(Dock):
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
         self.fitting = Fitting(self.bench, self.train_step)
-        self.twins = Twins(self.bench, self.train_step)
-        self.ask_close: Callable[[], str] = self._ask_close
+        self.comparing = Comparing(self.bench, self.train_step)
+        self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
         self.lay_out((self.message, *steps), spacing=8)
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
-        # What pairs, training and preview need, before somebody waits for it.
+        # What pairs, training and preview need, before a person waits for it.
         self.bench.pump.start(
             import_work(
                 "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
@@ -86,7 +100,7 @@ class DistilWidget(Dock):
         self.refresh()
 
     @property
-    def session(self) -> Any:
+    def session(self) -> DistilSession:
         """The state behind the panel."""
         return self.bench.session
 
@@ -104,7 +118,7 @@ class DistilWidget(Dock):
         self.advancing.show()
         self.previewing.show()
         self.fitting.show()
-        self.twins.show()
+        self.comparing.show()
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""
@@ -136,25 +150,25 @@ class DistilWidget(Dock):
         return handled
 
     def _may_close(self) -> bool:
-        if self.is_closed or not self.distilling.works:
+        if self.is_closed or not self.session.works:
             return True
         answer = self.ask_close()
-        if answer == "stop":
+        if answer is OnClose.STOP:
             self.distilling.stop()
-        return answer != "stay"
+        return answer is not OnClose.STAY
 
-    def _ask_close(self) -> str:
-        """Return "run on", "stop" or "stay"."""
+    def _ask_close(self) -> OnClose:
+        """Ask what becomes of the training."""
         box = QMessageBox(self)
-        box.setWindowTitle("A training is going on")
+        box.setWindowTitle("A training is running")
         box.setText(
-            "It can run on without napari; open Distil a student again to find it."
+            "It can go on without napari: open Distil a student again to find it."
         )
         role = QMessageBox.ButtonRole
-        run_on = box.addButton("Let it run on", role.AcceptRole)
+        run_on = box.addButton("Let it go on", role.AcceptRole)
         stop = box.addButton("Stop, keep best", role.DestructiveRole)
-        box.addButton("Stay", role.RejectRole)
+        box.addButton("Keep napari open", role.RejectRole)
         box.exec()
         if box.clickedButton() is run_on:
-            return "run on"
-        return "stop" if box.clickedButton() is stop else "stay"
+            return OnClose.RUN_ON
+        return OnClose.STOP if box.clickedButton() is stop else OnClose.STAY

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from napari.layers.base import ActionType
 from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
-from napari_histodistill.widgets.distil.layers import channels_of, show_one
+from napari_histodistill.widgets.distil.layers import channels_of, show_same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer, Points
+    from napari.utils.events import Event
 
     Floats = npt.NDArray[np.float64]
     Pair = tuple[Layer, Layer]
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 COLORS = ("#f0e442", "#56b4e9")
 TITLES = ("Landmarks on the H&E", "Landmarks on the partner")
 SIZE_PX = 14
+_BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
 
 
 class Landmarks(QObject):
@@ -64,7 +67,7 @@ class Landmarks(QObject):
     def are_of(self, sparse: Layer, partner: Layer) -> bool:
         """Whether what is shown was picked on these layers."""
         pair = self._pair
-        return pair is not None and pair[0] is sparse and show_one(pair[1], partner)
+        return pair is not None and pair[0] is sparse and show_same(pair[1], partner)
 
     def turn_to(self, sparse: Layer, partner: Layer) -> bool:
         """Show the landmarks of these layers; those of the last ones wait for them.
@@ -78,7 +81,7 @@ class Landmarks(QObject):
         if others:
             self.stop()
             self._forget_removed()
-            self._put_aside()
+            self._store_shown()
         self._pair = sparse, partner  # of a slide's channels, another may stand for it
         if others:
             self._take_back()
@@ -164,7 +167,7 @@ class Landmarks(QObject):
         points.events.data.connect(self._data_changed)
         return points
 
-    def _put_aside(self) -> None:
+    def _store_shown(self) -> None:
         """Keep what is shown in the pixels of its layers, which may be moved later."""
         there = self._viewer.layers
         if self._points is not None and self._pair is not None:
@@ -194,7 +197,7 @@ class Landmarks(QObject):
                 points.data = _places(layer.data_to_world(x) for x in pixels)
 
     def _forget_removed(self) -> None:
-        """Forget landmarks that somebody took out of the layer list."""
+        """Forget landmarks that were taken out of the layer list."""
         if any(points not in self._viewer.layers for points in self._points or ()):
             self._forget()
 
@@ -203,18 +206,17 @@ class Landmarks(QObject):
             points.events.data.disconnect(self._data_changed)
         self._points = None
 
-    def _data_changed(self, event: Any) -> None:
-        action = str(getattr(event, "action", ""))
+    def _data_changed(self, event: Event) -> None:
         # Once before and once after every change: the first is not yet one.
-        if action in {"adding", "removing", "changing"}:
+        if event.action in _BEFORE:
             return
-        if action == "removed":
+        if event.action is ActionType.REMOVED:
             self._remove_others(event)
         if self.active:
             self._ask()
         self.changed.emit()
 
-    def _remove_others(self, event: Any) -> None:
+    def _remove_others(self, event: Event) -> None:
         """Remove the other side's landmarks of places that were removed on one side.
 
         Left alone, they would make pairs of different places with all later ones.
@@ -238,6 +240,6 @@ class Landmarks(QObject):
         points[turn].mode = "add"
 
 
-def _places(found: Iterable[Any]) -> Floats:
+def _places(found: Iterable[Sequence[float]]) -> Floats:
     """Return positions, ``(n, 2)``, also of none."""
     return np.array([tuple(x)[-2:] for x in found], np.float64).reshape(-1, 2)

@@ -1,22 +1,23 @@
-"""Which of the viewer's layers can be paired, and how they lie on each other."""
+"""The viewer's layers as slides and partners, and how they lie on each other."""
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer, Points
 
-from napari_histodistill.controllers.distil.pairs import Partner
-from napari_histodistill.distill.layers.partners import Spots
-from napari_histodistill.distill.layers.registration import apply
-from napari_histodistill.distill.layers.spot_files import is_gene
-from napari_histodistill.distill.layers.spot_tables import are_counts, log_normalised
-from napari_histodistill.errors import InputError
+from napari_histodistill.controllers.distil.alignment import layer_affine
+from napari_histodistill.controllers.distil.partners import (
+    LayerKey,
+    Partner,
+    PartnerKind,
+)
+from napari_histodistill.controllers.distil.spots import genes_of, table_of
+from napari_histodistill.distill.layers.registration import apply, inverse
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import METADATA_KEY, OVERLAY_MARK, slide_of
 from napari_histodistill.layers.spot_layer import spots_of
@@ -59,7 +60,7 @@ class SlidesBehind:
     """The slides of layers; one made of a layer's arrays serves until they change."""
 
     def __init__(self) -> None:
-        self._made: WeakKeyDictionary[Layer, tuple[Any, Mpp | None, Slide]] = (
+        self._made: WeakKeyDictionary[Layer, tuple[object, Mpp | None, Slide]] = (
             WeakKeyDictionary()
         )
 
@@ -92,23 +93,29 @@ def partner_of(
     """
     here = own_to_world(sparse, sparse_slide.usable_mpp)
     if isinstance(layer, Points):
-        return Partner(layer.name, "spots", spots=_spots(layer), lies=here)
+        places = apply(own_to_world(layer, None), np.asarray(layer.data, np.float64))
+        spots = table_of(layer.name, places, layer.metadata, layer.features)
+        key = key_of(layer)
+        return Partner(layer.name, PartnerKind.SPOTS, spots=spots, lies=here, key=key)
     slide = slides.of(layer)
     there = own_to_world(layer, slide.usable_mpp)
     return Partner(
         layer_title(layer),
-        "mask" if isinstance(layer, Labels) else "picture",
+        PartnerKind.MASK if isinstance(layer, Labels) else PartnerKind.PICTURE,
         slide=slide,
-        lies=np.linalg.inv(there) @ here,
+        lies=inverse(there) @ here,
+        key=key_of(layer),
     )
 
 
-def show_one(first: Any, second: Any) -> bool:
+def key_of(layer: Layer) -> LayerKey:
+    """Return which layer this is, whatever it is called."""
+    return LayerKey(layer.unique_id, slide_of(layer.metadata))
+
+
+def show_same(first: Layer, second: Layer) -> bool:
     """Whether two layers show the same: one layer, or channels of one slide."""
-    if first is second or not (isinstance(first, Layer) and isinstance(second, Layer)):
-        return first is second
-    slide = slide_of(first.metadata)
-    return slide is not None and slide is slide_of(second.metadata)
+    return key_of(first).shows_same(key_of(second))
 
 
 def layer_title(layer: Layer) -> str:
@@ -132,12 +139,10 @@ def lay_on(
     if partner.slide is None:
         return
     here = own_to_world(sparse, slide.usable_mpp)
-    wanted = here @ np.linalg.inv(partner.matrix)
     for channel in channels_of(viewer, layer):
         now = own_to_world(channel, partner.slide.usable_mpp)
-        before = np.asarray(channel.affine)[-3:, -3:]
-        plain = np.linalg.inv(before) @ now
-        channel.affine = wanted @ np.linalg.inv(plain)
+        affine = np.asarray(channel.affine)[-3:, -3:]
+        channel.affine = layer_affine(partner, here, now, affine)
 
 
 def channels_of(viewer: ViewerModel, layer: Layer) -> list[Layer]:
@@ -147,46 +152,11 @@ def channels_of(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     return same if ref is not None else [layer]
 
 
-def _spots(layer: Points) -> Spots:
-    """Return the table behind a layer, or one made of its features, as it now lies."""
-    places = apply(own_to_world(layer, None), np.asarray(layer.data, np.float64))
-    table = spots_of(layer.metadata)
-    if table is None:
-        names = _genes(layer)
-        values = np.stack([_numbers(layer, name) for name in names], axis=1)
-        # Other tables, such as z-scores, are taken as they are.
-        values = log_normalised(values) if are_counts(values) else values
-        return Spots(layer.name, places, values, tuple(names))
-    if len(places) != len(table.positions_um):
-        msg = (
-            f"{layer.name}: spots were added or removed, so its table no longer fits: "
-            "read the file again."
-        )
-        raise InputError(msg)
-    return replace(table, name=layer.name, positions_um=places)
+def _genes(layer: Points) -> tuple[str, ...]:
+    return genes_of(layer.metadata, layer.features)
 
 
-def _genes(layer: Points) -> list[str]:
-    """Return the numeric columns of a layer's table."""
-    table = spots_of(layer.metadata)
-    if table is not None:
-        return list(table.genes)
-    return [
-        str(name)
-        for name in layer.features.columns
-        if layer.features[name].dtype.kind in "iuf" and is_gene(str(name))
-    ]
-
-
-def _numbers(layer: Points, name: str) -> npt.NDArray[np.float32]:
-    numbers = np.asarray(layer.features[name], np.float32)
-    if not np.isfinite(numbers).all():
-        msg = f"{layer.name}: the column {name!r} has empty places: fill or drop them."
-        raise InputError(msg)
-    return numbers
-
-
-def describe(layer: Any) -> str:
+def describe(layer: Layer) -> str:
     """Return a layer's name and what it holds, for a list."""
     if isinstance(layer, Labels):
         return f"{layer.name} (labels)"

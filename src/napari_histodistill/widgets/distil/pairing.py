@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
+from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.pairs import MEANINGS, Partner, Planned
+from napari_histodistill.controllers.distil.pairs import Planned
+from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.pairs.pool import free_name
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slides import Slide
-from napari_histodistill.widgets.distil.bench import SAME, DistilBench
+from napari_histodistill.widgets.distil.bench import SAME, DistilBench, PartnerLayer
 from napari_histodistill.widgets.distil.layers import (
     SlidesBehind,
     describe,
+    key_of,
     partner_layers,
     partner_of,
-    show_one,
+    show_same,
     sparse_layers,
 )
 from napari_histodistill.widgets.distil.steps import LayersStep, PairsStep
@@ -30,14 +31,14 @@ from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the chosen layers say of themselves.
+class ChosenLayers:
+    """The chosen layers, read as they are now.
 
     Attributes
     ----------
     sparse : Slide or None
         The H&E.
-    layers : tuple
+    layers : tuple of Layer or SameLayer
         The partners' layers; those that cannot be partners are left out.
     partners : tuple of Partner
         One for each.
@@ -46,7 +47,7 @@ class Seen:
     """
 
     sparse: Slide | None
-    layers: tuple[Any, ...]
+    layers: tuple[PartnerLayer, ...]
     partners: tuple[Partner, ...]
     trouble: str
 
@@ -59,17 +60,15 @@ class Pairing(QObject):
     ) -> None:
         super().__init__(bench)
         self.bench, self.layers, self.pairs = bench, layers, pairs
-        self._sparse: list[Any] = []
-        self._offered: list[Any] = []
+        self._sparse: list[Image] = []
+        self._offered: list[Layer] = []
         layers.sparse.activated.connect(self.choose_sparse)
         layers.partners.itemChanged.connect(lambda _item: self._ticks_changed())
         pairs.preview.clicked.connect(self.preview)
         pairs.keep.clicked.connect(self.keep)
         pairs.forget.clicked.connect(self.forget_kept)
-        pairs.aside.activated.connect(self.keep_aside)
+        pairs.held_out.activated.connect(self.hold_out)
         self._slides = SlidesBehind()
-        self._aligned_on: Any = None
-        self._taken: tuple[Any, ...] = ()
         self._watch = LayerWatch(bench.viewer, self)
         self._watch.listed.connect(self.layers_changed)
         self._watch.altered.connect(self.layers_altered)
@@ -83,7 +82,7 @@ class Pairing(QObject):
         bench = self.bench
         sparse = sparse_layers(bench.viewer)
         offered = partner_layers(bench.viewer, bench.sparse_layer)
-        if _same(sparse, self._sparse) and _same(offered, self._offered):
+        if _are_same(sparse, self._sparse) and _are_same(offered, self._offered):
             return
         self._sparse = sparse
         if not any(x is bench.sparse_layer for x in sparse):
@@ -94,9 +93,7 @@ class Pairing(QObject):
         """Follow layers that were moved, scaled or given other colours since."""
         session = self.bench.session
         seen = self._read_layers()
-        if seen.sparse is session.sparse and _lie_alike(
-            seen.partners, session.partners
-        ):
+        if session.is_as_chosen(seen.sparse, seen.partners):
             return
         had_pairs = session.planned is not None
         self._take(seen)
@@ -109,7 +106,7 @@ class Pairing(QObject):
         self.bench.sparse_layer = self._sparse[index] if there else None
         self._choose()
 
-    def tick(self, *layers: Any) -> None:
+    def tick(self, *layers: PartnerLayer) -> None:
         """Take these layers as partners; :data:`SAME` is the H&E layer itself."""
         self.bench.partner_layers = list(layers)
         self._choose()
@@ -137,13 +134,13 @@ class Pairing(QObject):
         self.tick()  # the next section has a partner of its own
 
     def forget_kept(self) -> None:
-        """Let the sections go that were kept."""
+        """Forget the sections that were kept."""
         self.bench.session.forget_kept()
         self.bench.changed.emit()
 
-    def keep_aside(self, index: int) -> None:
-        """Keep what was chosen aside."""
-        self.bench.session.keep_aside(self.pairs.aside.itemData(index))
+    def hold_out(self, index: int) -> None:
+        """Hold out what was chosen."""
+        self.bench.session.hold_out(self.pairs.held_out.itemData(index))
         self.bench.changed.emit()
 
     def show(self) -> None:
@@ -153,15 +150,14 @@ class Pairing(QObject):
             (k for k, x in enumerate(self._sparse) if x is bench.sparse_layer), -1
         )
         layers.show_sparse([x.name for x in self._sparse], place)
-        offered = [*self._offered, SAME]
+        offered: list[PartnerLayer] = [*self._offered, SAME]
         titles: list[str] = []
         for x in offered:
             titles.append(SAME.value if x is SAME else free_name(describe(x), titles))
         layers.show_partners(
             titles, [any(x is y for y in bench.partner_layers) for x in offered]
         )
-        kinds = dict.fromkeys(p.kind for p in session.partners)
-        layers.mean(" ".join(MEANINGS[kind] for kind in kinds))
+        layers.mean(session.say_meaning())
         layers.say(session.why_no_pairs or session.say_layers())
         busy = bench.pump.is_active(DistilJob.LAYING_OUT)
         self.pairs.say("Laying out pairs…" if busy else session.say_pairs())
@@ -169,29 +165,30 @@ class Pairing(QObject):
         self.pairs.gallery.show_twins(twins)
         why = session.why_no_pairs
         explain(self.pairs.preview, "Lay out the pairs and look at some.", why)
-        none = "Preview this section's pairs first." if session.planned is None else ""
-        self.pairs.show_kept(bool(session.kept), none)
-        self.pairs.offer_aside(session.section_names, session.aside)
+        self.pairs.show_kept(bool(session.kept), session.why_no_keep)
+        self.pairs.offer_held_out(session.section_names, session.held_out)
 
     def _choose(self) -> None:
         bench = self.bench
         self._offered = partner_layers(bench.viewer, bench.sparse_layer)
         self._take(self._read_layers())
 
-    def _read_layers(self) -> Seen:
-        """Return what the chosen layers now say of themselves."""
+    def _read_layers(self) -> ChosenLayers:
+        """Return the chosen layers as they are now."""
         layer = self.bench.sparse_layer
         if layer is None:
-            return Seen(None, (), (), "")
+            return ChosenLayers(None, (), (), "")
         sparse = self._slides.of(layer)
-        kept, partners, trouble = [], [], ""
+        kept: list[PartnerLayer] = []
+        partners: list[Partner] = []
+        trouble = ""
         for chosen in self.bench.partner_layers:
             if chosen is SAME:
                 kept.append(chosen)
-                partners.append(Partner("same", "same"))
+                partners.append(Partner("same", PartnerKind.SAME))
                 continue
             # Of a slide's channels, the lowest in the list stands for all.
-            other = next((x for x in self._offered if show_one(x, chosen)), None)
+            other = next((x for x in self._offered if show_same(x, chosen)), None)
             if other is None:
                 continue
             try:
@@ -202,23 +199,16 @@ class Pairing(QObject):
             names = [p.name for p in partners]
             partners.append(replace(partner, name=free_name(partner.name, names)))
             kept.append(other)
-        return Seen(sparse, tuple(kept), tuple(partners), trouble)
+        return ChosenLayers(sparse, tuple(kept), tuple(partners), trouble)
 
-    def _take(self, seen: Seen) -> None:
-        """Give what was seen to the session; alignments stay where they still hold."""
-        bench, session = self.bench, self.bench.session
-        stays = self._aligned_on is bench.sparse_layer and _same_scale(
-            session.sparse, seen.sparse
-        )
-        known = list(zip(self._taken, session.partners, strict=True)) if stays else []
-        self._aligned_on, self._taken = bench.sparse_layer, seen.layers
+    def _take(self, seen: ChosenLayers) -> None:
+        """Give what was seen to the session."""
+        bench = self.bench
         bench.pump.abandon(DistilJob.LAYING_OUT)
         bench.partner_layers = list(seen.layers)
-        partners = [
-            _as_aligned(partner, layer, known)
-            for layer, partner in zip(seen.layers, seen.partners, strict=True)
-        ]
-        session.choose(seen.sparse, partners)
+        layer = bench.sparse_layer
+        on = None if layer is None else key_of(layer)
+        bench.session.choose(seen.sparse, seen.partners, on)
         bench.said.emit(seen.trouble)
         bench.changed.emit()
 
@@ -228,51 +218,14 @@ class Pairing(QObject):
         self.tick(*(x for x, on in zip(offered, ticks, strict=True) if on))
 
     def _planned(self, reports: list[Planned]) -> None:
-        self.bench.session.planned = reports[-1]
+        self.bench.session.take_pairs(reports[-1])
         self.bench.said.emit("")
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[Planned]) -> None:
         if job.state is JobState.FAILED:
             self.bench.said.emit(job.error)
         self.bench.changed.emit()
 
 
-def _same(first: list[Any], second: list[Any]) -> bool:
+def _are_same(first: Sequence[Layer], second: Sequence[Layer]) -> bool:
     return [id(x) for x in first] == [id(x) for x in second]
-
-
-def _as_aligned(
-    partner: Partner, layer: Any, known: Sequence[tuple[Any, Partner]]
-) -> Partner:
-    """Return a partner as it was aligned before, if it was and that still holds."""
-    for before, was in known:
-        aligned = was.registration is not None and show_one(before, layer)
-        if aligned and _same_scale(was.slide, partner.slide):
-            # Not where the layer lies now: that is what the registration made.
-            return replace(
-                was, name=partner.name, slide=partner.slide, spots=partner.spots
-            )
-    return partner
-
-
-def _same_scale(first: Slide | None, second: Slide | None) -> bool:
-    """Whether µm measured on one are µm on the other."""
-    if first is None or second is None:
-        return first is second
-    one, other = first.usable_mpp, second.usable_mpp
-    return one is other if one is None else one.agrees_with(other)
-
-
-def _lie_alike(now: Sequence[Partner], before: Sequence[Partner]) -> bool:
-    """Whether partners are the same and lie as before; where aligned, they do."""
-
-    def alike(new: Partner, old: Partner) -> bool:
-        if new.name != old.name or new.slide is not old.slide:
-            return False
-        if new.spots is not None and old.spots is not None:
-            places = new.spots.positions_um, old.spots.positions_um
-            if not np.array_equal(*places):
-                return False
-        return old.registration is not None or np.allclose(new.lies, old.lies)
-
-    return len(now) == len(before) and all(map(alike, now, before))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,24 +11,36 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
+from napari_histodistill.controllers.distil.pairs import Twin
+from napari_histodistill.controllers.distil.run import curves_of
+
 LINE, DOTS, RANK = "#56b4e9", "#e69f00", "#009e73"
 TWIN_PX = 46
 PER_ROW = 6
 
 
+class _Line(NamedTuple):
+    """One line of a plot; its points are dots where they are not joined."""
+
+    name: str
+    color: str
+    points: Sequence[tuple[float, float]]
+    joined: bool = True
+
+
 class Curves(QWidget):
-    """Loss of the steps and of what is kept aside, and how much is told apart."""
+    """Plots of the loss, of the steps and in validation, and of the effective rank."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: tuple[tuple[str, str, list[tuple[float, float]], bool], ...] = ()
+        self._lines: tuple[_Line, ...] = ()
         self._steps = 1
         self.setMinimumHeight(110)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setToolTip(
-            "Left: the loss, lower is better; dots are places kept aside. Right: how "
-            "many directions the student uses to tell places apart (effective rank); "
-            "it should not fall towards 1."
+            "Left: the loss, lower is better; dots are the validation. Right: the "
+            "effective rank, the number of directions in which the model can tell "
+            "places apart; it should not fall towards 1."
         )
 
     def sizeHint(self) -> QSize:
@@ -37,22 +49,12 @@ class Curves(QWidget):
 
     def show_events(self, events: Sequence[dict[str, Any]]) -> None:
         """Draw a run's events."""
-        steps = [e for e in events if e["kind"] == "step" and e["total"] is not None]
-        judged = [e for e in events if e["kind"] == "validation"]
-        self._steps = max((e["steps"] for e in steps), default=1)
+        curves = curves_of(events)
+        self._steps = curves.steps
         self._lines = (
-            ("loss", LINE, [(e["step"], e["total"]) for e in steps], True),
-            ("kept aside", DOTS, [(e["step"], e["total"]) for e in judged], False),
-            (
-                "told apart",
-                RANK,
-                [
-                    (e["step"], e["effective_rank"])
-                    for e in steps
-                    if e["effective_rank"]
-                ],
-                True,
-            ),
+            _Line("loss", LINE, curves.loss),
+            _Line("validation", DOTS, curves.validation, joined=False),
+            _Line("effective rank", RANK, curves.rank),
         )
         self.update()
 
@@ -66,32 +68,32 @@ class Curves(QWidget):
             self._plot(painter, box, lines)
         painter.end()
 
-    def _plot(self, painter: QPainter, box: QRectF, lines: Sequence[Any]) -> None:
+    def _plot(self, painter: QPainter, box: QRectF, lines: Sequence[_Line]) -> None:
         faint = self.palette().color(self.foregroundRole())
         text = QColor(faint)
         faint.setAlphaF(0.3)
         painter.setPen(QPen(faint, 1))
         painter.drawLine(box.bottomLeft(), box.bottomRight())
         painter.drawLine(box.topLeft(), box.bottomLeft())
-        values = [y for _, _, points, _ in lines for _, y in points]
+        values = [y for line in lines for _, y in line.points]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         span = (high - low) or 1.0
         left = box.left()
-        for name, color, points, joined in lines:
-            painter.setPen(QPen(QColor(color), 1.6))
-            painter.drawText(QPointF(left, 11), name)
-            left += painter.fontMetrics().horizontalAdvance(name) + 10
+        for line in lines:
+            painter.setPen(QPen(QColor(line.color), 1.6))
+            painter.drawText(QPointF(left, 11), line.name)
+            left += painter.fontMetrics().horizontalAdvance(line.name) + 10
             at = [
                 QPointF(
                     box.left() + box.width() * x / self._steps,
                     box.bottom() - box.height() * (y - low) / span,
                 )
-                for x, y in points
+                for x, y in line.points
             ]
-            if joined:
+            if line.joined:
                 painter.drawPolyline(QPolygonF(at))
             else:
-                painter.setBrush(QColor(color))
+                painter.setBrush(QColor(line.color))
                 for point in at:
                     painter.drawEllipse(point, 2.5, 2.5)
                 painter.setBrush(Qt.BrushStyle.NoBrush)
@@ -115,9 +117,7 @@ class TwinGallery(QWidget):
 
     def show_twins(
         self,
-        twins: Sequence[
-            tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None, float]
-        ],
+        twins: Sequence[Twin],
     ) -> None:
         """Replace what is shown."""
         while self._grid.count():
@@ -130,7 +130,7 @@ class TwinGallery(QWidget):
                 if picture is not None:
                     label = QLabel()
                     label.setPixmap(pixmap_of(picture, TWIN_PX))
-                    label.setToolTip(f"Sure to {confidence:.0%} to be the same tissue.")
+                    label.setToolTip(f"{confidence:.0%} sure to show the same tissue.")
                     self._grid.addWidget(label, 3 * row + below, column)
             self._grid.addWidget(_Bar(confidence), 3 * row + 2, column)
 
@@ -140,7 +140,7 @@ class _Bar(QWidget):
         super().__init__()
         self._share = share
         self.setFixedSize(TWIN_PX, 4)
-        self.setToolTip(f"Sure to {share:.0%} to be the same tissue.")
+        self.setToolTip(f"{share:.0%} sure to show the same tissue.")
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         painter = QPainter(self)

@@ -1,19 +1,28 @@
-"""What the student of the running training makes of the view, on the canvas."""
+"""A preview on the canvas: the view as the student in training sees it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from napari.layers import Image
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.preview import Preview, Sight, preview_work
+from napari_histodistill.controllers.distil.preview import (
+    Preview,
+    Sight,
+    may_be_wanted,
+    newest_student,
+    preview_work,
+    say_preview,
+)
 from napari_histodistill.controllers.shared.embed_process import EmbedProcess
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.distill.runs.preview import ask_for_previews, newest_preview
+from napari_histodistill.distill.runs.preview import ask_for_previews
+from napari_histodistill.geometry import Region
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
+from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.slide_layers import (
@@ -22,27 +31,27 @@ from napari_histodistill.widgets.shared.slide_layers import (
 )
 
 LOOK_MS = 400
-NAME = "Preview of the training student"
+NAME = "Preview of the model in training"
 
 
 class Previewing(QObject):
-    """Paints the view anew when there is a newer student, or the view has moved."""
+    """Paints the view again when there is a newer student, or the view has moved."""
 
     def __init__(self, bench: DistilBench, step: TrainStep) -> None:
         super().__init__(bench)
         self.bench, self.step = bench, step
         self.shown: Preview | None = None
-        self.layer: Any = None
+        self.layer: Image | None = None
         self._first = False
         self._elsewhere = EmbedProcess()
-        self._region: Any = None
+        self._region: Region | None = None
         self._asked: Sight | None = None
-        self._slide: Any = None
-        self._told: tuple[Path, int] | None = None
+        self._slide: Slide | None = None
+        self._requested: tuple[Path, int] | None = None
         self._timer = bench.timer(LOOK_MS, self.look)
         step.preview.toggled.connect(self._toggled)
         step.every.valueChanged.connect(lambda _: self._ask())
-        step.sort.activated.connect(lambda _: self.look())
+        step.colouring.activated.connect(lambda _: self.look())
 
     def close(self) -> None:
         """Look no longer; the run leaves no more previews."""
@@ -60,7 +69,7 @@ class Previewing(QObject):
         self._leave_other_slide()
         if self._may_be_wanted():
             if self.layer is None and self.bench.sparse_layer is not None:
-                self._make_room()
+                self._make_room(self.bench.sparse_layer)
         elif self.layer is not None and not self.step.preview.isChecked():
             if self.layer in self.bench.viewer.layers:
                 self.bench.viewer.layers.remove(self.layer)
@@ -78,21 +87,16 @@ class Previewing(QObject):
         self._slide = slide
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self.shown = self._asked = None
-        self.step.seen("")
+        self.step.show_seen("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self._first = self._first or self.layer.visible
             self.layer.visible = False
 
     def _may_be_wanted(self) -> bool:
-        session, pump = self.bench.session, self.bench.pump
-        waiting = bool(session.sections) and session.sections != session.trained
-        works = session.run is not None and session.run.view().works
-        return (
-            waiting
-            or works
-            or pump.is_active(DistilJob.WRITING)
-            or pump.is_active(DistilJob.STARTING)
-        )
+        pump = self.bench.pump
+        jobs = DistilJob.WRITING, DistilJob.STARTING
+        starting = any(pump.is_active(job) for job in jobs)
+        return may_be_wanted(self.bench.session, starting=starting)
 
     def look(self) -> None:
         """Start painting if there is something new and the canvas is at rest."""
@@ -101,7 +105,7 @@ class Previewing(QObject):
             return
         self._ask()
         self._elsewhere.begin()
-        found = self._student()
+        found = newest_student(bench.session)
         layer, slide = bench.sparse_layer, bench.session.sparse
         if found is None or layer is None or layer not in bench.viewer.layers:
             return
@@ -111,7 +115,8 @@ class Previewing(QObject):
         moving, self._region = region != self._region, region
         if region is None or moving:
             return
-        sight = Sight(found, region, step.sort.currentData())
+        step_no, bundle = found
+        sight = Sight(bundle, region, step.colouring.currentData(), step_no)
         if sight.is_like(self._asked) or self._is_painting(sight):
             return
         self._asked = sight
@@ -136,45 +141,35 @@ class Previewing(QObject):
         return (
             self.bench.pump.is_active(DistilJob.PREVIEW)
             and asked is not None
-            and (asked.region, asked.sort) == (sight.region, sight.sort)
+            and sight.is_same_view(asked)
         )
-
-    def _student(self) -> Path | None:
-        """Return the newest student there is: the run's own, once it has ended."""
-        run = self.bench.session.run
-        if run is None:
-            return None
-        newest = newest_preview(run.folder)
-        if newest is not None:
-            return newest[1]
-        return None if run.view().works else self.bench.session.student
 
     def _painted(self, reports: list[Preview]) -> None:
         layer, slide = self.bench.sparse_layer, self.bench.session.sparse
         if not self.step.preview.isChecked() or layer is None or slide is None:
             return
         self.shown = shown = reports[-1]
-        self._make_room()
-        self.layer.data = shown.pixels
+        painted = self._make_room(layer)
+        painted.data = shown.pixels
         for name, wanted in (
             ("scale", shown.world.scale),
             ("translate", shown.world.translate),
             ("affine", overlay_affine(layer, slide.require_mpp())),
         ):
-            # Each that is set makes napari look at all layers anew.
-            if not np.array_equal(np.asarray(getattr(self.layer, name)), wanted):
-                setattr(self.layer, name, wanted)
+            # Each that is set makes napari look at all layers again.
+            if not np.array_equal(np.asarray(getattr(painted, name)), wanted):
+                setattr(painted, name, wanted)
         if self._first:
             # Only now: to make a layer and to draw it first takes napari a tenth of a
             # second each. Later it is hidden and shown by its owner.
-            self._first, self.layer.visible = False, True
-        self.step.seen(_in_words(shown.sight))
+            self._first, painted.visible = False, True
+        self.step.show_seen(say_preview(shown.sight))
 
-    def _make_room(self) -> None:
+    def _make_room(self, sparse: Image) -> Image:
         """Add an empty layer, unless it is there; it is drawn when it has a picture."""
         viewer = self.bench.viewer
         if self.layer is not None and self.layer in viewer.layers:
-            return
+            return self.layer
         chosen = viewer.layers.selection
         active = chosen.active
         # Nobody need hear that the new layer is chosen and then no longer: napari
@@ -188,34 +183,35 @@ class Previewing(QObject):
                 visible=False,
                 cache=False,
                 # In the slide's middle: the world grows no larger by it.
-                translate=self.bench.sparse_layer.extent.world.mean(axis=0)[-2:],
+                translate=sparse.extent.world.mean(axis=0)[-2:],
                 units=("um", "um"),
                 metadata={OVERLAY_MARK: "preview"},
             )
             chosen.active = active
         self._first = True
+        return self.layer
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[Preview]) -> None:
         if job.state is JobState.FAILED:
             # The run may have replaced this student meanwhile; the next one is tried.
-            self.step.seen(f"This preview could not be painted: {job.error}")
+            self.step.show_seen(f"This preview could not be painted: {job.error}")
 
     def _toggled(self, on: bool) -> None:
         if on:
-            self._asked = self._told = None
+            self._asked = self._requested = None
             if self.bench.sparse_layer is not None:
-                self._make_room()
+                self._make_room(self.bench.sparse_layer)
                 self._first = True
             self._ask()
             self._timer.start()
-            self.step.seen("The first comes with the run's next step.")
+            self.step.show_seen("The first preview comes with the next step.")
             return
         self._timer.stop()
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self._elsewhere.close()
         self._request(0)
-        self._told = self.shown = None
-        self.step.seen("")
+        self._requested = self.shown = None
+        self.step.show_seen("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self.layer.visible = False
         self.show()
@@ -225,19 +221,11 @@ class Previewing(QObject):
         run, every = self.bench.session.run, self.step.every.value()
         if run is None or not self.step.preview.isChecked():
             return
-        if self._told != (run.folder, every):
-            self._told = (run.folder, every)
+        if self._requested != (run.folder, every):
+            self._requested = (run.folder, every)
             self._request(every)
 
     def _request(self, every: int) -> None:
         run = self.bench.session.run
         if run is not None and run.folder.is_dir():
             self.bench.attempt(lambda: ask_for_previews(run.folder, every))
-
-
-def _in_words(sight: Sight) -> str:
-    name = sight.bundle.name
-    at = f"After step {int(name[5:])}" if name.startswith("step-") else "At the end"
-    if sight.sort == "centre":
-        return f"{at}: yellow is most alike to the middle of the view, violet least."
-    return f"{at}: places of one colour look alike to the student; hues mean no more."

@@ -1,13 +1,15 @@
-"""How far every landmark is off: the worst stands out, a click goes there."""
+"""A list of landmarks by how far each is off; a click goes there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QSizePolicy
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 WORST = "#e69f00"
 ITEM_PX = QSize(100, 20)
@@ -39,9 +41,17 @@ class Residuals(QListWidget):
         self.itemClicked.connect(lambda item: self.picked.emit(self.row(item)))
 
     def show_residuals(
-        self, residuals_um: Sequence[float], used: Sequence[bool], worst: int | None
+        self, residuals_um: Floats, used: Bools, worst: int | None
     ) -> None:
-        """Replace what is shown; an empty list hides it."""
+        """Replace what is shown.
+
+        Parameters
+        ----------
+        residuals_um, used : ndarray
+            ``(n,)``: how far each landmark is off, and whether it counts.
+        worst : int or None
+            Which stands out.
+        """
         self.clear()
         for k, (residual, on) in enumerate(zip(residuals_um, used, strict=True)):
             text = f"#{k + 1}  {_in_words(residual)}"
@@ -56,6 +66,11 @@ class Residuals(QListWidget):
         rows = min(3, -(-len(residuals_um) // 3))
         self.setFixedHeight(rows * ITEM_PX.height() + 8)
         self.setVisible(bool(len(residuals_um)))
+
+    def show_none(self) -> None:
+        """Hide the list: no landmarks are judged."""
+        self.clear()
+        self.hide()
 
 
 def _in_words(residual_um: float) -> str:

@@ -1,24 +1,24 @@
-"""Spots from a file, in step 1: read aside, asked about, laid on the H&E."""
+"""Spots from a file, in step 1: read in a job, asked about, laid on the H&E."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from napari.layers import Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
+from napari_histodistill.controllers.distil.spots import (
+    Positions,
+    answers_for,
+    place_on,
+    why_no_spots,
+)
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.spot_files import ENDINGS, read_spots
-from napari_histodistill.distill.layers.spot_tables import (
-    LengthUnit,
-    SpotTable,
-    check_overlap,
-    place_spots,
-)
+from napari_histodistill.distill.layers.spot_tables import SpotTable
 from napari_histodistill.layers.spot_layer import spot_layer
 from napari_histodistill.running import CancelToken
 from napari_histodistill.widgets.distil.bench import DistilBench
@@ -65,14 +65,10 @@ class SpotFiles(QObject):
             work, key=DistilJob.READING_SPOTS, on_reports=self._read, on_end=self._ended
         )
 
-    def answer(self, unit: LengthUnit, um_per_px: float | None) -> None:
-        """Take what a person says of the positions; None is the H&E's own pixels."""
-        table, sparse = self._table, self._bench.session.sparse
-        if table is None or sparse is None:
-            return
-        if unit == "px" and um_per_px is None and sparse.usable_mpp is not None:
-            um_per_px = sparse.usable_mpp.mean
-        self._add(table, unit, um_per_px)
+    def answer(self, positions: Positions, other_um_per_px: float) -> None:
+        """Lay the file's spots as a person says that its positions are meant."""
+        if self._table is not None:
+            self._add(self._table, positions, other_um_per_px)
 
     def drop(self) -> None:
         """Forget a file that was read."""
@@ -81,49 +77,40 @@ class SpotFiles(QObject):
 
     def show(self) -> None:
         """Draw the button."""
-        sparse = self._bench.session.sparse
-        why = ""
-        if sparse is None:
-            why = "Open the H&E first: spots are laid on it."
-        elif sparse.usable_mpp is None:
-            why = "The H&E does not say how many µm a pixel spans."
-        explain(self._step.spots, TIP, why)
+        explain(self._step.spots, TIP, why_no_spots(self._bench.session.sparse))
 
     def _read(self, reports: list[SpotTable]) -> None:
-        table = reports[-1]
+        table, sparse = reports[-1], self._bench.session.sparse
         self._bench.said.emit("")
-        if table.unit == "µm" or (table.unit == "px" and table.um_per_px is not None):
-            self._add(table, None, None)
+        answers = answers_for(table, sparse)
+        if not answers:
+            self._add(table)
             return
         self._table = table
-        sparse = self._bench.session.sparse
-        mpp = None if sparse is None or sparse.usable_mpp is None else sparse.usable_mpp
+        mpp = None if sparse is None else sparse.usable_mpp
         self._step.unit.ask(
             f"{table.name}: {len(table.positions):,} spots, {len(table.genes):,} genes."
             " What are their positions?",
-            he_um_per_px=None if mpp is None else mpp.mean,
-            pixels=table.unit == "px",
+            answers,
+            None if mpp is None else mpp.mean,
         )
 
     def _add(
-        self, table: SpotTable, unit: LengthUnit | None, um_per_px: float | None
+        self,
+        table: SpotTable,
+        positions: Positions | None = None,
+        other_um_per_px: float = 1.0,
     ) -> None:
-        bench = self._bench
+        bench, sparse = self._bench, self._bench.session.sparse
+        if sparse is None:
+            return
 
         def add() -> None:
-            sparse, layer = bench.session.sparse, bench.sparse_layer
-            assert sparse is not None
-            spots = place_spots(table, unit, um_per_px)
-            mpp = sparse.require_mpp()
-            size_um = sparse.shape[0] * mpp.y, sparse.shape[1] * mpp.x
-            check_overlap(spots, size_um, sparse.name)
-            factor = 1.0
-            if (unit or table.unit) == "px":
-                factor = um_per_px or table.um_per_px or 1.0
+            placed = place_on(sparse, table, positions, other_um_per_px)
             made = spot_layer(
-                spots,
-                size_um=None if table.spot_size is None else table.spot_size * factor,
-                affine=own_to_world(layer, sparse.usable_mpp),
+                placed.spots,
+                size_um=placed.size_um,
+                affine=own_to_world(bench.sparse_layer, sparse.usable_mpp),
             )
             points = bench.viewer.add_layer(Layer.create(*made))
             self.drop()
@@ -132,6 +119,6 @@ class SpotFiles(QObject):
 
         bench.attempt(add)
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[SpotTable]) -> None:
         if job.state is JobState.FAILED:
             self._bench.said.emit(job.error)

@@ -1,4 +1,7 @@
-"""The controls of *Distil a student*; what they mean is wired in ``distil.py``."""
+"""The controls of *Distil a student*: a step that folds, and the four steps.
+
+Layout only; the modules that are named after what they do wire them.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,17 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSpinBox,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_histodistill.controllers.distil.preview import SORTS
+from napari_histodistill.controllers.distil.preview import COLOURINGS
 from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
 from napari_histodistill.widgets.distil.residuals import Residuals
-from napari_histodistill.widgets.distil.step import Step
+from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import explain, hint, row
-from napari_histodistill.widgets.shared.unit_question import UnitQuestion
 
 KINDS = (
     ("similarity", "Shift, turn and scale"),
@@ -35,18 +38,70 @@ KINDS = (
 )
 
 
+class Step(QWidget):
+    """A numbered step.
+
+    Parameters
+    ----------
+    title : str
+        With its number.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.button = QToolButton()
+        self.button.setText(title)
+        self.button.setCheckable(True)
+        self.button.setChecked(True)
+        self.button.setAutoRaise(True)
+        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.button.setToolTip("Fold or open this step.")
+        font = self.button.font()
+        font.setBold(True)
+        self.button.setFont(font)
+        self.line = hint()
+        self.line.hide()
+        self.body = QWidget()
+        self.column = QVBoxLayout(self.body)
+        self.column.setContentsMargins(4, 0, 0, 0)
+        self.column.setSpacing(4)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(3)
+        layout.addWidget(self.button)
+        layout.addWidget(self.body)
+        layout.addWidget(self.line)
+        self.button.toggled.connect(self._fold)
+        self._fold(open_=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its controls are shown."""
+        return bool(self.button.isChecked())
+
+    def say(self, text: str) -> None:
+        """Show what the step decided, or why it cannot decide."""
+        self.line.setText(text)
+        self.line.setVisible(bool(text))
+
+    def _fold(self, open_: bool) -> None:
+        arrow = Qt.ArrowType.DownArrow if open_ else Qt.ArrowType.RightArrow
+        self.button.setArrowType(arrow)
+        self.body.setVisible(open_)
+
+
 class LayersStep(Step):
-    """Which layer is sparse, which are dense."""
+    """Step 1: the sparse layer and its partners."""
 
     def __init__(self) -> None:
         super().__init__("1  Layers")
         self.sparse = QComboBox()
-        self.sparse.setToolTip("The H&E: all that the student will ever see.")
+        self.sparse.setToolTip("The H&E: all that the model will ever see.")
         self.sparse.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.partners = QListWidget()
         self.partners.setToolTip(
-            "What teaches: tick one or several. Images, labels, points with a table, "
-            "or the same layer at full resolution."
+            "The partner teaches the model; tick one or several. Images, labels, "
+            "points with a table, or the same layer at full resolution."
         )
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
@@ -92,7 +147,7 @@ class LayersStep(Step):
 
 
 class AlignStep(Step):
-    """How the partner lies on the H&E."""
+    """Step 2: alignment of the partner with the H&E."""
 
     def __init__(self) -> None:
         super().__init__("2  Align")
@@ -100,7 +155,7 @@ class AlignStep(Step):
         self.pick.setCheckable(True)
         self.pick_tip = (
             "Click a place on the H&E, then the same place on the partner, and so on: "
-            "only the layer that is asked about is shown. Press again when done."
+            "only the layer to click is shown. Press again when done."
         )
         self.kind = QComboBox()
         for key, text in KINDS:
@@ -116,9 +171,9 @@ class AlignStep(Step):
         self._make_looks()
         self.refine = QPushButton("Refine")
         self.refine_tip = (
-            "Move the partner a little, until both layers say most about each other. "
-            "It is used only if landmarks, or the layers themselves, say it is not "
-            "worse, and can be undone."
+            "Move the partner slightly, to where both layers agree best. The result is "
+            "used only if landmarks, or the layers themselves, show that it is not "
+            "worse, and it can be undone."
         )
         self.undo = QPushButton("Undo refining")
         self.undo.setToolTip("Lay the partner as it was before it was refined.")
@@ -142,8 +197,8 @@ class AlignStep(Step):
         self.checker = QPushButton("Checkerboard")
         self.checker.setCheckable(True)
         self.checker_tip = (
-            "Squares of either layer in turn, for what is in view: what is aligned "
-            "runs on across their borders."
+            "Show squares of the two layers in turn, for the part in view: aligned "
+            "structures continue across their borders."
         )
         self.square = QDoubleSpinBox()
         self.square.setRange(1, 10000)
@@ -157,24 +212,24 @@ class AlignStep(Step):
 
     def ask(self, task: str) -> None:
         """Say what to click next, or what is going on."""
-        _tell(self.task, task)
+        _show_words(self.task, task)
 
-    def tell_found(self, words: str) -> None:
+    def show_found(self, words: str) -> None:
         """Say what refining did."""
-        _tell(self.found, words)
+        _show_words(self.found, words)
 
-    def tell_seen(self, words: str) -> None:
+    def show_seen(self, words: str) -> None:
         """Say what the checkerboard shows."""
-        _tell(self.seen, words)
+        _show_words(self.seen, words)
 
 
-def _tell(label: QLabel, words: str) -> None:
+def _show_words(label: QLabel, words: str) -> None:
     label.setText(words)
     label.setVisible(bool(words))
 
 
 class PairsStep(Step):
-    """Size of the tiles, and what they look like."""
+    """Step 3: size of the tiles, sections, and a few pairs to look at."""
 
     def __init__(self) -> None:
         super().__init__("3  Pairs")
@@ -197,53 +252,57 @@ class PairsStep(Step):
         )
         self.gallery = TwinGallery()
         self.keep = QPushButton("Keep, add a section")
-        self.forget = QPushButton("Forget those kept")
+        self.forget = QPushButton("Forget kept sections")
         self.forget.setToolTip(
-            "Let the sections go that were kept; nothing is deleted."
+            "Forget the sections that were kept; no file is deleted."
         )
-        self.aside = QComboBox()
-        self.aside.setToolTip(
-            "What the student is judged on and never learns from. A whole section says "
-            "more about other slides, but the others alone teach then."
+        self.held_out = QComboBox()
+        self.held_out.setToolTip(
+            "Held out for validation: the model never learns from it. A whole section "
+            "says more about other slides, but then only the others teach."
         )
-        self.aside.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.test = QWidget()
-        inside = row(QLabel("Test on"), self.aside, stretch=1)
-        self.test.setLayout(inside)
+        self.held_out.setSizePolicy(
+            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
+        )
+        self.held_out_row = QWidget()
+        inside = row(QLabel("Validate on"), self.held_out, stretch=1)
+        self.held_out_row.setLayout(inside)
         self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
         self.column.addWidget(self.gallery)
         self.column.addLayout(row(self.keep, self.forget))
-        self.column.addWidget(self.test)
+        self.column.addWidget(self.held_out_row)
 
     def show_kept(self, any_kept: bool, why_not_keep: str) -> None:
-        """Offer what can be done with sections; their tiles are all cut alike."""
+        """Offer what can be done with sections; their tiles are all of one size."""
         explain(
             self.keep,
             "Keep these pairs, then choose the next section's H&E and partner: one "
-            "student learns from all of them.",
+            "model learns from all of them.",
             why_not_keep,
         )
         self.forget.setVisible(any_kept)
-        cut = "All sections are cut alike." if any_kept else ""
+        cut = "All sections have tiles of one size." if any_kept else ""
         explain(self.px, "Edge of a tile.", cut)
         explain(
-            self.mpp, "How coarsely the student looks: 0.5 is a 20× objective.", cut
+            self.mpp,
+            "Resolution that the model sees: 0.5 is a 20× objective.",
+            cut,
         )
 
-    def offer_aside(self, sections: Sequence[str], chosen: int | None) -> None:
-        """Offer what can be kept aside, where there are several sections."""
-        self.test.setVisible(len(sections) > 1)
-        self.aside.blockSignals(True)
-        self.aside.clear()
-        self.aside.addItem("regions of every section", None)
+    def offer_held_out(self, sections: Sequence[str], chosen: int | None) -> None:
+        """Offer what can be held out, where there are several sections."""
+        self.held_out_row.setVisible(len(sections) > 1)
+        self.held_out.blockSignals(True)
+        self.held_out.clear()
+        self.held_out.addItem("regions of every section", None)
         for number, name in enumerate(sections):
-            self.aside.addItem(f"all of {name}", number)
-        self.aside.setCurrentIndex(0 if chosen is None else chosen + 1)
-        self.aside.blockSignals(False)
+            self.held_out.addItem(f"all of {name}", number)
+        self.held_out.setCurrentIndex(0 if chosen is None else chosen + 1)
+        self.held_out.blockSignals(False)
 
 
 class TrainStep(Step):
-    """The run: preset, start, pause, stop, curves, and what comes out."""
+    """Step 4: preset, start, pause, stop, curves, and what comes out."""
 
     def __init__(self) -> None:
         super().__init__("4  Train")
@@ -252,8 +311,8 @@ class TrainStep(Step):
             self.preset.addItem(preset.title, preset.key)
         self.alone = QCheckBox("without the partner")
         self.alone.setToolTip(
-            "Train the control that never sees the partner, all else alike: to see "
-            "what the partner taught."
+            "Train the control: a model that never sees the partner, everything else "
+            "being the same. The comparison shows what the partner taught."
         )
         self.words = hint()
         self.advanced = QPushButton("Advanced…")
@@ -261,9 +320,9 @@ class TrainStep(Step):
         self.settings = QVBoxLayout()
         self.start = QPushButton("Start")
         self.pause = QPushButton("Pause")
-        self.pause.setToolTip("Wait after the current step; the machine is free then.")
+        self.pause.setToolTip("Wait after the current step; the computer is free then.")
         self.stop = QPushButton("Stop, keep best")
-        self.stop.setToolTip("End after the current step; the best student is kept.")
+        self.stop.setToolTip("End after the current step; the best model is kept.")
         self.smaller = QPushButton("Go on with half the batch")
         self.smaller.hide()
         self.bar = QProgressBar()
@@ -293,7 +352,7 @@ class TrainStep(Step):
     def _add_preview(self) -> None:
         self.preview = QCheckBox("Preview")
         self.preview.setToolTip(
-            "While it trains, paint on the canvas what the student makes of the view."
+            "During the training, colour the view by what the model has learned so far."
         )
         self.every = QSpinBox()
         self.every.setRange(1, 100_000)
@@ -301,18 +360,20 @@ class TrainStep(Step):
         self.every.setPrefix("every ")
         self.every.setSuffix(" steps")
         self.every.setKeyboardTracking(False)
-        self.every.setToolTip("How often the run leaves its student to be looked at.")
-        self.sort = QComboBox()
-        for key, text in SORTS.items():
-            self.sort.addItem(text, key)
-        self.sort.setToolTip("What the colours of the preview mean.")
-        self.sort.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.sort.hide()
+        self.every.setToolTip("How often the training saves a model for the preview.")
+        self.colouring = QComboBox()
+        for key, text in COLOURINGS.items():
+            self.colouring.addItem(text, key)
+        self.colouring.setToolTip("What the colours of the preview mean.")
+        self.colouring.setSizePolicy(
+            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
+        )
+        self.colouring.hide()
         self.seen_words = hint()
         self.seen_words.hide()
-        self.preview.toggled.connect(self.sort.setVisible)
+        self.preview.toggled.connect(self.colouring.setVisible)
         self.column.addLayout(row(self.preview, self.every))
-        self.column.addWidget(self.sort)
+        self.column.addWidget(self.colouring)
         self.column.addWidget(self.seen_words)
 
     def _add_uses(self) -> None:
@@ -324,11 +385,11 @@ class TrainStep(Step):
         self.command = QPushButton("Copy as command")
         self.command.setToolTip("Copy the command line that trains the same again.")
         self.folder = QPushButton("Open folder")
-        self.folder.setToolTip("Settings, events, curves, pairs and the student.")
+        self.folder.setToolTip("Settings, events, curves, pairs and the model.")
         self.labels = QComboBox()
-        self.labels.setToolTip("A Labels layer that says what is what on this slide.")
+        self.labels.setToolTip("A Labels layer that shows the classes on this slide.")
         self.labels.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.fit = QPushButton("Fit classes from")
+        self.fit = QPushButton("Learn classes from")
         self.fitted = hint()
         self.classes = QWidget()
         inside = QVBoxLayout(self.classes)
@@ -344,7 +405,7 @@ class TrainStep(Step):
             self.column.addLayout(side_by_side)
         self.column.addWidget(self.classes)
 
-    def seen(self, words: str) -> None:
+    def show_seen(self, words: str) -> None:
         """Say what the preview shows."""
         self.seen_words.setText(words)
         self.seen_words.setVisible(bool(words))
@@ -354,8 +415,8 @@ class TrainStep(Step):
         self.labels.clear()
         self.labels.addItems(list(names))
 
-    def tell_classes(self, words: str) -> None:
-        """Say how fitting classes goes, or how good they are."""
+    def show_classes(self, words: str) -> None:
+        """Show how learning classes goes, or how good they are."""
         self.fitted.setText(words)
         self.fitted.setVisible(bool(words))
 

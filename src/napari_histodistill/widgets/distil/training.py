@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from qtpy.QtCore import QObject, QUrl
 from qtpy.QtGui import QDesktopServices
@@ -14,30 +14,36 @@ from qtpy.QtWidgets import QApplication
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.pairs import Planned
 from napari_histodistill.controllers.distil.run import (
+    controls_of,
+    goes_on,
     health_of,
-    newest_run,
     run_name,
+    run_to_show,
     say_run,
+    share_done,
 )
 from napari_histodistill.controllers.distil.session import Written
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.recipes.presets import preset_named
-from napari_histodistill.distill.runs.folder import REPORT, read_run
 from napari_histodistill.distill.runs.process import (
     RunProcess,
     RunView,
     command_again,
-    look_at,
     start_process,
     threads_beside_a_window,
 )
-from napari_histodistill.distill.runs.smaller_batch import halve_batch, why_no_smaller
+from napari_histodistill.distill.runs.smaller_batch import halve_batch
 from napari_histodistill.running import CancelToken
-from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.bench import DistilBench, Panel
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.controls import explain
 
+if TYPE_CHECKING:
+    from napari_histodistill.widgets.explore.dock import ExploreWidget
+
 WATCH_MS = 400
+START_TIP = "Train in a process of its own, beside napari."
+USE_TIP = "Open the model in Explore slide, on this slide."
 
 
 class Distilling(QObject):
@@ -58,12 +64,6 @@ class Distilling(QObject):
         step.command.clicked.connect(self.command)
         step.folder.clicked.connect(self._open_folder)
 
-    @property
-    def works(self) -> bool:
-        """Whether a process trains."""
-        run = self.bench.session.run
-        return run is not None and run.view().works
-
     def close(self) -> None:
         """Watch no longer; a training runs on."""
         self._timer.stop()
@@ -72,12 +72,11 @@ class Distilling(QObject):
 
     def find(self) -> None:
         """Show the newest run, if it still works or could go on."""
-        newest = newest_run(self.bench.runs)
-        if newest is None or self.bench.session.run is not None:
+        if self.bench.session.run is not None:
             return
-        view = look_at(newest)
-        if view.works or view.resumable:
-            self.bench.session.run = RunProcess(newest)
+        found = run_to_show(self.bench.runs)
+        if found is not None:
+            self.bench.session.follow(found)
             self._timer.start()
             self.look()
 
@@ -86,8 +85,7 @@ class Distilling(QObject):
         bench, session = self.bench, self.bench.session
         if bench.pump.is_active(DistilJob.STARTING):
             return
-        if self._can_go_on():
-            assert session.run is not None
+        if session.run is not None and goes_on(session):
             self._begin(session.run.folder)
             return
         if session.why_no_training:
@@ -107,8 +105,7 @@ class Distilling(QObject):
         """Pause the run, or let it go on."""
         run = self.bench.session.run
         if run is not None:
-            paused = run.view().state == "paused"
-            self.bench.attempt(run.go_on if paused else run.pause)
+            self.bench.attempt(run.go_on if run.view().is_paused else run.pause)
             self.look()
 
     def stop(self) -> None:
@@ -116,14 +113,12 @@ class Distilling(QObject):
         if self.bench.session.run is not None:
             self.bench.attempt(self.bench.session.run.stop)
 
-    def use(self) -> Any:
+    def use(self) -> ExploreWidget | None:
         """Open the student in *Explore slide*; returns that panel."""
         student = self.bench.session.best_student
         if student is None:
             return None
-        _, panel = self.bench.viewer.window.add_plugin_dock_widget(
-            "napari-histodistill", "Explore slide", tabify=True
-        )
+        panel = cast("ExploreWidget", self.bench.open_panel(Panel.EXPLORE))
         if self.bench.sparse_layer is not None:
             panel.choosing.choose_layer(self.bench.sparse_layer)
         panel.choosing.open_bundle(student)
@@ -149,11 +144,9 @@ class Distilling(QObject):
 
     def report(self) -> Path | None:
         """Open the report; return where it is."""
-        run = self.bench.session.run
-        page = None if run is None else run.folder / REPORT
-        if page is None or not page.is_file():
-            return None
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(page)))
+        page = self.bench.session.report
+        if page is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(page)))
         return page
 
     def look(self) -> None:
@@ -166,11 +159,10 @@ class Distilling(QObject):
             self._timer.stop()
             # Buttons of other parts depend on it.
             self.bench.changed.emit()
-        last = [e for e in view.events if e["kind"] == "step"][-1:]
+        share = share_done(view)
         step.bar.setVisible(view.works)
-        share = last[0]["step"] / last[0]["steps"] if last else 0
-        step.bar.setValue(round(1000 * share))
-        step.curves.setVisible(bool(last))
+        step.bar.setValue(round(1000 * (share or 0)))
+        step.curves.setVisible(share is not None)
         step.curves.show_events(view.events)
         step.warn(health_of(view))
         step.say(say_run(view))
@@ -182,75 +174,44 @@ class Distilling(QObject):
         self.step.words.setText(preset_named(session.preset).words)
         self._enable(None if session.run is None else session.run.view())
 
-    def _can_go_on(self) -> bool:
-        """Whether Start means going on: a run ended early, and no new pairs wait."""
-        session = self.bench.session
-        run = session.run
-        waiting = bool(session.sections) and not self._trained
-        return run is not None and run.view().resumable and not waiting
-
-    @property
-    def _trained(self) -> bool:
-        """Whether the pairs on the screen are those of the run."""
-        session = self.bench.session
-        return bool(session.trained) and session.trained == session.sections
-
-    def _enable(self, view: Any) -> None:
-        session, step = self.bench.session, self.step
-        works = view is not None and view.works
-        again = self._can_go_on()
-        why = "A training is going on." if works else session.why_no_training
-        if self.bench.pump.is_active(DistilJob.WRITING):
-            why = "The pairs are being written."
-        step.start.setText("Go on" if again else "Start")
-        if self.bench.pump.is_active(DistilJob.STARTING):
-            why, again = "The training is being started.", False
-        explain(step.start, "Train in a process of its own.", "" if again else why)
-        self._offer_smaller(view)
-        step.pause.setEnabled(works)
-        paused = works and view.state == "paused"
-        step.pause.setText("Go on" if paused else "Pause")
-        step.stop.setEnabled(works)
-        ready = session.student is not None and not works
-        later = "" if ready else "There is no student yet: train first."
-        explain(step.use, "Open the student in Explore slide, on this slide.", later)
-        page = session.run is not None and (session.run.folder / REPORT).is_file()
-        step.report.setEnabled(page and not works)
-        step.command.setEnabled(session.run is not None)
-        step.folder.setEnabled(session.run is not None)
+    def _enable(self, view: RunView | None) -> None:
+        pump, step = self.bench.pump, self.step
+        can = controls_of(
+            self.bench.session,
+            view,
+            writing=pump.is_active(DistilJob.WRITING),
+            starting=pump.is_active(DistilJob.STARTING),
+        )
+        step.start.setText("Go on" if can.goes_on else "Start")
+        explain(step.start, START_TIP, can.why_no_start)
+        step.smaller.setVisible(can.smaller is not None)
+        if can.smaller is not None:
+            explain(step.smaller, can.smaller.words, can.smaller.why_not)
+        step.pause.setEnabled(can.works)
+        step.pause.setText("Go on" if can.paused else "Pause")
+        step.stop.setEnabled(can.works)
+        explain(step.use, USE_TIP, can.why_no_use)
+        step.report.setEnabled(can.has_report)
+        step.command.setEnabled(can.has_run)
+        step.folder.setEnabled(can.has_run)
 
     def _written(self, sections: tuple[Planned, ...], reports: list[Written]) -> None:
         last = reports[-1]
         self.step.say(f"Writing pairs: {last.done:,} of {last.total:,}.")
         if last.folder is not None:
-            self.bench.session.trained = sections
+            self.bench.session.mark_trained(sections)
             self._begin(last.folder)
-
-    def _offer_smaller(self, view: RunView | None) -> None:
-        run, button = self.bench.session.run, self.step.smaller
-        offered = run is not None and view is not None and view.may_lack_memory
-        button.setVisible(offered)
-        if offered and run is not None:
-            config, _ = read_run(run.folder)
-            batch = config.schedule.batch
-            explain(
-                button,
-                f"{batch // 2} pairs a step in place of {batch} need about half the "
-                "memory. The student becomes another one: losses before and after do "
-                "not compare.",
-                why_no_smaller(config),
-            )
 
     def _begin(self, folder: Path) -> None:
         def begin(cancel: CancelToken) -> Iterator[RunProcess]:
             run = start_process(folder)
-            if cancel.cancelled:  # nobody waits for it any more: the panel has closed
+            if cancel.cancelled:  # the panel has closed meanwhile
                 run.leave()
                 return
             yield run
 
         def begun(reports: list[RunProcess]) -> None:
-            self.bench.session.run = reports[-1]
+            self.bench.session.follow(reports[-1])
             self._timer.start()
             self.look()
             self.bench.changed.emit()
@@ -261,7 +222,7 @@ class Distilling(QObject):
         )
         self._enable(None)
 
-    def _ended(self, job: Job[Any]) -> None:
+    def _ended(self, job: Job[Written] | Job[RunProcess]) -> None:
         if job.state is JobState.FAILED:
             self.bench.said.emit(job.error)
         self.bench.changed.emit()
@@ -271,8 +232,7 @@ class Distilling(QObject):
         self.bench.changed.emit()
 
     def _alone_toggled(self, on: bool) -> None:
-        self.bench.session.with_partner = not on
-        self.bench.session.trained = ()
+        self.bench.session.train_with_partner(use=not on)
         self.bench.changed.emit()
 
     def _open_folder(self) -> None:

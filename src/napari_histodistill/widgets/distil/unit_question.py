@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Sequence
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
 
+from napari_histodistill.controllers.distil.spots import Positions
 from napari_histodistill.widgets.shared.controls import hint, row
-
-
-class Positions(Enum):
-    """The meanings that positions in a file can have."""
-
-    OF_THE_HE = "pixels of the H&E"
-    OF_ANOTHER = "pixels of another image"
-    MICROMETRES = "micrometres from the H&E's corner"
 
 
 class UnitQuestion(QWidget):
@@ -23,13 +16,13 @@ class UnitQuestion(QWidget):
 
     Attributes
     ----------
-    answered : Signal(str, object)
-        The unit ("px" or "µm"), and µm per pixel; None for the H&E's own.
+    answered : Signal(object, float)
+        A :class:`Positions`, and µm per pixel of the other image.
     dropped : Signal
-        Never mind.
+        The file is not to be used.
     """
 
-    answered = Signal(str, object)
+    answered = Signal(object, float)
     dropped = Signal()
 
     def __init__(self) -> None:
@@ -57,30 +50,36 @@ class UnitQuestion(QWidget):
         self.leave.clicked.connect(self.dropped.emit)
         self.hide()
 
-    def ask(self, words: str, *, he_um_per_px: float | None, pixels: bool) -> None:
-        """Show the question; ``pixels`` if only of which image is unknown."""
+    def ask(
+        self, words: str, answers: Sequence[Positions], he_um_per_px: float | None
+    ) -> None:
+        """Show the question.
+
+        Parameters
+        ----------
+        words : str
+            The question.
+        answers : sequence of Positions
+            What fits the file.
+        he_um_per_px : float or None
+            Of the H&E, shown beside its pixels.
+        """
         self.words.setText(words)
         self.choice.clear()
         self.choice.addItem("Choose…", None)
-        if he_um_per_px is not None:
-            self.choice.addItem(
-                f"pixels of the H&E ({he_um_per_px:.3g} µm)", Positions.OF_THE_HE
-            )
-        self.choice.addItem("pixels of another image", Positions.OF_ANOTHER)
-        if not pixels:
-            self.choice.addItem("µm from the H&E's corner", Positions.MICROMETRES)
+        for answer in answers:
+            known = answer is Positions.HE_PIXELS and he_um_per_px is not None
+            size = f" ({he_um_per_px:.3g} µm)" if known else ""
+            self.choice.addItem(f"{answer.value}{size}", answer)
         self._chosen()
         self.show()
 
     def _chosen(self) -> None:
         chosen = self.choice.currentData()
-        self.mpp.setVisible(chosen is Positions.OF_ANOTHER)
+        self.mpp.setVisible(chosen is Positions.OTHER_PIXELS)
         self.add.setEnabled(chosen is not None)
 
     def _answer(self) -> None:
         chosen = self.choice.currentData()
-        if chosen is Positions.MICROMETRES:
-            self.answered.emit("µm", None)
-        elif chosen is not None:
-            foreign = chosen is Positions.OF_ANOTHER
-            self.answered.emit("px", self.mpp.value() if foreign else None)
+        if chosen is not None:
+            self.answered.emit(chosen, self.mpp.value())

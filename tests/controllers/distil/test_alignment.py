@@ -1,0 +1,97 @@
+"""Rules of the alignment: when landmarks count, what stands, where layers go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_histodistill.controllers.distil.alignment import (
+    are_enough,
+    judged,
+    kind_to_refine,
+    layer_affine,
+    still_stands,
+    why_no_alignment,
+    why_no_refining,
+)
+from napari_histodistill.controllers.distil.session import DistilSession
+from napari_histodistill.distill.layers.refinement import Refinement
+from tests.controllers.distil.test_partners import picture, registration, slide
+
+
+def refinement(before, after, accepted=True):
+    return Refinement(before, after, accepted, 1.0, None, False, (0.1, 0.2), "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fewest"), [("rigid", 2), ("similarity", 2), ("affine", 3)]
+)
+def test_landmarks_count_once_they_decide_the_transform(kind, fewest):
+    assert are_enough(fewest, kind)
+    assert not are_enough(fewest - 1, kind)
+
+
+def test_residuals_are_shown_only_of_the_landmarks_that_are_there():
+    partner = picture(registration=registration())
+    assert judged(partner, 3) is partner.registration
+    assert judged(partner, 4) is None, "one was set since"
+    assert judged(picture(), 0) is None
+    assert judged(None, 0) is None
+
+
+def test_refining_goes_on_from_what_the_landmarks_were_fitted_with():
+    assert kind_to_refine(picture(), "affine") == "affine"
+    assert kind_to_refine(picture(registration=registration()), "affine") == "rigid"
+
+
+def test_words_on_a_refinement_stand_as_long_as_it_does():
+    before, after = registration(), registration(6.0)
+    found = refinement(before, after)
+    laid = picture(registration=after, refinement=found)
+    assert still_stands(laid, found)
+    assert not still_stands(replace(laid, refinement=None), found)
+    refused = refinement(before, after, accepted=False)
+    assert still_stands(picture(registration=before), refused)
+    assert not still_stands(picture(registration=registration()), refused)
+    assert still_stands(picture(), replace(refused, before=None))
+
+
+def test_a_refinement_is_taken_for_the_partner_that_it_was_started_for():
+    session = DistilSession()
+    session.choose(slide("H&E"), [picture()])
+    started = session.aligned_partner
+    found = refinement(None, registration())
+    assert not session.take_refinement(started, replace(found, accepted=False))
+    assert not session.take_refinement(picture(), found), "another was chosen since"
+    assert session.aligned_partner is started
+    assert not session.undo_refinement(), "there is none"
+    assert session.take_refinement(started, found)
+    assert session.aligned_partner.registration is found.after
+    assert not session.take_refinement(started, found), "it lies elsewhere now"
+    assert session.undo_refinement()
+    assert session.aligned_partner.registration is None
+    session.choose(slide("H&E"), [])
+    assert not session.take_refinement(started, found)
+
+
+def test_why_nothing_can_be_aligned_or_refined():
+    assert why_no_alignment(None) == why_no_refining(None, picking=True)
+    assert "No partner with pixels" in why_no_alignment(None)
+    assert why_no_alignment(picture()) == ""
+    assert "Finish picking" in why_no_refining(picture(), picking=True)
+    assert why_no_refining(picture(), picking=False) == ""
+
+
+def test_a_layer_goes_where_its_partner_lies_and_keeps_its_scale():
+    rng = np.random.default_rng(3)
+    here, affine, plain = (np.eye(3) for _ in range(3))
+    here[:2] += rng.normal(0, 0.2, (2, 3))
+    affine[:2] += rng.normal(0, 0.2, (2, 3))
+    plain[0, 0] = plain[1, 1] = 0.25  # what the layer's own scale says
+    partner = picture(registration=registration(off=7.0))
+    laid = layer_affine(partner, here, affine @ plain, affine)
+    place, off = np.array([12.0, -5.0, 1.0]), np.array([7.0, 7.0, 0.0])
+    # The same tissue: 7 µm further in the partner's world, and there on the canvas.
+    np.testing.assert_allclose(laid @ plain @ (place + off), here @ place)
