@@ -93,6 +93,12 @@ def load_student(
         What to compute in; None leaves it to :func:`choose_device`. Asked for without
         a backend, it is torch's.
 
+    Returns
+    -------
+    Student
+        ``embed`` takes tiles ``(n, tile_px, tile_px, 3)`` uint8, RGB, and gives
+        ``(n, embedding_dim)`` float32.
+
     Raises
     ------
     BundleError
@@ -101,6 +107,17 @@ def load_student(
         If the device does not exist here.
     ComputeError
         If the encoder cannot run on the device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_histodistill import load_student
+    >>> student = load_student("colon-he", device="cpu:torch")
+    >>> student.spec.tile_px, student.spec.mpp
+    (224, 1.0)
+    >>> tiles = np.zeros((2, 224, 224, 3), np.uint8)
+    >>> student.embed(tiles).shape
+    (2, 1280)
     """
     bundle = _read_bundle(_folder_of(student))
 
@@ -176,6 +193,17 @@ def save_student(
     ------
     InputError
         If head, encoder, familiarity and spec do not fit, or the place is taken.
+
+    Examples
+    --------
+    A bundled student under a name and for a resolution of one's own:
+
+    >>> from napari_histodistill import load_student, save_student
+    >>> student = load_student("colon-probe", device="cpu:torch")
+    >>> spec = student.spec.model_copy(update={"name": "my-probe", "mpp": 0.9})
+    >>> folder = save_student("my-probe", spec, head=student.head)
+    >>> load_student(folder, device="cpu:torch").spec.mpp
+    0.9
     """
     target = Path(folder)
     if target.exists() and not (target / SPEC_FILE).is_file():
