@@ -192,7 +192,8 @@ def save_student(
     Raises
     ------
     InputError
-        If head, encoder, familiarity and spec do not fit, or the place is taken.
+        If head, encoder, familiarity and spec do not fit, or the place is taken or
+        cannot be written to (:class:`DiskError` where the disk is full).
 
     Examples
     --------
@@ -211,10 +212,7 @@ def save_student(
         raise InputError(msg)
     _check_parts(spec, head, encoder_state, familiarity)
     tensors = _gather(head, encoder_state, familiarity)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}-", suffix="-new", dir=target.parent)
-    )
+    staging = _staging(target)
     try:
         checksum = write_tensors(staging / TENSORS_FILE, tensors) if tensors else ""
         update: dict[str, object] = {
@@ -269,6 +267,17 @@ def restate(folder: str | Path, spec: StudentSpec) -> None:
 def _as_text(spec: StudentSpec) -> str:
     content = spec.model_dump(mode="json")
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _staging(target: Path) -> Path:
+    """Make a folder beside the place that a bundle goes to."""
+    name = f".{target.name}-"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=name, suffix="-new", dir=target.parent))
+    except OSError as error:
+        msg = f"{target} cannot be written: {error}."
+        raise refused_by_disk(msg, error) from error
 
 
 def _put(staging: Path, target: Path) -> None:
