@@ -32,6 +32,15 @@ class Region:
     ------
     InputError
         If a number is not finite, or the size is not positive.
+
+    Examples
+    --------
+    >>> from napari_histodistill import Region
+    >>> field = Region(y=100, x=200, height=512, width=1024)
+    >>> field.center
+    (356.0, 712.0)
+    >>> field.intersection(Region(y=0, x=0, height=150, width=300))
+    Region(y=100, x=200, height=50, width=100)
     """
 
     y: float

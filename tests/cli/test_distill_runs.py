@@ -143,6 +143,19 @@ def test_a_run_folder_wants_to_be_asked(run, tiles, tmp_path):
     assert "--resume" in outcome.err
 
 
+def test_a_run_folder_takes_no_other_folders(run, tiles, tmp_path):
+    """They were left unread before, and the run went on where it was."""
+    from napari_histodistill.distill.runs.folder import start_run
+
+    start_run(small_config(), tmp_path / "run", tiles)
+    for more in (("-o", tmp_path / "other"), ("--data", tiles)):
+        outcome = run("distill", tmp_path / "run", "--resume", *more)
+        assert outcome.code == 2
+        assert "leave out the other folders" in outcome.err
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+
+
 def test_paper_recipe_takes_a_step(tmp_path):
     """The published settings, at their own sizes but for batch and projector."""
     tiles = write_textures(tmp_path / "tiles", px=224)

@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
 
 
+def executed(block: str) -> dict[str, Any]:
+    """Run a block and return its names."""
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    return names
+
+
 @pytest.mark.slow
-def test_the_python_block_runs(tmp_path, monkeypatch, capsys):
+def test_the_python_block_about_a_slide_runs(tmp_path, monkeypatch, capsys):
     from napari_histodistill.slides.tissue.writing import write_pyramid
     from tests.fakes import tissue_image
 
     write_pyramid(tmp_path / "sample.ome.tif", tissue_image(1600, 2400), mpp=0.5)
     (tmp_path / "sample.ome.tif").rename(tmp_path / "slide.svs")
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks("python")
-    names: dict[str, object] = {}
-    exec(compile(block, "README.md", "exec"), names)
+    names = executed(blocks("python")[0])
     assert names["tile"].shape == (1024, 1024, 3)
     assert "cells" in capsys.readouterr().out
+    assert names["classes"].labels.any()
+    outlines = json.loads((tmp_path / "classes.geojson").read_text("utf-8"))
+    assert outlines["features"]
     assert np.nanmax(names["heat"].values) == pytest.approx(1, abs=1e-3)
+    assert names["places"][0].is_query
+
+
+def test_the_python_block_about_training_runs(tmp_path, monkeypatch, capsys):
+    for name in ("training", "sample_data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    names = executed(blocks("python")[1])
+    assert (tmp_path / "smoke" / "student" / "spec.json").is_file()
+    assert names["scores"].protocol == "head"  # on tiles that it has not seen
+    assert "balanced accuracy" in capsys.readouterr().out
+
+
+def test_no_python_block_is_left_out():
+    assert len(blocks("python")) == 2
 
 
 def test_every_command_of_the_readme_exists():
@@ -43,7 +69,6 @@ def test_every_command_of_the_readme_exists():
 
 
 def test_linked_files_exist():
-    root = Path(__file__).parents[2]
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
-    assert not [link for link in links if not (root / link).exists()]
+    assert not [link for link in links if not (ROOT / link).exists()]

@@ -43,6 +43,15 @@ def test_two_squares_are_two_regions():
     assert [r.is_query for r in found] == [False, True]
 
 
+def test_without_a_threshold_it_is_the_suggested_one():
+    heat = similar(two_squares())
+    wanted = rank_regions(heat, threshold=suggest_threshold(heat))
+    assert rank_regions(heat) == wanted
+    assert len(wanted) == 2
+    with pytest.raises(InputError):
+        rank_regions(similar(np.full((4, 4), np.nan)))
+
+
 def test_limit_and_empty():
     found = rank_regions(similar(two_squares()), threshold=0.5, limit=1)
     assert [round(r.score, 2) for r in found] == [0.95]

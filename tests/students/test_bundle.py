@@ -124,6 +124,17 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
+def test_a_place_that_cannot_hold_a_bundle_is_named(tmp_path):
+    (tmp_path / "a-file").write_text("words")
+    with pytest.raises(InputError, match=r"a-file.mine cannot be written"):
+        save_student(
+            tmp_path / "a-file" / "mine",
+            tiny_spec(classes=()),
+            encoder_state=tiny_state(),
+        )
+    assert (tmp_path / "a-file").read_text() == "words"
+
+
 def test_parts_that_do_not_belong_together_are_not_saved(tmp_path):
     with pytest.raises(InputError, match="classes and head must come together"):
         save_student(tmp_path / "a", tiny_spec(), encoder_state=tiny_state())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,23 +12,17 @@ import typer
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
 from napari_histodistill.cli.outputs import output_folder
-from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.errors import ComputeError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from napari_histodistill.distill.experiments.config import ExperimentConfig
-    from napari_histodistill.distill.recipes.config import DistillConfig
+    from napari_histodistill.distill.from_recipe import Machine
+    from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
     from napari_histodistill.distill.runs.events import TrainingReport
 
 PROGRESS_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Machine:
-    """What a single run may use."""
-
-    device: str
-    threads: int | None
-    processes: int
 
 
 def distill(
@@ -69,34 +63,25 @@ def distill(
     json: JsonOption = False,
 ) -> None:
     """Make a student by a recipe, or go on with a run that was stopped."""
+    from napari_histodistill.distill.from_recipe import Machine
     from napari_histodistill.distill.reading import read_recipe
     from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
 
     with answering(as_json=json) as answer:
         began = time.perf_counter()
-        machine = _Machine(device, threads, processes)
+        machine = Machine(device=device, threads=threads, processes=processes)
         if config.is_dir():
-            result = _continue(config, resume=resume, machine=machine)
+            result = _student(config, out, None, data, resume, machine)
         else:
             recipe = read_recipe(config)
             target = out or Path(config.stem)
             output_folder(target.absolute().parent)  # said now, not after minutes
-            if isinstance(recipe, FrozenConfig):
-                from napari_histodistill.distill.scoring.frozen_arm import train_frozen
-
-                _refuse_resume(resume=resume)
-                result = _student(
-                    train_frozen(
-                        recipe, target, home=config.parent, data=data, device=device
-                    )
-                )
+            if isinstance(recipe, FrozenConfig | DistillConfig):
+                home = config.parent
+                result = _student(recipe, target, home, data, resume, machine)
             else:
-                place = data or config.parent / _source(recipe)
-                _refuse_leftovers(target, resume=resume)
-                if isinstance(recipe, DistillConfig):
-                    result = _trained(recipe, target, place, config, machine)
-                else:
-                    result = _experiment(recipe, target, place, workers, device)
+                place = data or config.parent / recipe.first().data.folder
+                result = _experiment(recipe, target, place, resume, workers, device)
         seconds = round(time.perf_counter() - began, 2)
         answer.give(
             {"config": str(config), **result, "seconds": seconds}, result["folder"]
@@ -109,79 +94,53 @@ def distill(
             raise ComputeError(msg)
 
 
-def _source(recipe: DistillConfig | ExperimentConfig) -> str:
-    from napari_histodistill.distill.recipes.config import DistillConfig
-
-    base = recipe if isinstance(recipe, DistillConfig) else recipe.first()
-    return base.data.folder
-
-
-def _refuse_leftovers(target: Path, *, resume: bool) -> None:
-    """Ask for --resume before a folder that holds work is touched."""
-    if not resume and target.is_dir() and any(target.iterdir()):
-        msg = (
-            f"{target} is not empty: give --resume to continue what is there, or "
-            "another folder with -o."
-        )
-        raise InputError(msg)
-
-
-def _continue(folder: Path, *, resume: bool, machine: _Machine) -> dict[str, Any]:
-    from napari_histodistill.distill.runs.folder import read_run
-
-    read_run(folder)
-    if not resume:
-        msg = f"{folder} is a run folder: give --resume to continue it."
-        raise InputError(msg)
-    return _train(folder, machine)
-
-
-def _refuse_resume(*, resume: bool) -> None:
-    if resume:
-        msg = (
-            '--resume: arm = "frozen" takes minutes and keeps nothing in between; run '
-            "it again without --resume."
-        )
-        raise InputError(msg)
-
-
-def _trained(
-    recipe: DistillConfig,
-    target: Path,
-    data: Path,
-    config: Path,
-    machine: _Machine,
+def _student(
+    recipe: Path | FrozenConfig | DistillConfig,
+    out: Path | None,
+    home: Path | None,
+    data: Path | None,
+    resume: bool,
+    machine: Machine,
 ) -> dict[str, Any]:
-    from napari_histodistill.distill.runs.folder import start_run
+    """Train one student, showing how it goes, and return what it is."""
+    from napari_histodistill.distill.from_recipe import training_reports
+    from napari_histodistill.distill.recipes.config import FrozenConfig
+    from napari_histodistill.students.bundle import load_spec
 
-    folder = start_run(recipe, target, data, home=config.parent)
-    return _train(folder, machine)
-
-
-def _train(folder: Path, machine: _Machine) -> dict[str, Any]:
-    from napari_histodistill.distill.runs.folder import STUDENT
-    from napari_histodistill.distill.runs.run import train
-
-    if machine.processes > 1:
-        from napari_histodistill.distill.runs.parallel import train_in_processes
-
-        train_in_processes(
-            folder,
-            count=machine.processes,
-            device=machine.device,
-            threads=machine.threads,
+    # The others look at no token: there, Ctrl-C has to stop at once.
+    patient = machine.processes == 1 and not isinstance(recipe, FrozenConfig)
+    with interruptible() if patient else nullcontext() as cancel:
+        reports = training_reports(
+            recipe,
+            out,
+            home=home,
+            data=data,
+            resume=resume,
+            machine=machine,
+            cancel=cancel,
         )
-        return _student(folder / STUDENT)
+        folder = _followed(reports)
+    spec = load_spec(folder)
+    return {
+        "student": spec.name,
+        "student_digest": spec.digest,
+        "folder": str(folder),
+        "metrics": [metric.model_dump(mode="json") for metric in spec.metrics],
+    }
+
+
+def _followed(reports: Generator[TrainingReport, None, Path]) -> Path:
+    """Show a training's reports, not too many, and return the student's folder."""
     said = 0.0
-    with interruptible() as cancel:
-        for report in train(
-            folder, cancel=cancel, device=machine.device, threads=machine.threads
-        ):
-            due = time.monotonic() - said >= PROGRESS_S
-            if report.kind != "step" or due or report.step == report.steps:
-                said = time.monotonic() if report.kind == "step" else said
-                tell(_line(report))
-    return _student(folder / STUDENT)
+    while True:
+        try:
+            report = next(reports)
+        except StopIteration as end:
+            return Path(end.value)
+        due = time.monotonic() - said >= PROGRESS_S
+        if report.kind != "step" or due or report.step == report.steps:
+            said = time.monotonic() if report.kind == "step" else said
+            tell(_line(report))
 
 
 def _line(report: TrainingReport) -> str:
@@ -202,10 +161,17 @@ def _line(report: TrainingReport) -> str:
 
 
 def _experiment(
-    recipe: ExperimentConfig, target: Path, data: Path, workers: int, device: str
+    recipe: ExperimentConfig,
+    target: Path,
+    data: Path,
+    resume: bool,
+    workers: int,
+    device: str,
 ) -> dict[str, Any]:
     from napari_histodistill.distill.experiments.experiment import run_experiment
+    from napari_histodistill.distill.from_recipe import refuse_leftovers
 
+    refuse_leftovers(target, resume=resume)
     last = None
     with interruptible() as cancel:
         for last in run_experiment(
@@ -214,15 +180,3 @@ def _experiment(
             tell(last.message)
     failed = 0 if last is None else last.failed
     return {"folder": str(target), "runs": last and last.total, "failed": failed}
-
-
-def _student(folder: Path) -> dict[str, Any]:
-    from napari_histodistill.students.bundle import load_spec
-
-    spec = load_spec(folder)
-    return {
-        "student": spec.name,
-        "student_digest": spec.digest,
-        "folder": str(folder),
-        "metrics": [metric.model_dump(mode="json") for metric in spec.metrics],
-    }

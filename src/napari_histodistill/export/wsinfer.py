@@ -35,6 +35,11 @@ def export_wsinfer(student: Student, folder: Path | str) -> Path:
     folder : path
         Made; an earlier export there is replaced. QuPath names the model after it.
 
+    Returns
+    -------
+    Path
+        The folder.
+
     Raises
     ------
     InputError
@@ -42,6 +47,14 @@ def export_wsinfer(student: Student, folder: Path | str) -> Path:
         something else.
     ComputeError
         If the exported model gives other probabilities than the student.
+
+    Examples
+    --------
+    >>> from napari_histodistill import export_wsinfer, load_student
+    >>> student = load_student("colon-probe", device="cpu:torch")
+    >>> folder = export_wsinfer(student, "colon-probe-wsinfer")
+    >>> sorted(file.name for file in folder.iterdir())
+    ['config.json', 'torchscript_model.pt']
     """
     module = _torch_module(student)
     # A copy: moving the student's own module would take it from its device.

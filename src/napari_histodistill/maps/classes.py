@@ -115,12 +115,31 @@ def class_map(
     cells : ndarray of bool, optional
         ``(rows, columns)``: only these, as if the store held no others.
 
+    Returns
+    -------
+    ClassMap
+        ``labels`` ``(rows, columns)`` uint8, 0 where there is no embedding, with
+        confidence, probabilities and the grid they lie on.
+
     Raises
     ------
     StoreError
         If another student made the embeddings.
     InputError
         If the student has no classes.
+
+    Examples
+    --------
+    >>> from napari_histodistill import class_map, embed_slide, load_student, open_slide
+    >>> from napari_histodistill.samples import ihc_sample
+    >>> student = load_student("colon-he", device="cpu:torch")
+    >>> with open_slide(ihc_sample()) as slide:
+    ...     *_, last = embed_slide(slide, student, "colon.zarr")
+    >>> found = class_map("colon.zarr", student)
+    >>> found.labels.shape, found.labels.dtype, found.probabilities.shape
+    ((2, 2), dtype('uint8'), (2, 2, 6))
+    >>> round(sum(area.mm2 for area in found.areas()), 4)  # 256 × 256 µm
+    0.0655
     """
     if not isinstance(store, EmbeddingStore):
         with EmbeddingStore.open(Path(store)) as opened:

@@ -67,6 +67,17 @@ def plan_grid(
     InputError
         If the slide is not a colour image, is far coarser than the student needs, or
         the stride is not usable; or the student has no tokens.
+
+    Examples
+    --------
+    >>> from napari_histodistill import load_student, open_slide, plan_grid
+    >>> from napari_histodistill.samples import ihc_sample
+    >>> student = load_student("colon-he", device="cpu:torch")
+    >>> with open_slide(ihc_sample()) as slide:
+    ...     coarse = plan_grid(slide, student)
+    ...     fine = plan_grid(slide, student, stride_um=56)
+    >>> coarse.shape, fine.shape, fine.stride_um
+    ((2, 2), (5, 5), 56.0)
     """
     check_slide(slide, student)
     check_mode(student, mode)

@@ -129,6 +129,17 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
         If the slide cannot be read at all any more.
     ComputeError
         If the student fails.
+
+    Examples
+    --------
+    >>> from napari_histodistill import embed_slide, load_student, open_slide
+    >>> from napari_histodistill.samples import ihc_sample
+    >>> student = load_student("colon-he", device="cpu:torch")
+    >>> with open_slide(ihc_sample()) as slide:
+    ...     for report in embed_slide(slide, student, "colon.zarr"):
+    ...         done, total = report.done, report.total
+    >>> done, total
+    (4, 4)
     """
     options = options or EmbedOptions()
     try:

@@ -87,7 +87,7 @@ def suggest_threshold(similarity: Scored) -> float:
 
 
 def rank_regions(
-    similarity: Scored, *, threshold: float, limit: int = 20
+    similarity: Scored, *, threshold: float | None = None, limit: int = 20
 ) -> tuple[RankedRegion, ...]:
     """Return the regions at or above a threshold, best first.
 
@@ -98,19 +98,40 @@ def rank_regions(
     Parameters
     ----------
     similarity : SimilarityMap or DifferenceMap
-        Of a query, or of two students.
-    threshold : float
-        For example from :func:`suggest_threshold`.
+        From a query, or of two students.
+    threshold : float or None
+        From which value on; :func:`suggest_threshold`'s by default.
     limit : int
         The most regions to return.
+
+    Returns
+    -------
+    tuple of RankedRegion
+        Places and boxes in level-0 pixels, areas in mm².
 
     Raises
     ------
     InputError
-        If the threshold is not a number or the limit is not positive.
+        If the threshold is not a number, the limit is not positive, or a threshold
+        is to be found on a map without a value.
+
+    Examples
+    --------
+    >>> from napari_histodistill import embed_slide, load_student, open_slide, plan_grid
+    >>> from napari_histodistill import rank_regions, similarity_map
+    >>> from napari_histodistill.samples import ihc_sample
+    >>> student = load_student("colon-he", device="cpu:torch")
+    >>> with open_slide(ihc_sample()) as slide:
+    ...     grid = plan_grid(slide, student, stride_um=112)
+    ...     *_, last = embed_slide(slide, student, "fine.zarr", grid=grid)
+    >>> best, *others = rank_regions(similarity_map("fine.zarr", at=[(100, 100)]))
+    >>> best.rank, best.is_query, round(best.score, 3)
+    (1, True, 1.0)
     """
     from skimage.measure import label
 
+    if threshold is None:
+        threshold = suggest_threshold(similarity)
     if not np.isfinite(threshold) or limit < 1:
         msg = f"Ranking needs a number and a positive limit, not {threshold}, {limit}."
         raise InputError(msg)

@@ -221,10 +221,28 @@ def similarity_map(
     at, not_at : sequence of (y, x)
         "Like this" and "not like this", level-0 pixels.
 
+    Returns
+    -------
+    SimilarityMap
+        ``values`` ``(rows, columns)`` float32 from −1 to 1, NaN where there is no
+        embedding, and the grid they lie on.
+
     Raises
     ------
     InputError
         If a place has no embedding (:class:`StoreError` if the store is at fault).
+
+    Examples
+    --------
+    >>> from napari_histodistill import embed_slide, load_student, open_slide
+    >>> from napari_histodistill import similarity_map
+    >>> from napari_histodistill.samples import ihc_sample
+    >>> student = load_student("colon-he", device="cpu:torch")
+    >>> with open_slide(ihc_sample()) as slide:
+    ...     *_, last = embed_slide(slide, student, "colon.zarr")
+    >>> heat = similarity_map("colon.zarr", at=[(100, 100)])
+    >>> round(float(heat.values[0, 0]), 3)  # the square that was asked for
+    1.0
     """
     if isinstance(store, EmbeddingStore):
         return SimilarityIndex.from_store(store).query(at, not_at)

@@ -79,6 +79,15 @@ def open_slide(
         If the file cannot be read; one sentence says why and what to do.
     InputError
         If ``mpp`` is not a positive number, or a number that cannot be true.
+
+    Examples
+    --------
+    >>> from napari_histodistill import Region, open_slide
+    >>> from napari_histodistill.samples import ihc_sample
+    >>> with open_slide(ihc_sample()) as slide:
+    ...     pixels = slide.read(Region(y=0, x=0, height=100, width=200), level=0)
+    ...     print(slide.shape, slide.mpp.mean, pixels.shape, pixels.dtype)
+    (512, 512) 0.5 (100, 200, 3) uint8
     """
     if mpp is not None and not isinstance(mpp, Mpp):
         mpp = _typed(float(mpp))

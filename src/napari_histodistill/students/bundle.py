@@ -93,6 +93,12 @@ def load_student(
         What to compute in; None leaves it to :func:`choose_device`. Asked for without
         a backend, it is torch's.
 
+    Returns
+    -------
+    Student
+        ``embed`` takes tiles ``(n, tile_px, tile_px, 3)`` uint8, RGB, and gives
+        ``(n, embedding_dim)`` float32.
+
     Raises
     ------
     BundleError
@@ -101,6 +107,17 @@ def load_student(
         If the device does not exist here.
     ComputeError
         If the encoder cannot run on the device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_histodistill import load_student
+    >>> student = load_student("colon-he", device="cpu:torch")
+    >>> student.spec.tile_px, student.spec.mpp
+    (224, 1.0)
+    >>> tiles = np.zeros((2, 224, 224, 3), np.uint8)
+    >>> student.embed(tiles).shape
+    (2, 1280)
     """
     bundle = _read_bundle(_folder_of(student))
 
@@ -175,7 +192,19 @@ def save_student(
     Raises
     ------
     InputError
-        If head, encoder, familiarity and spec do not fit, or the place is taken.
+        If head, encoder, familiarity and spec do not fit, or the place is taken or
+        cannot be written to (:class:`DiskError` where the disk is full).
+
+    Examples
+    --------
+    A bundled student under a name and for a resolution of one's own:
+
+    >>> from napari_histodistill import load_student, save_student
+    >>> student = load_student("colon-probe", device="cpu:torch")
+    >>> spec = student.spec.model_copy(update={"name": "my-probe", "mpp": 0.9})
+    >>> folder = save_student("my-probe", spec, head=student.head)
+    >>> load_student(folder, device="cpu:torch").spec.mpp
+    0.9
     """
     target = Path(folder)
     if target.exists() and not (target / SPEC_FILE).is_file():
@@ -183,10 +212,7 @@ def save_student(
         raise InputError(msg)
     _check_parts(spec, head, encoder_state, familiarity)
     tensors = _gather(head, encoder_state, familiarity)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}-", suffix="-new", dir=target.parent)
-    )
+    staging = _staging(target)
     try:
         checksum = write_tensors(staging / TENSORS_FILE, tensors) if tensors else ""
         update: dict[str, object] = {
@@ -241,6 +267,17 @@ def restate(folder: str | Path, spec: StudentSpec) -> None:
 def _as_text(spec: StudentSpec) -> str:
     content = spec.model_dump(mode="json")
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _staging(target: Path) -> Path:
+    """Make a folder beside the place that a bundle goes to."""
+    name = f".{target.name}-"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=name, suffix="-new", dir=target.parent))
+    except OSError as error:
+        msg = f"{target} cannot be written: {error}."
+        raise refused_by_disk(msg, error) from error
 
 
 def _put(staging: Path, target: Path) -> None:

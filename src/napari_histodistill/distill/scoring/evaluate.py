@@ -137,6 +137,19 @@ def evaluate_student(
         the labels.
     ComputeError
         If the student fails.
+
+    Examples
+    --------
+    In a clone of the repository; the painted tiles are not tissue, so the figures say
+    nothing about the student:
+
+    >>> from napari_histodistill import evaluate_student, load_student
+    >>> student = load_student("imagenet-lite0", device="cpu:torch")
+    >>> scores = evaluate_student(student, "sample_data/tiles")
+    >>> scores.n, scores.protocol, scores.classes
+    (72, 'probe', ('crowded gland', 'gland', 'stroma'))
+    >>> 0.5 < scores.balanced_accuracy <= 1
+    True
     """
     tiles = folder if isinstance(folder, TileFolder) else read_tile_folder(folder)
     tiles.labels()  # a missing label is reported now, not after minutes of embedding
