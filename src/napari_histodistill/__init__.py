@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from napari_histodistill.export.wsinfer import export_wsinfer
     from napari_histodistill.geometry import Region
     from napari_histodistill.maps.classes import class_map
+    from napari_histodistill.maps.embedding_plan import plan_grid
     from napari_histodistill.maps.engine import embed_slide
-    from napari_histodistill.maps.plan import plan_grid
     from napari_histodistill.maps.ranking import rank_regions
     from napari_histodistill.maps.similarity import similarity_map
     from napari_histodistill.slides.opening import open_slide

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def tracked(*patterns: str) -> list[Path]:
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True
-    )
-    if listing.returncode:
-        pytest.skip("not a git checkout")
-    return [ROOT / name for name in listing.stdout.split("\0") if name]
+from tests.contracts.repository import ROOT, git, tracked
 
 
 def test_no_test_is_skipped_whatever_the_machine():
     for path in tracked("tests/*.py"):
         text = path.read_text("utf-8")
         assert not re.search(r"^@pytest\.mark\.skip\b(?!if)", text, re.M), path
-
-
-def test_no_file_grows_past_one_sitting():
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for path in tracked("src/*.py")
-        if (lines := len(path.read_text("utf-8").splitlines())) > 600
-    }
-    assert not long
 
 
 def test_nothing_large_is_committed():
@@ -49,5 +27,33 @@ def test_readme_commands_exist():
     readme = (ROOT / "README.md").read_text("utf-8")
     scripts = set(re.findall(r"^\.ci/(\w+)", readme, re.M))
     assert scripts >= {"demo", "test"}
-    for script in scripts:
-        assert (ROOT / ".ci" / script).stat().st_mode & 0o111
+    assert scripts <= {path.name for path in tracked(".ci/*")}
+
+
+def test_every_script_of_ci_can_be_run():
+    # As git records it: Windows keeps no such bit on the file.
+    modes = dict(
+        line.split("\t")[::-1] for line in git("ls-files", "-s", ".ci").splitlines()
+    )
+    assert modes
+    assert not [path for path, mode in modes.items() if not mode.startswith("100755")]
+
+
+def pins(text: str) -> dict[str, str]:
+    return dict(re.findall(r"\b(ruff|typos|import-linter)==([\d.]+)", text))
+
+
+def test_the_hooks_and_the_lint_run_the_same_versions():
+    hooks = pins((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    assert set(hooks) == {"ruff", "typos", "import-linter"}
+    assert hooks == pins((ROOT / "tox.ini").read_text("utf-8"))
+
+
+def test_blame_ignores_commits_that_are_part_of_the_history():
+    listed = (ROOT / ".git-blame-ignore-revs").read_text("utf-8").splitlines()
+    commits = [line for line in listed if line and not line.startswith("#")]
+    assert commits
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        return
+    history = set(git("rev-list", "HEAD").split())
+    assert not [commit for commit in commits if commit not in history]
