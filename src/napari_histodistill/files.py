@@ -10,6 +10,7 @@ keep a full disk or a killed process from leaving half a file behind.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 import sys
@@ -49,11 +50,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
     OSError
         If it cannot be written; what was there before is untouched.
     """
-    with written_beside(path) as beside:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
-        # 0o666 less the umask: a file that others may read as any other of the user's.
-        with os.fdopen(os.open(beside, flags, 0o666), "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+    with written_beside(path) as beside, open_new(beside) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -80,6 +78,36 @@ def written_beside(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def is_beside(name: str, *finals: str) -> bool:
+    """Return whether a name is one that :func:`written_beside` made for these."""
+    return any(re.fullmatch(rf"\.[0-9a-f]{{12}}-{re.escape(f)}", name) for f in finals)
+
+
+def is_plain(path: Path) -> bool:
+    """Return whether there is a file under a name, and no link or pipe."""
+    try:
+        _refuse_kind(path, path.lstat())
+    except OSError:
+        return False
+    return True
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Open an empty file for writing, in place of whatever has its name.
+
+    For what is written over minutes (a log): it is there from the first byte on.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    path.unlink(missing_ok=True)  # a link is removed, not followed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
+    # 0o666 less the umask: a file that others may read as any other of the user's.
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
 def open_own(path: Path, *, create: bool = False, append: bool = False) -> BinaryIO:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_histodistill.errors import InputError
+from napari_histodistill.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,10 +195,8 @@ def write_registration(path: Path, registration: Registration) -> None:
         ],
         "inliers": registration.inliers.tolist(),
     }
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}): choose another place."
         raise InputError(msg) from error

@@ -19,6 +19,7 @@ from napari_histodistill.distill.runs.process import command_again
 from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
 from napari_histodistill.distill.scoring.figures import draw_curves
 from napari_histodistill.errors import ComputeError
+from napari_histodistill.files import write_whole, written_beside
 from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
@@ -73,11 +74,10 @@ def write_report(
     events = read_events(folder)
     target = folder / REPORT
     try:
-        draw_curves(events, folder / CURVES)
+        with written_beside(folder / CURVES) as beside:
+            draw_curves(events, beside)
         facts = gather(folder, config, pairs, events, ending)
-        part = target.with_name(f"{REPORT}.part")
-        part.write_text(report_html(facts), encoding="utf-8")
-        part.replace(target)
+        write_whole(target, report_html(facts))
     except OSError as error:
         msg = f"{target} cannot be written ({error}): the student itself is complete."
         raise ComputeError(msg) from error

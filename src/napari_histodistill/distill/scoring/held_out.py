@@ -14,6 +14,7 @@ import torch
 from napari_histodistill.distill.pairs.batches import stream
 from napari_histodistill.distill.training.health import effective_rank, feature_std
 from napari_histodistill.errors import InputError
+from napari_histodistill.files import write_whole
 from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.probe import fit_probe
 
@@ -238,7 +239,5 @@ def read_scores(path: Path) -> dict[Key, RunScore]:
 def write_scores(path: Path, scores: Iterable[RunScore]) -> None:
     """Write a book: equal scores in equal order give equal bytes."""
     lines = (json.dumps(score.as_dict()) + "\n" for score in scores)
-    part = path.with_name(f"{path.name}.part")
     # No name, no time: a table that is run again gives the same file.
-    part.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
-    part.replace(path)
+    write_whole(path, gzip.compress("".join(lines).encode(), mtime=0))
