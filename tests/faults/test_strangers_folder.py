@@ -11,6 +11,8 @@ import pytest
 
 from napari_histodistill.controllers.shared.embed_process import Elsewhere
 from napari_histodistill.distill.experiments.experiment import run_experiment
+from napari_histodistill.distill.layers.registration import read_registration
+from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.distill.runs.checkpoints import BEST, LAST
 from napari_histodistill.distill.runs.events import (
     EVENTS,
@@ -30,10 +32,17 @@ from napari_histodistill.distill.runs.folder import (
 from napari_histodistill.distill.runs.preview import ask_for_previews
 from napari_histodistill.distill.runs.process import OUTPUT, RunProcess, start_process
 from napari_histodistill.distill.runs.run import train
-from napari_histodistill.errors import HistodistillError, InputError
+from napari_histodistill.errors import (
+    HistodistillError,
+    InputError,
+    StoreError,
+    TileFolderError,
+)
+from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.running import SAFE_PATH, python_command
 from tests.distill.experiments.test_experiment import small_experiment
 from tests.distill.small_runs import small_config, write_textures
+from tests.maps.helpers import filled_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
 
@@ -191,3 +200,58 @@ def test_a_cut_mark_of_an_experiment_is_one_sentence(tiles, tmp_path):
         (out / "experiment.json").write_text(text)
         with pytest.raises(InputError, match="cannot be read"):
             list(run_experiment(small_experiment(), out, data=tiles, device="cpu"))
+
+
+def special(path, target):
+    """Something that never ends, or never begins, under a name of ours."""
+    path.unlink(missing_ok=True)
+    if target == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_a_store_with_a_chunk_that_never_ends_is_refused(tmp_path, rng, target):
+    path = tmp_path / "store.zarr"
+    filled_store(path, rng)
+    chunk = next(p for p in (path / "embeddings" / "c").rglob("*") if p.is_file())
+    special(chunk, target)
+    for writable in (False, True):
+        with pytest.raises(StoreError, match=r"link|not a file"):
+            EmbeddingStore.open(path, writable=writable)
+
+
+def test_a_registration_that_nests_too_deep_is_one_sentence(tmp_path):
+    path = tmp_path / "alignment.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="no registration"):
+        read_registration(path)
+    special(path, "pipe")
+    with pytest.raises(InputError, match="no registration"):
+        read_registration(path)
+
+
+@pytest.mark.parametrize("name", ["out.png", "deep/out.png"])
+def test_a_tile_that_is_linked_out_of_its_folder_is_refused(tmp_path, name):
+    home = write_textures(tmp_path / "tiles", cases=1, tiles=1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (home / "0-0-0.png").rename(elsewhere / "out.png")
+    if name == "out.png":
+        (home / "out.png").symlink_to(elsewhere / "out.png")
+    else:
+        (home / "deep").symlink_to(elsewhere)
+    manifest = home / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("0-0-0.png", name))
+    with pytest.raises(TileFolderError, match="outside the folder"):
+        read_tile_folder(home)
+
+
+@pytest.mark.parametrize("name", [r"\x.png", "C:x.png", r"..\x.png", r"a\..\..\x.png"])
+def test_a_name_that_leads_out_on_windows_is_refused_everywhere(tmp_path, name):
+    home = write_textures(tmp_path / "tiles", cases=1, tiles=1)
+    manifest = home / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("0-0-0.png", name))
+    with pytest.raises(TileFolderError, match="outside the folder"):
+        read_tile_folder(home)

@@ -335,7 +335,7 @@ def _score(job: Job) -> RunScore:
     path = job.folder / SCORE
     try:
         return RunScore.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{path} cannot be read ({error}): remove it, and the run is done again."
         raise InputError(msg) from error
 

@@ -210,6 +210,7 @@ def _labelled(
 
 
 SCORES = "scores.jsonl.gz"
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError)
 
 Key = tuple[str, str, int]
 """Variant, fold, seed."""
@@ -228,7 +229,7 @@ def read_scores(path: Path) -> dict[Key, RunScore]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             scores = [RunScore.from_dict(json.loads(line)) for line in file]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+    except (*_DAMAGE, zlib.error) as error:
         msg = (
             f"{path} cannot be read ({error}): remove it, and its runs are done again."
         )
