@@ -85,7 +85,7 @@ _HOMES = {
     "list_students": "students.bundled",
     "load_student": "students.bundle",
     "open_slide": "slides.opening",
-    "plan_grid": "maps.plan",
+    "plan_grid": "maps.embedding_plan",
     "rank_regions": "maps.ranking",
     "save_student": "students.bundle",
     "similarity_map": "maps.similarity",

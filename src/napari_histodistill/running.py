@@ -8,9 +8,23 @@ after the ``yield`` would then run whenever the garbage collector likes.
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from napari_histodistill.errors import Cancelled
+
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""For the environment of a process of ours: the working folder is no place to import
+from. It may be a folder of tiles from a stranger, with a ``timm.py`` in it."""
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this package in another process.
+
+    ``-m`` alone would put the working folder first on the import path; ``-P`` keeps it
+    off, as :data:`SAFE_PATH` does for the processes that this one starts.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 class CancelToken:

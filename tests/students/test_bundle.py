@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import stat
+import sys
 
 import numpy as np
 import pytest
@@ -284,3 +287,27 @@ def test_a_head_that_is_missing_altogether(bundle):
     edit_spec(bundle, tensors_sha256="")
     with pytest.raises(BundleError, match="tensors_sha256 is missing"):
         load_student(bundle)
+
+
+def test_nothing_but_a_student_is_deleted_by_saving_over_one(bundle):
+    (bundle / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        save_student(bundle, tiny_spec(classes=()), encoder_state=tiny_state())
+    assert (bundle / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
+def test_a_saved_student_is_as_readable_as_any_other_folder(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = save_student(
+            tmp_path / "new", tiny_spec(classes=()), encoder_state=tiny_state()
+        )
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+
+
+def test_a_student_put_aside_by_a_killed_process_is_found(bundle):
+    bundle.rename(bundle.with_name(f".{bundle.name}.0a1b2c3d.old"))
+    assert load_spec(bundle).name == "tiny"

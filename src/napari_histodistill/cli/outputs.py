@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.cli.console import encodable, tell
 from napari_histodistill.errors import refused_by_disk
+from napari_histodistill.files import written_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,15 +46,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     InputError
         If the place cannot be written to.
     """
-    beside = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
     try:
-        write(beside)
-        beside.replace(path)
+        with written_beside(path) as beside:
+            write(beside)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror or error})."
         raise refused_by_disk(msg, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

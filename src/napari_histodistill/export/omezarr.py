@@ -167,7 +167,7 @@ def _write(
 def _is_ours(path: Path) -> bool:
     try:
         attributes = json.loads((path / ".zattrs").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(attributes, dict) and attributes.get("creator") == _MARK
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import InputError, refused_by_disk
+from napari_histodistill.files import put_folder, recover, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,14 +35,9 @@ def write_file(path: Path | str, text: str, is_ours: Callable[[str], bool]) -> P
     """
     path = Path(path)
     _refuse_strangers(path, lambda: path.is_file() and is_ours(_head(path)))
-    aside = _aside(path)
     with _trouble(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_text(text, "utf-8", newline="")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_whole(path, text)
     return path
 
 
@@ -65,17 +61,15 @@ def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     _refuse_strangers(
         path, lambda: path.is_dir() and (not any(path.iterdir()) or is_ours(path))
     )
-    aside, old = _aside(path), _aside(path)
+    recover(path)
+    aside = _aside(path)
     try:
         with _trouble(path):
             aside.mkdir(parents=True)
             yield aside
-            if path.exists():
-                path.rename(old)
-            aside.rename(path)
+            put_folder(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _refuse_strangers(path: Path, is_ours: Callable[[], bool]) -> None:

@@ -27,6 +27,7 @@ from napari_histodistill.errors import (
     StoreError,
     refused_by_disk,
 )
+from napari_histodistill.files import check_tree
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
@@ -176,6 +177,8 @@ class EmbeddingStore:
         if not is_store(path):
             msg = f"{path}: this folder is not an embedding store."
             raise StoreError(msg)
+        with damage(path):
+            check_tree(path)
         lock = WriterLock(path / _LOCK, error=StoreError) if writable else None
         try:
             with damage(path):

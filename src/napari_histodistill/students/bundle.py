@@ -7,13 +7,14 @@ ever unpickled, and a changed byte is refused.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import BundleError, InputError, refused_by_disk
+from napari_histodistill.files import put_folder, recover, write_whole
 from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.card import write_card
 from napari_histodistill.students.familiarity import Familiarity
@@ -44,6 +45,10 @@ CARD_FILE = "README.md"
 _HEAD = ("head.weight", "head.bias")
 _FAMILIARITY = ("familiarity.mean", "familiarity.basis")
 _ENCODER = "encoder."
+_OWN_FILES = frozenset(
+    {SPEC_FILE, TENSORS_FILE, CARD_FILE, ".DS_Store", "Thumbs.db", "desktop.ini"}
+)
+"""What may lie in a bundle's folder; the last three are left there by file browsers."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +212,8 @@ def save_student(
     0.9
     """
     target = Path(folder)
-    if target.exists() and not (target / SPEC_FILE).is_file():
-        msg = f"{target} exists and is not a student: choose another folder."
-        raise InputError(msg)
+    recover(target)
+    _refuse_taken(target)
     _check_parts(spec, head, encoder_state, familiarity)
     tensors = _gather(head, encoder_state, familiarity)
     staging = _staging(target)
@@ -226,8 +230,7 @@ def save_student(
         final = final.model_copy(update={"digest": final.computed_digest()})
         (staging / SPEC_FILE).write_text(_as_text(final), encoding="utf-8")
         (staging / CARD_FILE).write_text(card or write_card(final), encoding="utf-8")
-        staging.chmod(0o755)
-        _put(staging, target)
+        put_folder(staging, target)
     except OSError as error:
         msg = f"{target} cannot be written: {error}."
         raise refused_by_disk(msg, error) from error
@@ -257,8 +260,8 @@ def restate(folder: str | Path, spec: StudentSpec) -> None:
     final = spec.model_copy(update={"digest": ""})
     final = final.model_copy(update={"digest": final.computed_digest()})
     try:
-        (target / SPEC_FILE).write_text(_as_text(final), encoding="utf-8")
-        (target / CARD_FILE).write_text(write_card(final), encoding="utf-8")
+        write_whole(target / SPEC_FILE, _as_text(final))
+        write_whole(target / CARD_FILE, write_card(final))
     except OSError as error:
         msg = f"{target} cannot be written: {error}."
         raise InputError(msg) from error
@@ -270,25 +273,31 @@ def _as_text(spec: StudentSpec) -> str:
 
 
 def _staging(target: Path) -> Path:
-    """Make a folder beside the place that a bundle goes to."""
-    name = f".{target.name}-"
+    """Make a folder beside the place that a bundle goes to, by the umask."""
+    staging = target.with_name(f".{target.name}-{secrets.token_hex(6)}-new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=name, suffix="-new", dir=target.parent))
+        staging.mkdir()
     except OSError as error:
         msg = f"{target} cannot be written: {error}."
         raise refused_by_disk(msg, error) from error
+    return staging
 
 
-def _put(staging: Path, target: Path) -> None:
-    """Move the finished folder into place; the old one goes only when it stands."""
+def _refuse_taken(target: Path) -> None:
+    """Refuse a place that holds anything but a student: it would be deleted."""
     if not target.exists():
-        staging.rename(target)
         return
-    old = staging.with_name(staging.name.removesuffix("-new") + "-old")
-    target.rename(old)
-    staging.rename(target)
-    shutil.rmtree(old)
+    if not (target / SPEC_FILE).is_file():
+        msg = f"{target} exists and is not a student: choose another folder."
+        raise InputError(msg)
+    others = [p.name for p in target.iterdir() if p.name not in _OWN_FILES]
+    if others:
+        msg = (
+            f"{target} holds {others[0]!r}, which is no part of a student and would be "
+            "deleted: choose another folder, or move it away."
+        )
+        raise InputError(msg)
 
 
 def _check_parts(
@@ -352,6 +361,7 @@ def _folder_of(student: str | Path) -> Path:
         if bundled is not None:
             return bundled
     folder = Path(student)
+    recover(folder)
     if (folder / SPEC_FILE).is_file():
         return folder
     if folder.is_dir():

@@ -198,7 +198,7 @@ def _processor() -> str:
 def _read() -> dict[str, Any]:
     try:
         content = json.loads((cache_dir() / _FILE).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

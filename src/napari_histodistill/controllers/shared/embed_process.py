@@ -14,8 +14,10 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import ComputeError
+from napari_histodistill.running import SAFE_PATH
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
@@ -114,9 +116,31 @@ class EmbedProcess:
                     msg = "The process that computes previews was ended."
                     raise ComputeError(msg)
                 # loky's processes import nothing of the program that starts them.
-                self._pool = loky.ProcessPoolExecutor(max_workers=1, initializer=_begin)
-                self._pool.submit(_nothing)
+                with _safe_path():
+                    self._pool = loky.ProcessPoolExecutor(
+                        max_workers=1, initializer=_begin, env=SAFE_PATH
+                    )
+                    self._pool.submit(_nothing)
             return self._pool
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep the working folder off the import path of what loky starts meanwhile.
+
+    Besides the process that computes there is one that tidies up after it, which takes
+    its environment from this process.
+    """
+    before = {name: os.environ.get(name) for name in SAFE_PATH}
+    os.environ.update(SAFE_PATH)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _begin() -> None:

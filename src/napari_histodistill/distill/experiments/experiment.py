@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -40,7 +39,8 @@ from napari_histodistill.distill.scoring.held_out import (
     write_scores,
 )
 from napari_histodistill.errors import InputError
-from napari_histodistill.running import CancelToken
+from napari_histodistill.files import check_tree, open_own, write_whole, written_beside
+from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -156,15 +156,15 @@ def write_results(
     failures = {job.key: _failure(job) for job in jobs if _failure(job)}
     table = compare(scores, config.design(), failures=failures)
     write_scores(out / SCORES, scores)
-    (out / "results.json").write_text(
-        json.dumps(table.to_dict(), indent=1) + "\n", encoding="utf-8"
-    )
-    (out / "table.md").write_text(table.to_markdown() + "\n", encoding="utf-8")
+    write_whole(out / "results.json", json.dumps(table.to_dict(), indent=1) + "\n")
+    write_whole(out / "table.md", table.to_markdown() + "\n")
     shown = [row for row in table.rows if row.metrics is not None]
     if shown:
-        draw_intervals(table, out / "intervals.png")
+        with written_beside(out / "intervals.png") as beside:
+            draw_intervals(table, beside)
         best = max(shown, key=lambda row: row.metrics["balanced accuracy"].value)  # type: ignore[index]
-        draw_confusion(best.confusion, table.design.classes, out / "confusion.png")
+        with written_beside(out / "confusion.png") as beside:
+            draw_confusion(best.confusion, table.design.classes, beside)
     return table
 
 
@@ -239,8 +239,9 @@ def _claim(config: ExperimentConfig, out: Path) -> None:
     text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     mark = out / "experiment.json"
+    _check_folder(out)
     if mark.is_file():
-        if json.loads(mark.read_text(encoding="utf-8"))["digest"] != digest:
+        if _digest(mark) != digest:
             msg = (
                 f"{out} holds another experiment, or this one before its recipe was "
                 "changed: choose another folder."
@@ -249,7 +250,29 @@ def _claim(config: ExperimentConfig, out: Path) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     content = {"digest": digest, "config": config.model_dump(mode="json")}
-    mark.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(mark, json.dumps(content, indent=1) + "\n")
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that leads out of itself: its files are written to."""
+    try:
+        check_tree(out)
+    except FileNotFoundError:
+        return
+    except (ValueError, OSError) as error:
+        msg = f"{out}: {error}; an experiment is not gone on with through it."
+        raise InputError(msg) from error
+
+
+def _digest(mark: Path) -> str:
+    try:
+        return str(json.loads(mark.read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        msg = (
+            f"{mark} cannot be read ({error}): remove it if the folder is this "
+            "experiment's, or choose another folder."
+        )
+        raise InputError(msg) from error
 
 
 def _work(
@@ -278,12 +301,12 @@ def _run_process(job: ExperimentJob, token: CancelToken) -> float:
     began = time.monotonic()
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / FAILURE).unlink(missing_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [
-        *(sys.executable, "-m", "napari_histodistill.distill.experiments.job"),
-        job.as_json(),
-    ]
-    with (job.folder / "log.txt").open("ab") as log:
+    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | one_thread | SAFE_PATH
+    command = python_command(
+        "napari_histodistill.distill.experiments.job", job.as_json()
+    )
+    with open_own(job.folder / "log.txt", create=True, append=True) as log:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
@@ -294,9 +317,9 @@ def _run_process(job: ExperimentJob, token: CancelToken) -> float:
                 return time.monotonic() - began
             time.sleep(POLL_S / 2)
     if process.returncode and not (job.folder / FAILURE).is_file():
-        (job.folder / FAILURE).write_text(
+        write_whole(
+            job.folder / FAILURE,
             f"its process ended with code {process.returncode}; see log.txt",
-            encoding="utf-8",
         )
     return time.monotonic() - began
 
@@ -317,7 +340,7 @@ def _score(job: ExperimentJob) -> RunScore:
     path = job.folder / SCORE
     try:
         return RunScore.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{path} cannot be read ({error}): remove it, and the run is done again."
         raise InputError(msg) from error
 

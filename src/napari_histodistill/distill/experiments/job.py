@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.files import write_whole
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.tilefolder import TileFolder
@@ -81,9 +82,7 @@ def run_job(job: ExperimentJob) -> None:
 
     folder = read_tile_folder(job.data).without(job.locked)
     score = _trained(job, folder) if job.recipe else _baseline(job, folder)
-    part = job.folder / f"{SCORE}.part"
-    part.write_text(json.dumps(score.as_dict()) + "\n", encoding="utf-8")
-    part.replace(job.folder / SCORE)
+    write_whole(job.folder / SCORE, json.dumps(score.as_dict()) + "\n")
 
 
 def _trained(job: ExperimentJob, folder: TileFolder) -> RunScore:
@@ -91,6 +90,7 @@ def _trained(job: ExperimentJob, folder: TileFolder) -> RunScore:
 
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.files import validated
+    from napari_histodistill.distill.runs.checkpoints import BEST, LAST
     from napari_histodistill.distill.runs.folder import CHECKPOINTS, STUDENT, start_run
     from napari_histodistill.distill.runs.run import train
     from napari_histodistill.distill.scoring.evaluate import embed_tiles
@@ -100,12 +100,12 @@ def _trained(job: ExperimentJob, folder: TileFolder) -> RunScore:
     config = validated(DistillConfig, tomllib.loads(job.recipe), job.variant)
     run = start_run(config, job.folder / RUN, job.data)
     spent = job.folder / "seconds.json"
-    before = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    before = _seconds(spent)
     began = time.monotonic()
     for report in train(run, device=job.device, threads=1):
         if report.kind == "checkpoint":
             # Written now, so that a run in several sittings still knows its cost.
-            spent.write_text(json.dumps(before + time.monotonic() - began))
+            write_whole(spent, json.dumps(before + time.monotonic() - began))
     minutes = (before + time.monotonic() - began) / 60
     student = load_student(
         run / STUDENT, device=job.device, threads=1, precision="float32"
@@ -120,9 +120,18 @@ def _trained(job: ExperimentJob, folder: TileFolder) -> RunScore:
         head=student.head if config.arm == "supervised" else None,
         minutes=minutes,
     )
-    for checkpoint in (run / CHECKPOINTS).iterdir():
-        checkpoint.unlink()
+    # Only these two, which are of no use any more: what else lies there is not ours.
+    for name in (BEST, LAST):
+        (run / CHECKPOINTS / name).unlink(missing_ok=True)
     return score
+
+
+def _seconds(spent: Path) -> float:
+    """Return what a run has cost so far; 0 where nobody can say."""
+    try:
+        return float(json.loads(spent.read_text()))
+    except (OSError, ValueError, TypeError):
+        return 0.0
 
 
 def _baseline(job: ExperimentJob, folder: TileFolder) -> RunScore:
@@ -170,7 +179,7 @@ def main() -> None:
     try:
         run_job(job)
     except HistodistillError as error:
-        (job.folder / FAILURE).write_text(str(error), encoding="utf-8")
+        write_whole(job.folder / FAILURE, str(error))
         sys.exit(error.exit_code)
 
 

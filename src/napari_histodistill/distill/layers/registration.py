@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_histodistill.errors import InputError
+from napari_histodistill.files import is_plain, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,7 @@ CELL_UM = 3.5
 """Half a lymphocyte's nucleus, µm: with a smaller error, a cell meets itself."""
 
 _FORMAT = "napari-histodistill registration"
+_MAX_BYTES = 2**24
 _DRAWS = 500
 _SIGMAS = 2.5
 
@@ -198,10 +200,8 @@ def write_registration(path: Path, registration: Registration) -> None:
         ],
         "inliers": registration.inliers.tolist(),
     }
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}): choose another place."
         raise InputError(msg) from error
@@ -216,6 +216,9 @@ def read_registration(path: Path) -> Registration:
         If it is not a registration, or its numbers cannot be one.
     """
     try:
+        if not is_plain(path) or path.stat().st_size > _MAX_BYTES:
+            msg = "a plain file of at most 16 MB is needed"
+            raise ValueError(msg)
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT or content["kind"] not in KINDS:
             raise ValueError(content["format"])
@@ -224,7 +227,7 @@ def read_registration(path: Path) -> Registration:
             [np.nan if r is None else r for r in content["residuals_um"]], np.float64
         )
         inliers = np.array(content["inliers"], np.bool_)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{path} is not a registration that this program wrote ({error})."
         raise InputError(msg) from error
     good = matrix.shape == (3, 3) and np.isfinite(matrix).all()

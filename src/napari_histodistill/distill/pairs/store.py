@@ -21,6 +21,7 @@ from PIL import Image
 
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.errors import ComputeError, StoreError
+from napari_histodistill.files import check_tree
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.formats.zarr_limits import check_array
 
@@ -176,6 +177,7 @@ def read_pairs(path: Path | str) -> StoredPairs:
         msg = f"{path}: there are no stored pairs."
         raise StoreError(msg)
     try:
+        check_tree(path)
         group = zarr.open_group(path, mode="r", zarr_format=3)
         meta: Any = group.attrs.asdict()["histodistill"]
         if meta["kind"] == _KIND and meta["format_version"] > FORMAT_VERSION:

@@ -8,11 +8,12 @@ folder), and where there are any ``label``, ``case_id``, ``fold`` and partner co
 from __future__ import annotations
 
 import csv
+import ntpath
 import os
 import warnings
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -375,11 +376,28 @@ def _header(path: Path, row: list[str]) -> list[str]:
 
 def _inside(folder: Path, name: str, where: str) -> Path:
     """Return a path of the manifest, which may not lead out of its folder."""
-    path = PurePath(os.path.normpath(name))
-    if path.is_absolute() or path.parts[:1] == ("..",):
+    # By the rules of both systems: a manifest travels. C:x.png has a drive and no root,
+    # \\x.png a root and no drive, and either leads out.
+    windows = PureWindowsPath(name)
+    leads_out = bool(windows.drive or windows.root) or any(
+        path.is_absolute() or path.parts[:1] == ("..",)
+        for path in (
+            PurePath(os.path.normpath(name)),
+            PureWindowsPath(ntpath.normpath(name)),
+        )
+    )
+    if leads_out or _is_linked_out(folder, name):
         msg = f"{where}: {name} lies outside the folder: copy the file into it."
         raise TileFolderError(msg)
     return folder / name
+
+
+def _is_linked_out(folder: Path, name: str) -> bool:
+    """Whether a link on the way leads out: pairs made of a folder are shared."""
+    try:
+        return not (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a circle of links, a name too long
+        return False  # there is no such file, which is said with its row
 
 
 def _is_file(path: Path) -> bool:

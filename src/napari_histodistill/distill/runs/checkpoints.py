@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.files import written_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,16 +62,14 @@ def write_checkpoint(path: Path, tensors: StateDict, mark: Mark) -> None:
         If it cannot be written (a full disk); the earlier one is intact.
     """
     values = {slot: getattr(mark, slot) for slot in Mark.__slots__}
-    part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(whole, part, metadata={_FIELD: json.dumps(values)})
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with written_beside(path) as beside:
+            save_file(whole, beside, metadata={_FIELD: json.dumps(values)})
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         msg = (
             f"{path} cannot be written ({error}): free space and continue the run; the "
             "last good checkpoint is intact."

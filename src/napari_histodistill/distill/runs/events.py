@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.files import open_own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +102,8 @@ def append_event(folder: Path, report: TrainingReport) -> None:
     """
     line = json.dumps({"time": round(time.time(), 3), **asdict(report)})
     try:
-        with (folder / EVENTS).open("ab") as file:
-            if file.tell() and not _ends_a_line(folder / EVENTS):
+        with open_own(folder / EVENTS, create=True, append=True) as file:
+            if file.seek(0, 2) and not _ends_a_line(folder / EVENTS):
                 line = "\n" + line  # half a line of a run that was killed
             file.write(f"{line}\n".encode())
     except OSError as error:

@@ -25,6 +25,7 @@ from pathlib import Path
 from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.files import read_toml, recipe_text, validated
 from napari_histodistill.errors import InputError, refused_by_disk
+from napari_histodistill.files import check_tree, is_beside, is_plain, write_whole
 
 CONFIG, RUN = "config.toml", "run.json"
 CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
@@ -74,22 +75,42 @@ def start_run(
             "another folder."
         )
         raise InputError(msg)
-    # A kill in the middle of this function leaves no more than these two.
-    ours = {place["data"], RUN, f"{CONFIG}.part"}
-    if folder.exists() and any(p.name not in ours for p in folder.iterdir()):
+    # A kill in the middle of this function leaves no more than these.
+    ours = {place["data"], RUN}
+    if folder.exists() and any(
+        p.name not in ours and not is_beside(p.name, RUN, CONFIG)
+        for p in folder.iterdir()
+    ):
         msg = f"{folder} is not empty and not a run: choose another folder."
         raise InputError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # The recipe comes last, and whole: until then the folder is not a run.
-        (folder / RUN).write_text(json.dumps(place, indent=2) + "\n", encoding="utf-8")
-        part = folder / f"{CONFIG}.part"
-        part.write_text(recipe_text(config), encoding="utf-8")
-        part.replace(folder / CONFIG)
+        write_whole(folder / RUN, json.dumps(place, indent=2) + "\n")
+        write_whole(folder / CONFIG, recipe_text(config))
     except OSError as error:
         msg = f"{folder} cannot be written ({error.strerror}): choose another folder."
         raise refused_by_disk(msg, error) from error
     return folder
+
+
+def check_run(folder: Path) -> None:
+    """Refuse to go on with a run whose folder leads out of itself.
+
+    Raises
+    ------
+    InputError
+        If anything in it is a link, a pipe or a device: a run is written to at fixed
+        names, and its folder may have come from somebody else.
+    """
+    try:
+        check_tree(folder)
+    except ValueError as error:
+        msg = f"{folder}: {error}; a run is not gone on with through it."
+        raise InputError(msg) from error
+    except OSError as error:
+        msg = f"{folder} cannot be read ({error.strerror})."
+        raise InputError(msg) from error
 
 
 def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:
@@ -119,7 +140,7 @@ def run_data(folder: Path) -> Path:
 
 def _check_run(folder: Path) -> None:
     """Refuse a folder that holds no training run."""
-    if not (folder / CONFIG).is_file() or not (folder / RUN).is_file():
+    if not all(is_plain(folder / name) for name in (CONFIG, RUN)):
         msg = f"{folder} is not a training run: it has no {CONFIG} and {RUN}."
         raise InputError(msg)
 

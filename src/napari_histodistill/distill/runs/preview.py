@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from napari_histodistill.distill.runs.events import TrainingReport
 from napari_histodistill.distill.runs.folder import PREVIEW, PREVIEW_EVERY
 from napari_histodistill.errors import HistodistillError, InputError
+from napari_histodistill.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,13 +39,11 @@ def ask_for_previews(folder: Path, every: int) -> None:
         If the run's folder cannot be written to.
     """
     path = folder / PREVIEW_EVERY
-    part = path.with_name(f"{PREVIEW_EVERY}.part")
     try:
         if every <= 0:
             path.unlink(missing_ok=True)
             return
-        part.write_text(f"{every}\n", encoding="ascii")
-        part.replace(path)
+        write_whole(path, f"{every}\n")
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}): there will be no preview."
         raise InputError(msg) from error

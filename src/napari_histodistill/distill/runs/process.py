@@ -24,11 +24,14 @@ from napari_histodistill.distill.runs.folder import (
     LOCK,
     PAUSE,
     STOP,
+    check_run,
     read_run,
     run_data,
 )
 from napari_histodistill.errors import InputError
+from napari_histodistill.files import open_new, open_own
 from napari_histodistill.lock import is_held
+from napari_histodistill.running import SAFE_PATH, python_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,6 +182,7 @@ def start_process(
     if threads is None:
         threads = threads_beside_a_window()
     read_run(folder)
+    check_run(folder)
     if is_held(folder / LOCK):
         msg = f"{folder}: this run is being trained already: stop that first."
         raise InputError(msg)
@@ -192,13 +196,13 @@ def start_process(
     else:
         # Ctrl-C in the terminal of napari is not meant for the training.
         options["start_new_session"] = True
-    with (folder / OUTPUT).open("wb") as output:
+    with open_new(folder / OUTPUT) as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "napari_histodistill.cli", *command],
+            python_command("napari_histodistill.cli", *command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | SAFE_PATH,
             **options,
         )
     _step_back(process)
@@ -258,7 +262,7 @@ def look_at(folder: Path, log: EventLog | None = None) -> RunView:
 
 def _make(path: Path) -> None:
     try:
-        path.touch()
+        open_own(path, create=True).close()
     except OSError as error:
         msg = (
             f"{path} cannot be written ({error.strerror}), so the request does not "

@@ -18,6 +18,7 @@ from napari_histodistill.distill.runs.process import command_again
 from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
 from napari_histodistill.distill.scoring.figures import draw_curves
 from napari_histodistill.errors import ComputeError
+from napari_histodistill.files import write_whole, written_beside
 from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
@@ -74,11 +75,10 @@ def write_report(
     """
     target = folder / REPORT
     try:
-        draw_curves(read_events(folder), folder / CURVES)
+        with written_beside(folder / CURVES) as beside:
+            draw_curves(read_events(folder), beside)
         facts = gather(folder, config, split, ending)
-        part = target.with_name(f"{REPORT}.part")
-        part.write_text(report_html(facts), encoding="utf-8")
-        part.replace(target)
+        write_whole(target, report_html(facts))
     except OSError as error:
         msg = f"{target} cannot be written ({error}): the student itself is complete."
         raise ComputeError(msg) from error

@@ -22,6 +22,7 @@ from napari_histodistill.distill.runs.folder import (
     PAUSE,
     STOP,
     STUDENT,
+    check_run,
     read_run,
 )
 from napari_histodistill.distill.runs.preview import Previews, remove_previews
@@ -109,6 +110,8 @@ def train(
     config, place = read_run(folder)
     group = processes or Alone()
     writes = group.rank == 0
+    if writes:
+        check_run(folder)
     lock = WriterLock(folder / LOCK, wait_s=1) if writes else None
     if writes:  # a request to an earlier process is not for this one
         (folder / STOP).unlink(missing_ok=True)

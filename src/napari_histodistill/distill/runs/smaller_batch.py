@@ -13,6 +13,7 @@ from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.files import read_toml, recipe_text, validated
 from napari_histodistill.distill.runs.folder import CONFIG, LOCK, read_run
 from napari_histodistill.errors import InputError
+from napari_histodistill.files import write_whole
 from napari_histodistill.lock import WriterLock
 
 if TYPE_CHECKING:
@@ -127,10 +128,8 @@ def _earlier(folder: Path) -> list[Path]:
 
 
 def _write(path: Path, config: DistillConfig) -> None:
-    part = path.with_suffix(".part")
     try:
-        part.write_text(recipe_text(config), encoding="utf-8")
-        part.replace(path)
+        write_whole(path, recipe_text(config))
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}): free space and try again."
         raise InputError(msg) from error

@@ -14,6 +14,7 @@ import torch
 from napari_histodistill.distill.pairs.batches import stream
 from napari_histodistill.distill.training.health import effective_rank, feature_std
 from napari_histodistill.errors import InputError
+from napari_histodistill.files import write_whole
 from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.probe import fit_probe
 
@@ -210,6 +211,7 @@ def _labelled(
 
 
 SCORES = "scores.jsonl.gz"
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError)
 
 ScoreKey = tuple[str, str, int]
 """Variant, fold, seed."""
@@ -228,7 +230,7 @@ def read_scores(path: Path) -> dict[ScoreKey, RunScore]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             scores = [RunScore.from_dict(json.loads(line)) for line in file]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+    except (*_DAMAGE, zlib.error) as error:
         msg = (
             f"{path} cannot be read ({error}): remove it, and its runs are done again."
         )
@@ -239,7 +241,5 @@ def read_scores(path: Path) -> dict[ScoreKey, RunScore]:
 def write_scores(path: Path, scores: Iterable[RunScore]) -> None:
     """Write scores to a file: equal scores in equal order give equal bytes."""
     lines = (json.dumps(score.as_dict()) + "\n" for score in scores)
-    part = path.with_name(f"{path.name}.part")
     # No name, no time: a table that is run again gives the same file.
-    part.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
-    part.replace(path)
+    write_whole(path, gzip.compress("".join(lines).encode(), mtime=0))

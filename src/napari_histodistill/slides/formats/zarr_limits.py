@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from napari_histodistill.files import walk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,21 +40,8 @@ def check_files(path: Path) -> None:
             for member in archive.infolist():
                 _check_size(member.filename, member.file_size)
         return
-    folders = [str(path)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_symlink():
-                    msg = f"{entry.name} is a link; copy the files themselves"
-                    raise ValueError(msg)
-                kind = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(kind.st_mode):
-                    folders.append(entry.path)
-                elif not stat.S_ISREG(kind.st_mode):
-                    msg = f"{entry.name} is not a file"
-                    raise ValueError(msg)
-                else:
-                    _check_size(entry.name, kind.st_size)
+    for entry, found in walk(path):
+        _check_size(entry.name, found.st_size)
 
 
 def check_array(array: Any, what: str) -> None:
