@@ -135,7 +135,7 @@ def test_rooms_are_there_without_an_import_of_their_own():
     assert fresh(code) == "True True True True 2"
 
 
-@pytest.mark.parametrize("name", ["load_studnet", "torch", "_private", "__wrapped__"])
+@pytest.mark.parametrize("name", ["open_a_slide", "torch", "_private", "__wrapped__"])
 def test_what_is_not_there_is_missed_in_the_usual_way(name):
     assert not hasattr(napari_histodistill, name)
     with pytest.raises(AttributeError, match=f"no attribute '{name}'"):

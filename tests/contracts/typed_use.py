@@ -36,5 +36,5 @@ def use() -> None:
     nh.save_student("copy", nh.list_students()[0].spec, head=student.head)
     assert_type(nh.maps.class_map("store.zarr", student), ClassMap)
     # A slip is seen: were it not, mypy would call the comments unused.
-    nh.load_studnet("colon-he")  # type: ignore[attr-defined]
+    nh.open_a_slide("colon-he")  # type: ignore[attr-defined]
     nh.load_student(5)  # type: ignore[arg-type]
