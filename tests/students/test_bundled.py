@@ -14,7 +14,7 @@ from skimage import data as pictures
 
 from napari_histodistill.errors import BundleError
 from napari_histodistill.students.backends import packages
-from napari_histodistill.students.backends.packages import load_package_weights
+from napari_histodistill.students.backends.package_weights import load_package_weights
 from napari_histodistill.students.bundle import load_spec, load_student
 from napari_histodistill.students.bundled import find_bundled, list_students
 

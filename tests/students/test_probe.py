@@ -15,7 +15,7 @@ from napari_histodistill.students.folds import (
     group_folds,
 )
 from napari_histodistill.students.probe import STRENGTHS, fit_probe
-from napari_histodistill.students.tokens import pool_tokens
+from napari_histodistill.students.token_pooling import pool_tokens
 
 
 def blobs(rng, n=120, dim=20, classes=3, spread=1.0):

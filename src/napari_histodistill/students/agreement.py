@@ -10,7 +10,7 @@ from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.students.spec import TokenAgreement
-from napari_histodistill.students.tokens import pool_tokens
+from napari_histodistill.students.token_pooling import pool_tokens
 
 if TYPE_CHECKING:
     import numpy.typing as npt

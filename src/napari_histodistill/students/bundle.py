@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import BundleError, InputError, refused_by_disk
 from napari_histodistill.students.bundled import find_bundled
-from napari_histodistill.students.card import write_card
 from napari_histodistill.students.familiarity import Familiarity
 from napari_histodistill.students.head import Head
+from napari_histodistill.students.model_card import write_card
 from napari_histodistill.students.spec import (
     FamiliaritySpec,
     StudentSpec,
 )
 from napari_histodistill.students.spec_file import read_spec
-from napari_histodistill.students.tensors import (
-    Tensors,
+from napari_histodistill.students.tensor_file import (
+    NamedArrays,
     check_tensors,
     read_tensors,
     write_tensors,
@@ -50,7 +50,7 @@ _ENCODER = "encoder."
 class _Bundle:
     folder: Path
     spec: StudentSpec
-    tensors: Tensors
+    tensors: NamedArrays
 
 
 def load_spec(student: str | Path) -> StudentSpec:
@@ -285,7 +285,7 @@ def _gather(
     head: Head | None,
     encoder_state: dict[str, torch.Tensor] | None,
     familiarity: Familiarity | None,
-) -> Tensors:
+) -> NamedArrays:
     tensors = {
         _ENCODER + name: values.detach().cpu().numpy()
         for name, values in (encoder_state or {}).items()

@@ -139,9 +139,9 @@ def _mps(why: str) -> DeviceChoice:
 
 
 def _cpu(why: str) -> DeviceChoice:
-    # bfloat16 after the early layers (students/backends/early.py): on 300 real and
-    # painted tiles the cosine to float32 was at least .999, and `colon-he` named the
-    # same class for each. Without native bfloat16: float32.
+    # bfloat16 after the early layers (students/backends/early_layers.py): on 300 real
+    # and painted tiles the cosine to float32 was at least .999, and `colon-he` gave
+    # each the same class. Without native bfloat16: float32.
     precision = "bfloat16" if _cpu_has_bfloat16() else "float32"
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"

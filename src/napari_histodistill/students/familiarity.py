@@ -17,7 +17,7 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.floating]
+    AnyFloats = npt.NDArray[np.floating]
 
 PERCENTILE = 99.0
 """Share of embeddings of unseen cases of the training data that are familiar."""
@@ -52,7 +52,7 @@ class Familiarity:
     threshold: float
     protocol: str
 
-    def distance(self, embeddings: Floats) -> npt.NDArray[np.float32]:
+    def distance(self, embeddings: AnyFloats) -> npt.NDArray[np.float32]:
         """Return how far out embeddings lie.
 
         The Mahalanobis distance under probabilistic PCA (Tipping & Bishop 1999), over
@@ -81,14 +81,14 @@ class Familiarity:
         found: npt.NDArray[np.float32] = np.sqrt(squared / centred.shape[-1])
         return found
 
-    def unfamiliar(self, embeddings: Floats) -> npt.NDArray[np.bool_]:
+    def unfamiliar(self, embeddings: AnyFloats) -> npt.NDArray[np.bool_]:
         """Return which embeddings ``(…, dim)`` lie beyond the threshold, ``(…)``."""
         far: npt.NDArray[np.bool_] = self.distance(embeddings) > self.threshold
         return far
 
 
 def fit_familiarity(
-    train: Floats, groups: npt.NDArray[np.generic], *, held: Floats | None = None
+    train: AnyFloats, groups: npt.NDArray[np.generic], *, held: AnyFloats | None = None
 ) -> Familiarity:
     """Fit the Gaussian to training embeddings, the threshold to unseen cases.
 
@@ -120,7 +120,7 @@ def fit_familiarity(
     return Familiarity(mean, basis, noise, threshold, how)
 
 
-def _between_cases(train: Floats, groups: npt.NDArray[np.generic]) -> Floats:
+def _between_cases(train: AnyFloats, groups: npt.NDArray[np.generic]) -> AnyFloats:
     _, member = np.unique(groups, return_inverse=True)
     fold = member.reshape(-1) % _FOLDS
     distances = np.empty(len(train), np.float32)
@@ -134,7 +134,7 @@ def _between_cases(train: Floats, groups: npt.NDArray[np.generic]) -> Floats:
 
 
 def _gaussian(
-    values: Floats,
+    values: AnyFloats,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
     count, dim = values.shape
     mean = values.mean(axis=0, dtype=np.float64)

@@ -27,9 +27,10 @@ each tile's footprint; far cheaper per cell, and another embedding.
 
 HexColor = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Channel = Annotated[float, Field(ge=100, le=255, allow_inf_nan=False)]
-Rgb = tuple[float, float, float]
+PerChannel = tuple[float, float, float]
+"""One number each for red, green and blue."""
 
 MAX_OPTION = 4096
 _NO_OPTIONS = (
@@ -139,8 +140,8 @@ class FamiliaritySpec(_Frozen):
     """How to tell tissue unlike the training data; see ``students/familiarity.py``."""
 
     components: Annotated[int, Field(ge=0, le=4096)]
-    noise: Positive
-    threshold: Positive
+    noise: _Positive
+    threshold: _Positive
     protocol: str
 
 
@@ -151,9 +152,9 @@ class StainSpec(_Frozen):
     colour of glass (0 to 255).
     """
 
-    haematoxylin: Rgb
-    eosin: Rgb
-    strengths: tuple[Positive, Positive]
+    haematoxylin: PerChannel
+    eosin: PerChannel
+    strengths: tuple[_Positive, _Positive]
     glass: tuple[Channel, Channel, Channel]
     protocol: str
 
@@ -215,12 +216,12 @@ class StudentSpec(_Frozen):
     input_px: Annotated[int, Field(ge=8, le=4096)] | None = None
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
     mpp_source: Literal["stated", "estimated"] = "stated"
-    mean: Rgb
-    std: Rgb
+    mean: PerChannel
+    std: PerChannel
     token_stride_px: Annotated[int, Field(ge=1, le=1024)] | None = None
     embedding_dim: Annotated[int, Field(ge=1, le=65536)]
     classes: Annotated[tuple[ClassSpec, ...], Field(max_length=254)] = ()
-    temperature: Positive = 1.0
+    temperature: _Positive = 1.0
     weights: WeightsSpec
     licence: str
     training: Training | None = None

@@ -32,7 +32,7 @@ YELLOW, BLUE = (255, 208, 0), (0, 72, 255)
 SPOTS = (0.0, 0.5, 0.1, 0.9, 0.3, 0.7, 0.999)
 """Where a slide is tried, down and across, before it is called unreadable."""
 
-Place = tuple[int, int, int]
+TileCorner = tuple[int, int, int]
 """Level, and y and x of the upper left corner of a compressed tile in its pixels."""
 
 
@@ -47,7 +47,7 @@ class Damage:
         ``(height, width)`` bool, True where pixels are missing; None if none are.
     problem : str
         The first error's words.
-    places : set of Place
+    corners : set of TileCorner
         The tiles that could not be decoded.
     """
 
@@ -59,16 +59,18 @@ class Damage:
         self._lock = threading.Lock()
         self.bad: npt.NDArray[np.bool_] | None = None
         self.problem = ""
-        self.places: set[Place] = set()
+        self.corners: set[TileCorner] = set()
 
-    def add(self, rows: slice, columns: slice, problem: str, *places: Place) -> None:
+    def add(
+        self, rows: slice, columns: slice, problem: str, *corners: TileCorner
+    ) -> None:
         """Mark a rectangle (pixels of the read) as missing."""
         with self._lock:
             if self.bad is None:
                 self.bad = np.zeros(self._shape, bool)
             self.bad[rows, columns] = True
             self.problem = self.problem or problem
-            self.places.update(places)
+            self.corners.update(corners)
 
     def add_part(self, part: Damage, y: int, x: int) -> None:
         """Take over what another read found, whose corner lies at ``(y, x)``."""
@@ -80,7 +82,7 @@ class Damage:
                 self.bad = np.zeros(self._shape, bool)
             self.bad[y : y + height, x : x + width] |= part.bad
             self.problem = self.problem or part.problem
-            self.places |= part.places
+            self.corners |= part.corners
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,14 +97,14 @@ class Marked:
         ``(height, width)`` bool, True where they are; None if all could be read.
     problem : str
         The reader's words, empty if all could be read.
-    places : frozenset of Place
+    corners : frozenset of TileCorner
         The tiles that could not be decoded.
     """
 
     pixels: npt.NDArray[Any]
     bad: npt.NDArray[np.bool_] | None = None
     problem: str = ""
-    places: frozenset[Place] = frozenset()
+    corners: frozenset[TileCorner] = frozenset()
 
 
 def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels look
@@ -136,7 +138,7 @@ def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels loo
     if damage.bad is not None:
         pixels = np.require(pixels, requirements="W")
         pixels[damage.bad] = stripes(y, x, damage.bad, like)[damage.bad]
-    return Marked(pixels, damage.bad, damage.problem, frozenset(damage.places))
+    return Marked(pixels, damage.bad, damage.problem, frozenset(damage.corners))
 
 
 def read_part(  # noqa: PLR0913 - as above

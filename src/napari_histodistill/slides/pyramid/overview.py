@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.damage import Place
+    from napari_histodistill.slides.pyramid.damage import TileCorner
     from napari_histodistill.slides.pyramid.levels import PixelSource
 
 COARSEST_PX = 1024
@@ -93,7 +93,7 @@ class OverviewSource:
         if bad is not None and bad[window].any():
             part = Damage(height, width)
             part.bad, part.problem = bad[window].copy(), generated.problem
-            part.places = set(generated.places)
+            part.corners = set(generated.corners)
             damage.add_part(part, 0, 0)
         return np.array(pixels[window])
 
@@ -190,7 +190,7 @@ class _Generated:
         self._locks: dict[tuple[int, int], threading.Lock] = {}
         self.bad: npt.NDArray[np.bool_] | None = None
         self.problem = ""
-        self.places: set[Place] = set()
+        self.corners: set[TileCorner] = set()
         self._making = threading.Lock()
 
     def lock(self, row: int, column: int) -> threading.Lock:
@@ -214,7 +214,7 @@ class _Generated:
             if self.bad is None:
                 self.bad = np.zeros((self._info.height, self._info.width), bool)
             self.problem = self.problem or damage.problem
-            self.places |= damage.places
+            self.corners |= damage.corners
         y, x = row * TILE_PX, column * TILE_PX
         self.bad[y : y + bad.shape[0], x : x + bad.shape[1]] = bad
 

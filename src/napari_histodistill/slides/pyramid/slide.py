@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import dask.array as da
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.damage import Marked, Place
+    from napari_histodistill.slides.pyramid.damage import Marked, TileCorner
     from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
 
 
@@ -121,7 +121,7 @@ class Slide:
                 msg = f"{info.name}: {problem}; the file is damaged or made up."
                 raise SlideError(msg)
         self._probe = probe(source)
-        self._unreadable: set[Place] = set()
+        self._unreadable: set[TileCorner] = set()
         self.scales: tuple[tuple[float, float], ...] = tuple(
             (first.height / level.height, first.width / level.width)
             for level in source.levels
@@ -342,11 +342,11 @@ class Slide:
             If the slide was closed.
         """
         marked = read_marked(self._source, level, y, x, height, width, like=self._probe)
-        self._unreadable |= marked.places
+        self._unreadable |= marked.corners
         return marked
 
     @property
-    def unreadable(self) -> tuple[Place, ...]:
+    def unreadable(self) -> tuple[TileCorner, ...]:
         """Tiles met so far that cannot be decoded: level, y and x of their corner."""
         return tuple(sorted(self._unreadable))
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
     from napari_histodistill.slides.pyramid.slide import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Float64s = npt.NDArray[np.float64]
 
 Rgb = tuple[float, float, float]
 
@@ -85,7 +85,7 @@ class StainFit:
     strengths: tuple[float, float]
     glass: Rgb
 
-    def basis(self) -> Floats:
+    def basis(self) -> Float64s:
         """Return ``(3, 3)``: both directions, and the one that neither reaches.
 
         What is neither haematoxylin nor eosin (pen, pigment, blood) goes along the
@@ -294,7 +294,7 @@ class _Recoloured:
         self._source.close()
 
 
-def _square(center: Floats, side: float) -> Region:
+def _square(center: Float64s, side: float) -> Region:
     y, x = (float(v) - side / 2 for v in center)
     return Region(y=y, x=x, height=side, width=side)
 
@@ -308,7 +308,7 @@ def _glass_of_slide(slide: Slide) -> Rgb:
     return float(red), float(green), float(blue)
 
 
-def _check_directions(haematoxylin: Floats, eosin: Floats) -> None:
+def _check_directions(haematoxylin: Float64s, eosin: Float64s) -> None:
     apart = _degrees(haematoxylin, eosin)
     if apart < CLOSEST_DEG:
         msg = (
@@ -328,11 +328,11 @@ def _check_directions(haematoxylin: Floats, eosin: Floats) -> None:
             raise InputError(msg)
 
 
-def _degrees(a: Floats, b: Floats) -> float:
+def _degrees(a: Float64s, b: Float64s) -> float:
     cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 
-def _rounded(vector: Sequence[float] | Floats, digits: int) -> Rgb:
+def _rounded(vector: Sequence[float] | Float64s, digits: int) -> Rgb:
     x, y, z = (round(float(v), digits) + 0.0 for v in vector)
     return x, y, z

@@ -10,7 +10,7 @@ import timm
 import torch
 
 from napari_histodistill.errors import BundleError
-from napari_histodistill.students.backends.packages import load_package_weights
+from napari_histodistill.students.backends.package_weights import load_package_weights
 from napari_histodistill.students.backends.torch import TorchBackend
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from napari_histodistill.errors import ComputeError
 
 if TYPE_CHECKING:
-    Rgb = tuple[float, float, float]
+    from napari_histodistill.students.spec import PerChannel
 
 
 def pooled(
@@ -61,7 +61,7 @@ def token_map(module: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def scale_and_offset(
-    mean: Rgb, std: Rgb, device: str = "cpu"
+    mean: PerChannel, std: PerChannel, device: str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what turns 0..255 into normalised pixels: ``pixels · scale − offset``."""
     spread = torch.tensor(std, dtype=torch.float32, device=device)
@@ -87,8 +87,8 @@ class FromBytes(torch.nn.Module):
     def __init__(
         self,
         module: torch.nn.Module,
-        mean: Rgb,
-        std: Rgb,
+        mean: PerChannel,
+        std: PerChannel,
         *,
         input_px: int | None,
         tokens: bool,

