@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Mpp
+    from napari_histodistill.slides.pyramid.levels import Rect
 
 
 class ArraySource:
@@ -40,15 +41,13 @@ class ArraySource:
         self._closed = False
         self.levels: Sequence[LevelInfo] = tuple(_level_info(a) for a in self._arrays)
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if self._closed:
             msg = f"{self._name}: the slide was closed; open it again."
             raise ClosedSlideError(msg)
-        window = self._arrays[level][y : y + height, x : x + width]
-        pixels = np.asarray(window)
+        rows, columns = slice(rect.y, rect.bottom), slice(rect.x, rect.right)
+        pixels = np.asarray(self._arrays[level][rows, columns])
         if pixels.ndim == 2:
             pixels = pixels[:, :, np.newaxis]
         return self._colours.apply(pixels)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.pyramid.levels import Rect
+
 PIXELS = {
     "Gray8": ("u1", 1), "Gray16": ("u2", 1), "Gray32Float": ("f4", 1),
     "Bgr24": ("u1", 3), "Bgr48": ("u2", 3),
@@ -95,14 +97,11 @@ class CziSource:
 
     def read_level(
         self,
-        level: int,  # noqa: ARG002
-        y: int,
-        x: int,
-        height: int,
-        width: int,
+        level: int,  # noqa: ARG002 - there is only one
+        rect: Rect,
     ) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
-        roi = self._left + x, self._top + y, width, height
+        roi = self._left + rect.x, self._top + rect.y, rect.width, rect.height
         light = 1.0 if self.samples == 3 else 0.0
         parts = []
         # The library does not promise that one reader may be asked by two threads.
@@ -119,11 +118,12 @@ class CziSource:
                     )
                 except CZI_ERRORS as error:
                     msg = (
-                        f"{self._name}: the CZI file cannot be read around y {y}, "
-                        f"x {x} ({reason(error)})."
+                        f"{self._name}: the CZI file cannot be read around y {rect.y}, "
+                        f"x {rect.x} ({reason(error)})."
                     )
                     raise SlideError(msg) from error
-                parts.append(part.reshape(height, width, self.samples)[..., ::-1])
+                shape = rect.height, rect.width, self.samples
+                parts.append(part.reshape(shape)[..., ::-1])
         return self.colours.apply(np.ascontiguousarray(np.concatenate(parts, axis=2)))
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from napari_histodistill.slides.codecs.decoding import SegmentCache
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.formats.dicom_image import DicomImage, read_header
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -63,20 +63,16 @@ class DicomSource:
             for image in images
         )
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         fill = self._colours.background
-        pixels = self._images[level].read(y, x, height, width, background=fill)
+        pixels = self._images[level].read(rect, background=fill)
         return self._colours.apply(pixels)
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
         pixels = self._images[level].read(
-            y, x, height, width, background=self._colours.background, damage=damage
+            rect, background=self._colours.background, damage=damage
         )
         return self._colours.apply(pixels)
 
@@ -240,7 +236,8 @@ def _reader(path: Path) -> Callable[[], npt.NDArray[np.uint8]]:
     def read() -> npt.NDArray[np.uint8]:
         image = DicomImage(path, SegmentCache())
         try:
-            pixels = image.read(0, 0, image.height, image.width, background=255)
+            whole = Rect(0, 0, image.height, image.width)
+            pixels = image.read(whole, background=255)
         finally:
             image.close()
         if pixels.dtype != np.uint8 or pixels.shape[2] not in {1, 3}:

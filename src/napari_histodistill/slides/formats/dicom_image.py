@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.slides.codecs.decoding import SegmentCache
     from napari_histodistill.slides.pyramid.damage import Damage
+    from napari_histodistill.slides.pyramid.levels import Rect
 
 PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
@@ -104,10 +105,7 @@ class DicomImage:
 
     def read(
         self,
-        y: int,
-        x: int,
-        height: int,
-        width: int,
+        rect: Rect,
         *,
         background: float,
         damage: Damage | None = None,
@@ -119,29 +117,25 @@ class DicomImage:
         SlideError
             If a frame is damaged and no ``damage`` takes note of it.
         """
-        out = np.full((height, width, self.samples), background, self.dtype)
+        shape = (rect.height, rect.width, self.samples)
+        out = np.full(shape, background, self.dtype)
         th, tw = self.tile_height, self.tile_width
         wanted = [
             (row, column)
-            for row in range(y // th, (y + height - 1) // th + 1)
-            for column in range(x // tw, (x + width - 1) // tw + 1)
+            for row in range(rect.y // th, (rect.bottom - 1) // th + 1)
+            for column in range(rect.x // tw, (rect.right - 1) // tw + 1)
         ]
 
         def paste(place: tuple[int, int]) -> None:
             top, left = place[0] * th, place[1] * tw
-            y0, x0 = max(y, top), max(x, left)
-            y1, x1 = min(y + height, top + th), min(x + width, left + tw)
-            rows, columns = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
+            rows, columns, own_rows, own_columns = rect.overlap(top, left, th, tw)
             frame = self._frame_of.get(place[0] * self._columns + place[1])
             if frame is None:
                 return
+            key, decode = (self.path, frame), self._decoder(frame)
             try:
-                with self._cache.using(
-                    (self.path, frame), self._decoder(frame)
-                ) as tile:
-                    out[rows, columns] = tile[
-                        y0 - top : y1 - top, x0 - left : x1 - left
-                    ]
+                with self._cache.using(key, decode) as pixels:
+                    out[rows, columns] = pixels[own_rows, own_columns]
             except ClosedSlideError:
                 raise
             except SlideError as error:

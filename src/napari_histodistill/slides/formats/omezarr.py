@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.damage import Damage
+    from napari_histodistill.slides.pyramid.levels import Rect
 
 # What zarr and the file systems below it raise for damaged or missing metadata.
 ZARR_ERRORS = (
@@ -116,16 +117,14 @@ class ZarrSource:
             for a in arrays
         )
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if self._closed:
             msg = f"{self._name}: the slide was closed; open it again."
             raise ClosedSlideError(msg)
         key: list[Any] = [0] * len(self._axes.names)
-        key[self._axes.y] = slice(y, y + height)
-        key[self._axes.x] = slice(x, x + width)
+        key[self._axes.y] = slice(rect.y, rect.bottom)
+        key[self._axes.x] = slice(rect.x, rect.right)
         if self._axes.c is not None:
             key[self._axes.c] = slice(None)
         try:
@@ -136,8 +135,8 @@ class ZarrSource:
                 raise
             first = f"{self._lost}; " if self._lost else ""
             msg = (
-                f"{self._name}: {first}level {level} cannot be read around y {y}, "
-                f"x {x} ({reason(error)})."
+                f"{self._name}: {first}level {level} cannot be read around "
+                f"y {rect.y}, x {rect.x} ({reason(error)})."
             )
             raise SlideError(msg) from error
         left = [n for n in self._axes.names if n in {"y", "x", "c"}]
@@ -147,25 +146,23 @@ class ZarrSource:
             pixels = pixels.transpose([left.index(n) for n in "yx"])[..., np.newaxis]
         return self._colours.apply(np.ascontiguousarray(pixels))
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`.
 
         A server that is gone is not asked again for every chunk of a window.
         """
         if not self._lost:
-            return read_by_tiles(self, level, y, x, height, width, damage)
+            return read_by_tiles(self, level, rect, damage)
         try:
-            return self.read_level(level, y, x, height, width)
+            return self.read_level(level, rect)
         except ClosedSlideError:
             raise
         except SlideError as error:
             info = self.levels[level]
-            place = level, y - y % info.tile_height, x - x % info.tile_width
-            damage.add(slice(None), slice(None), str(error), place)
+            y, x = rect.y - rect.y % info.tile_height, rect.x - rect.x % info.tile_width
+            damage.add(slice(None), slice(None), str(error), (level, y, x))
             like = probe(self) if damage.like is None else damage.like
-            return np.zeros((height, width, like.shape[-1]), like.dtype)
+            return np.zeros((rect.height, rect.width, like.shape[-1]), like.dtype)
 
     def close(self) -> None:
         """Close the store."""

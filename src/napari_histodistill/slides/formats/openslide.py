@@ -16,7 +16,7 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.pyramid.colours import over_white
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -66,16 +66,13 @@ class OpenSlideSource:
         """All properties of the file."""
         return dict(self._slide.properties)
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, 3)`` uint8; see :class:`PixelSource`."""
-        out = np.empty((height, width, 3), np.uint8)
-        for top in range(0, height, MAX_READ_PX):
-            for left in range(0, width, MAX_READ_PX):
-                h, w = min(MAX_READ_PX, height - top), min(MAX_READ_PX, width - left)
-                part = self._read(level, y + top, x + left, h, w)
-                out[top : top + h, left : left + w] = part
+        out = np.empty((rect.height, rect.width, 3), np.uint8)
+        for y in range(rect.y, rect.bottom, MAX_READ_PX):
+            for x in range(rect.x, rect.right, MAX_READ_PX):
+                part = Rect(y, x, MAX_READ_PX, MAX_READ_PX).intersection(rect)
+                out[part.slices_in(rect)] = self._read(level, part)
         return out
 
     def read_associated(self, name: str) -> npt.NDArray[np.uint8]:
@@ -101,13 +98,13 @@ class OpenSlideSource:
             self._closed = True
             self._slide.close()
 
-    def _read(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[np.uint8]:
+    def _read(self, level: int, rect: Rect) -> npt.NDArray[np.uint8]:
         sy, sx = self.downsamples[level]
-        place = round(x * sx), round(y * sy)
+        # OpenSlide takes x before y, and the corner in pixels of level 0.
+        corner = round(rect.x * sx), round(rect.y * sy)
+        size = rect.width, rect.height
         rgba = self._ask(
-            lambda slide: np.asarray(slide.read_region(place, level, (width, height)))
+            lambda slide: np.asarray(slide.read_region(corner, level, size))
         )
         return over_white(rgba)
 

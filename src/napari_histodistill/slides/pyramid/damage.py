@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.pyramid.levels import Rect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,15 +108,8 @@ class Marked:
     corners: frozenset[TileCorner] = frozenset()
 
 
-def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels look
-    source: PixelSource,
-    level: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
-    *,
-    like: npt.NDArray[Any],
+def read_marked(
+    source: PixelSource, level: int, rect: Rect, *, like: npt.NDArray[Any]
 ) -> Marked:
     """Read a rectangle of a level, whatever is broken in it.
 
@@ -123,8 +117,10 @@ def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels loo
     ----------
     source : PixelSource
         Read by parts where it does not tell damage itself.
-    level, y, x, height, width : int
-        As for :meth:`PixelSource.read_level`.
+    level : int
+        0 is the finest.
+    rect : Rect
+        In pixels of the level, inside it.
     like : ndarray
         ``(…, channels)``, for type and channels where nothing can be read.
 
@@ -133,64 +129,44 @@ def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels loo
     ClosedSlideError
         If the slide was closed. Everything else is damage.
     """
-    damage = Damage(height, width, like)
-    pixels = read_part(source, level, y, x, height, width, damage=damage)
+    damage = Damage(rect.height, rect.width, like)
+    pixels = read_part(source, level, rect, damage)
     if damage.bad is not None:
         pixels = np.require(pixels, requirements="W")
-        pixels[damage.bad] = stripes(y, x, damage.bad, like)[damage.bad]
+        pixels[damage.bad] = stripes(rect.y, rect.x, damage.bad, like)[damage.bad]
     return Marked(pixels, damage.bad, damage.problem, frozenset(damage.corners))
 
 
-def read_part(  # noqa: PLR0913 - as above
-    source: PixelSource,
-    level: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
-    *,
-    damage: Damage,
+def read_part(
+    source: PixelSource, level: int, rect: Rect, damage: Damage
 ) -> npt.NDArray[Any]:
     """Read a rectangle and note what cannot be read, whose pixels may be anything."""
     own = getattr(source, "read_damaged", None)
     read = own or partial(read_by_tiles, source)
-    pixels: npt.NDArray[Any] = read(level, y, x, height, width, damage)
+    pixels: npt.NDArray[Any] = read(level, rect, damage)
     return pixels
 
 
-def read_by_tiles(  # noqa: PLR0913 - as above
-    source: PixelSource,
-    level: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
-    damage: Damage,
+def read_by_tiles(
+    source: PixelSource, level: int, rect: Rect, damage: Damage
 ) -> npt.NDArray[Any]:
     """Read a rectangle at once, or where that fails one compressed tile at a time."""
     try:
-        return source.read_level(level, y, x, height, width)
+        return source.read_level(level, rect)
     except ClosedSlideError:
         raise
     except SlideError:
         like = probe(source) if damage.like is None else damage.like
-        out = np.zeros((height, width, like.shape[-1]), like.dtype)
-    info = source.levels[level]
-    for top, left, bottom, right in _tiles(info, y, x, height, width):
-        rows, columns = slice(top - y, bottom - y), slice(left - x, right - x)
+        out = np.zeros((rect.height, rect.width, like.shape[-1]), like.dtype)
+    for tile in _tiles(source.levels[level], rect):
+        part = tile.intersection(rect)
+        rows, columns = part.slices_in(rect)
         try:
-            out[rows, columns] = source.read_level(
-                level, top, left, bottom - top, right - left
-            )
+            out[rows, columns] = source.read_level(level, part)
         except ClosedSlideError:
             raise
         except SlideError as error:
-            place = (
-                level,
-                top - top % info.tile_height,
-                left - left % info.tile_width,
-            )
-            damage.add(rows, columns, str(error), place)
+            damage.add(rows, columns, str(error), (level, tile.y, tile.x))
     return out
 
 
@@ -208,7 +184,7 @@ def probe(source: PixelSource) -> npt.NDArray[Any]:
         for right in SPOTS:
             y, x = int(down * first.height), int(right * first.width)
             try:
-                return source.read_level(0, y, x, 1, 1)
+                return source.read_level(0, Rect(y, x, 1, 1))
             except ClosedSlideError:
                 raise
             except SlideError as error:
@@ -235,16 +211,9 @@ def stripes(
     return np.repeat(grey[..., None], channels, axis=2)
 
 
-def _tiles(
-    info: LevelInfo, y: int, x: int, height: int, width: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the parts of a rectangle that lie in one compressed tile each."""
-    th, tw = info.tile_height, info.tile_width
-    for top in range(y - y % th, y + height, th):
-        for left in range(x - x % tw, x + width, tw):
-            yield (
-                max(y, top),
-                max(x, left),
-                min(y + height, top + th),
-                min(x + width, left + tw),
-            )
+def _tiles(info: LevelInfo, rect: Rect) -> Iterator[Rect]:
+    """Yield the compressed tiles that a rectangle touches, whole."""
+    height, width = info.tile_height, info.tile_width
+    for y in range(rect.y - rect.y % height, rect.bottom, height):
+        for x in range(rect.x - rect.x % width, rect.right, width):
+            yield Rect(y, x, height, width)

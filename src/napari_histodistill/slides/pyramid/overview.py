@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.pyramid.damage import Damage, read_part
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
 
 if TYPE_CHECKING:
@@ -63,35 +63,31 @@ class OverviewSource:
         for k in range(self._stored, len(levels)):
             self._generated.append(_Generated(levels[k]))
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if level < self._stored:
-            return self._source.read_level(level, y, x, height, width)
-        damage = Damage(height, width)
-        pixels = self.read_damaged(level, y, x, height, width, damage)
+            return self._source.read_level(level, rect)
+        damage = Damage(rect.height, rect.width)
+        pixels = self.read_damaged(level, rect, damage)
         if damage.bad is not None:
             raise SlideError(damage.problem)
         return pixels
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
         if level < self._stored:
-            return read_part(self._source, level, y, x, height, width, damage=damage)
+            return read_part(self._source, level, rect, damage)
         generated = self._generated[level - self._stored]
-        for row in range(y // TILE_PX, (y + height - 1) // TILE_PX + 1):
-            for column in range(x // TILE_PX, (x + width - 1) // TILE_PX + 1):
+        for row in range(rect.y // TILE_PX, (rect.bottom - 1) // TILE_PX + 1):
+            for column in range(rect.x // TILE_PX, (rect.right - 1) // TILE_PX + 1):
                 with generated.lock(row, column):
                     if (row, column) not in generated.done:
                         self._compute(level, row, column, damage.like)
-        window = slice(y, y + height), slice(x, x + width)
+        window = slice(rect.y, rect.bottom), slice(rect.x, rect.right)
         pixels, bad = generated.pixels, generated.bad
         assert pixels is not None  # the loop above computed at least one tile
         if bad is not None and bad[window].any():
-            part = Damage(height, width)
+            part = Damage(rect.height, rect.width)
             part.bad, part.problem = bad[window].copy(), generated.problem
             part.corners = set(generated.corners)
             damage.add_part(part, 0, 0)
@@ -101,11 +97,9 @@ class OverviewSource:
         """Return by what a level can be shrunk while decoding."""
         return shrinks_of(self._source, level) if level < self._stored else ()
 
-    def read_shrunk(
-        self, level: int, shrink: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_shrunk(self, level: int, shrink: int, rect: Rect) -> npt.NDArray[Any]:
         """Return a rectangle of a shrunk level, in pixels of that."""
-        return read_shrunk(self._source, level, shrink, y, x, height, width)
+        return read_shrunk(self._source, level, shrink, rect)
 
     def close(self) -> None:
         """Close the source; what was generated is freed with this object."""
@@ -125,18 +119,18 @@ class OverviewSource:
         generated = self._generated[level - self._stored]
         try:
             factor = self._factor(level - 1, area, min(fy, fx))
-            window, box = _around(area, factor, whole)
+            rect, box = _around(area, factor, whole)
             source = (
-                self.read_level(level - 1, *window)
+                self.read_level(level - 1, rect)
                 if factor == 1
-                else self.read_shrunk(level - 1, factor, *window)
+                else self.read_shrunk(level - 1, factor, rect)
             )
         except ClosedSlideError:
             raise
         except SlideError:
-            window, box = _around(area, 1, whole)
-            damage = Damage(*window[2:], like)
-            source = self.read_damaged(level - 1, *window, damage)
+            rect, box = _around(area, 1, whole)
+            damage = Damage(rect.height, rect.width, like)
+            source = self.read_damaged(level - 1, rect, damage)
             if damage.bad is not None:
                 bad = damage.bad[..., None].astype(np.float32)
                 generated.mark(
@@ -161,7 +155,7 @@ class OverviewSource:
 
 def _around(
     area: tuple[float, float, float, float], factor: int, whole: tuple[int, int]
-) -> tuple[tuple[int, int, int, int], tuple[float, float, float, float]]:
+) -> tuple[Rect, tuple[float, float, float, float]]:
     """Return the whole pixels around an area of a shrunk level, and the area in them.
 
     Parameters
@@ -177,7 +171,7 @@ def _around(
     y, x = math.floor(top), math.floor(left)
     height = min(whole[0] // factor, math.ceil(bottom - 1e-9)) - y
     width = min(whole[1] // factor, math.ceil(right - 1e-9)) - x
-    return (y, x, height, width), (left - x, top - y, right - x, bottom - y)
+    return Rect(y, x, height, width), (left - x, top - y, right - x, bottom - y)
 
 
 class _Generated:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
+from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
 
 if TYPE_CHECKING:
@@ -130,9 +131,10 @@ def read_resampled_marked(
     """
     problems: list[str] = []
 
-    def read(level: int, y: int, x: int, rows: int, columns: int) -> npt.NDArray[Any]:
-        marked = slide.read_marked(level, y, x, rows, columns)
-        bad = np.zeros((rows, columns), bool) if marked.bad is None else marked.bad
+    def read(level: int, rect: Rect) -> npt.NDArray[Any]:
+        marked = slide.read_marked(level, *rect)
+        size = rect.height, rect.width
+        bad = np.zeros(size, bool) if marked.bad is None else marked.bad
         problems.append(marked.problem)
         return np.dstack([marked.pixels, bad.astype(np.uint8)])
 
@@ -150,7 +152,7 @@ def _around(
     height: int,
     width: int,
     *,
-    read: Callable[..., npt.NDArray[Any]] | None = None,
+    read: Callable[[int, Rect], npt.NDArray[Any]] | None = None,
 ) -> tuple[npt.NDArray[Any], tuple[float, float, float, float]]:
     """Return the pixels that a resampling needs, and the region within them."""
     level = best_level(slide, region, height=height, width=width)
@@ -168,11 +170,11 @@ def _around(
     fy, fx = sy * shrink, sx * shrink
     rows, columns = _windows(region, height, width, (fy, fx))
     shape = info.height // shrink, info.width // shrink
-    if read is None:
-        read = slide.read_pixels
-        if shrink > 1:
-            read = partial(_shrunk, slide, shrink)
-    pixels = _read_mirrored(partial(read, level), rows, columns, shape)
+    if shrink > 1:
+        read_here = partial(read_shrunk, slide.source, level, shrink)
+    else:
+        read_here = partial(read or slide.source.read_level, level)
+    pixels = _read_mirrored(read_here, rows, columns, shape)
     box = (
         region.x / fx - columns[0],
         region.y / fy - rows[0],
@@ -204,20 +206,15 @@ def _window(start: float, stop: float, size: int) -> tuple[int, int]:
     return math.floor(start) - reach, math.ceil(stop) + reach
 
 
-def _shrunk(slide: Slide, shrink: int, level: int, *window: int) -> npt.NDArray[Any]:
-    y, x, height, width = window
-    return read_shrunk(slide.source, level, shrink, y, x, height, width)
-
-
 def _read_mirrored(
-    read: Callable[..., npt.NDArray[Any]],
+    read: Callable[[Rect], npt.NDArray[Any]],
     rows: tuple[int, int],
     columns: tuple[int, int],
     shape: tuple[int, int],
 ) -> npt.NDArray[Any]:
     y, x = _mirrored(*rows, shape[0]), _mirrored(*columns, shape[1])
     y0, x0 = int(y.min()), int(x.min())
-    pixels = read(y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1)
+    pixels = read(Rect(y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1))
     # Mirrored or not: indices that simply count up need no copy.
     if len(y) != pixels.shape[0] or y[0] != y0:
         pixels = pixels[y - y0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.levels import PixelSource
+    from napari_histodistill.slides.pyramid.levels import PixelSource, Rect
 
 
 def shrinks_of(source: PixelSource, level: int) -> tuple[int, ...]:
@@ -25,14 +25,8 @@ def shrinks_of(source: PixelSource, level: int) -> tuple[int, ...]:
     return factors
 
 
-def read_shrunk(  # noqa: PLR0913 - a level, by how much, a rectangle
-    source: PixelSource,
-    level: int,
-    shrink: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
+def read_shrunk(
+    source: PixelSource, level: int, shrink: int, rect: Rect
 ) -> npt.NDArray[Any]:
     """Return a rectangle of a level shrunk by one of its factors, in shrunk pixels.
 
@@ -42,5 +36,5 @@ def read_shrunk(  # noqa: PLR0913 - a level, by how much, a rectangle
         If the file cannot be read there.
     """
     read = source.read_shrunk  # type: ignore[attr-defined]
-    pixels: npt.NDArray[Any] = read(level, shrink, y, x, height, width)
+    pixels: npt.NDArray[Any] = read(level, shrink, rect)
     return pixels

@@ -21,6 +21,7 @@ from napari_histodistill.slides.pyramid.level_array import (
     LevelArray,
     chunk_px,
 )
+from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.limits import extent_problem
 
 if TYPE_CHECKING:
@@ -309,11 +310,12 @@ class Slide:
         y1 = min(infos[level].height, y + height)
         x1 = min(infos[level].width, x + width)
         if (y0, x0, y1, x1) == (y, x, y + height, x + width):
-            return self._source.read_level(level, y, x, height, width)
+            return self._source.read_level(level, Rect(y, x, height, width))
         fill = 255 if self.info.is_rgb else 0
         out = np.full((height, width, self._probe.shape[2]), fill, self.dtype)
         if y1 > y0 and x1 > x0:
-            inside = self._source.read_level(level, y0, x0, y1 - y0, x1 - x0)
+            rect = Rect(y0, x0, y1 - y0, x1 - x0)
+            inside = self._source.read_level(level, rect)
             out[y0 - y : y1 - y, x0 - x : x1 - x] = inside
         return out
 
@@ -325,7 +327,7 @@ class Slide:
         For callers that do their own arithmetic; the rectangle, in pixels of the level,
         must lie inside it. See :meth:`read` for everybody else.
         """
-        return self._source.read_level(level, y, x, height, width)
+        return self._source.read_level(level, Rect(y, x, height, width))
 
     def read_marked(
         self, level: int, y: int, x: int, height: int, width: int
@@ -341,7 +343,8 @@ class Slide:
         ClosedSlideError
             If the slide was closed.
         """
-        marked = read_marked(self._source, level, y, x, height, width, like=self._probe)
+        rect = Rect(y, x, height, width)
+        marked = read_marked(self._source, level, rect, like=self._probe)
         self._unreadable |= marked.corners
         return marked
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.codecs.decoding import SegmentCache
     from napari_histodistill.slides.codecs.filebytes import FileBytes
     from napari_histodistill.slides.pyramid.damage import Damage
+    from napari_histodistill.slides.pyramid.levels import Rect
 
 # What tifffile and imagecodecs raise over damaged files, as fuzzing showed.
 DECODE_ERRORS = (
@@ -49,29 +50,6 @@ RAW_STRIP_BYTES = 512 * 1024
 MAX_PIECES = 2**22
 
 APERIO_YCBCR_JPEG2000 = 33003
-
-
-class Window(NamedTuple):
-    """A rectangle in whole pixels of a page."""
-
-    y: int
-    x: int
-    height: int
-    width: int
-
-    def part(
-        self, top: int, left: int, height: int, width: int
-    ) -> tuple[slice, slice, slice, slice]:
-        """Return the common part with a tile: rows and columns of both."""
-        y0, x0 = max(self.y, top), max(self.x, left)
-        y1 = min(self.y + self.height, top + height)
-        x1 = min(self.x + self.width, left + width)
-        return (
-            slice(y0 - self.y, y1 - self.y),
-            slice(x0 - self.x, x1 - self.x),
-            slice(y0 - top, y1 - top),
-            slice(x0 - left, x1 - left),
-        )
 
 
 class _Wanted(NamedTuple):
@@ -153,7 +131,7 @@ class TiffPageReader:
 
     def read(
         self,
-        window: Window,
+        rect: Rect,
         *,
         background: float,
         shrink: int = 1,
@@ -163,7 +141,7 @@ class TiffPageReader:
 
         Parameters
         ----------
-        window : Window
+        rect : Rect
             In pixels of the page, or of the page shrunk by ``shrink``.
         background : float
             Value of tiles that the file left out.
@@ -178,21 +156,19 @@ class TiffPageReader:
         SlideError
             If a segment is damaged or the file truncated; names the tile.
         """
-        out = np.empty((window.height, window.width, self.samples), self.dtype)
+        out = np.empty((rect.height, rect.width, self.samples), self.dtype)
         th, tw = self.tile_height // shrink, self.tile_width // shrink
-        r0, r1 = window.y // th, (window.y + window.height - 1) // th
-        c0, c1 = window.x // tw, (window.x + window.width - 1) // tw
+        bottom, right = rect.bottom, rect.right
         wanted = [
-            _Wanted(plane, row, column, *window.part(row * th, column * tw, th, tw))
+            _Wanted(plane, row, column, *rect.overlap(row * th, column * tw, th, tw))
             for plane in range(self._planes)
-            for row in range(r0, r1 + 1)
-            for column in range(c0, c1 + 1)
+            for row in range(rect.y // th, (bottom - 1) // th + 1)
+            for column in range(rect.x // tw, (right - 1) // tw + 1)
         ]
-        # A window cut along tile borders shares no tile with its neighbours, and one
+        # A rectangle cut along tile borders shares no tile with its neighbours, and one
         # larger than the memory of segments would only push itself out of it.
-        bottom, right = window.y + window.height, window.x + window.width
         aligned = (
-            window.y % th == window.x % tw == 0
+            rect.y % th == rect.x % tw == 0
             and (bottom % th == 0 or bottom * shrink >= self.height)
             and (right % tw == 0 or right * shrink >= self.width)
         )

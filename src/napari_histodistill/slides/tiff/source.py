@@ -19,12 +19,12 @@ import tifffile
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import SegmentCache, reason
 from napari_histodistill.slides.codecs.filebytes import FileBytes, digest_file
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.layout import TiffLayout, layout_of
 from napari_histodistill.slides.tiff.orientation import OrientedSource, describe
-from napari_histodistill.slides.tiff.page import DECODE_ERRORS, TiffPageReader, Window
+from napari_histodistill.slides.tiff.page import DECODE_ERRORS, TiffPageReader
 from napari_histodistill.slides.tiff.tables import check_tables
 
 if TYPE_CHECKING:
@@ -83,40 +83,34 @@ class TiffSource:
             for pages in levels
         )
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
-        return self._read(level, Window(y, x, height, width))
+        return self._read(level, rect)
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
-        return self._read(level, Window(y, x, height, width), damage=damage)
+        return self._read(level, rect, damage=damage)
 
     def shrinks(self, level: int) -> tuple[int, ...]:
         """Return by what a level can be shrunk while decoding; mostly nothing."""
         pages = self._pages[level]
         return pages[0].shrinks if len(pages) == 1 else ()
 
-    def read_shrunk(
-        self, level: int, shrink: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_shrunk(self, level: int, shrink: int, rect: Rect) -> npt.NDArray[Any]:
         """Return a rectangle of a shrunk level, in pixels of that."""
-        return self._read(level, Window(y, x, height, width), shrink=shrink)
+        return self._read(level, rect, shrink=shrink)
 
     def _read(
         self,
         level: int,
-        window: Window,
+        rect: Rect,
         *,
         shrink: int = 1,
         damage: Damage | None = None,
     ) -> npt.NDArray[Any]:
         fill = self._colours.background
         parts = [
-            page.read(window, background=fill, shrink=shrink, damage=damage)
+            page.read(rect, background=fill, shrink=shrink, damage=damage)
             for page in self._pages[level]
         ]
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
@@ -240,7 +234,7 @@ def _associated_reader(
                 f"{reader.width} px is too large to be read whole."
             )
             raise SlideError(msg)
-        whole = Window(0, 0, reader.height, reader.width)
+        whole = Rect(0, 0, reader.height, reader.width)
         pixels = reader.read(whole, background=colours.background)
         pixels = colours.apply(pixels)
         if pixels.shape[2] == 1:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.damage import Damage
-    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
+    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource, Rect
     from napari_histodistill.slides.pyramid.slide import Slide
 
 
@@ -46,29 +46,21 @@ class SrgbSource:
         self._source, self._transform = source, transform
         self.levels: Sequence[LevelInfo] = source.levels
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, 3)``; see :class:`PixelSource`."""
-        return self._carried(self._source.read_level(level, y, x, height, width))
+        return self._carried(self._source.read_level(level, rect))
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
-        pixels = read_part(self._source, level, y, x, height, width, damage=damage)
-        return self._carried(pixels)
+        return self._carried(read_part(self._source, level, rect, damage))
 
     def shrinks(self, level: int) -> tuple[int, ...]:
         """Return by what a level can be shrunk while decoding."""
         return shrinks_of(self._source, level)
 
-    def read_shrunk(
-        self, level: int, shrink: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_shrunk(self, level: int, shrink: int, rect: Rect) -> npt.NDArray[Any]:
         """Return a rectangle of a shrunk level, in pixels of that."""
-        window = (y, x, height, width)
-        return self._carried(read_shrunk(self._source, level, shrink, *window))
+        return self._carried(read_shrunk(self._source, level, shrink, rect))
 
     def close(self) -> None:
         """Close the source."""

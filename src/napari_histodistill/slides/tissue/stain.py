@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
+    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource, Rect
     from napari_histodistill.slides.pyramid.slide import Slide
 
     Float64s = npt.NDArray[np.float64]
@@ -283,11 +283,9 @@ class _Recoloured:
         self._source, self._stains = source, stains
         self.levels: Sequence[LevelInfo] = source.levels
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, 3)``; see :class:`PixelSource`."""
-        return self._stains.apply(self._source.read_level(level, y, x, height, width))
+        return self._stains.apply(self._source.read_level(level, rect))
 
     def close(self) -> None:
         """Close the source."""
