@@ -1,7 +1,8 @@
-"""One writer per store or run: a lock that the operating system drops with the process.
+"""One writer per store or run: a lock that ends with the process that holds it.
 
-A lock *file* that stays behind after ``kill -9`` would have to be judged stale by
-guessing. ``flock`` and ``msvcrt.locking`` need no guess; the file only says who it is.
+With a lock *file* that stays behind after ``kill -9``, the next process would have to
+guess whether it is stale. The operating system drops ``flock`` and ``msvcrt.locking``
+with the process; the file only names the holder.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ class WriterLock:
     Parameters
     ----------
     path : Path
-        The lock file; made if missing, left in place afterwards.
-
+        The lock file; created if missing, left in place afterwards.
     error : type
-        Of the error that is raised.
+        Class of the error to raise.
     wait_s : float
-        How long to try: who merely looks (:func:`is_held`) holds it for an instant.
+        Seconds to keep trying: a test with :func:`is_held` holds the lock for an
+        instant, too.
 
     Raises
     ------
     InputError
-        If somebody else holds it, or the file cannot be written.
+        If another process holds it, or the file cannot be written.
     """
 
     def __init__(
@@ -80,19 +81,20 @@ class WriterLock:
                 "until it is done, stop it, or choose another place."
             )
             raise error(msg) from trouble
-        # Who it is helps people; a full disk that cannot take it stops nobody.
+        # The name is only for messages: a full disk that has no room for it must not
+        # stop the run.
         with suppress(OSError):
             os.ftruncate(self._file.fileno(), 0)
             holder = f"process {os.getpid()} on {platform.node()}"
             os.write(self._file.fileno(), holder.encode())
 
     def release(self) -> None:
-        """Let others write; may be called twice."""
+        """Release the lock; may be called twice."""
         self._file.close()
 
 
 def is_held(path: Path) -> bool:
-    """Return whether somebody holds the lock on a file; a missing file is free."""
+    """Return whether any process holds the lock on a file; a missing file is free."""
     if not path.is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What looks unlike the training data, as a distance that a stranger can recompute."""
+"""Familiarity: a distance to the training data that can be recomputed by hand."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_the_same_data_give_the_same_head(rng):
 
 
 def test_groups_keep_a_leak_from_choosing_the_strength(rng):
-    """Labels are noise, but each group's samples are near copies: only groups tell."""
+    """Labels are noise, but samples of a group are near copies: groups reveal it."""
     groups = np.repeat(np.arange(24), 10)
     y = np.repeat(np.arange(24) % 2, 10)
     x = (rng.normal(size=(24, 30))[groups] + rng.normal(size=(240, 30)) / 50).astype(

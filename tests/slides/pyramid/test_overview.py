@@ -54,7 +54,7 @@ def test_levels_are_area_means():
 
 
 def test_odd_sizes_keep_their_place():
-    # A ramp tells a shift: the area mean of a ramp is the ramp.
+    # A ramp reveals a shift: the area mean of a ramp is the ramp.
     y = (np.arange(2501) + 0.5) / 2501 * 250
     image = np.repeat(np.rint(y).astype(np.uint8)[:, None, None], 3, axis=2)
     image = np.repeat(image, 40, axis=1)

@@ -1,4 +1,4 @@
-"""Slides over arrays in memory or lazily computed: numpy, dask, zarr."""
+"""Slides over arrays, in memory or computed lazily: numpy, dask, zarr."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 class ArraySource:
-    """Levels that are array-likes of ``(h, w)`` or ``(h, w, samples)``.
+    """Levels that are arrays of shape ``(h, w)`` or ``(h, w, samples)``.
 
     Parameters
     ----------
     arrays : sequence of array-like
-        Finest first; anything with ``shape``, ``dtype`` and basic slicing.
+        Levels, finest first: anything with ``shape``, ``dtype`` and basic slicing.
     colours : Colours
         How samples become channels.
     name : str
-        For messages.
+        Name of the slide in messages.
     """
 
     def __init__(self, arrays: Sequence[Any], colours: Colours, *, name: str) -> None:
@@ -66,7 +66,7 @@ def slide_from_arrays(
     channels: Sequence[str] | None = None,
     digest: str | None = None,
 ) -> Slide:
-    """Make a slide of arrays.
+    """Make a slide from arrays.
 
     Parameters
     ----------
@@ -75,14 +75,14 @@ def slide_from_arrays(
         ``(h, w, 3)``, ``(h, w, 4)`` or ``(h, w, c)``. Coarser levels are added until
         the coarsest is at most 1024 px.
     name : str
-        Shown to people.
+        Name on screen and in messages.
     mpp : Mpp, optional
         µm per pixel of the first level.
     channels : sequence of str, optional
-        Names, one per channel. By default three or four uint8 channels are red, green,
+        Names, one per channel. By default, three or four uint8 channels are red, green,
         blue (and opacity, composited over white); others are numbered.
     digest : str, optional
-        Fingerprint; by default computed from the pixels.
+        Fingerprint of the content; computed from the pixels by default.
 
     Returns
     -------
@@ -168,7 +168,10 @@ def _level_info(array: Any) -> LevelInfo:
 
 
 def _digest(arrays: list[Any]) -> str:
-    """Fingerprint of shapes, the coarsest level and sixteen places of the finest."""
+    """Return a fingerprint of shapes, of the coarsest and of the finest level.
+
+    Of a level of more than 4096 × 4096 px, only 64 blocks of 64 px are read.
+    """
     sha = hashlib.sha256()
     for array in arrays:
         sha.update(f"{tuple(array.shape)}{array.dtype}".encode())

@@ -1,7 +1,7 @@
 """Slides through OpenSlide: NDPI, MRXS, BIF, SCN, DICOM and others.
 
-OpenSlide is an extra (``pip install "napari-histodistill[openslide]"``) and is imported
-only when a file needs it.
+OpenSlide is an extra (``pip install "napari-histodistill[openslide]"``), imported only
+when a file needs it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_READ_PX = 4096
-"""Edge of what is asked of OpenSlide at once: its result takes four bytes a pixel."""
+"""Largest edge of one request to OpenSlide, whose answer takes four bytes a pixel."""
 
 
 class OpenSlideSource:
     """Levels of a slide that OpenSlide reads.
 
-    OpenSlide may be called from many threads, but after one error an open slide only
-    repeats that error, so it is then opened anew: one damaged tile must not spoil the
-    rest of the slide.
+    OpenSlide may be called from many threads, but after an error an open slide only
+    repeats that error. It is then opened again, so that one damaged tile does not spoil
+    the rest of the slide.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,7 +137,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
     path : Path
         The file.
     what : str
-        What the file is taken for, for messages: ``"a Hamamatsu NDPI slide"``.
+        Kind of the file, for messages: ``"a Hamamatsu NDPI slide"``.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
 
 
 def is_installed() -> bool:
-    """Whether OpenSlide and its library can be imported."""
+    """Return whether OpenSlide and its library can be imported."""
     try:
         import openslide  # noqa: F401
     except (ImportError, OSError):  # OSError: the binding is there, the library not
@@ -186,7 +186,7 @@ def is_installed() -> bool:
 
 
 def knows(path: Path) -> bool:
-    """Whether OpenSlide is installed and recognises the format of a file."""
+    """Return whether OpenSlide is installed and recognises the format of a file."""
     if not is_installed():
         return False
     import openslide
@@ -231,9 +231,9 @@ def _size(properties: dict[str, str]) -> PhysicalSize:
 def _bounds_origin(
     properties: dict[str, str], height: int, width: int
 ) -> tuple[int, int] | None:
-    """Return where the bounds in the file begin, ``(y, x)``, if they can be true.
+    """Return the corner ``(y, x)`` of the bounds in the file, if they are possible.
 
-    All four numbers are asked for, as by QuPath: with one missing it does not crop.
+    All four numbers are required, as in QuPath, which does not crop if one is missing.
     """
     sides = ("y", "x", "height", "width")
     try:

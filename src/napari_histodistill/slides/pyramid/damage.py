@@ -1,8 +1,9 @@
-"""Damage in a good slide: which pixels of a read nobody could decode, and how it looks.
+"""Damage in an otherwise good slide: pixels that cannot be decoded, and how they look.
 
-Two ways to read meet here. Whoever computes wants an error: a student must never see
-made-up pixels. Whoever shows wants a picture: everything readable, and a pattern that
-no tissue has where the file is broken. Black or white would be taken for glass.
+There are two ways to read. Code that computes gets an error: a student must never see
+made-up pixels. Code that displays gets a picture: everything that can be read, and
+stripes, which no tissue has, where the file is broken. Black or white would be taken
+for glass.
 """
 
 from __future__ import annotations
@@ -28,28 +29,29 @@ STRIPE_PX = 8
 """Width of the diagonal stripes, in pixels of the level that is read."""
 
 YELLOW, BLUE = (255, 208, 0), (0, 72, 255)
-"""Neither is a colour of tissue, glass or a gap, not even a single pixel of it."""
+"""Colours that no pixel of tissue, of glass or of a gap between scans has."""
 
 SPOTS = (0.0, 0.5, 0.1, 0.9, 0.3, 0.7, 0.999)
-"""Where a slide is tried, down and across, before it is called unreadable."""
+"""Positions, as fractions of height and width, that are tried before a slide counts as
+unreadable."""
 
 TileCorner = tuple[int, int, int]
-"""Level, and y and x of the upper left corner of a compressed tile in its pixels."""
+"""Upper left corner of a compressed tile: level, y and x in pixels of that level."""
 
 
 class Damage:
-    """What one read could not decode, gathered from several threads.
+    """The damage that one read met, collected from several threads.
 
     Attributes
     ----------
     like : ndarray or None
-        ``(…, channels)``, for type and channels where nothing can be read.
+        ``(…, channels)``: gives type and channels where nothing can be read.
     bad : ndarray or None
         ``(height, width)`` bool, True where pixels are missing; None if none are.
     problem : str
-        The first error's words.
+        Message of the first error.
     corners : set of TileCorner
-        The tiles that could not be decoded.
+        Tiles that could not be decoded.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Damage:
             self.corners.update(corners)
 
     def add_part(self, part: Damage, y: int, x: int) -> None:
-        """Take over what another read found, whose corner lies at ``(y, x)``."""
+        """Add the damage of a part of this read, whose corner lies at ``(y, x)``."""
         if part.bad is None:
             return
         height, width = part.bad.shape
@@ -88,18 +90,18 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marked:
-    """A rectangle with everything in it that could be read.
+    """The pixels of a rectangle, with damage marked.
 
     Attributes
     ----------
     pixels : ndarray
         ``(height, width, channels)``; striped where pixels are missing.
     bad : ndarray or None
-        ``(height, width)`` bool, True where they are; None if all could be read.
+        ``(height, width)`` bool, True where pixels are missing; None if none are.
     problem : str
-        The reader's words, empty if all could be read.
+        Message of the first error; empty if everything could be read.
     corners : frozenset of TileCorner
-        The tiles that could not be decoded.
+        Tiles that could not be decoded.
     """
 
     pixels: npt.NDArray[Any]
@@ -111,23 +113,23 @@ class Marked:
 def read_marked(
     source: PixelSource, level: int, rect: Rect, *, like: npt.NDArray[Any]
 ) -> Marked:
-    """Read a rectangle of a level, whatever is broken in it.
+    """Read a rectangle of a level and stripe what is broken in it.
 
     Parameters
     ----------
     source : PixelSource
-        Read by parts where it does not tell damage itself.
+        Read tile by tile if it does not report damage itself.
     level : int
         0 is the finest.
     rect : Rect
         In pixels of the level, inside it.
     like : ndarray
-        ``(…, channels)``, for type and channels where nothing can be read.
+        ``(…, channels)``: gives type and channels where nothing can be read.
 
     Raises
     ------
     ClosedSlideError
-        If the slide was closed. Everything else is damage.
+        If the slide was closed. Any other failure to read counts as damage.
     """
     damage = Damage(rect.height, rect.width, like)
     pixels = read_part(source, level, rect, damage)
@@ -140,7 +142,7 @@ def read_marked(
 def read_part(
     source: PixelSource, level: int, rect: Rect, damage: Damage
 ) -> npt.NDArray[Any]:
-    """Read a rectangle and note what cannot be read, whose pixels may be anything."""
+    """Read a rectangle and note its damage; pixels missing there are arbitrary."""
     own = getattr(source, "read_damaged", None)
     read = own or partial(read_by_tiles, source)
     pixels: npt.NDArray[Any] = read(level, rect, damage)
@@ -150,7 +152,7 @@ def read_part(
 def read_by_tiles(
     source: PixelSource, level: int, rect: Rect, damage: Damage
 ) -> npt.NDArray[Any]:
-    """Read a rectangle at once, or where that fails one compressed tile at a time."""
+    """Read a rectangle at once or, if that fails, one compressed tile at a time."""
     try:
         return source.read_level(level, rect)
     except ClosedSlideError:
@@ -176,7 +178,7 @@ def probe(source: PixelSource) -> npt.NDArray[Any]:
     Raises
     ------
     SlideError
-        If there is none at many places: a slide of which nothing can be read is none.
+        If none of 49 positions can be read: that is damage of the whole file.
     """
     first = source.levels[0]
     problem: SlideError | None = None
@@ -196,7 +198,7 @@ def probe(source: PixelSource) -> npt.NDArray[Any]:
 def stripes(
     y: int, x: int, bad: npt.NDArray[np.bool_], like: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
-    """Return the pattern for a rectangle at ``(y, x)``; neighbours continue it."""
+    """Return the stripes for a rectangle at ``(y, x)``; neighbours continue them."""
     height, width = bad.shape
     rows, columns = np.arange(y, y + height), np.arange(x, x + width)
     light = (rows[:, None] + columns[None, :]) // STRIPE_PX % 2 == 0

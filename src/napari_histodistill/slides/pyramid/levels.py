@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelInfo:
-    """One stored resolution.
+    """Size of one level, a stored or generated resolution of a slide.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class PixelSource(Protocol):
     """
 
     levels: Sequence[LevelInfo]
-    """Finest first, at least one, each smaller than the one before."""
+    """Finest first; at least one, each smaller than the one before."""
 
     def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)`` of one level; any thread may call it.

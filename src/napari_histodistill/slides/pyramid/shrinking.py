@@ -1,9 +1,10 @@
-"""Levels decoded at a fraction of their size, where compression allows it.
+"""Levels decoded at a fraction of their size, where the compression allows it.
 
-A student wants 1.0 µm per pixel and the next level has 0.25: sixteen pixels are decoded
-for one that is used. JPEG can leave out the finer frequencies while decoding
-(:mod:`slides.jpeg`). A shrunk pixel covers exactly ``shrink × shrink`` pixels of its
-level, so places stay exact; its value is close to their mean and not equal.
+If a student needs 1.0 µm per pixel and the next finer level has 0.25, sixteen pixels
+are decoded for each one that is used. JPEG can leave out the finer frequencies while
+decoding (``slides/codecs/jpeg.py``). A shrunk pixel covers exactly ``shrink × shrink``
+pixels of its level, so positions stay exact; its value is close to their mean, but not
+equal to it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def shrinks_of(source: PixelSource, level: int) -> tuple[int, ...]:
-    """Return by what a level can be shrunk while decoding, smallest first."""
+    """Return the factors by which decoding can shrink a level, smallest first."""
     ask = getattr(source, "shrinks", None)
     if ask is None:
         return ()

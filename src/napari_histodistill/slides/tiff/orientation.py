@@ -1,4 +1,4 @@
-"""Slides stored flipped or turned (TIFF tag 274), shown upright."""
+"""Slides stored flipped or rotated (TIFF tag 274), shown upright."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOVES = {
 
 
 def describe(orientation: int) -> str:
-    """Return what was done to the image, in words."""
+    """Return how the image is stored, in words."""
     transposed, flip_y, flip_x = _MOVES[orientation]
     words = ["transposed"] * transposed
     words += ["upside down"] * flip_y + ["mirrored"] * flip_x
@@ -39,7 +39,7 @@ def describe(orientation: int) -> str:
 
 
 class OrientedSource:
-    """A source turned upright; reads only the rectangle that is asked for."""
+    """A source turned upright; reads only the requested rectangle."""
 
     def __init__(self, source: PixelSource, orientation: int) -> None:
         self._source = source

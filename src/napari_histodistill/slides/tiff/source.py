@@ -1,10 +1,10 @@
 """TIFF slides: Aperio SVS, OME-TIFF, QPTIFF, plain pyramids and plain images.
 
-How a read goes: tifffile parses the page table once, at opening, and is closed again.
-The pages are sorted into levels and associated images. ``read_level`` asks the page
-reader for a rectangle; it reads the bytes of each compressed tile with one ``pread``,
-decodes it with imagecodecs in the shared threads, and pastes it. No zarr, no dask, no
-lock on the way: the general path is five to ten times slower.
+On opening, tifffile parses the page table once and is closed again; the pages are
+sorted into levels and associated images. On reading, ``read_level`` asks the page
+reader for a rectangle, which reads the bytes of each compressed tile with one
+``pread``, decodes it with imagecodecs in the shared threads, and pastes it. No zarr,
+dask or lock is involved: the general path through them is five to ten times slower.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 
 MAX_ASSOCIATED_PX = 100 * 10**6
-"""Labels and macro images are pictures of the glass, read whole."""
+"""Largest label or macro image that is read; these are always read whole."""
 
 ICC_PROFILE = 34675
-"""TIFF's number of the tag."""
+"""Number of the TIFF tag."""
 
-# What tifffile says of damaged tags is for its own users; ours get one sentence.
+# tifffile's warnings about damaged tags are for its own users; ours get one sentence.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -55,9 +55,9 @@ class TiffSource:
     Parameters
     ----------
     file : FileBytes
-        Closed with the source.
+        The open file; closed with the source.
     cache : SegmentCache
-        Emptied with the source.
+        Decoded tiles; emptied with the source.
     levels : sequence of sequence of TiffPageReader
         Finest first; the pages of a level are its channels.
     colours : Colours
@@ -92,12 +92,12 @@ class TiffSource:
         return self._read(level, rect, damage=damage)
 
     def shrinks(self, level: int) -> tuple[int, ...]:
-        """Return by what a level can be shrunk while decoding; mostly nothing."""
+        """Return factors by which a level can be shrunk while decoding; often none."""
         pages = self._pages[level]
         return pages[0].shrinks if len(pages) == 1 else ()
 
     def read_shrunk(self, level: int, shrink: int, rect: Rect) -> npt.NDArray[Any]:
-        """Return a rectangle of a shrunk level, in pixels of that."""
+        """Return a rectangle given in pixels of the shrunk level."""
         return self._read(level, rect, shrink=shrink)
 
     def _read(
@@ -138,7 +138,7 @@ def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
     path : Path
         The file.
     tif : tifffile.TiffFile, optional
-        The same file if it was parsed already; closed by the caller.
+        The same file, if it was already parsed; the caller closes it.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def parse_tiff(path: Path) -> tifffile.TiffFile:
     Raises
     ------
     SlideError
-        If it is no TIFF or its table is damaged.
+        If it is not a TIFF or its table is damaged.
     """
     try:
         check_tables(path)
@@ -214,8 +214,8 @@ def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
 def _associated_reader(
     page: Any, colours: Colours, file: FileBytes
 ) -> Callable[[], npt.NDArray[np.uint8]]:
-    # Built now, while tifffile's file is open, but a slide with a broken label is still
-    # a good slide: what is wrong is said when the label is asked for.
+    # Built now, while tifffile's file is open. But a slide with a broken label is still
+    # a good slide, so the error waits until the label is requested.
     try:
         reader = TiffPageReader(page, file, SegmentCache())
     except (SlideError, *DECODE_ERRORS) as error:

@@ -1,7 +1,7 @@
-"""Encoder weights that live in an installed Python package, not in a bundle.
+"""Encoder weights in an installed Python package instead of in the bundle.
 
-A bundle names the package; the code below is the whole list of packages it may name,
-so a bundle can never make us read a file of its own choosing.
+The bundle names the package. This module has the complete list of packages that it may
+name, so a bundle can never make us read a file of its own choosing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     StateDict = dict[str, torch.Tensor]
 
-# Blocks per stage; the package numbers its blocks through, timm counts per stage.
+# Blocks per stage: the package numbers all blocks in a row, timm within each stage.
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
 
 
@@ -32,19 +32,19 @@ def load_package_weights(package: str, sha256: str) -> StateDict:
     Parameters
     ----------
     package : str
-        Distribution name, one of those this version knows.
+        Distribution name; one that this version knows.
     sha256 : str
-        Of the weight file, hex; anything else is refused before it is read.
+        SHA-256 of the weight file, hex; any other file is refused before it is parsed.
 
     Returns
     -------
     dict of str to torch.Tensor
-        Named as in timm's model without a classifier.
+        Weights, named as in the timm model without classifier.
 
     Raises
     ------
     BundleError
-        If the package is unknown, missing, or its file is another one.
+        If the package is unknown or missing, or its file is not the expected one.
     """
     if package not in _PACKAGES:
         msg = (
