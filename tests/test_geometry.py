@@ -68,7 +68,7 @@ def test_mpp_has_a_mean_and_knows_what_a_microscope_can_do():
     assert not Mpp(0.01, 0.01, "a tag").is_plausible
 
 
-def test_mpps_agree_whoever_says_so():
+def test_mpps_agree_whatever_their_source():
     assert Mpp(0.2, 0.45, "a test").agrees_with(Mpp(0.1 + 0.1, 0.45, "another"))
     assert not Mpp(0.2, 0.45, "a test").agrees_with(Mpp(0.45, 0.2, "a test"))
     assert not Mpp(0.2, 0.45, "a test").agrees_with(None)

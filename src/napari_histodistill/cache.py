@@ -1,4 +1,4 @@
-"""Where samples, embedding stores and trainings are kept on this machine."""
+"""The folders in which samples, embedding stores and trainings are kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import platformdirs
 
 
 def cache_dir(*parts: str) -> Path:
-    """Return (and make) a folder of the user's cache.
+    """Return a folder in the user's cache; it is created if missing.
 
-    ``HISTODISTILL_CACHE`` overrides the platform's place, for example to keep stores on
-    a fast disk.
+    ``HISTODISTILL_CACHE`` overrides the platform's location, for example to keep stores
+    on a fast disk.
     """
     root = os.environ.get("HISTODISTILL_CACHE")
     base = Path(root) if root else platformdirs.user_cache_path("napari-histodistill")
@@ -22,9 +22,10 @@ def cache_dir(*parts: str) -> Path:
 
 
 def runs_dir() -> Path:
-    """Return (and make) the folder of trainings: work, which no cleaner may remove.
+    """Return the folder for trainings; it is created if missing.
 
-    ``HISTODISTILL_RUNS`` overrides the platform's place for data.
+    It lies with the user's data, not in the cache, which a cleaning tool may empty.
+    ``HISTODISTILL_RUNS`` overrides the platform's location.
     """
     root = os.environ.get("HISTODISTILL_RUNS")
     data = platformdirs.user_data_path("napari-histodistill") / "runs"

@@ -1,9 +1,9 @@
-"""One tree of errors: what happened, in which file or field, what to do next.
+"""All errors of the package: what happened, in which file or field, what to do next.
 
-Every message is one sentence or two that a person can act on. The tree hangs from
-``Exception`` and never from ``RuntimeError``: superqt's and napari's generator
-workers swallow a ``RuntimeError`` and run on for ever, and torch raises little else.
-Code at the edge of torch therefore converts what it catches (:class:`ComputeError`).
+Every message is one or two sentences that the user can act on. The classes derive from
+``Exception`` and never from ``RuntimeError``: the generator workers of superqt and
+napari swallow a ``RuntimeError`` and run on for ever, and torch raises little else.
+Code that calls torch therefore converts what it catches (:class:`ComputeError`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _FAILING = {
 }
 
 MAX_MESSAGE = 1200
-"""Characters; a hostile file may have a name, or a field, of a million."""
+"""In characters; a hostile file may have a name or a field of a million."""
 
 
 def _shortened(message: str) -> str:
-    """Leave out the middle of what nobody would read."""
+    """Leave out the middle of an overlong message."""
     if len(message) <= MAX_MESSAGE:
         return message
     half = MAX_MESSAGE // 2
@@ -34,7 +34,7 @@ class HistodistillError(Exception):
     Attributes
     ----------
     exit_code : int
-        What the command line ends with: 2 for bad input, 1 for a failure, 130 for a
+        Exit status of the command line: 2 for bad input, 1 for a failure, 130 for a
         cancelled run.
     """
 
@@ -45,7 +45,7 @@ class HistodistillError(Exception):
 
 
 class InputError(HistodistillError):
-    """Something the user gave cannot be used: a file, a value, a combination."""
+    """Something that the user gave cannot be used: a file, a value, a combination."""
 
     exit_code = 2
 
@@ -55,11 +55,11 @@ class SlideError(InputError):
 
 
 class ClosedSlideError(SlideError):
-    """A slide was read after it was closed: a slip of ours, never damage of a file."""
+    """A slide was read after it was closed: a bug of ours, not a damaged file."""
 
 
 class MissingMppError(SlideError):
-    """The slide does not say how many µm a pixel spans, and nobody else did."""
+    """The slide does not state its µm per pixel, and the user did not give it."""
 
 
 class BundleError(InputError):
@@ -75,19 +75,19 @@ class TileFolderError(InputError):
 
 
 class DeviceError(InputError):
-    """The device that was asked for does not exist here."""
+    """The requested device does not exist on this machine."""
 
 
 class FetchError(HistodistillError):
-    """A file that was asked for cannot be downloaded, or is not what it should be."""
+    """A requested file cannot be downloaded, or is not the one expected."""
 
 
 class DiskError(HistodistillError):
-    """A disk is full or fails; what was written before is intact."""
+    """A disk is full or failing; what was written before is intact."""
 
 
 class ComputeError(HistodistillError):
-    """The model failed while running; carries torch's own words."""
+    """The model failed while running; the message includes torch's own."""
 
 
 class DeviceMemoryError(ComputeError):
@@ -97,15 +97,15 @@ class DeviceMemoryError(ComputeError):
 def refused_by_disk(
     message: str, error: Exception, *, otherwise: type[InputError] = InputError
 ) -> HistodistillError:
-    """Return the error for a place that cannot be written to.
+    """Return the error for a file or folder that cannot be written.
 
-    A full or failing disk is nobody's bad input: exit code 1, not 2.
+    A full or failing disk is not the user's mistake: exit code 1, not 2.
     """
     failing = isinstance(error, OSError) and error.errno in _FAILING
     return DiskError(message) if failing else otherwise(message)
 
 
 class Cancelled(HistodistillError):
-    """The run stopped because somebody asked it to; what was done is kept."""
+    """The run was stopped on request; finished work is kept."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""Places on a slide: regions, and the affine that carries a grid into the world.
+"""Positions on a slide: regions, physical size, and the transform into the world.
 
 Coordinates are ``(y, x)``. Two conventions meet here and are easy to mix up:
 
@@ -18,15 +18,15 @@ from napari_histodistill.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A rectangle.
+    """A rectangle on a slide.
 
     Attributes
     ----------
     y, x : float
         Upper left corner in level-0 pixels, edge convention.
     height, width : float
-        Size in pixels: of level 0, unless the function that takes the region says
-        otherwise (:meth:`Slide.read` counts pixels of the level it reads).
+        Size in pixels of level 0, unless the function that takes the region says
+        otherwise (:meth:`Slide.read` counts pixels of the level that it reads).
 
     Raises
     ------
@@ -72,7 +72,7 @@ class Region:
         return self.y + self.height / 2, self.x + self.width / 2
 
     def intersection(self, other: Region) -> Region | None:
-        """Return the common part of two regions, or None where they do not meet."""
+        """Return the common part of two regions, or None if they do not overlap."""
         y, x = max(self.y, other.y), max(self.x, other.x)
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         if bottom <= y or right <= x:
@@ -155,7 +155,7 @@ class Mpp:
         return 0.05 <= self.mean <= 20
 
     def agrees_with(self, other: Mpp | None) -> bool:
-        """Whether another says the same of both axes, whoever says so."""
+        """Return whether another is the same on both axes, whatever its source."""
         return other is not None and (
             math.isclose(self.y, other.y) and math.isclose(self.x, other.x)
         )

@@ -1,8 +1,8 @@
-"""One writer per store or run: a lock that the operating system drops with the process.
+"""One writer per store or run: a lock that ends with the process that holds it.
 
-A lock *file* that stays behind after ``kill -9`` would have to be judged stale by
-guessing. ``flock`` and ``msvcrt.locking`` need no guess; the file only names the
-holder.
+With a lock *file* that stays behind after ``kill -9``, the next process would have to
+guess whether it is stale. The operating system drops ``flock`` and ``msvcrt.locking``
+with the process; the file only names the holder.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ class WriterLock:
         The lock file; made if missing, left in place afterwards. A link, a pipe or a
         file with a second name is refused before anything is written.
     error : type
-        Of the error that is raised.
+        Class of the error to raise.
     wait_s : float
-        How long to try: :func:`is_held` holds it for an instant.
+        Seconds to keep trying: a test with :func:`is_held` holds the lock for an
+        instant, too.
 
     Raises
     ------
@@ -100,7 +101,7 @@ class WriterLock:
             os.write(self._file.fileno(), holder.encode())
 
     def release(self) -> None:
-        """Let others write; may be called twice."""
+        """Release the lock; may be called twice."""
         self._file.close()
 
 

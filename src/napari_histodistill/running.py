@@ -1,9 +1,9 @@
-"""How long work is asked to stop.
+"""The token by which long-running work is asked to stop.
 
-Long work in this package is a plain generator of frozen reports. It is given a
-:class:`CancelToken`, looks at it several times a second, saves what is done and raises
-:class:`Cancelled`. Closing a generator or quitting a worker is not enough: what comes
-after the ``yield`` would then run whenever the garbage collector likes.
+Long-running work in this package is a plain generator of frozen reports. It receives a
+:class:`CancelToken`, checks it several times a second, saves what is done and raises
+:class:`Cancelled`. Closing the generator or quitting its worker is not enough: the code
+after the ``yield`` would then run whenever the garbage collector gets round to it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ def python_command(module: str, *arguments: str) -> list[str]:
 
 
 class CancelToken:
-    """A request to stop, shared by the one who asks and the one who works."""
+    """A request to stop, shared by the caller and the running work."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def cancel(self) -> None:
-        """Ask the run to stop soon and keep what it has; may be called twice."""
+        """Ask the work to stop soon and keep what is done; may be called twice."""
         self._event.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a stop was requested."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise :class:`Cancelled` if somebody asked."""
+        """Raise :class:`Cancelled` if a stop was requested."""
         if self.cancelled:
-            msg = "Stopped as asked; what was done is kept."
+            msg = "Stopped on request; finished work is kept."
             raise Cancelled(msg)

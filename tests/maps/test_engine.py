@@ -548,14 +548,13 @@ class Damaged:
         self.levels = source.levels
         self.gone = False
 
-    def read_level(self, level, y, x, height, width):
+    def read_level(self, level, rect):
         factor = self.levels[0].height / self.levels[level].height
-        region = Region(
-            y=y * factor, x=x * factor, height=height * factor, width=width * factor
-        )
+        y, x, height, width = (side * factor for side in rect)
+        region = Region(y=y, x=x, height=height, width=width)
         if self.gone or region.intersection(self._hole):
             raise SlideError("array: tile 7 is corrupt")
-        return self._source.read_level(level, y, x, height, width)
+        return self._source.read_level(level, rect)
 
     def close(self):
         self._source.close()

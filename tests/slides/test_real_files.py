@@ -50,7 +50,7 @@ class Case:
 
 def refused_dicom(file: str, kind: str) -> Case:
     text = (
-        rf"{re.escape(file.rpartition('/')[2])}: this DICOM file is no whole-slide "
+        rf"{re.escape(file.rpartition('/')[2])}: this DICOM file is not a whole-slide "
         rf"image but of the kind “{kind}”\."
     )
     return Case(file[:-4].rpartition("/")[2], file, refused=text, backend="pydicom")
@@ -327,7 +327,7 @@ def test_pixels_equal_openslide(case: Case, data: Path):
     path = data / "slides" / case.file
     with open_slide(path) as slide, openslide.OpenSlide(path) as theirs:
         for level, y, x, height, width in windows(case):
-            # OpenSlide wants the place in level-0 pixels.
+            # OpenSlide takes the corner in level-0 pixels.
             sy, sx = slide.scales[level]
             place = (round(x * sx), round(y * sy))
             rgba = np.asarray(theirs.read_region(place, level, (width, height)))

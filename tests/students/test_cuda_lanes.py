@@ -72,7 +72,7 @@ def test_results_are_copies_of_their_own(batches):
     found = [lanes.run(batch, "mean", mean_colour) for batch in batches]
     for batch, embeddings in zip(batches, found, strict=True):
         np.testing.assert_allclose(embeddings, batch.mean(axis=(1, 2)), rtol=1e-5)
-    # Nobody looks at numbers before the stream has brought them.
+    # No number is used before the stream has copied it.
     assert Stream.made[0].done == ["enter", "leave", "wait"] * 4
 
 
@@ -114,6 +114,6 @@ def test_graphs_are_recorded_once_per_shape(monkeypatch, batches):
     for batch in batches:
         embeddings = lanes.run(batch, "mean", mean_colour)
         np.testing.assert_allclose(embeddings, batch.mean(axis=(1, 2)), rtol=1e-5)
-    assert recorded == [3, 5]  # a larger batch is recorded anew, a smaller one fits
+    assert recorded == [3, 5]  # a larger batch is recorded again, a smaller one fits
     lanes.run(batches[0], "spread", lambda raw: raw.float().std(dim=(1, 2)))
     assert recorded == [3, 5, 3]

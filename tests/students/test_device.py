@@ -1,4 +1,4 @@
-"""Where a student runs, on machines that nobody here has."""
+"""The device that a student runs on, on imitated machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks unlike the training data, as a distance that a stranger can recompute."""
+"""Familiarity: a distance to the training data that can be recomputed by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from safetensors.numpy import load_file
 
 from napari_histodistill.errors import BundleError, InputError
 from napari_histodistill.students.bundle import load_spec, load_student, save_student
-from napari_histodistill.students.card import write_card
 from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
+from napari_histodistill.students.model_card import write_card
 from tests.students.test_bundle import DIM, tiny_spec, tiny_state
 
 

@@ -19,7 +19,7 @@ WITHOUT = "7f2 r-xp 0 08:01 2 /usr/lib/x86_64-linux-gnu/libGLX_nvidia.so\n"
 
 @pytest.fixture
 def no_triton_yet(monkeypatch):
-    """Forget triton for the time of a test, whoever imported it before."""
+    """Forget triton for the duration of a test, even if it was imported before."""
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "triton")
 

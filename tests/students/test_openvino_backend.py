@@ -168,7 +168,7 @@ def test_a_damaged_model_in_the_cache_is_made_anew(damage, tiles):
 
 
 def test_another_computation_is_refused(monkeypatch):
-    """What OpenVINO makes of an encoder is believed only if torch agrees."""
+    """A converted encoder is trusted only if torch agrees with it."""
     true = subject._Model.run
     monkeypatch.setattr(subject._Model, "run", lambda self, pixels: -true(self, pixels))
     with pytest.raises(ComputeError, match="something else than torch"):
@@ -184,7 +184,7 @@ def test_refusals(monkeypatch):
 
 
 def test_nothing_is_reported_to_anybody():
-    """OpenVINO's tools would tell a statistics server that they were imported."""
+    """OpenVINO's tools would report to a statistics server that they were imported."""
     code = (
         "import json, sys\n"
         "from napari_histodistill.students import load_student\n"

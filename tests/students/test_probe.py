@@ -15,7 +15,7 @@ from napari_histodistill.students.folds import (
     group_folds,
 )
 from napari_histodistill.students.probe import STRENGTHS, fit_probe
-from napari_histodistill.students.tokens import pool_tokens
+from napari_histodistill.students.token_pooling import pool_tokens
 
 
 def blobs(rng, n=120, dim=20, classes=3, spread=1.0):
@@ -55,7 +55,7 @@ def test_the_same_data_give_the_same_head(rng):
 
 
 def test_groups_keep_a_leak_from_choosing_the_strength(rng):
-    """Labels are noise, but each group's samples are near copies: only groups tell."""
+    """Labels are noise, but samples of a group are near copies: groups reveal it."""
     groups = np.repeat(np.arange(24), 10)
     y = np.repeat(np.arange(24) % 2, 10)
     x = (rng.normal(size=(24, 30))[groups] + rng.normal(size=(240, 30)) / 50).astype(

@@ -114,7 +114,7 @@ def test_the_variable_settles_it(clock, monkeypatch):
     assert chosen.backend == "openvino"
     assert subject.VARIABLE in chosen.reason
     monkeypatch.setenv(subject.VARIABLE, "tensorrt")
-    with pytest.raises(DeviceError, match="'tensorrt' is no backend; use torch or"):
+    with pytest.raises(DeviceError, match="'tensorrt' is not a backend; use torch or"):
         subject.with_fastest(CPU, SPEC, Machine(clock))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_histodistill.maps.block_reading import PixelWindow, Raster
-from napari_histodistill.students.tokens import pool_tokens
+from napari_histodistill.students.token_pooling import pool_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 
 _ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
 """Names of precisions in stores. Plain ``bfloat16`` is from before the early layers
-were spared (see ``students/backends/early.py``), and stands for other numbers."""
+were spared (see ``students/backends/early_layers.py``): other numbers."""
 
 RESAMPLING = "cubic, antialiased"
 """How pixels reach the student's µm per pixel (see ``slides/pyramid/resample.py``).

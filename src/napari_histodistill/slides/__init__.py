@@ -1,4 +1,4 @@
-"""A file becomes a lazily tiled pyramid with a physical size, a tissue mask, a grid."""
+"""Slides: files opened as lazy pyramids with a physical size, tissue masks, grids."""
 
 from napari_histodistill.slides.opening import open_slide, slide_from_arrays
 from napari_histodistill.slides.pyramid.grid import TileGrid

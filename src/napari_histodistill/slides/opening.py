@@ -1,4 +1,4 @@
-"""One door for all slides: look at the content, choose the reader, or say why not."""
+"""The one way to open a slide: inspect the content, choose a reader, or say why not."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def open_slide(
 
     TIFF in all its dialects, OME-Zarr and plain images are read by this package; NDPI,
     MRXS, BIF, SCN and Philips TIFF through OpenSlide, if it is installed; DICOM and CZI
-    through OpenSlide, or where it refuses through pydicom and pylibCZIrw.
+    through OpenSlide or, where that refuses, through pydicom and pylibCZIrw.
 
     Parameters
     ----------
     path : path-like
-        A file, the folder of an OME-Zarr image, or its http(s) address.
+        A file, the folder of an OME-Zarr image, or such a folder's http(s) address.
     mpp : float or Mpp, optional
-        µm per level-0 pixel, where the file is silent or wrong. A number must be one
-        that a light microscope can have.
+        µm per level-0 pixel, if the file does not state it or is wrong. A number must
+        be plausible for a light microscope (0.05 to 20).
     icc : bool
-        Whether colours are carried to sRGB by the ICC profile that the file holds.
+        Whether to convert colours to sRGB with the file's ICC profile.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def open_slide(
     SlideError
         If the file cannot be read; one sentence says why and what to do.
     InputError
-        If ``mpp`` is not a positive number, or a number that cannot be true.
+        If ``mpp`` is not a positive number, or one that no light microscope has.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def open_slide(
 def _typed(value: float) -> Mpp:
     mpp = Mpp.given(value)
     if not mpp.is_plausible:
-        # Beyond, a tile would be a fraction of a pixel, or more pixels than fit memory.
+        # Otherwise a tile would be a fraction of a pixel, or too large for the memory.
         msg = (
             f"{value:g} µm per pixel cannot be a light microscope's (0.05 to 20): 0.25 "
             "is a 40× scan, 0.5 a 20× scan, 1.0 a 10× scan."
@@ -114,7 +114,7 @@ def _typed(value: float) -> Mpp:
 
 
 def _refuse_no_file(path: Path) -> None:
-    """Refuse what cannot be opened, and what would be read for ever."""
+    """Refuse paths that cannot be opened, and devices and pipes, which have no end."""
     try:
         kind = path.stat().st_mode
     except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
@@ -149,7 +149,7 @@ def _open(path: Path) -> Slide:
 
 
 def _open_by_name(path: Path, suffix: str) -> Slide | None:
-    """Open a file whose format is told by its name, or None."""
+    """Open a file whose format shows in its name; return None for any other."""
     if suffix == ".czi":
         return _open_czi(path)
     if suffix in OPENSLIDE_NAMES:
@@ -166,7 +166,7 @@ def _open_tiff(path: Path) -> Slide:
 
 
 def _foreign_vendor(tif: Any) -> str | None:
-    """Return what a TIFF is if its dialect is OpenSlide's to read."""
+    """Return the kind of a TIFF that only OpenSlide reads; None for any other."""
     if tif.is_ndpi:
         return "a Hamamatsu NDPI slide"
     if tif.is_scn:
@@ -234,8 +234,8 @@ def _open_unknown(path: Path, start: bytes) -> Slide:
     else:
         msg = (
             f"{path.name} is neither a slide nor an image that can be read here; "
-            "TIFF (SVS, OME-TIFF, QPTIFF), OME-Zarr, PNG and JPEG always can be, "
-            "others with the extra [openslide]."
+            "TIFF (SVS, OME-TIFF, QPTIFF), OME-Zarr, PNG and JPEG are always read, "
+            "other formats with the extra [openslide]."
         )
     raise SlideError(msg)
 
@@ -250,7 +250,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _reason(error: SlideError) -> str:
-    """Return the bare reason of a message of the OpenSlide backend."""
+    """Return the reason inside a message of the OpenSlide backend."""
     text = reason(error.__cause__ or error)
     if text.startswith("Unsupported or missing"):
         return "it is of another kind"

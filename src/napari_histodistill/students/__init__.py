@@ -1,4 +1,4 @@
-"""The encoder a person runs: spec, bundle, device, backend, bundled students."""
+"""Students: the encoders that users run; their specs, bundles, devices and backends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import on first use: naming the package must not load torch."""
+    """Import a public name on first use: importing the package must not load torch."""
     if name in _HOMES:
         from importlib import import_module
 

@@ -1,7 +1,7 @@
-"""A student on disk: a folder with ``spec.json``, ``student.safetensors``, a card.
+"""Student bundles: folders of ``spec.json``, ``student.safetensors`` and model card.
 
 Bundles come from strangers. Everything is checked before a tensor is used, nothing is
-ever unpickled, and a changed byte is refused.
+ever unpickled, and a single changed byte is refused.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 from napari_histodistill.errors import BundleError, InputError, refused_by_disk
 from napari_histodistill.files import put_folder, recover, write_whole
 from napari_histodistill.students.bundled import find_bundled
-from napari_histodistill.students.card import write_card
 from napari_histodistill.students.familiarity import Familiarity
 from napari_histodistill.students.head import Head
+from napari_histodistill.students.model_card import write_card
 from napari_histodistill.students.spec import (
     FamiliaritySpec,
     StudentSpec,
 )
 from napari_histodistill.students.spec_file import read_spec
-from napari_histodistill.students.tensors import (
-    Tensors,
+from napari_histodistill.students.tensor_file import (
+    NamedArrays,
     check_tensors,
     read_tensors,
     write_tensors,
@@ -55,11 +55,11 @@ _OWN_FILES = frozenset(
 class _Bundle:
     folder: Path
     spec: StudentSpec
-    tensors: Tensors
+    tensors: NamedArrays
 
 
 def load_spec(student: str | Path) -> StudentSpec:
-    """Read and check the spec of a bundled student or a bundle folder; no torch.
+    """Read and check the spec of a bundled student or a bundle folder, without torch.
 
     Parameters
     ----------
@@ -69,7 +69,8 @@ def load_spec(student: str | Path) -> StudentSpec:
     Raises
     ------
     BundleError
-        If there is no such student, or its spec is damaged, changed or newer.
+        If there is no such student, or its spec is damaged, changed or of a newer
+        version.
     """
     return read_spec(_inside(_folder_of(student), SPEC_FILE))
 
@@ -81,22 +82,22 @@ def load_student(
     threads: int | None = None,
     precision: str | None = None,
 ) -> Student:
-    """Load a student, ready to run.
+    """Load a student so that it is ready to run.
 
     Parameters
     ----------
     student : str or Path
-        A bundled name (``"colon-probe"``; :func:`list_students` has all) or the folder
-        of a bundle.
+        A bundled name (``"colon-probe"``; :func:`list_students` returns all) or the
+        folder of a bundle.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. On the CPU the
-        fastest backend runs it, found by a self-test of two seconds the first time,
-        if there is more than one; ``"cpu:torch"`` and ``"cpu:openvino"`` name one.
+        fastest backend runs it: if there is more than one, a self-test of two seconds
+        finds it the first time; ``"cpu:torch"`` and ``"cpu:openvino"`` name one.
     threads : int or None
-        CPU threads that torch uses, in the whole process; None leaves them alone.
+        CPU threads for torch in the whole process; None keeps their number.
     precision : {"float32", "bfloat16", "float16"} or None
-        What to compute in; None leaves it to :func:`choose_device`. Asked for without
-        a backend, it is torch's.
+        Precision to compute in; None leaves it to :func:`choose_device`. If it is given
+        and no backend is, torch runs the student.
 
     Returns
     -------
@@ -107,9 +108,9 @@ def load_student(
     Raises
     ------
     BundleError
-        If there is no such student, or anything in its folder is not as it must be.
+        If there is no such student, or anything in its folder is not as required.
     DeviceError
-        If the device does not exist here.
+        If the device does not exist on this machine.
     ComputeError
         If the encoder cannot run on the device.
 
@@ -149,7 +150,7 @@ def load_student(
 
 
 def measure_student(student: str | Path, *, device: str = "cpu") -> SelfTest:
-    """Measure the CPU's backends on a student, and remember the fastest.
+    """Measure the CPU backends with a student, and remember the fastest.
 
     Raises
     ------
@@ -172,20 +173,23 @@ def save_student(
     familiarity: Familiarity | None = None,
     card: str = "",
 ) -> Path:
-    """Write a bundle; all of it or nothing.
+    """Write a bundle, completely or not at all.
 
     Parameters
     ----------
     folder : str or Path
-        Where; must not exist yet, or be a bundle, which is then replaced.
+        Folder to write; it must not exist yet, unless it is a bundle, which is then
+        replaced.
     spec : StudentSpec
-        ``temperature``, ``familiarity``, checksums and digest are filled in here.
+        The student's spec; ``temperature``, ``familiarity``, checksums and digest are
+        filled in here.
     head : Head or None
-        For ``spec.classes``.
+        Classifier for ``spec.classes``.
     encoder_state : dict of str to torch.Tensor or None
-        timm's state without classifier; required for ``weights.source = "bundle"``.
+        State of the timm model without classifier; required for
+        ``weights.source = "bundle"``.
     familiarity : Familiarity or None
-        What the student was trained on, as a distance.
+        Distance to the training data.
     card : str
         Text of the model card; by default :func:`write_card` makes it from the spec.
 
@@ -240,22 +244,22 @@ def save_student(
 
 
 def restate(folder: str | Path, spec: StudentSpec) -> None:
-    """Write a bundle's spec and card anew; its tensors stay what they are.
+    """Replace a bundle's spec and card; its tensors stay unchanged.
 
-    For what is found out about a student after it was trained, such as how its training
-    tiles were stained.
+    For facts that are measured after the training, such as how the training tiles were
+    stained.
 
     Raises
     ------
     BundleError
-        If there is no sound bundle, or the new spec does not describe its tensors.
+        If there is no intact bundle, or the new spec is for other tensors.
     InputError
         If it cannot be written.
     """
     target = Path(folder)
     before = _read_bundle(_folder_of(target)).spec
     if spec.tensors_sha256 != before.tensors_sha256:
-        msg = f"{target}: the new spec is of other tensors; use save_student."
+        msg = f"{target}: the new spec is for other tensors; use save_student."
         raise BundleError(msg)
     final = spec.model_copy(update={"digest": ""})
     final = final.model_copy(update={"digest": final.computed_digest()})
@@ -331,7 +335,7 @@ def _gather(
     head: Head | None,
     encoder_state: dict[str, torch.Tensor] | None,
     familiarity: Familiarity | None,
-) -> Tensors:
+) -> NamedArrays:
     tensors = {
         _ENCODER + name: values.detach().cpu().numpy()
         for name, values in (encoder_state or {}).items()
@@ -407,7 +411,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _builder(bundle: _Bundle) -> Callable[[DeviceChoice], Backend]:
-    """Return what makes a backend of this bundle for a device."""
+    """Return the function that builds this bundle's backend for a device."""
     from napari_histodistill.students.backends.build import build_backend
 
     encoder = {

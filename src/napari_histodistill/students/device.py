@@ -1,7 +1,7 @@
-"""Where an encoder runs, and the one sentence that says why there.
+"""The choice of the device that runs an encoder, with the reason in one sentence.
 
-torch is asked through a handful of plain functions, so that tests can stand in for
-machines that nobody here has.
+torch is queried through a few plain functions, so that tests can imitate other machines
+than the one they run on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from napari_histodistill.students.student import DeviceChoice
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 BACKENDS = {"torch": "torch", "openvino": "OpenVINO"}
-"""What can run an encoder on a CPU, and how people call it."""
+"""Backends that can run an encoder on a CPU, and their names for the user."""
 
 _KNOWN = re.compile(r"^(auto|cpu(:\w+)?|mps|cuda(:\d+)?)$")
 
@@ -25,26 +25,26 @@ _KNOWN = re.compile(r"^(auto|cpu(:\w+)?|mps|cuda(:\d+)?)$")
 def choose_device(
     requested: str = "auto", *, precision: str | None = None
 ) -> DeviceChoice:
-    """Choose where to run.
+    """Choose the device to run on.
 
     Parameters
     ----------
     requested : str
         ``"auto"`` (CUDA, then MPS, then the CPU), or a device by torch's name:
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; on the CPU also what runs the
-        encoder: ``"cpu:torch"``, ``"cpu:openvino"``.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; the CPU also with the backend:
+        ``"cpu:torch"``, ``"cpu:openvino"``.
     precision : {"float32", "bfloat16", "float16"} or None
-        None takes what is fastest on the device without changing what is found.
+        None takes the fastest one on the device that does not change the results.
 
     Returns
     -------
     DeviceChoice
-        With a label for people, the reason, and the precision it will compute in.
+        The device with a label for the user, the reason, and the precision.
 
     Raises
     ------
     DeviceError
-        If the device is unknown, or does not exist here.
+        If the device is unknown or does not exist on this machine.
     """
     wanted = requested.strip().lower()
     if not _KNOWN.match(wanted):
@@ -71,13 +71,13 @@ def choose_device(
 
 
 def split_backend(requested: str) -> tuple[str, str]:
-    """Return a CPU's name and the backend asked for: ``cpu:openvino`` → two words."""
+    """Split ``cpu:openvino`` into device and backend; other devices have no backend."""
     device, _, backend = requested.strip().lower().partition(":")
     return (device, backend) if device == "cpu" else (requested.strip().lower(), "")
 
 
 def through(choice: DeviceChoice, backend: str, why: str) -> DeviceChoice:
-    """Return the CPU with another backend, which label and reason name."""
+    """Return the CPU with another backend, named in label and reason."""
     return replace(
         choice,
         backend=backend,
@@ -139,9 +139,9 @@ def _mps(why: str) -> DeviceChoice:
 
 
 def _cpu(why: str) -> DeviceChoice:
-    # bfloat16 after the early layers (students/backends/early.py): on 300 real and
-    # painted tiles the cosine to float32 was at least .999, and `colon-he` named the
-    # same class for each. Without native bfloat16: float32.
+    # bfloat16 after the early layers (students/backends/early_layers.py): on 300 real
+    # and painted tiles the cosine to float32 was at least .999, and `colon-he` gave
+    # each the same class. Without native bfloat16: float32.
     precision = "bfloat16" if _cpu_has_bfloat16() else "float32"
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
@@ -170,7 +170,7 @@ def _why_no_mps() -> str:
 
 
 def _cuda_count() -> int:
-    # Asks the driver without a warning when there is none.
+    # is_available first: it asks for the driver without a warning if there is none.
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 

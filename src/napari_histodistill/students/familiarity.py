@@ -1,8 +1,8 @@
-"""Whether tissue looks like what a student learned from: a distance and a threshold.
+"""Familiarity: whether tissue resembles what a student was trained on.
 
-A student answers for any pixels. What it was trained on is remembered as a Gaussian in
-embedding space, and an embedding that lies far out is called unfamiliar: its class may
-be right, but nothing that was measured speaks for it.
+A student gives an answer for any pixels. Its training data are remembered as a Gaussian
+in embedding space, and an embedding far out is called unfamiliar: its class may be
+right, but no measurement supports it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.floating]
+    AnyFloats = npt.NDArray[np.floating]
 
 PERCENTILE = 99.0
-"""Share of embeddings of unseen cases of the training data that are familiar."""
+"""Percentage of embeddings of unseen cases of the training data that are familiar."""
 
 _EXPLAINED = 0.95
 _MOST = 64
@@ -29,7 +29,7 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Familiarity:
-    """A Gaussian with few own directions (probabilistic PCA) and a threshold.
+    """A Gaussian with few principal directions (probabilistic PCA) and a threshold.
 
     Attributes
     ----------
@@ -39,11 +39,11 @@ class Familiarity:
         ``(components, dim)`` float32: principal directions, each divided by the
         standard deviation along it.
     noise : float
-        Variance per direction of all that the components do not span.
+        Variance in each direction that the components do not span.
     threshold : float
         Distances above it are unfamiliar.
     protocol : str
-        What the threshold was measured on.
+        How the threshold was measured.
     """
 
     mean: npt.NDArray[np.float32]
@@ -52,13 +52,13 @@ class Familiarity:
     threshold: float
     protocol: str
 
-    def distance(self, embeddings: Floats) -> npt.NDArray[np.float32]:
-        """Return how far out embeddings lie.
+    def distance(self, embeddings: AnyFloats) -> npt.NDArray[np.float32]:
+        """Return how far embeddings lie from the training data.
 
-        The Mahalanobis distance under probabilistic PCA (Tipping & Bishop 1999), over
-        the square root of the dimension: about 1 for the training data itself. For
-        unfamiliar inputs see Lee et al. 2018, *A simple unified framework for detecting
-        out-of-distribution samples*.
+        This is the Mahalanobis distance under probabilistic PCA (Tipping & Bishop
+        1999), divided by the square root of the dimension: about 1 for the training
+        data. Its use to detect unfamiliar inputs follows Lee et al. 2018, *A simple
+        unified framework for detecting out-of-distribution samples*.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class Familiarity:
         """
         centred = embeddings.astype(np.float32) - self.mean
         whitened = centred @ self.basis.T
-        # Lengths² of the basis rows are 1 / variance, so this is the part of the
+        # The squared length of a basis row is 1 / variance, so this is the part of the
         # embedding that the components span.
         scale = 1 / np.maximum((self.basis**2).sum(axis=1), 1e-12)
         spanned = (whitened**2 * scale).sum(axis=-1)
@@ -81,27 +81,27 @@ class Familiarity:
         found: npt.NDArray[np.float32] = np.sqrt(squared / centred.shape[-1])
         return found
 
-    def unfamiliar(self, embeddings: Floats) -> npt.NDArray[np.bool_]:
+    def unfamiliar(self, embeddings: AnyFloats) -> npt.NDArray[np.bool_]:
         """Return which embeddings ``(…, dim)`` lie beyond the threshold, ``(…)``."""
         far: npt.NDArray[np.bool_] = self.distance(embeddings) > self.threshold
         return far
 
 
 def fit_familiarity(
-    train: Floats, groups: npt.NDArray[np.generic], *, held: Floats | None = None
+    train: AnyFloats, groups: npt.NDArray[np.generic], *, held: AnyFloats | None = None
 ) -> Familiarity:
-    """Fit the Gaussian to training embeddings, the threshold to unseen cases.
+    """Fit the Gaussian to training embeddings, and the threshold to unseen cases.
 
     Parameters
     ----------
     train : ndarray
         ``(n, dim)``, n ≥ 2.
     groups : ndarray
-        ``(n,)``, the case of each.
+        ``(n,)``, the case of each embedding.
     held : ndarray or None
-        ``(m, dim)``, embeddings of cases that the encoder did not learn from. Without
-        them every case is measured against the Gaussian of the others: the encoder has
-        seen it then, so the threshold comes out low.
+        ``(m, dim)``, embeddings of cases that the encoder was not trained on. Without
+        them, each case is measured against the Gaussian of the others; as the encoder
+        has seen all of them, the threshold then comes out low.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def fit_familiarity(
     return Familiarity(mean, basis, noise, threshold, how)
 
 
-def _between_cases(train: Floats, groups: npt.NDArray[np.generic]) -> Floats:
+def _between_cases(train: AnyFloats, groups: npt.NDArray[np.generic]) -> AnyFloats:
     _, member = np.unique(groups, return_inverse=True)
     fold = member.reshape(-1) % _FOLDS
     distances = np.empty(len(train), np.float32)
@@ -134,7 +134,7 @@ def _between_cases(train: Floats, groups: npt.NDArray[np.generic]) -> Floats:
 
 
 def _gaussian(
-    values: Floats,
+    values: AnyFloats,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
     count, dim = values.shape
     mean = values.mean(axis=0, dtype=np.float64)
@@ -149,7 +149,8 @@ def _gaussian(
         )
         raise InputError(msg)
     explained = np.cumsum(variances) / total
-    # As many as explain most of it; one direction at least is left to the noise.
+    # Enough components to explain most of the variance, but at least one direction is
+    # left to the noise.
     keep = min(
         int(np.searchsorted(explained, _EXPLAINED)) + 1, _MOST, dim - 1, count - 1
     )

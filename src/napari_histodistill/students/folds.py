@@ -1,4 +1,4 @@
-"""Folds that never split a group and spread every class as evenly as they can."""
+"""Cross-validation folds that never split a group and spread classes evenly."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def group_folds(
     folds: int,
     seed: int = 0,
 ) -> npt.NDArray[np.intp]:
-    """Deal groups into folds.
+    """Distribute groups over folds.
 
-    Groups of the rarest class are dealt first, each to the fold that has the fewest
-    samples of that class: so the rare classes are in as many folds as they have groups.
+    Groups of the rarest class go first, each to the fold with the fewest samples of
+    that class, so that rare classes are in as many folds as possible.
 
     Parameters
     ----------
     labels : ndarray
         ``(n,)`` int, one class per sample.
     groups : ndarray
-        ``(n,)``, what must stay together (a case, a stroke).
+        ``(n,)``; samples of one group (a case, a stroke) stay together.
     folds : int
-        How many; no more than there are groups.
+        Number of folds; no more than there are groups.
     seed : int
-        Order in which groups of a class are dealt.
+        Decides the order of the groups of a class.
 
     Returns
     -------
@@ -61,21 +61,22 @@ def folds_around_every_class(
     folds: int,
     seed: int = 0,
 ) -> npt.NDArray[np.intp] | None:
-    """Deal groups into folds such that every class has samples outside each fold.
+    """Distribute groups so that every class has samples outside each fold.
 
-    A group that holds several classes can take the last samples of one with it.
+    :func:`group_folds` alone does not ensure that: a group of several classes may take
+    the last samples of one of them along.
 
     Parameters
     ----------
     labels, groups, seed
         As for :func:`group_folds`.
     folds : int
-        How many at most; fewer are tried where those will not do.
+        Largest number of folds; fewer are tried if that is impossible.
 
     Returns
     -------
     ndarray or None
-        ``(n,)`` int, the fold of each sample; None if not even two folds will do.
+        ``(n,)`` int, the fold of each sample; None if not even two folds are possible.
     """
     classes = len(np.unique(labels))
     for count in range(folds, 1, -1):

@@ -24,7 +24,8 @@ class Head:
     bias : ndarray
         ``(classes,)`` float32.
     temperature : float
-        Guo et al. 2017, *On Calibration of Modern Neural Networks*.
+        Divides the logits for calibration (Guo et al. 2017, *On Calibration of Modern
+        Neural Networks*).
     """
 
     weight: npt.NDArray[np.float32]

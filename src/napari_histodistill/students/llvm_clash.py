@@ -1,11 +1,11 @@
-"""Keep two copies of LLVM apart: Mesa's, which draws, and triton's, which compiles.
+"""A guard against two copies of LLVM in one process: Mesa's and triton's.
 
-Where OpenGL is drawn by Mesa with LLVM (software rendering, virtual machines, remote
+Where Mesa draws OpenGL with LLVM (software rendering, virtual machines, remote
 desktops, AMD cards), napari's canvas has loaded ``libLLVM``. torchvision then imports
-``torch._dynamo``, which imports triton if it is installed, whose own LLVM crashes the
-process while it is loaded (seen with triton of torch 2.14 and libLLVM 15). Students
-need no triton, so in that situation, and only then, importing it is refused: torch
-takes the refusal for "not installed", which is what it does on macOS and Windows.
+``torch._dynamo``, which imports triton if it is installed, and triton's own LLVM
+crashes the process while loading (seen with the triton of torch 2.14 and libLLVM 15).
+Students do not need triton, so in that situation, and only then, its import is refused.
+To torch the refusal means "not installed", the normal case on macOS and Windows.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MAPS = Path("/proc/self/maps")
 
 
 def keep_triton_out() -> bool:
-    """Refuse to import triton if that would crash this process.
+    """Block the import of triton if it would crash this process.
 
     Returns
     -------
     bool
-        Whether it is refused from now on.
+        Whether the import is blocked from now on.
     """
     if "triton" in sys.modules:
         # Loaded before the canvas, which works; or refused by an earlier call.
@@ -34,7 +34,7 @@ def keep_triton_out() -> bool:
 
 
 def mesa_uses_llvm(maps: Path = _MAPS) -> bool:
-    """Whether a shared LLVM is loaded in this process (Linux; elsewhere False)."""
+    """Return whether a shared LLVM is loaded in this process (False but on Linux)."""
     try:
         return "libLLVM" in maps.read_text("utf-8", errors="replace")
     except OSError:

@@ -1,7 +1,7 @@
 """The probe: logistic regression on frozen embeddings, as strong as the data allow.
 
-Everything that is chosen (strength, temperature) is chosen inside the data it is given,
-on folds that keep groups together; whoever scores a probe passes training data only.
+Strength and temperature are chosen within the data that is passed, on folds that keep
+groups together. So code that scores a probe must pass training data only.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.intp]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse regularisations (scikit-learn's C) tried on standardised features."""
+"""Inverse regularisations (scikit-learn's C) to try on standardised features."""
 
 DEFAULT_STRENGTH = 1e-2
-"""Used when there is too little to choose with."""
+"""Used when there are too few samples to choose."""
 
 INNER_FOLDS = 4
 
@@ -41,10 +41,10 @@ class ProbeFit:
     head : Head
         Works on raw embeddings: the standardisation is folded into its weights.
     strength : float
-        The C that was chosen; larger follows the samples more closely.
+        The chosen C; a larger one follows the samples more closely.
     score : float or None
-        Balanced accuracy on held-out folds inside the given data; None where a class
-        has a single sample (or group), so that nothing could be held out.
+        Balanced accuracy on held-out folds of the given data; None if a class has a
+        single sample (or group), so that nothing could be held out.
     counts : tuple of int
         Samples per class.
     """
@@ -64,26 +64,26 @@ def fit_probe(
 ) -> ProbeFit:
     """Fit a probe and calibrate it.
 
-    Classes weigh alike however many samples they have. The strength with the best
-    balanced accuracy on inner folds is taken; the temperature (Guo et al. 2017) is the
-    one under which those folds' held-out labels are most likely.
+    Classes have equal weight, however many samples they have. The strength is the one
+    with the best balanced accuracy on inner folds; the temperature (Guo et al. 2017) is
+    the one under which the held-out labels of those folds are most likely.
 
     Parameters
     ----------
     embeddings : ndarray
         ``(n, dim)`` float.
     labels : ndarray
-        ``(n,)`` int, ``0 … k - 1``, at least two classes and no gap between.
+        ``(n,)`` int, ``0 … k - 1``; at least two classes, and no number left out.
     groups : ndarray or None
         ``(n,)``; samples of one group (a case, a stroke) never lie on both sides of an
         inner fold.
     seed : int
-        For the folds.
+        Seed of the folds.
 
     Returns
     -------
     ProbeFit
-        The head and how it came about.
+        The head, and how it was chosen.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def fit_probe(
 
     x, y = _checked(embeddings, labels, groups)
     who = np.arange(len(y)) if groups is None else np.asarray(groups)
-    # One BLAS thread: these products are small, and on a busy machine threads that wait
-    # for each other made 21 fits take 47 s in place of 3.
+    # One BLAS thread: the products are small, and on a busy machine threads waiting for
+    # each other made 21 fits take 47 s instead of 3.
     with threadpool_limits(1, user_api="blas"):
         return _choose_and_fit(x, y, who, seed)
 
@@ -110,7 +110,7 @@ def _choose_and_fit(
     if fold is not None:
         held_out = {c: _held_out_logits(x, y, fold, c) for c in STRENGTHS}
         scores = {c: _balanced(y, z.argmax(axis=1)) for c, z in held_out.items()}
-        # The weakest of equals: it asks less of the data.
+        # Of equally good strengths, the weakest: it relies less on the samples.
         strength = max(STRENGTHS, key=lambda c: (scores[c], -c))
         score = scores[strength]
         temperature = fit_temperature(held_out[strength], y)
@@ -149,7 +149,7 @@ def _first_gap(y: Labels) -> int:
 
 
 def _fewest_groups(y: Labels, who: npt.NDArray[np.generic]) -> int:
-    """Return the number of groups of the class that has the fewest."""
+    """Return the number of groups of the class with the fewest."""
     return min(len(np.unique(who[y == label])) for label in np.unique(y))
 
 
@@ -168,13 +168,13 @@ def _fit(standard: _Standard, y: Labels, strength: float) -> tuple[Floats, Float
     from sklearn.linear_model import LogisticRegression
 
     features, mean, scale = standard
-    # A tolerance of 1e-3 stops where no prediction changes any more.
+    # With a tolerance of 1e-3, predictions no longer change when the fit stops.
     model: Any = LogisticRegression(
         C=strength, class_weight="balanced", max_iter=2000, tol=1e-3
     )
     model.fit(features, y)
     weight, bias = model.coef_, model.intercept_
-    if len(weight) == 1:  # two classes: scikit-learn keeps the difference only
+    if len(weight) == 1:  # two classes: scikit-learn only stores the difference
         weight = np.concatenate([-weight, weight]) / 2
         bias = np.concatenate([-bias, bias]) / 2
     weight = weight / scale
@@ -201,7 +201,7 @@ def _splits(
 
 
 def _balanced(y: Labels, predicted: Labels) -> float:
-    """Return the mean over classes of the share that was found."""
+    """Return the balanced accuracy: the mean over classes of the share found."""
     right = np.bincount(y, weights=predicted == y)
     return float((right / np.bincount(y)).mean())
 
@@ -212,9 +212,9 @@ def fit_temperature(logits: Floats, y: Labels) -> float:
     Parameters
     ----------
     logits : ndarray
-        ``(n, classes)`` float, of samples that were not fitted on.
+        ``(n, classes)`` float, of samples that the probe was not fitted to.
     y : ndarray
-        ``(n,)`` int.
+        ``(n,)`` int, their classes.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -224,7 +224,7 @@ def fit_temperature(logits: Floats, y: Labels) -> float:
         found: float = (logsumexp(z, axis=1) - z[np.arange(len(y)), y]).mean()
         return found
 
-    # Held-out folds of a few samples can be all right or all wrong; bounds keep the
-    # answer sane then.
+    # Held-out folds of a few samples can be all right or all wrong; the bounds keep the
+    # temperature sensible then.
     best = minimize_scalar(surprise, bounds=(np.log(0.1), np.log(10)), method="bounded")
     return float(np.exp(best.x))

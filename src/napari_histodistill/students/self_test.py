@@ -1,10 +1,11 @@
-"""Which backend runs a student fastest on this CPU: measured once, then remembered.
+"""The backend that runs a student fastest on this CPU: measured once, then remembered.
 
-Two seconds on tiles of the student's own size, the backends in turns so that a busy
-moment hits all of them. What was found is kept in the user's cache for the same kind of
-encoder, threads, versions and processor; ``histodistill doctor`` measures anew. The
-variable ``HISTODISTILL_CPU_BACKEND`` (``torch`` or ``openvino``) settles the question
-without measuring, for machines that must all compute alike.
+The self-test takes two seconds, on tiles of the student's own size, with the backends
+taking turns so that a busy moment affects them all. The result is kept in the user's
+cache for the same kind of encoder, threads, versions and processor; ``histodistill
+doctor`` measures again. The variable ``HISTODISTILL_CPU_BACKEND`` (``torch`` or
+``openvino``) sets the backend without measuring, for machines that must all compute in
+the same way.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 MEASURE_S = 2.0
 BATCH = 8
 MARGIN = 1.1
-"""torch, which needs no conversion, is kept unless another is this much faster."""
+"""torch, which needs no conversion, is kept unless another is faster by this factor."""
 
 VARIABLE = "HISTODISTILL_CPU_BACKEND"
 _FILE = "backends.json"
@@ -45,18 +46,18 @@ _FILE = "backends.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfTest:
-    """How fast each backend ran a student's tiles.
+    """Speed of each backend on a student's tiles.
 
     Attributes
     ----------
     tiles_per_s : dict of str to float
-        By backend, those that ran.
+        Speed of each backend that ran.
     problems : dict of str to str
-        By backend, why the others did not.
+        Reason for each backend that did not.
     used : str
-        The backend that is used from now on.
+        Backend that is used from now on.
     measured : str
-        Day, ISO 8601.
+        Date of the measurement, ISO 8601.
     """
 
     tiles_per_s: dict[str, float]
@@ -66,33 +67,33 @@ class SelfTest:
 
     @property
     def why(self) -> str:
-        """One sentence."""
+        """The measured speeds, in one sentence."""
         ranked = sorted(self.tiles_per_s.items(), key=lambda item: -item[1])
         speeds = ", ".join(f"{BACKENDS[name]} {rate:.0f}" for name, rate in ranked)
         return f"Tiles per second in the self-test of {self.measured}: {speeds}."
 
 
 def with_fastest(choice: DeviceChoice, spec: StudentSpec, build: Build) -> DeviceChoice:
-    """Return the choice with the backend that is fastest for this student.
+    """Return the CPU with the backend that is fastest for this student.
 
     Parameters
     ----------
     choice : DeviceChoice
         The CPU.
     spec : StudentSpec
-        The student's.
+        The student's spec.
     build : callable
-        Makes a backend for a choice.
+        Builds a backend for a choice.
 
     Raises
     ------
     DeviceError
-        If ``HISTODISTILL_CPU_BACKEND`` names no backend.
+        If ``HISTODISTILL_CPU_BACKEND`` is not a backend's name.
     """
     said = os.environ.get(VARIABLE, "").strip().lower()
     if said:
         if said not in BACKENDS:
-            msg = f"{VARIABLE}: {said!r} is no backend; use {' or '.join(BACKENDS)}."
+            msg = f"{VARIABLE}: {said!r} is not a backend; use {' or '.join(BACKENDS)}."
             raise DeviceError(msg)
         return through(choice, said, f"{VARIABLE} says {BACKENDS[said]}.")
     if len(_installed()) == 1:
@@ -102,31 +103,31 @@ def with_fastest(choice: DeviceChoice, spec: StudentSpec, build: Build) -> Devic
 
 
 def remembered(choice: DeviceChoice, spec: StudentSpec) -> SelfTest | None:
-    """Return what was measured before in the same circumstances, or None."""
+    """Return the earlier measurement in the same circumstances, or None."""
     entry = _read().get(_circumstances(choice, spec))
     try:
         found = SelfTest(**entry) if isinstance(entry, dict) else None
-    except TypeError:  # of another version
+    except TypeError:  # stored by another version
         return None
     return found if found is not None and found.used in _installed() else None
 
 
 def measure(choice: DeviceChoice, spec: StudentSpec, build: Build) -> SelfTest:
-    """Measure every backend that is installed, and remember the fastest.
+    """Measure every installed backend, and remember the fastest.
 
     Parameters
     ----------
     choice : DeviceChoice
         The CPU.
     spec : StudentSpec
-        The student's.
+        The student's spec.
     build : callable
-        Makes a backend for a choice.
+        Builds a backend for a choice.
 
     Raises
     ------
     HistodistillError
-        If torch itself cannot run the student.
+        If not even torch can run the student.
     """
     ready: dict[str, Backend] = {}
     problems: dict[str, str] = {}
@@ -156,7 +157,7 @@ def _in_turns(ready: Mapping[str, Backend], tile_px: int) -> dict[str, float]:
     )
     spent = dict.fromkeys(ready, 0.0)
     for backend in ready.values():
-        backend.embed(tiles)  # the first call also sets things up
+        backend.embed(tiles)  # not timed: the first call sets things up
     rounds = 0
     while rounds < 2 or sum(spent.values()) < MEASURE_S:
         rounds += 1
@@ -174,7 +175,7 @@ def _installed() -> tuple[str, ...]:
 
 
 def _circumstances(choice: DeviceChoice, spec: StudentSpec) -> str:
-    """Return a digest of all that decides which backend is faster."""
+    """Return a digest of everything that decides which backend is faster."""
     import torch
 
     facts = [
@@ -186,7 +187,7 @@ def _circumstances(choice: DeviceChoice, spec: StudentSpec) -> str:
 
 
 def _processor() -> str:
-    """Name the processor: a home folder may be shared by different machines."""
+    """Return the processor's name: machines may share a home folder."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text(errors="replace").splitlines()
@@ -204,7 +205,7 @@ def _read() -> dict[str, Any]:
 
 
 def _remember(key: str, found: SelfTest) -> None:
-    """Keep it; where the cache cannot be written to, the next run measures again."""
+    """Store the result; if the cache cannot be written, the next run measures again."""
     content = {**_read(), key: asdict(found)}
     path = cache_dir() / _FILE
     beside = path.with_name(f".{_FILE}.{os.getpid()}")

@@ -1,6 +1,6 @@
-"""What a student needs to be run, and what is known of it: ``spec.json``.
+"""The spec of a student, ``spec.json``: how to run it, and what is known about it.
 
-One frozen schema is the validation, the file and the source of what the screens say.
+One frozen schema serves as validation, as file format and as source for the screens.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 FORMAT_VERSION = 1
 
 _ADDED = ("backbone_options", "input_px", "familiarity", "stain")
-"""Fields that older bundles do not have: their digests must stay what they are."""
+"""Fields that older bundles do not have: left out of a digest when unset, so that the
+digests of those bundles stay valid."""
 
 EmbeddingMode = Literal["tiles", "tokens"]
-"""How embeddings are laid on a grid; the two are different spaces and never mix.
+"""How embeddings are computed for a grid: two different spaces, which never mix.
 
-``tiles``: every cell's tile goes through the encoder alone; what heads are trained on.
-``tokens``: the encoder runs once over a large window and its tokens are averaged over
-each tile's footprint; far cheaper per cell, and another embedding.
+``tiles``: each cell's tile goes through the encoder by itself; heads are trained on
+these embeddings. ``tokens``: the encoder runs once over a large window and its tokens
+are averaged over each tile's footprint; far cheaper per cell, but other embeddings.
 """
 
 HexColor = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Channel = Annotated[float, Field(ge=100, le=255, allow_inf_nan=False)]
-Rgb = tuple[float, float, float]
+PerChannel = tuple[float, float, float]
+"""One number each for red, green and blue."""
 
 MAX_OPTION = 4096
 _NO_OPTIONS = (
@@ -42,11 +44,13 @@ _NO_OPTIONS = (
 def check_backbone_options(options: _Options | None) -> _Options | None:
     """Refuse options that would load a file, change timm, or fill the memory.
 
+    A bundle comes from strangers, and ``checkpoint_path`` would make timm open any
+    file.
+
     Raises
     ------
     ValueError
-        Naming the option: a bundle comes from strangers, and ``checkpoint_path`` would
-        make timm open any file.
+        If there is such an option; the message names it.
     """
     for name, value in (options or {}).items():
         if name in _NO_OPTIONS:
@@ -69,7 +73,7 @@ class _Frozen(BaseModel):
 
 
 class ClassSpec(_Frozen):
-    """One class of a head: its name and the colour it is drawn in."""
+    """One class of a head: its name and its colour on maps."""
 
     # Recipes list classes, too, and read help texts from docstrings under fields.
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -83,8 +87,9 @@ class ClassSpec(_Frozen):
 class WeightsSpec(_Frozen):
     """Where the encoder's weights come from.
 
-    ``bundle``: in the bundle's ``student.safetensors``. ``package``: in an installed
-    Python package, so that a bundle holds only what is its own (the head).
+    ``bundle``: from the bundle's ``student.safetensors``. ``package``: from an
+    installed Python package, so that the bundle holds no copy of them, only its own
+    head.
     """
 
     source: Literal["bundle", "package"]
@@ -102,7 +107,7 @@ class WeightsSpec(_Frozen):
 
 
 class TokenAgreement(_Frozen):
-    """How far token embeddings agree with tile embeddings, as measured."""
+    """Measured agreement of token embeddings with tile embeddings."""
 
     cosine_median: float
     cosine_p05: float
@@ -113,11 +118,11 @@ class TokenAgreement(_Frozen):
 
 
 class Training(_Frozen):
-    """What a head or an encoder was trained on.
+    """The training data of a head or an encoder.
 
     ``case_digests`` are the first 16 hex digits of the SHA-256 of every training
-    ``case_id``: enough to notice that tiles to be scored were trained on, without
-    carrying the identifiers themselves.
+    ``case_id``: enough to notice that a student is scored on its own training tiles,
+    without storing the identifiers themselves.
     """
 
     data: str
@@ -141,24 +146,24 @@ class Metric(_Frozen):
 
 
 class FamiliaritySpec(_Frozen):
-    """How to tell tissue unlike the training data; see ``students/familiarity.py``."""
+    """The threshold of unfamiliar tissue; see ``students/familiarity.py``."""
 
     components: Annotated[int, Field(ge=0, le=4096)]
-    noise: Positive
-    threshold: Positive
+    noise: _Positive
+    threshold: _Positive
     protocol: str
 
 
 class StainSpec(_Frozen):
-    """How the training tiles were stained; see ``slides/tissue/stain.py``.
+    """The stains of the training tiles; see ``slides/tissue/stain.py``.
 
     Directions in optical density (R G B), amounts at full strength (log10), and the
     colour of glass (0 to 255).
     """
 
-    haematoxylin: Rgb
-    eosin: Rgb
-    strengths: tuple[Positive, Positive]
+    haematoxylin: PerChannel
+    eosin: PerChannel
+    strengths: tuple[_Positive, _Positive]
     glass: tuple[Channel, Channel, Channel]
     protocol: str
 
@@ -166,7 +171,7 @@ class StainSpec(_Frozen):
     def _are_two_directions(self) -> StainSpec:
         h, e = self.haematoxylin, self.eosin
         lengths = [math.sqrt(sum(v * v for v in d)) for d in (h, e)]
-        # Written so that NaN is refused, too.
+        # Written so that NaN is refused as well.
         if not all(abs(length - 1) < 0.01 for length in lengths):
             msg = "haematoxylin and eosin must be directions of length 1"
             raise ValueError(msg)
@@ -177,7 +182,7 @@ class StainSpec(_Frozen):
 
 
 class StudentSpec(_Frozen):
-    """Everything that is needed to run a student, and its measured character.
+    """Everything that is needed to run a student, and what was measured of it.
 
     Attributes
     ----------
@@ -190,22 +195,23 @@ class StudentSpec(_Frozen):
     mpp : float
         µm per pixel of the tile.
     mpp_source : {"stated", "estimated"}
-        Whether the training data said so, or somebody measured cells and crypts.
+        Whether the training data state it, or it was estimated from the size of
+        cells and crypts.
     mean, std : tuple of float
         Per channel, for pixels scaled to 0..1.
     token_stride_px : int or None
-        Pixels per token for backbones that give a feature map; None where tokens are
-        not offered.
+        Pixels per token for backbones with a feature map; None if the student offers no
+        tokens.
     embedding_dim : int
         Width of an embedding.
     classes : tuple of ClassSpec
         Empty for a student without a head (similarity only).
     temperature : float
-        Divides the logits, so that a probability of .8 is right 8 times in 10.
+        Divides the logits so that a probability of .8 is right 8 times in 10.
     stain : StainSpec or None
-        The look that slides may be normalised towards; None where nobody measured it.
+        Stains that slides can be normalised to; None if they were not measured.
     tensors_sha256 : str
-        Of the bundle's ``student.safetensors``, hex; empty where there is none.
+        SHA-256 of the bundle's ``student.safetensors``, hex; empty if there is none.
     digest : str
         The student's identity, hex: see :meth:`computed_digest`. Empty until saved.
     """
@@ -220,12 +226,12 @@ class StudentSpec(_Frozen):
     input_px: Annotated[int, Field(ge=8, le=4096)] | None = None
     mpp: Annotated[float, Field(gt=0.01, le=100, allow_inf_nan=False)]
     mpp_source: Literal["stated", "estimated"] = "stated"
-    mean: Rgb
-    std: Rgb
+    mean: PerChannel
+    std: PerChannel
     token_stride_px: Annotated[int, Field(ge=1, le=1024)] | None = None
     embedding_dim: Annotated[int, Field(ge=1, le=65536)]
     classes: Annotated[tuple[ClassSpec, ...], Field(max_length=254)] = ()
-    temperature: Positive = 1.0
+    temperature: _Positive = 1.0
     weights: WeightsSpec
     licence: str
     training: Training | None = None
@@ -251,10 +257,10 @@ class StudentSpec(_Frozen):
         return self
 
     def computed_digest(self) -> str:
-        """Return the SHA-256 of all that makes this student itself, hex.
+        """Return the SHA-256 that identifies this student, hex.
 
-        It covers every field but ``digest``, and through their own checksums the
-        tensors of the bundle and the weight file of the package.
+        It covers every field but ``digest`` and, through their own checksums, the
+        bundle's tensors and the package's weight file.
         """
         content = self.model_dump(mode="json", exclude={"digest"})
         _drop_unset(content)
@@ -263,7 +269,7 @@ class StudentSpec(_Frozen):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the head's classes in order; empty without a head."""
+        """Names of the head's classes, in order; empty without a head."""
         return tuple(c.name for c in self.classes)
 
     @property
@@ -273,7 +279,7 @@ class StudentSpec(_Frozen):
 
 
 def _drop_unset(content: dict[str, Any]) -> None:
-    """Leave out what later versions added and this student does not use."""
+    """Leave out fields that later versions added and this student does not use."""
     for table, names in ((content, _ADDED), (content["training"] or {}, ("partners",))):
         for name in names:
             if table.get(name) is None:

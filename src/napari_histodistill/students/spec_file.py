@@ -1,4 +1,4 @@
-"""``spec.json`` as it comes from strangers: read with care, believed when it fits."""
+"""Reading ``spec.json``, which may come from strangers: everything is checked."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def read_spec(path: Path) -> StudentSpec:
     Raises
     ------
     BundleError
-        If it cannot be read, says what cannot be, was changed, or is from a newer
-        version.
+        If it cannot be read, states something impossible, was changed, or is from a
+        newer version.
     """
     try:
         if path.stat().st_size > MAX_SPEC_BYTES:
@@ -46,19 +46,19 @@ def read_spec(path: Path) -> StudentSpec:
     if spec.digest != spec.computed_digest():
         msg = (
             f"{path} was changed after it was saved (its digest does not match): get "
-            "the bundle again, or save it anew with save_student."
+            "the bundle again, or save it again with save_student."
         )
         raise BundleError(msg)
     return spec
 
 
 def _only_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Refuse an object that says one thing twice: readers would not agree on it."""
+    """Refuse an object with a field twice: JSON readers do not agree on its value."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        msg = f"the field {twice!r} stands there twice"
+        msg = f"the field {twice!r} occurs twice"
         raise ValueError(msg)
     return found
 

@@ -1,8 +1,8 @@
-"""A student for one slide whose stain is made to look like the training tiles'.
+"""Stain normalisation: a student that sees one slide stained like its training tiles.
 
-The map of pixels is fitted once for a slide and goes with the student: it is part of
-its digest, and therefore of every store's key. Embeddings of normalised and of bare
-pixels can never meet in one map.
+The stain map is fitted once for the slide and belongs to the student: it is part of its
+digest, and therefore of every store's key. Embeddings of normalised and of original
+pixels can never end up in one map.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import Backend
 
 CASE_PIXELS = 50_000
-"""Of one training case: enough for percentiles."""
+"""Pixels taken from each training case: enough for percentiles."""
 
 
 def why_not_normalise(spec: StudentSpec) -> str:
-    """Return why a student offers no stain normalisation; "" if it does."""
+    """Return why a student offers no stain normalisation; empty if it does."""
     if spec.stain is not None:
         return ""
     return (
@@ -44,19 +44,20 @@ def why_not_normalise(spec: StudentSpec) -> str:
 
 
 def stain_map_for(slide: Slide, student: Student) -> StainMap:
-    """Return what makes a slide's stain look like a student's training tiles.
+    """Return the map that makes a slide's stain look like a student's training tiles.
 
     Parameters
     ----------
     slide : Slide
-        A colour slide that knows its µm per pixel; must look like H&E.
+        A colour slide with a known µm per pixel; must look like H&E.
     student : Student
-        Whose bundle says how its training tiles were stained.
+        A student whose bundle states the stains of its training tiles.
 
     Raises
     ------
     InputError
-        If the bundle is silent, or the slide's stains cannot be told; says why.
+        If the bundle does not state them, or the slide's stains cannot be measured; the
+        message says why.
     SlideError
         If the slide cannot be read.
     """
@@ -72,9 +73,9 @@ def stain_map_for(slide: Slide, student: Student) -> StainMap:
 
 
 def seen_through(student: Student, stains: StainMap) -> Student:
-    """Return the student with every pixel put through a stain map first."""
+    """Return the student with a stain map applied to every pixel first."""
     if student.stains is not None:
-        msg = f"student {student.name} already sees through a stain map."
+        msg = f"student {student.name} already has a stain map."
         raise InputError(msg)
     mark = f"{student.digest} stains {stains.digest}"
     return Student(
@@ -91,9 +92,9 @@ def seen_through(student: Student, stains: StainMap) -> Student:
 def reference_of(
     tiles: npt.NDArray[np.uint8], cases: npt.NDArray[np.str_]
 ) -> StainSpec | None:
-    """Return how training tiles were stained; None if they are not H&E.
+    """Return the stains of training tiles; None if most cases do not look like H&E.
 
-    Every case is fitted by itself and the median is taken: pooled, the extreme
+    Each case is fitted by itself and the median is taken: in pooled pixels, the extreme
     directions would be those of the oddest cases.
 
     Parameters
@@ -101,7 +102,7 @@ def reference_of(
     tiles : ndarray
         ``(n, height, width, 3)`` uint8.
     cases : ndarray
-        ``(n,)``: which case each is of.
+        ``(n,)``, the case of each tile.
     """
     fits = []
     names = np.unique(cases)
@@ -110,7 +111,7 @@ def reference_of(
         try:
             fits.append(fit_stains(pixels[:: max(1, len(pixels) // CASE_PIXELS)]))
         except InputError:
-            continue  # hardly any tissue, or an odd stain: it has no vote
+            continue  # hardly any tissue, or an odd stain: the case does not count
     if len(fits) * 2 < len(names) or not fits:
         return None
     return StainSpec(
@@ -126,7 +127,7 @@ def reference_of(
 
 
 class _ThroughBackend:
-    """Any backend, with pixels put through a stain map before it."""
+    """Any backend, with a stain map applied to its pixels first."""
 
     def __init__(self, inner: Backend, stains: StainMap) -> None:
         self._inner, self._stains = inner, stains
@@ -134,7 +135,7 @@ class _ThroughBackend:
         self.streams = int(getattr(inner, "streams", 1))
 
     def take_note(self) -> str:
-        """Return what the backend has to say since it was last asked."""
+        """Return the backend's note since the last call; empty if there is none."""
         take = getattr(self._inner, "take_note", None)
         return "" if take is None else str(take())
 

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChoice:
-    """Where the encoder runs, and why there.
+    """The device that runs an encoder, and the reason for it.
 
     Attributes
     ----------
     name : str
-        torch's name: ``"cpu"``, ``"cuda:0"``, ``"mps"``.
+        torch's name of the device: ``"cpu"``, ``"cuda:0"``, ``"mps"``.
     label : str
-        For people: ``"CUDA:0 · H100"``, ``"CPU · OpenVINO"``.
+        Name for the user: ``"CUDA:0 · H100"``, ``"CPU · OpenVINO"``.
     reason : str
-        One sentence: why this one, and what was tried before.
+        One sentence: why this device, and what was not available.
     precision : {"float32", "bfloat16", "float16"}
-        What the arithmetic runs in; part of a store's provenance.
+        Precision of the computation; part of a store's provenance.
     backend : {"torch", "openvino"}
-        What runs the encoder there; part of a store's provenance.
+        Library that runs the encoder; part of a store's provenance.
     """
 
     name: str
@@ -46,11 +46,11 @@ class DeviceChoice:
 
 
 class Backend(Protocol):
-    """What runs an encoder; see ``students/backends/``.
+    """An encoder that is ready to run; see ``students/backends/``.
 
-    Two more attributes are looked at where a backend has them: ``streams``, how many
-    calls from different threads it can work on side by side, and ``take_note()``, which
-    returns (once) what a person should know about the calls so far.
+    Two more attributes are optional: ``streams``, the number of calls from different
+    threads that it can work on at the same time, and ``take_note()``, which returns,
+    once, what the user should know about the calls so far.
     """
 
     device: DeviceChoice
@@ -65,25 +65,25 @@ class Backend(Protocol):
 
 
 class Student:
-    """An H&E-only encoder that is ready to run; get one from :func:`load_student`.
+    """An H&E-only encoder, ready to run; :func:`load_student` returns one.
 
     Parameters
     ----------
     spec : StudentSpec
-        What it is and what it needs.
+        What the student is and what it needs.
     backend : Backend
         Runs the encoder; normalises pixels itself with the spec's mean and std.
     head : Head or None
-        For the spec's classes; None for a student that only compares.
+        Classifier for the spec's classes; None for a student that only compares.
     familiarity : Familiarity or None
-        What it was trained on, as a distance; None where nobody measured it.
+        Distance to the training data; None if it was not measured.
     digest : str
         Identity of weights and spec, hex: part of every store's key.
     folder : Path or None
-        The bundle it came from.
+        The bundle that it was loaded from.
     stains : StainMap or None
-        What every pixel goes through before the encoder: for one slide; see
-        ``students/staining.py``. The digest then is another one, too.
+        Applied to every pixel before the encoder, for one slide only; see
+        ``students/staining.py``. The digest then differs, too.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a bundle, named
@@ -119,27 +119,27 @@ class Student:
 
     @property
     def name(self) -> str:
-        """The spec's name."""
+        """Name of the student, from its spec."""
         return self.spec.name
 
     @property
     def device(self) -> DeviceChoice:
-        """Where it runs and why."""
+        """The device it runs on, and the reason for it."""
         return self.backend.device
 
     @property
     def streams(self) -> int:
-        """How many calls from different threads the backend takes side by side."""
+        """Number of calls from different threads that run at the same time."""
         return int(getattr(self.backend, "streams", 1))
 
     def take_note(self) -> str:
-        """Return, once, what a person should know: that memory was short, say."""
+        """Return, once, what the user should know: that memory was short, say."""
         take = getattr(self.backend, "take_note", None)
         return str(take()) if take else ""
 
     @property
     def modes(self) -> tuple[EmbeddingMode, ...]:
-        """Ways this student can lay embeddings on a grid."""
+        """Ways in which this student can compute embeddings for a grid."""
         return ("tiles", "tokens") if self.spec.token_stride_px else ("tiles",)
 
     def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -198,7 +198,7 @@ class Student:
         return self._checked(self.backend.tokens(windows))
 
     def classify(self, embeddings: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Return calibrated class probabilities ``(…, classes)`` of tile embeddings.
+        """Return calibrated class probabilities ``(…, classes)`` for tile embeddings.
 
         Raises
         ------
@@ -207,8 +207,8 @@ class Student:
         """
         if self.head is None:
             msg = (
-                f"student {self.name} has no classes: it compares tissue only. Choose "
-                "one with classes, or paint strokes and fit."
+                f"student {self.name} has no classes: it only compares tissue. Choose "
+                "one with classes, or paint strokes and learn from them."
             )
             raise InputError(msg)
         return self.head.probabilities(embeddings)
@@ -216,7 +216,7 @@ class Student:
     def _checked(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if not np.isfinite(values).all():
             msg = (
-                f"student {self.name} gave numbers that are not finite on "
+                f"student {self.name} computed numbers that are not finite on "
                 f"{self.device.label}: try the CPU, or another student."
             )
             raise ComputeError(msg)

@@ -16,7 +16,7 @@ from napari_histodistill.distill.training.surroundings import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.students import load_student
-from napari_histodistill.students.tokens import pool_tokens
+from napari_histodistill.students.token_pooling import pool_tokens
 from tests.distill.small_runs import TINY, small_config, write_textures
 
 TILE, MARGIN, STRIDE = 64, 32, 32

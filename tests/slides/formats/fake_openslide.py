@@ -1,4 +1,4 @@
-"""A module ``openslide`` that reads one painted picture and says what it is told."""
+"""A module ``openslide`` that reads one painted picture, with given properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What part of a slide was scanned, as files say it, nonsense included."""
+"""The scanned part of a slide as files state it, nonsense included."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.pyramid.damage import BLUE, YELLOW, read_marked
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.orientation import OrientedSource
@@ -163,16 +163,11 @@ class Broken:
     def __init__(self, dtype, channels):
         self.pixels = np.ones((300, 300, channels), dtype)
 
-    def read_level(self, level, y, x, height, width):
-        if (
-            y < 200 < y + height + 100
-            and x < 200
-            and x + width > 100
-            and y + height > 100
-        ):
+    def read_level(self, level, rect):
+        if rect.y < 200 and rect.bottom > 100 and rect.x < 200 and rect.right > 100:
             msg = "the middle is gone"
             raise SlideError(msg)
-        return self.pixels[y : y + height, x : x + width]
+        return self.pixels[rect.y : rect.bottom, rect.x : rect.right]
 
     def close(self):
         pass
@@ -200,7 +195,7 @@ def test_a_closed_slide_is_not_taken_for_a_damaged_one(tmp_path):
     with pytest.raises(ClosedSlideError, match="was closed"):
         levels[0][:10, :10].compute()
     with pytest.raises(ClosedSlideError, match="was closed"):
-        read_marked(slide.source, 0, 0, 0, 10, 10, like=np.zeros((1, 1, 3), "u1"))
+        read_marked(slide.source, 0, Rect(0, 0, 10, 10), like=np.zeros((1, 1, 3), "u1"))
     assert slide.unreadable == ()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.slides.pyramid import overview
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import (
     OverviewSource,
     shrink,
@@ -26,9 +26,9 @@ class Counting:
         self.levels = (LevelInfo(height=image.shape[0], width=image.shape[1]),)
         self.reads = []
 
-    def read_level(self, level, y, x, height, width):
-        self.reads.append((y, x, height, width))
-        return self.image[y : y + height, x : x + width]
+    def read_level(self, level, rect):
+        self.reads.append(rect)
+        return self.image[rect.y : rect.bottom, rect.x : rect.right]
 
     def close(self):
         pass
@@ -36,7 +36,7 @@ class Counting:
 
 def whole(source, level):
     info = source.levels[level]
-    return source.read_level(level, 0, 0, info.height, info.width)
+    return source.read_level(level, Rect(0, 0, info.height, info.width))
 
 
 def test_small_images_need_none():
@@ -54,7 +54,7 @@ def test_levels_are_area_means():
 
 
 def test_odd_sizes_keep_their_place():
-    # A ramp tells a shift: the area mean of a ramp is the ramp.
+    # A ramp reveals a shift: the area mean of a ramp is the ramp.
     y = (np.arange(2501) + 0.5) / 2501 * 250
     image = np.repeat(np.rint(y).astype(np.uint8)[:, None, None], 3, axis=2)
     image = np.repeat(image, 40, axis=1)
@@ -74,16 +74,16 @@ def test_squares_join_without_a_seam():
     at_once = whole(source, 1)
     piecewise = OverviewSource(Counting(image))
     for y in range(1000, -1, -100):
-        piecewise.read_level(1, y, 7, 50, 900)
+        piecewise.read_level(1, Rect(y, 7, 50, 900))
     np.testing.assert_array_equal(whole(piecewise, 1), at_once)
 
 
 def test_only_what_is_looked_at_is_computed_and_only_once():
     counting = Counting(picture(2200, 2200))
     source = OverviewSource(counting)
-    source.read_level(1, 600, 600, 100, 100)
+    source.read_level(1, Rect(600, 600, 100, 100))
     assert counting.reads == [(1024, 1024, 1024, 1024)]
-    source.read_level(1, 700, 700, 300, 300)
+    source.read_level(1, Rect(700, 700, 300, 300))
     assert len(counting.reads) == 1
 
 

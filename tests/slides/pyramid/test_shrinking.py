@@ -13,6 +13,7 @@ from napari_histodistill.errors import SlideError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.codecs.jpeg import JpegTiles
+from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
 from napari_histodistill.slides.tiff.source import TiffSource
@@ -56,12 +57,12 @@ def test_shrunk_pixels_are_close_to_area_means(tmp_path, shrink, subsampling):
         assert shrinks_of(slide.source, 0) == ((2, 4, 8) if even else (2,))
         exact = means(slide.read_pixels(0, 0, 0, 1024, 1024), shrink)
         size = 1024 // shrink
-        shrunk = read_shrunk(slide.source, 0, shrink, 0, 0, size, size)
+        shrunk = read_shrunk(slide.source, 0, shrink, Rect(0, 0, size, size))
         difference = np.abs(shrunk - exact)
         assert difference.mean() < (0.6 if even else 0.9)
         assert np.percentile(difference, 99) < (4 if even else 6)
         assert np.abs((shrunk - exact).mean((0, 1))).max() < 0.25
-        part = read_shrunk(slide.source, 0, shrink, 20, 30, 50, 60)
+        part = read_shrunk(slide.source, 0, shrink, Rect(20, 30, 50, 60))
         np.testing.assert_array_equal(part, shrunk[20:70, 30:90])
 
 
@@ -76,7 +77,7 @@ def test_shrunk_pixels_lie_where_they_should(tmp_path, shrink):
     path = write_jpeg(tmp_path / "s.tif", image).path
     with open_slide(path) as slide:
         size = 512 // shrink
-        shrunk = read_shrunk(slide.source, 0, shrink, 0, 0, size, size)
+        shrunk = read_shrunk(slide.source, 0, shrink, Rect(0, 0, size, size))
     weight = np.clip(225 - shrunk[..., 1].astype(float), 0, None)
     at = (np.arange(size) + 0.5) * shrink
     found = [
@@ -145,7 +146,7 @@ def test_damage_is_found_while_shrinking_too(tmp_path):
         open_slide(path) as slide,
         pytest.raises(SlideError, match="row 1, column 1 is damaged"),
     ):
-        read_shrunk(slide.source, 0, 2, 0, 0, 128, 128)
+        read_shrunk(slide.source, 0, 2, Rect(0, 0, 128, 128))
 
 
 @pytest.mark.parametrize("photometric", ["rgb", "ycbcr", "minisblack"])

@@ -42,7 +42,7 @@ LOSSLESS = {
 def test_lossless_variants_give_their_pixels_back(tmp_path, options):
     image = picture(301, 457)
     planar = options.get("planarconfig") == "separate"
-    if planar:  # tifffile wants the planes first
+    if planar:  # tifffile needs the planes first
         levels = [image, at_size(image, 150, 228)]
         path = tmp_path / "planar.tif"
         with tifffile.TiffWriter(path) as tif:

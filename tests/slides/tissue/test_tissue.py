@@ -178,7 +178,7 @@ def test_a_mask_lies_on_its_slide_in_the_world():
     assert tissue.world(None).scale == pytest.approx((10, 10.5))
 
 
-def test_an_edited_layer_becomes_a_mask_that_nobody_can_change():
+def test_an_edited_layer_becomes_a_mask_that_cannot_be_changed():
     edited = np.array([[0, 2], [1, 0]], np.uint8)
     tissue = TissueMask.from_array(edited, (20, 20))
     edited[:] = 0

@@ -1,4 +1,4 @@
-"""What is written can be read, here and by others."""
+"""Written pyramids can be read, here and by other programs."""
 
 from __future__ import annotations
 

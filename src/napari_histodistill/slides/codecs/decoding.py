@@ -1,12 +1,12 @@
-"""Where compressed segments become pixels: a few threads and a bounded memory.
+"""Decoding of compressed segments (tiles, strips): shared threads, a bounded cache.
 
 Neighbouring reads often need the same compressed tile (a 224 px window over 256 px
-tiles needs four), and a stripped file is worse: every strip is as wide as the slide.
-So what was decoded lately is kept, bounded by bytes.
+tiles needs four of them); with strips, each as wide as the slide, it is worse. So
+recently decoded segments are kept, up to a number of bytes.
 
-Fresh memory is not free: a first touch costs a page fault every 4 KiB, which for a
-256 px tile is a third of the time of decoding it. So decoders write into buffers that
-are used again and again, here and in the memory of decoded segments.
+Fresh memory is not free: its first use costs a page fault every 4 KiB, which for a 256
+px tile takes a third of the time of decoding it. So decoders write into buffers that
+are used again and again, also those in the cache.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FEW = 2
-"""Up to so many segments are decoded in the caller's own thread."""
+"""Up to this many segments are decoded in the caller's own thread."""
 
 SLAB_BYTES = 8 * 1024**2
-"""Buffers are cut from pieces of this size: numpy asks for huge pages above 4 MiB."""
+"""Buffers are cut from pieces of this size: numpy requests huge pages above 4 MiB."""
 
 IDLE_BYTES = 96 * 1024**2
-"""Unused buffers kept for the next slide."""
+"""Size of unused buffers that are kept for the next slide."""
 
 
 class _Buffers:
@@ -47,7 +47,7 @@ class _Buffers:
         self._idle = 0
 
     def take(self, size: int) -> npt.NDArray[np.uint8]:
-        """Return ``size`` bytes of anything."""
+        """Return ``size`` bytes of arbitrary content."""
         with self._lock:
             free = self._free[size]
             if not free:
@@ -59,7 +59,7 @@ class _Buffers:
             return free.pop()
 
     def give(self, buffer: npt.NDArray[np.uint8]) -> None:
-        """Take back a buffer that nobody looks at any more."""
+        """Take back a buffer that is no longer in use."""
         with self._lock:
             if self._idle + buffer.nbytes > IDLE_BYTES:
                 return
@@ -72,7 +72,7 @@ _BUFFERS = _Buffers()
 
 @contextmanager
 def lent_pixels(shape: tuple[int, int, int]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Lend an array of uint8 with any content for as long as the block runs."""
+    """Lend a uint8 array of arbitrary content for the duration of the block."""
     buffer = _BUFFERS.take(shape[0] * shape[1] * shape[2])
     try:
         yield buffer.reshape(shape)
@@ -82,7 +82,7 @@ def lent_pixels(shape: tuple[int, int, int]) -> Iterator[npt.NDArray[np.uint8]]:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """One decoded segment; its buffer goes back when it is dropped and unused."""
+    """One decoded segment; its buffer is given back once it is dropped and unused."""
 
     pixels: npt.NDArray[Any]
     buffer: npt.NDArray[np.uint8] | None
@@ -96,13 +96,13 @@ class _Entry:
 
 
 class SegmentCache:
-    """Decoded segments, the least recently used thrown away first.
+    """A cache of decoded segments; the least recently used are dropped first.
 
     Parameters
     ----------
     max_bytes : int
-        Bound. One segment larger than it is still kept while it is the latest: a file
-        of a single huge strip would otherwise be decoded again for every read.
+        Limit of the cache. A single segment larger than this is still kept while it is
+        the latest: a file of one huge strip would otherwise be decoded at every read.
     """
 
     def __init__(self, max_bytes: int = 96 * 1024**2) -> None:
@@ -122,16 +122,16 @@ class SegmentCache:
         decode: Callable[[npt.NDArray[np.uint8] | None], npt.NDArray[Any]],
         shape: tuple[int, int, int] | None = None,
     ) -> Iterator[npt.NDArray[Any]]:
-        """Lend a segment's pixels, decoded if they are not here, for one block.
+        """Lend a segment's pixels for the duration of a block, decoding it if need be.
 
         Parameters
         ----------
         key : hashable
-            Of the segment.
+            Identifies the segment.
         decode : callable
-            Given an array to decode into, or None; returns the pixels.
+            Takes an array to decode into, or None; returns the pixels.
         shape : tuple of int, optional
-            Of the uint8 array that ``decode`` wants; None if it brings its own.
+            Shape of the uint8 array to decode into; None if ``decode`` allocates.
         """
         with self._lock:
             entry = self._entries.get(key)
@@ -169,11 +169,11 @@ class SegmentCache:
                 _BUFFERS.give(buffer)
             raise
         if not pixels.flags.owndata and buffer is None:
-            # A view of something larger would keep all of it in memory.
+            # A view would keep the whole array behind it in memory.
             pixels = pixels.copy()
         entry = _Entry(pixels, buffer)
         with self._lock:
-            if key in self._entries:  # another thread was quicker
+            if key in self._entries:  # another thread was faster
                 entry.dropped = True
                 return entry
             self._entries[key] = entry
@@ -209,7 +209,7 @@ class _Pool:
 
 
 def _cores() -> int:
-    """How many cores this process may use, which in a container is not all."""
+    """Return how many cores this process may use: in a container not all of them."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
@@ -220,9 +220,9 @@ _POOL = _Pool()
 
 @contextmanager
 def decoding_threads(count: int) -> Iterator[None]:
-    """Let one read use at most ``count`` threads (its own included) meanwhile.
+    """Limit each read to ``count`` threads (the caller's included) within the block.
 
-    By default it uses as many as there are cores.
+    The default is as many as there are cores.
     """
     before = _POOL.threads
     _POOL.threads = max(1, min(count, _cores()))
@@ -233,12 +233,12 @@ def decoding_threads(count: int) -> Iterator[None]:
 
 
 def for_each(work: Callable[[T], None], items: Iterable[T]) -> None:
-    """Call ``work`` on every item, in the shared decoding threads if they are many.
+    """Call ``work`` on every item, using the shared decoding threads if there are many.
 
-    The caller's own thread takes its share, so a busy pool delays nobody. ``work`` must
-    not call this function itself. After an error no new item is begun, and the first
-    error is raised when all running items ended, so nobody writes into an array that
-    was given up.
+    The caller's own thread takes its share, so a busy pool delays no one. ``work`` must
+    not call this function itself. After an error no further item is begun, and the
+    first error is raised once all running items have ended, so no thread still writes
+    into an array that the caller has given up.
     """
     todo = deque(items)
     helpers = min(_POOL.threads, len(todo)) - 1
@@ -264,7 +264,7 @@ def for_each(work: Callable[[T], None], items: Iterable[T]) -> None:
     try:
         drain()
     finally:
-        # What has not started by now has nothing left to do.
+        # Helpers that have not started by now have nothing left to do.
         running = [future for future in helping if not future.cancel()]
         errors = [error for f in running if (error := f.exception()) is not None]
     if errors:
@@ -272,6 +272,6 @@ def for_each(work: Callable[[T], None], items: Iterable[T]) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of somebody else's error, for use inside a sentence."""
+    """Return the first line of a library's error, for use inside a sentence."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".")[:160] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Bytes of one open file for many threads, and the fingerprint of a slide's content."""
+"""The bytes of one open file for many threads, and fingerprints of slides."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK = 64 * 1024
-"""Bytes of one sample of the fingerprint."""
+"""Size in bytes of one sample of the fingerprint."""
 
 
 class FileBytes:
-    """One descriptor that any number of threads read from at once.
+    """One file descriptor that any number of threads can read from at once.
 
-    ``close`` waits for reads under way: a descriptor closed under a reader may be
-    given to another file, whose bytes would then be taken for pixels.
+    ``close`` waits for reads in progress: a descriptor that is closed under a reader
+    may be reused for another file, whose bytes would then be taken for pixels.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class FileBytes:
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from ``offset``."""
-        with self._lock:  # several thousand times a second: no condition's detours
+        with self._lock:  # called thousands of times a second: cheaper than _idle
             if self._closed:
                 msg = f"{self.path.name}: the slide was closed; open it again."
                 raise ClosedSlideError(msg)
@@ -71,7 +71,7 @@ class FileBytes:
         return data
 
     def close(self) -> None:
-        """Close the descriptor when nobody reads any more; may be called twice."""
+        """Close the descriptor once no read is in progress; may be called twice."""
         with self._idle:
             if self._closed:
                 return
@@ -80,12 +80,12 @@ class FileBytes:
             os.close(self._fd)
 
     def __del__(self) -> None:
-        # Nobody can be reading any more. A failed constructor has nothing to close.
+        # No one can still be reading. A failed constructor has nothing to close.
         if hasattr(self, "_closed"):
             self.close()
 
     def _pread(self, offset: int, count: int) -> bytes:
-        # A damaged table may claim more bytes than there are: never allocate for it.
+        # A damaged table may claim more bytes than the file has: never allocate those.
         count = max(0, min(count, self.size - offset))
         if hasattr(os, "pread"):
             return os.pread(self._fd, count, offset)
@@ -95,7 +95,7 @@ class FileBytes:
 
 
 def digest_file(file: FileBytes) -> str:
-    """Return a fingerprint of a file, hex.
+    """Return the fingerprint of a file, hex.
 
     SHA-256 over its size, its first and last 64 KiB and sixteen evenly spaced blocks of
     64 KiB: instant for a slide of any size, and two different slides do not share it.
@@ -107,7 +107,7 @@ def digest_file(file: FileBytes) -> str:
 
 
 def digest_path(path: Path) -> str:
-    """Return the fingerprint of a file or, for a folder, of its listing and samples."""
+    """Return the fingerprint of a file, or of a folder: its listing and samples."""
     if path.is_file():
         file = FileBytes(path)
         try:

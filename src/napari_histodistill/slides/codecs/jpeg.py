@@ -1,10 +1,10 @@
 """JPEG tiles through libjpeg-turbo: whole or shrunk, and never silently wrong.
 
-simplejpeg is preferred to imagecodecs here for two things it passes on from libjpeg:
-its warnings (imagecodecs fills what it cannot decode with grey and says nothing) and
-its scaled decoding. A JPEG is a mosaic of 8 × 8 blocks of frequencies; with the lower
-half of them alone each block decodes straight to 4 × 4 pixels, whose centres lie
-exactly where those of 2 × 2 averaged pixels would.
+simplejpeg is used here instead of imagecodecs for two features of libjpeg that it
+passes on: warnings (imagecodecs silently fills what it cannot decode with grey) and
+scaled decoding. A JPEG is a mosaic of 8 × 8 blocks of frequencies; from the lower half
+of them alone, a block decodes directly to 4 × 4 pixels, whose centres lie exactly where
+those of 2 × 2 averaged pixels would.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 JPEG = 7
-"""TIFF's number of this compression."""
+"""Number of this compression in TIFF."""
 
 SHRINKS = (2, 4, 8)
-"""What libjpeg can shrink by while decoding, at full speed."""
+"""Factors by which libjpeg can shrink while decoding, at full speed."""
 
 EVEN = {"444", "420", "Gray"}
-"""Kinds of colour sampling that are the same both ways. Where colour is sampled more
-finely down than across (4:2:2), libjpeg shrinks it across twice: by 2 a pixel is then
-0.8 grey levels off the mean on tissue, by 4 it would be 1.7."""
+"""Colour samplings that are the same in both directions. Where colour is sampled more
+finely down than across (4:2:2), libjpeg shrinks it across twice: shrunk by 2, a pixel
+of tissue is 0.8 grey levels off the mean; by 4 it would be 1.7."""
 
 HEADER_BYTES = 64 * 1024
-"""Enough of a tile to find its size in."""
+"""Enough of a tile to find its size."""
 
 # "Adobe" segment, transform 0: the three channels are red, green, blue as they are.
-# Aperio says so in the TIFF only, and libjpeg would take them for YCbCr.
+# Aperio states this only in the TIFF, and libjpeg would take them for YCbCr.
 _STORED_AS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
-# Some scanners pad their tiles; libjpeg remarks on it, the picture is whole.
+# Some scanners pad their tiles; libjpeg warns of it, but the picture is whole.
 _PADDING = re.compile(r"(\d+) extraneous bytes? before marker")
 _MAX_PADDING = 16
 
 
 @dataclass(frozen=True, slots=True)
 class JpegTiles:
-    """How the tiles of one TIFF page are decoded; make one with :meth:`of_page`.
+    """The way the tiles of one TIFF page are decoded; made by :meth:`of_page`.
 
     Attributes
     ----------
     height, width, samples : int
-        Of every tile.
+        Size of every tile in pixels, and samples per pixel.
     prefix : bytes
-        What takes the place of a tile's first two bytes: the start marker and the
-        tables that all tiles share.
+        Replaces a tile's first two bytes: the start marker, and the tables that all
+        tiles share.
     sampling : str
-        How finely colour is sampled, ``"444"``, ``"420"``, ``"422"``…
+        Colour sampling: ``"444"``, ``"420"``, ``"422"``…
     """
 
     height: int
@@ -70,7 +70,7 @@ class JpegTiles:
         Parameters
         ----------
         page : tifffile.TiffPage
-            Of an open file.
+            A page of an open file.
         first : bytes
             The beginning of its first tile.
         """
@@ -87,7 +87,7 @@ class JpegTiles:
         if not ordinary:
             return None
         tables = page.jpegtables or b""
-        # The tables are a JPEG of their own: without its start and end markers.
+        # The tables are a JPEG of their own; its start and end markers are cut off.
         middle = tables[2:-2] if tables.endswith(b"\xff\xd9") else tables[2:]
         if page.photometric == 2 and not page.is_jfif:
             if b"Adobe" in middle or b"Adobe" in first[:1024]:
@@ -154,7 +154,7 @@ class JpegTiles:
         return data if len(self.prefix) == 2 else self.prefix + data[2:]
 
     def _like(self, first: bytes) -> JpegTiles | None:
-        """Return this for the sampling of a tile, None if its size is another one."""
+        """Return this with the sampling of a tile; None if the tile's size differs."""
         try:
             height, width, colours, sampling = simplejpeg.decode_jpeg_header(
                 self._whole(first), strict=False

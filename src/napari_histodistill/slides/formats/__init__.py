@@ -1,1 +1,1 @@
-"""Every other format that opens as a slide: OME-Zarr, DICOM, CZI, OpenSlide, arrays."""
+"""Formats other than TIFF: OME-Zarr, DICOM, CZI, OpenSlide, plain images, arrays."""

@@ -1,4 +1,4 @@
-"""Slides over arrays in memory or lazily computed: numpy, dask, zarr."""
+"""Slides over arrays, in memory or computed lazily: numpy, dask, zarr."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Mpp
+    from napari_histodistill.slides.pyramid.levels import Rect
 
 
 class ArraySource:
-    """Levels that are array-likes of ``(h, w)`` or ``(h, w, samples)``.
+    """Levels that are arrays of shape ``(h, w)`` or ``(h, w, samples)``.
 
     Parameters
     ----------
     arrays : sequence of array-like
-        Finest first; anything with ``shape``, ``dtype`` and basic slicing.
+        Levels, finest first: anything with ``shape``, ``dtype`` and basic slicing.
     colours : Colours
         How samples become channels.
     name : str
-        For messages.
+        Name of the slide in messages.
     """
 
     def __init__(self, arrays: Sequence[Any], colours: Colours, *, name: str) -> None:
@@ -40,15 +41,13 @@ class ArraySource:
         self._closed = False
         self.levels: Sequence[LevelInfo] = tuple(_level_info(a) for a in self._arrays)
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if self._closed:
             msg = f"{self._name}: the slide was closed; open it again."
             raise ClosedSlideError(msg)
-        window = self._arrays[level][y : y + height, x : x + width]
-        pixels = np.asarray(window)
+        rows, columns = slice(rect.y, rect.bottom), slice(rect.x, rect.right)
+        pixels = np.asarray(self._arrays[level][rows, columns])
         if pixels.ndim == 2:
             pixels = pixels[:, :, np.newaxis]
         return self._colours.apply(pixels)
@@ -67,7 +66,7 @@ def slide_from_arrays(
     channels: Sequence[str] | None = None,
     digest: str | None = None,
 ) -> Slide:
-    """Make a slide of arrays.
+    """Make a slide from arrays.
 
     Parameters
     ----------
@@ -76,14 +75,14 @@ def slide_from_arrays(
         ``(h, w, 3)``, ``(h, w, 4)`` or ``(h, w, c)``. Coarser levels are added until
         the coarsest is at most 1024 px.
     name : str
-        Shown to people.
+        Name on screen and in messages.
     mpp : Mpp, optional
         µm per pixel of the first level.
     channels : sequence of str, optional
-        Names, one per channel. By default three or four uint8 channels are red, green,
+        Names, one per channel. By default, three or four uint8 channels are red, green,
         blue (and opacity, composited over white); others are numbered.
     digest : str, optional
-        Fingerprint; by default computed from the pixels.
+        Fingerprint of the content; computed from the pixels by default.
 
     Returns
     -------
@@ -169,7 +168,10 @@ def _level_info(array: Any) -> LevelInfo:
 
 
 def _digest(arrays: list[Any]) -> str:
-    """Fingerprint of shapes, the coarsest level and sixteen places of the finest."""
+    """Return a fingerprint of shapes, of the coarsest and of the finest level.
+
+    Of a level of more than 4096 × 4096 px, only 64 blocks of 64 px are read.
+    """
     sha = hashlib.sha256()
     for array in arrays:
         sha.update(f"{tuple(array.shape)}{array.dtype}".encode())

@@ -1,8 +1,8 @@
-"""Zeiss CZI through pylibCZIrw, the maker's own library.
+"""Zeiss CZI through pylibCZIrw, the vendor's own library.
 
-An extra (``pip install "napari-histodistill[czi]"``), asked where OpenSlide is missing
-or refuses a file (fluorescence, compressions it does not know). Its coarser levels are
-made here from the finest: those of the library are sampled, not averaged.
+An extra (``pip install "napari-histodistill[czi]"``), used where OpenSlide is missing
+or refuses a file (fluorescence, compressions it does not know). Coarser levels are
+generated here from the finest one: the library's own are sampled, not averaged.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.pyramid.levels import Rect
+
 PIXELS = {
     "Gray8": ("u1", 1), "Gray16": ("u2", 1), "Gray32Float": ("f4", 1),
     "Bgr24": ("u1", 3), "Bgr48": ("u2", 3),
 }  # fmt: skip
-"""Type and samples of the kinds of pixel that are read."""
+"""Kinds of pixel that are read: numpy type and number of samples."""
 
 CZI_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError)
 
 
 class CziSource:
-    """The finest level of a CZI file: all scenes of its first plane and time.
+    """The finest level of a CZI file: all scenes of the first plane and time point.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ class CziSource:
     Raises
     ------
     SlideError
-        If it cannot be opened or its pixels are of another kind.
+        If it cannot be opened or its pixels are of a kind that is not read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +83,7 @@ class CziSource:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The file's description, as nested dictionaries."""
+        """Metadata of the file, as nested dictionaries."""
         try:
             return self._reader.metadata["ImageDocument"]["Metadata"] or {}
         except (KeyError, TypeError, *CZI_ERRORS):
@@ -89,23 +91,20 @@ class CziSource:
 
     @property
     def planes(self) -> dict[str, int]:
-        """How many focal planes and time points there are."""
+        """Number of focal planes (``"Z"``) and time points (``"T"``)."""
         box = self._reader.total_bounding_box
         return {axis: int(box[axis][1] - box[axis][0]) for axis in "ZT" if axis in box}
 
     def read_level(
         self,
-        level: int,  # noqa: ARG002
-        y: int,
-        x: int,
-        height: int,
-        width: int,
+        level: int,  # noqa: ARG002 - there is only one
+        rect: Rect,
     ) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
-        roi = self._left + x, self._top + y, width, height
+        roi = self._left + rect.x, self._top + rect.y, rect.width, rect.height
         light = 1.0 if self.samples == 3 else 0.0
         parts = []
-        # The library does not promise that one reader may be asked by two threads.
+        # The library does not promise that a reader may be used by several threads.
         with self._lock:
             if self._closed:
                 msg = f"{self._name}: the slide was closed; open it again."
@@ -119,11 +118,12 @@ class CziSource:
                     )
                 except CZI_ERRORS as error:
                     msg = (
-                        f"{self._name}: the CZI file cannot be read around y {y}, "
-                        f"x {x} ({reason(error)})."
+                        f"{self._name}: the CZI file cannot be read around y {rect.y}, "
+                        f"x {rect.x} ({reason(error)})."
                     )
                     raise SlideError(msg) from error
-                parts.append(part.reshape(height, width, self.samples)[..., ::-1])
+                shape = rect.height, rect.width, self.samples
+                parts.append(part.reshape(shape)[..., ::-1])
         return self.colours.apply(np.ascontiguousarray(np.concatenate(parts, axis=2)))
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class CziSource:
 
 
 def is_installed() -> bool:
-    """Whether pylibCZIrw is there."""
+    """Return whether pylibCZIrw is installed."""
     return importlib.util.find_spec("pylibCZIrw") is not None
 
 

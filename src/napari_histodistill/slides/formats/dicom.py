@@ -1,6 +1,6 @@
 """DICOM whole-slide images through pydicom: one file or the files of a series.
 
-pydicom is an extra (``pip install "napari-histodistill[dicom]"``). It is asked where
+pydicom is an extra (``pip install "napari-histodistill[dicom]"``). It is used where
 OpenSlide is missing or refuses a file: incomplete headers, JPEG-LS, 16 bits.
 """
 
@@ -18,7 +18,7 @@ from napari_histodistill.slides.codecs.decoding import SegmentCache
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.formats.dicom_image import DicomImage, read_header
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 ASSOCIATED = {"LABEL": "label", "OVERVIEW": "macro", "THUMBNAIL": "thumbnail"}
 MAX_SIBLINGS = 1000
-"""Files of a folder that are looked at for further levels."""
+"""Files of a folder that are examined for further levels."""
 
 
 class DicomSource:
-    """Levels of a DICOM slide, a file each.
+    """The levels of a DICOM slide, each a file.
 
     Parameters
     ----------
     images : sequence of DicomImage
-        Finest first; closed with the source.
+        Levels, finest first; closed with the source.
     colours : Colours
         How samples become channels.
     cache : SegmentCache
-        Emptied with the source.
+        Decoded tiles; emptied with the source.
     """
 
     def __init__(
@@ -63,20 +63,16 @@ class DicomSource:
             for image in images
         )
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         fill = self._colours.background
-        pixels = self._images[level].read(y, x, height, width, background=fill)
+        pixels = self._images[level].read(rect, background=fill)
         return self._colours.apply(pixels)
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
         pixels = self._images[level].read(
-            y, x, height, width, background=self._colours.background, damage=damage
+            rect, background=self._colours.background, damage=damage
         )
         return self._colours.apply(pixels)
 
@@ -88,22 +84,22 @@ class DicomSource:
 
 
 def is_installed() -> bool:
-    """Whether pydicom is there."""
+    """Return whether pydicom is installed."""
     return importlib.util.find_spec("pydicom") is not None
 
 
 def open_dicom(path: Path) -> Slide:
-    """Open a DICOM whole-slide image, with the levels that lie beside the file.
+    """Open a DICOM whole-slide image, with its levels in the same folder.
 
     Parameters
     ----------
     path : Path
-        Any of the files of a slide.
+        Any one of the slide's files.
 
     Raises
     ------
     SlideError
-        If it is no whole-slide image, damaged, or compressed in an unknown way.
+        If it is not a whole-slide image, is damaged, or has an unknown compression.
     """
     header, _ = read_header(path)
     volumes, others = _siblings(path, header)
@@ -117,7 +113,7 @@ def open_dicom(path: Path) -> Slide:
             except SlideError:
                 if file == path:
                     raise
-                # A broken level beside a good slide is a level less.
+                # A broken level beside a good file only means one level fewer.
                 broken += (f"{file.name}: a level that cannot be read",)
             else:
                 images.append(image)
@@ -150,7 +146,7 @@ def open_dicom(path: Path) -> Slide:
 
 
 def _siblings(path: Path, header: Any) -> tuple[list[Path], dict[str, Path]]:
-    """Return the files of a slide: its levels, and what is associated by name."""
+    """Return the files of a slide: its levels, and its associated images by name."""
     series = header.get("SeriesInstanceUID")
     volumes, others = [], {}
     for file in sorted(path.parent.glob("*.dcm"))[:MAX_SIBLINGS]:
@@ -169,18 +165,18 @@ def _siblings(path: Path, header: Any) -> tuple[list[Path], dict[str, Path]]:
         elif _same_paths(other, header):
             volumes.append(file)
     own = set(header.get("ImageType") or ()) & set(ASSOCIATED)
-    # A label that was opened by name is shown alone, without the slide around it.
+    # A label that the user opened is shown by itself, without the slide.
     return ([path], {}) if own else ([path, *volumes], others)
 
 
 def _same_paths(other: Any, header: Any) -> bool:
-    """Whether two files can be levels of one image: same samples, same light."""
+    """Return whether two files can be levels of one image: the same kind of pixels."""
     wanted = ("SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
     return all(other.get(key) == header.get(key) for key in wanted)
 
 
 def _descending(images: list[DicomImage]) -> list[DicomImage]:
-    """Sort finest first; close and leave out doubles and other proportions."""
+    """Sort levels, finest first; close duplicates and those of other proportions."""
     images = sorted(images, key=lambda image: -image.height * image.width)
     kept = [images[0]]
     for image in images[1:]:
@@ -240,7 +236,8 @@ def _reader(path: Path) -> Callable[[], npt.NDArray[np.uint8]]:
     def read() -> npt.NDArray[np.uint8]:
         image = DicomImage(path, SegmentCache())
         try:
-            pixels = image.read(0, 0, image.height, image.width, background=255)
+            whole = Rect(0, 0, image.height, image.width)
+            pixels = image.read(whole, background=255)
         finally:
             image.close()
         if pixels.dtype != np.uint8 or pixels.shape[2] not in {1, 3}:

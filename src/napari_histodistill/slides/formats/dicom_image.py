@@ -1,7 +1,7 @@
-"""One DICOM file of tiles: where each lies in the file and how it becomes pixels.
+"""One tiled DICOM file: where its tiles are stored and how they are decoded.
 
-pydicom reads the header; the frames are fetched by offset and decoded with imagecodecs
-in the shared threads, as those of a TIFF are.
+pydicom reads the header; frames are fetched by their offsets and decoded with
+imagecodecs in the shared threads, as the tiles of a TIFF are.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
     from napari_histodistill.slides.codecs.decoding import SegmentCache
     from napari_histodistill.slides.pyramid.damage import Damage
+    from napari_histodistill.slides.pyramid.levels import Rect
 
 PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
 ITEM, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 MAX_TILES = 10_000_000
-"""More tiles than this are a damaged header, not a slide."""
+"""More tiles than this mean a damaged header, not a slide."""
 
 RAW = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
 CODECS = {
@@ -48,7 +49,7 @@ CODECS = {
     "1.2.840.10008.1.2.4.202": "jpeg2k_decode",
     "1.2.840.10008.1.2.4.203": "jpeg2k_decode",
 }
-"""Transfer syntaxes, by what decodes them."""
+"""imagecodecs' decoder of each compressed transfer syntax."""
 
 
 class DicomImage:
@@ -61,12 +62,12 @@ class DicomImage:
     cache : SegmentCache
         Shared by the files of a slide.
     level : int
-        Of the slide, for telling damage.
+        The file's level in the slide, for reporting damage.
 
     Raises
     ------
     SlideError
-        If it is not a whole-slide image, damaged, or compressed in an unknown way.
+        If it is not a whole-slide image, is damaged, or has an unknown compression.
     """
 
     def __init__(self, path: Path, cache: SegmentCache, *, level: int = 0) -> None:
@@ -99,15 +100,12 @@ class DicomImage:
             self._file.close()
             raise
         self.notes: tuple[str, ...] = ()
-        if not self._is_order_told() and min(self._rows, self._columns) > 1:
+        if not self._states_order() and min(self._rows, self._columns) > 1:
             self._guess_order()
 
     def read(
         self,
-        y: int,
-        x: int,
-        height: int,
-        width: int,
+        rect: Rect,
         *,
         background: float,
         damage: Damage | None = None,
@@ -117,31 +115,27 @@ class DicomImage:
         Raises
         ------
         SlideError
-            If a frame is damaged and no ``damage`` takes note of it.
+            If a frame is damaged and there is no ``damage`` to note it.
         """
-        out = np.full((height, width, self.samples), background, self.dtype)
+        shape = (rect.height, rect.width, self.samples)
+        out = np.full(shape, background, self.dtype)
         th, tw = self.tile_height, self.tile_width
         wanted = [
             (row, column)
-            for row in range(y // th, (y + height - 1) // th + 1)
-            for column in range(x // tw, (x + width - 1) // tw + 1)
+            for row in range(rect.y // th, (rect.bottom - 1) // th + 1)
+            for column in range(rect.x // tw, (rect.right - 1) // tw + 1)
         ]
 
         def paste(place: tuple[int, int]) -> None:
             top, left = place[0] * th, place[1] * tw
-            y0, x0 = max(y, top), max(x, left)
-            y1, x1 = min(y + height, top + th), min(x + width, left + tw)
-            rows, columns = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
+            rows, columns, own_rows, own_columns = rect.overlap(top, left, th, tw)
             frame = self._frame_of.get(place[0] * self._columns + place[1])
             if frame is None:
                 return
+            key, decode = (self.path, frame), self._decoder(frame)
             try:
-                with self._cache.using(
-                    (self.path, frame), self._decoder(frame)
-                ) as tile:
-                    out[rows, columns] = tile[
-                        y0 - top : y1 - top, x0 - left : x1 - left
-                    ]
+                with self._cache.using(key, decode) as pixels:
+                    out[rows, columns] = pixels[own_rows, own_columns]
             except ClosedSlideError:
                 raise
             except SlideError as error:
@@ -156,15 +150,15 @@ class DicomImage:
         """Close the file."""
         self._file.close()
 
-    def _is_order_told(self) -> bool:
-        told = self.header.get("DimensionOrganizationType") == "TILED_FULL"
-        return told or bool(self.header.get("PerFrameFunctionalGroupsSequence"))
+    def _states_order(self) -> bool:
+        full = self.header.get("DimensionOrganizationType") == "TILED_FULL"
+        return full or bool(self.header.get("PerFrameFunctionalGroupsSequence"))
 
     def _guess_order(self) -> None:
         """Find out whether tiles are stored row by row or column by column.
 
-        Files of converters that leave the order out hold either; the wrong one cuts the
-        picture to pieces. Neighbours are those whose edges look alike.
+        Files of converters that leave the order out use either, and the wrong one would
+        scramble the picture. In the right one, the edges of neighbours look alike.
         """
         tiles = np.arange(self._rows * self._columns).reshape(self._rows, self._columns)
         by_rows = {int(k): int(k) for k in tiles.ravel()}
@@ -175,7 +169,7 @@ class DicomImage:
         self.notes = (f"the file does not order its tiles; they fit {how}",)
 
     def _seam(self, order: dict[int, int]) -> float:
-        """Return how unlike the facing edges of neighbours are, on a few pairs."""
+        """Return the mean difference of facing edges, for some neighbouring tiles."""
         lefts = [
             row * self._columns + column
             for row in range(self._rows - 1)
@@ -225,8 +219,8 @@ class DicomImage:
         options: dict[str, Any] = {}
         codec = CODECS[self._syntax]
         if codec == "jpeg8_decode" and self.samples == 3:
-            told = b"JFIF" in data[:64] or b"Adobe" in data[:1024]
-            if not told and self.header.PhotometricInterpretation == "RGB":
+            states_colours = b"JFIF" in data[:64] or b"Adobe" in data[:1024]
+            if not states_colours and self.header.PhotometricInterpretation == "RGB":
                 options = {"colorspace": "RGB", "outcolorspace": "RGB"}
         pixels = np.asarray(getattr(imagecodecs, codec)(data, **options))
         return pixels.reshape(shape).astype(self.dtype, copy=False)
@@ -235,11 +229,12 @@ class DicomImage:
         name = self.path.name
         sizes = (self.height, self.width, self.tile_height, self.tile_width, frames)
         if min(*sizes, self.samples) < 1 or self.samples > 4:
-            msg = f"{name}: the DICOM image is empty or has no size that can be."
+            msg = f"{name}: the DICOM image is empty or of an impossible size."
             raise SlideError(msg)
         tiles = math.ceil(sizes[0] / sizes[2]) * math.ceil(sizes[1] / sizes[3])
         if max(tiles, frames) > MAX_TILES:
-            msg = f"{name}: {max(tiles, frames)} tiles cannot be; the file is damaged."
+            count = max(tiles, frames)
+            msg = f"{name}: {count} tiles are impossible; the file is damaged."
             raise SlideError(msg)
         if self._syntax not in RAW and self._syntax not in CODECS:
             msg = (
@@ -272,14 +267,14 @@ class DicomImage:
             offsets = first + table[:frames].astype(np.int64)
             ends = np.append(offsets[1:], self._file.size)
             if (offsets >= 0).all() and (np.diff(offsets) > 0).all():
-                # Each begins with the header of its first fragment.
+                # A frame begins with the header of its first fragment.
                 return offsets, np.minimum(ends, self._file.size) - offsets
         return self._walk(first, frames)
 
     def _walk(
         self, at: int, frames: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Find frames without a table, one fragment each, by going through them."""
+        """Find the frames without a table: walk through fragments, one per frame."""
         offsets: list[int] = []
         counts: list[int] = []
         while len(offsets) < frames:
@@ -296,23 +291,23 @@ class DicomImage:
 
 
 def read_header(path: Path) -> tuple[Any, int]:
-    """Return everything before the pixels, and where these begin.
+    """Return everything before the pixels, and the offset at which these begin.
 
     Raises
     ------
     SlideError
-        If it is no whole-slide image in DICOM.
+        If the file is not a DICOM whole-slide image.
     """
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_partial
 
     try:
-        # pydicom warns of every value that is not by the book; what matters is checked.
+        # pydicom warns of every odd value; those that matter are checked here.
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = read_partial(file, stop_when=lambda tag, *_: tag == PIXEL_DATA)
             start = file.tell()
-            for _ in header:  # values are understood, and remarked on, when looked at
+            for _ in header:  # values are parsed, and warned about, on first access
                 pass
     except (*DECODE_ERRORS, InvalidDicomError, OSError, EOFError) as error:
         msg = f"{path.name}: this DICOM file is damaged ({reason(error)})."
@@ -323,7 +318,7 @@ def read_header(path: Path) -> tuple[Any, int]:
     if kind != VLWholeSlideMicroscopyImageStorage:
         what = getattr(kind, "name", "") or "unknown kind"
         msg = (
-            f"{path.name}: this DICOM file is no whole-slide image but of the kind "
+            f"{path.name}: this DICOM file is not a whole-slide image but of the kind "
             f"“{what}”."
         )
         raise SlideError(msg)
@@ -349,7 +344,7 @@ def _pixel_type(header: Any) -> np.dtype[Any]:
 
 
 def _frame_numbers(header: Any, tiles: int, frames: int) -> dict[int, int]:
-    """Return which frame shows each tile; of several planes and paths the first."""
+    """Return the frame of each tile; of several planes or optical paths, the first."""
     groups = header.get("PerFrameFunctionalGroupsSequence")
     full = header.get("DimensionOrganizationType") == "TILED_FULL"
     if full or not groups:

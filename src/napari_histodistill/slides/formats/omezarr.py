@@ -1,4 +1,4 @@
-"""OME-Zarr (NGFF 0.4 on zarr 2, 0.5 on zarr 3), as folders or in a .zip."""
+"""OME-Zarr (NGFF 0.4 on zarr 2, 0.5 on zarr 3), as a folder or a .zip."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.damage import Damage
+    from napari_histodistill.slides.pyramid.levels import Rect
 
-# What zarr and the file systems below it raise for damaged or missing metadata.
+# Errors that zarr and file systems raise for damaged or missing metadata.
 ZARR_ERRORS = (
     OSError,
     ValueError,
@@ -49,12 +50,12 @@ ZARR_ERRORS = (
 )
 
 DEFAULT_AXES = {2: "yx", 3: "cyx", 4: "czyx", 5: "tczyx"}
-"""Names of axes where the metadata gives none (NGFF before 0.3)."""
+"""Names of axes if the metadata gives none (NGFF before 0.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Where y, x and the channels are among the axes of an array."""
+    """The axes of an array: where y, x and the channels are."""
 
     names: tuple[str, ...]
 
@@ -80,17 +81,17 @@ class ZarrSource:
     Parameters
     ----------
     arrays : sequence of zarr arrays
-        Finest first.
+        Levels, finest first.
     axes : Axes
-        The same for all; axes that are not y, x or channels are read at 0.
+        Axes of every array; other axes than y, x and channels are read at index 0.
     colours : Colours
-        How channels become channels.
+        How stored channels become the slide's channels.
     close : callable
         Closes the store.
     name : str
-        For messages.
+        Name of the slide in messages.
     lost : str
-        What to say first where reading fails, for stores on a server.
+        Beginning of the message if reading fails, for stores on a server.
     """
 
     def __init__(
@@ -116,28 +117,26 @@ class ZarrSource:
             for a in arrays
         )
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if self._closed:
             msg = f"{self._name}: the slide was closed; open it again."
             raise ClosedSlideError(msg)
         key: list[Any] = [0] * len(self._axes.names)
-        key[self._axes.y] = slice(y, y + height)
-        key[self._axes.x] = slice(x, x + width)
+        key[self._axes.y] = slice(rect.y, rect.bottom)
+        key[self._axes.x] = slice(rect.x, rect.right)
         if self._axes.c is not None:
             key[self._axes.c] = slice(None)
         try:
             pixels = np.asarray(self._arrays[level][tuple(key)])
         except Exception as error:
-            # Over a network whatever the client library raises means the same.
+            # Over a network, any error of the client library means the same.
             if not self._lost and not isinstance(error, ZARR_ERRORS):
                 raise
             first = f"{self._lost}; " if self._lost else ""
             msg = (
-                f"{self._name}: {first}level {level} cannot be read around y {y}, "
-                f"x {x} ({reason(error)})."
+                f"{self._name}: {first}level {level} cannot be read around "
+                f"y {rect.y}, x {rect.x} ({reason(error)})."
             )
             raise SlideError(msg) from error
         left = [n for n in self._axes.names if n in {"y", "x", "c"}]
@@ -147,25 +146,23 @@ class ZarrSource:
             pixels = pixels.transpose([left.index(n) for n in "yx"])[..., np.newaxis]
         return self._colours.apply(np.ascontiguousarray(pixels))
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`.
 
-        A server that is gone is not asked again for every chunk of a window.
+        A server that does not answer is not asked again for every chunk.
         """
         if not self._lost:
-            return read_by_tiles(self, level, y, x, height, width, damage)
+            return read_by_tiles(self, level, rect, damage)
         try:
-            return self.read_level(level, y, x, height, width)
+            return self.read_level(level, rect)
         except ClosedSlideError:
             raise
         except SlideError as error:
             info = self.levels[level]
-            place = level, y - y % info.tile_height, x - x % info.tile_width
-            damage.add(slice(None), slice(None), str(error), place)
+            y, x = rect.y - rect.y % info.tile_height, rect.x - rect.x % info.tile_width
+            damage.add(slice(None), slice(None), str(error), (level, y, x))
             like = probe(self) if damage.like is None else damage.like
-            return np.zeros((height, width, like.shape[-1]), like.dtype)
+            return np.zeros((rect.height, rect.width, like.shape[-1]), like.dtype)
 
     def close(self) -> None:
         """Close the store."""
@@ -175,7 +172,7 @@ class ZarrSource:
 
 
 def is_zarr_folder(path: Path) -> bool:
-    """Whether a folder is the root of a zarr group or array."""
+    """Return whether a folder is the root of a zarr group or array."""
     names = (".zgroup", ".zattrs", ".zarray", "zarr.json")
     return path.is_dir() and any((path / name).exists() for name in names)
 
@@ -209,22 +206,22 @@ def slide_of_group(
     path: Path | None = None,
     lost: str = "",
 ) -> Slide:
-    """Make a slide of an open zarr group.
+    """Make a slide from an open zarr group.
 
     Parameters
     ----------
     group : zarr.Group
-        Of a multiscale image, or whose first child is one.
+        A multiscale image, or a group whose first child is one.
     close : callable
         Closes the store, also after an error.
     name : str
-        For messages.
+        Name of the slide in messages.
     digest : callable
-        Given the group of the image and its arrays, returns the fingerprint.
+        Takes the image's group and its arrays, returns the fingerprint.
     path : Path, optional
-        Where it lies, if it is a file.
+        Where the image is stored, unless it is on a server.
     lost : str
-        What to say first where reading fails, for stores on a server.
+        Beginning of the message if reading fails, for stores on a server.
 
     Raises
     ------
@@ -281,11 +278,11 @@ def _open_group(path: Path) -> tuple[Any, Callable[[], None]]:
 
 
 def _nothing() -> None:
-    """A folder needs no closing."""
+    """Do nothing: a folder needs no closing."""
 
 
 def _root_in_zip(path: Path) -> str:
-    """Return the folder inside a zip that holds the group; often there is one."""
+    """Return the folder of the group inside a zip; many zips contain such a folder."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     roots = [n for n in names if n.split("/")[-1] in {".zgroup", "zarr.json"}]
@@ -298,7 +295,7 @@ def _image(group: Any, name: str) -> tuple[Any, Mapping[str, Any], Mapping[str, 
     """Return the group with ``multiscales``: this one or its first child."""
     for candidate in (group, *(group[k] for k in ("0",) if k in group)):
         attributes = dict(getattr(candidate, "attrs", {}))
-        # NGFF 0.5 put everything one floor down.
+        # NGFF 0.5 moved everything one level down.
         ome = attributes.get("ome", attributes)
         if ome.get("multiscales"):
             return candidate, ome["multiscales"][0], ome.get("omero") or {}
@@ -379,7 +376,7 @@ def _colours(array: Any, axes: Axes, omero: Mapping[str, Any]) -> Colours:
 
 
 def _look_like_colour(channels: Sequence[Mapping[str, Any]]) -> bool:
-    """Three 8-bit channels are colour unless their names or colours say otherwise."""
+    """Return whether 8-bit channels are colour; names or colours may deny it."""
     rgb = [("r", "red", "ff0000"), ("g", "green", "00ff00"), ("b", "blue", "0000ff")]
     for channel, (letter, word, colour) in zip(channels, rgb, strict=False):
         label = str(channel.get("label") or "").lower()

@@ -1,7 +1,7 @@
 """Slides through OpenSlide: NDPI, MRXS, BIF, SCN, DICOM and others.
 
-OpenSlide is an extra (``pip install "napari-histodistill[openslide]"``) and is imported
-only when a file needs it.
+OpenSlide is an extra (``pip install "napari-histodistill[openslide]"``), imported only
+when a file needs it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.pyramid.colours import over_white
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_READ_PX = 4096
-"""Edge of what is asked of OpenSlide at once: its result takes four bytes a pixel."""
+"""Largest edge of one request to OpenSlide, whose answer takes four bytes a pixel."""
 
 
 class OpenSlideSource:
     """Levels of a slide that OpenSlide reads.
 
-    OpenSlide may be called from many threads, but after one error an open slide only
-    repeats that error, so it is then opened anew: one damaged tile must not spoil the
-    rest of the slide.
+    OpenSlide may be called from many threads, but after an error an open slide only
+    repeats that error. It is then opened again, so that one damaged tile does not spoil
+    the rest of the slide.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,16 +66,13 @@ class OpenSlideSource:
         """All properties of the file."""
         return dict(self._slide.properties)
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, 3)`` uint8; see :class:`PixelSource`."""
-        out = np.empty((height, width, 3), np.uint8)
-        for top in range(0, height, MAX_READ_PX):
-            for left in range(0, width, MAX_READ_PX):
-                h, w = min(MAX_READ_PX, height - top), min(MAX_READ_PX, width - left)
-                part = self._read(level, y + top, x + left, h, w)
-                out[top : top + h, left : left + w] = part
+        out = np.empty((rect.height, rect.width, 3), np.uint8)
+        for y in range(rect.y, rect.bottom, MAX_READ_PX):
+            for x in range(rect.x, rect.right, MAX_READ_PX):
+                part = Rect(y, x, MAX_READ_PX, MAX_READ_PX).intersection(rect)
+                out[part.slices_in(rect)] = self._read(level, part)
         return out
 
     def read_associated(self, name: str) -> npt.NDArray[np.uint8]:
@@ -101,13 +98,13 @@ class OpenSlideSource:
             self._closed = True
             self._slide.close()
 
-    def _read(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[np.uint8]:
+    def _read(self, level: int, rect: Rect) -> npt.NDArray[np.uint8]:
         sy, sx = self.downsamples[level]
-        place = round(x * sx), round(y * sy)
+        # OpenSlide takes x before y, and the corner in pixels of level 0.
+        corner = round(rect.x * sx), round(rect.y * sy)
+        size = rect.width, rect.height
         rgba = self._ask(
-            lambda slide: np.asarray(slide.read_region(place, level, (width, height)))
+            lambda slide: np.asarray(slide.read_region(corner, level, size))
         )
         return over_white(rgba)
 
@@ -140,7 +137,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
     path : Path
         The file.
     what : str
-        What the file is taken for, for messages: ``"a Hamamatsu NDPI slide"``.
+        Kind of the file, for messages: ``"a Hamamatsu NDPI slide"``.
 
     Raises
     ------
@@ -180,7 +177,7 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
 
 
 def is_installed() -> bool:
-    """Whether OpenSlide and its library can be imported."""
+    """Return whether OpenSlide and its library can be imported."""
     try:
         import openslide  # noqa: F401
     except (ImportError, OSError):  # OSError: the binding is there, the library not
@@ -189,7 +186,7 @@ def is_installed() -> bool:
 
 
 def knows(path: Path) -> bool:
-    """Whether OpenSlide is installed and recognises the format of a file."""
+    """Return whether OpenSlide is installed and recognises the format of a file."""
     if not is_installed():
         return False
     import openslide
@@ -234,9 +231,9 @@ def _size(properties: dict[str, str]) -> PhysicalSize:
 def _bounds_origin(
     properties: dict[str, str], height: int, width: int
 ) -> tuple[int, int] | None:
-    """Return where the bounds in the file begin, ``(y, x)``, if they can be true.
+    """Return the corner ``(y, x)`` of the bounds in the file, if they are possible.
 
-    All four numbers are asked for, as by QuPath: with one missing it does not crop.
+    All four numbers are required, as in QuPath, which does not crop if one is missing.
     """
     sides = ("y", "x", "height", "width")
     try:

@@ -1,4 +1,4 @@
-"""Plain images (PNG, JPEG, BMP, WebP, JPEG 2000…): decoded whole, shown as a slide."""
+"""Plain images (PNG, JPEG, BMP, WebP, JPEG 2000…): decoded whole, used as slides."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.tiff.metadata import PhysicalSize
 
 MAX_MEGAPIXELS = 400
-"""A plain image has no tiles: all of it is decoded at once. Larger ones are refused."""
+"""Largest plain image that is opened: without tiles, it must be decoded whole."""
 
 TO_GREY = {"1", "L"}
 TO_RAW = {"I;16", "I;16B", "I;16L", "I", "F"}
 
 
 def open_plain(path: Path) -> Slide | None:
-    """Open an image through Pillow; None if it is not an image that Pillow knows.
+    """Open an image through Pillow; return None if Pillow does not know its format.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def _decoded(
 ) -> tuple[npt.NDArray[Any], str, dict[Any, Any], tuple[str, ...]] | None:
     try:
         with warnings.catch_warnings():
-            # Our own limit, checked below, takes the place of Pillow's warning.
+            # Our own limit, checked below, replaces Pillow's warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
         with image:

@@ -1,4 +1,4 @@
-"""OME-Zarr over HTTP: chunks are fetched when they are looked at, nothing is sent.
+"""OME-Zarr over HTTP: chunks are fetched when needed; nothing is uploaded.
 
 Needs the extra ``http`` (``pip install "napari-histodistill[http]"``).
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
 
 CONNECT_S, ANSWER_S = 10.0, 60.0
-"""How long a server may take to be reached, and for one answer."""
+"""Seconds to wait for a connection, and for one answer."""
 
 
 def url_of(path: str | os.PathLike[str]) -> str | None:
-    """Return an http(s) address, or None for a file; ``Path`` swallows one slash."""
+    """Return the http(s) address in a path, or None; ``Path`` drops one slash of it."""
     text = str(path).replace("\\", "/")
     found = re.fullmatch(r"(https?):/+(.+)", text, flags=re.IGNORECASE)
     return f"{found[1].lower()}://{found[2].rstrip('/')}" if found else None
@@ -40,13 +40,13 @@ def open_remote(url: str) -> Slide:
     Parameters
     ----------
     url : str
-        Of the image's folder, without user or password.
+        Address of the image's folder, without user or password.
 
     Raises
     ------
     SlideError
         If the extra is missing, the server does not answer, or there is no OME-Zarr
-        image; later, from reads, if the server is gone.
+        image; later, from reads, if the server no longer answers.
     """
     parts = urlsplit(url)
     name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.netloc
@@ -111,7 +111,7 @@ class _Connection:
         return zarr.open_group(self._store, mode="r")
 
     def close(self) -> None:
-        """Close the session; nothing is left of it in zarr's event loop."""
+        """Close the session in zarr's event loop, so that nothing of it stays there."""
         session, self._session = self._session, None
         if session is not None and self._loop is not None and self._loop.is_running():
             closing = asyncio.run_coroutine_threadsafe(session.close(), self._loop)
@@ -121,8 +121,8 @@ class _Connection:
 def digest_of_group(group: Any, arrays: list[Any]) -> str:
     """Return a fingerprint of an image that is too far away to read whole.
 
-    Of its attributes, the shapes of all levels, and the coarsest level's pixels (of a
-    large one the first 4096 px each way).
+    It covers the attributes, the shapes of all levels, and the pixels of the coarsest
+    level (of a large one, the first 4096 px along each axis).
     """
     sha = hashlib.sha256(repr(sorted(dict(group.attrs).items())).encode())
     for array in arrays:

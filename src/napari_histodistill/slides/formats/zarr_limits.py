@@ -1,4 +1,4 @@
-"""Whether a stranger's zarr can be read: bounded, and nothing but numbers in it."""
+"""Checks of a stranger's zarr: bounded in size, and holding nothing but numbers."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ CODECS = frozenset(
         "fletcher32", "jenkins_lookup3",
     }
 )  # fmt: skip
-"""Of zarr 2, by numcodecs' names. Another of them, ``pickle``, runs any program."""
+"""Codecs of zarr 2 that are read. Another one, ``pickle``, can run any program."""
 
 
 def check_files(path: Path) -> None:
-    """Refuse a folder or zip in which something is no file, leads out, or is a bomb.
+    """Refuse a folder with links or devices in it, and files of excessive size.
+
+    Reading a link to ``/dev/zero`` would never end, and a small zip can unpack to
+    terabytes.
 
     Raises
     ------
     ValueError
-        Naming it: reading a link to ``/dev/zero`` would never end.
+        If there is one; the message names it.
     """
     if not path.is_dir():
         with zipfile.ZipFile(path) as archive:
@@ -45,12 +48,12 @@ def check_files(path: Path) -> None:
 
 
 def check_array(array: Any, what: str) -> None:
-    """Refuse an array that is not of numbers, or whose chunks do not fit in memory.
+    """Refuse an array that does not hold numbers, or whose chunks are too large.
 
     Raises
     ------
     ValueError
-        Saying why.
+        If so; the message gives the reason.
     """
     dtype = np.dtype(array.dtype)
     if dtype.kind not in "buif":
@@ -67,7 +70,7 @@ def check_array(array: Any, what: str) -> None:
 
 
 def _codecs(metadata: Any) -> list[str]:
-    """Return the codecs of zarr 2; those of zarr 3 are all codecs of numbers."""
+    """Return the codecs of a zarr 2 array; those of zarr 3 only ever encode numbers."""
     if metadata.zarr_format != 2:
         return []
     used = [*(metadata.filters or ()), metadata.compressor]

@@ -1,8 +1,8 @@
-"""What the numbers of a pixel mean: colour, alpha, palette, grey, or channels.
+"""The meaning of a pixel's numbers: colour, alpha, palette, grey, or channels.
 
-A student sees 8-bit RGB and nothing else. Everything that is not quite that is either
-turned into it without loss of meaning (alpha over white, palettes) or kept as it is
-for display and said not to be colour.
+A student sees 8-bit RGB and nothing else. Everything else is either converted to it
+without loss of meaning (alpha over white, palettes) or kept as it is for display and
+labelled as not being colour.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class Colours:
     channels : tuple of str
         Names; exactly ``("R", "G", "B")`` if it is a colour image for a student.
     convert : callable or None
-        Turns stored ``(h, w, samples)`` into ``(h, w, channels)``; None: as stored.
+        Converts stored ``(h, w, samples)`` into ``(h, w, channels)``; None keeps them
+        as stored.
     background : float
-        Stored value of pixels the file left out.
+        Stored value of pixels that the file leaves out.
     notes : tuple of str
-        What was changed, for people.
+        Changes that the user should know about.
     """
 
     channels: tuple[str, ...]
@@ -42,14 +43,14 @@ class Colours:
     notes: tuple[str, ...] = ()
 
     def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return ``(h, w, channels)``."""
+        """Return stored pixels ``(h, w, samples)`` as ``(h, w, channels)``."""
         return pixels if self.convert is None else self.convert(pixels)
 
 
 def colours_of_samples(
     samples: int, dtype: np.dtype[Any], *, alpha: bool | None = True
 ) -> Colours:
-    """Choose for samples that are declared as (or taken for) red, green, blue.
+    """Return the colours of samples that are declared as (or taken for) RGB.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def colours_of_samples(
     dtype : numpy dtype
         Only uint8 is colour for a student.
     alpha : bool or None
-        Whether a fourth sample is opacity; None if its meaning is unknown.
+        Whether a fourth sample is opacity; None if that is unknown.
     """
     if dtype != np.uint8:
         extra = tuple(f"extra {k + 1}" for k in range(samples - 3))

@@ -1,8 +1,9 @@
-"""Damage in a good slide: which pixels of a read nobody could decode, and how it looks.
+"""Damage in an otherwise good slide: pixels that cannot be decoded, and how they look.
 
-Two ways to read meet here. Whoever computes wants an error: a student must never see
-made-up pixels. Whoever shows wants a picture: everything readable, and a pattern that
-no tissue has where the file is broken. Black or white would be taken for glass.
+There are two ways to read. Code that computes gets an error: a student must never see
+made-up pixels. Code that displays gets a picture: everything that can be read, and
+stripes, which no tissue has, where the file is broken. Black or white would be taken
+for glass.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides.pyramid.levels import Rect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,28 +29,29 @@ STRIPE_PX = 8
 """Width of the diagonal stripes, in pixels of the level that is read."""
 
 YELLOW, BLUE = (255, 208, 0), (0, 72, 255)
-"""Neither is a colour of tissue, glass or a gap, not even a single pixel of it."""
+"""Colours that no pixel of tissue, of glass or of a gap between scans has."""
 
 SPOTS = (0.0, 0.5, 0.1, 0.9, 0.3, 0.7, 0.999)
-"""Where a slide is tried, down and across, before it is called unreadable."""
+"""Positions, as fractions of height and width, that are tried before a slide counts as
+unreadable."""
 
-Place = tuple[int, int, int]
-"""Level, and y and x of the upper left corner of a compressed tile in its pixels."""
+TileCorner = tuple[int, int, int]
+"""Upper left corner of a compressed tile: level, y and x in pixels of that level."""
 
 
 class Damage:
-    """What one read could not decode, gathered from several threads.
+    """The damage that one read met, collected from several threads.
 
     Attributes
     ----------
     like : ndarray or None
-        ``(…, channels)``, for type and channels where nothing can be read.
+        ``(…, channels)``: gives type and channels where nothing can be read.
     bad : ndarray or None
         ``(height, width)`` bool, True where pixels are missing; None if none are.
     problem : str
-        The first error's words.
-    places : set of Place
-        The tiles that could not be decoded.
+        Message of the first error.
+    corners : set of TileCorner
+        Tiles that could not be decoded.
     """
 
     def __init__(
@@ -59,19 +62,21 @@ class Damage:
         self._lock = threading.Lock()
         self.bad: npt.NDArray[np.bool_] | None = None
         self.problem = ""
-        self.places: set[Place] = set()
+        self.corners: set[TileCorner] = set()
 
-    def add(self, rows: slice, columns: slice, problem: str, *places: Place) -> None:
+    def add(
+        self, rows: slice, columns: slice, problem: str, *corners: TileCorner
+    ) -> None:
         """Mark a rectangle (pixels of the read) as missing."""
         with self._lock:
             if self.bad is None:
                 self.bad = np.zeros(self._shape, bool)
             self.bad[rows, columns] = True
             self.problem = self.problem or problem
-            self.places.update(places)
+            self.corners.update(corners)
 
     def add_part(self, part: Damage, y: int, x: int) -> None:
-        """Take over what another read found, whose corner lies at ``(y, x)``."""
+        """Add the damage of a part of this read, whose corner lies at ``(y, x)``."""
         if part.bad is None:
             return
         height, width = part.bad.shape
@@ -80,115 +85,90 @@ class Damage:
                 self.bad = np.zeros(self._shape, bool)
             self.bad[y : y + height, x : x + width] |= part.bad
             self.problem = self.problem or part.problem
-            self.places |= part.places
+            self.corners |= part.corners
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marked:
-    """A rectangle with everything in it that could be read.
+    """The pixels of a rectangle, with damage marked.
 
     Attributes
     ----------
     pixels : ndarray
         ``(height, width, channels)``; striped where pixels are missing.
     bad : ndarray or None
-        ``(height, width)`` bool, True where they are; None if all could be read.
+        ``(height, width)`` bool, True where pixels are missing; None if none are.
     problem : str
-        The reader's words, empty if all could be read.
-    places : frozenset of Place
-        The tiles that could not be decoded.
+        Message of the first error; empty if everything could be read.
+    corners : frozenset of TileCorner
+        Tiles that could not be decoded.
     """
 
     pixels: npt.NDArray[Any]
     bad: npt.NDArray[np.bool_] | None = None
     problem: str = ""
-    places: frozenset[Place] = frozenset()
+    corners: frozenset[TileCorner] = frozenset()
 
 
-def read_marked(  # noqa: PLR0913 - a level, a rectangle, and how the pixels look
-    source: PixelSource,
-    level: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
-    *,
-    like: npt.NDArray[Any],
+def read_marked(
+    source: PixelSource, level: int, rect: Rect, *, like: npt.NDArray[Any]
 ) -> Marked:
-    """Read a rectangle of a level, whatever is broken in it.
+    """Read a rectangle of a level and stripe what is broken in it.
 
     Parameters
     ----------
     source : PixelSource
-        Read by parts where it does not tell damage itself.
-    level, y, x, height, width : int
-        As for :meth:`PixelSource.read_level`.
+        Read tile by tile if it does not report damage itself.
+    level : int
+        0 is the finest.
+    rect : Rect
+        In pixels of the level, inside it.
     like : ndarray
-        ``(…, channels)``, for type and channels where nothing can be read.
+        ``(…, channels)``: gives type and channels where nothing can be read.
 
     Raises
     ------
     ClosedSlideError
-        If the slide was closed. Everything else is damage.
+        If the slide was closed. Any other failure to read counts as damage.
     """
-    damage = Damage(height, width, like)
-    pixels = read_part(source, level, y, x, height, width, damage=damage)
+    damage = Damage(rect.height, rect.width, like)
+    pixels = read_part(source, level, rect, damage)
     if damage.bad is not None:
         pixels = np.require(pixels, requirements="W")
-        pixels[damage.bad] = stripes(y, x, damage.bad, like)[damage.bad]
-    return Marked(pixels, damage.bad, damage.problem, frozenset(damage.places))
+        pixels[damage.bad] = stripes(rect.y, rect.x, damage.bad, like)[damage.bad]
+    return Marked(pixels, damage.bad, damage.problem, frozenset(damage.corners))
 
 
-def read_part(  # noqa: PLR0913 - as above
-    source: PixelSource,
-    level: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
-    *,
-    damage: Damage,
+def read_part(
+    source: PixelSource, level: int, rect: Rect, damage: Damage
 ) -> npt.NDArray[Any]:
-    """Read a rectangle and note what cannot be read, whose pixels may be anything."""
+    """Read a rectangle and note its damage; pixels missing there are arbitrary."""
     own = getattr(source, "read_damaged", None)
     read = own or partial(read_by_tiles, source)
-    pixels: npt.NDArray[Any] = read(level, y, x, height, width, damage)
+    pixels: npt.NDArray[Any] = read(level, rect, damage)
     return pixels
 
 
-def read_by_tiles(  # noqa: PLR0913 - as above
-    source: PixelSource,
-    level: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
-    damage: Damage,
+def read_by_tiles(
+    source: PixelSource, level: int, rect: Rect, damage: Damage
 ) -> npt.NDArray[Any]:
-    """Read a rectangle at once, or where that fails one compressed tile at a time."""
+    """Read a rectangle at once or, if that fails, one compressed tile at a time."""
     try:
-        return source.read_level(level, y, x, height, width)
+        return source.read_level(level, rect)
     except ClosedSlideError:
         raise
     except SlideError:
         like = probe(source) if damage.like is None else damage.like
-        out = np.zeros((height, width, like.shape[-1]), like.dtype)
-    info = source.levels[level]
-    for top, left, bottom, right in _tiles(info, y, x, height, width):
-        rows, columns = slice(top - y, bottom - y), slice(left - x, right - x)
+        out = np.zeros((rect.height, rect.width, like.shape[-1]), like.dtype)
+    for tile in _tiles(source.levels[level], rect):
+        part = tile.intersection(rect)
+        rows, columns = part.slices_in(rect)
         try:
-            out[rows, columns] = source.read_level(
-                level, top, left, bottom - top, right - left
-            )
+            out[rows, columns] = source.read_level(level, part)
         except ClosedSlideError:
             raise
         except SlideError as error:
-            place = (
-                level,
-                top - top % info.tile_height,
-                left - left % info.tile_width,
-            )
-            damage.add(rows, columns, str(error), place)
+            damage.add(rows, columns, str(error), (level, tile.y, tile.x))
     return out
 
 
@@ -198,7 +178,7 @@ def probe(source: PixelSource) -> npt.NDArray[Any]:
     Raises
     ------
     SlideError
-        If there is none at many places: a slide of which nothing can be read is none.
+        If none of 49 positions can be read: that is damage of the whole file.
     """
     first = source.levels[0]
     problem: SlideError | None = None
@@ -206,7 +186,7 @@ def probe(source: PixelSource) -> npt.NDArray[Any]:
         for right in SPOTS:
             y, x = int(down * first.height), int(right * first.width)
             try:
-                return source.read_level(0, y, x, 1, 1)
+                return source.read_level(0, Rect(y, x, 1, 1))
             except ClosedSlideError:
                 raise
             except SlideError as error:
@@ -218,7 +198,7 @@ def probe(source: PixelSource) -> npt.NDArray[Any]:
 def stripes(
     y: int, x: int, bad: npt.NDArray[np.bool_], like: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
-    """Return the pattern for a rectangle at ``(y, x)``; neighbours continue it."""
+    """Return the stripes for a rectangle at ``(y, x)``; neighbours continue them."""
     height, width = bad.shape
     rows, columns = np.arange(y, y + height), np.arange(x, x + width)
     light = (rows[:, None] + columns[None, :]) // STRIPE_PX % 2 == 0
@@ -233,16 +213,9 @@ def stripes(
     return np.repeat(grey[..., None], channels, axis=2)
 
 
-def _tiles(
-    info: LevelInfo, y: int, x: int, height: int, width: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the parts of a rectangle that lie in one compressed tile each."""
-    th, tw = info.tile_height, info.tile_width
-    for top in range(y - y % th, y + height, th):
-        for left in range(x - x % tw, x + width, tw):
-            yield (
-                max(y, top),
-                max(x, left),
-                min(y + height, top + th),
-                min(x + width, left + tw),
-            )
+def _tiles(info: LevelInfo, rect: Rect) -> Iterator[Rect]:
+    """Yield the compressed tiles that a rectangle touches, whole."""
+    height, width = info.tile_height, info.tile_width
+    for y in range(rect.y - rect.y % height, rect.bottom, height):
+        for x in range(rect.x - rect.x % width, rect.right, width):
+            yield Rect(y, x, height, width)

@@ -1,10 +1,11 @@
 """The grid: where on a slide the embeddings lie.
 
-Three sizes meet here, and newcomers mix them up:
+Three sizes meet here and are easily mixed up:
 
-* the *tile* is what the student looks at (say 224 px at 1.0 µm/px: 224 µm);
-* the *stride* is the distance between neighbouring cells (64 µm, say);
-* the *cell* is the square of one stride that gets the colour.
+* the *tile* is what the student sees (say 224 px at 1.0 µm/px: 224 µm);
+* the *stride* is the distance between neighbouring cells (say 64 µm);
+* the *cell* is the square of one stride that is coloured on the map. It has nothing to
+  do with a biological cell; the window calls it a square.
 
 A cell's tile is centred on the cell, so a tile is usually larger than its cell and
 overlaps its neighbours'. Cells cover the slide without gap or overlap, starting at its
@@ -39,10 +40,10 @@ class TileGrid:
     slide_mpp : Mpp
         µm per level-0 pixel.
     mpp : float
-        µm per pixel that the student wants.
+        µm per pixel that the student needs.
     tile_px, stride_px : int
-        Edge of the tile and distance of cells, in pixels of the student's ``mpp``.
-        They differ by an even number, so that tiles start on whole pixels.
+        Edge of the tile and distance between cells, in pixels of the student's
+        ``mpp``. They differ by an even number, so that tiles start on whole pixels.
     """
 
     slide_height: int
@@ -99,7 +100,7 @@ class TileGrid:
 
     @property
     def stride_um(self) -> float:
-        """Distance of neighbouring cells in µm."""
+        """Distance between neighbouring cells in µm."""
         return self.stride_px * self.mpp
 
     @property
@@ -116,7 +117,7 @@ class TileGrid:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         height, width = self.cell_size
-        # A sliver thinner than a millionth of a cell is rounding, not tissue.
+        # A sliver thinner than a millionth of a cell is a rounding error, not tissue.
         rows = math.ceil(self.slide_height / height - 1e-6)
         columns = math.ceil(self.slide_width / width - 1e-6)
         return max(1, rows), max(1, columns)
@@ -136,11 +137,11 @@ class TileGrid:
         )
 
     def tiles_on_slide(self) -> npt.NDArray[np.bool_]:
-        """Return which cells have a tile that meets the slide, ``(rows, columns)``.
+        """Return which cells have a tile that touches the slide, ``(rows, columns)``.
 
-        All have, unless the stride is wider than the tile: a border cell then may reach
-        so far past the slide that the tile at its centre lies outside altogether. What
-        is mirrored in there is the tissue of other cells.
+        All have, unless the stride is wider than the tile: a border cell may then reach
+        so far past the slide that the tile at its centre lies entirely outside, and
+        would show nothing but the mirrored tissue of other cells.
         """
         (rows, columns), (fy, fx) = self.shape, self.px_per_student_px
         inset = (self.stride_px - self.tile_px) // 2
@@ -182,7 +183,7 @@ class TileGrid:
         return slice(r0, r1), slice(c0, c1)
 
     def centers(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return y of every row's centre and x of every column's, level-0 px, edge."""
+        """Return y of rows and x of columns at their centres, level-0 px, edge."""
         (rows, columns), (height, width) = self.shape, self.cell_size
         y = (np.arange(rows, dtype=np.float64) + 0.5) * height
         x = (np.arange(columns, dtype=np.float64) + 0.5) * width
@@ -198,8 +199,8 @@ class TileGrid:
     def world(self) -> WorldTransform:
         """Return scale and translate that lay a ``(rows, columns)`` array on the slide.
 
-        In µm, for an array drawn by pixel centres, beside a slide layer whose level-0
-        pixel ``(0, 0)`` is centred at the world's origin.
+        In µm, for an array drawn by pixel centres, on a slide layer whose level-0 pixel
+        ``(0, 0)`` is centred at the world's origin.
         """
         height, width = self.cell_size
         my, mx = self.slide_mpp.y, self.slide_mpp.x

@@ -1,4 +1,4 @@
-"""One level of a slide as an array that reads what is sliced."""
+"""One level of a slide as an array that reads only what is sliced."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CHUNK_PX = 1024
 """Edge of a dask chunk at level 0; dask's cost grows with the number of blocks."""
 
 VIEW_PX = 512
-"""Edge of what napari reads at once: it fetches whole chunks, and uploads them all."""
+"""Edge of the chunks that napari reads: it fetches and uploads whole chunks."""
 
 
 class MarkedReader(Protocol):
-    """What a level needs of its slide: sizes, and pixels with damage striped."""
+    """A slide as its levels need it: sizes, and pixels with damage striped."""
 
     @property
     def level_infos(self) -> tuple[LevelInfo, ...]:
@@ -32,27 +32,27 @@ class MarkedReader(Protocol):
     def read_marked(
         self, level: int, y: int, x: int, height: int, width: int
     ) -> Marked:
-        """Return a rectangle, in pixels of the level."""
+        """Return a rectangle given in pixels of the level."""
         ...
 
 
 class LevelArray:
-    """One level as an array that reads what is sliced; any number of threads.
+    """One level as an array that reads only what is sliced; safe to use from threads.
 
-    dask takes it (:attr:`Slide.levels`), and so does napari, which then asks for whole
-    ``chunks`` of what is in view. Without dask between them a frame costs the same on a
-    slide of any size: dask's cost per frame grows with the blocks of the whole level.
-    It is what people look at: an error would leave a whole chunk black, so damage is
-    striped instead.
+    dask accepts it (:attr:`Slide.levels`), and so does napari, which then asks for
+    whole ``chunks`` of what is in view. Without dask in between, a frame costs the same
+    on a slide of any size; dask's cost per frame grows with the number of blocks in the
+    level. These pixels are for looking at: an error would leave a whole chunk black, so
+    damage is striped instead.
 
     Attributes
     ----------
     shape : tuple of int
         ``(height, width, channels)``.
     dtype : dtype
-        Of the pixels.
+        Type of the pixels.
     chunks : tuple of int
-        What is worth reading at once, as in zarr.
+        Shape that is worth reading at once, as in zarr.
     """
 
     ndim = 3
@@ -72,19 +72,19 @@ class LevelArray:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """Return what a whole number, a slice or a tuple of them says, as numpy does.
+        """Return the pixels at a whole number, a slice or a tuple, as numpy does.
 
         Raises
         ------
         IndexError
-            If the key is something else, or lies outside.
+            If the key is something else or lies outside the level.
         """
         keys = [*key] if isinstance(key, tuple) else [key]
         if Ellipsis in keys:
@@ -108,13 +108,13 @@ class LevelArray:
         dtype: npt.DTypeLike | None = None,
         copy: bool | None = None,  # noqa: FBT001 - numpy's signature
     ) -> npt.NDArray[Any]:
-        """Return all of it: gigabytes at level 0."""
+        """Return the whole level: gigabytes at level 0."""
         whole = self[:, :, :]
         return whole if dtype is None else whole.astype(dtype)
 
 
 def _spanned(key: Any, size: int) -> tuple[int, int, Any]:
-    """Return first and past-last pixel of a key, and the key within them."""
+    """Return start and stop of the pixels that a key spans, and the key within."""
     if isinstance(key, slice):
         start, stop, step = key.indices(size)
         chosen = range(start, stop, step)
@@ -130,9 +130,9 @@ def _spanned(key: Any, size: int) -> tuple[int, int, Any]:
 
 
 def chunk_px(tile: int, extent: int, wish: int) -> int:
-    """Return the multiple of the native tile that is nearest to a wish."""
+    """Return the multiple of the compressed tile's edge that is nearest to ``wish``."""
     if extent <= wish:
         return extent
-    if tile > 2 * wish:  # a strip is as wide as the slide: cut it for the screen
+    if tile > 2 * wish:  # a strip, as wide as the slide: a screen needs less of it
         return wish
     return min(extent, tile * max(1, round(wish / tile)))

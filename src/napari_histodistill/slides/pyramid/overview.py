@@ -1,7 +1,8 @@
-"""Coarser levels for slides that lack them, made when first looked at.
+"""Coarser levels for slides that lack them, generated when first needed.
 
-napari fetches the coarsest level for every thumbnail and the whole view; without a
-small one a plain 40,000 px image would be read entirely to show a postage stamp.
+napari fetches the coarsest level for every thumbnail and for the view of the whole
+slide. Without a small one, a plain 40,000 px image would be read entirely to show a
+postage stamp.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.pyramid.damage import Damage, read_part
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
 
 if TYPE_CHECKING:
@@ -23,21 +24,21 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.damage import Place
+    from napari_histodistill.slides.pyramid.damage import TileCorner
     from napari_histodistill.slides.pyramid.levels import PixelSource
 
 COARSEST_PX = 1024
 """Levels are added until the longer side is at most this."""
 
 TILE_PX = 512
-"""Edge of the squares in which generated levels are computed."""
+"""Edge of the squares by which generated levels are computed."""
 
 IN_MEMORY_BYTES = 256 * 1024**2
-"""Generated levels larger than this go to a temporary file (deleted by itself)."""
+"""Larger generated levels go to a temporary file, which deletes itself."""
 
 
 def with_overviews(source: PixelSource) -> PixelSource:
-    """Return the source itself if it is coarse enough, else one with more levels."""
+    """Return the source with generated levels; unchanged if it is coarse enough."""
     last = source.levels[-1]
     if max(last.height, last.width) <= COARSEST_PX:
         return source
@@ -47,9 +48,9 @@ def with_overviews(source: PixelSource) -> PixelSource:
 class OverviewSource:
     """A source followed by generated levels: exact area means, computed once.
 
-    Each generated level is the one before shrunk 2 × (4 × while it is larger than
-    8192 px). Its size is the rounded quotient and the areas are cut accordingly, so
-    size ratios (which place a level in the world) are exact.
+    Each generated level is half the size of the one before, or a quarter if the one
+    before is larger than 8192 px. Sizes are rounded and the averaged areas cut to
+    match, so the ratios of sizes, which place a level in the world, are exact.
     """
 
     def __init__(self, source: PixelSource) -> None:
@@ -63,52 +64,46 @@ class OverviewSource:
         for k in range(self._stored, len(levels)):
             self._generated.append(_Generated(levels[k]))
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
         if level < self._stored:
-            return self._source.read_level(level, y, x, height, width)
-        damage = Damage(height, width)
-        pixels = self.read_damaged(level, y, x, height, width, damage)
+            return self._source.read_level(level, rect)
+        damage = Damage(rect.height, rect.width)
+        pixels = self.read_damaged(level, rect, damage)
         if damage.bad is not None:
             raise SlideError(damage.problem)
         return pixels
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
         if level < self._stored:
-            return read_part(self._source, level, y, x, height, width, damage=damage)
+            return read_part(self._source, level, rect, damage)
         generated = self._generated[level - self._stored]
-        for row in range(y // TILE_PX, (y + height - 1) // TILE_PX + 1):
-            for column in range(x // TILE_PX, (x + width - 1) // TILE_PX + 1):
+        for row in range(rect.y // TILE_PX, (rect.bottom - 1) // TILE_PX + 1):
+            for column in range(rect.x // TILE_PX, (rect.right - 1) // TILE_PX + 1):
                 with generated.lock(row, column):
                     if (row, column) not in generated.done:
                         self._compute(level, row, column, damage.like)
-        window = slice(y, y + height), slice(x, x + width)
+        window = slice(rect.y, rect.bottom), slice(rect.x, rect.right)
         pixels, bad = generated.pixels, generated.bad
         assert pixels is not None  # the loop above computed at least one tile
         if bad is not None and bad[window].any():
-            part = Damage(height, width)
+            part = Damage(rect.height, rect.width)
             part.bad, part.problem = bad[window].copy(), generated.problem
-            part.places = set(generated.places)
+            part.corners = set(generated.corners)
             damage.add_part(part, 0, 0)
         return np.array(pixels[window])
 
     def shrinks(self, level: int) -> tuple[int, ...]:
-        """Return by what a level can be shrunk while decoding."""
+        """Return the factors by which a level can be shrunk while decoding."""
         return shrinks_of(self._source, level) if level < self._stored else ()
 
-    def read_shrunk(
-        self, level: int, shrink: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
-        """Return a rectangle of a shrunk level, in pixels of that."""
-        return read_shrunk(self._source, level, shrink, y, x, height, width)
+    def read_shrunk(self, level: int, shrink: int, rect: Rect) -> npt.NDArray[Any]:
+        """Return a rectangle given in pixels of the shrunk level."""
+        return read_shrunk(self._source, level, shrink, rect)
 
     def close(self) -> None:
-        """Close the source; what was generated is freed with this object."""
+        """Close the source; generated levels are freed with this object."""
         self._source.close()
 
     def _compute(
@@ -125,18 +120,18 @@ class OverviewSource:
         generated = self._generated[level - self._stored]
         try:
             factor = self._factor(level - 1, area, min(fy, fx))
-            window, box = _around(area, factor, whole)
+            rect, box = _around(area, factor, whole)
             source = (
-                self.read_level(level - 1, *window)
+                self.read_level(level - 1, rect)
                 if factor == 1
-                else self.read_shrunk(level - 1, factor, *window)
+                else self.read_shrunk(level - 1, factor, rect)
             )
         except ClosedSlideError:
             raise
         except SlideError:
-            window, box = _around(area, 1, whole)
-            damage = Damage(*window[2:], like)
-            source = self.read_damaged(level - 1, *window, damage)
+            rect, box = _around(area, 1, whole)
+            damage = Damage(rect.height, rect.width, like)
+            source = self.read_damaged(level - 1, rect, damage)
             if damage.bad is not None:
                 bad = damage.bad[..., None].astype(np.float32)
                 generated.mark(
@@ -147,7 +142,7 @@ class OverviewSource:
     def _factor(
         self, level: int, area: tuple[float, float, float, float], most: float
     ) -> int:
-        """Return by how much a level can be shrunk while decoding an area of it."""
+        """Return the factor by which to shrink a level while decoding an area."""
         info = self.levels[level]
         fitting = [
             f
@@ -161,15 +156,15 @@ class OverviewSource:
 
 def _around(
     area: tuple[float, float, float, float], factor: int, whole: tuple[int, int]
-) -> tuple[tuple[int, int, int, int], tuple[float, float, float, float]]:
-    """Return the whole pixels around an area of a shrunk level, and the area in them.
+) -> tuple[Rect, tuple[float, float, float, float]]:
+    """Return the whole pixels around an area of a shrunk level, and the area in those.
 
     Parameters
     ----------
     area : tuple of float
         ``left, top, right, bottom`` in pixels of the level.
     factor : int
-        What the level is shrunk by.
+        Factor by which the level is shrunk.
     whole : tuple of int
         Height and width of the level.
     """
@@ -177,11 +172,11 @@ def _around(
     y, x = math.floor(top), math.floor(left)
     height = min(whole[0] // factor, math.ceil(bottom - 1e-9)) - y
     width = min(whole[1] // factor, math.ceil(right - 1e-9)) - x
-    return (y, x, height, width), (left - x, top - y, right - x, bottom - y)
+    return Rect(y, x, height, width), (left - x, top - y, right - x, bottom - y)
 
 
 class _Generated:
-    """Pixels of one generated level and which of its squares are computed."""
+    """Pixels of one generated level, and which of its squares are computed."""
 
     def __init__(self, info: LevelInfo) -> None:
         self._info = info
@@ -190,11 +185,11 @@ class _Generated:
         self._locks: dict[tuple[int, int], threading.Lock] = {}
         self.bad: npt.NDArray[np.bool_] | None = None
         self.problem = ""
-        self.places: set[Place] = set()
+        self.corners: set[TileCorner] = set()
         self._making = threading.Lock()
 
     def lock(self, row: int, column: int) -> threading.Lock:
-        """Return the lock of one square; made when first asked for."""
+        """Return the lock of one square; created on first use."""
         with self._making:
             return self._locks.setdefault((row, column), threading.Lock())
 
@@ -209,12 +204,12 @@ class _Generated:
     def mark(
         self, row: int, column: int, bad: npt.NDArray[np.bool_], damage: Damage
     ) -> None:
-        """Note which pixels of a square were made of some that cannot be read."""
+        """Note which pixels of a square average over some that cannot be read."""
         with self._making:
             if self.bad is None:
                 self.bad = np.zeros((self._info.height, self._info.width), bool)
             self.problem = self.problem or damage.problem
-            self.places |= damage.places
+            self.corners |= damage.corners
         y, x = row * TILE_PX, column * TILE_PX
         self.bad[y : y + bad.shape[0], x : x + bad.shape[1]] = bad
 
@@ -225,7 +220,7 @@ def shrink(
     height: int,
     width: int,
 ) -> npt.NDArray[Any]:
-    """Shrink a box of ``(h, w, channels)`` by area means, any type of pixel.
+    """Shrink a box of ``(h, w, channels)`` pixels of any type by area means.
 
     Parameters
     ----------
@@ -251,14 +246,14 @@ def shrink(
 
 
 def _whole_means(pixels: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.uint8]:
-    """Return the means of ``step × step`` pixels, halves rounded to even, quickly."""
+    """Return means of ``step × step`` pixels, halves rounded to even: the fast case."""
     if step == 1:
         return np.ascontiguousarray(pixels)
     total = pixels[::step, ::step].astype(np.uint16)
     for k in range(1, step * step):
         total += pixels[k // step :: step, k % step :: step]
     area = step * step
-    # Always rounding halves up would brighten a slide by an eighth a level.
+    # Rounding all halves up would brighten the slide by 1/8 of a grey level per level.
     total += (total // area) % 2 if area % 2 == 0 else 0
     total += (area - 1) // 2
     means: npt.NDArray[np.uint8] = (total // area).astype(np.uint8)
@@ -268,9 +263,9 @@ def _whole_means(pixels: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.uin
 def _means(
     pixels: npt.NDArray[Any], start: float, stop: float, size: int, kind: type
 ) -> npt.NDArray[Any]:
-    """Cut ``start`` to ``stop`` of the first axis into ``size`` parts; their means.
+    """Return means of ``size`` equal parts of ``start`` to ``stop`` on the first axis.
 
-    Pillow's box filter takes whole pixels, which is off by up to half of one.
+    Pillow's box filter takes whole pixels, which is off by up to half a pixel.
     """
     from scipy.sparse import csr_array
 
@@ -281,7 +276,8 @@ def _means(
     at = first[:, np.newaxis] + np.arange(taps)
     inside = np.minimum(at + 1, high[:, np.newaxis]) - np.maximum(at, low[:, None])
     weight = (np.clip(inside, 0, None) / (high - low)[:, np.newaxis]).astype(kind)
-    # Each row of the result takes from few rows: one pass over memory, not one per tap.
+    # Each row of the result uses few rows, so a sparse matrix makes it one pass over
+    # memory instead of one per row used.
     columns = np.minimum(at, len(pixels) - 1).ravel()
     row_ends = np.arange(0, size * taps + 1, taps)
     mixing = csr_array((weight.ravel(), columns, row_ends), (size, len(pixels)))
@@ -293,7 +289,7 @@ def _means(
 def _inside(
     box: tuple[float, float, float, float], shape: tuple[int, ...]
 ) -> tuple[float, float, float, float]:
-    """Take rounding errors of 1e-12 off a box."""
+    """Clip a box to the pixels: rounding can put it outside by 1e-12."""
     left, top, right, bottom = box
     return max(0.0, left), max(0.0, top), min(shape[1], right), min(shape[0], bottom)
 

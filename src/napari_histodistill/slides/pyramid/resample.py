@@ -1,7 +1,7 @@
-"""Any rectangle of a slide at any size: what a student is shown.
+"""Rectangles of a slide resampled to the µm per pixel that a student needs.
 
 Tile corners at a student's µm per pixel fall between the pixels of every level, so
-pixels are interpolated at exact sub-pixel positions; nothing is rounded to whole ones.
+pixels are interpolated at exact positions; nothing is rounded to whole pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
+from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
 
 if TYPE_CHECKING:
@@ -25,24 +26,26 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
 
 TOLERANCE = 1.02
-"""A level up to two percent too coarse still counts as fine enough. Pyramids that say
-4 × are often 4.0003 ×, and scanners of "0.25 µm" write 0.2498 or 0.2527: their slides
-must not be seen through different filters."""
+"""A level up to two percent too coarse still counts as fine enough. Nominal 4 × steps
+of a pyramid are often 4.0003 ×, and scanners of "0.25 µm" write 0.2498 or 0.2527: such
+slides must not be resampled with different filters."""
 
 
 FILTER = Image.Resampling.BICUBIC
-"""Sharp wherever its places fall. A triangle leaves pixels as they are where the wanted
-places lie on them and blurs them in between: slides of 0.25 and 0.2527 µm gave other
-maps (cosine of embeddings of one painted tissue .95, with this filter .99)."""
+"""Equally sharp wherever its positions fall. A triangle filter leaves pixels unchanged
+where the new positions coincide with them and blurs in between, so that slides of 0.25
+and 0.2527 µm gave different maps (cosine of the embeddings of the same painted tissue
+.95; with this filter .99)."""
 
 REACH = 2
-"""Pixels to both sides that the filter touches when nothing is shrunk."""
+"""Pixels on either side that the filter uses when nothing is shrunk."""
 
 SPARE = 2
-"""While a level is decoded it is shrunk to no less than twice what is wanted. A filter
-that still has two pixels for one hides the difference to decoding all of it (cosine of
-Lite0 embeddings on H&E .997 and more); with one for one it does not (.97): the picture
-is then as sharp as a scanner's own level and sharper than the filter's."""
+"""Decoding shrinks a level to no less than this many times the size that is needed.
+With two pixels left for each one of the result, the filter hides the difference from
+decoding everything (cosine of Lite0 embeddings on H&E .997 and more); with one for one
+it does not (.97): the image is then as sharp as a scanner's own level, sharper than
+after the filter."""
 
 
 def best_level(slide: Slide, region: Region, *, height: int, width: int) -> int:
@@ -54,7 +57,7 @@ def best_level(slide: Slide, region: Region, *, height: int, width: int) -> int:
     region : Region
         In level-0 pixels.
     height, width : int
-        Pixels that the region shall become.
+        Size of the result in pixels.
     """
     want_y, want_x = region.height / height, region.width / width
     fine_enough = [
@@ -70,17 +73,17 @@ def read_resampled(
 ) -> npt.NDArray[np.uint8]:
     """Read a rectangle and resample it to a size.
 
-    The coarsest level that is not coarser than what is asked is read and shrunk with an
-    antialiasing cubic filter at exact positions (it leaves pixels as they are if
-    nothing is to be shrunk or moved). What lies outside the slide is the tissue
-    inside, mirrored: a white or black border would be a tissue of its own to a student.
+    The coarsest level that is still fine enough is read and shrunk with an antialiasing
+    cubic filter at exact positions (pixels stay as they are if nothing is to be shrunk
+    or shifted). Beyond the border the tissue is mirrored: to a student, a white or
+    black border would look like one more kind of tissue.
 
     Parameters
     ----------
     slide : Slide
         A colour slide.
     region : Region
-        In level-0 pixels, any real numbers; may reach past the border.
+        In level-0 pixels, not necessarily whole; may reach past the border.
     height, width : int
         Size of the result in pixels.
 
@@ -115,24 +118,25 @@ def read_resampled(
 def read_resampled_marked(
     slide: Slide, region: Region, *, height: int, width: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], str]:
-    """Read what can be read of a rectangle and resample it; for damaged files.
+    """Read what can be read of a rectangle and resample it, for damaged files.
 
-    As :func:`read_resampled`, which is to be asked first.
+    As :func:`read_resampled`, for use where that has failed.
 
     Returns
     -------
     pixels : ndarray
         ``(height, width, 3)`` uint8.
     bad : ndarray of bool
-        ``(height, width)``: pixels into which something unreadable was mixed.
+        ``(height, width)``: pixels that include something unreadable.
     problem : str
-        The reader's words, empty if all could be read.
+        Message of the first error; empty if everything could be read.
     """
     problems: list[str] = []
 
-    def read(level: int, y: int, x: int, rows: int, columns: int) -> npt.NDArray[Any]:
-        marked = slide.read_marked(level, y, x, rows, columns)
-        bad = np.zeros((rows, columns), bool) if marked.bad is None else marked.bad
+    def read(level: int, rect: Rect) -> npt.NDArray[Any]:
+        marked = slide.read_marked(level, *rect)
+        size = rect.height, rect.width
+        bad = np.zeros(size, bool) if marked.bad is None else marked.bad
         problems.append(marked.problem)
         return np.dstack([marked.pixels, bad.astype(np.uint8)])
 
@@ -150,9 +154,9 @@ def _around(
     height: int,
     width: int,
     *,
-    read: Callable[..., npt.NDArray[Any]] | None = None,
+    read: Callable[[int, Rect], npt.NDArray[Any]] | None = None,
 ) -> tuple[npt.NDArray[Any], tuple[float, float, float, float]]:
-    """Return the pixels that a resampling needs, and the region within them."""
+    """Return the pixels that a resampling uses, and where the region lies in them."""
     level = best_level(slide, region, height=height, width=width)
     info, (sy, sx) = slide.level_infos[level], slide.scales[level]
     shrink = 1
@@ -168,11 +172,11 @@ def _around(
     fy, fx = sy * shrink, sx * shrink
     rows, columns = _windows(region, height, width, (fy, fx))
     shape = info.height // shrink, info.width // shrink
-    if read is None:
-        read = slide.read_pixels
-        if shrink > 1:
-            read = partial(_shrunk, slide, shrink)
-    pixels = _read_mirrored(partial(read, level), rows, columns, shape)
+    if shrink > 1:
+        read_here = partial(read_shrunk, slide.source, level, shrink)
+    else:
+        read_here = partial(read or slide.source.read_level, level)
+    pixels = _read_mirrored(read_here, rows, columns, shape)
     box = (
         region.x / fx - columns[0],
         region.y / fy - rows[0],
@@ -185,7 +189,7 @@ def _around(
 def _windows(
     region: Region, height: int, width: int, scale: tuple[float, float]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the rows and columns, at a scale, that a resampling to a size touches."""
+    """Return the rows and columns at a scale that a resampling to a size uses."""
     fy, fx = scale
     return (
         _window(region.y / fy, region.bottom / fy, height),
@@ -194,31 +198,26 @@ def _windows(
 
 
 def _holds(size: int, shrink: int, window: tuple[int, int]) -> bool:
-    """Whether a window of a shrunk level stays off its last, incomplete pixel."""
+    """Whether a window of a shrunk level leaves out its last, incomplete pixel."""
     return size % shrink == 0 or window[1] <= size // shrink
 
 
 def _window(start: float, stop: float, size: int) -> tuple[int, int]:
-    """Return the whole pixels that the filter touches when resampling to ``size``."""
+    """Return the whole pixels that the filter uses when resampling to ``size``."""
     reach = math.ceil(REACH * max(1.0, (stop - start) / size)) + 1
     return math.floor(start) - reach, math.ceil(stop) + reach
 
 
-def _shrunk(slide: Slide, shrink: int, level: int, *window: int) -> npt.NDArray[Any]:
-    y, x, height, width = window
-    return read_shrunk(slide.source, level, shrink, y, x, height, width)
-
-
 def _read_mirrored(
-    read: Callable[..., npt.NDArray[Any]],
+    read: Callable[[Rect], npt.NDArray[Any]],
     rows: tuple[int, int],
     columns: tuple[int, int],
     shape: tuple[int, int],
 ) -> npt.NDArray[Any]:
     y, x = _mirrored(*rows, shape[0]), _mirrored(*columns, shape[1])
     y0, x0 = int(y.min()), int(x.min())
-    pixels = read(y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1)
-    # Mirrored or not: indices that simply count up need no copy.
+    pixels = read(Rect(y0, x0, int(y.max()) - y0 + 1, int(x.max()) - x0 + 1))
+    # Indices that simply count up (the usual case, nothing mirrored) need no copy.
     if len(y) != pixels.shape[0] or y[0] != y0:
         pixels = pixels[y - y0]
     if len(x) != pixels.shape[1] or x[0] != x0:
@@ -229,7 +228,7 @@ def _read_mirrored(
 def _mirrored(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
     """Return source indices, mirrored at both borders: … 1 0 | 0 1 … n-1 | n-1 ….
 
-    As often as needed: a tile may be larger than a tiny slide.
+    Mirrored as often as needed: a tile may be larger than a tiny slide.
     """
     index = np.arange(start, stop) % (2 * size)
     return np.where(index < size, index, 2 * size - 1 - index)
@@ -240,12 +239,12 @@ def read_channels(
 ) -> npt.NDArray[np.float32]:
     """Read a rectangle of a slide with any channels and resample it to a size.
 
-    As :func:`read_resampled`, for pixels of any type; channels are never mixed.
+    As :func:`read_resampled`, for pixels of any type; channels are kept apart.
 
     Returns
     -------
     ndarray
-        ``(height, width, channels)`` float32, in the slide's own values.
+        ``(height, width, channels)`` float32, in the slide's own units.
 
     Raises
     ------
@@ -265,19 +264,19 @@ def read_channels(
 def read_nearest(
     slide: Slide, pixels: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.generic]:
-    """Return a slide's own values at places, nothing blended: for categories.
+    """Return a slide's stored values at positions, without blending: for categories.
 
     Parameters
     ----------
     slide : Slide
     pixels : ndarray
-        ``(h, w, 2)``, (y, x) in level-0 pixels, edge convention; places outside get
+        ``(h, w, 2)``, (y, x) in level-0 pixels, edge convention; positions outside get
         the nearest value inside.
 
     Returns
     -------
     ndarray
-        ``(h, w, channels)`` of the slide's type.
+        ``(h, w, channels)``, in the slide's own type.
     """
     shape = np.array(slide.shape)
     place = np.clip(np.floor(pixels).astype(np.intp), 0, shape - 1)

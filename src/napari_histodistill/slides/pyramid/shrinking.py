@@ -1,9 +1,10 @@
-"""Levels decoded at a fraction of their size, where compression allows it.
+"""Levels decoded at a fraction of their size, where the compression allows it.
 
-A student wants 1.0 µm per pixel and the next level has 0.25: sixteen pixels are decoded
-for one that is used. JPEG can leave out the finer frequencies while decoding
-(:mod:`slides.jpeg`). A shrunk pixel covers exactly ``shrink × shrink`` pixels of its
-level, so places stay exact; its value is close to their mean and not equal.
+If a student needs 1.0 µm per pixel and the next finer level has 0.25, sixteen pixels
+are decoded for each one that is used. JPEG can leave out the finer frequencies while
+decoding (``slides/codecs/jpeg.py``). A shrunk pixel covers exactly ``shrink × shrink``
+pixels of its level, so positions stay exact; its value is close to their mean, but not
+equal to it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.levels import PixelSource
+    from napari_histodistill.slides.pyramid.levels import PixelSource, Rect
 
 
 def shrinks_of(source: PixelSource, level: int) -> tuple[int, ...]:
-    """Return by what a level can be shrunk while decoding, smallest first."""
+    """Return the factors by which decoding can shrink a level, smallest first."""
     ask = getattr(source, "shrinks", None)
     if ask is None:
         return ()
@@ -25,14 +26,8 @@ def shrinks_of(source: PixelSource, level: int) -> tuple[int, ...]:
     return factors
 
 
-def read_shrunk(  # noqa: PLR0913 - a level, by how much, a rectangle
-    source: PixelSource,
-    level: int,
-    shrink: int,
-    y: int,
-    x: int,
-    height: int,
-    width: int,
+def read_shrunk(
+    source: PixelSource, level: int, shrink: int, rect: Rect
 ) -> npt.NDArray[Any]:
     """Return a rectangle of a level shrunk by one of its factors, in shrunk pixels.
 
@@ -42,5 +37,5 @@ def read_shrunk(  # noqa: PLR0913 - a level, by how much, a rectangle
         If the file cannot be read there.
     """
     read = source.read_shrunk  # type: ignore[attr-defined]
-    pixels: npt.NDArray[Any] = read(level, shrink, y, x, height, width)
+    pixels: npt.NDArray[Any] = read(level, shrink, rect)
     return pixels

@@ -1,8 +1,8 @@
 """The slide: a pyramid of lazily read levels with a physical size.
 
-A backend opens a file and hands over a :class:`PixelSource`: the levels it has and
-one thread-safe method that reads a rectangle of a level. Everything else (dask arrays
-for napari, reading past the border) is built here, once, for all formats.
+A backend opens a file and provides a :class:`PixelSource`: its levels, and one
+thread-safe method that reads a rectangle of a level. Everything else (arrays for dask
+and napari, reading past the border) is built here, once, for all formats.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from napari_histodistill.slides.pyramid.level_array import (
     LevelArray,
     chunk_px,
 )
+from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.limits import extent_problem
 
 if TYPE_CHECKING:
@@ -30,40 +31,42 @@ if TYPE_CHECKING:
     import dask.array as da
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.damage import Marked, Place
+    from napari_histodistill.slides.pyramid.damage import Marked, TileCorner
     from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideInfo:
-    """What is known of a slide besides its pixels.
+    """Facts about a slide other than its pixels.
 
     Attributes
     ----------
     name : str
-        Shown to people.
+        Name on screen and in messages.
     path : Path or None
-        Where it came from; None for arrays.
+        File or folder it was opened from; None for arrays.
     backend : str
-        Which reader opened it, for example ``"tiff"``.
+        Reader that opened it, for example ``"tiff"``.
     vendor : str
-        For example ``"Aperio SVS"``; empty where unknown.
+        Vendor and format, for example ``"Aperio SVS"``; empty if unknown.
     mpp : Mpp or None
-        µm per pixel with provenance; None where the file does not say.
+        µm per pixel with provenance; None if the file does not state it.
     channels : tuple of str
-        ``("R", "G", "B")`` for brightfield, otherwise the names of the channels.
+        ``("R", "G", "B")`` for a brightfield image, otherwise the channels' names.
     digest : str
         Fingerprint of the content, hex; equal files give equal digests.
     notes : tuple of str
-        What a person should know: "alpha channel dropped", "mpp 352.9 is absurd".
+        Remarks for the user: "2 focal planes: the first is shown".
     icc_profile : bytes or None
-        Of the stored colours, if the file carries one (:func:`slides.profile.in_srgb`).
+        ICC profile of the stored colours, if the file carries one
+        (``slides/tissue/icc.py``).
     stored_digest : str
-        Of the slide as it is stored, where these are other colours of it; else empty.
+        Digest of the slide as stored, if its colours were converted; else empty.
     bounds_origin : tuple of int or None
-        Corner ``(y, x)``, level-0 pixels, of the part that the file says was scanned
-        (OpenSlide's bounds: MRXS), if that is not the slide's own. Coordinates here
-        are never counted from it, but programs that crop to it do so (QuPath).
+        Corner ``(y, x)``, in level-0 pixels, of the part that was scanned according to
+        the file (OpenSlide's bounds, MRXS); None if it is the slide's own corner.
+        Coordinates in this package never start there, but those of programs that crop
+        to the scanned part do (QuPath).
     """
 
     name: str
@@ -80,12 +83,12 @@ class SlideInfo:
 
     @property
     def section(self) -> str:
-        """Digest of what is shown, whatever its colours."""
+        """Digest of the stored pixels: the same for every colour conversion of them."""
         return self.stored_digest or self.digest
 
     @property
     def is_rgb(self) -> bool:
-        """Whether the pixels are a brightfield colour image that a student can see."""
+        """Whether this is a brightfield colour image, which a student can process."""
         return self.channels == ("R", "G", "B")
 
 
@@ -97,12 +100,12 @@ class Slide:
     Parameters
     ----------
     source : PixelSource
-        The backend's levels and its thread-safe read.
+        The backend's levels and their thread-safe reading.
     info : SlideInfo
-        Name, µm per pixel and the like.
+        Name, µm per pixel and so on.
     associated : mapping of str to callable
         Label, macro, thumbnail…: name → function returning ``(height, width, 3)``
-        uint8. Never read unless asked for: a label may show a person's name.
+        uint8. Called only on request: a label may show a patient's name.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class Slide:
                 msg = f"{info.name}: {problem}; the file is damaged or made up."
                 raise SlideError(msg)
         self._probe = probe(source)
-        self._unreadable: set[Place] = set()
+        self._unreadable: set[TileCorner] = set()
         self.scales: tuple[tuple[float, float], ...] = tuple(
             (first.height / level.height, first.width / level.width)
             for level in source.levels
@@ -130,17 +133,17 @@ class Slide:
 
     @property
     def name(self) -> str:
-        """What to call the slide on screen."""
+        """Name on screen and in messages."""
         return self.info.name
 
     @property
     def path(self) -> Path | None:
-        """The file it came from, if any."""
+        """File or folder it was opened from; None for arrays."""
         return self.info.path
 
     @property
     def mpp(self) -> Mpp | None:
-        """µm per level-0 pixel with provenance, or None where the file is silent."""
+        """µm per level-0 pixel with provenance; None if the file does not state it."""
         return self.info.mpp
 
     @property
@@ -207,7 +210,7 @@ class Slide:
         return self.with_info(replace(self.info, mpp=mpp))
 
     def with_info(self, info: SlideInfo, source: PixelSource | None = None) -> Slide:
-        """Return the same slide (same open files) told of or read in another way."""
+        """Return the slide (same open files) with other facts or another source."""
         return Slide(source or self._source, info, self._associated)
 
     def seen_through(self, wrap: Callable[[PixelSource], PixelSource]) -> Slide:
@@ -216,34 +219,34 @@ class Slide:
         Parameters
         ----------
         wrap : callable
-            Takes the source and returns one of the same levels.
+            Takes the source and returns another with the same levels.
         """
         return Slide(wrap(self._source), self.info, self._associated)
 
     @property
     def source(self) -> PixelSource:
-        """The backend's levels, for what wraps or reads them in another way."""
+        """The backend's levels, for code that wraps them or reads them differently."""
         return self._source
 
     @property
     def usable_mpp(self) -> Mpp | None:
-        """The µm per pixel if it can be true or was typed by a person, else None."""
+        """µm per pixel, if it is plausible or was typed by the user; else None."""
         return self.mpp if self.mpp is not None and self.mpp.is_usable else None
 
     def require_mpp(self) -> Mpp:
-        """Return the µm per pixel, if there is one that can be true.
+        """Return the µm per pixel, if there is a usable one.
 
         Raises
         ------
         MissingMppError
-            If it is missing or absurd; the message says how to give it.
+            If it is missing or implausible; the message says how to supply it.
         """
         if self.usable_mpp is not None:
             return self.usable_mpp
         if self.mpp is None:
             msg = (
-                f"{self.name}: the file does not say how many µm a pixel spans; "
-                "give it with --mpp or in the field µm/px (0.25 for 40×, 0.5 for 20×)."
+                f"{self.name}: the file does not state its µm per pixel; give it with "
+                "--mpp or in the field µm/px (0.25 for 40×, 0.5 for 20×)."
             )
             raise MissingMppError(msg)
         msg = (
@@ -256,9 +259,9 @@ class Slide:
     def world(self, level: int = 0) -> WorldTransform:
         """Return scale and translate (µm) that place a level's pixels in the world.
 
-        Without a µm per pixel that can be true (:attr:`usable_mpp`) the unit is the
-        level-0 pixel. Pixel *edges* of all levels
-        coincide at the upper left corner of the slide.
+        Without a usable µm per pixel (:attr:`usable_mpp`), the unit is the level-0
+        pixel. Pixel *edges* of all levels coincide at the upper left corner of the
+        slide.
         """
         mpp = self.usable_mpp
         my, mx = (mpp.y, mpp.x) if mpp else (1.0, 1.0)
@@ -281,13 +284,13 @@ class Slide:
         Returns
         -------
         ndarray
-            ``(height, width, channels)``. What lies outside the slide is background:
-            255 for colour images, 0 for others.
+            ``(height, width, channels)``. Pixels outside the slide are background: 255
+            in colour images, 0 in others.
 
         Raises
         ------
         InputError
-            If the level does not exist or the size is not whole.
+            If the level does not exist or the size is not in whole pixels.
         SlideError
             If the file cannot be read there.
         """
@@ -306,11 +309,12 @@ class Slide:
         y1 = min(infos[level].height, y + height)
         x1 = min(infos[level].width, x + width)
         if (y0, x0, y1, x1) == (y, x, y + height, x + width):
-            return self._source.read_level(level, y, x, height, width)
+            return self._source.read_level(level, Rect(y, x, height, width))
         fill = 255 if self.info.is_rgb else 0
         out = np.full((height, width, self._probe.shape[2]), fill, self.dtype)
         if y1 > y0 and x1 > x0:
-            inside = self._source.read_level(level, y0, x0, y1 - y0, x1 - x0)
+            rect = Rect(y0, x0, y1 - y0, x1 - x0)
+            inside = self._source.read_level(level, rect)
             out[y0 - y : y1 - y, x0 - x : x1 - x] = inside
         return out
 
@@ -319,32 +323,33 @@ class Slide:
     ) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)`` at whole pixels of a level.
 
-        For callers that do their own arithmetic; the rectangle, in pixels of the level,
-        must lie inside it. See :meth:`read` for everybody else.
+        For code that does its own arithmetic: the rectangle, in pixels of the level,
+        must lie inside it. Other callers use :meth:`read`.
         """
-        return self._source.read_level(level, y, x, height, width)
+        return self._source.read_level(level, Rect(y, x, height, width))
 
     def read_marked(
         self, level: int, y: int, x: int, height: int, width: int
     ) -> Marked:
-        """Return what can be read of a rectangle, and where nothing can.
+        """Return the pixels of a rectangle, with damage marked.
 
-        As :meth:`read_pixels`, for callers that would rather show or skip damage than
-        fail over it. Missing pixels are striped yellow and blue, like no tissue;
-        :attr:`unreadable` counts their tiles.
+        As :meth:`read_pixels`, for code that shows or skips damage instead of failing.
+        Missing pixels are striped yellow and blue, which no tissue is;
+        :attr:`unreadable` collects their tiles.
 
         Raises
         ------
         ClosedSlideError
             If the slide was closed.
         """
-        marked = read_marked(self._source, level, y, x, height, width, like=self._probe)
-        self._unreadable |= marked.places
+        rect = Rect(y, x, height, width)
+        marked = read_marked(self._source, level, rect, like=self._probe)
+        self._unreadable |= marked.corners
         return marked
 
     @property
-    def unreadable(self) -> tuple[Place, ...]:
-        """Tiles met so far that cannot be decoded: level, y and x of their corner."""
+    def unreadable(self) -> tuple[TileCorner, ...]:
+        """Tiles found to be damaged so far: level, y and x of their corners."""
         return tuple(sorted(self._unreadable))
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""TIFF files: pages, layout, metadata, and what a file may claim."""
+"""TIFF files: pages, layout, metadata, and the limits on their claims."""

@@ -1,7 +1,7 @@
-"""Which pages of a TIFF are levels, which are channels, and which are something else.
+"""The pages of a TIFF sorted into levels, channels, and associated images.
 
-Taken literally, every TIFF is a bag of pages. Vendors tell levels from labels in
-different ways; this module is the one place that knows them.
+A TIFF is just a bag of pages. Every vendor has another way to distinguish levels from
+labels; this module is the one place that knows them all.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     import tifffile
 
 Pages = tuple[Any, ...]
-"""tifffile pages of one level: one, or one per channel."""
+"""The tifffile pages of one level: one, or one per channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiffLayout:
-    """Pages sorted into a slide.
+    """Pages of a TIFF, sorted into the parts of a slide.
 
     Attributes
     ----------
     levels : tuple of tuple of TiffPage
-        Finest first.
+        Pages of each level, finest first.
     colours : Colours
         How the samples of a level become channels.
     vendor : str
-        Shown to people.
+        Vendor and format, for the user.
     size : PhysicalSize
         µm per stored pixel of level 0.
     orientation : int
@@ -46,7 +46,7 @@ class TiffLayout:
     associated : dict
         Label, macro…: name → page and its colours.
     notes : tuple of str
-        Remarks for people.
+        Remarks for the user.
     """
 
     levels: tuple[Pages, ...]
@@ -83,7 +83,7 @@ def layout_of(tif: tifffile.TiffFile, name: str) -> TiffLayout:
 
 
 def _aperio(pages: list[Any], name: str) -> TiffLayout:
-    """Levels are tiled; label and macro are stripped and named; page 1 a thumbnail."""
+    """Levels are tiled; label and macro are named strips; page 1 is a thumbnail."""
     first = pages[0]
     levels, others = [first], {}
     for k, page in enumerate(pages[1:], start=1):
@@ -220,12 +220,12 @@ def _named(layout: TiffLayout, names: Sequence[str]) -> TiffLayout:
 
 
 def page_colours(page: Any, name: str) -> Colours:
-    """Say what the samples of a page mean.
+    """Return what the samples of a page mean.
 
     Raises
     ------
     SlideError
-        For CMYK, CIELAB and the like, which would have to be guessed.
+        For CMYK, CIELAB and the like, whose colours would be a guess.
     """
     photometric = int(page.photometric)
     samples, dtype = int(page.samplesperpixel), np.dtype(page.dtype or "u1")
@@ -307,7 +307,7 @@ def _pyramid(first: Any, pages: list[Any]) -> tuple[Pages, ...]:
 
 
 def _descending(levels: Sequence[Pages]) -> tuple[Pages, ...]:
-    """Sort finest first and leave out doubles."""
+    """Sort levels, finest first, and leave out duplicates."""
     kept: list[Pages] = []
     for level in sorted(levels, key=_area, reverse=True):
         if not kept or _area(level) < _area(kept[-1]):

@@ -1,8 +1,8 @@
-"""Whether a TIFF page and its encoded tiles can be what they say they are.
+"""Limits on what a TIFF page and its encoded tiles may claim.
 
-Slides come from strangers, and the decoders below are written in C. Nothing is handed
-to them before its size is known to be bounded: a tile of a hundred bytes can say that
-it is 65,535 × 65,535 pixels, and a decoder would believe it.
+Slides come from strangers, and the decoders are written in C. Nothing reaches them
+before its size is known to be bounded: a tile of a hundred bytes can claim to be
+65,535 × 65,535 pixels, and a decoder would believe it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 MAX_PAGES = 10_000
 MAX_LEVELS = 64
-"""More sub-images of one page than halvings of the largest slide are nonsense."""
+"""Sub-images of one page; the largest possible slide can be halved fewer times."""
 
 MAX_TILE_BYTES = 64 * 2**20
-"""Decoded; 4096 × 4096 px of colour. Scanners write 256 to 2048 px."""
+"""Decoded size: more than 4096 × 4096 px of colour. Scanners write 256 to 2048 px."""
 
 MAX_STRIP_BYTES = 256 * 2**20
-"""Decoded; some programs write a whole image as one compressed strip."""
+"""Decoded size; some programs write a whole image as one compressed strip."""
 
 COMPRESSIONS = {
     1: "none", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "JPEG", 7: "JPEG",
@@ -35,8 +35,8 @@ COMPRESSIONS = {
     33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34925: "LZMA",
     34926: "zstd", 50000: "zstd", 34927: "WebP", 50001: "WebP", 34933: "PNG",
 }  # fmt: skip
-"""What is decoded here. Others (JPEG XR, camera raws…) are in no slide, and their
-decoders crash on damaged data."""
+"""Compressions that are decoded here. No slide uses the others (JPEG XR, camera raws…),
+and their decoders crash on damaged data."""
 
 JPEG_PX = 65_535
 """The longest edge that a JPEG's header can hold."""
@@ -47,16 +47,17 @@ _WHOLE = (
     "predictor", "fillorder",
 )  # fmt: skip
 _SLACK = 4
-"""Decoders pad, some writers too: an encoded tile may be somewhat larger than said."""
+"""Decoders pad, and so do some writers: an encoded tile may be somewhat larger than the
+page says."""
 
 
 def bounded_pages(pages: Iterable[Any], name: str, most: int = MAX_PAGES) -> list[Any]:
-    """Return the pages of a TIFF that can be looked at.
+    """Return the pages of a TIFF as a list, after a check of number and fields.
 
     Raises
     ------
     SlideError
-        If there are absurdly many, or one has fields that are not numbers.
+        If there are absurdly many, or fields of a page are not whole numbers.
     """
     found = list(islice(pages, most + 1))
     if len(found) > most:
@@ -74,12 +75,12 @@ def bounded_pages(pages: Iterable[Any], name: str, most: int = MAX_PAGES) -> lis
 
 
 def check_page(page: Any, where: str) -> None:
-    """Refuse a page whose size, tiles or compression cannot be true or bounded.
+    """Refuse a page whose size or tiles are impossible, or its compression unknown.
 
     Raises
     ------
     SlideError
-        Saying what.
+        If so; the message names the problem.
     """
     samples = int(page.samplesperpixel)
     problem = extent_problem(int(page.imagelength), int(page.imagewidth), samples)
@@ -104,10 +105,11 @@ def check_segment_size(page: Any, height: int, width: int, where: str) -> None:
     Raises
     ------
     SlideError
-        Naming their size.
+        If so; the message gives their size.
     """
     if COMPRESSIONS[int(page.compression)] == "JPEG" and max(height, width) > JPEG_PX:
-        # Kilobytes could say this, and every part of an overview would try them anew.
+        # A file of kilobytes can claim this, and each part of an overview would try it
+        # again.
         msg = (
             f"{where}: the file is damaged or made up: a JPEG cannot be "
             f"{height} × {width} px large."
@@ -128,7 +130,7 @@ def check_segment_size(page: Any, height: int, width: int, where: str) -> None:
 def check_encoded(
     compression: int, data: bytes, height: int, width: int, samples: int
 ) -> None:
-    """Refuse an encoded tile that says it is far larger than the page says.
+    """Refuse an encoded tile that claims to be far larger than the page says.
 
     Raises
     ------
@@ -138,7 +140,7 @@ def check_encoded(
     name = COMPRESSIONS.get(compression)
     read = _SIZES.get(name or "")
     if read is None:
-        return  # nothing but data: it is decoded into a buffer of the tile's size
+        return  # no header of its own: it is decoded into a buffer of the tile's size
     try:
         size = read(data)
     except (struct.error, IndexError) as error:
@@ -172,7 +174,7 @@ def _jpeg_size(data: bytes) -> Size | None:
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
             return height, width, components
-        if marker == 0xDA:  # pixels before a header: libjpeg refuses that itself
+        if marker == 0xDA:  # pixels before any size: libjpeg refuses that itself
             return None
         (length,) = struct.unpack_from(">H", data, at)
         at += length

@@ -1,4 +1,4 @@
-"""What a TIFF says of itself besides pixels: µm per pixel, channels, vendor."""
+"""Metadata of TIFF slides: µm per pixel, channels, kinds of pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides.pyramid.limits import MAX_CHANNELS
 
 PRINT_DPI = (72, 96, 100, 150, 200, 240, 300, 400, 600)
-"""Resolutions that programs write when they know none."""
+"""Resolutions that programs write as a default, not as a measurement."""
 
 UM_PER_UNIT = {
     "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0,
@@ -24,14 +24,14 @@ UM_PER_UNIT = {
 
 @dataclass(frozen=True, slots=True)
 class PhysicalSize:
-    """µm per pixel, if any, and remarks on what was not believed."""
+    """µm per pixel, if any, and remarks on values that were not believed."""
 
     mpp: Mpp | None = None
     notes: tuple[str, ...] = field(default=())
 
 
 def physical_size(y: float, x: float, source: str) -> PhysicalSize:
-    """Return a size with provenance; absurd numbers are kept with a note."""
+    """Return a size with provenance; implausible numbers are kept, with a note."""
     if not (math.isfinite(y) and math.isfinite(x) and y > 0 < x):
         note = f"{y:g} × {x:g} µm per pixel ({source}) is not a size and is ignored"
         return PhysicalSize(None, (note,))
@@ -100,15 +100,15 @@ class OmeImage:
     Attributes
     ----------
     name : str
-        Its name, lower case.
+        Name of the image, lower case.
     pages : tuple of int
         Page of the first focal plane and time point, one per channel (one for RGB).
     channels : tuple of str
         Names of the channels.
     size : PhysicalSize
-        Of a pixel.
+        µm per pixel.
     notes : tuple of str
-        For example that other focal planes are not shown.
+        Remarks for the user, for example that other focal planes are not shown.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Slides stored flipped or turned (TIFF tag 274), shown upright."""
+"""Slides stored flipped or rotated (TIFF tag 274), shown upright."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.slides.pyramid.damage import Damage, read_part
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ _MOVES = {
 
 
 def describe(orientation: int) -> str:
-    """Return what was done to the image, in words."""
+    """Return how the image is stored, in words."""
     transposed, flip_y, flip_x = _MOVES[orientation]
     words = ["transposed"] * transposed
     words += ["upside down"] * flip_y + ["mirrored"] * flip_x
@@ -39,7 +39,7 @@ def describe(orientation: int) -> str:
 
 
 class OrientedSource:
-    """A source turned upright; reads only the rectangle that is asked for."""
+    """A source turned upright; reads only the requested rectangle."""
 
     def __init__(self, source: PixelSource, orientation: int) -> None:
         self._source = source
@@ -48,35 +48,28 @@ class OrientedSource:
             self._turned(level) for level in source.levels
         )
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
-        stored = self._stored(level, y, x, height, width)
-        return self._upright(self._source.read_level(level, *stored))
+        return self._upright(self._source.read_level(level, self._stored(level, rect)))
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
-        stored = self._stored(level, y, x, height, width)
-        part = Damage(*stored[2:], damage.like)
-        pixels = read_part(self._source, level, *stored, damage=part)
+        stored = self._stored(level, rect)
+        part = Damage(stored.height, stored.width, damage.like)
+        pixels = read_part(self._source, level, stored, part)
         if part.bad is not None:
             part.bad = self._upright(part.bad)
             damage.add_part(part, 0, 0)
         return self._upright(pixels)
 
-    def _stored(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> tuple[int, int, int, int]:
+    def _stored(self, level: int, rect: Rect) -> Rect:
         """Return where an upright rectangle lies in the stored image."""
         info = self.levels[level]
-        if self._flip_y:
-            y = info.height - y - height
-        if self._flip_x:
-            x = info.width - x - width
-        return (x, y, width, height) if self._transposed else (y, x, height, width)
+        y = info.height - rect.bottom if self._flip_y else rect.y
+        x = info.width - rect.right if self._flip_x else rect.x
+        if self._transposed:
+            return Rect(x, y, rect.width, rect.height)
+        return Rect(y, x, rect.height, rect.width)
 
     def _upright(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self._transposed:

@@ -1,4 +1,4 @@
-"""One page of a TIFF as rectangles of pixels, tiled or stripped, from any thread."""
+"""One page of a TIFF, tiled or in strips, read by rectangles from any thread."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.codecs.decoding import SegmentCache
     from napari_histodistill.slides.codecs.filebytes import FileBytes
     from napari_histodistill.slides.pyramid.damage import Damage
+    from napari_histodistill.slides.pyramid.levels import Rect
 
-# What tifffile and imagecodecs raise over damaged files, as fuzzing showed.
+# Errors that tifffile and imagecodecs raise for damaged files, as fuzzing showed.
 DECODE_ERRORS = (
     RuntimeError,
     ValueError,
@@ -41,7 +42,7 @@ DECODE_ERRORS = (
 )
 
 TRAILER = 16
-"""Bytes at the end of a JPEG among which its end marker is; some writers pad."""
+"""Last bytes of a JPEG in which its end marker is searched; some writers pad."""
 
 RAW_STRIP_BYTES = 512 * 1024
 """Uncompressed strips are read in pieces of about this size."""
@@ -51,31 +52,8 @@ MAX_PIECES = 2**22
 APERIO_YCBCR_JPEG2000 = 33003
 
 
-class Window(NamedTuple):
-    """A rectangle in whole pixels of a page."""
-
-    y: int
-    x: int
-    height: int
-    width: int
-
-    def part(
-        self, top: int, left: int, height: int, width: int
-    ) -> tuple[slice, slice, slice, slice]:
-        """Return the common part with a tile: rows and columns of both."""
-        y0, x0 = max(self.y, top), max(self.x, left)
-        y1 = min(self.y + self.height, top + height)
-        x1 = min(self.x + self.width, left + width)
-        return (
-            slice(y0 - self.y, y1 - self.y),
-            slice(x0 - self.x, x1 - self.x),
-            slice(y0 - top, y1 - top),
-            slice(x0 - left, x1 - left),
-        )
-
-
 class _Wanted(NamedTuple):
-    """One tile of a read: which, where it goes, and what of it."""
+    """One tile of a read: which tile, where it goes, and which part of it."""
 
     plane: int
     row: int
@@ -101,7 +79,7 @@ class TiffPageReader:
     cache : SegmentCache
         Shared by the pages of a file.
     level : int
-        Of the slide, for telling damage.
+        The page's level in the slide, for reporting damage.
 
     Raises
     ------
@@ -148,51 +126,49 @@ class TiffPageReader:
 
     @property
     def shrinks(self) -> tuple[int, ...]:
-        """Factors by which this page can be shrunk while decoding; mostly none."""
+        """Factors by which this page can be shrunk while decoding; often none."""
         return () if self._jpeg is None else self._jpeg.shrinks
 
     def read(
         self,
-        window: Window,
+        rect: Rect,
         *,
         background: float,
         shrink: int = 1,
         damage: Damage | None = None,
     ) -> npt.NDArray[Any]:
-        """Return ``(height, width, samples)``; tiles the file left out are background.
+        """Return ``(height, width, samples)``; missing tiles are background.
 
         Parameters
         ----------
-        window : Window
+        rect : Rect
             In pixels of the page, or of the page shrunk by ``shrink``.
         background : float
-            Value of tiles that the file left out.
+            Value of tiles that the file leaves out.
         shrink : int
             1, or one of :attr:`shrinks`.
         damage : Damage, optional
-            Takes note of tiles that cannot be decoded, whose pixels may be anything;
-            without it the first is an error.
+            Takes note of tiles that cannot be decoded, whose pixels are then arbitrary;
+            without it the first such tile is an error.
 
         Raises
         ------
         SlideError
-            If a segment is damaged or the file truncated; names the tile.
+            If a tile is damaged or the file truncated; the message names the tile.
         """
-        out = np.empty((window.height, window.width, self.samples), self.dtype)
+        out = np.empty((rect.height, rect.width, self.samples), self.dtype)
         th, tw = self.tile_height // shrink, self.tile_width // shrink
-        r0, r1 = window.y // th, (window.y + window.height - 1) // th
-        c0, c1 = window.x // tw, (window.x + window.width - 1) // tw
+        bottom, right = rect.bottom, rect.right
         wanted = [
-            _Wanted(plane, row, column, *window.part(row * th, column * tw, th, tw))
+            _Wanted(plane, row, column, *rect.overlap(row * th, column * tw, th, tw))
             for plane in range(self._planes)
-            for row in range(r0, r1 + 1)
-            for column in range(c0, c1 + 1)
+            for row in range(rect.y // th, (bottom - 1) // th + 1)
+            for column in range(rect.x // tw, (right - 1) // tw + 1)
         ]
-        # A window cut along tile borders shares no tile with its neighbours, and one
-        # larger than the memory of segments would only push itself out of it.
-        bottom, right = window.y + window.height, window.x + window.width
+        # Whether to keep the decoded tiles: a rectangle cut along tile borders shares
+        # no tile with its neighbours, and one larger than the cache would evict itself.
         aligned = (
-            window.y % th == window.x % tw == 0
+            rect.y % th == rect.x % tw == 0
             and (bottom % th == 0 or bottom * shrink >= self.height)
             and (right % tw == 0 or right * shrink >= self.width)
         )
@@ -245,7 +221,7 @@ class TiffPageReader:
         key = (self._key, index, shrink)
         shape = None if self._jpeg is None else self._jpeg.shape(shrink)
         if shape is not None and shape == into.shape and into.flags.c_contiguous:
-            decode(into)  # exactly one tile was asked for: it needs no detour
+            decode(into)  # exactly one tile was asked for: decode it into its place
         elif shape is not None and not remember and key not in self._cache:
             with lent_pixels(shape) as pixels:
                 _copy(decode(pixels), tile, into, fill)
@@ -288,10 +264,10 @@ class TiffPageReader:
         )
 
     def _first_ends_well(self) -> bool:
-        """Whether this file's JPEGs carry an end marker, as they must.
+        """Whether this file's JPEGs carry an end marker, as the standard demands.
 
-        libjpeg fills what is missing of a truncated JPEG with grey and says nothing, so
-        the marker is looked for; unless the writer of this file never wrote it.
+        libjpeg silently fills the missing part of a truncated JPEG with grey, so the
+        marker is checked, unless the writer of this file never writes it.
         """
         first = int(np.argmax(self._counts > 0))
         count = min(TRAILER, int(self._counts[first]))
@@ -306,9 +282,9 @@ class TiffPageReader:
             raise SlideError(msg)
 
     def _cut_raw_strips(self, page: Any) -> None:
-        """Cut uncompressed strips into shorter ones, so that a window reads its rows.
+        """Cut uncompressed strips into shorter ones, so that a read fetches few rows.
 
-        Many plain TIFFs are one strip as high as the image.
+        Many plain TIFFs are a single strip as high as the image.
         """
         bits = {page.bitspersample} if page.compression == 1 else set()
         row_bytes = self.width * (self.samples // self._planes) * self.dtype.itemsize

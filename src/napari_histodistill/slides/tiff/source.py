@@ -1,10 +1,10 @@
 """TIFF slides: Aperio SVS, OME-TIFF, QPTIFF, plain pyramids and plain images.
 
-How a read goes: tifffile parses the page table once, at opening, and is closed again.
-The pages are sorted into levels and associated images. ``read_level`` asks the page
-reader for a rectangle; it reads the bytes of each compressed tile with one ``pread``,
-decodes it with imagecodecs in the shared threads, and pastes it. No zarr, no dask, no
-lock on the way: the general path is five to ten times slower.
+On opening, tifffile parses the page table once and is closed again; the pages are
+sorted into levels and associated images. On reading, ``read_level`` asks the page
+reader for a rectangle, which reads the bytes of each compressed tile with one
+``pread``, decodes it with imagecodecs in the shared threads, and pastes it. No zarr,
+dask or lock is involved: the general path through them is five to ten times slower.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import tifffile
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import SegmentCache, reason
 from napari_histodistill.slides.codecs.filebytes import FileBytes, digest_file
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.layout import TiffLayout, layout_of
 from napari_histodistill.slides.tiff.orientation import OrientedSource, describe
-from napari_histodistill.slides.tiff.page import DECODE_ERRORS, TiffPageReader, Window
+from napari_histodistill.slides.tiff.page import DECODE_ERRORS, TiffPageReader
 from napari_histodistill.slides.tiff.tables import check_tables
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 
 MAX_ASSOCIATED_PX = 100 * 10**6
-"""Labels and macro images are pictures of the glass, read whole."""
+"""Largest label or macro image that is read; these are always read whole."""
 
 ICC_PROFILE = 34675
-"""TIFF's number of the tag."""
+"""Number of the TIFF tag."""
 
-# What tifffile says of damaged tags is for its own users; ours get one sentence.
+# tifffile's warnings about damaged tags are for its own users; ours get one sentence.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -55,9 +55,9 @@ class TiffSource:
     Parameters
     ----------
     file : FileBytes
-        Closed with the source.
+        The open file; closed with the source.
     cache : SegmentCache
-        Emptied with the source.
+        Decoded tiles; emptied with the source.
     levels : sequence of sequence of TiffPageReader
         Finest first; the pages of a level are its channels.
     colours : Colours
@@ -83,40 +83,34 @@ class TiffSource:
             for pages in levels
         )
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
-        return self._read(level, Window(y, x, height, width))
+        return self._read(level, rect)
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
-        return self._read(level, Window(y, x, height, width), damage=damage)
+        return self._read(level, rect, damage=damage)
 
     def shrinks(self, level: int) -> tuple[int, ...]:
-        """Return by what a level can be shrunk while decoding; mostly nothing."""
+        """Return factors by which a level can be shrunk while decoding; often none."""
         pages = self._pages[level]
         return pages[0].shrinks if len(pages) == 1 else ()
 
-    def read_shrunk(
-        self, level: int, shrink: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
-        """Return a rectangle of a shrunk level, in pixels of that."""
-        return self._read(level, Window(y, x, height, width), shrink=shrink)
+    def read_shrunk(self, level: int, shrink: int, rect: Rect) -> npt.NDArray[Any]:
+        """Return a rectangle given in pixels of the shrunk level."""
+        return self._read(level, rect, shrink=shrink)
 
     def _read(
         self,
         level: int,
-        window: Window,
+        rect: Rect,
         *,
         shrink: int = 1,
         damage: Damage | None = None,
     ) -> npt.NDArray[Any]:
         fill = self._colours.background
         parts = [
-            page.read(window, background=fill, shrink=shrink, damage=damage)
+            page.read(rect, background=fill, shrink=shrink, damage=damage)
             for page in self._pages[level]
         ]
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
@@ -144,7 +138,7 @@ def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
     path : Path
         The file.
     tif : tifffile.TiffFile, optional
-        The same file if it was parsed already; closed by the caller.
+        The same file, if it was already parsed; the caller closes it.
 
     Raises
     ------
@@ -182,7 +176,7 @@ def parse_tiff(path: Path) -> tifffile.TiffFile:
     Raises
     ------
     SlideError
-        If it is no TIFF or its table is damaged.
+        If it is not a TIFF or its table is damaged.
     """
     try:
         check_tables(path)
@@ -220,8 +214,8 @@ def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
 def _associated_reader(
     page: Any, colours: Colours, file: FileBytes
 ) -> Callable[[], npt.NDArray[np.uint8]]:
-    # Built now, while tifffile's file is open, but a slide with a broken label is still
-    # a good slide: what is wrong is said when the label is asked for.
+    # Built now, while tifffile's file is open. But a slide with a broken label is still
+    # a good slide, so the error waits until the label is requested.
     try:
         reader = TiffPageReader(page, file, SegmentCache())
     except (SlideError, *DECODE_ERRORS) as error:
@@ -240,7 +234,7 @@ def _associated_reader(
                 f"{reader.width} px is too large to be read whole."
             )
             raise SlideError(msg)
-        whole = Window(0, 0, reader.height, reader.width)
+        whole = Rect(0, 0, reader.height, reader.width)
         pixels = reader.read(whole, background=colours.background)
         pixels = colours.apply(pixels)
         if pixels.shape[2] == 1:

@@ -1,8 +1,8 @@
-"""A look at a TIFF's tables before tifffile reads them.
+"""A check of a TIFF's tables before tifffile reads them.
 
-tifffile multiplies the number of strips by what a table says of samples and depth
-before anybody can look at the page. Where these are a text or several numbers, Python
-takes the product for a repetition, and four bytes become gigabytes.
+tifffile multiplies the number of strips by the samples and the depth that a table
+states, before the page can be inspected. If one of these is a text or a list of
+numbers, Python takes the product for a repetition, and four bytes become gigabytes.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ MULTIPLIED = {277: "samples per pixel", 32997: "image depth", 32998: "tile depth
 SUB_TABLES = 330
 WHOLE_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I",
                16: "Q", 17: "q", 18: "Q"}  # fmt: skip
-"""Types of whole numbers, and how ``struct`` calls them."""
+"""TIFF types of whole numbers, and their codes for ``struct``."""
 
 MAX_ENTRIES = 4096
-"""Of one table; tifffile calls more suspicious, and stops."""
+"""Entries of one table; tifffile stops at more, as suspicious."""
 
 MAX_WORK = 10**6
-"""Tables and entries in all; the largest slides have some thousands."""
+"""Tables and entries in total; the largest slides have some thousands."""
 
 
 class _Format(NamedTuple):
-    """How tables are written: ``struct`` codes and bytes."""
+    """How tables are written, as ``struct`` codes."""
 
     order: str
     number: str  # how many entries follow
-    counts: str  # how many values an entry has; what fits in as many bytes is inline
+    counts: str  # how many values an entry has; values of up to this size are inline
     offset: str  # where the next table is
 
     @property
     def entry(self) -> str:
-        """Tag, type and count; value or place come after it."""
+        """Tag, type and count; the value, or its offset, comes after them."""
         return f"{self.order}HH{self.counts}"
 
     @property
@@ -48,9 +48,9 @@ class _Format(NamedTuple):
 
 
 def check_tables(path: Path) -> None:
-    """Refuse a TIFF in whose tables something that is multiplied is not one number.
+    """Refuse a TIFF if a factor that tifffile multiplies by is not a single number.
 
-    What else is wrong with them is left to tifffile.
+    Everything else that may be wrong with them is left to tifffile.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def check_tables(path: Path) -> None:
     Raises
     ------
     SlideError
-        Naming the field.
+        If so; the message names the field.
     OSError
         If the file cannot be read.
     """
@@ -103,16 +103,16 @@ def _entries(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, int]]:
             file.seek(after)
             waiting += _read(file, form.order + form.offset)
         except (struct.error, OverflowError, ValueError):
-            continue  # it ends too early, or lies nowhere: that is tifffile's to say
+            continue  # ends too early, or lies outside the file: tifffile reports that
 
 
 def _start(header: bytes, *, is_ndpi: bool) -> tuple[_Format, list[int]]:
-    """Return how a file writes its tables, and where the first one is."""
+    """Return how a file writes its tables, and the offset of the first one."""
     order = {b"II": "<", b"EP": "<", b"MM": ">"}.get(header[:2], "<")
     if header[2:4] == struct.pack(f"{order}H", 43):
         form, at = _Format(order, "Q", "Q", "Q"), 8
     else:
-        # Hamamatsu's tables are small, their places may lie beyond 4 GiB.
+        # Hamamatsu's tables are classic, but with offsets beyond 4 GiB.
         wide = is_ndpi and order == "<"
         form, at = _Format(order, "H", "I", "Q" if wide else "I"), 4
     if len(header) < 16:
@@ -123,7 +123,7 @@ def _start(header: bytes, *, is_ndpi: bool) -> tuple[_Format, list[int]]:
 def _values(
     file: BinaryIO, form: _Format, kind: int, count: int, entry: bytes
 ) -> tuple[int, ...]:
-    """Return an entry's numbers: in it if they fit, elsewhere if not."""
+    """Return an entry's numbers; those that do not fit in it are stored elsewhere."""
     code = f"{form.order}{count}{WHOLE_TYPES[kind]}"
     inline = struct.calcsize(form.entry)
     if struct.calcsize(code) <= form.entry_bytes - inline:

@@ -1,1 +1,1 @@
-"""What is tissue, how it is stained, its colour profile; pyramids written."""
+"""Tissue masks, stain normalisation, colour profiles, and writing of pyramids."""

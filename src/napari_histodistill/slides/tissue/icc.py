@@ -1,6 +1,6 @@
-"""Colours as the scanner meant them: the file's ICC profile carried to sRGB.
+"""Colours as the scanner meant them: conversion to sRGB by the file's ICC profile.
 
-Off unless asked for: students were taught on pixels as scanners store them, and most
+Off unless requested: students are trained on pixels as scanners store them, and most
 files carry no profile.
 """
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.damage import Damage
-    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
+    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource, Rect
     from napari_histodistill.slides.pyramid.slide import Slide
 
 
 class SrgbSource:
-    """A colour source whose pixels are carried from a profile to sRGB as they are read.
+    """A colour source whose pixels are converted from a profile to sRGB when read.
 
     Parameters
     ----------
     source : PixelSource
-        8-bit RGB.
+        Source of 8-bit RGB pixels.
     transform : ImageCms.ImageCmsTransform
-        From its colours to sRGB.
+        Conversion from its colours to sRGB.
     """
 
     def __init__(
@@ -46,29 +46,21 @@ class SrgbSource:
         self._source, self._transform = source, transform
         self.levels: Sequence[LevelInfo] = source.levels
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, 3)``; see :class:`PixelSource`."""
-        return self._carried(self._source.read_level(level, y, x, height, width))
+        return self._carried(self._source.read_level(level, rect))
 
-    def read_damaged(
-        self, level: int, y: int, x: int, height: int, width: int, damage: Damage
-    ) -> npt.NDArray[Any]:
+    def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`."""
-        pixels = read_part(self._source, level, y, x, height, width, damage=damage)
-        return self._carried(pixels)
+        return self._carried(read_part(self._source, level, rect, damage))
 
     def shrinks(self, level: int) -> tuple[int, ...]:
-        """Return by what a level can be shrunk while decoding."""
+        """Return the factors by which a level can be shrunk while decoding."""
         return shrinks_of(self._source, level)
 
-    def read_shrunk(
-        self, level: int, shrink: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
-        """Return a rectangle of a shrunk level, in pixels of that."""
-        window = (y, x, height, width)
-        return self._carried(read_shrunk(self._source, level, shrink, *window))
+    def read_shrunk(self, level: int, shrink: int, rect: Rect) -> npt.NDArray[Any]:
+        """Return a rectangle given in pixels of the shrunk level."""
+        return self._carried(read_shrunk(self._source, level, shrink, rect))
 
     def close(self) -> None:
         """Close the source."""
@@ -81,22 +73,23 @@ class SrgbSource:
 
 
 def in_srgb(slide: Slide) -> Slide:
-    """Return a slide (same open files) in the colours its ICC profile means.
+    """Return a slide (same open files) converted to sRGB by its ICC profile.
 
     Parameters
     ----------
     slide : Slide
-        Any; one without a profile, or not of 8-bit colour, is returned with a note.
+        Any slide; one without a profile, or not in 8-bit colour, is returned unchanged
+        but for a note.
 
     Returns
     -------
     Slide
-        Its digest is another one: embeddings of it are no embeddings of the original.
+        With a digest of its own: its embeddings are not those of the original.
 
     Raises
     ------
     SlideError
-        If the profile is damaged or not one of RGB.
+        If the profile is damaged or not for RGB.
     """
     profile = slide.info.icc_profile
     if not slide.info.is_rgb or slide.dtype != np.uint8 or profile is None:

@@ -1,10 +1,10 @@
-"""What a slide's stains look like, and the map that makes them look like another's.
+"""Stain normalisation: the stains of a slide, and the map to those of another.
 
 The stain vectors are found as by Macenko et al. 2009 ("A method for normalizing
 histology slides for quantitative analysis", ISBI, doi 10.1109/ISBI.2009.5193250): in
 optical density a pixel is a mixture of two directions, the extreme ones in the plane of
-most variance. They are found *once for a slide*; what is done to a pixel is then the
-same small formula everywhere, so a tile looks alike wherever it is cut.
+most variance. They are found *once for a slide*; every pixel then goes through the same
+small formula, so a tile looks the same wherever it is cut.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
+    from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource, Rect
     from napari_histodistill.slides.pyramid.slide import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Float64s = npt.NDArray[np.float64]
 
 Rgb = tuple[float, float, float]
 
 STAINED = 0.15
-"""Optical density (log10) from which a pixel is stained: Macenko's beta. The densest
-channel must reach it, not all three: eosin hardly dims red, and pixels of eosin alone
-are what tells its colour."""
+"""Optical density (log10) from which a pixel counts as stained: Macenko's beta. Only
+the densest channel must reach it, not all three: eosin hardly dims red, and pixels of
+eosin alone are what its colour is measured on."""
 
 EXTREME = 1.0
 """Percentile of the angles that counts as a pure stain: Macenko's alpha."""
@@ -47,23 +47,25 @@ FULL = 99.0
 """Percentile of a stain's amounts that counts as full strength."""
 
 FEWEST_PIXELS = 2000
-"""Fewer stained pixels say little of a slide's stains."""
+"""Fewer stained pixels say too little about a slide's stains."""
 
 TYPICAL = {"haematoxylin": (0.65, 0.70, 0.29), "eosin": (0.07, 0.99, 0.11)}
-"""Directions in optical density (Ruifrok and Johnston 2001), to tell H&E."""
+"""Directions in optical density (Ruifrok and Johnston 2001), to recognise H&E."""
 
 FARTHEST_DEG = {"haematoxylin": 28.0, "eosin": 35.0}
-"""How far from the typical direction a stain may lie. H&E of several scanners and
-laboratories lay within 24 and 29; the brown of two DAB slides 46 and 54 from eosin."""
+"""How far from the typical direction a stain may lie, in degrees. H&E of several
+scanners and laboratories lay within 24 and 29; the brown of two DAB slides was 46 and
+54 from eosin."""
 
 CLOSEST_DEG = 10.0
-"""Two directions closer than this are one stain."""
+"""Two directions closer than this, in degrees, are one stain."""
 
 STRENGTHS = (0.2, 5.0)
-"""A stain may be made so many times stronger: beyond, it is not there."""
+"""Factors by which a stain may be weakened or strengthened: beyond them it is hardly
+there."""
 
 PLACES, PLACE_PX = 96, 64
-"""Where a slide is looked at: squares of so many px, spread over its tissue."""
+"""Number of squares that are sampled across a slide's tissue, and their edge in px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class StainFit:
     haematoxylin, eosin : tuple of float
         Direction in optical density, R G B, of length 1.
     strengths : tuple of float
-        Amount of each at full strength (log10 units).
+        Amount of each stain at full strength (log10 units).
     glass : tuple of float
         R, G, B (0 to 255) where there is no stain.
     """
@@ -85,11 +87,11 @@ class StainFit:
     strengths: tuple[float, float]
     glass: Rgb
 
-    def basis(self) -> Floats:
-        """Return ``(3, 3)``: both directions, and the one that neither reaches.
+    def basis(self) -> Float64s:
+        """Return ``(3, 3)``: both directions, and the one perpendicular to them.
 
-        What is neither haematoxylin nor eosin (pen, pigment, blood) goes along the
-        third and is left as it is.
+        Whatever is neither haematoxylin nor eosin (pen, pigment, blood) has its share
+        along the third, which normalisation leaves unchanged.
         """
         h, e = np.array(self.haematoxylin), np.array(self.eosin)
         rest = np.cross(h, e)
@@ -98,14 +100,14 @@ class StainFit:
 
 @dataclass(frozen=True)
 class StainMap:
-    """What is done to every pixel: optical density times a matrix, on other glass.
+    """The formula for every pixel: optical density times a matrix, on another glass.
 
     Attributes
     ----------
     matrix : tuple of tuple of float
         ``(3, 3)``: a row of densities (R G B) times this gives the new densities.
     glass, new_glass : tuple of float
-        R, G, B of glass on the slide, and after.
+        R, G, B of glass on the slide, and after normalisation.
     """
 
     matrix: tuple[Rgb, Rgb, Rgb]
@@ -119,7 +121,7 @@ class StainMap:
         Raises
         ------
         InputError
-            If a stain would have to be made much stronger or weaker than it is.
+            If a stain would have to be made far stronger or weaker than it is.
         """
         ratios = [
             r / f for r, f in zip(reference.strengths, fit.strengths, strict=True)
@@ -136,7 +138,7 @@ class StainMap:
                 raise InputError(msg)
         unmix = np.linalg.inv(fit.basis())
         matrix = unmix @ np.diag([*ratios, 1.0]) @ reference.basis()
-        # Rounded: the same slide must give the same digest on every machine.
+        # Rounded, so that the same slide gives the same digest on every machine.
         rows = [_rounded(row, 5) for row in matrix]
         return cls((rows[0], rows[1], rows[2]), fit.glass, reference.glass)
 
@@ -168,7 +170,7 @@ class StainMap:
         Raises
         ------
         ValueError
-            If it is no map.
+            If the text is not a stain map.
         """
         content = json.loads(text)
         numbers = np.array([*content["matrix"], content["glass"], content["new_glass"]])
@@ -190,14 +192,16 @@ def fit_stains(pixels: npt.NDArray[np.uint8], *, glass: Rgb | None = None) -> St
     Parameters
     ----------
     pixels : ndarray
-        ``(…, 3)`` uint8, R G B: tissue, some glass among it does no harm.
+        ``(…, 3)`` uint8, R G B, of tissue; some glass among it does no harm.
     glass : tuple of float, optional
-        R, G, B where there is no stain; the brightest nearly grey pixels without it.
+        R, G, B where there is no stain; by default taken from the brightest, nearly
+        grey pixels.
 
     Raises
     ------
     InputError
-        If they are not two stains, or not those of H&E; says what was seen.
+        If there are not two stains, or not those of H&E; the message says what was
+        found.
     """
     flat = pixels.reshape(-1, 3)
     if glass is None:
@@ -207,8 +211,8 @@ def fit_stains(pixels: npt.NDArray[np.uint8], *, glass: Rgb | None = None) -> St
     density = density[density.max(axis=1) > STAINED]
     if len(density) < FEWEST_PIXELS:
         msg = (
-            f"Only {len(density)} stained pixels were found: too few to tell the "
-            "stains apart."
+            f"Only {len(density)} stained pixels were found: too few to separate the "
+            "stains."
         )
         raise InputError(msg)
     _, axes = np.linalg.eigh(np.cov(density.T))
@@ -236,14 +240,14 @@ def fit_slide(slide: Slide, *, mpp: float) -> StainFit:
     """Find the stains of a slide's tissue.
 
     Squares spread evenly over the tissue are read at the µm per pixel at which the
-    result will be used: in an overview nuclei blend with what is around them.
+    result will be used: in an overview, nuclei blend with their surroundings.
 
     Parameters
     ----------
     slide : Slide
-        A colour slide that knows its µm per pixel.
+        A colour slide with a known µm per pixel.
     mpp : float
-        µm per pixel to look at, a student's.
+        µm per pixel at which to sample: the student's.
 
     Raises
     ------
@@ -256,7 +260,7 @@ def fit_slide(slide: Slide, *, mpp: float) -> StainFit:
     mask = find_tissue(slide)
     where = np.argwhere(mask.mask)
     if not len(where):
-        msg = f"{slide.name}: no tissue was found, so its stains cannot be told."
+        msg = f"{slide.name}: no tissue was found, so its stains cannot be measured."
         raise InputError(msg)
     chosen = where[np.linspace(0, len(where) - 1, PLACES).astype(np.intp)]
     pixel = np.array(slide.shape) / mask.mask.shape
@@ -283,18 +287,16 @@ class _Recoloured:
         self._source, self._stains = source, stains
         self.levels: Sequence[LevelInfo] = source.levels
 
-    def read_level(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> npt.NDArray[Any]:
+    def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, 3)``; see :class:`PixelSource`."""
-        return self._stains.apply(self._source.read_level(level, y, x, height, width))
+        return self._stains.apply(self._source.read_level(level, rect))
 
     def close(self) -> None:
         """Close the source."""
         self._source.close()
 
 
-def _square(center: Floats, side: float) -> Region:
+def _square(center: Float64s, side: float) -> Region:
     y, x = (float(v) - side / 2 for v in center)
     return Region(y=y, x=x, height=side, width=side)
 
@@ -308,7 +310,7 @@ def _glass_of_slide(slide: Slide) -> Rgb:
     return float(red), float(green), float(blue)
 
 
-def _check_directions(haematoxylin: Floats, eosin: Floats) -> None:
+def _check_directions(haematoxylin: Float64s, eosin: Float64s) -> None:
     apart = _degrees(haematoxylin, eosin)
     if apart < CLOSEST_DEG:
         msg = (
@@ -328,11 +330,11 @@ def _check_directions(haematoxylin: Floats, eosin: Floats) -> None:
             raise InputError(msg)
 
 
-def _degrees(a: Floats, b: Floats) -> float:
+def _degrees(a: Float64s, b: Float64s) -> float:
     cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 
-def _rounded(vector: Sequence[float] | Floats, digits: int) -> Rgb:
+def _rounded(vector: Sequence[float] | Float64s, digits: int) -> Rgb:
     x, y, z = (round(float(v), digits) + 0.0 for v in vector)
     return x, y, z

@@ -1,8 +1,8 @@
-"""Where on a slide there is tissue: a mask at thumbnail size.
+"""The tissue on a slide: a mask the size of a thumbnail.
 
-Otsu's threshold alone always finds two classes, so it invents tissue on blank glass
-and cuts an all-tissue image in half. Here it may only move within bounds: what is
-certainly glass stays glass, what is certainly stained stays tissue.
+Otsu's threshold alone always finds two classes, so it invents tissue on blank glass and
+cuts an all-tissue image in half. Here it may only move within bounds: what is certainly
+glass stays glass, what is certainly stained stays tissue.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
 
 DENSITY_BOUNDS = (0.04, 0.08)
-"""Optical density (log10, over glass) below which nothing is tissue, above which all
-is. Uneven light on glass stays below 0.03; pale stroma, blurred, measures about 0.08,
-eosin 0.15."""
+"""Optical density (log10, relative to glass) below which nothing is tissue and above
+which everything is. Uneven light on glass stays below 0.03; pale stroma, blurred,
+measures about 0.08, eosin 0.15."""
 
 CHROMA_BOUNDS = (0.04, 0.07)
-"""The same for colourfulness: (max - min of R, G, B) / 255, over glass."""
+"""The same for colourfulness: (max - min of R, G, B) / 255, relative to glass."""
 
 TEXTURE = 0.015
-"""Unevenness of optical density (standard deviation over the blur) that only tissue
+"""Unevenness of optical density (standard deviation within the blur) that only tissue
 has: glass, even dusty or noisy, stays below 0.005, the palest stroma above 0.02."""
 
 BLUR_UM = 8.0
-"""Nuclei blend with the pale stroma around them: tissue is a matter of this scale."""
+"""Width of the blur at which nuclei blend with the pale stroma around them, in µm:
+the scale at which tissue is distinguished from glass."""
 
 BLUR_PX = 1.5
 """The same in mask pixels, if µm per pixel is unknown or the mask is coarse."""
@@ -49,12 +50,12 @@ SPECK_PX = 16
 
 
 STRIP_CELLS = 2**18
-"""So many cells are looked up at once."""
+"""Number of cells that are looked up at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TissueMask:
-    """Tissue on a slide.
+    """A mask of the tissue on a slide.
 
     Attributes
     ----------
@@ -84,12 +85,12 @@ class TissueMask:
     def from_array(
         cls, mask: npt.ArrayLike, slide_shape: tuple[int, int]
     ) -> TissueMask:
-        """Make a mask of an array (an edited layer): anything not zero is tissue."""
+        """Make a mask from an array (an edited layer): anything but zero is tissue."""
         return cls(np.asarray(mask) != 0, slide_shape)
 
     @property
     def fraction(self) -> float:
-        """Part of the slide that is tissue, 0 to 1."""
+        """Share of the slide that is tissue, 0 to 1."""
         return float(self.mask.mean())
 
     def world(self, mpp: Mpp | None) -> WorldTransform:
@@ -103,7 +104,7 @@ class TissueMask:
     def at(self, places: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Return whether level-0 positions ``(…, 2)``, (y, x), edge, are tissue.
 
-        A position outside the slide is told of its border.
+        A position outside the slide gets the value of the nearest border pixel.
         """
         shape = np.array(self.mask.shape)
         pixels = np.floor(places * (shape / self.slide_shape)).astype(np.intp)
@@ -119,10 +120,10 @@ class TissueMask:
         Parameters
         ----------
         grid : TileGrid
-            Of the same slide.
+            A grid over the same slide.
         min_fraction : float
-            Part of the cell's square (of what lies on the slide) that must be tissue;
-            any tissue at all for 0.
+            Share of the cell's square (of its part on the slide) that must be tissue;
+            with 0, any tissue at all is enough.
         """
         cells = np.empty(grid.shape, bool)
         for rows, fractions in self._fraction_strips(grid):
@@ -130,7 +131,7 @@ class TissueMask:
         return cells
 
     def cell_fractions(self, grid: TileGrid) -> npt.NDArray[np.float64]:
-        """Return the exact part of every cell that is tissue, ``(rows, columns)``."""
+        """Return the exact share of every cell that is tissue, ``(rows, columns)``."""
         found = np.empty(grid.shape)
         for rows, fractions in self._fraction_strips(grid):
             found[rows] = fractions
@@ -139,15 +140,15 @@ class TissueMask:
     def _fraction_strips(
         self, grid: TileGrid
     ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-        """Yield rows of cells and how much of each is tissue, some rows at a time.
+        """Yield rows of cells and the share of tissue in each, some rows at a time.
 
-        A gigapixel slide has ten million cells: their fractions and what it takes to
-        compute them would fill half a gigabyte at once.
+        A gigapixel slide has ten million cells: computing all their shares at once
+        would take half a gigabyte.
         """
         slide = (grid.slide_height, grid.slide_width)
         if slide != tuple(self.slide_shape):
             msg = (
-                f"The tissue mask is of a slide of {self.slide_shape} px, not {slide}."
+                f"The tissue mask is for a slide of {self.slide_shape} px, not {slide}."
             )
             raise InputError(msg)
         kind = np.int32 if self.mask.size < 2**31 else np.int64
@@ -171,24 +172,25 @@ class TissueMask:
             sums = np.diff(np.diff(at, axis=0), axis=1)
             areas = np.outer(np.diff(edges), np.diff(columns))
             fractions = sums / np.where(areas > 0, areas, 1)
-            # Differences of large sums: a whole cell of tissue must count as 1.
+            # Rounded, because these are differences of large sums: a cell that is all
+            # tissue must count as 1.
             yield strip, np.clip(np.round(fractions, 9), 0, 1)
 
 
 def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     """Find tissue on a slide.
 
-    Where the looked-at level cannot be read there may be tissue, so it counts as such:
-    whoever goes there finds out, and says how much is missing.
+    Where the level cannot be read there may be tissue, so damage counts as tissue: code
+    that reads there later notices it, and reports how much is missing.
 
     Parameters
     ----------
     slide : Slide
-        Colour slides are searched for stain. On a fluorescence image, what is brighter
-        than its background counts as tissue; a single grey channel, whose background
-        may be black or white, is taken to be tissue all over.
+        Colour slides are searched for stain. On a fluorescence image, everything
+        brighter than the background counts as tissue; a single grey channel, whose
+        background may be black or white, is taken to be all tissue.
     max_side_px : int
-        The finest level of at most this size is looked at.
+        The finest level of at most this size is used.
 
     Returns
     -------
@@ -197,7 +199,7 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     Raises
     ------
     SlideError
-        If nothing of the file can be read.
+        If no part of the level can be read.
     """
     sizes = [max(info.height, info.width) for info in slide.level_infos]
     level = next((k for k, n in enumerate(sizes) if n <= max_side_px), len(sizes) - 1)
@@ -248,10 +250,10 @@ def stained(
     chroma = brightest - _over_channels(np.minimum, coarse)
     mask = mean_density > _threshold(mean_density, DENSITY_BOUNDS)
     mask |= chroma > _threshold(chroma, CHROMA_BOUNDS)
-    # Texture leaks over an edge by the width of the blur: take that off again.
+    # Texture leaks across an edge by the width of the blur; this removes that margin.
     uneven = blurred((texture > TEXTURE).astype(np.float32), blur_px) > 0.9
     mask |= uneven
-    # Scanners fill what they did not scan with black: no tissue is that dark.
+    # Scanners fill unscanned areas with black: no tissue is that dark.
     scanned = brightest > 0.08
     found: npt.NDArray[np.bool_] = mask & scanned
     return found
@@ -260,7 +262,7 @@ def stained(
 def bright(
     pixels: npt.NDArray[Any], *, blur_px: float = BLUR_PX
 ) -> npt.NDArray[np.bool_]:
-    """Return where ``(h, w, channels)`` of fluorescence is above its background."""
+    """Return where a fluorescence image ``(h, w, channels)`` exceeds its background."""
     from skimage.filters import gaussian, threshold_otsu
 
     values = np.nan_to_num(pixels.astype(np.float32))
@@ -289,8 +291,8 @@ def glass_of(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[An
 
     The image is ``(h, w, 3)``, 0 to 1.
 
-    Glass is the brightest there is and nearly grey; in an all-tissue crop the brightest
-    is tissue, and dividing by it would wash the picture out.
+    Glass is the brightest part of a slide and nearly grey. In an all-tissue crop the
+    brightest part is tissue, and dividing by that would wash the picture out.
     """
     light = _over_channels(np.minimum, image)
     brightest = image[light >= np.percentile(light, 98)]

@@ -1,4 +1,4 @@
-"""Write an image as a pyramidal, tiled OME-TIFF that every reader understands."""
+"""Writing an image as a pyramidal, tiled OME-TIFF that every reader understands."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ def write_pyramid(  # noqa: PLR0913 - all keywords with defaults, one file forma
     Parameters
     ----------
     path : path-like
-        To write; replaced in one step if it exists.
+        File to write; replaced in one step if it exists.
     image : ndarray
         ``(height, width, 3)`` uint8, or ``(height, width)`` of any whole-number type.
     mpp : float
         µm per pixel, written as PhysicalSize.
     name : str
-        Of the image; the file's name by default.
+        Name of the image; the file's name by default.
     tile_px : int
         Edge of the compressed tiles, a multiple of 16.
     compression : {"jpeg", "zlib"}
-        ``"zlib"`` loses nothing; JPEG is for 8-bit images.
+        ``"zlib"`` is lossless; JPEG is for 8-bit images.
     note : str
-        Where the image is from; goes into the description.
+        Origin of the image, for the file's description.
 
     Returns
     -------
     Path
-        What was written.
+        The written file.
 
     Raises
     ------
     InputError
-        If image, mpp or tile size cannot be written.
+        If image, mpp or tile size are not valid.
     """
     path = Path(path)
     _check(image, mpp, tile_px, compression)
@@ -70,7 +70,7 @@ def write_pyramid(  # noqa: PLR0913 - all keywords with defaults, one file forma
     if compression == "jpeg":
         options["compressionargs"] = {"level": JPEG_QUALITY}
         if colour:
-            # Full colour resolution: chroma is what tells the stains apart.
+            # Full colour resolution: stains differ in their colour.
             options["subsampling"] = (1, 1)
     metadata = {
         "axes": "YXS" if colour else "YX",
@@ -83,7 +83,8 @@ def write_pyramid(  # noqa: PLR0913 - all keywords with defaults, one file forma
     if note:
         metadata["Description"] = note
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A half-written sample in the cache would be taken for a good one next time.
+    # Written under another name: a half-written file would be taken for a good one
+    # the next time.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with tifffile.TiffWriter(part, ome=True, bigtiff=image.nbytes > 2**31) as tif:

@@ -1,7 +1,7 @@
-"""Encoders on torch (others may join).
+"""Backends that run an encoder: torch and OpenVINO.
 
-What imports timm lies below this folder (or is ``distill/training/networks.py``, which
-does the same), so this is the place to keep triton out of a process in which it would
+All code that imports timm is in this folder (or in ``distill/training/networks.py``,
+which does the same), so this is the place to keep triton out of a process that it would
 crash: a student may be loaded from napari's console as well as by the panel.
 """
 

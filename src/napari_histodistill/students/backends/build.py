@@ -1,4 +1,4 @@
-"""From a spec and its weights to a backend that is ready to run."""
+"""Building a backend that is ready to run from a spec and its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import timm
 import torch
 
 from napari_histodistill.errors import BundleError
-from napari_histodistill.students.backends.packages import load_package_weights
+from napari_histodistill.students.backends.package_weights import load_package_weights
 from napari_histodistill.students.backends.torch import TorchBackend
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import Backend, DeviceChoice
 
 
-# What networks raise over options that they do not have or cannot be.
+# Errors that networks raise for options that are unknown or impossible.
 _MISFITS = (
     TypeError, ValueError, AssertionError, RuntimeError, LookupError, AttributeError,
     ArithmeticError, MemoryError,
@@ -34,22 +34,22 @@ def build_backend(
     encoder: Mapping[str, npt.NDArray[Any]],
     device: DeviceChoice,
 ) -> Backend:
-    """Build the encoder, load its weights and try it once.
+    """Build the encoder, load its weights, and try it once.
 
     Parameters
     ----------
     spec : StudentSpec
-        Names backbone and weights.
+        States the backbone and where its weights are.
     encoder : mapping of str to ndarray
-        The bundle's own weights; empty where a package holds them.
+        The bundle's own weights; empty if they are in a package.
     device : DeviceChoice
-        Where it will run, and through what.
+        The device and the library to run it with.
 
     Raises
     ------
     BundleError
-        If the backbone is unknown, the weights do not fit it, or it gives embeddings
-        or tokens of another size than the spec says.
+        If the backbone is unknown, the weights do not fit it, or its embeddings or
+        tokens have another size than the spec says.
     ComputeError
         If it cannot run on the device.
     DeviceError
@@ -78,18 +78,18 @@ def build_backend(
 
 
 def build_module(spec: StudentSpec) -> torch.nn.Module:
-    """Return timm's module for a spec, without classifier, with random weights.
+    """Return the timm module for a spec, without classifier, with random weights.
 
     Raises
     ------
     BundleError
         If the installed timm has no such backbone.
     """
-    # Asked before create_model, which would take "hf-hub:…" as an order to download.
+    # Checked before create_model, which would take "hf-hub:…" as an order to download.
     if not timm.is_model(spec.backbone):
         msg = (
-            f"spec.json: backbone {spec.backbone!r} is no model of the installed timm "
-            f"{timm.__version__}: update timm."
+            f"spec.json: backbone {spec.backbone!r} is not a model of the installed "
+            f"timm {timm.__version__}: update timm."
         )
         raise BundleError(msg)
     try:
@@ -106,9 +106,9 @@ def build_module(spec: StudentSpec) -> torch.nn.Module:
 
 
 def _check_shapes(spec: StudentSpec, state: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights of another network before that network takes its memory.
+    """Refuse weights of another network before memory is allocated for the network.
 
-    A spec may name a network of 28 GB beside weights of a kilobyte.
+    A bundle may name a network of 28 GB while its weights have one kilobyte.
     """
     with torch.device("meta"):
         wanted = build_module(spec).state_dict()
@@ -120,7 +120,7 @@ def _check_shapes(spec: StudentSpec, state: Mapping[str, torch.Tensor]) -> None:
         raise BundleError(msg)
     for name, tensor in wanted.items():
         found = state.get(name)
-        # torch takes one number in a list for a number, and saved files hold that.
+        # torch accepts a list of one number for a number, and saved files contain such.
         alone = found is not None and found.numel() == 1 and tensor.ndim == 0
         if found is None or not (alone or found.shape == tensor.shape):
             shape = "missing" if found is None else str(tuple(found.shape))
@@ -147,7 +147,7 @@ def _load_strictly(
 
 
 def _try_once(backend: TorchBackend, spec: StudentSpec) -> None:
-    """Refuse a spec that promises other sizes than the encoder gives."""
+    """Refuse a spec that states other sizes than the encoder returns."""
     blank = np.full((1, spec.tile_px, spec.tile_px, 3), 128, np.uint8)
     shape = backend.embed(blank).shape
     if shape != (1, spec.embedding_dim):

@@ -1,13 +1,15 @@
-"""Batches to a CUDA card and back without waiting: written with care, never run here.
+"""Batches to a CUDA card and back, overlapping copies and computation.
+
+Written with care, but not yet run on a CUDA card.
 
 The engine calls the backend from two threads (its *streams*). Each has a *lane* of its
-own: pinned memory for pixels and embeddings, and a CUDA stream. While one lane's batch
-is computed, the other's pixels travel; that is the whole double buffering, and no lane
-knows of the other.
+own: pinned memory for pixels and embeddings, and a CUDA stream. While the batch of one
+lane is computed, the pixels of the other are copied. That is all there is to the double
+buffering; the lanes do not know of each other.
 
-With ``HISTODISTILL_CUDA_GRAPHS=1`` a lane records its first full batch as a CUDA graph
-and replays it: one launch instead of hundreds, for small students whose kernels are
-shorter than their launching. Smaller batches are filled up, their surplus thrown away.
+With ``HISTODISTILL_CUDA_GRAPHS=1``, a lane records its first full batch as a CUDA graph
+and replays it: one launch instead of hundreds, for small students whose kernels take
+less time than their launches. Smaller batches are padded and the surplus is dropped.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _WARM_UP = 3
 
 
 class Lanes:
-    """One lane per thread that asks.
+    """One lane for each thread that calls.
 
     Parameters
     ----------
@@ -54,10 +56,10 @@ class Lanes:
         batch : ndarray
             ``(n, h, w, 3)`` uint8.
         what : hashable
-            What ``forward`` does: graphs of different things are kept apart.
+            Identifies what ``forward`` computes, to keep its graphs apart.
         forward : callable
-            From uint8 on the card to any float on the card; recorded where graphs are
-            asked for, so it must do the same for every batch.
+            Takes uint8 on the card and returns any float type on the card. It is
+            recorded if graphs are enabled, so it must do the same for every batch.
         """
         lane = getattr(self._mine, "lane", None)
         if lane is None:
@@ -65,13 +67,13 @@ class Lanes:
         return lane.run(batch, what, forward)
 
     def release(self) -> None:
-        """Give unused memory back to the card, this thread's graphs first."""
+        """Return unused memory to the card, including this thread's graphs."""
         self._mine.lane = None
         torch.cuda.empty_cache()
 
 
 class _Lane:
-    """A CUDA stream, and the pinned memory at both of its ends."""
+    """A CUDA stream with pinned memory for its input and its output."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -119,7 +121,7 @@ class _Graph:
     ) -> None:
         self.room = len(raw)
         self._raw = raw.clone()
-        for _ in range(_WARM_UP):  # lets cuDNN choose before it is recorded
+        for _ in range(_WARM_UP):  # lets cuDNN choose its kernels before the recording
             forward(self._raw)
         stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()

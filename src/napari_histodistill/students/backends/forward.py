@@ -1,7 +1,7 @@
-"""What a student computes, as torch operations: shared by all backends.
+"""The computation of a student as torch operations, shared by all backends.
 
-torch runs these functions as they are; OpenVINO converts a module that calls them. So
-both compute the same thing by construction, and the tests compare what comes out.
+torch runs these functions directly; OpenVINO converts a module that calls them. So both
+compute the same by construction, and the tests compare the results.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from napari_histodistill.errors import ComputeError
 
 if TYPE_CHECKING:
-    Rgb = tuple[float, float, float]
+    from napari_histodistill.students.spec import PerChannel
 
 
 def pooled(
@@ -26,9 +26,9 @@ def pooled(
     module : torch.nn.Module
         A timm backbone without classifier.
     pixels : torch.Tensor
-        Normalised.
+        Normalised pixels.
     input_px : int or None
-        Tiles are enlarged to this first (bilinear); None leaves them.
+        Edge to which tiles are first enlarged (bilinear); None keeps their size.
     """
     if input_px is not None:
         pixels = torch.nn.functional.interpolate(
@@ -52,7 +52,7 @@ def token_map(module: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     timm_module = cast("Any", module)
     features: torch.Tensor = timm_module.forward_features(pixels)
     if features.ndim != 4:
-        msg = f"this backbone gives no feature map but {tuple(features.shape)}"
+        msg = f"this backbone returns {tuple(features.shape)}, not a feature map"
         raise ComputeError(msg)
     n, channels, h, w = features.shape
     single = features.permute(0, 2, 3, 1).reshape(n * h * w, channels, 1, 1)
@@ -61,9 +61,9 @@ def token_map(module: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def scale_and_offset(
-    mean: Rgb, std: Rgb, device: str = "cpu"
+    mean: PerChannel, std: PerChannel, device: str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what turns 0..255 into normalised pixels: ``pixels · scale − offset``."""
+    """Return scale and offset: normalised pixels are ``pixels · scale − offset``."""
     spread = torch.tensor(std, dtype=torch.float32, device=device)
     middle = torch.tensor(mean, dtype=torch.float32, device=device)
     return (1 / (255 * spread)).view(1, 3, 1, 1), (middle / spread).view(1, 3, 1, 1)
@@ -81,14 +81,14 @@ class FromBytes(torch.nn.Module):
     input_px : int or None
         As in :func:`pooled`.
     tokens : bool
-        A map of tokens instead of one embedding per tile.
+        Whether to return a map of tokens instead of one embedding per tile.
     """
 
     def __init__(
         self,
         module: torch.nn.Module,
-        mean: Rgb,
-        std: Rgb,
+        mean: PerChannel,
+        std: PerChannel,
         *,
         input_px: int | None,
         tokens: bool,

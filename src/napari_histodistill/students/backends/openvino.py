@@ -1,11 +1,11 @@
-"""Runs an encoder with OpenVINO: on CPUs two to four times as fast as torch.
+"""The OpenVINO backend: on CPUs two to four times as fast as torch.
 
 OpenVINO is an extra (``pip install "napari-histodistill[openvino]"``) and is imported
-only here. The student's torch module is converted once; what comes out is kept in the
-user's cache under the student's digest, compared with torch on every loading, and made
-anew where it does not agree.
+only here. The student's torch module is converted once; the result is kept in the
+user's cache under the student's digest, compared with torch at every loading, and
+converted again if the two disagree.
 
-Each core works on tiles of its own (one *stream* per thread), so no core waits for
+Each core works on its own tiles (one *stream* per thread), so no core waits for
 another, and an embedding does not depend on which tiles share its batch.
 """
 
@@ -31,7 +31,7 @@ import torch
 
 from napari_histodistill.cache import cache_dir
 from napari_histodistill.errors import ComputeError, DeviceError
-from napari_histodistill.students.backends.early import early_part
+from napari_histodistill.students.backends.early_layers import early_part
 from napari_histodistill.students.backends.forward import FromBytes
 from napari_histodistill.students.backends.torch import TorchBackend
 
@@ -44,11 +44,12 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import DeviceChoice
 
 CHUNK = 2
-"""Tiles per inference. Lite0 in bfloat16, tiles per second of one core: 170 with 1, 197
-with 2, 198 with 4, 184 with 8; and no block leaves more than one place empty."""
+"""Tiles per inference. Lite0 in bfloat16 on one core, tiles per second: 170 with 1, 197
+with 2, 198 with 4, 184 with 8. With 2, at most one place of a block stays empty."""
 
 LEAST_COSINE = 0.99
-"""To torch in float32, of the check at loading; bfloat16 gives .999 and more."""
+"""Smallest cosine to torch in float32 that passes the check at loading; bfloat16
+reaches .999 and more."""
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _EXTRA = 'pip install "napari-histodistill[openvino]"'
@@ -56,37 +57,38 @@ _CONVERTING = threading.Lock()
 
 
 def is_installed() -> bool:
-    """Whether the extra is there; imports nothing."""
+    """Return whether OpenVINO is installed, without importing it."""
     return importlib.util.find_spec("openvino") is not None
 
 
 class OpenVinoBackend:
-    """A timm module, converted, that turns uint8 pixels into embeddings.
+    """A converted timm module that turns uint8 pixels into embeddings.
 
     Parameters
     ----------
     module : torch.nn.Module
         A timm backbone without classifier (``num_classes=0``), on the CPU.
     device : DeviceChoice
-        The CPU, and in which precision: ``"float32"`` or ``"bfloat16"``.
+        The CPU, with the precision ``"float32"`` or ``"bfloat16"``.
     spec : StudentSpec
-        Normalisation and sizes; its digest names the converted model in the cache.
+        States normalisation and sizes; its digest names the converted model in the
+        cache.
 
     Attributes
     ----------
     module : torch.nn.Module
-        What was converted; for exports.
+        The module that was converted; for exports.
     tile_px : int
         Edge of a tile.
     streams : int
-        How many calls run side by side: one per thread that torch was given.
+        Number of calls that run at the same time: one per torch thread.
 
     Raises
     ------
     DeviceError
         If OpenVINO is not installed, or the precision is not one of the two.
     ComputeError
-        If the encoder cannot be converted, or then computes something else.
+        If the encoder cannot be converted, or computes something else afterwards.
     """
 
     def __init__(
@@ -112,13 +114,13 @@ class OpenVinoBackend:
     def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)`` float32, pooled, for tiles ``(n, tile, tile, 3)``.
 
-        The same tile gives the same bytes in whatever company; may be called from
-        several threads.
+        A tile gives the same bytes whichever tiles are embedded with it. May be called
+        from several threads.
 
         Raises
         ------
         ComputeError
-            If OpenVINO fails; the message carries its words.
+            If OpenVINO fails; the message includes its own.
         """
         starts = range(0, max(1, len(tiles)), CHUNK)
         chunks = (_filled(tiles[k : k + CHUNK], self.tile_px) for k in starts)
@@ -140,7 +142,7 @@ class OpenVinoBackend:
         return np.concatenate(list(self._pool.map(self._token_model.run, single)))
 
     def _checked(self, *, tokens: bool) -> _Model:
-        """Compile; what was kept and does not compute what torch does is made anew."""
+        """Compile a model; convert a cached one again if it disagrees with torch."""
         kept = self._cached(tokens=tokens)
         if kept is not None and kept.is_file():
             try:
@@ -159,7 +161,7 @@ class OpenVinoBackend:
             input_px=self._spec.input_px,
         )
         px = self.tile_px
-        # Not square: height and width must not be mistaken for each other.
+        # Windows are not square here, to notice if height and width are swapped.
         size = (1, px, 2 * px, 3) if tokens else (CHUNK, px, px, 3)
         noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
         ours = model.run(noise)
@@ -170,8 +172,8 @@ class OpenVinoBackend:
             if cosine >= LEAST_COSINE:
                 return model
         msg = (
-            "OpenVINO computes something else than torch for this encoder; use the "
-            "device cpu:torch."
+            "OpenVINO and torch compute different embeddings with this encoder; use "
+            "the device cpu:torch."
         )
         raise ComputeError(msg)
 
@@ -184,7 +186,7 @@ class OpenVinoBackend:
         return cache_dir("openvino") / name / "model.xml"
 
     def _converted(self, *, tokens: bool) -> Any:
-        """Return OpenVINO's model, from the cache or from torch's module."""
+        """Return the OpenVINO model: from the cache or from torch's module."""
         path = self._cached(tokens=tokens)
         with _words("the encoder cannot be converted"):
             if path is not None and path.is_file():
@@ -203,9 +205,9 @@ class OpenVinoBackend:
 
 
 class _Model:
-    """A compiled model and one request per stream, lent to one thread at a time.
+    """A compiled model with one request per stream, each used by one thread at a time.
 
-    In bfloat16 it is two models, one after the other: the early layers in float32.
+    In bfloat16 it is two models in a row: the early layers stay in float32.
     """
 
     def __init__(self, model: Any, backend: OpenVinoBackend) -> None:
@@ -226,7 +228,7 @@ class _Model:
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "NUM_STREAMS": backend.streams,
             "INFERENCE_NUM_THREADS": backend.streams,
-            # Threads bound to cores would fight with those that read the slide.
+            # Pinned threads would compete with those that read the slide.
             "ENABLE_CPU_PINNING": False,
         }
         return _openvino().Core().compile_model(part, "CPU", settings)
@@ -245,7 +247,7 @@ class _Model:
 
 
 def _in_two(model: Any, tile_px: int) -> list[tuple[Any, str]]:
-    """Cut a model where its early layers end; these are to run in float32."""
+    """Split a model where its early layers end; return both parts with precisions."""
     openvino = _openvino()
     [inlet] = model.inputs
     wanted = inlet.partial_shape
@@ -264,7 +266,7 @@ def _in_two(model: Any, tile_px: int) -> list[tuple[Any, str]]:
 
 
 def _filled(chunk: npt.NDArray[np.uint8], tile_px: int) -> npt.NDArray[np.uint8]:
-    """Return exactly ``CHUNK`` tiles: one shape, compiled once."""
+    """Pad a chunk to exactly ``CHUNK`` tiles: the model is compiled for one shape."""
     if len(chunk) == CHUNK:
         return chunk
     full = np.zeros((CHUNK, tile_px, tile_px, 3), np.uint8)
@@ -275,9 +277,9 @@ def _filled(chunk: npt.NDArray[np.uint8], tile_px: int) -> npt.NDArray[np.uint8]
 def _openvino() -> Any:
     """Import OpenVINO without its telemetry.
 
-    OpenVINO's tools report to a statistics server when they are imported and used. With
-    no package of that name they fall back on a stub of their own; and the conversion
-    below goes through the frontend, which reports nothing.
+    OpenVINO's tools report to a statistics server when they are imported and used.
+    Without the telemetry package they fall back on a stub of their own; and the
+    conversion below goes through the frontend, which reports nothing.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -293,9 +295,9 @@ def _convert(whole: torch.nn.Module, tile_px: int, *, tokens: bool) -> Any:
     example = torch.zeros(size, dtype=torch.uint8)
     frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
     trace: Any = torch.jit.trace
-    # One at a time: the filter of warnings is the whole process's. torch calls tracing
-    # old, but torch.export fixes the sizes of windows; and whatever tracing gets wrong,
-    # the comparison at loading finds.
+    # One at a time, because the warning filter applies to the whole process. torch
+    # calls tracing deprecated, but torch.export fixes the size of windows; and the
+    # comparison at loading finds whatever tracing gets wrong.
     with _CONVERTING, torch.inference_mode(), warnings.catch_warnings(action="ignore"):
         traced = trace(whole, example, check_trace=False)
         decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
@@ -305,19 +307,19 @@ def _convert(whole: torch.nn.Module, tile_px: int, *, tokens: bool) -> Any:
 
 
 def _keep(model: Any, path: Path) -> None:
-    """Write beside and rename: a half-written model never carries the name."""
+    """Write under another name and rename, so that no half-written model is found."""
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent.parent))
     try:
         _openvino().save_model(model, made / path.name, compress_to_fp16=False)
         made.rename(path.parent)
     except (OSError, RuntimeError):
-        # A full disk, or another process was faster: the model in memory is good.
+        # A full disk, or another process was faster: the model in memory still works.
         shutil.rmtree(made, ignore_errors=True)
 
 
 @contextmanager
 def _words(what: str) -> Iterator[None]:
-    """Turn what OpenVINO and torch raise into one sentence with their words."""
+    """Turn errors of OpenVINO and torch into one sentence with their message."""
     try:
         yield
     except ComputeError:

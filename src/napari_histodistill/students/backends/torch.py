@@ -1,8 +1,8 @@
-"""Runs any timm backbone on torch.
+"""The torch backend, for any timm backbone.
 
-Memory is handled here and nowhere else: a batch that does not fit is halved, tried
-again and the smaller size is kept. Whatever torch raises leaves as one of our errors,
-because a ``RuntimeError`` would be swallowed by a GUI's worker.
+Shortage of memory is handled here and nowhere else: a batch that does not fit is halved
+and tried again, and the smaller size is kept. Errors of torch leave this module as
+errors of ours, because a GUI's worker would swallow a ``RuntimeError``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
 from napari_histodistill.students.backends.cuda import STREAMS, Lanes
-from napari_histodistill.students.backends.early import EarlyInFloat32
+from napari_histodistill.students.backends.early_layers import EarlyInFloat32
 from napari_histodistill.students.backends.forward import (
     pooled,
     scale_and_offset,
@@ -30,18 +30,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.tissue.stain import StainMap
+    from napari_histodistill.students.spec import PerChannel
     from napari_histodistill.students.student import DeviceChoice
 
-    Rgb = tuple[float, float, float]
-
 BATCH_PIXELS = {
-    # 8 tiles of 224 px: on two CPU cores 8 are 1.6 × faster than 16 and 2.4 × faster
-    # than 32, because the activations of 8 stay in the cache.
+    # 8 tiles of 224 px: on two CPU cores, batches of 8 are 1.6 × faster than of 16 and
+    # 2.4 × faster than of 32, because the activations of 8 tiles stay in the cache.
     "cpu": 8 * 224 * 224,
     "mps": 64 * 224 * 224,
     "cuda": 256 * 224 * 224,
 }
-"""Pixels that go through the network at once, to begin with, by kind of device."""
+"""Pixels per forward pass at the start of a run, by kind of device."""
 
 _DTYPES = {
     "float32": torch.float32,
@@ -63,19 +62,20 @@ class TorchBackend:
     module : torch.nn.Module
         A timm backbone without classifier (``num_classes=0``).
     device : DeviceChoice
-        Where to run, and in which precision.
+        The device, and the precision to compute in.
     mean, std : tuple of float
         Per channel, for pixels scaled to 0..1.
     input_px : int or None
-        Tiles are enlarged to this for the encoder (bilinear); None leaves them.
+        Edge to which tiles are enlarged for the encoder (bilinear); None keeps their
+        size.
 
     Attributes
     ----------
     module : torch.nn.Module
-        On its device, frozen, in evaluation mode.
+        The module on its device, frozen, in evaluation mode.
     streams : int
-        How many calls run side by side: two on a CUDA card, so that copies and
-        computing overlap; one elsewhere, where a call already takes all threads.
+        Number of calls that run at the same time: two on a CUDA card, so that copies
+        and computing overlap; one elsewhere, where a call already takes all threads.
     batch_pixels : int
         Pixels per forward pass; halved whenever the device runs out of memory.
     """
@@ -85,8 +85,8 @@ class TorchBackend:
         module: torch.nn.Module,
         device: DeviceChoice,
         *,
-        mean: Rgb,
-        std: Rgb,
+        mean: PerChannel,
+        std: PerChannel,
         input_px: int | None = None,
     ) -> None:
         self.device = device
@@ -106,7 +106,7 @@ class TorchBackend:
             raise _converted(error, device) from error
 
     def seen_through(self, stains: StainMap) -> TorchBackend:
-        """Return the same module with every pixel put through a stain map first."""
+        """Return the same backend with a stain map applied to every pixel first."""
         other = copy.copy(self)
         where: dict[str, Any] = {"device": self.device.name, "dtype": torch.float32}
         parts = (stains.glass, stains.matrix, stains.new_glass)
@@ -116,24 +116,24 @@ class TorchBackend:
     def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)`` float32, pooled, for tiles ``(n, tile, tile, 3)``.
 
-        The same tiles give the same bytes on a CPU, whatever else was embedded before,
-        as long as the number of threads stays.
+        On a CPU, the same tiles give the same bytes whatever was embedded before, as
+        long as the number of threads stays the same.
 
         Raises
         ------
         DeviceMemoryError
             If not even one tile fits.
         ComputeError
-            If torch fails in another way; the message carries its words.
+            If torch fails in another way; the message includes torch's own.
         """
         return self._in_batches(tiles, self._pooled)
 
     def tokens(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``(n, h / stride, w / stride, dim)`` for windows ``(n, h, w, 3)``.
 
-        A token goes through the same head as the pooled features do. For a head that
-        only pools (EfficientNet, ResNet) the mean of a tile's tokens is therefore the
-        tile's embedding, up to what the receptive field sees beyond the tile.
+        A token goes through the same timm head as the pooled features do. If that only
+        pools (EfficientNet, ResNet), the mean of a tile's tokens is therefore the
+        tile's embedding, apart from what the receptive field sees beyond the tile.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class TorchBackend:
         return self._in_batches(windows, self._token_map)
 
     def take_note(self) -> str:
-        """Return, once, that memory was short and what was done about it."""
+        """Return a note, once, if memory ran short: what was done about it."""
         note, self._note = self._note, ""
         return note
 
@@ -176,7 +176,7 @@ class TorchBackend:
         batch: npt.NDArray[np.uint8],
         forward: Callable[[torch.Tensor], torch.Tensor],
     ) -> npt.NDArray[np.float32]:
-        # torch warns of memory it may not write to, such as a picture of PIL.
+        # torch warns about read-only memory, such as that of a Pillow image.
         batch = np.require(batch, requirements=["C", "W"])
         with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
             if self._lanes is not None:
@@ -188,7 +188,7 @@ class TorchBackend:
         return cast("npt.NDArray[np.float32]", out.float().cpu().numpy())
 
     def _normalised(self, raw: torch.Tensor) -> torch.Tensor:
-        """Normalise on the device: bytes travel there, not floats."""
+        """Normalise on the device, so that bytes are copied there, not floats."""
         # (n, h, w, c) seen as (n, c, h, w) *is* the channels-last layout: no copy.
         pixels = raw.float() if self._stains is None else _stained(raw, *self._stains)
         return pixels.permute(0, 3, 1, 2) * self._scale - self._offset
@@ -196,8 +196,8 @@ class TorchBackend:
     def _autocast(self) -> AbstractContextManager[object]:
         if self._dtype is torch.float32:
             return nullcontext()
-        # Nothing is used twice within a pass, and a recorded CUDA graph must not point
-        # at a cast that the cache has dropped.
+        # No cache of casts: nothing is used twice within a pass, and a recorded CUDA
+        # graph must not point at a cast that the cache has dropped.
         return torch.autocast(self._kind, dtype=self._dtype, cache_enabled=False)
 
     def _early(self, height: int) -> AbstractContextManager[object]:
@@ -212,7 +212,7 @@ class TorchBackend:
         return token_map(self.module, pixels)
 
     def _halve(self, batch: npt.NDArray[np.uint8]) -> None:
-        """Take half as many from now on, and make room for them."""
+        """Halve the batch from now on, and free unused memory for it."""
         count = len(batch) // 2
         self.batch_pixels = count * batch[0, ..., 0].size
         plural = "" if count == 1 else "s"
@@ -229,7 +229,7 @@ class TorchBackend:
 def _stained(
     raw: torch.Tensor, glass: torch.Tensor, matrix: torch.Tensor, to_glass: torch.Tensor
 ) -> torch.Tensor:
-    """Return what :meth:`StainMap.apply` does, on the device and not rounded."""
+    """Return the result of :meth:`StainMap.apply`, on the device and not rounded."""
     with torch.autocast(raw.device.type, enabled=False):
         density = -torch.log(raw.clamp(min=1).float() / glass)
         return (torch.exp(-(density @ matrix)) * to_glass).clamp(0, 255)

@@ -1,4 +1,4 @@
-"""Students that come with the package; listing them needs no torch."""
+"""Students that come with the package; listing them does not need torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class StudentEntry:
     Attributes
     ----------
     name : str
-        What :func:`load_student` takes.
+        Name for :func:`load_student`.
     spec : StudentSpec
-        What it is.
+        The student's spec.
     folder : Path
-        Its bundle.
+        The student's bundle.
     digest : str
-        Its identity, hex.
+        The student's identity, hex.
     """
 
     name: str
@@ -35,7 +35,7 @@ class StudentEntry:
 
 
 def find_bundled(name: str) -> Path | None:
-    """Return the folder of a bundled student, or None if there is none so called."""
+    """Return the folder of a bundled student; None if none has that name."""
     return next((folder for folder in _folders() if folder.name == name), None)
 
 

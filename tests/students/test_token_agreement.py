@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.students.agreement import measure_agreement
+from tests.bench.token_agreement import measure_agreement
 from tests.fakes import array_slide, colour_student
 
 

@@ -1,4 +1,4 @@
-"""Tokens averaged over tiles: fine maps without cutting overlapping tiles."""
+"""Tokens averaged over tiles, for fine maps without overlapping tiles."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def pool_tokens(
 ) -> npt.NDArray[np.float32]:
     """Average a window's tokens over the footprints of tiles, weighted by area.
 
-    A token that a tile covers by a third counts a third. The part of a tile that
-    reaches past the window counts for nothing.
+    A token of which a tile covers a third has a third of the weight. The part of a tile
+    that reaches past the window is ignored.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def pool_tokens(
 def _weights(
     centers_px: npt.ArrayLike, count: int, stride_px: float, tile_px: float
 ) -> npt.NDArray[np.float32]:
-    """Return ``(tiles, tokens)``: how a tile's edge is shared among tokens."""
+    """Return weights ``(tiles, tokens)``: the share of a tile's edge in each token."""
     centers = np.atleast_1d(np.asarray(centers_px, np.float64))[:, None]
     first, last = centers - tile_px / 2, centers + tile_px / 2
     edges = np.arange(count + 1, dtype=np.float64) * stride_px

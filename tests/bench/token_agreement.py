@@ -1,4 +1,4 @@
-"""How far a student's tokens agree with its tiles: measured, and put on its card."""
+"""Agreement of a student's tokens with its tiles: the figures for its model card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.students.spec import TokenAgreement
-from napari_histodistill.students.tokens import pool_tokens
+from napari_histodistill.students.token_pooling import pool_tokens
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,20 +33,20 @@ def measure_agreement(
 ) -> TokenAgreement:
     """Embed a region both ways and compare.
 
-    Cells are two tokens apart and their tiles lie wholly inside the region, so that
-    what is compared is the context that tokens see, not what borders are filled with.
+    Cells are two tokens apart and their tiles lie entirely inside the region, so that
+    the comparison is about the context that tokens see, not about padding at borders.
 
     Parameters
     ----------
     student : Student
-        With tokens.
+        A student with tokens.
     slide : Slide
-        With µm per pixel.
+        A slide with a known µm per pixel.
     region : Region or None
         Level-0 px; the whole slide by default. Keep it below some 4000 px at the
         student's mpp: it goes through the encoder at once.
     measured_on : str
-        What to call the tissue on the card; the slide's name by default.
+        Name of the tissue on the card; the slide's name by default.
 
     Returns
     -------

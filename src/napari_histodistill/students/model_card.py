@@ -1,4 +1,4 @@
-"""The model card: what a student is, in words made from its spec alone."""
+"""The model card: a description of a student, made from its spec alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import Metric, StudentSpec
 
 _LIMITS = """\
-Research use only: not a medical device, not for diagnosis. Tissue, stain, scanner or
-magnification unlike the training data give numbers all the same, and {told}.
+Research use only: not a medical device, not for diagnosis. Tissue, stains, scanners
+or magnifications unlike the training data still give numbers, and {warning}.
 Confidence is calibrated on the training data's cases, not on yours."""
-_UNTOLD = "nothing in the\nstudent says so"
-_TOLD = (
-    "a distance to\nthe training data's embeddings marks only what lies far out "
-    "({protocol}): near is no proof"
+_NO_WARNING = "nothing in the\nstudent warns of it"
+_WARNING = (
+    "a distance to\nthe training data's embeddings only marks what lies far out "
+    "({protocol}): being near proves nothing"
 )
 
 
@@ -38,8 +38,8 @@ def write_card(spec: StudentSpec) -> str:
 
 def _limits(spec: StudentSpec) -> str:
     known = spec.familiarity
-    told = _TOLD.format(protocol=known.protocol) if known else _UNTOLD
-    return _LIMITS.format(told=told)
+    warning = _WARNING.format(protocol=known.protocol) if known else _NO_WARNING
+    return _LIMITS.format(warning=warning)
 
 
 def _facts(spec: StudentSpec) -> str:
@@ -47,14 +47,14 @@ def _facts(spec: StudentSpec) -> str:
     if spec.weights.source == "package":
         licence = spec.weights.licence or "licence not stated"
         weights = f"in the Python package `{spec.weights.package}`; {licence}"
-    told = "estimated" if spec.mpp_source == "estimated" else "stated"
+    origin = "estimated" if spec.mpp_source == "estimated" else "stated"
     rows = [
         ("name", f"`{spec.name}`"),
         ("backbone", f"`{spec.backbone}` (timm), {spec.embedding_dim} numbers a tile"),
         ("weights", weights),
         (
             "tile",
-            f"{spec.tile_px} px at {spec.mpp:g} µm/px ({told}): {spec.tile_um:g} µm"
+            f"{spec.tile_px} px at {spec.mpp:g} µm/px ({origin}): {spec.tile_um:g} µm"
             + (f", enlarged to {spec.input_px} px" if spec.input_px else ""),
         ),
         ("licence", spec.licence),
@@ -90,7 +90,7 @@ def _stain(spec: StudentSpec) -> str:
     )
     glass = ", ".join(f"{v:.0f}" for v in stain.glass)
     return (
-        "What slides are made to look like where stain normalisation is asked for "
+        "The look that stain normalisation gives to slides "
         f"({stain.protocol}). Glass is {glass}.\n\n"
         "| stain | direction in optical density (R, G, B) | full strength |\n"
         f"|---|---|---|\n{rows}"

@@ -1,4 +1,4 @@
-"""The tensors of a bundle: safetensors only, each checked before it is used."""
+"""The tensor file of a bundle: safetensors only, each tensor checked before use."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Tensors = dict[str, npt.NDArray[Any]]
-else:
-    Tensors = dict
+NamedArrays = dict[str, "npt.NDArray[Any]"]
+"""The tensors of a bundle by name, as numpy arrays."""
 
 MAX_BYTES = 4 * 2**30
-"""Larger files are refused: no student for a laptop weighs 4 GiB."""
+"""Larger files are refused: no student for a laptop takes 4 GiB."""
 
 MAX_HEADER_BYTES = 2**24
-"""Names and shapes of a hundred thousand tensors."""
+"""Enough for the names and shapes of a hundred thousand tensors."""
 
 _DTYPES = ("float32", "float16", "int64")
 
@@ -37,10 +36,11 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_tensors(path: Path, sha256: str) -> Tensors:
+def read_tensors(path: Path, sha256: str) -> NamedArrays:
     """Read a safetensors file whose bytes are exactly those that were saved.
 
-    The same bytes are hashed and parsed, so the file cannot change in between.
+    The bytes that are hashed are those that are parsed, so that a file that changes in
+    between is noticed.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
         with path.open("rb") as file:
             _check_start(path, file.read(8))
             file.seek(0)
-            # Piece by piece: bytes that are not wanted never fill the memory.
+            # Hashed piece by piece, so that a wrong file never fills the memory.
             found = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             content = file.read() if found == sha256 else b""
@@ -71,7 +71,7 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
         )
         raise BundleError(msg)
     try:
-        tensors: Tensors = load(content)
+        tensors: NamedArrays = load(content)
     except (SafetensorError, ValueError, LookupError, TypeError, MemoryError) as error:
         msg = f"{path} is not a safetensors file ({error}): get the bundle again."
         raise BundleError(msg) from error
@@ -96,7 +96,7 @@ def _check_start(path: Path, start: bytes) -> None:
 
 def check_tensors(
     path: Path,
-    tensors: Tensors,
+    tensors: NamedArrays,
     expected: Mapping[str, tuple[int, ...]],
     *,
     free_prefix: str | None = None,
@@ -106,19 +106,19 @@ def check_tensors(
     Parameters
     ----------
     path : Path
-        Named in messages.
+        The file, for messages.
     tensors : dict
-        As read.
+        The tensors as read.
     expected : mapping of str to tuple of int
-        The shape of every tensor that must be there.
+        Shape of every tensor that must be there.
     free_prefix : str or None
-        Tensors whose names start so are checked for type and value here, and for name
-        and shape by whoever builds the encoder.
+        Tensors whose names start with this are only checked for type and value here;
+        the code that builds the encoder checks their names and shapes.
 
     Raises
     ------
     BundleError
-        Naming the tensor.
+        If there is one; the message names it.
     """
     missing = sorted(set(expected) - set(tensors))
     if missing:

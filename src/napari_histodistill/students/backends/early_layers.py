@@ -1,11 +1,12 @@
-"""bfloat16 where it does no harm: the first layers stay in float32.
+"""bfloat16 only where it does no harm: the early layers stay in float32.
 
-bfloat16 keeps eight bits. Rounding the picture itself and the large, fine feature maps
-near it is what moves an embedding; further on, sums over many channels average the
-rounding out. `colon-he` on 80 painted tiles, smallest cosine to float32: everything in
-bfloat16 .893, the first convolution alone .902, everything but the early layers down
-to a quarter of the picture's edge .9991, to an eighth .9993, to a sixteenth .9996; at
-146, 139 and 129 tiles per second where float32 gives 104 (OpenVINO, one core).
+bfloat16 keeps eight bits. Embeddings change most if the image and the large, fine
+feature maps of the early layers are rounded; in later layers, sums over many channels
+average the rounding out. Smallest cosine to float32, `colon-he` on 80 painted tiles:
+everything in bfloat16 .893, the first convolution alone .902, everything but the early
+layers down to a quarter of the image's edge .9991, to an eighth .9993, to a sixteenth
+.9996; at 146, 139 and 129 tiles per second where float32 reaches 104 (OpenVINO, one
+core).
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EARLY = 16
-"""Layers whose feature map's edge is at least the picture's, divided by this."""
+"""Early layers have feature maps whose edge is at least the image's divided by this."""
 
 
 class EarlyInFloat32(TorchFunctionMode):
-    """Inside autocast: convolutions of early layers run in float32.
+    """A context inside autocast in which convolutions of early layers run in float32.
 
     Parameters
     ----------
     kind : str
-        Of device, as torch's autocast calls it.
+        Kind of device, as torch's autocast calls it.
     height : int
-        Of the picture that goes into the network, in pixels.
+        Height in pixels of the image that goes into the network.
     """
 
     def __init__(self, kind: str, height: int) -> None:
@@ -40,7 +41,7 @@ class EarlyInFloat32(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Call ``func``, an early convolution without autocast."""
+        """Call ``func``; if it is an early convolution, without autocast."""
         kwargs = kwargs or {}
         if func is not torch.conv2d or not self._is_early(*args[:4], **kwargs):
             return func(*args, **kwargs)
@@ -60,16 +61,16 @@ class EarlyInFloat32(TorchFunctionMode):
 
 
 def early_part(model: Any) -> Any:
-    """Return the output of OpenVINO's model at which its early layers end, or None.
+    """Return the output of an OpenVINO model at which its early layers end, or None.
 
-    That is where a single feature map carries all there is, is still fine, and is
-    smallest: between two stages, so that little is handed over. None where no
-    convolution comes before such a place.
+    It is the smallest of the feature maps that are still fine and on which alone
+    everything after them depends: between two stages, so that little data is handed
+    over. None if no convolution comes before such an output.
 
     Parameters
     ----------
     model : openvino.Model
-        With fixed height and width.
+        A model with fixed height and width.
     """
     height = model.input(0).partial_shape[1].get_length()
     convolved, found, smallest = False, None, float("inf")
@@ -84,17 +85,17 @@ def early_part(model: Any) -> Any:
 
 
 def _carriers(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each node that depends on the picture, in order, and what alone carries it.
+    """Yield each node that depends on the image, in order, and its carrier.
 
-    The second is the output on which, after that node, everything that follows depends;
-    None while there is more than one.
+    The carrier is the only output on which everything after the node depends; None
+    while there are several.
     """
-    waiting: dict[Any, tuple[Any, int]] = {}  # outputs, and how often they are used yet
+    waiting: dict[Any, tuple[Any, int]] = {}  # outputs, and how many uses remain
     for node in model.get_ordered_ops():
         sources = [_key(value.get_source_output()) for value in node.inputs()]
         mine = [key for key in sources if key in waiting]
         if node.get_type_name() != "Parameter" and not mine:
-            continue  # a constant, or made of constants
+            continue  # a constant, or computed from constants
         for key in mine:
             output, uses = waiting.pop(key)
             if uses > 1:
@@ -111,7 +112,7 @@ def _key(output: Any) -> tuple[str, int]:
 
 
 def _size(shape: Any, height: int) -> float:
-    """Return how much a feature map ``(n, c, h, w)`` holds; infinite if not fine."""
+    """Return the size of a feature map ``(n, c, h, w)``; infinite if it is not fine."""
     if len(shape) != 4 or shape.is_dynamic:
         return float("inf")
     _, channels, h, w = (int(length) for length in shape.to_shape())
