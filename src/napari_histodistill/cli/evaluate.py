@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROGRESS_S = 10.0
 
 
-class ScoringProtocol(StrEnum):
+class ProtocolChoice(StrEnum):
     """Ways of scoring a student (see ``distill.scoring.evaluate``)."""
 
     auto = "auto"
@@ -43,13 +43,13 @@ def evaluate(
         ),
     ],
     protocol: Annotated[
-        ScoringProtocol,
+        ProtocolChoice,
         typer.Option(
             "--protocol",
             help="head: the student's own classes; probe: a classifier fitted across "
             "folds; auto: whichever of the two is honest for these tiles.",
         ),
-    ] = ScoringProtocol.auto,
+    ] = ProtocolChoice.auto,
     figures: Annotated[
         Path | None,
         typer.Option(

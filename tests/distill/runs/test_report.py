@@ -12,7 +12,11 @@ import napari_histodistill.distill.runs.report_facts as report_module
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.runs.folder import REPORT, start_run
 from napari_histodistill.distill.runs.report_facts import write_report
-from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
+from napari_histodistill.distill.runs.report_page import (
+    ReportFacts,
+    ReportTwin,
+    report_html,
+)
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.errors import Cancelled, ComputeError
 from napari_histodistill.running import CancelToken
@@ -54,7 +58,7 @@ def facts(words=HOSTILE):
         split=row,
         settings=((words, row),),
         curves=b"png",
-        twins=(Twin((b"one", b"two"), words),),
+        twins=(ReportTwin((b"one", b"two"), words),),
         command=words,
         recipe=words,
     )

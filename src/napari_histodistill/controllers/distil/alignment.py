@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 
 NO_PIXELS = "No partner with pixels is chosen."
@@ -91,8 +91,8 @@ def still_stands(partner: Partner, found: Refinement) -> bool:
 
 
 def layer_affine(
-    partner: Partner, sparse_to_canvas: Floats, now: Floats, affine: Floats
-) -> Floats:
+    partner: Partner, sparse_to_canvas: Doubles, now: Doubles, affine: Doubles
+) -> Doubles:
     """Return the affine that lays a partner's layer as the partner lies.
 
     Parameters
@@ -120,7 +120,7 @@ def refine_work(
     sparse: Slide,
     partner: Partner,
     kind: RegistrationKind,
-    landmarks_um: tuple[Floats, Floats] | None,
+    landmarks_um: tuple[Doubles, Doubles] | None,
 ) -> Work:
     """Return the work that refines how a partner lies; see :mod:`.refinement`.
 

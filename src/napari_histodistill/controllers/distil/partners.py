@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.layers.registration import Registration
     from napari_histodistill.slides import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 
 class PartnerKind(Enum):
@@ -111,13 +111,13 @@ class Partner:
     kind: PartnerKind
     slide: Slide | None = None
     spots: Spots | None = None
-    lies: Floats = field(default_factory=lambda: np.eye(3))
+    lies: Doubles = field(default_factory=lambda: np.eye(3))
     registration: Registration | None = None
     refinement: Refinement | None = None
     key: LayerKey | None = None
 
     @property
-    def matrix(self) -> Floats:
+    def matrix(self) -> Doubles:
         """The sparse world to this one's, µm."""
         return self.lies if self.registration is None else self.registration.matrix
 

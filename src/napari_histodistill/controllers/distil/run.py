@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.distil.session import DistilSession
     from napari_histodistill.slides import Slide
 
-    Points = tuple[tuple[float, float], ...]
+    CurvePoints = tuple[tuple[float, float], ...]
 
 
 def say_run(view: RunView) -> str:
@@ -169,9 +169,9 @@ class RunCurves:
     """
 
     steps: int
-    loss: Points
-    validation: Points
-    rank: Points
+    loss: CurvePoints
+    validation: CurvePoints
+    rank: CurvePoints
 
 
 def curves_of(events: Sequence[dict[str, Any]]) -> RunCurves:

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 REDUCED = 4
 """Factor by which the student sees coarser than a partner that is the same layer."""
@@ -242,7 +242,7 @@ class DistilSession:
         self.trained = ()
 
     def register(
-        self, partner: int, sparse: Floats, dense: Floats, kind: RegistrationKind
+        self, partner: int, sparse: Doubles, dense: Doubles, kind: RegistrationKind
     ) -> None:
         """Fit a transform to landmarks; pairs are forgotten.
 

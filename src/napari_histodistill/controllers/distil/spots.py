@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.layers.spot_tables import SpotTable
     from napari_histodistill.slides import Slide
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 PX: LengthUnit = "px"
 UM: LengthUnit = "µm"
@@ -79,7 +79,7 @@ def genes_of(metadata: Mapping[str, Any], features: Any) -> tuple[str, ...]:
 
 
 def table_of(
-    name: str, places_um: Floats, metadata: Mapping[str, Any], features: Any
+    name: str, places_um: Doubles, metadata: Mapping[str, Any], features: Any
 ) -> Spots:
     """Return the table behind a Points layer, or one made of its features.
 

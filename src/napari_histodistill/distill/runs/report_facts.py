@@ -15,7 +15,11 @@ from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
 from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, run_data
 from napari_histodistill.distill.runs.process import command_again
-from napari_histodistill.distill.runs.report_page import ReportFacts, Twin, report_html
+from napari_histodistill.distill.runs.report_page import (
+    ReportFacts,
+    ReportTwin,
+    report_html,
+)
 from napari_histodistill.distill.scoring.figures import draw_curves
 from napari_histodistill.errors import ComputeError
 from napari_histodistill.files import write_whole, written_beside
@@ -277,7 +281,7 @@ def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Fact, ...]]]:
     yield from walk(describe(config), "")
 
 
-def _twins(config: DistillConfig, split: PairSplit) -> Iterator[Twin]:
+def _twins(config: DistillConfig, split: PairSplit) -> Iterator[ReportTwin]:
     """Return held-out pairs, or pairs trained on where none are held out."""
     pairs: PairSet = split.train if split.validation is None else split.validation
     which = "trained on" if split.validation is None else "held out"
@@ -287,7 +291,7 @@ def _twins(config: DistillConfig, split: PairSplit) -> Iterator[Twin]:
         sure = float(pairs.confidence[row])
         words = f"{which}, {pairs.cases[row]}"
         words += f"; confidence {sure:.0%}" if config.dense and sure < 1 else ""
-        yield Twin(tuple(map(_png, [pairs.sparse[row], *dense])), words)
+        yield ReportTwin(tuple(map(_png, [pairs.sparse[row], *dense])), words)
 
 
 def _png(pixels: Any) -> bytes:

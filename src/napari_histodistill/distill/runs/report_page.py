@@ -34,7 +34,7 @@ Fact = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class ReportTwin:
     """One pair as images on the page.
 
     Attributes
@@ -66,7 +66,7 @@ class ReportFacts:
         Rows of every table of the recipe.
     curves : bytes
         PNG; empty where there are none.
-    twins : tuple of Twin
+    twins : tuple of ReportTwin
         A few pairs.
     command, recipe : str
         Command and recipe that repeat the training.
@@ -81,7 +81,7 @@ class ReportFacts:
     split: tuple[Fact, ...] = ()
     settings: tuple[tuple[str, tuple[Fact, ...]], ...] = ()
     curves: bytes = b""
-    twins: tuple[Twin, ...] = ()
+    twins: tuple[ReportTwin, ...] = ()
     command: str = ""
     recipe: str = ""
 
@@ -137,7 +137,7 @@ def _settings(name: str, rows: Sequence[Fact]) -> str:
     )
 
 
-def _twin(twin: Twin) -> str:
+def _twin(twin: ReportTwin) -> str:
     pictures = "".join(_picture(p, "One of the pairs", "") for p in twin.pictures)
     caption = html.escape(twin.caption)
     return f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>\n"

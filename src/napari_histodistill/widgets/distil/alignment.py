@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 FLICKER_MS = 600
 FILES = "Alignments (*.json)"
@@ -114,7 +114,7 @@ class Aligning(QObject):
             self._lay_if_registered()
         self.bench.changed.emit()
 
-    def own_landmarks(self) -> tuple[Floats, Floats] | None:
+    def own_landmarks(self) -> tuple[Doubles, Doubles] | None:
         """Return both sides' landmarks, ``(n, 2)`` µm in either layer's own world."""
         both = self._both()
         if both is None or not self.landmarks.are_of(*both):

@@ -31,7 +31,7 @@ from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.slide_layers import slide_to_world
 
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 TIP = (
     "Learn to recognise the classes of this layer, validate that on held-out regions, "
@@ -131,6 +131,6 @@ def labelling_of(layer: Labels, sparse: Image, slide: Slide) -> Labelling:
     return Labelling(layer.name, data, matrix, named_values(layer.features), colors)
 
 
-def _extent(layer: Layer) -> tuple[Floats, Floats]:
+def _extent(layer: Layer) -> tuple[Doubles, Doubles]:
     low, high = layer.extent.world
     return np.asarray(low)[-2:], np.asarray(high)[-2:]

@@ -25,7 +25,7 @@ TIP = (
 )
 
 
-class Comparing(QObject):
+class ControlComparing(QObject):
     """A button below the training that opens the comparison once both are there."""
 
     def __init__(self, bench: DistilBench, step: TrainStep) -> None:

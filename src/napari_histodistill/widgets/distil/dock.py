@@ -25,7 +25,7 @@ from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
-from napari_histodistill.widgets.distil.control import Comparing
+from napari_histodistill.widgets.distil.control import ControlComparing
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
 from napari_histodistill.widgets.distil.spots import SpotFiles
@@ -80,7 +80,7 @@ class DistilWidget(Dock):
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
         self.fitting = Fitting(self.bench, self.train_step)
-        self.comparing = Comparing(self.bench, self.train_step)
+        self.comparing = ControlComparing(self.bench, self.train_step)
         self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer, Points
     from napari.utils.events import Event
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     Pair = tuple[Layer, Layer]
 
 COLORS = ("#f0e442", "#56b4e9")
@@ -47,7 +47,7 @@ class Landmarks(QObject):
         self._viewer = viewer
         self._points: tuple[Points, Points] | None = None
         self._pair: Pair | None = None
-        self._waiting: list[tuple[Pair, list[Floats]]] = []
+        self._waiting: list[tuple[Pair, list[Doubles]]] = []
         self._shown: tuple[list[Layer], ...] = ()
         self._before: list[tuple[Layer, bool]] = []
 
@@ -110,7 +110,7 @@ class Landmarks(QObject):
             if points in self._viewer.layers:
                 points.mode = "pan_zoom"
 
-    def pairs(self) -> tuple[Floats, Floats]:
+    def pairs(self) -> tuple[Doubles, Doubles]:
         """Return both sides' landmarks, ``(n, 2)`` on the canvas, row for row."""
         if self._points is None:
             empty = np.empty((0, 2))
@@ -134,7 +134,7 @@ class Landmarks(QObject):
         if self._points is not None:
             self._points[0].remove([index])  # and with it the partner's
 
-    def follow(self, moved: Floats) -> None:
+    def follow(self, moved: Doubles) -> None:
         """Move the partner's landmarks along with its layer.
 
         Parameters
@@ -240,6 +240,6 @@ class Landmarks(QObject):
         points[turn].mode = "add"
 
 
-def _places(found: Iterable[Sequence[float]]) -> Floats:
+def _places(found: Iterable[Sequence[float]]) -> Doubles:
     """Return positions, ``(n, 2)``, also of none."""
     return np.array([tuple(x)[-2:] for x in found], np.float64).reshape(-1, 2)

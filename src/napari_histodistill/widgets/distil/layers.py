@@ -31,7 +31,7 @@ from napari_histodistill.widgets.shared.slide_layers import (
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
 
 
 def sparse_layers(viewer: ViewerModel) -> list[Image]:
@@ -124,7 +124,7 @@ def layer_title(layer: Layer) -> str:
     return layer.name if slide is None or slide.info.is_rgb else slide.name
 
 
-def own_to_world(layer: Layer, mpp: Mpp | None) -> Floats:
+def own_to_world(layer: Layer, mpp: Mpp | None) -> Doubles:
     """Return ``(3, 3)``: the layer's own µm (pixel centres × mpp) to the canvas."""
     return overlay_affine(layer, mpp or Mpp(1, 1, "pixels"))
 

@@ -8,7 +8,7 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QSizePolicy
 
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 WORST = "#e69f00"
@@ -41,7 +41,7 @@ class Residuals(QListWidget):
         self.itemClicked.connect(lambda item: self.picked.emit(self.row(item)))
 
     def show_residuals(
-        self, residuals_um: Floats, used: Bools, worst: int | None
+        self, residuals_um: Doubles, used: Bools, worst: int | None
     ) -> None:
         """Replace what is shown.
 
