@@ -188,7 +188,7 @@ def test_similar(run, store, tmp_path):
 def test_similar_on_glass_is_refused(run, store, tmp_path):
     outcome = run("similar", store, "--at", "2,2", "-o", tmp_path / "alike")
     assert outcome.code == 2
-    assert "no embedding" in outcome.err
+    assert "Nothing was computed at (2, 2)" in outcome.err
     assert not (tmp_path / "alike").exists()
 
 
