@@ -7,12 +7,22 @@ import pytest
 from napari_histodistill.controllers.shared.wording import (
     about_in_words,
     area_in_words,
+    class_in_words,
+    class_label,
     count_in_words,
     duration_in_words,
     progress_in_words,
     remark_in_words,
 )
 from napari_histodistill.maps.progress import EmbedReport
+
+
+def test_a_class_is_named_as_people_say_it():
+    assert class_label("serrated_adenoma") == "serrated adenoma"
+    assert class_in_words("serrated_adenoma") == "serrated adenoma"
+    assert class_label("low_grade_in") == "low-grade IN"
+    full = "low-grade intraepithelial neoplasia (LGIN)"
+    assert class_in_words("low_grade_in") == full
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from napari_histodistill.controllers.compare.work import (
     place_work,
 )
 from napari_histodistill.controllers.shared.live_map import LiveMap
+from napari_histodistill.controllers.shared.wording import class_in_words
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import CellStatus
 
@@ -238,7 +239,8 @@ class CompareSession(CompareChoice):
             label = 0 if live is None else int(live.labels[live.grid.cell_at(y, x)])
             if live is not None and label:
                 sure = float(live.confidence[live.grid.cell_at(y, x)])
-                yield f"{letter}: {live.classes[label - 1].name} {sure:.0%}"
+                name = class_in_words(live.classes[label - 1].name)
+                yield f"{letter}: {name} {sure:.0%}"
 
     # --- letting go ---------------------------------------------------------------
 

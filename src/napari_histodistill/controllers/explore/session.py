@@ -25,7 +25,10 @@ from napari_histodistill.controllers.shared.similar import (
     SimilarResult,
     query_work,
 )
-from napari_histodistill.controllers.shared.wording import count_in_words
+from napari_histodistill.controllers.shared.wording import (
+    class_in_words,
+    count_in_words,
+)
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import CellStatus
 
@@ -368,7 +371,7 @@ class ExploreSession(MapChoice):
         label = int(self.live.labels[row, column])
         if label:
             sure = float(self.live.confidence[row, column])
-            name = self.live.classes[label - 1].name.replace("_", " ")
+            name = class_in_words(self.live.classes[label - 1].name)
             parts.append(f"{name} {sure:.0%}")
             if self.live.unfamiliar[row, column]:
                 parts.append("unlike the training tiles")

@@ -8,6 +8,23 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.progress import EmbedReport
 
 
+_CLASS_NAMES = {
+    "low_grade_in": ("low-grade IN", "low-grade intraepithelial neoplasia (LGIN)"),
+    "high_grade_in": ("high-grade IN", "high-grade intraepithelial neoplasia (HGIN)"),
+}
+"""Classes of bundled models whose names are abbreviations: for a label, and in full."""
+
+
+def class_label(name: str) -> str:
+    """Return a class's name for a label, where there is little room."""
+    return _CLASS_NAMES.get(name, (name.replace("_", " "), ""))[0]
+
+
+def class_in_words(name: str) -> str:
+    """Return a class's name in full."""
+    return _CLASS_NAMES.get(name, ("", name.replace("_", " ")))[1]
+
+
 def count_in_words(count: int) -> str:
     """Return a count of a map's squares, exactly: "1 square", "2,104 squares"."""
     return f"{count:,} square{'s' * (count != 1)}"

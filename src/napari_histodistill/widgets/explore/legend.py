@@ -17,7 +17,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.shared.live_map import ClassRow
-from napari_histodistill.controllers.shared.wording import area_in_words, count_in_words
+from napari_histodistill.controllers.shared.wording import (
+    area_in_words,
+    class_in_words,
+    class_label,
+    count_in_words,
+)
 from napari_histodistill.widgets.shared.controls import (
     Histogram,
     Swatch,
@@ -109,10 +114,10 @@ class ClassesPanel(QWidget):
             self._add_row(k, name, color)
 
     def _add_row(self, k: int, name: str, color: str) -> None:
-        eye = QCheckBox(name.replace("_", " "))
+        eye = QCheckBox(class_label(name))
         eye.setChecked(True)
         key = f" Key {k + 1}." if k < 9 else ""
-        eye.setToolTip(f"Show or hide {name}.{key}")
+        eye.setToolTip(f"Show or hide {class_in_words(name)}.{key}")
         eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         eye.toggled.connect(self.toggled)
         area = QLabel("–")
