@@ -21,9 +21,14 @@ from napari_histodistill.students import load_student
 STUDENT = "imagenet-lite0"
 
 
-@pytest.fixture
-def bundle():
-    return load_student(STUDENT, device="cpu:torch").folder
+@pytest.fixture(scope="module")
+def student():
+    return load_student(STUDENT, device="cpu:torch")
+
+
+@pytest.fixture(scope="module")
+def bundle(student):
+    return student.folder
 
 
 @pytest.fixture
@@ -34,17 +39,26 @@ def away():
     made.close()
 
 
-def test_it_says_what_the_student_says_here(away, bundle, rng):
+@pytest.fixture(scope="module")
+def lasting():
+    """Return a process for tests that leave it as they found it."""
+    made = Elsewhere()
+    made.begin()
+    yield made
+    made.close()
+
+
+def test_it_says_what_the_student_says_here(lasting, student, bundle, rng):
     tiles = rng.integers(0, 255, (3, 224, 224, 3), np.uint8)
-    here = load_student(STUDENT, device="cpu:torch").embed(tiles)
-    there = away.embed(bundle, tiles, CancelToken())
+    here = student.embed(tiles)
+    there = lasting.embed(bundle, tiles, CancelToken())
     assert there.dtype == np.float32
     np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-3)
 
 
-def test_what_goes_wrong_there_is_said_here(away, tmp_path):
+def test_what_goes_wrong_there_is_said_here(lasting, tmp_path):
     with pytest.raises(BundleError, match="there is no student"):
-        away.embed(tmp_path / "x", np.zeros((1, 8, 8, 3), np.uint8), CancelToken())
+        lasting.embed(tmp_path / "x", np.zeros((1, 8, 8, 3), np.uint8), CancelToken())
 
 
 def test_waiting_ends_when_asked(away, monkeypatch):
