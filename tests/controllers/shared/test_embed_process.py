@@ -42,7 +42,7 @@ def away():
 @pytest.fixture(scope="module")
 def lasting():
     """Return a process for tests that leave it as they found it."""
-    made = Elsewhere()
+    made = EmbedProcess()
     made.begin()
     yield made
     made.close()
