@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "napari_histodistill"
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -72,3 +73,11 @@ def test_linked_files_exist():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_architecture_names_files_that_exist():
+    text = (PACKAGE / "ARCHITECTURE.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)*\.py)`", text))
+    assert len(named) > 30
+    homes = (PACKAGE, ROOT)
+    assert not [n for n in named if not any((home / n).exists() for home in homes)]
