@@ -190,7 +190,7 @@ def test_without_the_library_or_something_to_compare_it_says_so(painted, monkeyp
     with pytest.raises(InputError, match="no grey values to compare"):
         take_overviews(sparse, outlines)
     far = dense_layer(dense, name="far", tile_px=64, matrix=off_by(0, (9e4, 0)))
-    with pytest.raises(InputError, match="share no tissue as they lie now"):
+    with pytest.raises(InputError, match="share no tissue where they lie now"):
         take_overviews(sparse, far)
     monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)
     with pytest.raises(InputError, match=r"napari-histodistill\[registration\]"):

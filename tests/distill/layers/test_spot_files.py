@@ -120,7 +120,7 @@ def test_an_h5ad_that_says_its_scale_or_nothing(write_h5ad, positions):
     np.testing.assert_allclose(placed.positions_um, positions / 4)
     silent = read_spots(write_h5ad())
     assert silent.unit is None
-    with pytest.raises(InputError, match="pixels or µm: say it"):
+    with pytest.raises(InputError, match="pixels or µm: choose one"):
         place_spots(silent)
     np.testing.assert_allclose(place_spots(silent, "µm").positions_um, positions)
 
