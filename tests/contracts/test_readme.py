@@ -36,7 +36,7 @@ def test_the_python_block_about_a_slide_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = executed(blocks("python")[0])
     assert names["tile"].shape == (1024, 1024, 3)
-    assert "cells" in capsys.readouterr().out
+    assert "squares" in capsys.readouterr().out
     assert names["classes"].labels.any()
     outlines = json.loads((tmp_path / "classes.geojson").read_text("utf-8"))
     assert outlines["features"]
