@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ import pytest
 from napari_histodistill.cli import main
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import tissue_image
+from tests.forked import Started, start_forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,18 +49,11 @@ def run(capfd) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def process() -> Callable[..., subprocess.Popen[str]]:
-    """Start the real command as a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def process() -> Callable[..., Started]:
+    """Start the command as a process of its own."""
 
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "napari_histodistill.cli", *map(str, arguments)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(*arguments: object) -> Started:
+        return start_forked(arguments)
 
     return start
 

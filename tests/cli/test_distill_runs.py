@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +16,9 @@ from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.runs.events import read_events
 from tests.distill.small_runs import small_config, write_textures
+
+if TYPE_CHECKING:
+    from tests.forked import Started
 
 SMOKE = Path(__file__).parents[2] / "training" / "smoke.toml"
 
@@ -31,14 +33,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def start(*arguments) -> subprocess.Popen:
-    command = [sys.executable, "-m", "napari_histodistill.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(folder: Path, step: int, process: Started) -> None:
     while not any(e["step"] >= step for e in read_events(folder)):
-        assert process.poll() is None, process.communicate()[1].decode()
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
 
 
@@ -67,16 +64,16 @@ def recipe(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(
-    run, tiles, tmp_path, recipe
+    run, process, tiles, tmp_path, recipe
 ):
     whole = run(*options(recipe, tiles, tmp_path / "whole"), "--json")
     assert whole.code == 0, whole.err
     for step in (9, 23):
         again = [] if step == 9 else ["--resume"]
-        process = start(*options(recipe, tiles, tmp_path / "parts"), *again)
-        wait_for_step(tmp_path / "parts", step, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        running = process(*options(recipe, tiles, tmp_path / "parts"), *again)
+        wait_for_step(tmp_path / "parts", step, running)
+        running.kill()
+        running.communicate()
     events = read_events(tmp_path / "parts")
     assert events[-1]["kind"] != "finished"
     done = run(
@@ -87,12 +84,15 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_a_student_and_says_130(tiles, tmp_path, recipe):
-    process = start(*options(recipe, tiles, tmp_path / "run"))
-    wait_for_step(tmp_path / "run", 2, process)
-    process.send_signal(signal.SIGINT)
-    _out, err = process.communicate()
-    assert process.returncode == 130, err.decode()
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="no process can send another one Ctrl-C there"
+)
+def test_ctrl_c_keeps_a_student_and_says_130(process, tiles, tmp_path, recipe):
+    running = process(*options(recipe, tiles, tmp_path / "run"))
+    wait_for_step(tmp_path / "run", 2, running)
+    running.send_signal(signal.SIGINT)
+    _out, err = running.communicate()
+    assert running.returncode == 130, err
     assert (tmp_path / "run" / "student" / "spec.json").is_file()
     assert read_events(tmp_path / "run")[-1]["kind"] == "stopped"
 

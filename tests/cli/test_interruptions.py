@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,17 @@ import pytest
 
 from napari_histodistill.errors import StoreError
 from napari_histodistill.maps import EmbeddingStore
+from tests.forked import start_fresh
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32", reason="no process can send another one Ctrl-C there"
+    ),
+]
 
 STRIDE = ("--stride-um", "16")
 
@@ -59,7 +68,6 @@ def undisturbed(tmp_path_factory, large_slide, bundle) -> Path:
     return out / "large.ome.zarr"
 
 
-@pytest.mark.slow
 def test_kill_then_resume_is_byte_identical(
     process, large_slide, bundle, tmp_path, undisturbed
 ):
@@ -82,11 +90,11 @@ def test_kill_then_resume_is_byte_identical(
         np.testing.assert_array_equal(ours.read(), theirs.read())
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_the_work(process, large_slide, bundle, tmp_path, undisturbed):
     options = ("embed", large_slide, "-o", tmp_path, "--student", bundle, *STRIDE)
     store = tmp_path / "large.ome.zarr"
-    running = process(*options, "--json")
+    # As a person starts it, interpreter and all: that is where signals are met.
+    running = start_fresh([*options, "--json"])
     wait_for_work(store, running)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=120)

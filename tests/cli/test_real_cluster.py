@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,10 +17,14 @@ from napari_histodistill.errors import StoreError
 from napari_histodistill.maps import EmbeddingStore
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import tissue_image
+from tests.faults.workplace import write_slide
+from tests.forked import DASK, start_forked, start_logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.forked import Started
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,31 +44,27 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "scheduler.json"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Started] = []
         self.dask("scheduler", "--host", "127.0.0.1", "--port", "0")
         until = time.monotonic() + PATIENCE_S
         while not self.file.exists() and time.monotonic() < until:
             time.sleep(0.05)
         self.address = json.loads(self.file.read_text())["address"]
 
-    def dask(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def dask(self, *arguments: str) -> Started:
         common = ("--no-dashboard", "--scheduler-file", str(self.file))
-        # A file, not a pipe: nobody would read it, and it would fill.
-        with self.log(len(self.processes)).open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments, *common],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-            )
+        process = start_logged(
+            [*arguments, *common],
+            program=DASK,
+            said=self.log(len(self.processes)).parent,
+        )
         self.processes.append(process)
         return process
 
     def log(self, process: int) -> Path:
-        return self.folder / f"{process}.log"
+        return self.folder / str(process) / "err"
 
-    def worker(self) -> subprocess.Popen[bytes]:
+    def worker(self) -> Started:
         return self.dask(
             "worker", "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1"
         )
@@ -100,13 +99,13 @@ def chunks(store: Path) -> dict[str, bytes]:
     }
 
 
-def finish(running: subprocess.Popen[str]) -> tuple[str, str]:
+def finish(running: Started) -> tuple[str, str]:
     out, err = running.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err
     return out, err
 
 
-def wait_for_work(store: Path, running: subprocess.Popen[str]) -> None:
+def wait_for_work(store: Path, running: Started) -> None:
     """Wait until some blocks are done, long before all are."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until and running.poll() is None:
@@ -128,21 +127,21 @@ def cells(path: Path) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
+def large_slide(tmp_path_factory) -> Path:
+    """Return a slide of twelve blocks of cells: enough to have a middle."""
+    return write_slide(tmp_path_factory.mktemp("slides") / "large.ome.tif")
+
+
+@pytest.fixture(scope="module")
 def undisturbed(large_slide, bundle, tmp_path_factory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("undisturbed")
-    words = ("embed", str(large_slide), "-o", str(out), "--student", str(bundle), *FINE)
-    subprocess.run(
-        [sys.executable, "-m", "napari_histodistill.cli", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
+    words = ("embed", large_slide, "-o", out, "--student", bundle, *FINE)
+    assert start_forked(words).wait(PATIENCE_S) == 0
     return chunks(out / "large.ome.zarr")
 
 
 def test_two_slides_are_byte_identical_to_a_local_run(
-    cluster, process: Callable[..., subprocess.Popen[str]], slide_file, bundle, tmp_path
+    cluster, process: Callable[..., Started], slide_file, bundle, tmp_path
 ):
     other = tmp_path / "other.ome.tif"
     write_pyramid(other, tissue_image(500, 700), mpp=0.5, compression="zlib")
@@ -195,6 +194,9 @@ def test_the_slide_of_a_lost_worker_is_continued_by_another(
     assert len(untouched) >= 1, "the slide was begun anew"
 
 
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="no process can send another one Ctrl-C there"
+)
 def test_ctrl_c_stops_the_worker_and_keeps_its_work(
     cluster, process, large_slide, bundle, tmp_path, undisturbed
 ):

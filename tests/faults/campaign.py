@@ -52,9 +52,9 @@ def main() -> None:
 
 
 def _kills(folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    from tests.faults.forking import start_forked
     from tests.faults.killing import COMMANDS, Killer
     from tests.faults.workplace import make_workplace, start
+    from tests.forked import start_forked
 
     starter = start_forked if options.forked else start
     place = make_workplace(folder / "place")

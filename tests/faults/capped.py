@@ -7,13 +7,15 @@ import io
 import json
 import os
 import resource
-import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.forked import start_logged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,31 +71,32 @@ def run_capped(
         "memory_mb": memory_mb,
         "imports": list(imports),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.capped"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
-    results = [Result(**json.loads(line)) for line in done.stdout.splitlines()]
+    with tempfile.TemporaryDirectory(prefix="histodistill-capped-") as folder:
+        said = Path(folder)
+        (said / "job.json").write_text(json.dumps(job), "utf-8")
+        done = start_logged(
+            [said / "job.json"], program="tests.faults.capped", said=said
+        )
+        try:
+            done.wait(timeout)
+        finally:
+            done.kill()
+        out, err = ((said / name).read_text("utf-8") for name in ("out", "err"))
+    results = [Result(**json.loads(line)) for line in out.splitlines()]
     assert len(results) == len(commands), (
         f"the process ended with {done.returncode} in {commands[len(results)]}: "
-        f"{done.stderr[-2000:]}"
+        f"{err[-2000:]}"
     )
     return results
 
 
 def main() -> None:
-    """Read a job from stdin, write a line of JSON per command."""
+    """Read a job from a file, write a line of JSON per command."""
     import importlib
 
     from napari_histodistill.cli import main as histodistill
 
-    job = json.load(sys.stdin)
+    job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     for name in ("napari_histodistill.slides", "scipy.ndimage", *job["imports"]):
         importlib.import_module(name)
     warnings.simplefilter("ignore")

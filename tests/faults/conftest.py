@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ from tests.faults.workplace import Workplace, make_workplace, write_slide
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# Limits on memory and files, pipes with names, small disks: made by POSIX's means.
+collect_ignore_glob = ["*.py"] if sys.platform == "win32" else []
 
 
 @pytest.fixture(scope="session")

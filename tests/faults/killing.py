@@ -64,7 +64,7 @@ class Killer:
         Of the moments.
     starter : callable
         Starts a command: :func:`~tests.faults.workplace.start`, or forked from a
-        process that has loaded everything (:mod:`tests.faults.forking`).
+        process that has loaded everything (:mod:`tests.forked`).
     """
 
     def __init__(

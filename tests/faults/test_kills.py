@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.forking import start_forked
 from tests.faults.killing import COMMANDS, Killer
+from tests.forked import start_forked
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -18,6 +16,7 @@ from napari_histodistill.distill.runs.run import train
 from napari_histodistill.errors import Cancelled, ComputeError, InputError
 from napari_histodistill.students import load_student
 from tests.distill.small_runs import TINY, small_config, write_textures
+from tests.forked import FORKS, preload, start_forked
 
 pytest.importorskip("lightning_fabric", reason="the extra 'parallel' is not installed")
 
@@ -46,8 +45,26 @@ def optimiser_state(folder):
     return {k: v for k, v in tensors.items() if k.endswith("exp_avg")}, tensors
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Fork the processes from one that has torch, where the test is about gradients."""
+    if not FORKS:
+        return
+    import lightning_fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    def fabric(*, strategy, **options):
+        assert strategy == "ddp_spawn"
+        preload()
+        how = DDPStrategy(start_method="forkserver")
+        return lightning_fabric.fabric.Fabric(strategy=how, **options)
+
+    monkeypatch.setattr(lightning_fabric, "Fabric", fabric)
+
+
 @pytest.mark.slow
 @pytest.mark.enable_socket
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("arm", "objective"),
     [
@@ -91,8 +108,7 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
     folder = tmp_path / "run"
     start_run(small_config("privileged", schedule=schedule), folder, tiles)
     options = ("--resume", "--processes", "2", "--device", "cpu", "--threads", "1")
-    command = [sys.executable, "-m", "napari_histodistill.cli", "distill", str(folder)]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE)
+    process = start_forked(["distill", folder, *options])
     run = RunProcess(folder)
 
     def until(what):
@@ -100,7 +116,7 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
         while not what():
             late = time.monotonic() - begun > 120
             assert not late, "it took too long"
-            assert process.poll() is None, process.communicate()[1].decode()
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.05)
 
     try:
@@ -116,7 +132,7 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
         _, said = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == Cancelled.exit_code, said.decode()
+    assert process.returncode == Cancelled.exit_code, said
     view = run.view()
     assert view.state == "stopped"
     assert [e["kind"] for e in view.events].count("stopped") == 1

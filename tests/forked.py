@@ -1,0 +1,176 @@
+"""Programs as real processes that need not load torch again: forked from one that has.
+
+Loading takes seconds of computing, often ten times what a test is about. What is
+started here is a process of its own all the same, with its own files, signals and
+memory, and can be killed. Where processes cannot be forked safely (Windows, macOS), it
+is started afresh.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import multiprocessing.context
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CLI = "napari_histodistill.cli"
+DASK = "dask.__main__"
+
+_LOADED = (
+    CLI,
+    DASK,
+    "distributed",
+    "distributed.cli.dask_scheduler",
+    "distributed.cli.dask_worker",
+    "napari_histodistill.maps.cohort",
+    "napari_histodistill.export",
+    "napari_histodistill.students.backends.build",
+    "lightning_fabric",
+    "napari_histodistill.distill.runs.parallel",
+    "napari_histodistill.distill.runs.run",
+    "napari_histodistill.distill.training.trainer",
+    "napari_histodistill.distill.runs.student",
+    "zarr",
+    "scipy.ndimage",
+    "sklearn.linear_model",
+)
+ROOT = Path(__file__).parents[1]
+FORKS = sys.platform == "linux"
+
+
+class Forked:
+    """A forked program; as much of ``subprocess.Popen`` as the tests use."""
+
+    def __init__(self, process: Any, said: Path) -> None:
+        self._process, self._said = process, said
+        self._printed: tuple[str, str] | None = None
+        self.pid: int = process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code; minus the signal's number if one ended it."""
+        code: int | None = self._process.exitcode
+        return code
+
+    def poll(self) -> int | None:
+        """Return the exit code of a process that ended."""
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if the process lives."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end."""
+        self._process.join(timeout)
+        code = self.returncode
+        if code is None:
+            raise subprocess.TimeoutExpired("a forked program", timeout or 0.0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end; return what was printed to stdout and to stderr."""
+        self.wait(timeout)
+        if self._printed is None:
+            out, err = (
+                (self._said / name).read_text("utf-8", errors="replace")
+                for name in ("out", "err")
+            )
+            shutil.rmtree(self._said)
+            self._printed = out, err
+        return self._printed
+
+
+Started = Forked | subprocess.Popen[str]
+
+
+def start_fresh(
+    arguments: Sequence[object], *, program: str = CLI, **options: Any
+) -> subprocess.Popen[str]:
+    """Start a program as its users do: a new interpreter that loads all it needs."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        [sys.executable, "-m", program.removesuffix(".__main__"), *_words(arguments)],
+        env=_environment(),
+        **(pipes | options),
+    )
+
+
+def start_forked(arguments: Sequence[object]) -> Started:
+    """Start the command line where all is loaded already."""
+    if not FORKS:
+        return start_fresh(arguments)
+    said = Path(tempfile.mkdtemp(prefix="histodistill-said-"))
+    return start_logged(arguments, program=CLI, said=said)
+
+
+def start_logged(arguments: Sequence[object], *, program: str, said: Path) -> Started:
+    """Start a program, a module with ``main``, that prints to files named out and err.
+
+    A file, not a pipe: nobody reads what a server prints, and a pipe would fill.
+    """
+    said.mkdir(parents=True, exist_ok=True)
+    if not FORKS:
+        with (said / "out").open("wb") as out, (said / "err").open("wb") as err:
+            how = {"program": program, "cwd": ROOT, "stdout": out, "stderr": err}
+            return start_fresh(arguments, **how)
+    context = preload()
+    how = (program, _words(arguments), said, _environment())
+    process = context.Process(target=_run, args=how)
+    process.start()
+    return Forked(process, said)
+
+
+def preload() -> multiprocessing.context.ForkServerContext:
+    """Return what forks from a process that has loaded everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_LOADED, __name__])
+    return context
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def _words(arguments: Sequence[object]) -> list[str]:
+    return [str(word) for word in arguments]
+
+
+def _run(
+    program: str, words: list[str], said: Path, environment: dict[str, str]
+) -> None:
+    # What a new interpreter would have from its parent.
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    for name, number in (("out", 1), ("err", 2)):
+        file = os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
+    sys.argv = [program, *words]
+    import torch
+
+    torch.set_num_threads(1)
+    main = importlib.import_module(program).main
+    try:
+        code = main(words) if program == CLI else main()
+    finally:
+        sys.stdout.flush()
+    sys.exit(code)
