@@ -448,7 +448,7 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     viewer.window.add_dock_widget(distil, area="right", name="Distil a student")
     button = distil.comparing.button
     assert not button.isEnabled()
-    assert "no student yet" in button.toolTip()
+    assert "no model yet" in button.toolTip()
     layer = add_slide(viewer)
     distil.session.run = trainings["privileged"]
     (runs / "unprivileged").rename(tmp_path / "aside")
