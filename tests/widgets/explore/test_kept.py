@@ -351,4 +351,4 @@ def test_labels_beyond_the_classes_are_left_out_and_said(ran, qtbot):
     wait_until(qtbot, idle(widget))
     words = widget.teach_panel.words.text()
     assert words.startswith("Learned from 2 squares")
-    assert "no class were left out" in words
+    assert "not a class were left out" in words
