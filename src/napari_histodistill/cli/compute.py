@@ -408,5 +408,20 @@ def _class_text(result: dict[str, Any]) -> str:
         f"{name:{wide}}  {entry['mm2']:9.3f} mm²  {entry['cells']:6} squares"
         for name, entry in result["classes"].items()
     ]
+    lines += [_trust_text(result), ""]
     lines += [str(path) for path in result["outputs"].values()]
     return "\n".join(lines)
+
+
+def _trust_text(result: dict[str, Any]) -> str:
+    """Return how far the areas may be believed: a table alone would look certain."""
+    odd, squares = result["unfamiliar"], result["cells"]
+    if odd is None:
+        return (
+            "Whether the tissue is like what the student learned from was not measured."
+        )
+    share = f"{odd / squares:.0%}" if squares else "none"
+    return (
+        f"{odd} of {squares} squares ({share}) look unlike the student's training "
+        "tiles. A low share proves nothing: other organs can pass."
+    )

@@ -15,7 +15,7 @@ from napari_histodistill.controllers.explore.teaching import (
     painted_cells,
     save_work,
 )
-from napari_histodistill.controllers.explore.trust import CARE, GOOD, notes_on
+from napari_histodistill.controllers.explore.trust import CARE, notes_on
 from napari_histodistill.controllers.shared.exporting import (
     EXPORTS,
     export_work,
@@ -37,7 +37,7 @@ from napari_histodistill.controllers.shared.similar import (
 )
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
-from napari_histodistill.maps.store import EmbeddingStore
+from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.students import llvm_clash
@@ -451,11 +451,25 @@ def test_familiar_tissue_and_tokens():
         np.arange(50),
     )
     session = run(session_for(student), restart=True)
-    texts = [n.text for n in notes_on(session) if n.sign == GOOD]
-    assert "The tissue looks like the tiles the model learned from." in texts
+    assert session.live.cells_done >= 50
+
+    def said() -> list[tuple[str, str]]:
+        return [(n.sign, n.text) for n in notes_on(session) if "learned from" in n.text]
+
+    # Skin was called familiar with a good sign: near the training tiles is no proof.
+    ((sign, text),) = said()
+    assert sign == CARE
+    assert "proves nothing" in text
+    session.live.status[:] = CellStatus.PENDING
+    session.live.status.flat[:49] = CellStatus.DONE
+    ((sign, text),) = said()
+    assert sign == CARE
+    assert "too few" in text
     session.choose_mode("tokens")
     run(session, restart=True)
-    assert not any("learned from" in n.text for n in notes_on(session))
+    ((sign, text),) = said()
+    assert sign == CARE
+    assert "by Exact only" in text
 
 
 def test_every_export_writes_its_file(tmp_path):

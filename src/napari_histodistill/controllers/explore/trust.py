@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
 
 MANY = 0.05
-"""Share of unfamiliar cells from which a person is warned."""
+"""Share of unfamiliar squares from which a person is warned."""
+
+FEWEST = 50
+"""Squares before which nothing is said of the tissue as a whole."""
 
 GOOD, CARE = "●", "▲"
 """Signs differ in shape, not only in colour."""
@@ -96,7 +99,14 @@ def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
     student, live = session.student, session.live
     if student is None or student.familiarity is None or session.taught is not None:
         return
-    if live is None or not live.cells_done or live.mode != "tiles":
+    if live is None or not live.cells_done:
+        return
+    if live.mode != "tiles":
+        yield Note(
+            CARE,
+            "Fast (windows): whether the tissue is like the tiles the model learned "
+            "from is measured by Exact only.",
+        )
         return
     share = live.unfamiliar.sum() / live.cells_done
     if share >= MANY:
@@ -105,8 +115,19 @@ def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
             f"{share:.0%} of the map looks unlike the tiles the model learned from: "
             "there, its classes were never tested.",
         )
+    elif live.cells_done < FEWEST:
+        seen = count_in_words(live.cells_done)
+        yield Note(
+            CARE,
+            f"{seen} are too few to say whether the tissue is like the tiles the model "
+            "learned from.",
+        )
     else:
-        yield Note(GOOD, "The tissue looks like the tiles the model learned from.")
+        yield Note(
+            CARE,
+            "Little of it looks unlike the tiles the model learned from, but that "
+            "proves nothing: the measure misses other organs, skin among them.",
+        )
 
 
 def _on_classes(session: ExploreSession) -> Iterator[Note]:
