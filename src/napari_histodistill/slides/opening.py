@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from errno import ENOENT, ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import InputError, SlideError
-from napari_histodistill.geometry import Mpp
-from napari_histodistill.slides.codecs.decoding import reason
+from napari_histodistill.geometry import Mpp, MppOrigin
 from napari_histodistill.slides.formats import czi, dicom, openslide
 from napari_histodistill.slides.formats.arrays import slide_from_arrays
 from napari_histodistill.slides.formats.associated import associated_slide
@@ -18,7 +18,8 @@ from napari_histodistill.slides.formats.openslide import open_with_openslide
 from napari_histodistill.slides.formats.plain import open_plain
 from napari_histodistill.slides.formats.remote import open_remote, url_of
 from napari_histodistill.slides.pyramid.images import choose_image
-from napari_histodistill.slides.tiff.source import open_tiff, parse_tiff
+from napari_histodistill.slides.tiff.siblings import parse_tiff
+from napari_histodistill.slides.tiff.source import open_tiff
 from napari_histodistill.slides.tissue.icc import in_srgb
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def open_slide(
     ...     print(slide.shape, slide.mpp.mean, pixels.shape, pixels.dtype)
     (512, 512) 0.5 (100, 200, 3) uint8
     """
-    if mpp is not None and not isinstance(mpp, Mpp):
-        mpp = _typed(float(mpp))
+    if mpp is not None:
+        mpp = _answered(mpp) if isinstance(mpp, Mpp) else _typed(float(mpp))
     url = url_of(path)
     slide = _open(Path(path), image) if url is None else open_remote(url, image=image)
     try:
@@ -107,6 +108,12 @@ def open_slide(
         slide.close()
         raise
     return slide if mpp is None else slide.with_mpp(mpp)
+
+
+def _answered(mpp: Mpp) -> Mpp:
+    """Return what a caller gave for both axes: believed, also where they differ."""
+    in_range = all(Mpp(v, v, "").is_plausible for v in (mpp.y, mpp.x))
+    return replace(mpp, origin=MppOrigin.USER) if in_range else mpp
 
 
 def _typed(value: float) -> Mpp:
@@ -205,9 +212,8 @@ def _open_dicom(path: Path) -> Slide:
             if dicom.is_installed():
                 return dicom.open_dicom(path)
             msg = (
-                f"{path.name}: OpenSlide does not read this DICOM file "
-                f"({_reason(error)}); the extra [dicom] may: "
-                'pip install "napari-histodistill[dicom]".'
+                f"{path.name} is a DICOM file of a kind that OpenSlide does not read; "
+                'pydicom may: pip install "napari-histodistill[dicom]".'
             )
             raise SlideError(msg) from error
     if dicom.is_installed():
@@ -223,9 +229,14 @@ def _open_czi(path: Path) -> Slide:
     if openslide.is_installed():
         try:
             return open_with_openslide(path, what="a Zeiss CZI slide")
-        except SlideError:
+        except SlideError as error:
             if not czi.is_installed():
-                raise
+                msg = (
+                    f"{path.name} is a Zeiss CZI slide of a kind that OpenSlide does "
+                    "not read; pylibCZIrw does: "
+                    'pip install "napari-histodistill[czi]".'
+                )
+                raise SlideError(msg) from error
     if czi.is_installed():
         return czi.open_czi(path)
     msg = (
@@ -266,11 +277,3 @@ def _first_bytes(path: Path) -> bytes:
     except OSError as error:
         msg = f"{path.name}: the file cannot be opened ({error.strerror})."
         raise SlideError(msg) from error
-
-
-def _reason(error: SlideError) -> str:
-    """Return the reason inside a message of the OpenSlide backend."""
-    text = reason(error.__cause__ or error)
-    if text.startswith("Unsupported or missing"):
-        return "it is of another kind"
-    return text.rsplit(": ", 1)[-1]

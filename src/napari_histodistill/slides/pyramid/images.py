@@ -70,8 +70,8 @@ def choose_image(
     images : sequence of ImageChoice
         What is inside, at least one.
     image : str, int or None
-        A name (upper or lower case, but a name written exactly so goes first) or an
-        index, also as text; None takes the largest slide, and the first of several
+        A name (upper or lower case, but a name written exactly so goes first), a role
+        such as ``"label"``, or an index, also as text; None takes the largest slide, and the first of several
         equally large ones.
     name : str
         Name of the file, for the message.
@@ -89,6 +89,9 @@ def choose_image(
             for choice in images:
                 if same(choice.name) == same(image):
                     return choice.index
+        for choice in images:
+            if choice.role == image.casefold() != "other":
+                return choice.index
     number = _number(image)
     if 0 <= number < len(images):
         return images[number].index

@@ -257,9 +257,8 @@ class Slide:
             )
             raise MissingMppError(msg)
         msg = (
-            f"{self.name}: {self.mpp.mean:.4g} µm per pixel ({self.mpp.source}) "
-            "cannot be a microscope's; give the true value with --mpp or in the "
-            "field µm/px."
+            f"{self.name}: {self.mpp.problem}; give the true value with --mpp or in "
+            "the field µm/px."
         )
         raise MissingMppError(msg)
 
