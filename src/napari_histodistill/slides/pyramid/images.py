@@ -71,8 +71,8 @@ def choose_image(
         What is inside, at least one.
     image : str, int or None
         A name (upper or lower case, but a name written exactly so goes first), a role
-        such as ``"label"``, or an index, also as text; None takes the largest slide, and the first of several
-        equally large ones.
+        such as ``"label"``, or an index, also as text; None takes the largest slide,
+        and the first of several equally large ones.
     name : str
         Name of the file, for the message.
 
@@ -85,17 +85,21 @@ def choose_image(
         slides = [i for i in images if i.role == "slide"] or list(images)
         return max(slides, key=lambda i: (i.height * i.width, -i.index)).index
     if isinstance(image, str):
-        for same in (str, str.casefold):
-            for choice in images:
-                if same(choice.name) == same(image):
-                    return choice.index
-        for choice in images:
-            if choice.role == image.casefold() != "other":
-                return choice.index
+        named = _named(images, image)
+        if named is not None:
+            return named.index
     number = _number(image)
     if 0 <= number < len(images):
         return images[number].index
     raise InputError(_unknown(images, image, name))
+
+
+def _named(images: Sequence[ImageChoice], text: str) -> ImageChoice | None:
+    lower = text.casefold()
+    exact = [i for i in images if i.name == text]
+    alike = [i for i in images if i.name.casefold() == lower]
+    role = [i for i in images if i.role == lower and i.role not in {"slide", "other"}]
+    return next(iter([*exact, *alike, *role]), None)
 
 
 def _number(image: str | int) -> int:

@@ -18,7 +18,6 @@ from napari_histodistill.slides.pyramid.colours import (
     associated_over_white,
     colours_of_planes,
     colours_of_samples,
-    over_white,
 )
 from napari_histodistill.slides.pyramid.images import (
     ImageChoice,
@@ -284,7 +283,7 @@ def _colours(pages: Pages, names: Sequence[str], name: str) -> Colours:
     """Return the colours of a level's pages, which are its channels if several."""
     colours = page_colours(pages[0], name)
     if colours.channels == RGB and len(pages) == 1:
-        return colours
+        return colours  # whatever the file calls its three samples
     channels = colours.channels
     if len(pages) > 1:
         channels = tuple(f"channel {k + 1}" for k in range(len(pages)))
@@ -311,11 +310,9 @@ def page_colours(page: Any, name: str) -> Colours:
         msg = f"{name}: {samples} samples per pixel are more than an image has."
         raise SlideError(msg)
     if photometric in {2, 6} and samples >= 3:
-        kinds = {int(e) for e in page.extrasamples}
-        colours = colours_of_samples(samples, dtype, alpha=bool(kinds & {1, 2}))
-        if colours.convert is over_white and kinds == {1}:
-            return replace(colours, convert=associated_over_white)
-        return colours
+        return _colours_with_opacity(
+            samples, dtype, {int(e) for e in page.extrasamples}
+        )
     if photometric == 3 and samples == 1:
         return Colours(("R", "G", "B"), _palette(page), 0, ("palette colours",))
     if photometric in {0, 1}:
@@ -330,6 +327,16 @@ def page_colours(page: Any, name: str) -> Colours:
     kind = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB"}.get(photometric, f"kind {photometric}")
     msg = f"{name}: colours of {kind} cannot be read; convert the image to RGB."
     raise SlideError(msg)
+
+
+def _colours_with_opacity(
+    samples: int, dtype: np.dtype[Any], extra: set[int]
+) -> Colours:
+    """Return the colours of RGB; ``extra`` are the kinds of its ExtraSamples."""
+    colours = colours_of_samples(samples, dtype, alpha=bool(extra & {1, 2}))
+    if colours.opaque is not None and extra == {1}:
+        return replace(colours, convert=associated_over_white)
+    return colours
 
 
 def _palette(page: Any) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
