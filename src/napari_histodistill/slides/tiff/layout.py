@@ -231,7 +231,7 @@ def _generic(pages: list[Any], name: str) -> tuple[list[Picture], tuple[str, ...
     pictures.sort(key=lambda p: p[0][0].index)
     largest = max(groups, key=area_of, default=[])
     same = sum(g[0].shape == largest[0].shape for g in groups) if largest else 0
-    notes = ()
+    notes: tuple[str, ...] = ()
     if same > 1:
         notes = (f"{same} pages of the same size: the first is shown",)
     return [picture for _, picture in pictures], notes

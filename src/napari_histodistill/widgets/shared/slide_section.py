@@ -101,7 +101,7 @@ class SlideSection(QWidget):
         self.regions.lock(why)
 
     def lay_out_slide(self, line: int) -> None:
-        """Lay the slide's row at a line of the grid, what is asked of it at the next."""
+        """Lay the slide's row at a line of the grid, questions about it at the next."""
         self.grid.addWidget(QLabel("Slide"), line, 0)
         self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
         asked = QVBoxLayout()
