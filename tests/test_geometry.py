@@ -60,8 +60,8 @@ def test_impossible_regions_are_refused(change, message):
 
 
 def test_mpp_has_a_mean_and_knows_what_a_microscope_can_do():
-    mpp = Mpp(0.2, 0.45, "a test")
-    assert mpp.mean == pytest.approx(0.3)
+    assert Mpp(0.2, 0.45, "a test").mean == pytest.approx(0.3)
+    mpp = Mpp(0.3, 0.31, "a test")
     assert float(mpp) == mpp.mean
     assert mpp.is_plausible
     assert not Mpp(352.9, 352.9, "a tag").is_plausible

@@ -16,7 +16,11 @@ def scenes(tmp_path):
     """Write a macro and two scenes into one file."""
     path = tmp_path / "scenes.ome.tif"
     image = tissue_image()
-    images = (image[::8, ::8], "macro image", 4), (image, "A", 0.5), (image[::-1], "B", 1)
+    images = (
+        (image[::8, ::8], "macro image", 4),
+        (image, "A", 0.5),
+        (image[::-1], "B", 1),
+    )
     with tifffile.TiffWriter(path, ome=True) as tif:
         for pixels, name, mpp in images:
             about = {"Name": name, "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
