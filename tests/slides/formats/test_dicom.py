@@ -104,6 +104,8 @@ def test_levels_and_label_lie_beside_the_file(tmp_path):
             np.testing.assert_array_equal(slide.levels[1].compute(), half)
             assert slide.associated_images == ("label",)
             np.testing.assert_array_equal(slide.read_associated("label"), label)
+            listed = slide.info.images[1]
+            assert (listed.role, listed.height, listed.width) == ("label", 40, 60)
 
 
 def test_a_broken_frame_is_striped_and_named(tmp_path):

@@ -204,6 +204,42 @@ def test_aperio_images_are_listed_and_open_on_request(tmp_path):
         assert slide.name == "a.svs · label"
 
 
+def test_openslide_lists_the_same_and_opens_them_on_request(tmp_path):
+    pytest.importorskip("openslide")
+    from napari_histodistill.slides.formats.associated import associated_slide
+    from napari_histodistill.slides.formats.openslide import open_with_openslide
+
+    path = tmp_path / "a.svs"
+    label = picture(90, 70, seed=5)
+    with tifffile.TiffWriter(path) as tif:
+        options = {"photometric": "rgb", "metadata": None, "compression": "jpeg"}
+        text = APERIO.format(w=256, h=256) + "|MPP = 0.5"
+        tif.write(SCAN, tile=(64, 64), description=text, **options)
+        tif.write(SMALL, description=text, **options)
+        options["compression"] = None
+        tif.write(label, subfiletype=1, description="Aperio\nlabel 70x90", **options)
+    with open_with_openslide(path) as slide:
+        images = {i.name: (i.role, i.height, i.width) for i in slide.info.images}
+        assert images == {
+            "a.svs": ("slide", 256, 256),
+            "label": ("label", 90, 70),
+            "thumbnail": ("thumbnail", 64, 64),
+        }
+        (place,) = (i.index for i in slide.info.images if i.role == "label")
+        digest = slide.info.digest
+        asked = associated_slide(slide, place)
+    np.testing.assert_array_equal(whole(asked), label)
+    assert (asked.name, asked.info.image) == ("a.svs · label", place)
+    assert asked.info.digest != digest
+    assert asked.mpp is None, "that of the slide is not the label's"
+
+
+def test_equal_scenes_are_noted(tmp_path):
+    images = (SCAN, "A", 0.5, ()), (OTHER, "B", 0.5, ())
+    with open_slide(write_ome(tmp_path / "s.ome.tif", *images)) as slide:
+        assert "2 images that can be the slide: 'A' is shown" in slide.info.notes
+
+
 @pytest.mark.parametrize(
     ("name", "role"),
     [

@@ -72,6 +72,8 @@ def test_planes_are_read_from_the_file_beside_it(pair, name):
 def test_the_fingerprint_is_that_of_all_files(pair):
     with open_slide(pair / "c0.ome.tif") as slide:
         before = slide.info.digest
+    with open_slide(pair / "c1.ome.tif") as slide:
+        assert slide.info.digest == before, "whichever is opened, it is one slide"
     data = tifffile.imread(pair / "c1.ome.tif").copy()
     with tifffile.TiffFile(pair / "c1.ome.tif") as tif:
         description = tif.pages[0].description

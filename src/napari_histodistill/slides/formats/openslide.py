@@ -104,10 +104,11 @@ class OpenSlideSource:
         return sizes
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; may be called twice."""
         with self._lock:
-            self._closed = True
-            self._slide.close()
+            if not self._closed:
+                self._closed = True
+                self._slide.close()
 
     def _read(self, level: int, rect: Rect) -> npt.NDArray[np.uint8]:
         sy, sx = self.downsamples[level]

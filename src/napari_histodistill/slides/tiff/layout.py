@@ -42,7 +42,7 @@ from napari_histodistill.slides.tiff.pictures import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -114,19 +114,48 @@ def layout_of(files: FileSet, name: str, image: str | int | None = None) -> Tiff
     choices = choices_of(pictures)
     chosen = choose_image(choices, image, name)
     layout = _layout(pictures[chosen], vendor, name, notes)
-    associated = dict(layout.associated)
-    for choice, picture in zip(choices, pictures, strict=True):
-        if choice.index != chosen and picture.is_page:
-            role = choice.role
-            plain = role not in {"slide", "other"} and role not in associated
-            key = role if plain else choice.name
-            page = picture.levels()[0][0]
-            try:
-                associated[key] = (page, page_colours(page, name))
-            except SlideError:  # an exotic page beside the slide is not its fault
-                note = f"{key}: a page that cannot be shown"
-                layout = replace(layout, notes=(*layout.notes, note))
-    return replace(layout, associated=associated, images=choices, image=chosen)
+    beside = {
+        c: p
+        for c, p in zip(choices, pictures, strict=True)
+        # Scenes and planes of the same size are chosen, not shown beside each other.
+        if c.index != chosen
+        and p.is_page
+        and not (c.role == "slide" and _same_size(c, choices[chosen]))
+    }
+    associated, unseen = _associated(beside, name)
+    equal = sum(choice.role == "slide" for choice in choices)
+    if vendor == "OME-TIFF" and equal > 1:
+        shown = choices[chosen].name
+        unseen += (f"{equal} images that can be the slide: {shown!r} is shown",)
+    return replace(
+        layout,
+        associated=associated,
+        notes=(*layout.notes, *unseen),
+        images=choices,
+        image=chosen,
+    )
+
+
+def _same_size(one: ImageChoice, other: ImageChoice) -> bool:
+    return (one.height, one.width) == (other.height, other.width)
+
+
+def _associated(
+    beside: Mapping[ImageChoice, Picture], name: str
+) -> tuple[dict[str, tuple[Any, Colours]], tuple[str, ...]]:
+    """Return pages to be shown on request, by name, and remarks on the others."""
+    associated: dict[str, tuple[Any, Colours]] = {}
+    notes: tuple[str, ...] = ()
+    for choice, picture in beside.items():
+        role = choice.role
+        plain = role not in {"slide", "other"} and role not in associated
+        key = role if plain else choice.name
+        page = picture.levels()[0][0]
+        try:
+            associated[key] = (page, page_colours(page, name))
+        except SlideError:  # an exotic page beside the slide is not the slide's fault
+            notes = (*notes, f"{key}: a page that cannot be shown")
+    return associated, notes
 
 
 def _pictures(

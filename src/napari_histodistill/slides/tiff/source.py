@@ -224,8 +224,9 @@ def _slide(files: FileSet, file: FileBytes, image: str | int | None) -> Slide:
     is_main = layout.image == choose_image(layout.images, None, name)
     digest = digest_file(file)
     if len(files.files) > 1:
-        digests = "".join(digest_file(f) for f in files.files)
-        digest = hashlib.sha256(digests.encode()).hexdigest()
+        # In any order: whichever of them is opened, it is the same slide.
+        digests = sorted(digest_file(f) for f in files.files)
+        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
     info = SlideInfo(
         name=name if is_main else name_of_image(name, choice),
         path=file.path,
