@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.geometry import Mpp, Region
+from napari_histodistill.geometry import Mpp, MppOrigin, Region
 
 NUMBERS = st.floats(-1e5, 1e5)
 SIZES = st.floats(0.01, 1e5)
@@ -60,8 +60,8 @@ def test_impossible_regions_are_refused(change, message):
 
 
 def test_mpp_has_a_mean_and_knows_what_a_microscope_can_do():
-    mpp = Mpp(0.2, 0.45, "a test")
-    assert mpp.mean == pytest.approx(0.3)
+    assert Mpp(0.2, 0.45, "a test").mean == pytest.approx(0.3)
+    mpp = Mpp(0.3, 0.31, "a test")
     assert float(mpp) == mpp.mean
     assert mpp.is_plausible
     assert not Mpp(352.9, 352.9, "a tag").is_plausible
@@ -79,3 +79,25 @@ def test_mpps_agree_whatever_their_source():
 def test_mpp_must_be_positive(value, axis):
     with pytest.raises(InputError, match="must be a positive number"):
         Mpp(**({"y": 1, "x": 1, "source": "t"} | {axis: value}))
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "plausible"),
+    [
+        (0.5, 0.5, True),
+        (0.5, 0.55, True),
+        (0.55, 0.5, True),
+        (0.5, 0.551, False),
+        (138.9, 0.5, False),
+        (0.5, 138.9, False),
+        (0.05, 0.05, True),
+        (0.049, 0.051, False),
+        (20, 20, True),
+        (20.5, 19.6, False),
+    ],
+)
+def test_each_axis_is_judged(y, x, plausible):
+    mpp = Mpp(y, x, "a file")
+    assert mpp.is_plausible == mpp.is_usable == plausible
+    assert bool(mpp.problem) == (not plausible)
+    assert Mpp(y, x, "a person", MppOrigin.USER).is_usable

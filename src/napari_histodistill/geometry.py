@@ -80,6 +80,13 @@ class Region:
         return Region(y=y, x=x, height=bottom - y, width=right - x)
 
 
+LEAST_UM, MOST_UM = 0.05, 20.0
+"""µm per pixel that a light microscope's image can have."""
+
+MOST_APART = 1.1
+"""Ratio of the µm per pixel of both axes; more is a mistake in the file."""
+
+
 class MppOrigin(Enum):
     """Who answers for a µm per pixel."""
 
@@ -148,11 +155,28 @@ class Mpp:
 
     @property
     def is_plausible(self) -> bool:
-        """Whether a light microscope could have made it (0.05 to 20 µm per pixel).
+        """Whether a light microscope could have made it.
 
-        Outside, the number is kept and shown but never used unasked.
+        Both axes lie in 0.05 to 20 µm per pixel and are at most 10 % apart: a camera's
+        pixels are square. Otherwise the numbers are kept and shown but never used
+        unasked.
         """
-        return 0.05 <= self.mean <= 20
+        return not self.problem
+
+    @property
+    def problem(self) -> str:
+        """Why it is not plausible, in words without a full stop; empty if it is."""
+        small, large = sorted((self.y, self.x))
+        if large > small * MOST_APART * (1 + 1e-9):
+            return (
+                f"{self.y:.4g} × {self.x:.4g} µm per pixel (y × x; {self.source}) "
+                "cannot be a microscope's: the axes are more than 10 % apart"
+            )
+        if small < LEAST_UM or large > MOST_UM:
+            return (
+                f"{self.mean:.4g} µm per pixel ({self.source}) cannot be a microscope's"
+            )
+        return ""
 
     def agrees_with(self, other: Mpp | None) -> bool:
         """Return whether another is the same on both axes, whatever its source."""

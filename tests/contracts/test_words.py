@@ -96,10 +96,6 @@ FINDERS = frozenset(("findText", "findItems"))
 
 DATA = {
     (
-        "napari_histodistill.slides.opening",
-        "text.startswith('Unsupported or missing')",
-    ): "OpenSlide's library says by a sentence only that a file is of another kind",
-    (
         "napari_histodistill.widgets.distil.advanced",
         "text == 'yes'",
     ): "a recipe's form keeps the value of a switch as yes or no; a check box shows it",

@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_histodistill.geometry import Mpp
+from napari_histodistill.geometry import Mpp, MppOrigin
 from napari_histodistill.layers.slide_layer import SlideRef, slide_layer, slide_of
 from napari_histodistill.slides import slide_from_arrays
 from tests.fakes import array_slide, tissue_image
@@ -33,7 +33,7 @@ def fluorescence(*levels, channels=("DAPI", "CD3", "empty")):
 
 
 def test_a_colour_slide_lies_in_micrometres():
-    mpp = Mpp(0.25, 0.5, "a test")
+    mpp = Mpp(0.25, 0.5, "a test", MppOrigin.USER)
     slide = slide_from_arrays([tissue_image()], name="colon", mpp=mpp)
     levels, kwargs, kind = slide_layer(slide)
     assert kind == "image"

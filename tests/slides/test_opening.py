@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
-from napari_histodistill.geometry import Mpp, Region
+from napari_histodistill.geometry import Mpp, MppOrigin, Region
 from napari_histodistill.slides import open_slide, slide_from_arrays
 from napari_histodistill.slides.formats import czi, dicom, openslide, plain
 from tests.slides.factory import picture, write_tiff
@@ -235,7 +237,8 @@ def test_mpp_may_be_given(tmp_path, mpp):
     made = write_tiff(tmp_path / "slide.tif", ratios=(1,))
     with open_slide(made.path, mpp=mpp) as slide:
         expected = mpp if isinstance(mpp, Mpp) else Mpp.given(mpp)
-        assert slide.require_mpp() == expected
+        # Who passes it answers for it, also for axes that a file would not be believed.
+        assert slide.require_mpp() == replace(expected, origin=MppOrigin.USER)
 
 
 @pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf")])
@@ -321,3 +324,43 @@ def test_dask_chunks_stay_near_1024(tmp_path):
         assert wide.levels[0].chunks[1][0] == 1024
         block = slide.levels[1][100:200, 300:400].compute()
         np.testing.assert_array_equal(block, made.levels[1][100:200, 300:400])
+
+
+def test_an_opacity_of_zero_everywhere_is_ignored(tmp_path):
+    image = picture(50, 60, 4)
+    image[..., 3] = 0
+    Image.fromarray(image, "RGBA").save(tmp_path / "clear.png")
+    with open_slide(tmp_path / "clear.png") as slide:
+        np.testing.assert_array_equal(whole(slide), image[..., :3])
+        assert slide.info.notes == ("its opacity is zero everywhere and is ignored",)
+    image[3, 4, 3] = 1  # one pixel is meant, so all are
+    Image.fromarray(image, "RGBA").save(tmp_path / "nearly.png")
+    with open_slide(tmp_path / "nearly.png") as slide:
+        assert (whole(slide)[10:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "extra"),
+    [("s.dcm", bytes(128) + b"DICM", "dicom"), ("s.czi", b"ZISRAWFILE", "czi")],
+)
+def test_what_openslide_refuses_names_the_extra_that_may_read_it(
+    tmp_path, monkeypatch, name, start, extra
+):
+    pytest.importorskip("openslide")
+    monkeypatch.setattr(czi if extra == "czi" else dicom, "is_installed", lambda: False)
+    (tmp_path / name).write_bytes(start + bytes(2000))
+    with pytest.raises(
+        SlideError, match=rf"OpenSlide does not read.*\[{extra}\]"
+    ) as no:
+        open_slide(tmp_path / name)
+    # None of OpenSlide's own words.
+    assert str(no.value).endswith(f'pip install "napari-histodistill[{extra}]".')
+
+
+def test_dots_per_inch_of_one_axis_only_are_not_a_size(tmp_path):
+    Image.fromarray(picture(40, 50)).save(tmp_path / "x.tif", dpi=(50800, 72))
+    Image.fromarray(picture(40, 50)).save(tmp_path / "x.png", dpi=(50800, 72))
+    for name in ("x.tif", "x.png"):
+        with open_slide(tmp_path / name) as slide:
+            assert slide.usable_mpp is None
+            assert any("more than 10 % apart" in note for note in slide.info.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,6 +17,7 @@ from napari_histodistill.cli.options import (
     AllCellsOption,
     DeviceOption,
     IccOption,
+    ImageOption,
     JsonOption,
     Mode,
     ModeOption,
@@ -51,6 +53,7 @@ def embed(
     out: OutOption,
     student: StudentOption = DEFAULT_STUDENT,
     mpp: MppOption = None,
+    image: ImageOption = None,
     resume: ResumeOption = None,
     mode: ModeOption = Mode.tiles,
     stride_um: StrideOption = None,
@@ -81,6 +84,7 @@ def embed(
                 out,
                 student,
                 mpp=mpp,
+                image=image,
                 mode=mode,
                 stride_um=stride_um,
                 all_cells=all_cells,
@@ -119,6 +123,7 @@ def classify(
     out: OutOption,
     student: StudentOption = DEFAULT_STUDENT,
     mpp: MppOption = None,
+    image: ImageOption = None,
     resume: ResumeOption = None,
     mode: ModeOption = Mode.tiles,
     stride_um: StrideOption = None,
@@ -152,6 +157,7 @@ def classify(
             out,
             student,
             mpp=mpp,
+            image=image,
             mode=mode,
             stride_um=stride_um,
             all_cells=all_cells,
@@ -230,6 +236,7 @@ def _task(
     student: str,
     *,
     mpp: float | None,
+    image: str | None,
     mode: Mode,
     stride_um: float | None,
     all_cells: bool,
@@ -242,9 +249,10 @@ def _task(
 
     return SlideTask(
         slide=slide,
-        store=out / f"{slide.stem}.zarr",
+        store=out / f"{slide.stem}{_image_suffix(image)}.zarr",
         student=student,
         mpp=mpp,
+        image=image,
         mode=mode.value,
         stride_um=stride_um,
         all_cells=all_cells,
@@ -253,6 +261,13 @@ def _task(
         stain_normalise=stain_normalise,
         icc=icc,
     )
+
+
+def _image_suffix(image: str | None) -> str:
+    """Return what tells stores of several images of one file apart."""
+    if image is None:
+        return ""
+    return "-" + (re.sub(r"[^\w.-]+", "_", image).strip("._")[:60] or "image")
 
 
 def _check(tasks: Sequence[SlideTask]) -> Student:

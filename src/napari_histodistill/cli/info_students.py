@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.cli.console import answering
-from napari_histodistill.cli.options import JsonOption, MppOption, SlideArgument
+from napari_histodistill.cli.options import (
+    ImageOption,
+    JsonOption,
+    MppOption,
+    SlideArgument,
+)
+
+if TYPE_CHECKING:
+    from napari_histodistill.geometry import Mpp
+    from napari_histodistill.slides import ImageChoice
+
+MOST_LISTED = 40
+"""Images that the text lists; ``--json`` has all."""
 
 
-def info(slide: SlideArgument, mpp: MppOption = None, json: JsonOption = False) -> None:
-    """Show a slide's size, levels and µm per pixel."""
+def info(
+    slide: SlideArgument,
+    mpp: MppOption = None,
+    image: ImageOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a slide's size, levels and µm per pixel, and the images in its file."""
     from napari_histodistill.slides import open_slide
 
-    with answering(as_json=json) as answer, open_slide(slide, mpp=mpp) as opened:
+    with (
+        answering(as_json=json) as answer,
+        open_slide(slide, mpp=mpp, image=image) as opened,
+    ):
         facts = opened.info
         height, width = opened.shape
-        size = opened.mpp and (height * opened.mpp.y / 1e3, width * opened.mpp.x / 1e3)
+        scale = opened.usable_mpp
+        size = scale and (height * scale.y / 1e3, width * scale.x / 1e3)
         levels = [
             {
                 "height": level.height,
@@ -37,20 +58,37 @@ def info(slide: SlideArgument, mpp: MppOption = None, json: JsonOption = False) 
             "dtype": str(opened.dtype),
             "channels": list(facts.channels),
             "levels": levels,
-            "mpp": None,
+            "mpp": _mpp_facts(opened.mpp),
             "size_mm": size and [round(s, 4) for s in size],
             "associated_images": list(opened.associated_images),
+            "images": [_image_facts(choice) for choice in facts.images],
+            "image": facts.image,
             "digest": facts.digest,
             "notes": list(facts.notes),
         }
-        if opened.mpp:
-            result["mpp"] = {
-                "y": opened.mpp.y,
-                "x": opened.mpp.x,
-                "source": opened.mpp.source,
-                "plausible": opened.mpp.is_plausible,
-            }
         answer.give(result, _slide_text(result))
+
+
+def _mpp_facts(mpp: Mpp | None) -> dict[str, Any] | None:
+    if mpp is None:
+        return None
+    return {
+        "y": mpp.y,
+        "x": mpp.x,
+        "source": mpp.source,
+        "plausible": mpp.is_plausible,
+    }
+
+
+def _image_facts(choice: ImageChoice) -> dict[str, Any]:
+    return {
+        "index": choice.index,
+        "name": choice.name,
+        "role": choice.role,
+        "height": choice.height,
+        "width": choice.width,
+        "mpp": _mpp_facts(choice.mpp),
+    }
 
 
 def students(json: JsonOption = False) -> None:
@@ -99,8 +137,29 @@ def _slide_text(facts: dict[str, Any]) -> str:
             f"  level {k}     {level['height']} × {level['width']} px, "
             f"downsample {level['downsample']:.4g}"
         )
+    if len(facts["images"]) > 1:
+        lines += _image_lines(facts["images"], facts["image"])
     lines += [f"  note        {note}" for note in facts["notes"]]
     return "\n".join(lines)
+
+
+def _image_lines(images: list[dict[str, Any]], opened: int) -> list[str]:
+    lines = []
+    for entry in images[:MOST_LISTED]:
+        mpp = entry["mpp"]
+        size = f"{entry['height']} × {entry['width']} px" if entry["height"] else ""
+        words = [
+            size,
+            "" if mpp is None else f"{mpp['y']:.4g} × {mpp['x']:.4g} µm",
+            entry["role"],
+            "shown here" if entry["index"] == opened else "",
+        ]
+        said = ", ".join(word for word in words if word)
+        lines.append(f"  image {entry['index']:<5} {entry['name']}: {said}")
+    if len(images) > MOST_LISTED:
+        lines.append(f"              and {len(images) - MOST_LISTED} more (--json)")
+    lines.append("              another one is chosen with --image NAME|N")
+    return lines
 
 
 def _student_text(entry: dict[str, Any]) -> str:

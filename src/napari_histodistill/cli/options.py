@@ -42,6 +42,15 @@ MppOption = Annotated[
         help="µm per level-0 pixel, if the file does not say or is wrong.",
     ),
 ]
+ImageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image",
+        metavar="NAME|N",
+        help="Which of the images in the file, by name or number (see `histodistill "
+        "info`); by default the largest that is no label, macro or thumbnail.",
+    ),
+]
 StrideOption = Annotated[
     float | None,
     typer.Option(

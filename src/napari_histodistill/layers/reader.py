@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 FILE_ENDINGS = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu",
-    ".qptiff", ".svslide", ".dcm", ".zarr", ".zarr.zip",
+    ".qptiff", ".svslide", ".dcm", ".czi", ".zarr", ".zarr.zip",
 )  # fmt: skip
 """Names that we offer to read; ``napari.yaml`` lists the same as patterns."""
 

@@ -65,6 +65,8 @@ class SlideTask:
         Digest that the student must have; empty takes any student of that name.
     mpp : float or None
         µm per level-0 pixel, where the file does not say.
+    image : str or None
+        Name or number of the image in the file; None takes the main one.
     mode : {"tiles", "tokens"}
         Way in which embeddings are laid on the grid.
     stride_um : float or None
@@ -86,6 +88,7 @@ class SlideTask:
     student: str
     student_digest: str = ""
     mpp: float | None = None
+    image: str | None = None
     mode: EmbeddingMode = "tiles"
     stride_um: float | None = None
     all_cells: bool = False
@@ -213,7 +216,7 @@ def open_task(task: SlideTask) -> Iterator[SlideRun]:
         If the student cannot run on the device.
     """
     began = time.perf_counter()
-    with open_slide(task.slide, mpp=task.mpp, icc=task.icc) as slide:
+    with open_slide(task.slide, mpp=task.mpp, icc=task.icc, image=task.image) as slide:
         slide.require_mpp()
         student = _student_of(task)
         if task.stain_normalise:

@@ -65,3 +65,36 @@ def test_damage_and_closing_are_said(tmp_path):
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(SlideError, match=r"slide\.czi: .*(damaged|cannot open it)"):
         open_slide(path)
+
+
+REAL = {
+    "100x100.czi": ((10, 10), "uint8", ("C1",), 0.1),
+    "compressed.czi": ((512, 512), "uint16", ("grey",), None),
+    "dapi-gfp.czi": ((640, 640), "uint8", ("channel 1", "channel 2"), None),
+    "mosaic.czi": ((624, 1756), "uint16", ("EGFP",), 1.0833),
+    "rgb-8bit.czi": ((624, 924), "uint8", ("R", "G", "B"), 1.0833),
+    "tiles.czi": ((512, 510), "uint8", ("Ch1", "T PMT"), 0.8303),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files(data, name):
+    shape, dtype, channels, mpp = REAL[name]
+    with open_slide(data / "formats" / name) as slide:
+        assert (slide.shape, str(slide.dtype)) == (shape, dtype)
+        assert slide.info.channels == channels
+        assert (slide.mpp and slide.mpp.mean) == (mpp and pytest.approx(mpp, rel=1e-4))
+        ours = slide.levels[0].compute()
+    with library.open_czi(str(data / "formats" / name)) as czi:
+        theirs = [czi.read(plane={"C": k})[..., ::-1] for k in czi.pixel_types]
+    np.testing.assert_array_equal(ours, np.concatenate(theirs, axis=2))
+    assert ours.max() > 0
+
+
+def test_a_real_file_of_several_colour_channels_names_them(data):
+    with open_slide(data / "formats" / "rgb-multichannel.czi") as slide:
+        assert slide.info.channels[:4] == (
+            "Bright red", "Bright green", "Bright blue", "Pol_0 red",
+        )  # fmt: skip
+        assert len(slide.info.channels) == slide.levels[0].shape[2] == 21
+        assert slide.mpp.mean == pytest.approx(2.9585, rel=1e-4)

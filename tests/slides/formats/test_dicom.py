@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.errors import ClosedSlideError, SlideError
+from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.formats.dicom import open_dicom
 from tests.slides.factory import at_size, picture
 from tests.slides.pyramid.test_damage import is_striped
@@ -103,6 +104,8 @@ def test_levels_and_label_lie_beside_the_file(tmp_path):
             np.testing.assert_array_equal(slide.levels[1].compute(), half)
             assert slide.associated_images == ("label",)
             np.testing.assert_array_equal(slide.read_associated("label"), label)
+            listed = slide.info.images[1]
+            assert (listed.role, listed.height, listed.width) == ("label", 40, 60)
 
 
 def test_a_broken_frame_is_striped_and_named(tmp_path):
@@ -135,3 +138,32 @@ def test_what_is_no_slide_is_refused(tmp_path):
     slide.close()
     with pytest.raises(ClosedSlideError):
         slide.read_pixels(0, 0, 0, 5, 5)
+
+
+REAL = {
+    "camelyon-multiframe.dcm": ((700, 1152), 28.97),
+    "full_no_bot.dcm": ((290, 154), 124.2),
+    "full_with_bot.dcm": ((290, 154), 124.2),
+    "sparse_no_bot.dcm": ((290, 154), 124.2),
+    "sparse_with_bot.dcm": ((290, 154), 124.2),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("opener", [open_slide, open_dicom])
+def test_real_files(data, name, opener):
+    shape, mpp = REAL[name]
+    with opener(data / "formats" / name) as slide:
+        assert (slide.shape, slide.info.is_rgb) == (shape, True)
+        assert slide.mpp.mean == pytest.approx(mpp, rel=1e-3)
+        assert slide.usable_mpp is None, "coarser than any microscope: it is asked for"
+        pixels = slide.levels[0].compute()
+    # The small ones are one black frame with tables of offsets in four variants.
+    assert (pixels.max() > 0) == name.startswith("camelyon")
+
+
+def test_both_readers_show_the_same_picture(data):
+    path = data / "formats" / "camelyon-multiframe.dcm"
+    with open_slide(path) as one, open_dicom(path) as other:
+        apart = np.abs(one.levels[0].compute().astype(int) - other.levels[0].compute())
+        assert apart.max() <= 3, "two JPEG decoders differ by rounding"

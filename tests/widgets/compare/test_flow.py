@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import tifffile
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
@@ -26,7 +27,7 @@ from napari_histodistill.widgets.shared.canvas_input import FLICKER
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.controllers.compare.test_session import SECRET, blind_pair, secret_slide
 from tests.distill.small_runs import small_config, write_textures
-from tests.fakes import coarse_student, colour_student
+from tests.fakes import coarse_student, colour_student, tissue_image
 from tests.widgets.conftest import wait_until
 
 pytestmark = pytest.mark.gui
@@ -466,3 +467,19 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     QTest.mouseClick(panel.choose_panel.runner.button, Qt.MouseButton.LeftButton)
     wait_until(qtbot, lambda: panel.session.compared is not None, 60)
     panel.shut_down()
+
+
+def test_the_images_of_a_file_can_be_chosen_between(compare, qtbot, tmp_path):
+    path = tmp_path / "scenes.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for image in (tissue_image(), tissue_image()[::-1].copy()):
+            tif.write(image, photometric="rgb", tile=(64, 64), metadata=None)
+    viewer, widget = compare()
+    widget.choosing.open_path(path)
+    row = widget.choose_panel.images
+    wait_until(qtbot, row.isVisible)
+    row.chosen.emit(1)
+    wait_until(qtbot, lambda: widget.session.slide.info.image == 1)
+    assert row.combo.currentText().startswith("page 1")
+    assert len(viewer.layers) == 2
+    wait_until(qtbot, idle(widget))

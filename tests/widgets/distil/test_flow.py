@@ -9,6 +9,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
@@ -19,7 +20,7 @@ from napari_histodistill.distill.runs.process import look_at
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
-from napari_histodistill.slides import slide_from_arrays
+from napari_histodistill.slides import open_slide, slide_from_arrays
 from napari_histodistill.widgets.distil.bench import SAME
 from napari_histodistill.widgets.distil.dock import DistilWidget, OnClose
 from tests.widgets.conftest import wait_until
@@ -384,3 +385,26 @@ def test_an_alignment_is_saved_and_loaded(open_distil, qtbot, painted, tmp_path)
     (tmp_path / "b.json").write_text("{}")
     widget.aligning.load(tmp_path / "b.json")
     assert "b.json" in widget.message.text()
+
+
+def test_another_image_of_the_file_can_be_the_he(open_distil, qtbot, tmp_path):
+    path = tmp_path / "scenes.ome.tif"
+    image = paint_pair(256).sparse
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        for pixels, name in ((image, "A"), (image[::-1].copy(), "B")):
+            about = {"Name": name, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+            options = {"photometric": "rgb", "tile": (64, 64)}
+            tif.write(pixels, metadata={"axes": "YXS"} | about, **options)
+    viewer, widget = open_distil()
+    data, kwargs, _ = slide_layer(open_slide(path))
+    viewer.add_image(data, **kwargs)
+    row = widget.layers_step.images
+    qtbot.waitUntil(lambda: row.combo.count() == 2, timeout=10000)
+    assert not row.isHidden()
+    row.chosen.emit(1)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
+    qtbot.waitUntil(lambda: row.combo.currentIndex() == 1, timeout=10000)
+    assert widget.bench.sparse_layer is viewer.layers[1]
+    assert [x.visible for x in viewer.layers] == [False, True]
+    assert widget.layers_step.sparse.currentText() == "scenes.ome.tif · B"
+    qtbot.waitUntil(lambda: not widget.bench.pump.busy, timeout=10000)

@@ -218,8 +218,9 @@ class CompareSession(CompareChoice):
             parts = list(self._describe(y, x))
         except InputError:
             return ""
-        if parts and self.slide.mpp is not None:
-            um = y * self.slide.mpp.y, x * self.slide.mpp.x
+        mpp = self.slide.usable_mpp
+        if parts and mpp is not None:
+            um = y * mpp.y, x * mpp.x
             parts.append(f"y {um[0]:,.0f} µm, x {um[1]:,.0f} µm")
         return " · ".join(parts)
 

@@ -274,7 +274,7 @@ class ExploreSession(MapChoice):
     @property
     def why_not_paint(self) -> str:
         """Why no strokes can be painted; "" if they can."""
-        if self.slide is None or self.slide.mpp is None:
+        if self.slide is None or self.slide.usable_mpp is None:
             return "Open a slide with known µm/px first."
         return ""
 
@@ -358,8 +358,9 @@ class ExploreSession(MapChoice):
             parts = self._describe_cell(y, x)
         except InputError:
             return ""
-        if self.slide.mpp is not None:
-            um = y * self.slide.mpp.y, x * self.slide.mpp.x
+        mpp = self.slide.usable_mpp
+        if mpp is not None:
+            um = y * mpp.y, x * mpp.x
             parts.append(f"y {um[0]:,.0f} µm, x {um[1]:,.0f} µm")
         return " · ".join(parts)
 

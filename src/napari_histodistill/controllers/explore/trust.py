@@ -65,9 +65,9 @@ def _on_damage(slide: Slide) -> Iterator[Note]:
 
 
 def _on_scale(slide: Slide, spec: StudentSpec) -> Iterator[Note]:
-    if slide.mpp is None:
+    if slide.usable_mpp is None:
         return
-    have, want = slide.mpp.mean, spec.mpp
+    have, want = slide.usable_mpp.mean, spec.mpp
     if have > 1.1 * want:
         yield Note(
             CARE,

@@ -177,8 +177,10 @@ def _colours(
     if samples == 3 and count == 1:
         return colours_of_samples(3, dtype)
     names = _channel_names(metadata)
-    if len(names) != count or samples != 1:
-        names = [f"channel {k + 1}" for k in range(count * samples)]
+    if len(names) != count:
+        names = [f"channel {k + 1}" for k in range(count)]
+    if samples == 3:  # several cameras or lights, each in colour
+        names = [f"{n} {hue}" for n in names for hue in ("red", "green", "blue")]
     return Colours(("grey",)) if names == ["channel 1"] else Colours(tuple(names))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import SegmentCache
 from napari_histodistill.slides.codecs.filebytes import digest_path
+from napari_histodistill.slides.formats.associated import with_associated
 from napari_histodistill.slides.formats.dicom_image import DicomImage, read_header
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
@@ -135,6 +136,12 @@ def open_dicom(path: Path) -> Slide:
             digest=_digest([image.path for image in images]),
             notes=(*size.notes, *colours.notes, *notes),
             icc_profile=_icc_profile(first.header),
+            images=with_associated(
+                path.name,
+                (first.height, first.width),
+                size.mpp,
+                {name: _stated_size(file) for name, file in others.items()},
+            ),
         )
         source = DicomSource(images, colours, cache)
         associated = {name: _reader(file) for name, file in others.items()}
@@ -216,6 +223,20 @@ def _size(header: Any, image: DicomImage) -> PhysicalSize:
         note = f"an imaged volume of {height:g} × {width:g} mm does not fit the pixels"
         return PhysicalSize(None, ("the file does not state µm per pixel", note))
     return physical_size(y, x, "DICOM ImagedVolumeWidth")
+
+
+def _stated_size(path: Path) -> tuple[int, int]:
+    """Return height and width by a file's header; zero where it does not say."""
+    header, _ = read_header(path)
+    try:
+        sides = (
+            header.get(f"TotalPixelMatrix{side}") or header.get(side) or 0
+            for side in ("Rows", "Columns")
+        )
+        height, width = map(int, sides)
+    except (TypeError, ValueError):
+        return 0, 0
+    return height, width
 
 
 def _icc_profile(header: Any) -> bytes | None:

@@ -15,6 +15,7 @@ import numpy as np
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
+from napari_histodistill.slides.formats.associated import with_associated
 from napari_histodistill.slides.pyramid.colours import over_white
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
@@ -88,15 +89,26 @@ class OpenSlideSource:
         return None if profile is None else bytes(profile.tobytes())
 
     @property
-    def associated(self) -> tuple[str, ...]:
-        """Names of label, macro and the like."""
-        return tuple(self._slide.associated_images)
+    def associated(self) -> dict[str, tuple[int, int]]:
+        """Height and width of label, macro and the like, by name; none is decoded."""
+        properties = self._slide.properties
+        sizes = {}
+        for name in self._slide.associated_images:
+            sides = [
+                str(properties.get(f"openslide.associated.{name}.{side}", ""))
+                for side in ("height", "width")
+            ]
+            # OpenSlide before 4.0 does not say.
+            h, w = (int(side) if side.isdecimal() else 0 for side in sides)
+            sizes[name] = (h, w)
+        return sizes
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; may be called twice."""
         with self._lock:
-            self._closed = True
-            self._slide.close()
+            if not self._closed:
+                self._closed = True
+                self._slide.close()
 
     def _read(self, level: int, rect: Rect) -> npt.NDArray[np.uint8]:
         sy, sx = self.downsamples[level]
@@ -165,6 +177,9 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
             notes=size.notes,
             icc_profile=source.icc_profile,
             bounds_origin=_bounds_origin(properties, first.height, first.width),
+            images=with_associated(
+                path.name, (first.height, first.width), size.mpp, source.associated
+            ),
         )
         associated = {
             name: lambda name=name: source.read_associated(name)

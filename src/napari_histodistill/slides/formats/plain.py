@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +47,10 @@ def open_plain(path: Path) -> Slide | None:
     pixels, kind, about, notes = opened
     size = _size(about.get("dpi"))
     colours = _colours(pixels)
+    if colours.opaque is not None and not pixels[..., 3].any() and pixels.any():
+        colours = replace(
+            colours.opaque, notes=("its opacity is zero everywhere and is ignored",)
+        )
     info = SlideInfo(
         name=path.name,
         path=path,
@@ -122,6 +128,7 @@ def _size(dpi: Any) -> PhysicalSize | None:
         return None
     x, y = float(dpi[0]), float(dpi[1])
     # PNG counts pixels per metre, so 72 dpi comes back as 71.9836.
-    if any(abs(x - d) < 1e-3 * d for d in PRINT_DPI) or x <= 1:
+    default = any(abs(x - d) < 1e-3 * d for d in PRINT_DPI)
+    if (default and math.isclose(y, x, rel_tol=1e-3)) or min(y, x) <= 1:
         return None
     return physical_size(25400 / y, 25400 / x, f"{x:.6g} dpi")

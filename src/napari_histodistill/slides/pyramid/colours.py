@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -35,12 +35,15 @@ class Colours:
         Stored value of pixels that the file leaves out.
     notes : tuple of str
         Changes that the user should know about.
+    opaque : Colours or None
+        For pixels with an opacity: the same without it.
     """
 
     channels: tuple[str, ...]
     convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
     background: float = 0
     notes: tuple[str, ...] = ()
+    opaque: Colours | None = None
 
     def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return stored pixels ``(h, w, samples)`` as ``(h, w, channels)``."""
@@ -68,7 +71,8 @@ def colours_of_samples(
     if samples == 3:
         return Colours(RGB, background=255)
     if samples == 4 and alpha:
-        return Colours(RGB, over_white, 255, ("transparent parts are shown white",))
+        note = "transparent parts are shown white"
+        return Colours(RGB, over_white, 255, (note,), Colours(RGB, first_three, 255))
     note = f"{samples - 3} extra channel(s) beside red, green, blue left out"
     return Colours(RGB, first_three, 255, (note,))
 
@@ -81,6 +85,44 @@ def over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     mixed = rgb.astype(np.uint16) * alpha + np.uint16(255) * (255 - alpha.astype("u2"))
     composite: npt.NDArray[np.uint8] = ((mixed + 127) // 255).astype(np.uint8)
     return composite
+
+
+def associated_over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Composite ``(h, w, 4)`` with associated alpha over white.
+
+    Its colours are stored multiplied by their opacity (TIFF 6.0, ExtraSamples 1), so
+    they are not multiplied again: only the white behind them is added.
+    """
+    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(rgb)
+    behind = np.uint8(255) - alpha
+    # Colours beyond their opacity are a writer's mistake: they stop at white.
+    composite: npt.NDArray[np.uint8] = rgb + np.minimum(behind, np.uint8(255) - rgb)
+    return composite
+
+
+def colours_of_planes(
+    order: Sequence[int],
+    convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None,
+) -> Colours:
+    """Return the colours of 8-bit channels that are named red, green, blue.
+
+    Parameters
+    ----------
+    order : sequence of int
+        Which channel is red, green, blue, and opacity if there are four.
+    convert : callable, optional
+        What must first be done to the stored channels.
+    """
+    wanted = list(order)
+
+    def sorted_channels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        stored = pixels if convert is None else convert(pixels)
+        coloured: npt.NDArray[Any] = np.ascontiguousarray(stored[..., wanted])
+        return over_white(coloured) if len(wanted) == 4 else coloured
+
+    return Colours(RGB, sorted_channels, 255)
 
 
 def first_three(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

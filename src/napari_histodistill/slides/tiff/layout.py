@@ -12,19 +12,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import SlideError
-from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
+from napari_histodistill.slides.pyramid.colours import (
+    RGB,
+    Colours,
+    associated_over_white,
+    colours_of_planes,
+    colours_of_samples,
+)
+from napari_histodistill.slides.pyramid.images import (
+    ImageChoice,
+    choose_image,
+    role_of_name,
+)
 from napari_histodistill.slides.pyramid.limits import MAX_CHANNELS
 from napari_histodistill.slides.tiff import metadata as meta
 from napari_histodistill.slides.tiff.limits import MAX_LEVELS, bounded_pages
+from napari_histodistill.slides.tiff.ome import colour_order
+from napari_histodistill.slides.tiff.ome_pictures import ome_pictures
+from napari_histodistill.slides.tiff.pictures import (
+    Pages,
+    Picture,
+    area_of,
+    choices_of,
+    descending,
+    grouped,
+    is_coarser,
+    page_picture,
+    role_of_page,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
-    import tifffile
 
-Pages = tuple[Any, ...]
-"""The tifffile pages of one level: one, or one per channel."""
+    from napari_histodistill.slides.tiff.siblings import FileSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +69,10 @@ class TiffLayout:
         Label, macro…: name → page and its colours.
     notes : tuple of str
         Remarks for the user.
+    images : tuple of ImageChoice
+        All images in the file.
+    image : int
+        Index of the one that is laid out.
     """
 
     levels: tuple[Pages, ...]
@@ -56,57 +82,143 @@ class TiffLayout:
     orientation: int = 1
     associated: dict[str, tuple[Any, Colours]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    images: tuple[ImageChoice, ...] = ()
+    image: int = 0
 
 
-def layout_of(tif: tifffile.TiffFile, name: str) -> TiffLayout:
-    """Sort the pages of an open TIFF.
+def layout_of(files: FileSet, name: str, image: str | int | None = None) -> TiffLayout:
+    """Sort the pages of an open TIFF, and lay out the image that was asked for.
+
+    Parameters
+    ----------
+    files : FileSet
+        The open TIFF, and the way to files beside it.
+    name : str
+        Name of the file, for messages.
+    image : str or int, optional
+        Name or index of the image; by default the main one.
 
     Raises
     ------
     SlideError
         If it holds no image that can be shown.
+    InputError
+        If there is no such image.
     """
-    pages = bounded_pages(tif.pages, name)
+    pages = files.pages
     if not any(p.imagelength > 0 < p.imagewidth for p in pages):
         sizes = ", ".join(f"{p.imagelength} × {p.imagewidth} px" for p in pages[:4])
         msg = f"{name}: the TIFF holds no image with pixels ({sizes or 'no page'})."
         raise SlideError(msg)
+    vendor, pictures, notes = _pictures(files, name)
+    choices = choices_of(pictures)
+    chosen = choose_image(choices, image, name)
+    layout = _layout(pictures[chosen], vendor, name, notes)
+    beside = {
+        c: p
+        for c, p in zip(choices, pictures, strict=True)
+        # Scenes and planes of the same size are chosen, not shown beside each other.
+        if c.index != chosen
+        and p.is_page
+        and not (c.role == "slide" and _same_size(c, choices[chosen]))
+    }
+    associated, unseen = _associated(beside, name)
+    equal = sum(choice.role == "slide" for choice in choices)
+    if vendor == "OME-TIFF" and equal > 1:
+        shown = choices[chosen].name
+        unseen += (f"{equal} images that can be the slide: {shown!r} is shown",)
+    return replace(
+        layout,
+        associated=associated,
+        notes=(*layout.notes, *unseen),
+        images=choices,
+        image=chosen,
+    )
+
+
+def _same_size(one: ImageChoice, other: ImageChoice) -> bool:
+    return (one.height, one.width) == (other.height, other.width)
+
+
+def _associated(
+    beside: Mapping[ImageChoice, Picture], name: str
+) -> tuple[dict[str, tuple[Any, Colours]], tuple[str, ...]]:
+    """Return pages to be shown on request, by name, and remarks on the others."""
+    associated: dict[str, tuple[Any, Colours]] = {}
+    notes: tuple[str, ...] = ()
+    for choice, picture in beside.items():
+        role = choice.role
+        plain = role not in {"slide", "other"} and role not in associated
+        key = role if plain else choice.name
+        page = picture.levels()[0][0]
+        try:
+            associated[key] = (page, page_colours(page, name))
+        except SlideError:  # an exotic page beside the slide is not the slide's fault
+            notes = (*notes, f"{key}: a page that cannot be shown")
+    return associated, notes
+
+
+def _pictures(
+    files: FileSet, name: str
+) -> tuple[str, Sequence[Picture], tuple[str, ...]]:
+    """Return the vendor's name, the pictures in the file, and remarks on the file."""
+    pages, tif = files.pages, files.tif
     if tif.is_svs:
-        return _aperio(pages, name)
+        return "Aperio SVS", _aperio(pages), ()
     if tif.is_qpi:
-        return _qptiff(pages, name)
+        pictures = _qptiff(pages)
+        if pictures:
+            return "PerkinElmer QPTIFF", pictures, ()
+    notes: tuple[str, ...] = ()
     if tif.is_ome:
-        images = meta.ome_images(pages[0].description)
-        if images and all(0 <= k < len(pages) for k in images[0].pages):
-            return _ome(pages, images, name)
-    return _generic(pages, name)
+        pictures, notes = ome_pictures(files, name)
+        if pictures:
+            return "OME-TIFF", pictures, notes
+    pictures, more = _generic(pages, name)
+    return "TIFF", pictures, (*notes, *more)
 
 
-def _aperio(pages: list[Any], name: str) -> TiffLayout:
+def _aperio(pages: list[Any]) -> list[Picture]:
     """Levels are tiled; label and macro are named strips; page 1 is a thumbnail."""
-    first = pages[0]
-    levels, others = [first], {}
-    for k, page in enumerate(pages[1:], start=1):
+    scans, pictures = [], []
+    for k, page in enumerate(pages):
         last_line = page.description.split("\n")[-1].strip().lower()
-        if last_line.startswith("label") or page.subfiletype == 1:
-            others["label"] = page
+        if last_line.startswith("label") or (k and page.subfiletype == 1):
+            pictures.append(page_picture(page, "label", "label"))
         elif last_line.startswith("macro") or page.subfiletype == 9:
-            others["macro"] = page
-        elif page.is_tiled:
-            levels.append(page)
+            pictures.append(page_picture(page, "macro", "macro"))
+        elif page.is_tiled or k == 0:
+            scans.append(page)
         elif k == 1:
-            others["thumbnail"] = page
+            pictures.append(page_picture(page, "thumbnail", "thumbnail"))
         else:
-            others[f"page {k}"] = page
-    found = _pyramid(first, levels)
-    size = meta.aperio_size(first.description)
-    return _layout(found, others, "Aperio SVS", size, name)
+            pictures.append(page_picture(page, f"page {k}", "other"))
+    found = []
+    for group in grouped(scans):
+        size = meta.aperio_size(group[0].description or pages[0].description)
+        title = f"page {group[0].index}"
+        found.append(_of_group(group, title, size))
+    if len(found) == 1:
+        found[0] = replace(found[0], name="scan")
+    return [*found, *pictures]
 
 
-def _qptiff(pages: list[Any], name: str) -> TiffLayout:
+def _of_group(group: list[Any], name: str, size: meta.PhysicalSize) -> Picture:
+    levels = descending([(page,) for page in group])
+    return Picture(
+        name=name,
+        height=int(group[0].imagelength),
+        width=int(group[0].imagewidth),
+        levels=lambda: levels,
+        size=size,
+        is_page=True,
+    )
+
+
+def _qptiff(pages: list[Any]) -> list[Picture]:
     """Every page says what it is; the pages of one level are its channels."""
     by_shape: dict[tuple[int, int], list[Any]] = {}
-    others, names = {}, []
+    pictures, names = [], []
     for page in pages:
         about = meta.qptiff_page(page.description)
         if about.kind == "FullResolution":
@@ -115,108 +227,102 @@ def _qptiff(pages: list[Any], name: str) -> TiffLayout:
             by_shape.setdefault((page.imagelength, page.imagewidth), []).append(page)
         else:
             kind = {"Overview": "macro"}.get(about.kind, about.kind.lower())
-            others[kind or f"page {page.index}"] = page
+            kind = kind or f"page {page.index}"
+            role = role_of_name(kind) or "other"
+            pictures.append(page_picture(page, kind, role))
     if not by_shape:
-        return _generic(pages, name)
-    groups = sorted(by_shape.values(), key=_area, reverse=True)
+        return []
+    groups = sorted(by_shape.values(), key=area_of, reverse=True)
     levels = tuple(tuple(g) for g in groups if len(g) == len(groups[0]))
     first = levels[0][0]
-    size = meta.resolution_size(first)
-    layout = _layout(levels, others, "PerkinElmer QPTIFF", size, name)
-    return _named(layout, names)
+    scan = Picture(
+        name="scan",
+        height=int(first.imagelength),
+        width=int(first.imagewidth),
+        levels=lambda: levels,
+        size=meta.resolution_size(first),
+        channels=tuple(names),
+    )
+    return [scan, *pictures]
 
 
-def _ome(pages: list[Any], images: tuple[meta.OmeImage, ...], name: str) -> TiffLayout:
-    image = images[0]
-    base = tuple(pages[k] for k in image.pages)
-    below = [bounded_pages(page.pages or (), name, MAX_LEVELS) for page in base]
-    steps = min(map(len, below))
-    levels = [base, *(tuple(pages[k] for pages in below) for k in range(steps))]
-    others = {}
-    for k, other in enumerate(images[1:], start=1):
-        if not all(0 <= p < len(pages) for p in other.pages):
-            continue
-        page = pages[other.pages[0]]
-        if not steps and len(other.pages) == len(base) and _same_picture(base[0], page):
-            # Before sub-IFDs, Bio-Formats wrote every level as an image of its own.
-            levels.append(tuple(pages[p] for p in other.pages))
-        else:
-            known = [n for n in ("label", "macro", "thumbnail") if n in other.name]
-            others[known[0] if known else other.name or f"image {k}"] = page
-    size = image.size
-    if size.mpp is None and not size.notes:
-        size = meta.resolution_size(base[0])
-    found = _descending(levels)
-    layout = _layout(found, others, "OME-TIFF", size, name, notes=image.notes)
-    return _named(layout, image.channels)
-
-
-def _generic(pages: list[Any], name: str) -> TiffLayout:
-    """Levels are smaller copies of the first page: same samples, same proportions."""
-    first = max(pages, key=lambda p: (p.imagelength * p.imagewidth, -p.index))
-    rest = [p for p in pages if p is not first]
-    sub = bounded_pages(first.pages or (), name, MAX_LEVELS)
-    levels = [first, *(p for p in [*sub, *rest] if _same_picture(first, p))]
-    found = _pyramid(first, levels)
-    used = {id(p) for group in found for p in group}
-    others, same_size = {}, 0
-    for page in rest:
-        if id(page) in used:
-            continue
-        if page.shape == first.shape:
-            same_size += 1
-        else:
-            others[f"page {page.index}"] = page
+def _generic(pages: list[Any], name: str) -> tuple[list[Picture], tuple[str, ...]]:
+    """Levels are smaller copies of a page: same samples, same proportions."""
+    shown = [page for page in pages if page.imagelength > 0 < page.imagewidth]
+    said = {id(page): role_of_page(page) for page in shown}
+    groups = grouped([page for page in shown if said[id(page)] is None])
+    pictures = [(g, _of_generic(g, name)) for g in groups]
+    pictures += [
+        ([page], page_picture(page, f"page {page.index}", said[id(page)]))
+        for page in shown
+        if said[id(page)] is not None
+    ]
+    pictures.sort(key=lambda p: p[0][0].index)
+    largest = max(groups, key=area_of, default=[])
+    same = sum(g[0].shape == largest[0].shape for g in groups) if largest else 0
     notes: tuple[str, ...] = ()
-    if same_size:
-        notes = (f"{same_size + 1} pages of the same size: the first is shown",)
-    size = meta.resolution_size(first)
-    return _layout(found, others, "TIFF", size, name, notes=notes)
+    if same > 1:
+        notes = (f"{same} pages of the same size: the first is shown",)
+    return [picture for _, picture in pictures], notes
+
+
+def _of_generic(group: list[Any], name: str) -> Picture:
+    first = group[0]
+
+    def levels() -> tuple[Pages, ...]:
+        sub = bounded_pages(first.pages or (), name, MAX_LEVELS)
+        below = [page for page in sub if is_coarser(first, page)]
+        return descending([(page,) for page in [*group, *below]])
+
+    # A page that says it is a smaller copy, but is none of any page here.
+    reduced = int(first.subfiletype) & 1 and len(group) == 1
+    return Picture(
+        name=f"page {first.index}",
+        height=int(first.imagelength),
+        width=int(first.imagewidth),
+        levels=levels,
+        size=meta.resolution_size(first),
+        role="thumbnail" if reduced else None,
+        is_page=True,
+    )
 
 
 def _layout(
-    levels: tuple[Pages, ...],
-    others: dict[str, Any],
-    vendor: str,
-    size: meta.PhysicalSize,
-    name: str,
-    *,
-    notes: tuple[str, ...] = (),
+    picture: Picture, vendor: str, name: str, notes: tuple[str, ...]
 ) -> TiffLayout:
+    levels = picture.levels()
     first = levels[0][0]
     for pages in levels:
         kinds = {(p.imagelength, p.imagewidth, p.samplesperpixel) for p in pages}
         if len(kinds) > 1 or len({p.dtype for p in pages}) > 1:
             msg = f"{name}: the channels of a level differ in size; it is damaged."
             raise SlideError(msg)
-    colours = page_colours(first, name)
-    if len(levels[0]) > 1:
-        numbered = tuple(f"channel {k + 1}" for k in range(len(levels[0])))
-        colours = Colours(numbered, colours.convert)
-    associated = {}
-    for label, page in others.items():
-        try:
-            associated[label] = (page, page_colours(page, name))
-        except SlideError:  # an exotic page beside the slide is not the slide's fault
-            notes = (*notes, f"{label}: a page that cannot be shown")
+    colours = _colours(levels[0], picture.channels, name)
     return TiffLayout(
         levels=levels,
         colours=colours,
         vendor=vendor,
-        size=size,
+        size=picture.size,
         orientation=_orientation(first),
-        associated=associated,
-        notes=(*size.notes, *colours.notes, *notes),
+        notes=(*picture.size.notes, *colours.notes, *picture.notes, *notes),
     )
 
 
-def _named(layout: TiffLayout, names: Sequence[str]) -> TiffLayout:
-    """Put the file's channel names in place of numbers."""
-    channels = layout.colours.channels
-    if channels == ("R", "G", "B") or len(names) != len(channels):
-        return layout
+def _colours(pages: Pages, names: Sequence[str], name: str) -> Colours:
+    """Return the colours of a level's pages, which are its channels if several."""
+    colours = page_colours(pages[0], name)
+    if colours.channels == RGB and len(pages) == 1:
+        return colours  # whatever the file calls its three samples
+    channels = colours.channels
+    if len(pages) > 1:
+        channels = tuple(f"channel {k + 1}" for k in range(len(pages)))
+    if len(names) != len(channels):
+        return replace(colours, channels=channels)
+    order = colour_order(names)
+    if order is not None and np.dtype(pages[0].dtype) == np.uint8:
+        return colours_of_planes(order, colours.convert)
     named = tuple(n or c for n, c in zip(names, channels, strict=True))
-    return replace(layout, colours=replace(layout.colours, channels=named))
+    return replace(colours, channels=named)
 
 
 def page_colours(page: Any, name: str) -> Colours:
@@ -233,8 +339,9 @@ def page_colours(page: Any, name: str) -> Colours:
         msg = f"{name}: {samples} samples per pixel are more than an image has."
         raise SlideError(msg)
     if photometric in {2, 6} and samples >= 3:
-        alpha = any(int(e) in {1, 2} for e in page.extrasamples)
-        return colours_of_samples(samples, dtype, alpha=alpha)
+        return _colours_with_opacity(
+            samples, dtype, {int(e) for e in page.extrasamples}
+        )
     if photometric == 3 and samples == 1:
         return Colours(("R", "G", "B"), _palette(page), 0, ("palette colours",))
     if photometric in {0, 1}:
@@ -249,6 +356,16 @@ def page_colours(page: Any, name: str) -> Colours:
     kind = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB"}.get(photometric, f"kind {photometric}")
     msg = f"{name}: colours of {kind} cannot be read; convert the image to RGB."
     raise SlideError(msg)
+
+
+def _colours_with_opacity(
+    samples: int, dtype: np.dtype[Any], extra: set[int]
+) -> Colours:
+    """Return the colours of RGB; ``extra`` are the kinds of its ExtraSamples."""
+    colours = colours_of_samples(samples, dtype, alpha=bool(extra & {1, 2}))
+    if colours.opaque is not None and extra == {1}:
+        return replace(colours, convert=associated_over_white)
+    return colours
 
 
 def _palette(page: Any) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
@@ -284,36 +401,3 @@ def _orientation(page: Any) -> int:
     tag = page.tags.get("Orientation")
     value = int(tag.value) if tag is not None else 1
     return value if 1 <= value <= 8 else 1
-
-
-def _same_picture(first: Any, page: Any) -> bool:
-    """Whether a page can be a coarser level of another: same samples and proportions.
-
-    Writers round sizes up or down, so a pixel and a half of difference is allowed.
-    """
-    if (page.samplesperpixel, page.dtype) != (first.samplesperpixel, first.dtype):
-        return False
-    if not 0 < page.imagewidth < first.imagewidth or page.imagelength < 1:
-        return False
-    factor = first.imagewidth / page.imagewidth
-    expected = first.imagelength / factor
-    slack = max(1.5, first.imagelength / first.imagewidth * 1.5)
-    return bool(abs(page.imagelength - expected) <= slack)
-
-
-def _pyramid(first: Any, pages: list[Any]) -> tuple[Pages, ...]:
-    same = [p for p in pages if p is first or _same_picture(first, p)]
-    return _descending([(p,) for p in same])
-
-
-def _descending(levels: Sequence[Pages]) -> tuple[Pages, ...]:
-    """Sort levels, finest first, and leave out duplicates."""
-    kept: list[Pages] = []
-    for level in sorted(levels, key=_area, reverse=True):
-        if not kept or _area(level) < _area(kept[-1]):
-            kept.append(level)
-    return tuple(kept)
-
-
-def _area(level: Sequence[Any]) -> int:
-    return int(level[0].imagelength) * int(level[0].imagewidth)

@@ -95,7 +95,7 @@ class TiffPageReader:
         self._where = f"{file.path.name}, page {page.index}"
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
         self.samples = int(page.samplesperpixel)
-        self._key = page.offset
+        self._key = id(file), page.offset
         self._refuse_unreadable(page)
         self.dtype = np.dtype(page.dtype)
         self._planes = self.samples if page.planarconfig == 2 else 1

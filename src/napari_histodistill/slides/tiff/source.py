@@ -9,29 +9,36 @@ dask or lock is involved: the general path through them is five to ten times slo
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import SegmentCache, reason
 from napari_histodistill.slides.codecs.filebytes import FileBytes, digest_file
+from napari_histodistill.slides.pyramid.images import (
+    choose_image,
+    digest_of_image,
+    name_of_image,
+)
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.layout import TiffLayout, layout_of
+from napari_histodistill.slides.tiff.opacity import is_clear
 from napari_histodistill.slides.tiff.orientation import OrientedSource, describe
 from napari_histodistill.slides.tiff.page import DECODE_ERRORS, TiffPageReader
-from napari_histodistill.slides.tiff.tables import check_tables
+from napari_histodistill.slides.tiff.siblings import FileSet, parse_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
+    import tifffile
 
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.pyramid.colours import Colours
@@ -54,8 +61,8 @@ class TiffSource:
 
     Parameters
     ----------
-    file : FileBytes
-        The open file; closed with the source.
+    files : sequence of FileBytes
+        The open files; closed with the source.
     cache : SegmentCache
         Decoded tiles; emptied with the source.
     levels : sequence of sequence of TiffPageReader
@@ -66,12 +73,12 @@ class TiffSource:
 
     def __init__(
         self,
-        file: FileBytes,
+        files: Sequence[FileBytes],
         cache: SegmentCache,
         levels: Sequence[Sequence[TiffPageReader]],
         colours: Colours,
     ) -> None:
-        self._file, self._cache = file, cache
+        self._files, self._cache = files, cache
         self._pages, self._colours = levels, colours
         self.levels: Sequence[LevelInfo] = tuple(
             LevelInfo(
@@ -100,7 +107,27 @@ class TiffSource:
         """Return a rectangle given in pixels of the shrunk level."""
         return self._read(level, rect, shrink=shrink)
 
+    def take(self, colours: Colours) -> None:
+        """Read with other colours from now on."""
+        self._colours = colours
+
+    def read_stored(self, level: int, rect: Rect) -> npt.NDArray[Any]:
+        """Return stored samples ``(height, width, samples)``, before any conversion."""
+        return self._stored(level, rect)
+
     def _read(
+        self,
+        level: int,
+        rect: Rect,
+        *,
+        shrink: int = 1,
+        damage: Damage | None = None,
+    ) -> npt.NDArray[Any]:
+        return self._colours.apply(
+            self._stored(level, rect, shrink=shrink, damage=damage)
+        )
+
+    def _stored(
         self,
         level: int,
         rect: Rect,
@@ -113,24 +140,21 @@ class TiffSource:
             page.read(rect, background=fill, shrink=shrink, damage=damage)
             for page in self._pages[level]
         ]
-        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        return self._colours.apply(pixels)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the files."""
+        for file in self._files:
+            file.close()
         self._cache.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    source: PixelSource
-    layout: TiffLayout
-    associated: dict[str, Callable[[], npt.NDArray[np.uint8]]]
-    icc_profile: bytes | None = None
-
-
-def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
+def open_tiff(
+    path: Path,
+    *,
+    tif: tifffile.TiffFile | None = None,
+    image: str | int | None = None,
+) -> Slide:
     """Open a TIFF with this package's own reader.
 
     Parameters
@@ -139,76 +163,96 @@ def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
         The file.
     tif : tifffile.TiffFile, optional
         The same file, if it was already parsed; the caller closes it.
+    image : str or int, optional
+        Name or index of the image inside; by default the main one.
 
     Raises
     ------
     SlideError
         If the file cannot be read; the message names the reason.
+    InputError
+        If there is no such image in it.
     """
     file = FileBytes(path)
     try:
         if tif is None:
             with parse_tiff(path) as parsed:
-                opened = _opened(parsed, file)
-        else:
-            opened = _opened(tif, file)
-        layout = opened.layout
-        info = SlideInfo(
-            name=path.name,
-            path=path,
-            backend="tiff",
-            vendor=layout.vendor,
-            mpp=_oriented(layout.size.mpp, layout.orientation),
-            channels=layout.colours.channels,
-            digest=digest_file(file),
-            notes=layout.notes,
-            icc_profile=opened.icc_profile,
-        )
-        return Slide(opened.source, info, opened.associated)
+                return _opened(parsed, file, image)
+        return _opened(tif, file, image)
     except BaseException:
         file.close()
         raise
 
 
-def parse_tiff(path: Path) -> tifffile.TiffFile:
-    """Parse a TIFF's page table.
-
-    Raises
-    ------
-    SlideError
-        If it is not a TIFF or its table is damaged.
-    """
+def _opened(tif: tifffile.TiffFile, file: FileBytes, image: str | int | None) -> Slide:
     try:
-        check_tables(path)
-        return tifffile.TiffFile(path)
-    except (*DECODE_ERRORS, OSError) as error:
-        msg = f"{path.name}: this TIFF is damaged or cut short ({reason(error)})."
-        raise SlideError(msg) from error
-
-
-def _opened(tif: tifffile.TiffFile, file: FileBytes) -> _Opened:
-    try:
-        layout = layout_of(tif, file.path.name)
-        cache = SegmentCache()
-        levels = [
-            [TiffPageReader(page, file, cache, level=k) for page in pages]
-            for k, pages in enumerate(layout.levels)
-        ]
-        associated = {
-            name: _associated_reader(page, colours, file)
-            for name, (page, colours) in layout.associated.items()
-        }
+        files = FileSet(tif, file)
+        try:
+            return _slide(files, file, image)
+        except BaseException:
+            files.close()
+            raise
+        finally:
+            files.close_tables()
     except (*DECODE_ERRORS, OSError) as error:
         msg = f"{file.path.name}: the table of pages is damaged ({reason(error)})."
         raise SlideError(msg) from error
-    source: PixelSource = TiffSource(file, cache, levels, layout.colours)
+
+
+def _slide(files: FileSet, file: FileBytes, image: str | int | None) -> Slide:
+    name = file.path.name
+    layout = layout_of(files, name, image)
+    cache = SegmentCache()
+    levels = [
+        [TiffPageReader(p, files.bytes_of(p), cache, level=k) for p in pages]
+        for k, pages in enumerate(layout.levels)
+    ]
+    associated = {
+        title: _associated_reader(page, colours, files.bytes_of(page))
+        for title, (page, colours) in layout.associated.items()
+    }
+    opened = TiffSource(files.files, cache, levels, layout.colours)
+    layout = _with_alpha_judged(layout, opened)
+    source: PixelSource = opened
     if layout.orientation != 1:
         source = OrientedSource(source, layout.orientation)
         note = f"stored {describe(layout.orientation)}; shown upright"
         layout = replace(layout, notes=(*layout.notes, note))
     tag = layout.levels[0][0].tags.get(ICC_PROFILE)
     profile = tag.value if tag is not None and isinstance(tag.value, bytes) else None
-    return _Opened(with_overviews(source), layout, associated, profile)
+    choice = layout.images[layout.image]
+    is_main = layout.image == choose_image(layout.images, None, name)
+    digest = digest_file(file)
+    if len(files.files) > 1:
+        # In any order: whichever of them is opened, it is the same slide.
+        digests = sorted(digest_file(f) for f in files.files)
+        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    info = SlideInfo(
+        name=name if is_main else name_of_image(name, choice),
+        path=file.path,
+        backend="tiff",
+        vendor=layout.vendor,
+        mpp=_oriented(layout.size.mpp, layout.orientation),
+        channels=layout.colours.channels,
+        digest=digest if is_main else digest_of_image(digest, choice),
+        notes=layout.notes,
+        icc_profile=profile,
+        images=layout.images,
+        image=layout.image,
+    )
+    return Slide(with_overviews(source), info, associated)
+
+
+def _with_alpha_judged(layout: TiffLayout, source: TiffSource) -> TiffLayout:
+    """Leave out an opacity that is zero everywhere: it would hide the whole slide."""
+    colours = layout.colours
+    if colours.opaque is None or not is_clear(source):
+        return layout
+    note = "its opacity is zero everywhere and is ignored"
+    old = set(colours.notes)
+    notes = (*(n for n in layout.notes if n not in old), note)
+    source.take(colours.opaque)
+    return replace(layout, colours=colours.opaque, notes=notes)
 
 
 def _associated_reader(

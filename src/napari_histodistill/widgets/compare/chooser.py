@@ -135,7 +135,7 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         for info, index in zip(panel.infos, self._current, strict=True):
             if index >= 0:
                 info.setToolTip(student_words(self._students[index].spec))
-        panel.show_mpp(session)
+        panel.show_questions(session)
         panel.show_words([session.say_half(which) for which in range(2)])
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
 

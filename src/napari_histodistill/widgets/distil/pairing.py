@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
@@ -11,10 +12,13 @@ from qtpy.QtCore import QObject
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.pairs import Planned
 from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
-from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.image_choice import images_offered
+from napari_histodistill.controllers.shared.job import Job, JobState, SlideJob
+from napari_histodistill.controllers.shared.map_work import SlideOpened, open_work
 from napari_histodistill.distill.pairs.pool import free_name
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.slides import Slide
+from napari_histodistill.layers.slide_layer import slide_of
+from napari_histodistill.slides import Slide, open_slide
 from napari_histodistill.widgets.distil.bench import SAME, DistilBench, PartnerLayer
 from napari_histodistill.widgets.distil.layers import (
     SlidesBehind,
@@ -28,6 +32,11 @@ from napari_histodistill.widgets.distil.layers import (
 from napari_histodistill.widgets.distil.steps import LayersStep, PairsStep
 from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
+from napari_histodistill.widgets.shared.slide_layers import (
+    add_slide,
+    layer_of_image,
+    show_one_image,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class Pairing(QObject):
         self._sparse: list[Image] = []
         self._offered: list[Layer] = []
         layers.sparse.activated.connect(self.choose_sparse)
+        layers.images.chosen.connect(self.choose_image)
         layers.partners.itemChanged.connect(lambda _item: self._ticks_changed())
         pairs.preview.clicked.connect(self.preview)
         pairs.keep.clicked.connect(self.keep)
@@ -105,6 +115,43 @@ class Pairing(QObject):
         there = 0 <= index < len(self._sparse)
         self.bench.sparse_layer = self._sparse[index] if there else None
         self._choose()
+
+    def choose_image(self, index: int) -> None:
+        """Take another image of the H&E's file as the H&E, with a layer of its own."""
+        bench, layer = self.bench, self.bench.sparse_layer
+        slide = None if layer is None else slide_of(layer.metadata)
+        if slide is None or slide.path is None or index == slide.info.image:
+            return
+        path = slide.path
+        there = layer_of_image(bench.viewer, path, index)
+        if there is not None:
+            self._take_image(there)
+            return
+
+        def add(reports: list[SlideOpened]) -> None:
+            for report in reports:
+                self._take_image(add_slide(bench.viewer, report.slide))
+
+        bench.said.emit(f"Opening {path.name}…")
+        bench.pump.start(
+            open_work(partial(open_slide, image=index), path),
+            key=SlideJob.OPENING,
+            on_reports=add,
+            on_end=self._opened,
+        )
+
+    def _take_image(self, layer: Image) -> None:
+        show_one_image(self.bench.viewer, layer)
+        self.layers_changed()
+        if layer in self._sparse:
+            self.choose_sparse(self._sparse.index(layer))
+        else:
+            self.bench.said.emit(f"{layer.name} is in the list; it is not colour.")
+            self._choose()
+
+    def _opened(self, job: Job[object]) -> None:
+        self.bench.said.emit(job.error)
+        self.bench.changed.emit()
 
     def tick(self, *layers: PartnerLayer) -> None:
         """Take these layers as partners; :data:`SAME` is the H&E layer itself."""
@@ -150,6 +197,9 @@ class Pairing(QObject):
             (k for k, x in enumerate(self._sparse) if x is bench.sparse_layer), -1
         )
         layers.show_sparse([x.name for x in self._sparse], place)
+        sparse = self.bench.sparse_layer
+        slide = None if sparse is None else slide_of(sparse.metadata)
+        layers.images.show_offer(images_offered(slide))
         offered: list[PartnerLayer] = [*self._offered, SAME]
         titles: list[str] = []
         for x in offered:

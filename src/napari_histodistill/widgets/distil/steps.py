@@ -30,6 +30,7 @@ from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import explain, hint, row
+from napari_histodistill.widgets.shared.slide_rows import ImageRow
 
 KINDS = (
     ("similarity", "Shift, turn and scale"),
@@ -98,6 +99,7 @@ class LayersStep(Step):
         self.sparse = QComboBox()
         self.sparse.setToolTip("The H&E: all that the model will ever see.")
         self.sparse.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.images = ImageRow()
         self.partners = QListWidget()
         self.partners.setToolTip(
             "The partner teaches the model; tick one or several. Images, labels, "
@@ -109,6 +111,7 @@ class LayersStep(Step):
         self.meaning = hint()
         self.meaning.hide()
         self.column.addLayout(row(QLabel("H&E"), self.sparse, stretch=1))
+        self.column.addWidget(self.images)
         self.column.addLayout(row(QLabel("Partner"), self.spots))
         self.column.addWidget(self.partners)
         self.column.addWidget(self.unit)

@@ -138,7 +138,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         if self._current_student >= 0:
             spec = self._students[self._current_student].spec
             panel.student_info.setToolTip(student_words(spec))
-        panel.show_mpp(bench.session)
+        panel.show_questions(bench.session)
         ref = ref_of(bench.slide_layer.metadata) if bench.slide_layer else None
         panel.show_colours(
             offered=ref is not None and ref.has_profile,

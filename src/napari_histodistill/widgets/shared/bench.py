@@ -130,8 +130,9 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
 
     def _make_overlays(self) -> None:
         slide, layer = self.session.slide, self.slide_layer
-        if slide is not None and slide.mpp is not None and layer is not None:
-            self.overlays = self._overlays_of(self.viewer, layer, slide, slide.mpp)
+        mpp = None if slide is None else slide.usable_mpp
+        if slide is not None and mpp is not None and layer is not None:
+            self.overlays = self._overlays_of(self.viewer, layer, slide, mpp)
 
 
 def _scale_to(layer: Layer, mpp: Mpp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Generic
 from weakref import WeakKeyDictionary
@@ -22,13 +23,16 @@ from napari_histodistill.controllers.shared.map_work import (
 from napari_histodistill.controllers.shared.slide_session import why_stay
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.reader import FILE_ENDINGS
-from napari_histodistill.layers.slide_layer import slide_layer, slide_of
+from napari_histodistill.layers.slide_layer import slide_of
 from napari_histodistill.slides import Slide, open_slide
 from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
+    add_slide,
     adopt_work,
     layer_mpp,
+    layer_of_image,
+    show_one_image,
     slide_layers,
 )
 from napari_histodistill.widgets.shared.slide_section import SlideSection
@@ -68,6 +72,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         self._ruler: Layer | None = None
         panel.slide_chosen.connect(self._slide_picked)
         panel.open_slide.connect(self.ask_slide)
+        panel.images.chosen.connect(self.choose_image)
         panel.mpp.given.connect(lambda value: self.give_mpp(value))
         panel.mpp.refused.connect(bench.said)
         panel.mpp.measure.connect(self.measure)
@@ -144,24 +149,37 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
             on_end=self.bench.report_end,
         )
 
-    def open_path(self, path: Path) -> None:
-        """Open a slide file in a job and add it to the viewer."""
+    def open_path(self, path: Path, *, image: int | None = None) -> None:
+        """Open a slide file, or an image in it, in a job; add it to the viewer."""
 
         def add(reports: list[SlideOpened]) -> None:
             for report in reports:
-                data, kwargs, kind = slide_layer(report.slide)
-                made = getattr(self.bench.viewer, f"add_{kind}")(data, **kwargs)
+                made = add_slide(self.bench.viewer, report.slide)
+                if image is not None:
+                    show_one_image(self.bench.viewer, made)
                 if not self.bench.session.running:
                     # Asked for here, so meant to be looked at.
-                    self.choose_layer(made[0] if isinstance(made, list) else made)
+                    self.choose_layer(made)
 
         self.bench.said.emit(f"Opening {path.name}…")
         self.bench.pump.start(
-            open_work(open_slide, path),
+            open_work(partial(open_slide, image=image), path),
             key=SlideJob.OPENING,
             on_reports=add,
             on_end=self._opened,
         )
+
+    def choose_image(self, index: int) -> None:
+        """Look at another image of the slide's file, with a layer of its own."""
+        slide, viewer = self.bench.session.slide, self.bench.viewer
+        if slide is None or slide.path is None or index == slide.info.image:
+            return
+        there = layer_of_image(viewer, slide.path, index)
+        if there is None:
+            self.open_path(slide.path, image=index)
+            return
+        show_one_image(viewer, there)
+        self.choose_layer(there)
 
     def ask_slide(self) -> None:
         """Let the person pick a file."""
@@ -262,7 +280,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
 
     def _put(self, layer: Image, slide: Slide) -> None:
         self.bench.put_slide(layer, slide)
-        if slide.mpp is not None:
+        if slide.usable_mpp is not None:
             self.bench.viewer.canvas.overlays.scale_bar.visible = True
         self._find_tissue()
         self.slide_put()

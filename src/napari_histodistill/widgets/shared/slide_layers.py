@@ -16,11 +16,16 @@ from napari_histodistill.controllers.shared.viewing import (
 )
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.overlay_placement import moved_by
-from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
+from napari_histodistill.layers.slide_layer import (
+    OVERLAY_MARK,
+    slide_layer,
+    slide_of,
+)
 from napari_histodistill.slides import Slide, slide_from_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from napari.components import ViewerModel
 
@@ -43,6 +48,37 @@ def slide_layers(viewer: ViewerModel) -> list[Image]:
         seen.add(id(slide))
         found.append(layer)
     return found
+
+
+def add_slide(viewer: ViewerModel, slide: Slide) -> Image:
+    """Add a slide to the viewer; return its layer, or the first of its channels."""
+    data, kwargs, kind = slide_layer(slide)
+    made = getattr(viewer, f"add_{kind}")(data, **kwargs)
+    first: Image = made[0] if isinstance(made, list) else made
+    return first
+
+
+def layer_of_image(viewer: ViewerModel, path: Path, index: int) -> Image | None:
+    """Return the layer that shows an image of a file already; None if none does."""
+    for layer in slide_layers(viewer):
+        slide = slide_of(layer.metadata)
+        if slide is not None and (slide.path, slide.info.image) == (path, index):
+            return layer
+    return None
+
+
+def show_one_image(viewer: ViewerModel, layer: Image) -> None:
+    """Show a slide's layers and hide those of other images of the same file.
+
+    All images of a file lie in one corner, so the one on top would hide the others.
+    """
+    chosen = slide_of(layer.metadata)
+    if chosen is None or chosen.path is None:
+        return
+    for other in viewer.layers:
+        slide = slide_of(other.metadata)
+        if slide is not None and slide.path == chosen.path:
+            other.visible = slide.info.image == chosen.info.image
 
 
 def layer_mpp(layer: Image) -> Mpp | None:

@@ -1,15 +1,17 @@
-"""The rows of a panel that are about its slide: µm per pixel, region, detail."""
+"""The rows of a panel about its slide: image, µm per pixel, region, detail."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
     QComboBox,
     QHBoxLayout,
+    QLabel,
     QPushButton,
     QRadioButton,
     QSizePolicy,
@@ -18,11 +20,19 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_histodistill.controllers.shared.image_choice import ImageOffer
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
-from napari_histodistill.widgets.shared.controls import explain, hint, row
+from napari_histodistill.widgets.shared.controls import (
+    explain,
+    fill_combo,
+    hint,
+    keep_within_dock,
+    row,
+)
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
+IMAGE_TIP = "Which of the images in this file is looked at."
 COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
 
 
@@ -78,6 +88,49 @@ class MppRow(QWidget):
             self.given.emit(float(first))
         except ValueError:
             self.refused.emit("µm/px: type a number such as 0.25 or 0.5.")
+
+
+class ImageRow(QWidget):
+    """The images of a slide's file, shown only where there are several.
+
+    Attributes
+    ----------
+    chosen : Signal(int)
+        A person picked the image of this index.
+    """
+
+    chosen = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.combo = _StillCombo()
+        keep_within_dock(self.combo)
+        self.combo.setToolTip(IMAGE_TIP)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(6)
+        layout.addWidget(QLabel("Image"))
+        layout.addWidget(self.combo, 1)
+        self.combo.activated.connect(self.chosen)
+        self.hide()
+
+    def show_offer(self, offer: ImageOffer | None) -> None:
+        """List the images; None where there is nothing to choose."""
+        if offer is not None:
+            fill_combo(self.combo, offer.titles, offer.current, empty="")
+        self.setVisible(offer is not None)
+
+    def lock(self, why: str) -> None:
+        """Disable it, saying why; "" unlocks."""
+        explain(self.combo, IMAGE_TIP, why)
+
+
+class _StillCombo(QComboBox):
+    """A combo that the mouse wheel leaves alone: a label is shown only on purpose."""
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """Leave the wheel to the panel, which scrolls."""
+        event.ignore()
 
 
 class RegionRow(QWidget):

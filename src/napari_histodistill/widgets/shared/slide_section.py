@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
@@ -17,6 +18,7 @@ from napari_histodistill.widgets.shared.controls import (
 )
 from napari_histodistill.widgets.shared.slide_rows import (
     DetailSlider,
+    ImageRow,
     MppRow,
     RegionRow,
 )
@@ -55,6 +57,7 @@ class SlideSection(QWidget):
         self.slide_info = info_button()
         self.open = QPushButton("Open…")
         self.open.setToolTip("Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
+        self.images = ImageRow()
         self.mpp = MppRow()
         self.regions = regions
         self.detail, self.detail_words = detail, detail.words
@@ -77,9 +80,13 @@ class SlideSection(QWidget):
         """Set the detail slider's range and what it says."""
         self.detail.show_steps(count, step, words)
 
-    def show_mpp(self, session: SlideSession) -> None:
-        """Ask for the µm per pixel, or offer to correct what was typed."""
+    def show_questions(self, session: SlideSession) -> None:
+        """Offer the images of the file, if several; ask for the µm per pixel.
+
+        One that was typed can be corrected.
+        """
         slide = session.slide
+        self.images.show_offer(images_offered(slide))
         mpp = None if session.needs_mpp or slide is None else slide.mpp
         self.mpp.show_given(None if mpp is None else mpp.mean)
         self.mpp.setVisible(session.takes_mpp)
@@ -88,13 +95,19 @@ class SlideSection(QWidget):
         """Disable what must not change during a run; "" unlocks."""
         none = "Open a slide first: drop a file here, or press Open…."
         explain(self.slide, self._slide_tip, why or ("" if self._has_slides else none))
+        self.images.lock(why)
         explain(self.mpp, "", why)
         self.detail.lock(why)
         self.regions.lock(why)
 
     def lay_out_slide(self, line: int) -> None:
-        """Lay the slide's row at a line of the grid, its µm per pixel at the next."""
+        """Lay the slide's row at a line of the grid, questions about it at the next."""
         self.grid.addWidget(QLabel("Slide"), line, 0)
         self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
-        self.grid.addWidget(self.mpp, line + 1, 0, 1, 2)
+        asked = QVBoxLayout()
+        asked.setContentsMargins(0, 0, 0, 0)
+        asked.setSpacing(4)
+        asked.addWidget(self.images)
+        asked.addWidget(self.mpp)
+        self.grid.addLayout(asked, line + 1, 0, 1, 2)
         self.mpp.hide()
