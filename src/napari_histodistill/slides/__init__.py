@@ -2,10 +2,12 @@
 
 from napari_histodistill.slides.opening import open_slide, slide_from_arrays
 from napari_histodistill.slides.pyramid.grid import TileGrid
+from napari_histodistill.slides.pyramid.images import ImageChoice
 from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 
 __all__ = [
+    "ImageChoice",
     "LevelInfo",
     "PixelSource",
     "Slide",

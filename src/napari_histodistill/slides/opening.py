@@ -12,10 +12,12 @@ from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.formats import czi, dicom, openslide
 from napari_histodistill.slides.formats.arrays import slide_from_arrays
+from napari_histodistill.slides.formats.associated import associated_slide
 from napari_histodistill.slides.formats.omezarr import is_zarr_folder, open_omezarr
 from napari_histodistill.slides.formats.openslide import open_with_openslide
 from napari_histodistill.slides.formats.plain import open_plain
 from napari_histodistill.slides.formats.remote import open_remote, url_of
+from napari_histodistill.slides.pyramid.images import choose_image
 from napari_histodistill.slides.tiff.source import open_tiff, parse_tiff
 from napari_histodistill.slides.tissue.icc import in_srgb
 
@@ -51,6 +53,7 @@ def open_slide(
     *,
     mpp: float | Mpp | None = None,
     icc: bool = False,
+    image: str | int | None = None,
 ) -> Slide:
     """Open a slide or any plain image.
 
@@ -67,6 +70,9 @@ def open_slide(
         be plausible for a light microscope (0.05 to 20).
     icc : bool
         Whether to convert colours to sRGB with the file's ICC profile.
+    image : str or int, optional
+        Name or index of one of the images inside (``slide.info.images``); by default
+        the largest that is no label, macro or thumbnail.
 
     Returns
     -------
@@ -78,7 +84,8 @@ def open_slide(
     SlideError
         If the file cannot be read; one sentence says why and what to do.
     InputError
-        If ``mpp`` is not a positive number, or one that no light microscope has.
+        If ``mpp`` is not a positive number, or one that no light microscope has; if
+        there is no such image in it.
 
     Examples
     --------
@@ -92,10 +99,11 @@ def open_slide(
     if mpp is not None and not isinstance(mpp, Mpp):
         mpp = _typed(float(mpp))
     url = url_of(path)
-    slide = _open(Path(path)) if url is None else open_remote(url)
+    slide = _open(Path(path), image) if url is None else open_remote(url, image=image)
     try:
+        slide = _image_of(slide, image)
         slide = in_srgb(slide) if icc else slide
-    except SlideError:
+    except InputError:
         slide.close()
         raise
     return slide if mpp is None else slide.with_mpp(mpp)
@@ -128,11 +136,22 @@ def _refuse_no_file(path: Path) -> None:
         raise SlideError(msg)
 
 
-def _open(path: Path) -> Slide:
+def _image_of(slide: Slide, image: str | int | None) -> Slide:
+    """Return the image that was asked for, where the reader opened the main one.
+
+    Readers that know other images than associated ones open the right one themselves.
+    """
+    if image is None:
+        return slide
+    index = choose_image(slide.info.images, image, slide.name)
+    return slide if index == slide.info.image else associated_slide(slide, index)
+
+
+def _open(path: Path, image: str | int | None) -> Slide:
     _refuse_no_file(path)
     if path.is_dir():
         if is_zarr_folder(path):
-            return open_omezarr(path)
+            return open_omezarr(path, image=image)
         msg = (
             f"{path.name}: this folder is not an OME-Zarr image; open a file in it "
             "instead."
@@ -140,11 +159,11 @@ def _open(path: Path) -> Slide:
         raise SlideError(msg)
     start, suffix = _first_bytes(path), path.suffix.lower()
     if start.startswith(TIFF_MAGIC):
-        return _open_tiff(path)
+        return _open_tiff(path, image)
     if start[128:132] == DICOM_MAGIC:
         return _open_dicom(path)
     if start.startswith(ZIP_MAGIC) and suffix in {".zip", ".ozx"}:
-        return open_omezarr(path)
+        return open_omezarr(path, image=image)
     return _open_by_name(path, suffix) or open_plain(path) or _open_unknown(path, start)
 
 
@@ -157,11 +176,11 @@ def _open_by_name(path: Path, suffix: str) -> Slide | None:
     return None
 
 
-def _open_tiff(path: Path) -> Slide:
+def _open_tiff(path: Path, image: str | int | None) -> Slide:
     with parse_tiff(path) as tif:
         vendor = _foreign_vendor(tif)
         if vendor is None:
-            return open_tiff(path, tif=tif)
+            return open_tiff(path, tif=tif, image=image)
     return open_with_openslide(path, what=vendor)
 
 

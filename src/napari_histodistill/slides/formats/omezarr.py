@@ -177,7 +177,7 @@ def is_zarr_folder(path: Path) -> bool:
     return path.is_dir() and any((path / name).exists() for name in names)
 
 
-def open_omezarr(path: Path) -> Slide:
+def open_omezarr(path: Path, *, image: str | int | None = None) -> Slide:
     """Open an OME-Zarr image.
 
     Parameters
@@ -185,12 +185,15 @@ def open_omezarr(path: Path) -> Slide:
     path : Path
         Folder or ``.zip`` of a multiscale image, or of a plate or collection whose
         first image is ``0``.
+    image : str or int, optional
+        Name or index of the image inside.
 
     Raises
     ------
     SlideError
         If there is no image in it or it is damaged.
     """
+    del image  # only one is opened so far: the caller checks that it was meant
     group, close = _open_group(path)
     return slide_of_group(
         group, close, name=path.name, digest=lambda *_: digest_path(path), path=path

@@ -34,13 +34,15 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     return f"{found[1].lower()}://{found[2].rstrip('/')}" if found else None
 
 
-def open_remote(url: str) -> Slide:
+def open_remote(url: str, *, image: str | int | None = None) -> Slide:
     """Open an OME-Zarr image over HTTP.
 
     Parameters
     ----------
     url : str
         Address of the image's folder, without user or password.
+    image : str or int, optional
+        Name or index of the image inside.
 
     Raises
     ------
@@ -48,6 +50,7 @@ def open_remote(url: str) -> Slide:
         If the extra is missing, the server does not answer, or there is no OME-Zarr
         image; later, from reads, if the server no longer answers.
     """
+    del image  # only one is opened so far: the caller checks that it was meant
     parts = urlsplit(url)
     name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.netloc
     if not all(map(importlib.util.find_spec, ("fsspec", "aiohttp"))):

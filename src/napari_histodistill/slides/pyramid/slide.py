@@ -16,6 +16,7 @@ import numpy as np
 from napari_histodistill.errors import InputError, MissingMppError, SlideError
 from napari_histodistill.geometry import Mpp, Region, WorldTransform
 from napari_histodistill.slides.pyramid.damage import probe, read_marked
+from napari_histodistill.slides.pyramid.images import ImageChoice
 from napari_histodistill.slides.pyramid.level_array import (
     CHUNK_PX,
     LevelArray,
@@ -67,6 +68,10 @@ class SlideInfo:
         the file (OpenSlide's bounds, MRXS); None if it is the slide's own corner.
         Coordinates in this package never start there, but those of programs that crop
         to the scanned part do (QuPath).
+    images : tuple of ImageChoice
+        All images inside the file or folder, this one included.
+    image : int
+        Index in ``images`` of the one that is open.
     """
 
     name: str
@@ -80,6 +85,8 @@ class SlideInfo:
     icc_profile: bytes | None = field(default=None, repr=False)
     stored_digest: str = ""
     bounds_origin: tuple[int, int] | None = None
+    images: tuple[ImageChoice, ...] = ()
+    image: int = 0
 
     @property
     def section(self) -> str:
@@ -115,7 +122,7 @@ class Slide:
         associated: Mapping[str, Any] | None = None,
     ) -> None:
         self._source = source
-        self.info = info
+        self.info = info if info.images else _alone(info, source)
         self._associated = dict(associated or {})
         first = source.levels[0]
         for level in source.levels:
@@ -380,3 +387,16 @@ class Slide:
         # after one of them was closed.
         lazy = self.views[k]
         return da.from_array(lazy, chunks=chunks, name=False, asarray=False)
+
+
+def _alone(info: SlideInfo, source: PixelSource) -> SlideInfo:
+    """Return the facts about a file that holds no other image."""
+    first = source.levels[0]
+    alone = ImageChoice(
+        name=info.name,
+        index=0,
+        height=first.height,
+        width=first.width,
+        mpp=info.mpp,
+    )
+    return replace(info, images=(alone,), image=0)

@@ -130,7 +130,12 @@ class _Opened:
     icc_profile: bytes | None = None
 
 
-def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
+def open_tiff(
+    path: Path,
+    *,
+    tif: tifffile.TiffFile | None = None,
+    image: str | int | None = None,
+) -> Slide:
     """Open a TIFF with this package's own reader.
 
     Parameters
@@ -145,6 +150,7 @@ def open_tiff(path: Path, *, tif: tifffile.TiffFile | None = None) -> Slide:
     SlideError
         If the file cannot be read; the message names the reason.
     """
+    del image
     file = FileBytes(path)
     try:
         if tif is None:
