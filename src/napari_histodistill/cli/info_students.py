@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.cli.console import answering
-from napari_histodistill.cli.options import JsonOption, MppOption, SlideArgument
+from napari_histodistill.cli.options import (
+    JsonOption,
+    MppOption,
+    RgbOption,
+    SlideArgument,
+)
+
+if TYPE_CHECKING:
+    from napari_histodistill.slides.pyramid.images import ImageChoice
 
 
-def info(slide: SlideArgument, mpp: MppOption = None, json: JsonOption = False) -> None:
+def info(
+    slide: SlideArgument,
+    mpp: MppOption = None,
+    rgb: RgbOption = False,
+    json: JsonOption = False,
+) -> None:
     """Show a slide's size, levels and µm per pixel."""
     from napari_histodistill.slides import open_slide
 
-    with answering(as_json=json) as answer, open_slide(slide, mpp=mpp) as opened:
+    with (
+        answering(as_json=json) as answer,
+        open_slide(slide, mpp=mpp, rgb=rgb) as opened,
+    ):
         facts = opened.info
         height, width = opened.shape
         size = opened.mpp and (height * opened.mpp.y / 1e3, width * opened.mpp.x / 1e3)
@@ -39,6 +55,10 @@ def info(slide: SlideArgument, mpp: MppOption = None, json: JsonOption = False) 
             "levels": levels,
             "mpp": None,
             "size_mm": size and [round(s, 4) for s in size],
+            "origin_um": list(facts.origin_um),
+            "images": [_image_facts(choice) for choice in facts.images],
+            "image": facts.image,
+            "asks_rgb": facts.needs_rgb,
             "associated_images": list(opened.associated_images),
             "digest": facts.digest,
             "notes": list(facts.notes),
@@ -78,6 +98,17 @@ def students(json: JsonOption = False) -> None:
         answer.give({"students": entries}, text)
 
 
+def _image_facts(choice: ImageChoice) -> dict[str, Any]:
+    return {
+        "name": choice.name,
+        "index": choice.index,
+        "height": choice.height,
+        "width": choice.width,
+        "mpp": choice.mpp and choice.mpp.mean,
+        "role": choice.role,
+    }
+
+
 def _slide_text(facts: dict[str, Any]) -> str:
     mpp = facts["mpp"]
     if mpp is None:
@@ -92,6 +123,13 @@ def _slide_text(facts: dict[str, Any]) -> str:
         f"  channels    {', '.join(facts['channels'])} ({facts['dtype']})",
         f"  associated  {', '.join(facts['associated_images']) or 'none'}",
     ]
+    if facts["asks_rgb"]:
+        lines.append("  question    are the three channels red, green, blue? say --rgb")
+    if any(facts["origin_um"]):
+        y, x = facts["origin_um"]
+        lines.append(f"  placed at   {y:g}, {x:g} µm (y, x) by the file")
+    if len(facts["images"]) > 1:
+        lines += [_image_text(i, facts["image"]) for i in facts["images"]]
     if facts["size_mm"]:
         lines.insert(2, "              {:.2f} × {:.2f} mm".format(*facts["size_mm"]))
     for k, level in enumerate(facts["levels"]):
@@ -101,6 +139,16 @@ def _slide_text(facts: dict[str, Any]) -> str:
         )
     lines += [f"  note        {note}" for note in facts["notes"]]
     return "\n".join(lines)
+
+
+def _image_text(image: dict[str, Any], shown: int) -> str:
+    scale = f", {image['mpp']:.4g} µm/px" if image["mpp"] else ""
+    role = "" if image["role"] == "slide" else f" ({image['role']})"
+    return (
+        f"  image {image['index']:<5} {image['name']}: {image['height']} × "
+        f"{image['width']} px{scale}{role}"
+        + (" <- shown" if image["index"] == shown else "")
+    )
 
 
 def _student_text(entry: dict[str, Any]) -> str:

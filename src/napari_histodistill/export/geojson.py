@@ -5,7 +5,11 @@ expects. Where a file says which part of the slide was scanned (OpenSlide's boun
 and others) QuPath shows that part only, and the origin is its corner: positions in
 tables and OME-Zarr are then larger by ``openslide.bounds-x`` and ``-y``. One annotation
 per class (a multipolygon): thousands of single squares make QuPath slow. *Objects ›
-Annotations › Split* takes it apart there.
+Annotations › Split* takes it apart there; for programs that read simple polygons only
+(TIAToolbox, napari-geojson) ``split=True`` does so here.
+
+The member ``frame`` says what the numbers are: pixels of level 0, where they start, and
+where the slide's first pixel lies in µm if its file places it.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.export.outlines import outline
+from napari_histodistill.export.outlines import outline, parts_of
 from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
@@ -31,7 +35,9 @@ _REGION_COLOR = "#d55e00"
 _KINDS = {"Similarity": "Similar", "Difference": "Different"}
 
 
-def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
+def write_geojson(
+    class_map: ClassMap, path: Path | str, *, split: bool = False
+) -> Path:
     """Write the merged outlines of every class that occurs.
 
     Parameters
@@ -40,28 +46,33 @@ def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
         Map to outline; positions count from its ``bounds_origin``, if it has one.
     path : path
         For example ``slide.geojson``.
+    split : bool
+        Whether to write a polygon for every part in place of one shape per class.
 
     Raises
     ------
     InputError
         If a file that is not an earlier export is there, or it cannot be written.
     """
-    features = []
+    features, areas_mm2 = [], class_map.grid.areas_mm2()
     for k, area in enumerate(class_map.areas()):
         if not area.cells:
             continue
         cells = class_map.labels == k + 1
-        shape = outline(cells, class_map.grid)
-        geometry = _geometry(shape, class_map.bounds_origin)
-        measurements = {
-            "Area mm^2": area.mm2,
-            "Cells": area.cells,
-            "Mean confidence": float(class_map.confidence[cells].mean()),
-        }
-        features.append(
-            _feature(geometry, area.name, area.color, measurements=measurements)
-        )
-    return _write(features, path)
+        for part in parts_of(cells) if split else (cells,):
+            shape = outline(part, class_map.grid)
+            geometry = _geometry(shape, class_map.bounds_origin)
+            measurements = {
+                "Area mm^2": float(areas_mm2[part].sum()),
+                "Cells": int(part.sum()),
+                "Mean confidence": float(class_map.confidence[part].mean()),
+            }
+            features.append(
+                _feature(geometry, area.name, area.color, measurements=measurements)
+            )
+    mpp = class_map.grid.slide_mpp
+    frame = _frame(class_map.bounds_origin, class_map.origin_um)
+    return _write(features, path, frame | {"um_per_pixel_yx": [mpp.y, mpp.x]})
 
 
 def write_regions_geojson(
@@ -70,6 +81,7 @@ def write_regions_geojson(
     *,
     score: str = "Similarity",
     bounds_origin: tuple[int, int] | None = None,
+    origin_um: tuple[float, float] = (0.0, 0.0),
 ) -> Path:
     """Write the bounding boxes of ranked regions, best first.
 
@@ -84,6 +96,8 @@ def write_regions_geojson(
     bounds_origin : tuple of int, optional
         Corner that positions count from, ``(y, x)`` in level-0 pixels: that of the
         slide's :class:`SlideInfo` or the store's :class:`Provenance`.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the slide's first pixel, µm, of the same.
 
     Raises
     ------
@@ -115,7 +129,19 @@ def write_regions_geojson(
                 measurements=measurements,
             )
         )
-    return _write(features, path)
+    return _write(features, path, _frame(bounds_origin, origin_um))
+
+
+def _frame(
+    bounds: tuple[int, int] | None, origin_um: tuple[float, float]
+) -> dict[str, Any]:
+    """Say what the coordinates of a document are."""
+    corner = "the slide" if bounds is None else "the scanned part of the slide"
+    return {
+        "unit": "pixel of level 0",
+        "origin": f"upper left corner of {corner}",
+        "first_pixel_at_um_yx": [float(v) for v in origin_um],
+    }
 
 
 def _feature(
@@ -156,11 +182,14 @@ def _ring(points: Any, origin: tuple[int, int] | None) -> list[list[float]]:
     ]
 
 
-def _write(features: list[dict[str, Any]], path: Path | str) -> Path:
-    # A foreign member, as RFC 7946 (6.1) allows; our files are recognised by it.
+def _write(
+    features: list[dict[str, Any]], path: Path | str, frame: dict[str, Any]
+) -> Path:
+    # Foreign members, as RFC 7946 (6.1) allows; our files are recognised by it.
     document = {
         "type": "FeatureCollection",
         "creator": _MARK,
+        "frame": frame,
         "features": features,
     }
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))

@@ -12,6 +12,8 @@ import numpy as np
 import shapely
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -62,6 +64,18 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
         for piece, shell in sorted(shells.items())
     ]
     return shapely.MultiPolygon(polygons)
+
+
+def parts_of(cells: npt.NDArray[np.bool_]) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield the parts of a set of cells that hang together, each as a mask of all.
+
+    Cells that touch by a corner only are different parts, as in :func:`outline`.
+    """
+    from skimage.measure import label
+
+    pieces = label(cells, connectivity=1)
+    for piece in range(1, int(pieces.max()) + 1):
+        yield pieces == piece
 
 
 def _rings(cells: npt.NDArray[np.bool_]) -> list[tuple[Point, list[Point]]]:
