@@ -15,6 +15,8 @@ from napari_histodistill.cli.outputs import output_folder, unfinished
 from napari_histodistill.errors import BundleError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_histodistill.maps import ClassMap
 
 
@@ -141,7 +143,7 @@ def _write(found: ClassMap, to: Format, out: Path, *, split: bool) -> None:
         write_geojson,
     )
 
-    writers = {
+    writers: dict[Format, Callable[[ClassMap, Path], Path]] = {
         Format.geojson: partial(write_geojson, split=split),
         Format.ome_zarr: write_class_labels,
         Format.csv: write_areas,

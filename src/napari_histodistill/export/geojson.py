@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.export.outlines import outline, parts_of
+from napari_histodistill.export.outlines import outline, pieces_of
 from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.ranking import RankedRegion
@@ -54,25 +56,41 @@ def write_geojson(
     InputError
         If a file that is not an earlier export is there, or it cannot be written.
     """
-    features, areas_mm2 = [], class_map.grid.areas_mm2()
+    features = []
     for k, area in enumerate(class_map.areas()):
-        if not area.cells:
-            continue
-        cells = class_map.labels == k + 1
-        for part in parts_of(cells) if split else (cells,):
-            shape = outline(part, class_map.grid)
-            geometry = _geometry(shape, class_map.bounds_origin)
-            measurements = {
-                "Area mm^2": float(areas_mm2[part].sum()),
-                "Cells": int(part.sum()),
-                "Mean confidence": float(class_map.confidence[part].mean()),
-            }
-            features.append(
+        if area.cells:
+            cells = class_map.labels == k + 1
+            features += [
                 _feature(geometry, area.name, area.color, measurements=measurements)
-            )
+                for geometry, measurements in _shapes(class_map, cells, split=split)
+            ]
     mpp = class_map.grid.slide_mpp
     frame = _frame(class_map.bounds_origin, class_map.origin_um)
     return _write(features, path, frame | {"um_per_pixel_yx": [mpp.y, mpp.x]})
+
+
+def _shapes(
+    class_map: ClassMap, cells: npt.NDArray[np.bool_], *, split: bool
+) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Return geometry and measurements of a class, or of each of its parts."""
+    shape, origin = outline(cells, class_map.grid), class_map.bounds_origin
+    pieces = pieces_of(cells) if split else cells.astype(np.int64)
+    shapes = [[polygon] for polygon in shape.geoms] if split else [shape.geoms]
+    at, size = pieces.ravel(), len(shapes) + 1
+    counts = np.bincount(at, minlength=size)[1:]
+    mm2 = np.bincount(at, class_map.grid.areas_mm2().ravel(), size)[1:]
+    sure = np.bincount(at, class_map.confidence.ravel(), size)[1:]
+    return [
+        (
+            _geometry(polygons, origin),
+            {
+                "Area mm^2": float(mm2[k]),
+                "Cells": int(counts[k]),
+                "Mean confidence": float(sure[k] / counts[k]),
+            },
+        )
+        for k, polygons in enumerate(shapes)
+    ]
 
 
 def write_regions_geojson(
@@ -163,10 +181,12 @@ def _feature(
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _geometry(shape: Any, origin: tuple[int, int] | None) -> dict[str, Any]:
+def _geometry(
+    polygons: Iterable[Any], origin: tuple[int, int] | None
+) -> dict[str, Any]:
     parts = [
         [_ring(ring.coords, origin) for ring in (polygon.exterior, *polygon.interiors)]
-        for polygon in shape.geoms
+        for polygon in polygons
     ]
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts[0]}

@@ -12,8 +12,6 @@ import numpy as np
 import shapely
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
     from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -46,9 +44,7 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
     shapely MultiPolygon
         Coordinates are ``(x, y)``, as in GeoJSON; empty if no cell is set.
     """
-    from skimage.measure import label
-
-    pieces = label(cells, connectivity=1)
+    pieces = pieces_of(cells)
     shells: dict[int, list[Point]] = {}
     holes: dict[int, list[list[Point]]] = {}
     for first, ring in _rings(cells):
@@ -66,16 +62,16 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
     return shapely.MultiPolygon(polygons)
 
 
-def parts_of(cells: npt.NDArray[np.bool_]) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield the parts of a set of cells that hang together, each as a mask of all.
+def pieces_of(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the number of the piece that each cell belongs to, from 1; 0 for none.
 
-    Cells that touch by a corner only are different parts, as in :func:`outline`.
+    Piece ``k`` is polygon ``k - 1`` of :func:`outline`: cells that touch by a corner
+    only belong to different pieces.
     """
     from skimage.measure import label
 
-    pieces = label(cells, connectivity=1)
-    for piece in range(1, int(pieces.max()) + 1):
-        yield pieces == piece
+    pieces: npt.NDArray[np.int64] = label(cells, connectivity=1)
+    return pieces
 
 
 def _rings(cells: npt.NDArray[np.bool_]) -> list[tuple[Point, list[Point]]]:

@@ -71,8 +71,9 @@ def saved_map(path: Path) -> LayerTuple | None:
         data, keep_open = _data(levels)
         kwargs = _place(levels) | {"name": path.name, "multiscale": len(data) > 1}
         data = data if len(data) > 1 else data[0]
-        if isinstance(labels, dict) and np.dtype(levels.arrays[0].dtype).kind in "biu":
-            return data, kwargs | _look_of_labels(labels, ours=ours == MAP_MARK), "labels"
+        if isinstance(labels, dict) and levels.arrays[0].dtype.kind in "biu":
+            look = _look_of_labels(labels, ours=ours == MAP_MARK)
+            return data, kwargs | look, "labels"
         return data, kwargs | _look_of_values(ome), "image"
     except ZARR_ERRORS as error:
         keep_open = False

@@ -147,7 +147,7 @@ def _image_of(slide: Slide, image: str | int | None) -> Slide:
 
     Readers that know other images than associated ones open the right one themselves.
     """
-    if image is None:
+    if image is None or slide.info.backend == "zarr":
         return slide
     index = choose_image(slide.info.images, image, slide.name)
     return slide if index == slide.info.image else associated_slide(slide, index)

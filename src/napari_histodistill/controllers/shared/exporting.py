@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.shared.job import Work
@@ -250,7 +250,7 @@ def _write_classes(key: ExportKey, classes: ClassMap, path: Path) -> None:
     from napari_histodistill.export.omezarr import write_class_labels
     from napari_histodistill.export.table import write_areas
 
-    writers = {
+    writers: dict[ExportKey, Callable[[ClassMap, Path], Path]] = {
         ExportKey.CLASS_OUTLINES: write_geojson,
         ExportKey.CLASS_PARTS: partial(write_geojson, split=True),
         ExportKey.CLASS_LABELS: write_class_labels,

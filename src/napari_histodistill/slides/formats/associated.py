@@ -1,4 +1,4 @@
-"""A label, macro or thumbnail opened as a slide of its own, because it was asked for."""
+"""A label, macro or thumbnail opened as a slide, because it was asked for."""
 
 from __future__ import annotations
 

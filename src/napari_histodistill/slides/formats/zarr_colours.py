@@ -151,7 +151,9 @@ def _channels(omero: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
     """Return one entry per channel, empty where the file has none."""
     found = omero.get("channels")
     entries = found if isinstance(found, list) else []
-    known = [c if isinstance(c, dict) else {} for c in entries[:count]]
+    known: list[Mapping[str, Any]] = [
+        c if isinstance(c, dict) else {} for c in entries[:count]
+    ]
     return known + [{}] * (count - len(known))
 
 

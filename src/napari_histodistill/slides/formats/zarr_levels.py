@@ -104,10 +104,11 @@ class ZarrLevels:
 
         For maps, whose pixels are far larger than a microscope's. None without units.
         """
-        factors = [UM_PER_UNIT.get(unit) for unit in self.units or ()]
-        if None in factors or not factors:
+        units = self.units or ()
+        factors = [UM_PER_UNIT[unit] for unit in units if unit in UM_PER_UNIT]
+        if len(factors) != 2:
             return None
-        (fy, fx), y, x = map(float, factors), self.axes.y, self.axes.x
+        (fy, fx), y, x = factors, self.axes.y, self.axes.x
         scale, shift = self.world.scale, self.world.shift
         return (scale[y] * fy, scale[x] * fx), (shift[y] * fy, shift[x] * fx)
 

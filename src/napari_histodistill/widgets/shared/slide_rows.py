@@ -22,6 +22,7 @@ from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.widgets.shared.controls import explain, hint, row
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
+NO_NAMES = "The file does not say what its three channels are:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
 COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
 
@@ -78,6 +79,25 @@ class MppRow(QWidget):
             self.given.emit(float(first))
         except ValueError:
             self.refused.emit("µm/px: type a number such as 0.25 or 0.5.")
+
+
+class RgbRow(QWidget):
+    """Asks whether three channels without names are a colour image."""
+
+    said = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.yes = QPushButton("They are red, green, blue")
+        self.yes.setToolTip(
+            "The slide is drawn as if they were. Say so if tissue looks as it does in "
+            "the microscope; three fluorescent stains are not."
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(hint(NO_NAMES))
+        layout.addLayout(row(self.yes))
+        self.yes.clicked.connect(lambda: self.said.emit())
 
 
 class RegionRow(QWidget):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_histodistill.widgets.shared.controls import (
     explain,
@@ -19,6 +19,7 @@ from napari_histodistill.widgets.shared.slide_rows import (
     DetailSlider,
     MppRow,
     RegionRow,
+    RgbRow,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class SlideSection(QWidget):
         self.open = QPushButton("Open…")
         self.open.setToolTip("Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
         self.mpp = MppRow()
+        self.rgb = RgbRow()
         self.regions = regions
         self.detail, self.detail_words = detail, detail.words
         self.grid = QGridLayout(self)
@@ -83,12 +85,14 @@ class SlideSection(QWidget):
         mpp = None if session.needs_mpp or slide is None else slide.mpp
         self.mpp.show_given(None if mpp is None else mpp.mean)
         self.mpp.setVisible(session.takes_mpp)
+        self.rgb.setVisible(session.needs_rgb)
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
         none = "Open a slide first: drop a file here, or press Open…."
         explain(self.slide, self._slide_tip, why or ("" if self._has_slides else none))
         explain(self.mpp, "", why)
+        explain(self.rgb, "", why)
         self.detail.lock(why)
         self.regions.lock(why)
 
@@ -96,5 +100,9 @@ class SlideSection(QWidget):
         """Lay the slide's row at a line of the grid, its µm per pixel at the next."""
         self.grid.addWidget(QLabel("Slide"), line, 0)
         self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
-        self.grid.addWidget(self.mpp, line + 1, 0, 1, 2)
+        asked = QVBoxLayout()
+        asked.addWidget(self.rgb)
+        asked.addWidget(self.mpp)
+        self.grid.addLayout(asked, line + 1, 0, 1, 2)
+        self.rgb.hide()
         self.mpp.hide()
