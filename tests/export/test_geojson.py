@@ -107,13 +107,15 @@ def test_split_gives_a_polygon_for_every_part(tmp_path):
     assert [f["geometry"]["type"] for f in features] == ["Polygon"] * 3
     names = [f["properties"]["classification"]["name"] for f in features]
     assert names == ["stroma", "gland", "gland"]
-    cells = [f["properties"]["measurements"]["Cells"] for f in features]
-    assert cells == [1, 8, 1]
-    for f in features:
+    measured = [
+        {m["name"]: m["value"] for m in f["properties"]["measurements"]}
+        for f in features
+    ]
+    assert [m["Cells"] for m in measured] == [1, 8, 1]
+    for f, m in zip(features, measured, strict=True):
         shape = shapely.geometry.shape(f["geometry"])
         assert shapely.is_valid(shape)
-        mm2 = f["properties"]["measurements"]["Area mm^2"]
-        assert shape.area * 0.25e-6 == pytest.approx(mm2)
+        assert shape.area * 0.25e-6 == pytest.approx(m["Area mm^2"])
     assert len(features[1]["geometry"]["coordinates"]) == 2, "the hole stays"
     whole = json.loads(write_geojson(found, tmp_path / "w.geojson").read_text())
     assert [f["geometry"]["type"] for f in whole["features"]] == [

@@ -45,7 +45,13 @@ def maps(tmp_path_factory):
     )
     heat = SimilarityMap(values=values, at=(), **common)
     differs = DifferenceMap(
-        values=values, measure="neighbours", names=("a", "b"), cells=9, **common
+        values=values,
+        measure="neighbours",
+        names=("a", "b"),
+        cells=9,
+        anchors=100,
+        nearest=5,
+        **common,
     )
     return {
         "classes": (write_class_labels(classes, folder / "class_map.zarr"), labels),
@@ -146,6 +152,6 @@ def test_tiatoolbox(outlines):
     storage = pytest.importorskip(
         "tiatoolbox.annotation.storage", reason="TIAToolbox is not installed"
     )
-    store = storage.SQLiteStore.from_geojson(outlines)
+    store = storage.DictionaryStore.from_geojson(outlines)
     found = sorted(annotation.geometry.area for annotation in store.values())
     assert found == [64 * 64, 64 * 64, 8 * 64 * 64]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _MARK = "napari-histodistill"
 _REGION_COLOR = "#d55e00"
+_Measurements = dict[str, float] | list[dict[str, str | float]]
 _KINDS = {"Similarity": "Similar", "Difference": "Different"}
 
 
@@ -49,7 +50,9 @@ def write_geojson(
     path : path
         For example ``slide.geojson``.
     split : bool
-        Whether to write a polygon for every part in place of one shape per class.
+        Whether to write a polygon for every part in place of one shape per class. Its
+        measurements are then a list of names and values, which is how QuPath wrote them
+        before 0.4, still reads them, and how napari-geojson wants them.
 
     Raises
     ------
@@ -61,8 +64,8 @@ def write_geojson(
         if area.cells:
             cells = class_map.labels == k + 1
             features += [
-                _feature(geometry, area.name, area.color, measurements=measurements)
-                for geometry, measurements in _shapes(class_map, cells, split=split)
+                _feature(geometry, area.name, area.color, measurements=measured)
+                for geometry, measured in _shapes(class_map, cells, split=split)
             ]
     mpp = class_map.grid.slide_mpp
     frame = _frame(class_map.bounds_origin, class_map.origin_um)
@@ -71,7 +74,7 @@ def write_geojson(
 
 def _shapes(
     class_map: ClassMap, cells: npt.NDArray[np.bool_], *, split: bool
-) -> list[tuple[dict[str, Any], dict[str, float]]]:
+) -> list[tuple[dict[str, Any], _Measurements]]:
     """Return geometry and measurements of a class, or of each of its parts."""
     shape, origin = outline(cells, class_map.grid), class_map.bounds_origin
     pieces = pieces_of(cells) if split else cells.astype(np.int64)
@@ -80,17 +83,22 @@ def _shapes(
     counts = np.bincount(at, minlength=size)[1:]
     mm2 = np.bincount(at, class_map.grid.areas_mm2().ravel(), size)[1:]
     sure = np.bincount(at, class_map.confidence.ravel(), size)[1:]
-    return [
-        (
-            _geometry(polygons, origin),
-            {
-                "Area mm^2": float(mm2[k]),
-                "Cells": int(counts[k]),
-                "Mean confidence": float(sure[k] / counts[k]),
-            },
-        )
-        for k, polygons in enumerate(shapes)
+    measured = [
+        {
+            "Area mm^2": float(mm2[k]),
+            "Cells": int(counts[k]),
+            "Mean confidence": float(sure[k] / counts[k]),
+        }
+        for k in range(len(shapes))
     ]
+    geometries = [_geometry(polygons, origin) for polygons in shapes]
+    if not split:
+        return list(zip(geometries, measured, strict=True))
+    return [(g, _as_list(m)) for g, m in zip(geometries, measured, strict=True)]
+
+
+def _as_list(measured: dict[str, float]) -> _Measurements:
+    return [{"name": name, "value": value} for name, value in measured.items()]
 
 
 def write_regions_geojson(
@@ -168,7 +176,7 @@ def _feature(
     color: str,
     *,
     name: str = "",
-    measurements: dict[str, float],
+    measurements: _Measurements,
 ) -> dict[str, Any]:
     rgb = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
     properties: dict[str, Any] = {
