@@ -94,6 +94,53 @@ def test_what_qupath_reads(tmp_path):
     assert shape.bounds == (64, 64, 448, 384)
 
 
+def test_split_gives_a_polygon_for_every_part(tmp_path):
+    labels = np.zeros((6, 7))
+    labels[1:4, 1:4] = 2
+    labels[2, 2] = 0  # a hole
+    labels[4, 4] = 2  # touches by a corner only
+    labels[0, 6] = 1
+    found = map_of(labels)
+    features = json.loads(
+        write_geojson(found, tmp_path / "m.geojson", split=True).read_text()
+    )["features"]
+    assert [f["geometry"]["type"] for f in features] == ["Polygon"] * 3
+    names = [f["properties"]["classification"]["name"] for f in features]
+    assert names == ["stroma", "gland", "gland"]
+    measured = [
+        {m["name"]: m["value"] for m in f["properties"]["measurements"]}
+        for f in features
+    ]
+    assert [m["Cells"] for m in measured] == [1, 8, 1]
+    for f, m in zip(features, measured, strict=True):
+        shape = shapely.geometry.shape(f["geometry"])
+        assert shapely.is_valid(shape)
+        assert shape.area * 0.25e-6 == pytest.approx(m["Area mm^2"])
+    assert len(features[1]["geometry"]["coordinates"]) == 2, "the hole stays"
+    whole = json.loads(write_geojson(found, tmp_path / "w.geojson").read_text())
+    assert [f["geometry"]["type"] for f in whole["features"]] == [
+        "Polygon",
+        "MultiPolygon",
+    ]
+
+
+def test_the_document_says_what_its_numbers_are(tmp_path):
+    found = replace(map_of(np.ones((2, 2))), origin_um=(1000.0, 2000.0))
+    document = json.loads(write_geojson(found, tmp_path / "m.geojson").read_text())
+    assert document["frame"] == {
+        "unit": "pixel of level 0",
+        "origin": "upper left corner of the slide",
+        "first_pixel_at_um_yx": [1000.0, 2000.0],
+        "um_per_pixel_yx": [0.5, 0.5],
+    }
+    (feature,) = document["features"]
+    shape = shapely.geometry.shape(feature["geometry"])
+    assert shape.bounds == (0, 0, 128, 128), "QuPath counts pixels from the corner"
+    cropped = replace(found, bounds_origin=(40, 30))
+    document = json.loads(write_geojson(cropped, tmp_path / "c.geojson").read_text())
+    assert document["frame"]["origin"].endswith("the scanned part of the slide")
+
+
 def test_the_square_is_covered_to_within_a_cell(tmp_path):
     image = np.full((1000, 1300, 3), (230, 150, 190), np.uint8)
     image[431:691, 717:977] = PURPLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,8 +44,12 @@ def test_labels_with_names_and_colours(tmp_path, found):
     assert (path / "0" / "0" / "0").is_file()  # nested chunks, as 0.4 demands
     label = attributes["image-label"]
     assert label["colors"][2] == {"label-value": 2, "rgba": [86, 180, 233, 255]}
-    assert label["properties"][1]["name"] == "gland"
-    assert label["properties"][1]["cells"] == (found.labels == 2).sum()
+    values = [[e["label-value"] for e in label[k]] for k in ("colors", "properties")]
+    assert values == [[0, 1, 2], [0, 1, 2]], "readers that check want the same ones"
+    assert label["properties"][2]["name"] == "gland"
+    assert label["properties"][2]["cells"] == (found.labels == 2).sum()
+    codec = json.loads((path / "0" / ".zarray").read_text())["compressor"]["id"]
+    assert codec == "gzip", "ngff-zarr does not read zlib"
 
 
 def test_it_lies_on_the_slide(tmp_path, found):
@@ -55,6 +60,15 @@ def test_it_lies_on_the_slide(tmp_path, found):
     assert (scale["type"], shift["type"]) == ("scale", "translation")
     assert tuple(scale["scale"]) == world.scale == (32, 32)
     assert tuple(shift["translation"]) == world.translate == (15.75, 15.75)
+
+
+def test_it_lies_on_a_slide_that_its_file_places(tmp_path, found):
+    moved = replace(found, origin_um=(1000.0, 2000.0))
+    path = write_class_labels(moved, tmp_path / "c.ome.zarr")
+    scales = json.loads((path / ".zattrs").read_text())["multiscales"][0]
+    scale, shift = scales["datasets"][0]["coordinateTransformations"]
+    assert scale["scale"] == [32, 32]
+    assert shift["translation"] == [1015.75, 2015.75]
 
 
 def test_similarity(tmp_path, rng):

@@ -9,7 +9,7 @@ import pytest
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.export import write_areas, write_regions
-from napari_histodistill.geometry import Region
+from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.maps import RankedRegion
 from napari_histodistill.maps.classes import ClassMap
 from tests.fakes import colour_student
@@ -74,6 +74,23 @@ def test_regions(tmp_path):
         "mm2": "0.001024",
         "is_query": "1",
     }
+
+
+def test_places_in_the_world_of_the_slides_file(tmp_path):
+    region = RankedRegion(
+        rank=1, score=0.9, y=96.0, x=160.5,
+        region=Region(y=64, x=128, height=64, width=65),
+        cells=1, area_mm2=0.001, is_query=False,
+    )  # fmt: skip
+    path = write_regions([region], tmp_path / "r.csv")
+    mpp = Mpp(0.5, 0.25, "a test")
+    write_regions([region], path, slide_mpp=mpp, origin_um=(1000.0, 2000.0))
+    (row,) = rows(path)
+    # Pixel 0 is centred at the origin, so its edge lies half a pixel before it.
+    assert float(row["world_y_um"]) == 1000 + 95.5 * 0.5
+    assert float(row["world_x_um"]) == 2000 + 160 * 0.25
+    assert (row["y"], row["x"]) == ("96.0", "160.5"), "pixels stay pixels"
+    write_regions([region], path)  # either kind is ours to replace
 
 
 def test_only_own_tables_are_replaced(tmp_path):

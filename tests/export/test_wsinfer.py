@@ -13,14 +13,13 @@ from napari_histodistill.export import export_wsinfer
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.spec import ClassSpec, StudentSpec, WeightsSpec
 from napari_histodistill.students.student import DeviceChoice, Student
-from tests.fakes import colour_student
+from tests.fakes import colour_student, tissue_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def torch_student() -> Student:
+def made_student(tile_px: int, input_px: int | None = None) -> Student:
     import timm
     import torch
 
@@ -34,7 +33,8 @@ def torch_student() -> Student:
         name="tiny",
         title="Tiny",
         backbone="test_efficientnet",
-        tile_px=64,
+        tile_px=tile_px,
+        input_px=input_px,
         mpp=0.75,
         mean=mean,
         std=std,
@@ -54,8 +54,13 @@ def torch_student() -> Student:
         temperature=1.7,
     )
     device = DeviceChoice("cpu", "CPU", "a test")
-    backend = TorchBackend(module, device, mean=mean, std=std)
+    backend = TorchBackend(module, device, mean=mean, std=std, input_px=input_px)
     return Student(spec, backend, head=head, digest="d1" * 16)
+
+
+@pytest.fixture(scope="module")
+def torch_student() -> Student:
+    return made_student(64)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,51 @@ def test_another_program_gets_the_same_probabilities(exported, torch_student, rn
     ours = torch_student.classify(torch_student.embed(tiles))
     assert np.ptp(ours) > 0.1
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.load.:FutureWarning")
+def test_tiles_are_enlarged_by_the_exported_model_itself(tmp_path, rng):
+    import torch
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    student = made_student(28, 32)
+    folder = export_wsinfer(student, tmp_path / "small")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["patch_size_pixels"] == 28
+    assert config["transform"][0]["arguments"] == {"size": 28}
+    model = torch.jit.load(folder / "torchscript_model.pt")
+    picture = tissue_image(280, 280)
+    tiles = np.stack(
+        [picture[y : y + 28, x : x + 28] for y in (0, 84, 196) for x in (28, 140)]
+    )
+    tiles = np.concatenate(
+        [tiles, rng.integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)]
+    )
+    spec = student.spec
+    batch = torch.stack([normalize(to_tensor(t), spec.mean, spec.std) for t in tiles])
+    with torch.inference_mode():
+        theirs = torch.softmax(model(batch), dim=1).numpy()
+    ours = student.classify(student.embed(tiles))
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose(theirs, ours, atol=1e-3)
+
+
+def test_the_check_sees_a_model_that_does_not_enlarge(tmp_path, monkeypatch):
+    from napari_histodistill.students.backends import forward
+
+    student = made_student(28, 32)
+    enlarged = forward.pooled
+    traced = []
+
+    def as_it_was(module, pixels, input_px):
+        # Tracing comes first; what it traces forgets the size that is wanted.
+        traced.append(input_px)
+        return enlarged(module, pixels, None if len(traced) == 1 else input_px)
+
+    monkeypatch.setattr(forward, "pooled", as_it_was)
+    with pytest.raises(ComputeError, match="exported model differs"):
+        export_wsinfer(student, tmp_path / "small")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_configuration(exported):

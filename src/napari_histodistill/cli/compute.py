@@ -24,7 +24,9 @@ from napari_histodistill.cli.options import (
     MppOption,
     OutOption,
     ResumeOption,
+    RgbOption,
     SlideArgument,
+    SplitOption,
     StainOption,
     StrideOption,
     StudentOption,
@@ -60,6 +62,7 @@ def embed(
     all_cells: AllCellsOption = False,
     stain_normalise: StainOption = False,
     icc: IccOption = False,
+    rgb: RgbOption = False,
     device: DeviceOption = "auto",
     scheduler: Annotated[
         str | None,
@@ -92,6 +95,7 @@ def embed(
                 restart=resume is False,
                 stain_normalise=stain_normalise,
                 icc=icc,
+                rgb=rgb,
             )
             for path in slides
         ]
@@ -139,6 +143,8 @@ def classify(
     ] = 0.0,
     stain_normalise: StainOption = False,
     icc: IccOption = False,
+    rgb: RgbOption = False,
+    split: SplitOption = False,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -165,6 +171,7 @@ def classify(
             restart=resume is False,
             stain_normalise=stain_normalise,
             icc=icc,
+            rgb=rgb,
         )
         plan = files.enter_context(open_task(task))
         _tell_notes(plan)
@@ -179,6 +186,7 @@ def classify(
         found = replace(
             class_map(task.store, runner, cells=cells).at_least(min_confidence),
             bounds_origin=plan.slide.info.bounds_origin,
+            origin_um=plan.slide.info.origin_um,
         )
         areas = found.areas()
         result = {
@@ -205,7 +213,7 @@ def classify(
             ),
             "min_confidence": min_confidence,
             "outputs": {
-                **_write_class_map(found, out),
+                **_write_class_map(found, out, split=split),
                 "store": str(task.store),
                 "summary": str(out / "summary.json"),
             },
@@ -215,7 +223,7 @@ def classify(
         answer.give(result, _class_text(result))
 
 
-def _write_class_map(found: ClassMap, out: Path) -> dict[str, str]:
+def _write_class_map(found: ClassMap, out: Path, *, split: bool) -> dict[str, str]:
     from napari_histodistill.export import (
         write_areas,
         write_class_labels,
@@ -223,7 +231,7 @@ def _write_class_map(found: ClassMap, out: Path) -> dict[str, str]:
     )
 
     outputs = {
-        "geojson": write_geojson(found, out / "class_map.geojson"),
+        "geojson": write_geojson(found, out / "class_map.geojson", split=split),
         "ome_zarr": write_class_labels(found, out / "class_map.zarr"),
         "csv": write_areas(found, out / "areas.csv"),
     }
@@ -244,6 +252,7 @@ def _task(
     restart: bool,
     stain_normalise: bool,
     icc: bool,
+    rgb: bool,
 ) -> SlideTask:
     from napari_histodistill.maps.cohort import SlideTask
 
@@ -260,6 +269,7 @@ def _task(
         restart=restart,
         stain_normalise=stain_normalise,
         icc=icc,
+        rgb=rgb,
     )
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_histodistill.cli.console import answering
-from napari_histodistill.cli.options import JsonOption
+from napari_histodistill.cli.options import JsonOption, SplitOption
 from napari_histodistill.cli.outputs import output_folder, unfinished
 from napari_histodistill.errors import BundleError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_histodistill.maps import ClassMap
 
 
@@ -55,14 +58,21 @@ def export(
             help="Leave squares below this probability without a class.",
         ),
     ] = 0.0,
+    split: SplitOption = False,
     json: JsonOption = False,
 ) -> None:
     """Export a class map or a student for other programs."""
     with answering(as_json=json) as answer:
+        if split and to is not Format.geojson:
+            msg = f"--split: only GeoJSON has polygons; leave it out with --to {to}."
+            raise InputError(msg)
         if to is Format.wsinfer:
             result = _export_student(source, out)
         else:
-            result = _export_map(Path(source), to, out, student, min_confidence)
+            found, result = _class_map(Path(source), student, min_confidence)
+            output_folder(out.absolute().parent)
+            _write(found, to, out, split=split)
+            result |= {"format": to.value, "output": str(out)}
         answer.give(result, str(out))
 
 
@@ -87,9 +97,10 @@ def _export_student(source: str, out: Path) -> dict[str, Any]:
     }
 
 
-def _export_map(
-    store: Path, to: Format, out: Path, student: str | None, min_confidence: float
-) -> dict[str, Any]:
+def _class_map(
+    store: Path, student: str | None, min_confidence: float
+) -> tuple[ClassMap, dict[str, Any]]:
+    """Return the class map of a store, and what there is to say about it."""
     from napari_histodistill.maps import EmbeddingStore, class_map
     from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students import load_student
@@ -113,12 +124,8 @@ def _export_map(
             runner = seen_through(runner, StainMap.from_json(made_by.stains))
         found = class_map(opened, runner).at_least(min_confidence)
         pending = unfinished(opened)
-    output_folder(out.absolute().parent)
-    _write(found, to, out)
-    return {
+    return found, {
         "source": str(store),
-        "format": to.value,
-        "output": str(out),
         "slide": made_by.slide_name,
         "student": runner.name,
         "student_digest": runner.digest,
@@ -129,15 +136,15 @@ def _export_map(
     }
 
 
-def _write(found: ClassMap, to: Format, out: Path) -> None:
+def _write(found: ClassMap, to: Format, out: Path, *, split: bool) -> None:
     from napari_histodistill.export import (
         write_areas,
         write_class_labels,
         write_geojson,
     )
 
-    writers = {
-        Format.geojson: write_geojson,
+    writers: dict[Format, Callable[[ClassMap, Path], Path]] = {
+        Format.geojson: partial(write_geojson, split=split),
         Format.ome_zarr: write_class_labels,
         Format.csv: write_areas,
     }

@@ -9,6 +9,7 @@ from napari_histodistill.cli.options import (
     ImageOption,
     JsonOption,
     MppOption,
+    RgbOption,
     SlideArgument,
 )
 
@@ -24,6 +25,7 @@ def info(
     slide: SlideArgument,
     mpp: MppOption = None,
     image: ImageOption = None,
+    rgb: RgbOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show a slide's size, levels and µm per pixel, and the images in its file."""
@@ -31,7 +33,7 @@ def info(
 
     with (
         answering(as_json=json) as answer,
-        open_slide(slide, mpp=mpp, image=image) as opened,
+        open_slide(slide, mpp=mpp, image=image, rgb=rgb) as opened,
     ):
         facts = opened.info
         height, width = opened.shape
@@ -60,9 +62,11 @@ def info(
             "levels": levels,
             "mpp": _mpp_facts(opened.mpp),
             "size_mm": size and [round(s, 4) for s in size],
-            "associated_images": list(opened.associated_images),
+            "origin_um": list(facts.origin_um),
             "images": [_image_facts(choice) for choice in facts.images],
             "image": facts.image,
+            "asks_rgb": facts.needs_rgb,
+            "associated_images": list(opened.associated_images),
             "digest": facts.digest,
             "notes": list(facts.notes),
         }
@@ -130,6 +134,11 @@ def _slide_text(facts: dict[str, Any]) -> str:
         f"  channels    {', '.join(facts['channels'])} ({facts['dtype']})",
         f"  associated  {', '.join(facts['associated_images']) or 'none'}",
     ]
+    if facts["asks_rgb"]:
+        lines.append("  question    are the three channels red, green, blue? say --rgb")
+    if any(facts["origin_um"]):
+        y, x = facts["origin_um"]
+        lines.append(f"  placed at   {y:g}, {x:g} µm (y, x) by the file")
     if facts["size_mm"]:
         lines.insert(2, "              {:.2f} × {:.2f} mm".format(*facts["size_mm"]))
     for k, level in enumerate(facts["levels"]):

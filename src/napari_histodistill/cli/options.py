@@ -105,6 +105,22 @@ IccOption = Annotated[
         "are kept apart.",
     ),
 ]
+RgbOption = Annotated[
+    bool,
+    typer.Option(
+        "--rgb",
+        help="The slide's three channels, which the file does not name, are red, green "
+        "and blue.",
+    ),
+]
+SplitOption = Annotated[
+    bool,
+    typer.Option(
+        "--split",
+        help="GeoJSON: a polygon for every part in place of one shape per class, for "
+        "TIAToolbox, napari-geojson and others that read simple polygons only.",
+    ),
+]
 AllCellsOption = Annotated[
     bool, typer.Option("--all-cells", help="Compute glass too, not only tissue.")
 ]

@@ -77,9 +77,17 @@ def similar(
             "png": out / "similarity.png",
         }
         write_similarity(heat, outputs["ome_zarr"])
-        write_regions(regions, outputs["csv"])
+        write_regions(
+            regions,
+            outputs["csv"],
+            slide_mpp=heat.grid.slide_mpp,
+            origin_um=heat.origin_um,
+        )
         write_regions_geojson(
-            regions, outputs["geojson"], bounds_origin=made_by.bounds_origin
+            regions,
+            outputs["geojson"],
+            bounds_origin=made_by.bounds_origin,
+            origin_um=heat.origin_um,
         )
         write_whole(outputs["png"], lambda path: write_heatmap(heat, path))
         result = {

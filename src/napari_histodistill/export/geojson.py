@@ -5,7 +5,11 @@ expects. Where a file says which part of the slide was scanned (OpenSlide's boun
 and others) QuPath shows that part only, and the origin is its corner: positions in
 tables and OME-Zarr are then larger by ``openslide.bounds-x`` and ``-y``. One annotation
 per class (a multipolygon): thousands of single squares make QuPath slow. *Objects ›
-Annotations › Split* takes it apart there.
+Annotations › Split* takes it apart there; for programs that read simple polygons only
+(TIAToolbox, napari-geojson) ``split=True`` does so here.
+
+The member ``frame`` says what the numbers are: pixels of level 0, where they start, and
+where the slide's first pixel lies in µm if its file places it.
 """
 
 from __future__ import annotations
@@ -16,22 +20,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.export.outlines import outline
+from napari_histodistill.export.outlines import outline, pieces_of
 from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.ranking import RankedRegion
 
 _MARK = "napari-histodistill"
 _REGION_COLOR = "#d55e00"
+_Measurements = dict[str, float] | list[dict[str, str | float]]
 _KINDS = {"Similarity": "Similar", "Difference": "Different"}
 
 
-def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
+def write_geojson(
+    class_map: ClassMap, path: Path | str, *, split: bool = False
+) -> Path:
     """Write the merged outlines of every class that occurs.
 
     Parameters
@@ -40,6 +49,10 @@ def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
         Map to outline; positions count from its ``bounds_origin``, if it has one.
     path : path
         For example ``slide.geojson``.
+    split : bool
+        Whether to write a polygon for every part in place of one shape per class. Its
+        measurements are then a list of names and values, which is how QuPath wrote them
+        before 0.4, still reads them, and how napari-geojson wants them.
 
     Raises
     ------
@@ -48,20 +61,44 @@ def write_geojson(class_map: ClassMap, path: Path | str) -> Path:
     """
     features = []
     for k, area in enumerate(class_map.areas()):
-        if not area.cells:
-            continue
-        cells = class_map.labels == k + 1
-        shape = outline(cells, class_map.grid)
-        geometry = _geometry(shape, class_map.bounds_origin)
-        measurements = {
-            "Area mm^2": area.mm2,
-            "Cells": area.cells,
-            "Mean confidence": float(class_map.confidence[cells].mean()),
+        if area.cells:
+            cells = class_map.labels == k + 1
+            features += [
+                _feature(geometry, area.name, area.color, measurements=measured)
+                for geometry, measured in _shapes(class_map, cells, split=split)
+            ]
+    mpp = class_map.grid.slide_mpp
+    frame = _frame(class_map.bounds_origin, class_map.origin_um)
+    return _write(features, path, frame | {"um_per_pixel_yx": [mpp.y, mpp.x]})
+
+
+def _shapes(
+    class_map: ClassMap, cells: npt.NDArray[np.bool_], *, split: bool
+) -> list[tuple[dict[str, Any], _Measurements]]:
+    """Return geometry and measurements of a class, or of each of its parts."""
+    shape, origin = outline(cells, class_map.grid), class_map.bounds_origin
+    pieces = pieces_of(cells) if split else cells.astype(np.int64)
+    shapes = [[polygon] for polygon in shape.geoms] if split else [shape.geoms]
+    at, size = pieces.ravel(), len(shapes) + 1
+    counts = np.bincount(at, minlength=size)[1:]
+    mm2 = np.bincount(at, class_map.grid.areas_mm2().ravel(), size)[1:]
+    sure = np.bincount(at, class_map.confidence.ravel(), size)[1:]
+    measured = [
+        {
+            "Area mm^2": float(mm2[k]),
+            "Cells": int(counts[k]),
+            "Mean confidence": float(sure[k] / counts[k]),
         }
-        features.append(
-            _feature(geometry, area.name, area.color, measurements=measurements)
-        )
-    return _write(features, path)
+        for k in range(len(shapes))
+    ]
+    geometries = [_geometry(polygons, origin) for polygons in shapes]
+    if not split:
+        return list(zip(geometries, measured, strict=True))
+    return [(g, _as_list(m)) for g, m in zip(geometries, measured, strict=True)]
+
+
+def _as_list(measured: dict[str, float]) -> _Measurements:
+    return [{"name": name, "value": value} for name, value in measured.items()]
 
 
 def write_regions_geojson(
@@ -70,6 +107,7 @@ def write_regions_geojson(
     *,
     score: str = "Similarity",
     bounds_origin: tuple[int, int] | None = None,
+    origin_um: tuple[float, float] = (0.0, 0.0),
 ) -> Path:
     """Write the bounding boxes of ranked regions, best first.
 
@@ -84,6 +122,8 @@ def write_regions_geojson(
     bounds_origin : tuple of int, optional
         Corner that positions count from, ``(y, x)`` in level-0 pixels: that of the
         slide's :class:`SlideInfo` or the store's :class:`Provenance`.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the slide's first pixel, µm, of the same.
 
     Raises
     ------
@@ -115,7 +155,19 @@ def write_regions_geojson(
                 measurements=measurements,
             )
         )
-    return _write(features, path)
+    return _write(features, path, _frame(bounds_origin, origin_um))
+
+
+def _frame(
+    bounds: tuple[int, int] | None, origin_um: tuple[float, float]
+) -> dict[str, Any]:
+    """Say what the coordinates of a document are."""
+    corner = "the slide" if bounds is None else "the scanned part of the slide"
+    return {
+        "unit": "pixel of level 0",
+        "origin": f"upper left corner of {corner}",
+        "first_pixel_at_um_yx": [float(v) for v in origin_um],
+    }
 
 
 def _feature(
@@ -124,7 +176,7 @@ def _feature(
     color: str,
     *,
     name: str = "",
-    measurements: dict[str, float],
+    measurements: _Measurements,
 ) -> dict[str, Any]:
     rgb = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
     properties: dict[str, Any] = {
@@ -137,10 +189,12 @@ def _feature(
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _geometry(shape: Any, origin: tuple[int, int] | None) -> dict[str, Any]:
+def _geometry(
+    polygons: Iterable[Any], origin: tuple[int, int] | None
+) -> dict[str, Any]:
     parts = [
         [_ring(ring.coords, origin) for ring in (polygon.exterior, *polygon.interiors)]
-        for polygon in shape.geoms
+        for polygon in polygons
     ]
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts[0]}
@@ -156,11 +210,14 @@ def _ring(points: Any, origin: tuple[int, int] | None) -> list[list[float]]:
     ]
 
 
-def _write(features: list[dict[str, Any]], path: Path | str) -> Path:
-    # A foreign member, as RFC 7946 (6.1) allows; our files are recognised by it.
+def _write(
+    features: list[dict[str, Any]], path: Path | str, frame: dict[str, Any]
+) -> Path:
+    # Foreign members, as RFC 7946 (6.1) allows; our files are recognised by it.
     document = {
         "type": "FeatureCollection",
         "creator": _MARK,
+        "frame": frame,
         "features": features,
     }
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))

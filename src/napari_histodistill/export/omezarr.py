@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.export.safe_writing import new_folder
+from napari_histodistill.geometry import WorldTransform
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.difference import DifferenceMap
     from napari_histodistill.maps.similarity import SimilarityMap
-    from napari_histodistill.slides.pyramid.grid import TileGrid
 
 _VERSION = "0.4"
 _MARK = "napari-histodistill"
+CLASSES, SIMILARITY, DIFFERENCE = "classes", "similarity", "difference"
+"""Names of our maps in their files; what reads them back goes by these."""
+
+NO_CLASS = "no class"
+"""Name of label 0."""
+
 _CHUNK = 1024
 
 
@@ -46,18 +52,21 @@ def write_class_labels(class_map: ClassMap, path: Path | str) -> Path:
     areas = class_map.areas()
     label: dict[str, Any] = {
         "version": _VERSION,
+        # Label 0 is named as well: readers that check want the same labels in both.
         "colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}]
         + [
             {"label-value": k, "rgba": [*_rgb(area.color), 255]}
             for k, area in enumerate(areas, start=1)
         ],
-        "properties": [
+        "properties": [{"label-value": 0, "name": NO_CLASS}]
+        + [
             {"label-value": k, "name": a.name, "cells": a.cells, "mm2": a.mm2}
             for k, a in enumerate(areas, start=1)
         ],
     }
     extra = {"image-label": label}
-    return _write(class_map.labels, class_map.grid, Path(path), "classes", extra)
+    world = _world(class_map)
+    return _write(class_map.labels, world, Path(path), CLASSES, extra)
 
 
 def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
@@ -84,7 +93,8 @@ def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
         "window": {"min": -1.0, "max": 1.0, "start": 0.0, "end": top},
     }
     extra = {"omero": {"version": _VERSION, "channels": [channel]}}
-    return _write(similarity.values, similarity.grid, Path(path), "similarity", extra)
+    world = _world(similarity)
+    return _write(similarity.values, world, Path(path), SIMILARITY, extra)
 
 
 def write_difference(difference: DifferenceMap, path: Path | str) -> Path:
@@ -116,20 +126,26 @@ def write_difference(difference: DifferenceMap, path: Path | str) -> Path:
         "omero": {"version": _VERSION, "channels": [channel]},
         "histodistill": {"summary": difference.summary()},
     }
-    return _write(values, difference.grid, Path(path), "difference", extra)
+    return _write(values, _world(difference), Path(path), DIFFERENCE, extra)
+
+
+def _world(found: ClassMap | SimilarityMap | DifferenceMap) -> WorldTransform:
+    """Return where a map lies: on its slide, wherever that lies in its own file."""
+    on_slide, (y, x) = found.grid.world(), found.origin_um
+    ty, tx = on_slide.translate
+    return WorldTransform(on_slide.scale, (ty + y, tx + x))
 
 
 def _write(
     values: npt.NDArray[Any],
-    grid: TileGrid,
+    world: WorldTransform,
     path: Path,
     name: str,
     extra: dict[str, Any],
 ) -> Path:
     import zarr
-    from numcodecs import Zlib
+    from numcodecs import GZip
 
-    world = grid.world()
     multiscale = {
         "version": _VERSION,
         "name": name,
@@ -155,8 +171,8 @@ def _write(
             shape=values.shape,
             chunks=(min(rows, _CHUNK), min(columns, _CHUNK)),
             dtype=values.dtype,
-            # The codec that every reader has.
-            compressors=Zlib(level=5),
+            # Read by all: zlib, which is as old, is refused by ngff-zarr.
+            compressors=GZip(level=5),
             fill_value=0,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )

@@ -44,9 +44,7 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
     shapely MultiPolygon
         Coordinates are ``(x, y)``, as in GeoJSON; empty if no cell is set.
     """
-    from skimage.measure import label
-
-    pieces = label(cells, connectivity=1)
+    pieces = pieces_of(cells)
     shells: dict[int, list[Point]] = {}
     holes: dict[int, list[list[Point]]] = {}
     for first, ring in _rings(cells):
@@ -62,6 +60,18 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
         for piece, shell in sorted(shells.items())
     ]
     return shapely.MultiPolygon(polygons)
+
+
+def pieces_of(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the number of the piece that each cell belongs to, from 1; 0 for none.
+
+    Piece ``k`` is polygon ``k - 1`` of :func:`outline`: cells that touch by a corner
+    only belong to different pieces.
+    """
+    from skimage.measure import label
+
+    pieces: npt.NDArray[np.int64] = label(cells, connectivity=1)
+    return pieces
 
 
 def _rings(cells: npt.NDArray[np.bool_]) -> list[tuple[Point, list[Point]]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from napari_histodistill.geometry import Mpp
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.ranking import RankedRegion
 
@@ -29,6 +30,7 @@ _REGIONS = (
     "mm2",
     "is_query",
 )
+_WORLD = ("world_y_um", "world_x_um")
 
 
 def write_areas(class_map: ClassMap, path: Path | str) -> Path:
@@ -58,9 +60,18 @@ def write_areas(class_map: ClassMap, path: Path | str) -> Path:
 
 
 def write_regions(
-    regions: Sequence[RankedRegion], path: Path | str, *, score: str = "similarity"
+    regions: Sequence[RankedRegion],
+    path: Path | str,
+    *,
+    score: str = "similarity",
+    slide_mpp: Mpp | None = None,
+    origin_um: tuple[float, float] = (0.0, 0.0),
 ) -> Path:
     """Write ranked regions, best first; positions in level-0 pixels.
+
+    With ``slide_mpp`` two more columns, ``world_y_um`` and ``world_x_um``, say where
+    the best square lies in the world of a viewer that draws the slide in µm where its
+    file places it.
 
     Parameters
     ----------
@@ -70,6 +81,10 @@ def write_regions(
         For example ``similar.csv``.
     score : str
         Header of the column that they were ranked by.
+    slide_mpp : Mpp, optional
+        µm per level-0 pixel.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the centre of the slide's first pixel, µm.
 
     Raises
     ------
@@ -85,21 +100,37 @@ def write_regions(
             r.cells,
             f"{r.area_mm2:.6f}",
             int(r.is_query),
+            *_world(r, slide_mpp, origin_um),
         )
         for r in regions
     )
     header = tuple(score if name == "similarity" else name for name in _REGIONS)
-    return _write(header, rows, path)
+    return _write(header + (_WORLD if slide_mpp else ()), rows, path, earlier=header)
+
+
+def _world(
+    found: RankedRegion, mpp: Mpp | None, origin_um: tuple[float, float]
+) -> tuple[str, ...]:
+    """Return the centre of the best square in µm: half a pixel less, by centres."""
+    if mpp is None:
+        return ()
+    y = origin_um[0] + (found.y - 0.5) * mpp.y
+    x = origin_um[1] + (found.x - 0.5) * mpp.x
+    return f"{y:.3f}", f"{x:.3f}"
 
 
 def _write(
-    header: Sequence[str], rows: Iterable[Sequence[object]], path: Path | str
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    path: Path | str,
+    *,
+    earlier: Sequence[str] = (),
 ) -> Path:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    first = ",".join(header)
+    own = {",".join(header), ",".join(earlier), ",".join((*header, *_WORLD))} - {""}
     return write_file(
-        path, buffer.getvalue(), lambda head: head.splitlines()[:1] == [first]
+        path, buffer.getvalue(), lambda head: bool(own & set(head.splitlines()[:1]))
     )

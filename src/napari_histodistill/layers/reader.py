@@ -45,17 +45,24 @@ def get_reader(
 
 
 def read_slides(path: PathLike | Sequence[PathLike]) -> list[LayerTuple]:
-    """Open slides as napari layer tuples.
+    """Open slides as napari layer tuples, and maps as the layers that they were.
 
     Raises
     ------
     SlideError
         If a file cannot be opened; napari shows the sentence.
     """
+    return [_layer(Path(p)) for p in _as_list(path)]
+
+
+def _layer(path: Path) -> LayerTuple:
+    from napari_histodistill.layers.saved_map import saved_map
     from napari_histodistill.layers.slide_layer import slide_layer
     from napari_histodistill.slides import open_slide
 
-    return [slide_layer(open_slide(Path(p))) for p in _as_list(path)]
+    is_zarr = path.name.lower().endswith((".zarr", ".zarr.zip")) and path.exists()
+    found = saved_map(path) if is_zarr else None
+    return found or slide_layer(open_slide(path))
 
 
 def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:

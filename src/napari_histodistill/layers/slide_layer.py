@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -103,7 +105,7 @@ def units_of(slide: Slide) -> tuple[str, str]:
 
 
 def slide_layer(
-    slide: Slide, *, translate: tuple[float, float] = (0.0, 0.0)
+    slide: Slide, *, translate: tuple[float, float] | None = None
 ) -> LayerTuple:
     """Return one napari layer tuple for a slide.
 
@@ -111,9 +113,9 @@ def slide_layer(
     ----------
     slide : Slide
         Open; the layer reads from it lazily, so it must stay open.
-    translate : tuple of float
-        World position ``(y, x)`` of the centre of the first pixel, µm; lets two slides
-        lie side by side.
+    translate : tuple of float, optional
+        World position ``(y, x)`` of the centre of the first pixel, µm, which lets two
+        slides lie side by side; by default where the file places it.
 
     Returns
     -------
@@ -127,15 +129,17 @@ def slide_layer(
     kwargs: dict[str, Any] = {
         "name": slide.name,
         "scale": world.scale,
-        "translate": translate,
+        "translate": _origin(slide) if translate is None else translate,
         "units": units_of(slide),
         "multiscale": True,
         "cache": False,
         "metadata": {METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)},
     }
-    if slide.info.is_rgb:
+    if slide.info.is_rgb or slide.info.needs_rgb:
+        # Shown as what it may be, so that a person can see it and say.
+        shown = taken_for_colour(slide)
         kwargs |= {"rgb": True, "contrast_limits": (0, 255)}
-        return list(slide.views), kwargs, "image"
+        return list(shown.views), kwargs, "image"
     levels: list[Any] = list(slide.levels)
     limits = _channel_limits(slide)
     if len(limits) == 1:
@@ -152,6 +156,10 @@ def slide_layer(
         "blending": "additive",
     }
     return levels, kwargs, "image"
+
+
+def _origin(slide: Slide) -> tuple[float, float]:
+    return (0.0, 0.0) if slide.usable_mpp is None else slide.info.origin_um
 
 
 def _channel_limits(slide: Slide) -> list[tuple[float, float]]:

@@ -66,6 +66,9 @@ class ClassMap:
     bounds_origin : tuple of int or None
         Corner of the scanned part, ``(y, x)`` in level-0 pixels, from which programs
         that crop the slide count; see :class:`SlideInfo`.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the slide's first pixel, µm; see
+        :class:`SlideInfo`.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -76,6 +79,7 @@ class ClassMap:
     mode: EmbeddingMode = "tiles"
     unfamiliar: npt.NDArray[np.bool_] | None = None
     bounds_origin: tuple[int, int] | None = None
+    origin_um: tuple[float, float] = (0.0, 0.0)
 
     def areas(self) -> tuple[ClassArea, ...]:
         """Return cells and area of every class, in the head's order, zeros included."""
@@ -178,7 +182,12 @@ def class_map(
             unfamiliar[block][done] = known.unfamiliar(embeddings[done])
     classes = student.spec.classes
     found = _decided(probabilities, status, store.grid, classes, made_by.mode)
-    return replace(found, unfamiliar=unfamiliar, bounds_origin=made_by.bounds_origin)
+    return replace(
+        found,
+        unfamiliar=unfamiliar,
+        bounds_origin=made_by.bounds_origin,
+        origin_um=made_by.origin_um,
+    )
 
 
 def classify_embeddings(

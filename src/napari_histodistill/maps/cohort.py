@@ -81,6 +81,8 @@ class SlideTask:
         Make the slide's stain look like the student's training tiles first.
     icc : bool
         Convert the file's colours to sRGB by its ICC profile first.
+    rgb : bool
+        Three channels that the file does not name are red, green and blue.
     """
 
     slide: Path
@@ -96,6 +98,7 @@ class SlideTask:
     restart: bool = False
     stain_normalise: bool = False
     icc: bool = False
+    rgb: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +219,9 @@ def open_task(task: SlideTask) -> Iterator[SlideRun]:
         If the student cannot run on the device.
     """
     began = time.perf_counter()
-    with open_slide(task.slide, mpp=task.mpp, icc=task.icc, image=task.image) as slide:
+    with open_slide(
+        task.slide, mpp=task.mpp, icc=task.icc, image=task.image, rgb=task.rgb
+    ) as slide:
         slide.require_mpp()
         student = _student_of(task)
         if task.stain_normalise:

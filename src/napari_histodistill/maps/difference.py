@@ -107,6 +107,9 @@ class DifferenceMap:
         share of that which is shown.
     at : tuple
         Always empty, as nothing was clicked; lets :func:`rank_regions` take this map.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the slide's first pixel, µm; see
+        :class:`SlideInfo`.
     """
 
     values: _Floats
@@ -121,6 +124,7 @@ class DifferenceMap:
     unexplained: float = math.nan
     strongest: float = math.nan
     at: tuple[tuple[float, float], ...] = ()
+    origin_um: tuple[float, float] = (0.0, 0.0)
 
     @property
     def median(self) -> float:
@@ -299,6 +303,7 @@ def _laid_out(
         names=(a.name, b.name),
         cells=matching.count,
         either=matching.either,
+        origin_um=a.cells.provenance.origin_um,
     )
     if isinstance(measured, Neighbours):
         return replace(plain, anchors=measured.anchors, nearest=measured.nearest)

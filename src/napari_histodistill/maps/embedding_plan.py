@@ -139,6 +139,12 @@ def check_slide(slide: Slide, student: Student) -> str:
     InputError
         If it is not a colour image, or far coarser than the student needs.
     """
+    if slide.info.needs_rgb:
+        msg = (
+            f"{slide.name}: the file does not say whether its three channels are red, "
+            "green and blue; if they are, say so with --rgb or in the panel."
+        )
+        raise InputError(msg)
     if not slide.info.is_rgb or slide.dtype != np.uint8:
         channels = ", ".join(slide.info.channels[:4])
         msg = (

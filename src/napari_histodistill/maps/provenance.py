@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -58,6 +59,9 @@ class Provenance:
         Corner of the scanned part, ``(y, x)`` in level-0 pixels, from which programs
         that crop the slide count (see :class:`SlideInfo`). Not part of the key: no
         number depends on it.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the slide's first pixel in µm, as its file states
+        it (see :class:`SlideInfo`). Not part of the key, either.
     """
 
     slide_digest: str
@@ -71,21 +75,24 @@ class Provenance:
     resampling: str = "linear"
     stains: str = ""
     bounds_origin: tuple[int, int] | None = None
+    origin_um: tuple[float, float] = (0.0, 0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that a store keeps, without a ``bounds_origin`` of None."""
+        """Return the object that a store keeps, without origins that are not stated."""
         kept = asdict(self)
         if self.bounds_origin is None:
             del kept["bounds_origin"]
+        if self.origin_um == (0.0, 0.0):
+            del kept["origin_um"]
         return kept
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Self:
         """Return what a store kept; a damaged one raises an error of any type."""
         found = kept.get("bounds_origin")
-        return cls(
-            **{**kept, "bounds_origin": None if found is None else _place(found)}
-        )
+        bounds = None if found is None else _place(found)
+        origin = _world_place(kept.get("origin_um", (0.0, 0.0)))
+        return cls(**{**kept, "bounds_origin": bounds, "origin_um": origin})
 
     @property
     def who(self) -> str:
@@ -117,6 +124,7 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         resampling=RESAMPLING,
         stains=student.stains.to_json() if student.stains else "",
         bounds_origin=slide.info.bounds_origin,
+        origin_um=slide.info.origin_um,
     )
 
 
@@ -146,6 +154,14 @@ def store_key(grid: TileGrid, provenance: Provenance) -> str:
     if provenance.resampling != "linear":
         identity["resampling"] = provenance.resampling
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _world_place(kept: Any) -> tuple[float, float]:
+    y, x = (float(value) for value in kept)
+    if not (math.isfinite(y) and math.isfinite(x)):
+        msg = f"a slide at ({y}, {x}) µm cannot be placed"
+        raise ValueError(msg)
+    return y, x
 
 
 def _place(kept: Any) -> tuple[int, int]:

@@ -54,6 +54,9 @@ class SimilarityMap:
         The clicks, level-0 pixels.
     mode : {"tiles", "tokens"}
         Mode of the embeddings.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the slide's first pixel, µm; see
+        :class:`SlideInfo`.
     """
 
     values: npt.NDArray[np.float32]
@@ -61,6 +64,7 @@ class SimilarityMap:
     at: Clicks
     not_at: Clicks = ()
     mode: EmbeddingMode = "tiles"
+    origin_um: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +79,9 @@ class SimilarityIndex:
         Grid of the cells.
     mode : {"tiles", "tokens"}
         Mode of the embeddings.
+    origin_um : tuple of float
+        World position ``(y, x)`` of the slide's first pixel, µm; see
+        :class:`SlideInfo`.
 
     Notes
     -----
@@ -85,6 +92,7 @@ class SimilarityIndex:
     mode: EmbeddingMode
     _row_of: npt.NDArray[np.intp]
     _unit: npt.NDArray[np.floating]
+    origin_um: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of(
@@ -129,7 +137,8 @@ class SimilarityIndex:
         done = _some(store.status)
         parts = (store.read(block)[done[block]] for block in store.slabs())
         unit = _unit_rows(parts, done, store.dim)
-        return cls(store.grid, store.provenance.mode, _row_of(done), unit)
+        made_by = store.provenance
+        return cls(store.grid, made_by.mode, _row_of(done), unit, made_by.origin_um)
 
     def query(
         self,
@@ -172,6 +181,7 @@ class SimilarityIndex:
             at=tuple(at),
             not_at=tuple(not_at),
             mode=self.mode,
+            origin_um=self.origin_um,
         )
 
     def _mean(self, places: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:

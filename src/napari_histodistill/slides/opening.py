@@ -17,6 +17,7 @@ from napari_histodistill.slides.formats.omezarr import is_zarr_folder, open_omez
 from napari_histodistill.slides.formats.openslide import open_with_openslide
 from napari_histodistill.slides.formats.plain import open_plain
 from napari_histodistill.slides.formats.remote import open_remote, url_of
+from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
 from napari_histodistill.slides.pyramid.images import choose_image
 from napari_histodistill.slides.tiff.siblings import parse_tiff
 from napari_histodistill.slides.tiff.source import open_tiff
@@ -55,6 +56,7 @@ def open_slide(
     mpp: float | Mpp | None = None,
     icc: bool = False,
     image: str | int | None = None,
+    rgb: bool = False,
 ) -> Slide:
     """Open a slide or any plain image.
 
@@ -74,6 +76,8 @@ def open_slide(
     image : str or int, optional
         Name or index of one of the images inside (``slide.info.images``); by default
         the largest that is no label, macro or thumbnail.
+    rgb : bool
+        Whether three channels that the file does not name are red, green and blue.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def open_slide(
         If the file cannot be read; one sentence says why and what to do.
     InputError
         If ``mpp`` is not a positive number, or one that no light microscope has; if
-        there is no such image in it.
+        there is no such image in it; if ``rgb`` is said of channels that have names.
 
     Examples
     --------
@@ -103,6 +107,7 @@ def open_slide(
     slide = _open(Path(path), image) if url is None else open_remote(url, image=image)
     try:
         slide = _image_of(slide, image)
+        slide = taken_for_colour(slide) if rgb else slide
         slide = in_srgb(slide) if icc else slide
     except InputError:
         slide.close()
@@ -148,7 +153,7 @@ def _image_of(slide: Slide, image: str | int | None) -> Slide:
 
     Readers that know other images than associated ones open the right one themselves.
     """
-    if image is None:
+    if image is None or slide.info.backend == "zarr":
         return slide
     index = choose_image(slide.info.images, image, slide.name)
     return slide if index == slide.info.image else associated_slide(slide, index)

@@ -19,6 +19,7 @@ from napari_histodistill.controllers.shared.exporting import (
 )
 from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 from napari_histodistill.running import CancelToken
+from napari_histodistill.slides.pyramid.slide import SlideInfo
 from tests.controllers.driving import GLAND, GLASS, ask, drive, ran_session
 from tests.fakes import colour_student
 
@@ -104,7 +105,7 @@ def test_qupath_counts_from_the_corner_of_what_was_scanned(session, tmp_path):
             path,
             classes=session.live.snapshot(),
             similar=session.similar,
-            bounds_origin=origin,
+            slide=SlideInfo(name="a slide", bounds_origin=origin),
         )
         drive(work)
         found = json.loads(path.read_text(encoding="utf-8"))["features"]

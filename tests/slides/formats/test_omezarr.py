@@ -20,8 +20,11 @@ AXES_CYX = (
 )
 
 
-def write(store, arrays, *, zarr_format=3, axes=AXES_CYX, omero=None, mpp=0.5):
-    """Write arrays (axes as declared) as one multiscale image."""
+NAMED = {"channels": [{"label": name} for name in "RGB"]}
+
+
+def write(store, arrays, *, zarr_format=3, axes=AXES_CYX, omero=NAMED, mpp=0.5):
+    """Write arrays (axes as declared) as one multiscale image of named colours."""
     datasets = []
     group = zarr.open_group(store, mode="w", zarr_format=zarr_format)
     for k, array in enumerate(arrays):
@@ -101,7 +104,7 @@ def test_any_order_of_axes(tmp_path, order):
 @pytest.mark.parametrize(
     ("channels", "rgb"),
     [
-        (None, True),
+        (None, False),
         ([("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF")], True),
         ([("Channel 0", "FF0000"), ("", "00FF00"), ("", "0000FF")], True),
         ([("DAPI", "0000FF"), ("CD3", "00FF00"), ("CD8", "FF0000")], False),
@@ -116,6 +119,7 @@ def test_three_channels_are_colour_unless_they_say_otherwise(tmp_path, channels,
     write(LocalStore(tmp_path / "s.zarr"), planes, omero=omero)
     with open_slide(tmp_path / "s.zarr") as slide:
         assert slide.info.is_rgb == rgb
+        assert slide.info.needs_rgb == (channels is None)
         if channels and channels[0][0] == "DAPI":
             assert slide.info.channels == ("DAPI", "CD3", "CD8")
 

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from zarr.storage import LocalStore
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.controllers.shared.job import JobState
 from napari_histodistill.layers.slide_layer import slide_layer
+from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.fakes import PURPLE, ColourBackend, array_slide, colour_student, tissue_image
+from tests.slides.formats.test_omezarr import write
+from tests.slides.formats.test_zarr_levels import write_levels
 from tests.slides.pyramid.test_damage import damaged_slide
 
 pytestmark = pytest.mark.gui
@@ -386,6 +390,47 @@ def test_a_file_opens_without_blocking_and_missing_mpp_is_asked_for(
     qtbot.waitUntil(ready(widget), timeout=10000)
     assert tuple(viewer.layers[0].scale) == (0.5, 0.5)
     assert str(viewer.layers[0].units[0]) == "micrometer"
+
+
+def test_three_channels_without_names_are_asked_about(explore, qtbot, tmp_path):
+    path = tmp_path / "unnamed.zarr"
+    write(LocalStore(path), [np.moveaxis(tissue_image(), 2, 0)], omero=None)
+    viewer, widget = explore()
+    widget.choosing.open_path(path)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=10000)
+    qtbot.waitUntil(lambda: widget.session.student is not None, timeout=10000)
+    assert viewer.layers[0].rgb, "shown as what it may be"
+    assert widget.slide_panel.rgb.isVisible()
+    assert "red, green and blue" in widget.session.why_not_run
+    widget.slide_panel.rgb.yes.click()
+    qtbot.waitUntil(ready(widget), timeout=10000)
+    assert not widget.slide_panel.rgb.isVisible()
+    assert widget.session.slide.info.is_rgb
+    widget.run_panel.button.click()
+    qtbot.waitUntil(idle(widget), timeout=20000)
+    assert "Class map" in viewer.layers
+
+
+def test_a_slide_lies_where_its_file_places_it_and_so_does_its_map(
+    explore, qtbot, tmp_path
+):
+    levels = [(tissue_image(), (0.5, 0.5), (1000.0, 2000.0))]
+    path = write_levels(tmp_path / "placed.zarr", levels)
+    viewer, widget = explore()
+    widget.choosing.open_path(path)
+    qtbot.waitUntil(ready(widget), timeout=20000)
+    widget.run_panel.button.click()
+    qtbot.waitUntil(idle(widget), timeout=20000)
+    slide, drawn = viewer.layers[0], viewer.layers["Class map"]
+    assert tuple(slide.translate) == (1000, 2000)
+    corners = [layer.data_to_world((-0.5, -0.5)) for layer in (slide, drawn)]
+    assert corners[0] == pytest.approx(corners[1])
+    target = tmp_path / "map.ome.zarr"
+    work = widget.work_to_export(ExportKey.CLASS_LABELS, target)
+    list(work(CancelToken()))
+    (written,) = viewer.open(str(target), plugin="napari-histodistill")
+    assert written.data_to_world((-0.5, -0.5)) == pytest.approx(corners[0])
+    assert type(written).__name__ == "Labels"
 
 
 def test_damage_that_is_looked_at_is_counted(explore, qtbot, tmp_path):

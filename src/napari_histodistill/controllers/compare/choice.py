@@ -139,6 +139,25 @@ class CompareChoice:
         return self.choices[0].needs_mpp
 
     @property
+    def needs_rgb(self) -> bool:
+        """Whether a person must say if three channels are red, green and blue."""
+        return self.choices[0].needs_rgb
+
+    def call_rgb(self) -> None:
+        """Say that the three channels, which the file does not name, are colour.
+
+        Raises
+        ------
+        InputError
+            If the slide has other channels.
+        """
+        first, second = self.choices
+        first.call_rgb()
+        second.slide = first.slide
+        second.replan()
+        self._line_up()
+
+    @property
     def takes_mpp(self) -> bool:
         """Whether a person may give the µm per pixel."""
         return self.choices[0].takes_mpp

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.shared.job import Work
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.difference import DifferenceMap
     from napari_histodistill.maps.ranking import RankedRegion
     from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides.pyramid.slide import SlideInfo
 
 
 class ExportKey(Enum):
     """The things that can be written to a file."""
 
     CLASS_OUTLINES = "class outlines"
+    CLASS_PARTS = "class parts"
     CLASS_LABELS = "class labels"
     CLASS_AREAS = "class areas"
     SIMILAR_PLACES = "similar places"
@@ -68,6 +71,13 @@ EXPORTS = (
         ExportKey.CLASS_OUTLINES,
         "Class outlines for QuPath (GeoJSON)…",
         "Merged outlines of each class in pixels of the slide, with names and colours.",
+        ".geojson",
+        Ingredient.CLASSES,
+    ),
+    ExportKind(
+        ExportKey.CLASS_PARTS,
+        "Class outlines, a polygon per part (GeoJSON)…",
+        "For programs that read simple polygons only: TIAToolbox, napari-geojson.",
         ".geojson",
         Ingredient.CLASSES,
     ),
@@ -138,7 +148,7 @@ def export_work(
     *,
     classes: ClassMap | None,
     similar: SimilarResult | None,
-    bounds_origin: tuple[int, int] | None = None,
+    slide: SlideInfo | None = None,
 ) -> Work:
     """Return work that writes one export.
 
@@ -150,8 +160,8 @@ def export_work(
         Where to.
     classes, similar : ClassMap, SimilarResult or None
         What is on screen.
-    bounds_origin : tuple of int or None
-        Of the slide: see :class:`SlideInfo`.
+    slide : SlideInfo or None
+        Says from where its pixels are counted and where it lies in µm.
 
     Raises
     ------
@@ -169,10 +179,16 @@ def export_work(
     def work(cancel: CancelToken) -> Iterator[Exported]:
         cancel.check()
         if classes is not None and kind.needs is Ingredient.CLASSES:
-            found = replace(classes, bounds_origin=bounds_origin)
+            found = classes
+            if slide is not None:
+                found = replace(
+                    classes,
+                    bounds_origin=slide.bounds_origin,
+                    origin_um=slide.origin_um,
+                )
             _write_classes(kind.key, found, path)
         elif similar is not None:
-            _write_places(similar.ranked, path, bounds_origin)
+            _write_places(similar.ranked, path, slide)
         yield Exported(path)
 
     return work
@@ -183,7 +199,7 @@ def export_difference_work(
     path: Path,
     difference: DifferenceMap | None,
     ranked: Sequence[RankedRegion],
-    bounds_origin: tuple[int, int] | None = None,
+    slide: SlideInfo | None = None,
 ) -> Work:
     """Return work that writes one export of a comparison.
 
@@ -197,8 +213,8 @@ def export_difference_work(
         Values over the grid, if two students were compared.
     ranked : sequence of RankedRegion
         Most different first.
-    bounds_origin : tuple of int or None
-        Of the slide: see :class:`SlideInfo`.
+    slide : SlideInfo or None
+        Says from where its pixels are counted and where it lies in µm.
 
     Raises
     ------
@@ -214,12 +230,16 @@ def export_difference_work(
         from napari_histodistill.export.table import write_regions
 
         cancel.check()
+        origin = difference.origin_um if slide is None else slide.origin_um
         if key is ExportKey.DIFFERENCE_MAP:
-            write_difference(difference, path)
+            write_difference(replace(difference, origin_um=origin), path)
         elif key is ExportKey.DIFFERENT_PLACES:
-            _write_places(ranked, path, bounds_origin, score="Difference")
+            _write_places(ranked, path, slide, score="Difference")
         else:
-            write_regions(ranked, path, score="difference")
+            mpp = difference.grid.slide_mpp
+            write_regions(
+                ranked, path, score="difference", slide_mpp=mpp, origin_um=origin
+            )
         yield Exported(path)
 
     return work
@@ -230,8 +250,9 @@ def _write_classes(key: ExportKey, classes: ClassMap, path: Path) -> None:
     from napari_histodistill.export.omezarr import write_class_labels
     from napari_histodistill.export.table import write_areas
 
-    writers = {
+    writers: dict[ExportKey, Callable[[ClassMap, Path], Path]] = {
         ExportKey.CLASS_OUTLINES: write_geojson,
+        ExportKey.CLASS_PARTS: partial(write_geojson, split=True),
         ExportKey.CLASS_LABELS: write_class_labels,
         ExportKey.CLASS_AREAS: write_areas,
     }
@@ -241,9 +262,15 @@ def _write_classes(key: ExportKey, classes: ClassMap, path: Path) -> None:
 def _write_places(
     ranked: Sequence[RankedRegion],
     path: Path,
-    bounds_origin: tuple[int, int] | None,
+    slide: SlideInfo | None,
     score: str = "Similarity",
 ) -> None:
     from napari_histodistill.export.geojson import write_regions_geojson
 
-    write_regions_geojson(ranked, path, score=score, bounds_origin=bounds_origin)
+    write_regions_geojson(
+        ranked,
+        path,
+        score=score,
+        bounds_origin=slide.bounds_origin if slide else None,
+        origin_um=slide.origin_um if slide else (0.0, 0.0),
+    )

@@ -23,6 +23,7 @@ from napari_histodistill.controllers.shared.wording import (
 )
 from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.geometry import Mpp, Region
+from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +182,18 @@ class MapChoice:
         self.slide = self.slide.with_mpp(mpp)
         self.replan()
 
+    def call_rgb(self) -> None:
+        """Say that the three channels, which the file does not name, are colour.
+
+        Raises
+        ------
+        InputError
+            If the slide has other channels.
+        """
+        if self.slide is not None:
+            self.slide = taken_for_colour(self.slide)
+            self.replan()
+
     def take_tissue(self, tissue: TissueMask | None) -> None:
         """Take the tissue mask that was found or edited; maps stay as they are."""
         # How many cells are worth it is known once the tissue is: until then the step
@@ -204,6 +217,11 @@ class MapChoice:
         return self.slide is not None and self.slide.usable_mpp is None
 
     @property
+    def needs_rgb(self) -> bool:
+        """Whether a person must say if three channels are red, green and blue."""
+        return self.slide is not None and self.slide.info.needs_rgb
+
+    @property
     def takes_mpp(self) -> bool:
         """Whether a person may give the µm per pixel.
 
@@ -222,6 +240,8 @@ class MapChoice:
     def _why_no_slide(self) -> str:
         if self.slide is None:
             return "Open a slide first (drop a file here, or File › Open Sample)."
+        if self.needs_rgb:
+            return "Say first whether the slide's channels are red, green and blue."
         if not self.slide.info.is_rgb:
             return "Models look at H&E colour images; this slide has other channels."
         if self.needs_mpp:

@@ -58,6 +58,13 @@ class SlideSession(Protocol):
     def takes_mpp(self) -> bool:
         """Whether a person may give the µm per pixel."""
 
+    @property
+    def needs_rgb(self) -> bool:
+        """Whether a person must say if three channels are red, green and blue."""
+
+    def call_rgb(self) -> None:
+        """Say that they are; an ``InputError`` refuses other channels."""
+
     def choose_slide(self, slide: Slide | None) -> None:
         """Look at another slide, or none."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,66 +12,64 @@ import numpy as np
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
-from napari_histodistill.slides.formats.zarr_limits import check_array, check_files
-from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
+from napari_histodistill.slides.formats.zarr_colours import zarr_colours
+from napari_histodistill.slides.formats.zarr_images import (
+    MOST_HERE,
+    MOST_REMOTE,
+    list_images,
+)
+from napari_histodistill.slides.formats.zarr_levels import ZARR_ERRORS, Axes
+from napari_histodistill.slides.formats.zarr_limits import check_files
 from napari_histodistill.slides.pyramid.damage import probe, read_by_tiles
+from napari_histodistill.slides.pyramid.images import choose_image, name_of_image
 from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
-from napari_histodistill.slides.tiff.metadata import (
-    UM_PER_UNIT,
-    PhysicalSize,
-    physical_size,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.formats.zarr_images import ZarrImage, ZarrListing
+    from napari_histodistill.slides.pyramid.colours import Colours
     from napari_histodistill.slides.pyramid.damage import Damage
     from napari_histodistill.slides.pyramid.levels import Rect
 
-# Errors that zarr and file systems raise for damaged or missing metadata.
-ZARR_ERRORS = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RuntimeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    ArithmeticError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+MAP_KEY = "creator"
+"""Key of a group's attributes by which our own exports are recognised."""
 
-DEFAULT_AXES = {2: "yx", 3: "cyx", 4: "czyx", 5: "tczyx"}
-"""Names of axes if the metadata gives none (NGFF before 0.3)."""
+MAP_MARK = "napari-histodistill"
+"""Its value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Axes:
-    """The axes of an array: where y, x and the channels are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZarrContainer:
+    """An open zarr, with all that a slide of one of its images needs to know of it.
 
-    names: tuple[str, ...]
+    Attributes
+    ----------
+    group : zarr.Group
+        An image, or a group that holds images (see ``zarr_images.py``).
+    close : callable
+        Closes the store; called after an error too.
+    name : str
+        Name of the slide in messages.
+    digest : callable
+        Takes the image's group and its arrays, returns the fingerprint.
+    path : Path or None
+        Where it is stored, unless it is on a server.
+    lost : str
+        Beginning of the message if reading fails, for stores on a server.
+    """
 
-    @property
-    def y(self) -> int:
-        """Index of y."""
-        return self.names.index("y")
-
-    @property
-    def x(self) -> int:
-        """Index of x."""
-        return self.names.index("x")
-
-    @property
-    def c(self) -> int | None:
-        """Index of the channels, if there is such an axis."""
-        return self.names.index("c") if "c" in self.names else None
+    group: Any
+    close: Callable[[], None]
+    name: str
+    digest: Callable[[Any, list[Any]], str]
+    path: Path | None = None
+    lost: str = ""
 
 
 class ZarrSource:
@@ -183,84 +180,135 @@ def open_omezarr(path: Path, *, image: str | int | None = None) -> Slide:
     Parameters
     ----------
     path : Path
-        Folder or ``.zip`` of a multiscale image, or of a plate or collection whose
-        first image is ``0``.
+        Folder or ``.zip`` of a multiscale image, or of a series, a plate or another
+        collection of images.
     image : str or int, optional
-        Name or index of the image inside.
+        Name, path or index of the image inside; by default the largest slide.
 
     Raises
     ------
     SlideError
-        If there is no image in it or it is damaged.
+        If there is no image in it, it is damaged, or it is a map or labels.
+    InputError
+        If there is no such image in it.
     """
-    del image  # only one is opened so far: the caller checks that it was meant
-    group, close = _open_group(path)
-    return slide_of_group(
-        group, close, name=path.name, digest=lambda *_: digest_path(path), path=path
+    group, close = open_group(path)
+    container = ZarrContainer(
+        group=group,
+        close=close,
+        name=path.name,
+        digest=lambda *_: digest_path(path),
+        path=path,
     )
+    return slide_of_group(container, image=image)
 
 
 def slide_of_group(
-    group: Any,
-    close: Callable[[], None],
-    *,
-    name: str,
-    digest: Callable[[Any, list[Any]], str],
-    path: Path | None = None,
-    lost: str = "",
+    container: ZarrContainer, *, image: str | int | None = None
 ) -> Slide:
-    """Make a slide from an open zarr group.
-
-    Parameters
-    ----------
-    group : zarr.Group
-        A multiscale image, or a group whose first child is one.
-    close : callable
-        Closes the store, also after an error.
-    name : str
-        Name of the slide in messages.
-    digest : callable
-        Takes the image's group and its arrays, returns the fingerprint.
-    path : Path, optional
-        Where the image is stored, unless it is on a server.
-    lost : str
-        Beginning of the message if reading fails, for stores on a server.
+    """Make a slide from an open zarr; closes it after an error.
 
     Raises
     ------
     SlideError
-        If there is no image in it or it is damaged.
+        If there is no image in it, it is damaged, or it is a map or labels.
+    InputError
+        If there is no such image in it.
     """
     try:
-        group, multiscale, omero = _image(group, name)
-        arrays, scales = _levels(group, multiscale, name)
-        axes = _axes(multiscale, len(arrays[0].shape), name)
-        arrays = _descending(arrays, axes)
-        colours = _colours(arrays[0], axes, omero)
-        size = _size(multiscale, axes, scales[0])
-        info = SlideInfo(
-            name=name,
-            path=path,
-            backend="zarr",
-            vendor="OME-Zarr",
-            mpp=size.mpp,
-            channels=colours.channels,
-            digest=digest(group, arrays),
-            notes=(*size.notes, *colours.notes, *_unseen(arrays[0], axes)),
-        )
-        source = ZarrSource(arrays, axes, colours, close, name=name, lost=lost)
-        return Slide(with_overviews(source), info)
+        return _slide(container, image)
     except ZARR_ERRORS as error:
-        close()
+        container.close()
         why = reason(error)
-        msg = f"{name}: the OME-Zarr metadata cannot be understood ({why})."
+        msg = f"{container.name}: the OME-Zarr metadata cannot be understood ({why})."
         raise SlideError(msg) from error
     except BaseException:
-        close()
+        container.close()
         raise
 
 
-def _open_group(path: Path) -> tuple[Any, Callable[[], None]]:
+def _slide(container: ZarrContainer, image: str | int | None) -> Slide:
+    name = container.name
+    listing = list_images(
+        container.group,
+        name,
+        image,
+        path=container.path,
+        most=MOST_REMOTE if container.lost else MOST_HERE,
+    )
+    found, choice = listing.images[listing.index], listing.choices[listing.index]
+    if image is None:
+        _refuse_map(found, name)
+    elif choice.index != choose_image(listing.choices, None, name):
+        name = name_of_image(name, choice)
+    levels = found.levels
+    colours, ranges = zarr_colours(levels.arrays[0], levels.axes, found.omero)
+    info = SlideInfo(
+        name=name,
+        path=container.path,
+        backend="zarr",
+        vendor="OME-Zarr",
+        mpp=levels.size.mpp,
+        channels=colours.channels,
+        digest=_digest(container, found),
+        notes=(
+            *levels.size.notes,
+            *colours.notes,
+            *_unseen(levels.arrays[0], levels.axes),
+            *_others(listing),
+            *listing.notes,
+        ),
+        origin_um=levels.origin_um,
+        colour_ranges=ranges,
+        images=listing.choices,
+        image=listing.index,
+    )
+    source = ZarrSource(
+        levels.arrays,
+        levels.axes,
+        colours,
+        container.close,
+        name=name,
+        lost=container.lost,
+    )
+    return Slide(with_overviews(source), info)
+
+
+def _digest(container: ZarrContainer, found: ZarrImage) -> str:
+    """Return the fingerprint; of one among several images it depends on which."""
+    whole = container.digest(found.group, list(found.levels.arrays))
+    if found.path in {"", "0"}:  # as ever: stores of these must be found again
+        return whole
+    return hashlib.sha256(f"{whole} image {found.path}".encode()).hexdigest()
+
+
+def _refuse_map(found: ZarrImage, name: str) -> None:
+    """Refuse to take a map or labels for a slide, unless they were asked for."""
+    ours = dict(found.group.attrs).get(MAP_KEY) == MAP_MARK
+    if not (found.is_labels or ours):
+        return
+    what = "a map that this program wrote" if ours else "an image of labels"
+    msg = (
+        f"{name} is {what}, not a slide: open it in napari (File › Open, or drop it on "
+        "the window), where it becomes a layer with its colours and its place."
+    )
+    raise SlideError(msg)
+
+
+def _others(listing: ZarrListing) -> tuple[str, ...]:
+    """Say that there is more to choose from."""
+    count, shown = len(listing.choices), listing.choices[listing.index].name
+    return (f"{count} images are inside; {shown} is shown",) if count > 1 else ()
+
+
+def open_group(path: Path) -> tuple[Any, Callable[[], None]]:
+    """Open the zarr group of a folder or zip; returns it and what closes it.
+
+    Raises
+    ------
+    SlideError
+        If there is none, or files of impossible size are in it.
+    """
     import zarr
     from zarr.storage import LocalStore, ZipStore
 
@@ -292,120 +340,6 @@ def _root_in_zip(path: Path) -> str:
     if not roots:
         return ""
     return min(roots, key=lambda n: (n.count("/"), n)).rpartition("/")[0]
-
-
-def _image(group: Any, name: str) -> tuple[Any, Mapping[str, Any], Mapping[str, Any]]:
-    """Return the group with ``multiscales``: this one or its first child."""
-    for candidate in (group, *(group[k] for k in ("0",) if k in group)):
-        attributes = dict(getattr(candidate, "attrs", {}))
-        # NGFF 0.5 moved everything one level down.
-        ome = attributes.get("ome", attributes)
-        if ome.get("multiscales"):
-            return candidate, ome["multiscales"][0], ome.get("omero") or {}
-    msg = (
-        f"{name}: this zarr holds no OME-Zarr image (its attributes have no "
-        "'multiscales')."
-    )
-    raise SlideError(msg)
-
-
-def _levels(
-    group: Any, multiscale: Mapping[str, Any], name: str
-) -> tuple[list[Any], list[list[float]]]:
-    arrays: list[Any] = []
-    scales: list[list[float]] = []
-    common = _scale(multiscale)
-    for dataset in multiscale["datasets"]:
-        if dataset["path"] not in group:
-            msg = f"{name}: the level {dataset['path']!r} is missing."
-            raise SlideError(msg)
-        array = group[dataset["path"]]
-        check_array(array, f"level {dataset['path']!r}")
-        own = _scale(dataset) or [1.0] * len(array.shape)
-        arrays.append(array)
-        scales.append(
-            [a * b for a, b in zip(own, common, strict=True)] if common else own
-        )
-    if not arrays or 0 in arrays[0].shape:
-        msg = f"{name}: the OME-Zarr image has no pixels."
-        raise SlideError(msg)
-    return arrays, scales
-
-
-def _scale(entry: Mapping[str, Any]) -> list[float] | None:
-    for transform in entry.get("coordinateTransformations") or ():
-        if transform.get("type") == "scale" and "scale" in transform:
-            return [float(v) for v in transform["scale"]]
-    return None
-
-
-def _axes(multiscale: Mapping[str, Any], ndim: int, name: str) -> Axes:
-    declared = multiscale.get("axes")
-    if not declared:
-        return Axes(tuple(DEFAULT_AXES.get(ndim, "")))
-    names = []
-    for axis in declared:
-        kind = axis.get("type") if isinstance(axis, dict) else None
-        label = axis["name"] if isinstance(axis, dict) else str(axis)
-        names.append("c" if kind == "channel" else label.lower())
-    if len(names) != ndim or not {"y", "x"} <= set(names):
-        msg = f"{name}: axes {names} do not fit an array of {ndim} dimensions."
-        raise SlideError(msg)
-    return Axes(tuple(names))
-
-
-def _descending(arrays: list[Any], axes: Axes) -> list[Any]:
-    """Leave out levels that are not smaller than the one before."""
-    kept: list[Any] = []
-    for array in sorted(arrays, key=lambda a: -a.shape[axes.y] * a.shape[axes.x]):
-        area = array.shape[axes.y] * array.shape[axes.x]
-        if not kept or area < kept[-1].shape[axes.y] * kept[-1].shape[axes.x]:
-            kept.append(array)
-    return kept
-
-
-def _colours(array: Any, axes: Axes, omero: Mapping[str, Any]) -> Colours:
-    count = 1 if axes.c is None else int(array.shape[axes.c])
-    dtype = np.dtype(array.dtype)
-    channels = omero.get("channels") or []
-    if count == 1 and axes.c is None:
-        return Colours(("grey",))
-    if count in {3, 4} and dtype == np.uint8 and _look_like_colour(channels):
-        return colours_of_samples(count, dtype)
-    names = [str(c.get("label") or "") for c in channels] + [""] * count
-    return Colours(
-        tuple(names[k] or f"channel {k + 1}" for k in range(count)),
-    )
-
-
-def _look_like_colour(channels: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether 8-bit channels are colour; names or colours may deny it."""
-    rgb = [("r", "red", "ff0000"), ("g", "green", "00ff00"), ("b", "blue", "0000ff")]
-    for channel, (letter, word, colour) in zip(channels, rgb, strict=False):
-        label = str(channel.get("label") or "").lower()
-        named = label and not label.startswith("channel")
-        if named and label not in {letter, word}:
-            return False
-        if not named and str(channel.get("color") or colour).lower() != colour:
-            return False
-    return True
-
-
-def _size(
-    multiscale: Mapping[str, Any], axes: Axes, scale: Sequence[float]
-) -> PhysicalSize:
-    declared = multiscale.get("axes") or []
-    if not declared or not isinstance(declared[axes.y], dict):
-        return PhysicalSize(None, ("the scale has no unit and is not used",))
-    units = [declared[k].get("unit") for k in (axes.y, axes.x)]
-    factors = [UM_PER_UNIT.get(str(u)) for u in units]
-    y, x = scale[axes.y], scale[axes.x]
-    if factors[0] is None or factors[1] is None:
-        if math.isclose(y, 1) and math.isclose(x, 1):
-            return PhysicalSize(None, ("the file does not state µm per pixel",))
-        note = f"the scale {y:g} has no unit and is not used"
-        return PhysicalSize(None, (note,))
-    return physical_size(y * factors[0], x * factors[1], f"OME-Zarr scale ({units[0]})")
 
 
 def _unseen(array: Any, axes: Axes) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import reason
-from napari_histodistill.slides.formats.omezarr import ZARR_ERRORS, slide_of_group
+from napari_histodistill.slides.formats.omezarr import ZarrContainer, slide_of_group
+from napari_histodistill.slides.formats.zarr_levels import ZARR_ERRORS
 
 if TYPE_CHECKING:
     import os
@@ -50,7 +51,6 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
         If the extra is missing, the server does not answer, or there is no OME-Zarr
         image; later, from reads, if the server no longer answers.
     """
-    del image  # only one is opened so far: the caller checks that it was meant
     parts = urlsplit(url)
     name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.netloc
     if not all(map(importlib.util.find_spec, ("fsspec", "aiohttp"))):
@@ -65,13 +65,14 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
     connection = _Connection(url)
     try:
         group = connection.group()
-        slide = slide_of_group(
-            group,
-            connection.close,
+        container = ZarrContainer(
+            group=group,
+            close=connection.close,
             name=name,
             digest=digest_of_group,
             lost=f"the server {parts.netloc} does not answer as it should",
         )
+        slide = slide_of_group(container, image=image)
     except connection.errors as error:
         connection.close()
         msg = (

@@ -68,6 +68,13 @@ class SlideInfo:
         the file (OpenSlide's bounds, MRXS); None if it is the slide's own corner.
         Coordinates in this package never start there, but those of programs that crop
         to the scanned part do (QuPath).
+    origin_um : tuple of float
+        World position ``(y, x)`` of the centre of the first pixel in µm, where the file
+        states one (OME-Zarr's translation); coordinates in pixels never contain it.
+    colour_ranges : tuple of tuple of float
+        Only where three channels may be a colour image and the file does not say so:
+        for each, the stored values that would be shown as 0 and as 255. See
+        :func:`~napari_histodistill.slides.formats.zarr_colours.taken_for_colour`.
     images : tuple of ImageChoice
         All images inside the file or folder, this one included.
     image : int
@@ -87,11 +94,18 @@ class SlideInfo:
     bounds_origin: tuple[int, int] | None = None
     images: tuple[ImageChoice, ...] = ()
     image: int = 0
+    origin_um: tuple[float, float] = (0.0, 0.0)
+    colour_ranges: tuple[tuple[float, float], ...] = ()
 
     @property
     def section(self) -> str:
         """Digest of the stored pixels: the same for every colour conversion of them."""
         return self.stored_digest or self.digest
+
+    @property
+    def needs_rgb(self) -> bool:
+        """Whether a person must say if the three channels are red, green and blue."""
+        return bool(self.colour_ranges)
 
     @property
     def is_rgb(self) -> bool:

@@ -145,11 +145,11 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
     def work_to_export(self, key: ExportKey, path: Path) -> Work:
         """Return work that writes one export of the comparison."""
         slide = self.session.slide
-        origin = slide.info.bounds_origin if slide else None
+        info = slide.info if slide else None
         compared = self.session.compared
         difference = compared.difference if compared else None
         ranked = compared.ranked if compared else ()
-        return export_difference_work(key, path, difference, ranked, origin)
+        return export_difference_work(key, path, difference, ranked, info)
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""

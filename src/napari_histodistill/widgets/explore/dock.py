@@ -148,7 +148,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             path,
             classes=classes,
             similar=self.session.similar,
-            bounds_origin=slide.info.bounds_origin if slide else None,
+            slide=slide.info if slide else None,
         )
 
     def let_go(self) -> None:

@@ -110,6 +110,26 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
         self.viewer.reset_view()
         self.changed.emit()
 
+    def put_rgb(self) -> None:
+        """Say that the slide's three channels are red, green and blue.
+
+        The layer shows them so already; what changes is what the slide is taken for.
+
+        Raises
+        ------
+        InputError
+            If it has other channels.
+        """
+        self.session.call_rgb()
+        slide, layer = self.session.slide, self.slide_layer
+        ref = None if layer is None else ref_of(layer.metadata)
+        if slide is None or layer is None or ref is None:
+            return
+        self.drop_overlays(keep_layers=False)
+        layer.metadata[METADATA_KEY] = replace(ref, slide=slide)
+        self._make_overlays()
+        self.changed.emit()
+
     def look(self) -> None:
         """Tell the session what the canvas shows; the worker reads it from there."""
         layer, slide = self.slide_layer, self.session.slide

@@ -74,6 +74,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         panel.open_slide.connect(self.ask_slide)
         panel.images.chosen.connect(self.choose_image)
         panel.mpp.given.connect(lambda value: self.give_mpp(value))
+        panel.rgb.said.connect(self.call_rgb)
         panel.mpp.refused.connect(bench.said)
         panel.mpp.measure.connect(self.measure)
         self._watch = LayerWatch(bench.viewer, self)
@@ -202,6 +203,16 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         layer, slide = self.bench.slide_layer, self.bench.session.slide
         if layer is not None and slide is not None and layer in self._adopted:
             self._adopted[layer] = layer.data, slide
+        self.bench.said.emit("")
+        self._find_tissue()
+
+    def call_rgb(self) -> None:
+        """Take the person's word that the three channels are red, green and blue."""
+        try:
+            self.bench.put_rgb()
+        except HistodistillError as error:
+            self.bench.said.emit(str(error))
+            return
         self.bench.said.emit("")
         self._find_tissue()
 

@@ -31,6 +31,7 @@ from napari_histodistill.widgets.shared.controls import (
 )
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
+NO_NAMES = "The file does not say what its three channels are:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
 IMAGE_TIP = "Which of the images in this file is looked at."
 COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
@@ -131,6 +132,25 @@ class _StillCombo(QComboBox):
     def wheelEvent(self, event: QWheelEvent) -> None:
         """Leave the wheel to the panel, which scrolls."""
         event.ignore()
+
+
+class RgbRow(QWidget):
+    """Asks whether three channels without names are a colour image."""
+
+    said = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.yes = QPushButton("They are red, green, blue")
+        self.yes.setToolTip(
+            "The slide is drawn as if they were. Say so if tissue looks as it does in "
+            "the microscope; three fluorescent stains are not."
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(hint(NO_NAMES))
+        layout.addLayout(row(self.yes))
+        self.yes.clicked.connect(lambda: self.said.emit())
 
 
 class RegionRow(QWidget):

@@ -21,6 +21,7 @@ from napari_histodistill.widgets.shared.slide_rows import (
     ImageRow,
     MppRow,
     RegionRow,
+    RgbRow,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class SlideSection(QWidget):
         self.open.setToolTip("Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
         self.images = ImageRow()
         self.mpp = MppRow()
+        self.rgb = RgbRow()
         self.regions = regions
         self.detail, self.detail_words = detail, detail.words
         self.grid = QGridLayout(self)
@@ -90,6 +92,7 @@ class SlideSection(QWidget):
         mpp = None if session.needs_mpp or slide is None else slide.mpp
         self.mpp.show_given(None if mpp is None else mpp.mean)
         self.mpp.setVisible(session.takes_mpp)
+        self.rgb.setVisible(session.needs_rgb)
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
@@ -97,6 +100,7 @@ class SlideSection(QWidget):
         explain(self.slide, self._slide_tip, why or ("" if self._has_slides else none))
         self.images.lock(why)
         explain(self.mpp, "", why)
+        explain(self.rgb, "", why)
         self.detail.lock(why)
         self.regions.lock(why)
 
@@ -110,4 +114,8 @@ class SlideSection(QWidget):
         asked.addWidget(self.images)
         asked.addWidget(self.mpp)
         self.grid.addLayout(asked, line + 1, 0, 1, 2)
+        asked.addWidget(self.rgb)
+        asked.addWidget(self.mpp)
+        self.grid.addLayout(asked, line + 1, 0, 1, 2)
+        self.rgb.hide()
         self.mpp.hide()
