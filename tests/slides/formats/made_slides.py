@@ -21,7 +21,7 @@ from PIL import Image
 from tests.slides.factory import picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 TILE = 64
@@ -194,13 +194,17 @@ SCN_SPACE = "http://www.leica-microsystems.com/scn/2010/10/01"
 SCN_NM = 500
 
 
-def make_scn(folder: Path) -> MadeSlide:
-    """Two scanned areas on a slide of 400 × 300 px at 0.5 µm, and the macro image."""
+def make_scn(folder: Path, size: tuple[int, int] = (300, 400)) -> MadeSlide:
+    """Two levels at 0.5 µm of a slide with two scanned areas, and the macro image.
+
+    ``size`` is that of the slide in pixels; an odd one makes the ratio of the levels'
+    sizes an odd number, too.
+    """
     places = [(40, 60), (180, 220)]
     areas = [scene(100, 150), scene(90, 130, seed=3)]
     macro = scene(75, 100, seed=5)
     path = folder / "made.scn"
-    xml = _scn_xml(places, areas, macro)
+    xml = _scn_xml(size, places, areas, macro)
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
         _write(tif, macro, description=xml)
         for area in areas:
@@ -211,7 +215,7 @@ def make_scn(folder: Path) -> MadeSlide:
                 )  # fmt: skip
     levels = []
     for k, factor in enumerate((1, 2)):
-        level = np.full((300 // factor, 400 // factor, 3), 255, np.uint8)
+        level = np.full((*(-(-s // factor) for s in size), 3), 255, np.uint8)
         for a, (y, x) in enumerate(places):
             part = stored(path, 1 + 2 * a + k)
             y1, x1 = y // factor, x // factor
@@ -223,21 +227,18 @@ def make_scn(folder: Path) -> MadeSlide:
 
 
 def _scn_xml(
-    places: list[tuple[int, int]], areas: list[Picture], macro: Picture
+    size: tuple[int, int],
+    places: list[tuple[int, int]],
+    areas: list[Picture],
+    macro: Picture,
 ) -> str:
-    whole = (300 * SCN_NM, 400 * SCN_NM)
+    whole = size[0] * SCN_NM, size[1] * SCN_NM
     images = [_scn_image((0, 0), whole, [macro.shape[:2]], 0, "1.6")]
     for k, ((y, x), area) in enumerate(zip(places, areas, strict=True)):
         height, width = area.shape[:2]
-        images.append(
-            _scn_image(
-                (y * SCN_NM, x * SCN_NM),
-                (height * SCN_NM, width * SCN_NM),
-                [(height, width), (height // 2, width // 2)],
-                1 + 2 * k,
-                "20",
-            )  # fmt: skip
-        )
+        corner, extent = (y * SCN_NM, x * SCN_NM), (height * SCN_NM, width * SCN_NM)
+        shapes = [(height, width), (height // 2, width // 2)]
+        images.append(_scn_image(corner, extent, shapes, 1 + 2 * k, "20"))
     return (
         f'<?xml version="1.0"?><scn xmlns="{SCN_SPACE}"><collection name="made" '
         f'sizeX="{whole[1]}" sizeY="{whole[0]}"><barcode>bWFkZQ==</barcode>'
@@ -271,7 +272,7 @@ def _scn_image(
 
 def make_philips(folder: Path) -> MadeSlide:
     """Three levels at 0.4 × 0.5 µm, stored in whole tiles; one tile is left out."""
-    finest = scene(192, 320)
+    finest = scene(187, 313)
     label, macro = scene(40, 60, seed=5), as_jpeg(scene(50, 90, seed=6))
     levels = [shrunk(finest, factor) for factor in (1, 2, 4)]
     path = folder / "made.tiff"
@@ -286,7 +287,7 @@ def make_philips(folder: Path) -> MadeSlide:
                 }
             _write(
                 tif, _tiles(whole, left_out={(1, 2)} if k == 0 else set()),
-                shape=whole.shape, dtype=np.uint8, **more,
+                shape=level.shape if k == 0 else whole.shape, dtype=np.uint8, **more,
             )  # fmt: skip
         _write(tif, label, tile=None, description="Label", subfiletype=1)
     right = [
@@ -308,7 +309,8 @@ def _tiles(image: Picture, left_out: set[tuple[int, int]]) -> Iterator[Any]:
 
 def _philips_xml(levels: int, macro: bytes) -> str:
     def attribute(name: str, value: str, kind: str = "IString") -> str:
-        return f'<Attribute Name="{name}" Group="0x301D" PMSVR="{kind}">{value}</Attribute>'
+        start = f'<Attribute Name="{name}" Group="0x301D" PMSVR="{kind}">'
+        return f"{start}{value}</Attribute>"
 
     def listed(name: str, kind: str, objects: list[str]) -> str:
         inner = "".join(
@@ -423,241 +425,6 @@ def _bif_xml() -> str:
     )
 
 
-# 3DHISTECH MRXS: a file beside a folder with an index and the images of all levels.
-# The camera's photos are cut into images; the overlap is between photos. A coarser
-# level joins images as they are, so that its images hold parts of several photos.
-
-MRXS_ID = "00112233445566778899AABBCCDDEEFF"
-
-
-@dataclass(frozen=True)
-class Mrxs:
-    """The geometry of a slide: counts and edges in images and pixels of level 0."""
-
-    across: int
-    down: int
-    divisions: int  # images per side of a photo
-    overlap: int
-    levels: int
-    missing: frozenset[tuple[int, int]] = frozenset()  # photos (row, column)
-    jitter: int = 0  # px by which the recorded positions differ from the regular ones
-
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        """Return where the image in a row and a column lies in level 0."""
-        found = []
-        for k, other in ((row, column), (column, row)):
-            photo, inside = divmod(k, self.divisions)
-            pitch = TILE * self.divisions - self.overlap
-            moved = self.jitter * ((photo + other // self.divisions) % 2)
-            found.append(photo * pitch + moved + inside * TILE)
-        return found[0], found[1]
-
-    def scanned(self, row: int, column: int) -> bool:
-        photo = row // self.divisions, column // self.divisions
-        inside = row < self.down and column < self.across
-        return inside and photo not in self.missing
-
-    def size(self, count: int) -> int:
-        return count * TILE - (count // self.divisions - 1) * self.overlap
-
-
-def make_mrxs(folder: Path) -> MadeSlide:
-    """Two levels of 4 × 5 images that meet edge to edge."""
-    return _mrxs(folder, Mrxs(across=5, down=4, divisions=1, overlap=0, levels=2))
-
-
-def make_mrxs_overlapping(folder: Path) -> MadeSlide:
-    """Three levels of 4 × 4 photos that overlap by 12 px; some were not scanned."""
-    edges = {(0, k) for k in range(4)} | {(k, 0) for k in range(4)}
-    missing = frozenset(edges | {(2, 3)})
-    return _mrxs(
-        folder,
-        Mrxs(across=8, down=8, divisions=2, overlap=12, levels=3, missing=missing),
-    )
-
-
-def make_mrxs_positions(folder: Path) -> MadeSlide:
-    """The same with the place of every photo in the file, off by four pixels."""
-    missing = frozenset({(0, k) for k in range(3)} | {(3, 2)})
-    return _mrxs(
-        folder,
-        Mrxs(
-            across=6, down=8, divisions=2, overlap=12, levels=3,
-            missing=missing, jitter=4,
-        ),
-    )  # fmt: skip
-
-
-def _mrxs(folder: Path, form: Mrxs) -> MadeSlide:
-    height, width = form.size(form.down), form.size(form.across)
-    whole = scene(height + form.jitter, width + form.jitter)
-    blank = np.full((TILE, TILE, 3), 255, np.uint8)
-
-    def image(row: int, column: int) -> Picture:
-        if not form.scanned(row, column):
-            return blank
-        y, x = form.corner(row, column)
-        return whole[y : y + TILE, x : x + TILE]
-
-    data = bytearray(b"\0" * 16)
-    entries: list[list[tuple[int, int, int, int]]] = []
-    levels = []
-    for exponent in range(form.levels):
-        concat = 2**exponent
-        entries.append([])
-        placed: dict[tuple[int, int], tuple[Picture, tuple[int, int]]] = {}
-        for row in range(0, form.down, concat):
-            for column in range(0, form.across, concat):
-                steps = range(concat)
-                if not any(
-                    form.scanned(row + r, column + c) for r in steps for c in steps
-                ):
-                    continue
-                parts = [[image(row + r, column + c) for c in steps] for r in steps]
-                jpeg = as_jpeg(shrunk(joined(parts), concat))
-                index = row * form.across + column
-                entries[-1].append((index, len(data), len(jpeg), 0))
-                data += jpeg
-                placed |= _mrxs_pieces(form, of_jpeg(jpeg), (row, column), concat)
-        in_order = [placed[at] for at in sorted(placed)]
-        levels.append(composed((height // concat, width // concat), in_order))
-    macro, label, small = (scene(30 + k, 50, seed=5 + k) for k in range(3))
-    records = []
-    seen = {}
-    named = {"macro": macro, "label": label, "thumbnail": small}
-    for name, picture_ in named.items():
-        jpeg = as_jpeg(picture_)
-        records.append((len(data), len(jpeg)))
-        data += jpeg
-        seen[name] = of_jpeg(jpeg)
-    if form.jitter:
-        positions = _mrxs_positions(form)
-        records.append((len(data), len(positions)))
-        data += positions
-    path = folder / "made.mrxs"
-    path.write_bytes(as_jpeg(small))
-    inside = folder / "made"
-    inside.mkdir()
-    (inside / "Slidedat.ini").write_text(_mrxs_ini(form), encoding="utf-8")
-    (inside / "Index.dat").write_bytes(_mrxs_index(entries, records))
-    (inside / "Data0000.dat").write_bytes(data)
-    corners = [
-        form.corner(row, column)
-        for row in range(form.down)
-        for column in range(form.across)
-        if form.scanned(row, column)
-    ]
-    origin = min(y for y, _ in corners), min(x for _, x in corners)
-    return MadeSlide(
-        path, "mirax", tuple(levels), (0.5, 0.4), seen,
-        origin if origin != (0, 0) else None,
-    )  # fmt: skip
-
-
-def _mrxs_pieces(
-    form: Mrxs, image: Picture, start: tuple[int, int], concat: int
-) -> dict[tuple[int, int], tuple[Picture, tuple[int, int]]]:
-    """Return the parts of a level's image that come from one photo each.
-
-    Keys are the row and column of their first image, values the pixels and the place.
-    """
-    pieces = max(1, concat // form.divisions)
-    edge = TILE // pieces
-    found = {}
-    for r in range(pieces):
-        for c in range(pieces):
-            at = start[0] + r * form.divisions, start[1] + c * form.divisions
-            if pieces > 1 and not form.scanned(*at):
-                continue
-            y, x = form.corner(*at)
-            piece = image[r * edge : (r + 1) * edge, c * edge : (c + 1) * edge]
-            found[at] = piece, (y // concat, x // concat)
-    return found
-
-
-def _mrxs_positions(form: Mrxs) -> bytes:
-    out = b""
-    for row in range(0, form.down, form.divisions):
-        for column in range(0, form.across, form.divisions):
-            y, x = form.corner(row, column)
-            known = form.scanned(row, column)
-            out += struct.pack("<Bii", known, x if known else 0, y if known else 0)
-    return out
-
-
-def _mrxs_index(
-    entries: list[list[tuple[int, int, int, int]]], records: list[tuple[int, int]]
-) -> bytes:
-    """Return the index: chains of pages for the levels, and for everything else."""
-    out = bytearray(b"01.02" + MRXS_ID.encode())
-    roots = len(out)
-    out += bytes(8)
-
-    def table(count: int, root: int) -> int:
-        struct.pack_into("<i", out, root, len(out))
-        out.extend(bytes(4 * count))
-        return len(out) - 4 * count
-
-    def page(pointer: int, numbers: list[int]) -> None:
-        struct.pack_into("<i", out, pointer, len(out))
-        out.extend(struct.pack("<ii", 0, len(out) + 8))
-        out.extend(struct.pack(f"<{len(numbers)}i", *numbers))
-
-    first = table(len(entries), roots)
-    for k, level in enumerate(entries):
-        flat = [number for entry in level for number in entry]
-        page(first + 4 * k, [len(level), 0, *flat])
-    first = table(len(records), roots + 4)
-    for k, (place, size) in enumerate(records):
-        page(first + 4 * k, [1, 0, 0, 0, place, size, 0])
-    return bytes(out)
-
-
-def _mrxs_ini(form: Mrxs) -> str:
-    layers = ("SlideThumbnail", "SlideBarcode", "SlidePreview")
-    kinds = ("THUMBNAIL", "BARCODE", "PREVIEW")
-    listed: dict[str, dict[str, object]] = {
-        "GENERAL": {
-            "SLIDE_VERSION": "02.01", "SLIDE_ID": MRXS_ID, "SLIDE_NAME": "made",
-            "IMAGENUMBER_X": form.across, "IMAGENUMBER_Y": form.down,
-            "OBJECTIVE_MAGNIFICATION": 20,
-            "CameraImageDivisionsPerSide": form.divisions,
-        },
-        "HIERARCHICAL": {
-            "INDEXFILE": "Index.dat", "HIER_COUNT": 1,
-            "HIER_0_NAME": "Slide zoom level", "HIER_0_COUNT": form.levels,
-            "NONHIER_COUNT": 2 if form.jitter else 1,
-            "NONHIER_0_NAME": "Scan data layer", "NONHIER_0_COUNT": len(layers),
-        },
-        "DATAFILE": {"FILE_COUNT": 1, "FILE_0": "Data0000.dat"},
-    }  # fmt: skip
-    parts = listed["HIERARCHICAL"]
-    for k, (layer, kind) in enumerate(zip(layers, kinds, strict=True)):
-        parts[f"NONHIER_0_VAL_{k}"] = f"ScanDataLayer_{layer}"
-        parts[f"NONHIER_0_VAL_{k}_SECTION"] = f"LAYER_{k}"
-        listed[f"LAYER_{k}"] = {f"{kind}_IMAGE_TYPE": "JPEG"}
-    if form.jitter:
-        parts |= {
-            "NONHIER_1_NAME": "VIMSLIDE_POSITION_BUFFER", "NONHIER_1_COUNT": 1,
-            "NONHIER_1_VAL_0": "default", "NONHIER_1_VAL_0_SECTION": "POSITIONS",
-            "NONHIER_1_SECTION": "POSITIONS",
-        }  # fmt: skip
-        listed["POSITIONS"] = {"VIMSLIDE_POSITION_DATA_FORMAT_VERSION": 257}
-    for k in range(form.levels):
-        parts[f"HIER_0_VAL_{k}_SECTION"] = f"LEVEL_{k}"
-        listed[f"LEVEL_{k}"] = {
-            "IMAGE_CONCAT_FACTOR": int(k > 0),
-            "OVERLAP_X": form.overlap / 2**k, "OVERLAP_Y": form.overlap / 2**k,
-            "MICROMETER_PER_PIXEL_X": 0.4 * 2**k, "MICROMETER_PER_PIXEL_Y": 0.5 * 2**k,
-            "IMAGE_FILL_COLOR_BGR": 0xFFFFFF, "IMAGE_FORMAT": "JPEG",
-            "DIGITIZER_WIDTH": TILE, "DIGITIZER_HEIGHT": TILE,
-        }  # fmt: skip
-    return "\n".join(
-        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
-        for group, keys in listed.items()
-    )
-
-
 # PerkinElmer/Akoya QPTIFF: every page says in its XML what it shows.
 
 
@@ -710,15 +477,3 @@ def composed(
         into = whole[y : y + tile.shape[0], x : x + tile.shape[1]]
         into[...] = tile[: into.shape[0], : into.shape[1]]
     return whole
-
-
-MAKERS: dict[str, Callable[[Path], MadeSlide]] = {
-    "NDPI": make_ndpi,
-    "SCN": make_scn,
-    "Philips TIFF": make_philips,
-    "BIF": make_bif,
-    "MRXS": make_mrxs,
-    "MRXS, overlapping": make_mrxs_overlapping,
-    "MRXS, with positions": make_mrxs_positions,
-    "QPTIFF, brightfield": make_qptiff,
-}
