@@ -92,6 +92,8 @@ def test_our_opening_shows_the_same_pixel_for_pixel(made: MadeSlide):
         assert sizes == list(other.level_dimensions)
         for k in range(len(sizes)):
             np.testing.assert_array_equal(level_of(slide, k), shown(other, k))
+        if not is_own(made):
+            assert slide.downsamples == pytest.approx(other.level_downsamples)
 
 
 def test_our_opening_knows_the_facts_and_the_associated_images(made: MadeSlide):
@@ -129,14 +131,14 @@ def test_parts_of_a_level_fit_together(made: MadeSlide):
 
 
 def test_parts_fit_together_where_a_level_is_cut_to_whole_pixels(tmp_path: Path):
-    # 462 px halved four times are 28, not 28.875: the sizes' ratio is 16.5, the
-    # level's downsample 16.
+    # 463 px halved four times are 28, not 28.9: the sizes' ratio is 16.5, the level's
+    # downsample 16.
     form = made_mrxs.Mrxs(across=8, down=8, divisions=1, overlap=7, levels=5)
     made = made_mrxs.make(tmp_path, form)
     with open_slide(made.path) as slide:
-        last = len(slide.level_infos) - 1
-        assert slide.scales[last][0] > 16.2
-        for k in range(last + 1):
+        assert slide.shape[0] / slide.level_infos[4].height > 16.5
+        assert slide.scales == tuple((2.0**k, 2.0**k) for k in range(5))
+        for k in range(5):
             assert misfits(slide, k) == []
 
 

@@ -58,8 +58,8 @@ class OpenSlideSource:
             for k in range(len(sizes))
         ]
         self.levels: Sequence[LevelInfo] = tuple(
-            LevelInfo(height=h, width=w, tile_height=th, tile_width=tw)
-            for (w, h), (th, tw) in zip(sizes, tile, strict=True)
+            LevelInfo(height=h, width=w, tile_height=th, tile_width=tw, scale=(d, d))
+            for (w, h), (th, tw), d in zip(sizes, tile, self.downsamples, strict=True)
         )
 
     @property
