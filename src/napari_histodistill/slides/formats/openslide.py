@@ -16,6 +16,7 @@ import numpy as np
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
+from napari_histodistill.slides.formats.mrxs_limits import check_slidedat
 from napari_histodistill.slides.pyramid.colours import over_white
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
@@ -164,6 +165,8 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
             'pip install "napari-histodistill[openslide]".'
         )
         raise SlideError(msg)
+    if path.suffix.lower() == ".mrxs":
+        check_slidedat(path)
     source = OpenSlideSource(path)
     try:
         properties = source.properties
