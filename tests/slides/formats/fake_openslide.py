@@ -23,6 +23,7 @@ def fake_openslide(properties: dict[str, str]) -> SimpleNamespace:
 
     class OpenSlide:
         level_dimensions = ((800, 600),)
+        level_downsamples = (1.0,)
         associated_images = ()
 
         def __init__(self, _path: str) -> None:

@@ -53,6 +53,17 @@ def test_levels_are_area_means():
     assert np.abs(whole(source, 1) - means).max() <= 0.51
 
 
+def test_a_generated_level_follows_the_stated_scale_of_the_one_before():
+    # Four times coarser than level 0, whose last pixels the format left out.
+    source = Counting(picture(1500, 2051))
+    source.levels = (LevelInfo(height=1500, width=2051, scale=(4.0, 4.0)),)
+    sizes = [(i.height, i.width) for i in OverviewSource(source).levels]
+    assert sizes == [(1500, 2051), (750, 1026), (375, 513)]
+    scales = [i.scale for i in OverviewSource(source).levels]
+    assert scales[1] == pytest.approx((8.0, 4 * 2051 / 1026))
+    assert scales[2] == pytest.approx((16.0, 4 * 2051 / 513))
+
+
 def test_odd_sizes_keep_their_place():
     # A ramp reveals a shift: the area mean of a ramp is the ramp.
     y = (np.arange(2501) + 0.5) / 2501 * 250

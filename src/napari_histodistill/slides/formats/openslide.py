@@ -7,6 +7,7 @@ when a file needs it.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.formats.associated import with_associated
+from napari_histodistill.slides.formats.mrxs_limits import check_slidedat
 from napari_histodistill.slides.pyramid.colours import over_white
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
@@ -46,10 +48,10 @@ class OpenSlideSource:
         self._closed = False
         self._slide = _opened(path)
         sizes = self._slide.level_dimensions
-        self.downsamples: tuple[tuple[float, float], ...] = tuple(
-            (sizes[0][1] / h, sizes[0][0] / w) for w, h in sizes
-        )
+        self.downsamples: tuple[float, ...] = tuple(self._slide.level_downsamples)
         properties = self._slide.properties
+        # For Leica's SCN it cuts the quotient to a whole pixel instead of shifting.
+        self._cuts = properties.get("openslide.vendor") == "leica"
         tile = [
             (
                 int(properties.get(f"openslide.level[{k}].tile-height", 256)),
@@ -58,8 +60,8 @@ class OpenSlideSource:
             for k in range(len(sizes))
         ]
         self.levels: Sequence[LevelInfo] = tuple(
-            LevelInfo(height=h, width=w, tile_height=th, tile_width=tw)
-            for (w, h), (th, tw) in zip(sizes, tile, strict=True)
+            LevelInfo(height=h, width=w, tile_height=th, tile_width=tw, scale=(d, d))
+            for (w, h), (th, tw), d in zip(sizes, tile, self.downsamples, strict=True)
         )
 
     @property
@@ -111,14 +113,27 @@ class OpenSlideSource:
                 self._slide.close()
 
     def _read(self, level: int, rect: Rect) -> npt.NDArray[np.uint8]:
-        sy, sx = self.downsamples[level]
         # OpenSlide takes x before y, and the corner in pixels of level 0.
-        corner = round(rect.x * sx), round(rect.y * sy)
+        corner = self._corner(rect.x, level), self._corner(rect.y, level)
         size = rect.width, rect.height
         rgba = self._ask(
             lambda slide: np.asarray(slide.read_region(corner, level, size))
         )
         return over_white(rgba)
+
+    def _corner(self, pixel: int, level: int) -> int:
+        """Return the level-0 pixel at which OpenSlide finds a pixel of a level.
+
+        OpenSlide divides it by the level's downsample, which is not the ratio of the
+        sizes if the last row or column was cut off: with that ratio, parts of a level
+        would be shifted, more so the farther they are from the slide's corner. Where a
+        downsample is not a whole number, up to half a level-0 pixel remains.
+        """
+        downsample = self.downsamples[level]
+        if not self._cuts:
+            return round(pixel * downsample)
+        corner = math.ceil(pixel * downsample)
+        return corner if corner / downsample >= pixel else corner + 1
 
     def _ask(self, question: Callable[[Any], npt.NDArray[Any]]) -> npt.NDArray[Any]:
         import openslide
@@ -162,6 +177,8 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
             'pip install "napari-histodistill[openslide]".'
         )
         raise SlideError(msg)
+    if path.suffix.lower() == ".mrxs":
+        check_slidedat(path)
     source = OpenSlideSource(path)
     try:
         properties = source.properties

@@ -21,12 +21,17 @@ class LevelInfo:
         Size in pixels of this level.
     tile_height, tile_width : int
         Size of the compressed tiles; dask chunks are multiples of it.
+    scale : tuple of float or None
+        Level-0 pixels ``(y, x)`` per pixel of this level, if the format says so; None
+        if it is the ratio of the sizes, which is a little larger where the last row or
+        column was cut off: 462 px halved four times are 28, not 28.875.
     """
 
     height: int
     width: int
     tile_height: int = 256
     tile_width: int = 256
+    scale: tuple[float, float] | None = None
 
 
 class Rect(NamedTuple):

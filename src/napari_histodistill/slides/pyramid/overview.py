@@ -296,11 +296,17 @@ def _inside(
 
 def _shrunk(info: LevelInfo) -> LevelInfo:
     factor = 4 if max(info.height, info.width) > 8192 else 2
+    height = max(1, round(info.height / factor))
+    width = max(1, round(info.width / factor))
+    scale = info.scale
+    if scale is not None:
+        scale = scale[0] * info.height / height, scale[1] * info.width / width
     return LevelInfo(
-        height=max(1, round(info.height / factor)),
-        width=max(1, round(info.width / factor)),
+        height=height,
+        width=width,
         tile_height=TILE_PX,
         tile_width=TILE_PX,
+        scale=scale,
     )
 
 

@@ -147,7 +147,7 @@ class Slide:
         self._probe = probe(source)
         self._unreadable: set[TileCorner] = set()
         self.scales: tuple[tuple[float, float], ...] = tuple(
-            (first.height / level.height, first.width / level.width)
+            level.scale or (first.height / level.height, first.width / level.width)
             for level in source.levels
         )
         self._levels: tuple[da.Array, ...] | None = None
