@@ -128,6 +128,16 @@ def test_a_map_and_its_slide_lie_on_each_other(tmp_path, rng):
         assert edge == pytest.approx(kwargs["translate"][axis] - 0.25)
 
 
+def test_a_slide_is_not_walked_through_to_see_that_it_is_no_map(tmp_path, monkeypatch):
+    from napari_histodistill.layers import saved_map as module
+    from tests.slides.formats.test_zarr_levels import pyramid, write_levels
+
+    monkeypatch.delattr(module, "open_group")
+    for form in (2, 3):
+        path = write_levels(tmp_path / f"{form}.zarr", pyramid(), zarr_format=form)
+        assert saved_map(path) is None
+
+
 def test_a_slide_can_still_be_laid_elsewhere(tmp_path):
     from tests.slides.formats.test_zarr_levels import pyramid, write_levels
 

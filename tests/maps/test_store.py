@@ -159,6 +159,26 @@ def test_bounds_are_kept_if_there_are_any(tmp_path):
         assert back.provenance == cropped
 
 
+def test_where_the_slide_lies_is_kept_and_is_not_identity(tmp_path):
+    new_store(tmp_path / "s").close()
+    assert "origin_um" not in (tmp_path / "s" / "zarr.json").read_text()
+    placed = replace(PROVENANCE, origin_um=(1000.0, -2.5))
+    grid = small_grid()
+    assert store_key(grid, placed) == store_key(grid, PROVENANCE)
+    EmbeddingStore.create(
+        tmp_path / "p", grid=grid, provenance=placed, dim=6, block=4
+    ).close()
+    with EmbeddingStore.open(tmp_path / "p") as back:
+        assert back.provenance == placed
+
+
+@pytest.mark.parametrize("place", [5, [1], ["a", "b"], [float("inf"), 0], None])
+def test_a_place_that_cannot_be_is_refused(place):
+    kept = PROVENANCE.to_json() | {"origin_um": place}
+    with pytest.raises((TypeError, ValueError)):
+        type(PROVENANCE).from_json(kept)
+
+
 @pytest.mark.parametrize(
     "bounds", [5, [1], [1, -2], ["a", "b"], [1e400, 0], [2**70, 0]]
 )

@@ -25,6 +25,7 @@ from napari_histodistill.slides.formats.omezarr import (
 )
 from napari_histodistill.slides.formats.zarr_images import ome_of
 from napari_histodistill.slides.formats.zarr_levels import ZARR_ERRORS, read_levels
+from napari_histodistill.slides.formats.zarr_limits import MAX_METADATA_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +57,7 @@ def saved_map(path: Path) -> LayerTuple | None:
     SlideError
         If it is one and is damaged.
     """
-    if not (is_zarr_folder(path) or path.suffix.lower() == ".zip"):
+    if not _may_be_map(path):
         return None
     group, close = open_group(path)
     keep_open = False
@@ -81,6 +82,26 @@ def saved_map(path: Path) -> LayerTuple | None:
         raise SlideError(msg) from error
     finally:
         _close(close, keep_open=keep_open)
+
+
+def _may_be_map(path: Path) -> bool:
+    """Return whether a file's or folder's own metadata allow for a map.
+
+    A slide's folder has so many chunks that it is not walked through twice.
+    """
+    if path.suffix.lower() == ".zip":
+        return True
+    if not is_zarr_folder(path):
+        return False
+    for name in (".zattrs", "zarr.json"):
+        try:
+            if (path / name).is_file():
+                with (path / name).open("rb") as file:
+                    text = file.read(MAX_METADATA_BYTES)
+                return b"image-label" in text or MAP_MARK.encode() in text
+        except OSError:  # opening it as a slide says what is wrong
+            return False
+    return False
 
 
 def _close(close: Callable[[], None], *, keep_open: bool) -> None:
