@@ -10,6 +10,7 @@ import numpy as np
 from napari_histodistill.distill.layers.h5ad_files import read_sparse
 from napari_histodistill.distill.layers.hdf5_files import Hdf5File, open_hdf5
 from napari_histodistill.distill.layers.spot_columns import (
+    POSITION_HEADER,
     first_line,
     keep_on_tissue,
     shortened,
@@ -23,16 +24,6 @@ from napari_histodistill.files import is_plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-POSITION_HEADER = (
-    "barcode",
-    "in_tissue",
-    "array_row",
-    "array_col",
-    "pxl_row_in_fullres",
-    "pxl_col_in_fullres",
-)
-"""Columns of ``tissue_positions.csv``; before Space Ranger 2 it had no header."""
 
 MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
 """Ends of names, since files that 10x or GEO offer have the sample's name in front."""

@@ -36,6 +36,16 @@ COLUMNS: tuple[tuple[str, str, LengthUnit | None], ...] = (
 
 POSITIONS = frozenset(name for y, x, _ in COLUMNS for name in (y, x))
 
+POSITION_HEADER = (
+    "barcode",
+    "in_tissue",
+    "array_row",
+    "array_col",
+    "pxl_row_in_fullres",
+    "pxl_col_in_fullres",
+)
+"""Columns of ``tissue_positions.csv``; before Space Ranger 2 it had no header."""
+
 _IDENTITY = r"""
     barcodes?|cell|cell_?id|cell_index|spot|spot_?id|index|id|name|row\.?names|array
     |sample|sample_id|library|library_id|section|slide|slice|region|batch|fov|fov_name

@@ -6,20 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_histodistill.distill.layers.h5ad_files import read_h5ad
-from napari_histodistill.distill.layers.space_ranger import (
-    POSITION_HEADER,
-    read_folder,
-    read_matrix,
-)
 from napari_histodistill.distill.layers.spot_columns import (
     COLUMNS,
+    POSITION_HEADER,
     POSITIONS,
     is_gene,
     keep_on_tissue,
     position_columns,
     shortened,
 )
+from napari_histodistill.distill.layers.spot_process import SpotSource, read_apart
 from napari_histodistill.distill.layers.spot_tables import (
     MOST_GENES,
     LengthUnit,
@@ -68,7 +64,7 @@ def read_spots(path: Path | str, *, most_genes: int = MOST_GENES) -> SpotTable:
     """
     path = Path(path)
     if path.is_dir():
-        return check_spots(read_folder(path), most_genes)
+        return read_apart(path, "folder", most_genes)
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         msg = (
@@ -79,10 +75,10 @@ def read_spots(path: Path | str, *, most_genes: int = MOST_GENES) -> SpotTable:
     if not path.exists() and not path.is_symlink():
         msg = f"{path}: there is no such file."
         raise InputError(msg)
-    if name.endswith(".h5ad"):
-        return check_spots(read_h5ad(path), most_genes)
-    read = read_matrix if name.endswith(".h5") else _read_table
-    return check_spots(read(path), most_genes)
+    if name.endswith((".h5ad", ".h5")):
+        source: SpotSource = "h5ad" if name.endswith(".h5ad") else "matrix"
+        return read_apart(path, source, most_genes)
+    return check_spots(_read_table(path), most_genes)
 
 
 def _read_table(path: Path) -> RawSpots:
