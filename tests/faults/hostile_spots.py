@@ -28,10 +28,25 @@ def good(path: Path) -> h5py.File:
     file["X"] = rng.poisson(5.0, (SPOTS, GENES)).astype("f4")
     for frame, count in (("obs", SPOTS), ("var", GENES)):
         file[f"{frame}/_index"] = [f"{frame}{k}" for k in range(count)]
+        encoded(file[f"{frame}/_index"], "string-array")
+        encoded(file[frame], "dataframe")
         file[frame].attrs["_index"] = "_index"
+        file[frame].attrs["column-order"] = np.array([], "f8")
     file["obsm/spatial"] = np.arange(SPOTS * 2.0).reshape(SPOTS, 2)
     file["uns/spatial/V1/scalefactors/spot_diameter_fullres"] = 8.0
+    for name in ("X", "obsm/spatial"):
+        encoded(file[name], "array")
+    for name in ("obsm", "uns", "uns/spatial", "uns/spatial/V1"):
+        encoded(file[name], "dict", "0.1.0")
+    encoded(file["uns/spatial/V1/scalefactors"], "dict", "0.1.0")
+    encoded(file["uns/spatial/V1/scalefactors/spot_diameter_fullres"], "numeric-scalar")
+    encoded(file, "anndata", "0.1.0")
     return file
+
+
+def encoded(node: Any, kind: str, version: str = "0.2.0") -> None:
+    """Say of an object what it is, as AnnData does."""
+    node.attrs["encoding-type"], node.attrs["encoding-version"] = kind, version
 
 
 def good_matrix(folder: Path) -> h5py.File:
@@ -54,8 +69,11 @@ def good_matrix(folder: Path) -> h5py.File:
 
 def replaced(file: h5py.File, path: str, **kwargs: Any) -> h5py.Dataset:
     """Put another array in place of one."""
+    said = dict(file[path].attrs)
     del file[path]
-    return file.create_dataset(path, **kwargs)
+    made = file.create_dataset(path, **kwargs)
+    made.attrs.update(said)
+    return made
 
 
 def same_text(file: h5py.File, path: str, count: int, length: int) -> None:

@@ -19,6 +19,7 @@ from tests.faults.hostile_spots import (  # noqa: E402
     GENES,
     SPOTS,
     bomb,
+    encoded,
     good,
     good_matrix,
     read_capped,
@@ -173,7 +174,8 @@ def circle(file):
 def unread(file):
     """What AnnData would unpack to 4 GB: it is not read at all."""
     uns = file["uns"]
-    uns.create_dataset("a", shape=(2**29,), dtype="f8", chunks=(2**20,))
+    big = uns.create_dataset("a", shape=(2**29,), dtype="f8", chunks=(2**20,))
+    encoded(big, "array")
     uns.create_dataset("b", shape=(2**40,), dtype="u1", compression="gzip")
     file.create_dataset("obsp/c", shape=(2**20, 2**20), dtype="f8", chunks=(99, 99))
     kind = np.dtype([(f"f{k}", "f8") for k in range(500)])
@@ -228,7 +230,7 @@ def bomb_in_a_wide_chunk(file):
 def sparse(file, **parts):
     del file["X"]
     at = file.create_group("X")
-    at.attrs["encoding-type"] = "csr_matrix"
+    encoded(at, "csr_matrix", "0.1.0")
     at.attrs["shape"] = parts.pop("shape", (SPOTS, GENES))
     whole = {
         "data": np.ones(SPOTS, "f4"),
