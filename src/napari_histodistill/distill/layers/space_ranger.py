@@ -151,7 +151,9 @@ def _counts(
         kinds = np.array(file.texts(f"{at}/features/feature_type"))
         kept = np.flatnonzero(kinds == "Gene Expression")
         if len(kinds) == len(names) and 0 < len(kept) < len(names):
-            notes = (f"{len(names) - len(kept)} features that are no genes left out.",)
+            notes = (
+                f"{len(names) - len(kept)} features that are not genes were left out.",
+            )
             values, names = values[:, kept], [names[k] for k in kept]
     genes, note = unlike(names)
     return values, barcodes, genes, (*notes, note) if note else notes

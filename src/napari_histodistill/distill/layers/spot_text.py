@@ -106,6 +106,8 @@ def read_text(path: Path, header: Sequence[str] = ()) -> TextTable:
     try:
         text = _without_comments(_text_of(path))
         separator = _separator(text)
+        if not text.strip():
+            raise ValueError("it is empty")
         names, start = _header(path.name, text, separator, header)
         names = _checked(path.name, text, separator, names, start=start)
         decimal = "," if _has_decimal_commas(path.name, text, separator) else "."
@@ -177,13 +179,17 @@ def _without_comments(text: str) -> str:
         text = text.split("\n", 1)[1]
     if not text.startswith("#") and "\n#" not in text:
         return text
-    kept = []
-    for line in text.split("\n"):
-        if not line.startswith("#"):
-            kept.append(line)
-        elif not kept and position_columns(re.split(r"[,;\t| ]+", line[1:].strip())):
-            kept.append(line[1:].lstrip())  # the header itself, as some tools write it
-    return "\n".join(kept)
+    lines = text.split("\n")
+    first = next((k for k, line in enumerate(lines) if not line.startswith("#")), 0)
+    if first and not _names_positions(lines[first]):
+        # The header itself, as some tools write it.
+        lines[first - 1] = lines[first - 1].lstrip("# ")
+    return "\n".join(line for line in lines if not line.startswith("#"))
+
+
+def _names_positions(line: str) -> bool:
+    fields = re.split(r"[,;\t| ]", line)
+    return position_columns([f.strip().strip('"') for f in fields]) is not None
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:
