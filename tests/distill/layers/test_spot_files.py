@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.distill.layers.h5ad_files import read_h5ad
 from napari_histodistill.distill.layers.spot_files import read_spots
 from napari_histodistill.distill.layers.spot_tables import (
     are_counts,
@@ -16,38 +17,6 @@ from napari_histodistill.distill.layers.spot_tables import (
 from napari_histodistill.errors import InputError
 
 GENES = tuple(f"GENE{k}" for k in range(12))
-
-
-@pytest.fixture
-def counts(rng):
-    """Poisson counts of 60 spots; GENE3 and GENE7 differ between two halves."""
-    expected = np.full((60, 12), 20.0)
-    expected[:30, 3], expected[:30, 7] = 200, 1
-    return rng.poisson(expected).astype(float)
-
-
-@pytest.fixture
-def positions(rng):
-    """(y, x), all different."""
-    return rng.permutation(np.arange(60 * 2)).reshape(60, 2) * 2.5 + 10
-
-
-@pytest.fixture
-def write_h5ad(tmp_path, counts, positions):
-    anndata = pytest.importorskip(
-        "anndata", reason="reading .h5ad needs the extra [spatial]"
-    )
-
-    def write(change=None, **kwargs):
-        made = anndata.AnnData(counts.copy(), **kwargs)
-        made.var_names = list(GENES)
-        made.obsm["spatial"] = positions[:, ::-1].copy()
-        if change is not None:
-            change(made)
-        made.write_h5ad(tmp_path / "visium.h5ad")
-        return tmp_path / "visium.h5ad"
-
-    return write
 
 
 @pytest.fixture
@@ -256,13 +225,13 @@ def column(k, value, *rows):
         ),
         (column(1, "", 5), "1 of 60 spots have no position .the first is row 5"),
         (column(1, "nan", 5, 6), "2 of 60 spots have no position"),
-        (column(1, "left", 5), "'pxl_row_in_fullres' holds something that is no"),
+        (column(1, "left", 5), "'pxl_row_in_fullres' does not hold numbers"),
         (column(3, "yes", 5), "'in_tissue' says 'yes' in row 5: write 1 or 0, TRUE"),
         (column(3, "", 2), "'in_tissue' says '' in row 2"),
         (column(6, "-1", 9), "negative values"),
         (column(6, "", 9), "a value is missing"),
         (lambda t: [*t, t[7]], "1 spots lie exactly on another .as row 7"),
-        (lambda t: [r[:4] for r in t], "no numeric column: every gene"),
+        (lambda t: [r[:4] for r in t], "no numeric column of a gene: every gene"),
         (lambda t: [*t[:4], t[4][:-2]], "row 4 has 14 fields, the header 16"),
         (lambda t: t[:1], "no numeric column"),
         (lambda t: [], "cannot be read as a table"),
@@ -284,14 +253,14 @@ def test_h5ads_that_cannot_be_used(write_h5ad, tmp_path):
         made.obsm["X_pca"] = np.zeros((60, 3))
 
     def flat(made):
-        made.obsm["spatial"] = np.zeros((60, 3))
+        made.obsm["spatial"] = np.zeros((60, 1))
 
     def many(made):
         made.uns["spatial"] = {"a": {"scalefactors": {}}, "b": {"scalefactors": {}}}
 
     for change, words in (
         (without, r"obsm has 'X_pca'"),
-        (flat, r"is \(60, 3\); positions are"),
+        (flat, r"is \(60, 1\); positions are"),
         (many, "holds 2 sections"),
     ):
         with pytest.raises(InputError, match=words):
@@ -301,15 +270,17 @@ def test_h5ads_that_cannot_be_used(write_h5ad, tmp_path):
         read_spots(tmp_path / "no.h5ad")
     with pytest.raises(InputError, match="there is no such file"):
         read_spots(tmp_path / "none.h5ad")
-    with pytest.raises(InputError, match=r"spots come from \.h5ad, \.csv"):
+    with pytest.raises(InputError, match=r"spots come from \.h5ad, \.h5, \.csv"):
         read_spots(tmp_path / "spots.xlsx")
 
 
-def test_without_anndata_it_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "anndata", None)
-    (tmp_path / "a.h5ad").write_bytes(b"")
+@pytest.mark.parametrize(("module", "name"), [("h5py", "a.h5ad"), ("pandas", "a.csv")])
+def test_without_the_extra_it_is_named(module, name, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    (tmp_path / name).write_bytes(b"x,y")
+    read = read_h5ad if module == "h5py" else read_spots
     with pytest.raises(InputError, match=r"napari-histodistill\[spatial\]"):
-        read_spots(tmp_path / "a.h5ad")
+        read(tmp_path / name)
 
 
 def test_spots_off_the_slide_are_refused(write_table):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.distill.layers.partners import Spots
-from napari_histodistill.distill.layers.spot_files import is_gene
+from napari_histodistill.distill.layers.spot_columns import is_gene
 from napari_histodistill.distill.layers.spot_tables import (
     LengthUnit,
     are_counts,

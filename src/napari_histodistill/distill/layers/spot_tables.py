@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.sparse import csc_array, issparse
 
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     Doubles = npt.NDArray[np.float64]
@@ -26,13 +29,17 @@ MOST_GENES = 2000
 """Number of the most variable genes that are kept."""
 
 MOST_VALUES = 500_000_000
-"""Most values (spots × genes) that are unpacked: 2 GB."""
+"""Most values (spots × genes) that are worked with: 2 GB where they are dense."""
 
 TOTAL = 1e4
 """Total that the counts of every spot are scaled to before the logarithm."""
 
 _THETA = 100.0
 """Overdispersion in the expected variance of counts (Lause et al. 2021)."""
+
+
+_BLOCK = 2**23
+"""Values of a sparse table that are dense at a time: 64 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,17 +185,13 @@ def check_spots(raw: RawSpots, most_genes: int) -> SpotTable:
             f"{row + 1}): keep one of each; several sections need a file each."
         )
         raise InputError(msg)
-    if len(positions) * len(raw.genes) > MOST_VALUES:
-        msg = (
-            f"{name}: {len(positions):,} spots × {len(raw.genes):,} genes are too "
-            "many at once: keep fewer genes, or a part of the section."
-        )
-        raise InputError(msg)
+    check_size(name, len(positions), len(raw.genes))
     values = _plain(raw.values)
-    if not np.isfinite(values).all():
+    stored = values.data if issparse(values) else values
+    if not np.isfinite(stored).all():
         msg = f"{name}: a value is missing: fill it with 0, or drop that row."
         raise InputError(msg)
-    if values.min() < 0:
+    if (stored < 0).any():
         msg = (
             f"{name}: there are negative values, which counts cannot have: give raw "
             'counts (as layers["counts"]), or their logarithm.'
@@ -197,20 +200,18 @@ def check_spots(raw: RawSpots, most_genes: int) -> SpotTable:
     return _chosen(raw, values, most_genes)
 
 
-def _chosen(
-    raw: RawSpots, values: npt.NDArray[np.float32], most_genes: int
-) -> SpotTable:
+def _chosen(raw: RawSpots, values: Any, most_genes: int) -> SpotTable:
     notes = list(raw.notes)
-    if are_counts(values):
-        empty = values.sum(axis=1) == 0
-        if empty.all():
+    counted = are_counts(values)
+    total = values.sum(axis=1, dtype=np.float64)
+    if counted:
+        if not total.any():
             msg = f"{raw.name}: every count is 0, so there is nothing to learn."
             raise InputError(msg)
         spread = residual_variance(values)
-        values = log_normalised(values)
         notes.append(f"Counts were scaled to {TOTAL:,.0f} per spot; log1p was taken.")
     else:
-        spread = values.var(axis=0)
+        spread = np.concatenate([part.var(axis=0) for _, part in _blocks(values)])
         notes.append("Values are not counts and were left unchanged.")
     order = np.argsort(-spread, kind="stable")[:most_genes]
     order = order[spread[order] > 0]
@@ -221,42 +222,51 @@ def _chosen(
         notes.append(
             f"The {len(order):,} most variable of {len(raw.genes):,} genes are kept."
         )
+    kept = _dense(values[:, order])
+    if counted:
+        kept = log_normalised(kept, total)
     return SpotTable(
         name=raw.name,
         positions=raw.positions,
         unit=raw.unit,
         um_per_px=raw.um_per_px,
-        values=np.ascontiguousarray(values[:, order]),
+        values=np.ascontiguousarray(kept),
         genes=tuple(raw.genes[k] for k in order),
         spot_size=raw.spot_size,
         notes=tuple(notes),
     )
 
 
-def are_counts(values: npt.NDArray[Any]) -> bool:
-    """Whether a table may hold counts: whole numbers, none of them negative."""
-    return bool((values >= 0).all() and (values == np.rint(values)).all())
+def are_counts(values: Any) -> bool:
+    """Whether a table, dense or sparse, may hold counts: whole numbers from 0."""
+    stored = values.data if issparse(values) else values
+    return bool((stored >= 0).all() and (stored == np.rint(stored)).all())
 
 
-def log_normalised(counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def log_normalised(
+    counts: npt.NDArray[Any], total: npt.NDArray[Any] | None = None
+) -> npt.NDArray[np.float32]:
     """Return the logarithm of counts brought to one total: ``log1p(1e4 · c / total)``.
 
     Parameters
     ----------
     counts : ndarray
         ``(spots, genes)``, numbers, 0 or more.
+    total : ndarray, optional
+        ``(spots,)``: counts of all genes, where these are only some of them.
 
     Returns
     -------
     ndarray
         ``(spots, genes)`` float32; 0 for a spot without counts.
     """
-    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    logarithms: npt.NDArray[np.float32] = np.log1p(counts / total * TOTAL)
+    total = counts.sum(axis=1) if total is None else total
+    share = counts / np.maximum(total, 1)[:, None]
+    logarithms: npt.NDArray[np.float32] = np.log1p(share * TOTAL)
     return logarithms.astype(np.float32, copy=False)
 
 
-def residual_variance(counts: npt.NDArray[np.float32]) -> Doubles:
+def residual_variance(counts: Any) -> Doubles:
     """Return every gene's variance beyond what counting alone explains.
 
     The variance of analytic Pearson residuals (Lause, Berens, Kobak 2021, Genome
@@ -264,7 +274,7 @@ def residual_variance(counts: npt.NDArray[np.float32]) -> Doubles:
 
     Parameters
     ----------
-    counts : ndarray
+    counts : ndarray or sparse array
         ``(spots, genes)``, whole numbers, 0 or more.
 
     Returns
@@ -272,20 +282,52 @@ def residual_variance(counts: npt.NDArray[np.float32]) -> Doubles:
     ndarray
         ``(genes,)``; 0 for genes that are never seen.
     """
-    share = counts.sum(axis=0, dtype=np.float64) / max(float(counts.sum()), 1.0)
+    of_gene = counts.sum(axis=0, dtype=np.float64)
+    share = of_gene / max(float(of_gene.sum()), 1.0)
     total = counts.sum(axis=1, dtype=np.float64)
-    limit = np.sqrt(len(counts))
+    limit = np.sqrt(counts.shape[0])
     spread = np.zeros(counts.shape[1])
-    for start in range(0, counts.shape[1], 512):
-        part = slice(start, start + 512)
+    for part, block in _blocks(counts):
         expected = np.maximum(total[:, None] * share[part], 1e-12)
-        off = (counts[:, part] - expected) / np.sqrt(expected + expected**2 / _THETA)
+        off = (block - expected) / np.sqrt(expected + expected**2 / _THETA)
         spread[part] = np.clip(off, -limit, limit).var(axis=0)
     spread[share == 0] = 0
     return spread
 
 
-def _plain(values: Any) -> npt.NDArray[np.float32]:
-    if hasattr(values, "toarray"):
-        values = values.toarray()
-    return np.asarray(values, np.float32)
+def check_size(name: str, spots: int, genes: int) -> None:
+    """Refuse more values than are worked with at once.
+
+    Raises
+    ------
+    InputError
+        If there are more than :data:`MOST_VALUES`.
+    """
+    if spots * genes > MOST_VALUES:
+        msg = (
+            f"{name}: {spots:,} spots × {genes:,} genes are too many at once: keep "
+            "fewer genes, or a part of the section."
+        )
+        raise InputError(msg)
+
+
+def _blocks(values: Any) -> Iterator[tuple[slice, Doubles]]:
+    """Yield columns a few at a time: a sparse table is never dense as a whole."""
+    wide = max(1, min(512, _BLOCK // max(values.shape[0], 1)))
+    for start in range(0, values.shape[1], wide):
+        part = slice(start, start + wide)
+        yield part, _dense(values[:, part]).astype(np.float64)
+
+
+def _dense(values: Any) -> npt.NDArray[np.float32]:
+    dense: npt.NDArray[np.float32] = values.toarray() if issparse(values) else values
+    return dense
+
+
+def _plain(values: Any) -> Any:
+    """Return values as float32: an array, or a sparse one by columns."""
+    if not issparse(values):
+        return np.asarray(values, np.float32)
+    by_column = csc_array(values, dtype=np.float32)
+    by_column.sum_duplicates()
+    return by_column

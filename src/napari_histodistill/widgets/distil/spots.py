@@ -29,8 +29,9 @@ from napari_histodistill.widgets.shared.controls import explain
 
 FILES = f"Spots ({' '.join('*' + ending for ending in ENDINGS)})"
 TIP = (
-    "Spatial transcriptomics from a file: AnnData (.h5ad), or a table with a row for "
-    "every spot, columns for its position and one for each gene."
+    "Spatial transcriptomics from a file: AnnData (.h5ad), Space Ranger's matrix "
+    "(filtered_feature_bc_matrix.h5 beside its folder spatial), or a table with a row "
+    "for every spot, columns for its position and one for each gene."
 )
 
 
