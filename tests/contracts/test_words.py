@@ -99,6 +99,10 @@ DATA = {
         "napari_histodistill.widgets.distil.advanced",
         "text == 'yes'",
     ): "a recipe's form keeps the value of a switch as yes or no; a check box shows it",
+    (
+        "napari_histodistill.distill.layers.space_ranger",
+        "kinds == 'Gene Expression'",
+    ): "Space Ranger's own word in its files for rows that are genes",
 }
 """(module, code) of what must decide by a text, and why."""
 

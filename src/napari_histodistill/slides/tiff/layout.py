@@ -124,7 +124,7 @@ def layout_of(files: FileSet, name: str, image: str | int | None = None) -> Tiff
     }
     associated, unseen = _associated(beside, name)
     equal = sum(choice.role == "slide" for choice in choices)
-    if vendor == "OME-TIFF" and equal > 1:
+    if files.tif.is_ome and equal > 1:
         shown = choices[chosen].name
         unseen += (f"{equal} images that can be the slide: {shown!r} is shown",)
     return replace(
