@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -54,7 +55,16 @@ def test_a_run_that_may_only_be_read_is_not_held(tmp_path, monkeypatch):
             raise PermissionError(errno.EACCES, "Permission denied")
         return real(name, flags, *rest, **more)
 
-    monkeypatch.setattr(os, "open", read_only)  # root may write everywhere
+    real_open = io.open
+
+    def read_only_file(name, mode="r", *rest, **more):
+        if str(name) == str(path) and set(mode) & set("wa+x"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(name, mode, *rest, **more)
+
+    # Both ways to open: the administrator, as whom tests may run, may write everywhere.
+    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(io, "open", read_only_file)
     assert not is_held(path)
 
 

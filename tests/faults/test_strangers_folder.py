@@ -10,10 +10,11 @@ import sys
 import pytest
 
 from napari_histodistill.controllers.shared.embed_process import EmbedProcess
+from napari_histodistill.distill.experiments import experiment as experiment_module
 from napari_histodistill.distill.experiments.experiment import run_experiment
+from napari_histodistill.distill.experiments.job import run_job
 from napari_histodistill.distill.layers.registration import read_registration
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
-from napari_histodistill.distill.runs.checkpoints import BEST, LAST
 from napari_histodistill.distill.runs.events import (
     EVENTS,
     TrainingReport,
@@ -170,18 +171,17 @@ def test_a_second_name_of_a_file_is_not_appended_to(run, precious):
     assert precious.read_text() == "mine"
 
 
-def test_an_experiment_deletes_only_its_own_checkpoints(tiles, tmp_path, precious):
+def test_an_experiment_deletes_only_its_own_checkpoints(tiles, tmp_path):
     config = small_experiment(
         experiment={"folds": ["1"], "baselines": []}, variants=[{"name": "plain"}]
     )
-    out = tmp_path / "out"
-    checkpoints = out / "runs/plain/fold-1-seed-0/run" / CHECKPOINTS
-    checkpoints.mkdir(parents=True)
+    (job,) = experiment_module._jobs(config, tmp_path / "out", tiles, "cpu")
+    run = start_run(config.run("plain", "1", 0), job.folder / "run", tiles)
+    checkpoints = run / CHECKPOINTS
+    checkpoints.mkdir()
     (checkpoints / "thesis.tex").write_text("mine")
-    list(run_experiment(config, out, data=tiles, device="cpu"))
-    assert (checkpoints / "thesis.tex").exists()
-    assert not (checkpoints / LAST).exists()
-    assert not (checkpoints / BEST).exists()
+    run_job(job)
+    assert [p.name for p in checkpoints.iterdir()] == ["thesis.tex"]
 
 
 def test_an_experiment_is_not_gone_on_with_through_a_link(tiles, tmp_path, precious):
