@@ -100,7 +100,7 @@ def test_ctrl_c_keeps_the_work(process, large_slide, bundle, tmp_path, undisturb
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130
     assert out == ""
-    assert "what was done is kept" in err
+    assert "finished work is kept" in err
     assert "Traceback" not in err
     done, wanted = cells(store)
     assert 0 < done < wanted, "the interruption did not land in the middle"

@@ -111,8 +111,11 @@ def test_info_lists_what_is_inside(run, tmp_path):
     ]
     assert facts["image"] == 1
     text = run("info", path).out
-    assert "0: 100 × 200 px" in text
-    assert "1: 300 × 200 px, 0.5 µm/px <- shown" in text
+    lines = [line for line in text.splitlines() if line.startswith("  image ")]
+    assert "100 × 200 px" in lines[0]
+    assert "shown here" not in lines[0]
+    assert "300 × 200 px, 0.5 × 0.5 µm" in lines[1]
+    assert "shown here" in lines[1]
 
 
 def test_split_is_for_geojson(run, placed, bundle, tmp_path):

@@ -225,10 +225,10 @@ def test_a_store_with_a_chunk_that_never_ends_is_refused(tmp_path, rng, target):
 def test_a_registration_that_nests_too_deep_is_one_sentence(tmp_path):
     path = tmp_path / "alignment.json"
     path.write_text("[" * 100_000)
-    with pytest.raises(InputError, match="no registration"):
+    with pytest.raises(InputError, match="not a registration"):
         read_registration(path)
     special(path, "pipe")
-    with pytest.raises(InputError, match="no registration"):
+    with pytest.raises(InputError, match="not a registration"):
         read_registration(path)
 
 

@@ -210,7 +210,7 @@ def test_cancel_within_one_batch_and_resume_without_recomputing(tmp_path):
 
     student.backend = Cancelling()
     slide = array_slide(textured())
-    with pytest.raises(Cancelled, match="what was done is kept"):
+    with pytest.raises(Cancelled, match="finished work is kept"):
         run(slide, student, tmp_path / "s", options=options, cancel=token)
     assert len(student.backend.batches) == 13  # the one that was running ended
     _, status = read(tmp_path / "s")

@@ -235,7 +235,7 @@ def test_a_bad_spec_is_refused_by_field(bundle, changes, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"backbone": "no_such_net"}, "no model of the installed timm"),
+        ({"backbone": "no_such_net"}, "not a model of the installed timm"),
         ({"token_stride_px": 16}, "token_stride_px is 16"),
         (
             {"weights": {"source": "package", "package": "evil", "sha256": "0" * 64}},

@@ -171,5 +171,5 @@ def test_other_failures_carry_torchs_words(tiles):
 
 def test_a_transformer_has_no_tokens_on_a_grid(rng):
     windows = rng.integers(0, 256, (1, 160, 160, 3), dtype=np.uint8)
-    with pytest.raises(ComputeError, match="no feature map"):
+    with pytest.raises(ComputeError, match="not a feature map"):
         backend("test_vit").tokens(windows)

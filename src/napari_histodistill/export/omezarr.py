@@ -144,7 +144,7 @@ def _write(
     extra: dict[str, Any],
 ) -> Path:
     import zarr
-    from numcodecs import GZip
+    from numcodecs import Blosc
 
     multiscale = {
         "version": _VERSION,
@@ -171,8 +171,9 @@ def _write(
             shape=values.shape,
             chunks=(min(rows, _CHUNK), min(columns, _CHUNK)),
             dtype=values.dtype,
-            # Read by all: zlib, which is as old, is refused by ngff-zarr.
-            compressors=GZip(level=5),
+            # Read by all: ngff-zarr refuses zlib, and gzip would write the time of day
+            # into every chunk, so that a resumed run had other bytes.
+            compressors=Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE),
             fill_value=0,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )

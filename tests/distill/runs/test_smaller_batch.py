@@ -95,7 +95,7 @@ def test_only_the_batch_may_have_changed(tmp_path):
     folder = start_run(whole, tmp_path / "run", tmp_path / "data")
     half = halve_batch(folder)
     digest = recipe_digest(whole)
-    assert "in place of 16" in what_changed(folder, half, digest)
+    assert "instead of 16" in what_changed(folder, half, digest)
     other = half.model_copy(update={"seed": 7})
     assert what_changed(folder, other, digest) == ""
     assert what_changed(folder, half, "0" * 64) == ""

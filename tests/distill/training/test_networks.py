@@ -79,7 +79,7 @@ def test_expression_goes_through_an_mlp_with_noise_in_training_only():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"backbone": "hf_hub_thing"}, "no model of the installed timm"),
+        ({"backbone": "hf_hub_thing"}, "not a model of the installed timm"),
         ({"options": {"layers": 3}}, "options do not fit"),
         ({"frozen_layers": ("layer9",)}, "no such part"),
         ({"start": "imagenet-lite0"}, "do not fit the backbone"),

@@ -192,7 +192,7 @@ def test_an_edited_layer_becomes_a_mask_that_cannot_be_changed():
 def test_a_grid_of_another_slide_is_refused():
     tissue = TissueMask(np.ones((10, 10), bool), (100, 100))
     grid = TileGrid.over((100, 99), Mpp(1, 1, "t"), mpp=1, tile_px=50, stride_px=50)
-    with pytest.raises(InputError, match=r"of a slide of \(100, 100\) px, not"):
+    with pytest.raises(InputError, match=r"for a slide of \(100, 100\) px, not"):
         tissue.cells(grid)
 
 
