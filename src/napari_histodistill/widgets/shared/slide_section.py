@@ -112,8 +112,6 @@ class SlideSection(QWidget):
         asked.setContentsMargins(0, 0, 0, 0)
         asked.setSpacing(4)
         asked.addWidget(self.images)
-        asked.addWidget(self.mpp)
-        self.grid.addLayout(asked, line + 1, 0, 1, 2)
         asked.addWidget(self.rgb)
         asked.addWidget(self.mpp)
         self.grid.addLayout(asked, line + 1, 0, 1, 2)
