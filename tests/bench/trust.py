@@ -43,11 +43,13 @@ from scipy.stats import t as student_t
 
 from napari_histodistill.students import load_student
 from napari_histodistill.students.tokens import pool_tokens
+from tests.bench.trust_causes import oddities
 from tests.bench.trust_distances import mahalanobis, neighbours, relative
 from tests.bench.trust_sets import PX, TileSet, other_sets, own_tiles
+from tests.bench.trust_table import as_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
     import torch
@@ -60,6 +62,9 @@ FOLDS, SEED, RESAMPLES, MOSAICS = 5, 0, 200, 400
 SIZES = (10, 20, 50, 100, 300)
 ENOUGH = 50
 """Squares below which a slide is never called like."""
+ENOUGH_CASES = 20
+"""Cases below which no slide is called like: the limits are too wide then."""
+FEW = (5, 10, 20, 40, 100, 200)
 LOW, HIGH = 1 / 3, 2 / 3
 """Unlike: even the nearest third of the squares lies out; like: two thirds lie in."""
 UNLIKE_SD, UNLIKE_P, LIKE_P = 5.0, 0.001, 0.05
@@ -235,7 +240,8 @@ def verdict(values: Floats, low: CaseLimits, high: CaseLimits) -> str:
     if np.quantile(values, LOW) > low.above(n, UNLIKE_P, UNLIKE_SD):
         return "unlike"
     inside = np.quantile(values, HIGH) <= high.above(n, LIKE_P)
-    return "like" if inside and n >= ENOUGH else "too little"
+    enough = n >= ENOUGH and high.cases >= ENOUGH_CASES
+    return "like" if inside and enough else "too little"
 
 
 def simulate(
@@ -267,10 +273,7 @@ def simulate(
             if len(groups):
                 among = np.flatnonzero(tiles.cases == rng.choice(groups))
             said[name].append(verdict(logs[name][rng.choice(among, size)], *whole))
-    return {
-        name: (words.count("unlike") / len(words), words.count("like") / len(words))
-        for name, words in said.items()
-    }
+    return {name: _shares(words) for name, words in said.items()}
 
 
 def _both(values: Floats, cases: npt.NDArray[Any]) -> tuple[CaseLimits, CaseLimits]:
@@ -306,27 +309,49 @@ def auc_interval(
 # --- odd causes, tokens -------------------------------------------------------------
 
 
-def oddities(tiles: npt.NDArray[np.uint8]) -> dict[str, Floats]:
-    """Return, per tile, shares of stained pixels of odd colours, and its sharpness.
+def with_few_cases(
+    tiles: Mapping[str, TileSet], sets: Mapping[str, Features], labels: Any
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return shares called unlike and like where few cases were trained on; 50 squares.
 
-    Optical density (log10 over 255) of red, green, blue: brown dims blue most and green
-    more than red; green ink lets green through; black dims all alike; red ink dims blue
-    as much as green. Sharpness: log10 of the Laplacian's variance over the tile's.
+    Cases are drawn twelve times; everything is fitted to them alone. *Own* mosaics are
+    of one case that was not drawn.
     """
-    few = tiles[:, ::4, ::4].reshape(len(tiles), -1, 3).astype(np.float64)
-    r, g, b = np.moveaxis(-np.log10(np.maximum(few, 4) / 255), -1, 0)
-    total = r + g + b
-    stained = np.maximum((total > 0.35).sum(1), 1)
-    brown = (total > 0.5) & (b > 1.08 * g) & (g > r) & (b > 1.35 * r)
-    green = (total > 0.5) & (g < 0.75 * r)
-    black = (total > 3) & (few.max(-1) - few.min(-1) < 25)
-    red = (g > 0.45) & (b > 0.7 * g) & (r < 0.45 * g)
-    grey = tiles.mean(-1)
-    curve = 4 * grey[:, 1:-1, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1]
-    curve -= grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-    sharp = np.log10((curve.var((1, 2)) + 0.1) / (grey.var((1, 2)) + 1))
-    shares = {"brown": brown, "green ink": green, "black ink": black, "red ink": red}
-    return {**{n: v.sum(1) / stained for n, v in shares.items()}, "sharpness": sharp}
+    names, fit = METHODS[CHOSEN]
+    values = {
+        n: np.concatenate([features[k] for k in names], axis=1)
+        for n, features in sets.items()
+    }
+    cases = tiles["own"].cases
+    known, sizes = np.unique(cases, return_counts=True)
+    large, rng = known[sizes >= 5], np.random.default_rng(SEED)
+    shown = ["own", *(n for n, t in tiles.items() if t.kind in ("organ", "near"))]
+    table = {}
+    for count in FEW:
+        said: dict[str, list[str]] = {name: [] for name in shown}
+        for _ in range(12):
+            drawn = np.isin(cases, rng.choice(known, count, replace=False))
+            mine, whose = values["own"][drawn], cases[drawn]
+            fold, logs = folds_of(whose), np.empty(len(mine))
+            for k in np.unique(fold):
+                there = fold != k
+                distance = fit(mine[there], labels[drawn][there])
+                logs[~there] = np.log(distance(mine[~there]))
+            limits, distance = _both(logs, whose), fit(mine, labels[drawn])
+            for name in shown:
+                far = np.log(distance(values[name]))
+                for _ in range(10):
+                    among = np.arange(len(far))
+                    if name == "own":
+                        other = rng.choice(np.setdiff1d(large, whose))
+                        among = np.flatnonzero(cases == other)
+                    said[name].append(verdict(rng.choice(far[among], 50), *limits))
+        table[f"{count} cases"] = {n: _shares(words) for n, words in said.items()}
+    return table
+
+
+def _shares(words: list[str]) -> tuple[float, float]:
+    return words.count("unlike") / len(words), words.count("like") / len(words)
 
 
 def windows_of(tiles: TileSet, most: int) -> tuple[npt.NDArray[np.uint8], list[int]]:
@@ -382,9 +407,7 @@ def spread(
         found[name] = {
             "judged themselves": auc(logs["own"], logs[name]),
             "by tiles": _followed(*whole, logs["own"], logs[name]),
-            "by tokens": _followed(
-                in_token["own"][0], tokens, in_token["own"][1], judged
-            ),
+            "by tokens": _followed(tokens_own, tokens, judged_own, judged),
         }
     return found
 
@@ -434,11 +457,15 @@ def main(arguments: list[str]) -> int:
         found = {n: embedder(one.tiles) for n, embedder in embedders.items()}
         sets[name] = {f"{n}/{k}": v for n, f in found.items() for k, v in f.items()}
     result = tables(tiles, sets, labels)
-    result["odd"] = {
-        name: {k: _low_mid_high(v) for k, v in oddities(one.tiles).items()}
-        for name, one in tiles.items()
-    }
+    result["odd"] = {n: oddities(one.tiles) for n, one in tiles.items() if n != "own"}
+    by_case = [oddities(own.tiles[own.cases == case]) for case in np.unique(own.cases)]
+    for share in (0, 0.01, 0.5, 0.99, 1):
+        result["odd"][f"own cases, {100 * share:g} %"] = {
+            name: float(np.quantile([odd[name] for odd in by_case], share))
+            for name in by_case[0]
+        }
     result["tokens"] = in_tokens(tiles, sets, labels, embedders["own"], asked.cache)
+    result["few"] = with_few_cases(tiles, sets, labels)
     result["spread"] = spread(tiles, sets, labels, asked.cache)
     for name, embedder in embedders.items():
         if embedder.count:
@@ -447,7 +474,7 @@ def main(arguments: list[str]) -> int:
             )
     if asked.json:
         asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(as_markdown(result))
+    sys.stdout.write(as_markdown(result, CHOSEN))
     return 0
 
 
@@ -521,68 +548,6 @@ def in_tokens(
         }
         for name, (alone, among) in found.items()
     }
-
-
-def _low_mid_high(values: Floats) -> tuple[float, float, float]:
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-    return float(low), float(middle), float(high)
-
-
-def as_markdown(result: dict[str, Any]) -> str:
-    """Return the tables."""
-    kinds = result["kinds"]
-    organs = [n for n, kind in kinds.items() if kind == "organ"]
-    rest = [n for n, kind in kinds.items() if kind not in ("organ", "own")]
-    out = []
-    for title, names in (("organs", organs), ("other", rest)):
-        rows = [
-            [m, *(f"{areas[n]:.3f}" for n in names)]
-            for m, areas in result["auc"].items()
-        ]
-        for method, spread in result["auc_95"].items():
-            low = [f"{spread[n][0]:.3f}-{spread[n][1]:.3f}" for n in names]
-            rows.append([f"95 %: {method}", *low])
-        out.append(_table(f"Area under the curve: {title}", ["distance", *names], rows))
-    rows = [
-        [m, *(f"{z[n]:.1f}" for n in (*organs, *rest))]
-        for m, z in result["beyond_tau"].items()
-    ]
-    head = ["distance", *organs, *rest]
-    out.append(_table("Median beyond the cases' middle, τ", head, rows))
-    for method, sizes in result["verdicts"].items():
-        names = list(next(iter(sizes.values())))
-        rows = [
-            [name, kinds.get(name, "own")]
-            + [
-                f"{100 * by[name][0]:.0f} / {100 * by[name][1]:.0f}"
-                for by in sizes.values()
-            ]
-            for name in names
-        ]
-        head = ["mosaics of", "kind", *(f"{n} squares" for n in sizes)]
-        out.append(_table(f"Called unlike / like, %: {method}", head, rows))
-    causes = list(result["odd"]["own"])
-    rows = [
-        [name, *(" ".join(f"{v:.2f}" for v in odd[c]) for c in causes)]
-        for name, odd in result["odd"].items()
-    ]
-    out.append(_table("Odd colours: 5, 50, 95 % of tiles", ["set", *causes], rows))
-    columns = list(result["tokens"]["own"])
-    rows = [[n, *(f"{v[c]:.3f}" for c in columns)] for n, v in result["tokens"].items()]
-    out.append(_table("Tokens, by tiles' statistics", ["set", *columns], rows))
-    columns = list(next(iter(result["spread"].values())))
-    rows = [[n, *(f"{v[c]:.3f}" for c in columns)] for n, v in result["spread"].items()]
-    title = "Area under the curve where a quarter of the squares is judged"
-    out.append(_table(title, ["set", *columns], rows))
-    out += [f"{k}: {v}\n" for k, v in result.items() if k.startswith("seconds")]
-    return "\n".join(out)
-
-
-def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [f"**{title}**\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

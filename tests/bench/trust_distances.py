@@ -29,8 +29,9 @@ class _Gaussian:
 
     @classmethod
     def of(cls, centred: Floats, most: int) -> _Gaussian:
-        _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-        variances = lengths**2 / (len(centred) - 1)
+        spread = centred.T @ centred / (len(centred) - 1)
+        found, axes = np.linalg.eigh(spread)  # ascending; much faster than an SVD
+        variances, directions = np.maximum(found[::-1], 0), axes.T[::-1]
         shares = np.cumsum(variances) / variances.sum()
         width = centred.shape[1]
         keep = min(int(np.searchsorted(shares, 0.95)) + 1, most, width - 1)
@@ -49,10 +50,16 @@ def mahalanobis(
     labels: npt.NDArray[np.intp],
     *,
     by_class: bool,
-    most: int = 128,
+    most: int | None = None,
     scaled: bool = True,
 ) -> Distance:
-    """Return the distance to the nearest mean (Lee et al. 2018), shared covariance."""
+    """Return the distance to the nearest mean (Lee et al. 2018), shared covariance.
+
+    Own directions: 95 % of the variance, at most ``most``; by default one for every
+    20 rows and at most 64. More of them follow few cases so closely that unseen ones
+    lie as far out as foreign tissue.
+    """
+    most = int(np.clip(len(values) // 20, 2, 64)) if most is None else most
     middle = values.mean(0)
     scale = np.maximum(values.std(0), 1e-9) if scaled else np.ones(values.shape[1])
     rows = (values - middle) / scale
@@ -83,8 +90,8 @@ def neighbours(
     """Return the mean distance to the five nearest prototypes, in 64 whitened axes."""
     middle, scale = values.mean(0), np.maximum(values.std(0), 1e-9)
     rows = (values - middle) / scale
-    _, lengths, directions = np.linalg.svd(rows, full_matrices=False)
-    axes = directions[:64].T / (lengths[:64] / np.sqrt(len(rows)))
+    variances, directions = np.linalg.eigh(rows.T @ rows / len(rows))
+    axes = directions[:, -64:] / np.sqrt(np.maximum(variances[-64:], 1e-12))
     kept = KMeans(prototypes, n_init=1, random_state=SEED).fit(rows @ axes)
     centres = kept.cluster_centers_
 
