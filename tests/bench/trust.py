@@ -1,7 +1,8 @@
-"""Like, unlike, or too little seen: which distance, which statistic, which limits
+"""Like, unlike, or too little seen: which distance, which statistic, which limits.
 
 What is asked of `colon-he`: from a few squares of a slide, does it show what the
-student was trained on? Fixed beforehand:
+student was trained on? The protocol (distances were tried in scratch work before it was
+written down, so the figures are those of development data):
 
 - **Own**: EBHI, 1,782 tiles of 271 cases. Statistics are fitted on four fifths of the
   cases and judge the last fifth, in turn (`FOLDS`, dealt by case, seed 0). The network
@@ -41,11 +42,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari_histodistill.students.token_pooling import pool_tokens
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student_t
 
 from napari_histodistill.students import load_student
-from napari_histodistill.students.tokens import pool_tokens
 from tests.bench.trust_causes import oddities
 from tests.bench.trust_distances import mahalanobis, neighbours, relative
 from tests.bench.trust_sets import PX, TileSet, other_sets, own_tiles
