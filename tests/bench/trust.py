@@ -42,11 +42,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari_histodistill.students.token_pooling import pool_tokens
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student_t
 
 from napari_histodistill.students import load_student
+from napari_histodistill.students.token_pooling import pool_tokens
 from tests.bench.trust_causes import oddities
 from tests.bench.trust_distances import mahalanobis, neighbours, relative
 from tests.bench.trust_sets import PX, TileSet, other_sets, own_tiles
