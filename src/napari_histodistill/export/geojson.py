@@ -51,8 +51,8 @@ def write_geojson(
         For example ``slide.geojson``.
     split : bool
         Whether to write a polygon for every part in place of one shape per class. Its
-        measurements are then a list of names and values, which is how QuPath wrote them
-        before 0.4, still reads them, and how napari-geojson wants them.
+        measurements are then a list of names and values, which QuPath wrote before 0.4
+        and still reads, and which is the form that napari-geojson reads.
 
     Raises
     ------

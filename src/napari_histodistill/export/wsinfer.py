@@ -1,7 +1,7 @@
 """A student for other programs: the layout of WSInfer, which QuPath runs too.
 
 ``torchscript_model.pt`` takes normalised RGB tiles of the size that the student was
-taught (``tile_px``), enlarges them itself where the encoder wants them larger
+taught (``tile_px``), enlarges them itself where the encoder needs them larger
 (``input_px``), and gives logits already divided by the student's temperature, since
 WSInfer and QuPath apply softmax themselves.
 ``config.json`` follows version 1.0 of the WSInfer model zoo's schema.

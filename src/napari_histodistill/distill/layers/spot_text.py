@@ -1,6 +1,6 @@
 """Tables of text: encoding, separator and decimal mark are recognised, pandas reads.
 
-What cannot be told apart is refused: ``1,234`` may be a thousand or a bit more than 1.
+What is ambiguous is refused: ``1,234`` may be a thousand or a bit more than 1.
 """
 
 from __future__ import annotations
