@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from napari_histodistill.files import walk
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
 MAX_CHUNK_BYTES = 2**28
 MAX_METADATA_BYTES = 2**24
@@ -45,6 +47,8 @@ def check_files(path: Path) -> None:
         return
     for entry, found in walk(path):
         _check_size(entry.name, found.st_size)
+        if entry.name in {".zarray", "zarr.json"}:
+            _check_chunks(entry)
 
 
 def check_array(array: Any, what: str) -> None:
@@ -75,6 +79,20 @@ def _codecs(metadata: Any) -> list[str]:
         return []
     used = [*(metadata.filters or ()), metadata.compressor]
     return [codec.codec_id for codec in used if codec is not None]
+
+
+def _check_chunks(entry: os.DirEntry[str]) -> None:
+    """Refuse chunks of no pixels, which zarr 3.4 repairs: the slide would be black."""
+    try:
+        content = json.loads(Path(entry.path).read_text("utf-8"))
+        grid = content.get("chunk_grid", {}).get("configuration", {})
+        chunks = content.get("chunks", grid.get("chunk_shape", []))
+        empty = any(isinstance(n, int) and n < 1 for n in chunks)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return  # damage of another kind, which zarr names
+    if empty:
+        msg = f"{entry.name} has chunks of {chunks} pixels"
+        raise ValueError(msg)
 
 
 def _check_size(name: str, size: int) -> None:
