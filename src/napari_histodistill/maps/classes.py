@@ -107,9 +107,9 @@ class ClassMap:
         def of(k: int, spec: ClassSpec) -> ClassArea:
             mine = self.labels == k + 1
             like = float(area[mine & ~unlike].sum()) if every else None
-            out = 0.0
+            everything = mine
             if self.left_out is not None:
-                out = float(area[self.left_out == k + 1].sum())
+                everything = mine | (self.left_out == k + 1)
             return ClassArea(
                 name=spec.name,
                 color=spec.color,
@@ -117,7 +117,7 @@ class ClassMap:
                 mm2=float(area[mine].sum()),
                 judged=int((mine & judged).sum()),
                 unlike=int((mine & unlike).sum()),
-                all_mm2=float(area[mine].sum()) + out,
+                all_mm2=float(area[everything].sum()),
                 like_mm2=like,
             )
 
