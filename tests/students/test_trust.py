@@ -306,6 +306,24 @@ def test_a_reference_that_does_not_fit_its_tensors_is_refused(bundle):
         load_student(bundle, device="cpu:torch")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("scale", np.zeros, "positive"),
+        ("variances", np.zeros, "positive"),
+        ("cases", np.ones, "3 cases at least"),
+    ],
+)
+def test_a_reference_that_measures_nothing_is_refused(bundle, name, values, words):
+    tensors = load_file(bundle / "student.safetensors")
+    old = tensors[f"trust.{name}"]
+    tensors[f"trust.{name}"] = values(old.shape, old.dtype)
+    sha = write_tensors(bundle / "student.safetensors", tensors)
+    edit_spec(bundle, tensors_sha256=sha)
+    with pytest.raises(BundleError, match=words):
+        load_student(bundle, device="cpu:torch")
+
+
 def test_a_bundle_from_before_loads_and_judges_nothing(bundle):
     """It holds a distance that this version does not use."""
     tensors = load_file(bundle / "student.safetensors")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.tissue.looks import Look
     from napari_histodistill.students.spec import StageSource
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     AnyFloats = npt.NDArray[np.floating]
 
 ENOUGH = 50
@@ -194,7 +194,7 @@ class TrustReference:
     edge_px: int
     source: StageSource = field(default=STAGE_SOURCE)
 
-    def log_distances(self, features: AnyFloats) -> Floats:
+    def log_distances(self, features: AnyFloats) -> Doubles:
         """Return ``(n,)``: log distance of features ``(n, width)``, 0 for own tiles.
 
         The Mahalanobis distance of Lee et al. 2018, with one Gaussian, divided by the
@@ -223,7 +223,7 @@ class TrustReference:
             source=self.source,
             edge_px=self.edge_px,
             components=len(self.variances),
-            width=len(self.mean),
+            width=640,
             tiles=len(self.own),
             noise=self.noise,
             looks=self.looks,
@@ -233,15 +233,28 @@ class TrustReference:
             ),
         )
 
-    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return its arrays by the names that a bundle gives them."""
         return {f"trust.{name}": getattr(self, name) for name in TENSORS}
 
     @classmethod
     def of(
-        cls, spec: TrustSpec, tensors: dict[str, npt.NDArray[np.generic]]
+        cls, spec: TrustSpec, tensors: dict[str, npt.NDArray[Any]]
     ) -> TrustReference:
-        """Put together what :meth:`spec` and :meth:`tensors` took apart."""
+        """Put together what :meth:`spec` and :meth:`tensors` took apart.
+
+        Raises
+        ------
+        ValueError
+            If nothing can be measured by it.
+        """
+        scales = (tensors["trust.scale"], tensors["trust.variances"])
+        if not all((values > 0).all() for values in scales):
+            msg = "trust.scale and trust.variances must be positive"
+            raise ValueError(msg)
+        if len(np.unique(tensors["trust.cases"])) < FEWEST_CASES:
+            msg = f"trust.cases must name {FEWEST_CASES} cases at least"
+            raise ValueError(msg)
         return cls(
             **{
                 name: tensors[f"trust.{name}"].astype(kind)
@@ -528,7 +541,7 @@ def directions_for(rows: int) -> int:
     return int(np.clip(rows // _ROWS_EACH, 2, _MOST))
 
 
-def _fitted(values: Floats) -> tuple[Floats, Floats, PrincipalGaussian]:
+def _fitted(values: Doubles) -> tuple[Doubles, Doubles, PrincipalGaussian]:
     mean, spread = values.mean(axis=0), values.std(axis=0)
     # A channel that few tiles never stirred would make any stir of it endless.
     scale = np.maximum(spread, max(_LEAST_SCALE * float(np.median(spread)), TINY))
@@ -538,7 +551,7 @@ def _fitted(values: Floats) -> tuple[Floats, Floats, PrincipalGaussian]:
     return mean, scale, gaussian
 
 
-def _logs(gaussian: PrincipalGaussian, placed: AnyFloats) -> Floats:
+def _logs(gaussian: PrincipalGaussian, placed: AnyFloats) -> Doubles:
     distance = np.sqrt(gaussian.squared(placed) / placed.shape[1])
-    found: Floats = np.log(np.maximum(distance, TINY))
+    found: Doubles = np.log(np.maximum(distance, TINY))
     return found
