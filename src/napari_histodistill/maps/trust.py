@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,12 @@ from napari_histodistill.maps.block_embedding import tile_corner
 from napari_histodistill.maps.block_reading import PixelWindow, read_window
 from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 from napari_histodistill.running import CancelToken
-from napari_histodistill.slides.tissue.looks import look_of, stained_share
+from napari_histodistill.slides.tissue.looks import (
+    Look,
+    inks_of,
+    look_of,
+    stained_share,
+)
 from napari_histodistill.students.trust import (
     NO_REFERENCE,
     TAUGHT,
@@ -34,7 +39,7 @@ from napari_histodistill.students.trust import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -54,7 +59,7 @@ SQUARES = 300
 _METHOD = 1
 """Counted up when the same squares would be judged otherwise."""
 _BATCH = 8
-_HALF_STAINED = 0.5
+_HALF_STAINED, _SOME_STAINED = 0.5, 0.1
 _LOOKED_AT = 4
 """Squares that are read for one that counts, at most: the others show glass."""
 _LOOK_BYTES = 2**28
@@ -134,6 +139,38 @@ def why_no_reference(student: Student) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pens:
+    """Blocks in the colour of a pen, in so many squares that are no empty glass."""
+
+    squares: int = 0
+    inks: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def on(cls, tiles: Pixels, shares: npt.NDArray[np.float64]) -> _Pens:
+        some = tiles[shares >= _SOME_STAINED]
+        return cls(len(some), inks_of(some)) if len(some) else cls()
+
+    @classmethod
+    def together(cls, parts: Iterable[_Pens]) -> _Pens:
+        """Return them pooled, squares weighing alike."""
+        known = [part for part in parts if part.squares]
+        total = sum(part.squares for part in known)
+        sums: dict[str, float] = {}
+        for part in known:
+            for name, share in part.inks:
+                sums[name] = sums.get(name, 0) + share * part.squares / total
+        return cls(total, tuple(sums.items()))
+
+    def look(self, tissue: Pixels | None) -> Look | None:
+        """Return how the squares look: the pens of all, the rest of the tissue."""
+        if tissue is not None:
+            return replace(look_of(tissue), inks=self.inks)
+        if not self.squares:
+            return None
+        return Look(brown=0.0, dark=0.0, inks=self.inks, sharpness=0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     """A batch: which of the places could be read, and what was seen there."""
 
@@ -141,12 +178,22 @@ class _Seen:
     tiles: Pixels
     logs: npt.NDArray[np.float64]
     stained: npt.NDArray[np.bool_]
+    pens: _Pens
 
     def of_tissue(self, most: int) -> _Seen:
-        """Return what shows tissue, with so many of its tiles."""
+        """Return what shows tissue, with so many of its tiles; pens stay those of all.
+
+        A line of a pen on glass fills no square.
+        """
         keep = self.stained
         tiles = self.tiles[keep][:most]
-        return _Seen(self.places[keep], tiles, self.logs[keep], self.stained[keep])
+        return replace(
+            self,
+            places=self.places[keep],
+            tiles=tiles,
+            logs=self.logs[keep],
+            stained=self.stained[keep],
+        )
 
 
 class _Looker:
@@ -184,14 +231,15 @@ class _Looker:
             count += len(batch.places)
             if progress:
                 progress(read, most if count < squares else read)
-        return self._judged(
-            np.concatenate([np.empty((0, 2), np.intp), *(one.places for one in found)]),
-            np.concatenate([np.empty(0), *(one.logs for one in found)]),
-            np.ones(count, np.bool_),
-            tiles=[tile for one in found for tile in one.tiles],
+        places = [np.empty((0, 2), np.intp), *(one.places for one in found)]
+        seen = SeenSquares(
+            cells=np.concatenate(places).astype(np.int32),
+            logs=np.concatenate([np.empty(0), *(one.logs for one in found)]),
+            speak=np.ones(count, np.bool_),
             whole=read == len(alone),
-            every=False,
         )
+        tiles = [tile for one in found for tile in one.tiles]
+        return self._judged(seen, tiles, _Pens.together(one.pens for one in found))
 
     def judge_all(
         self,
@@ -208,8 +256,10 @@ class _Looker:
         places = [np.empty((0, 2), np.intp)]
         logs, speak = [np.empty(0)], [np.empty(0, np.bool_)]
         tiles: list[Pixels] = []
+        pens: list[_Pens] = []
         for start in range(0, len(order), _BATCH):
             seen = self._look(order[start : start + _BATCH])
+            pens.append(seen.pens)
             places.append(seen.places)
             logs.append(seen.logs)
             speak.append(seen.stained & lonely[tuple(seen.places.T)])
@@ -222,34 +272,26 @@ class _Looker:
             ]
             if progress:
                 progress(min(start + _BATCH, len(order)), len(order))
-        return self._judged(
-            np.concatenate(places),
-            np.concatenate(logs),
-            np.concatenate(speak),
-            tiles=tiles,
+        seen = SeenSquares(
+            cells=np.concatenate(places).astype(np.int32),
+            logs=np.concatenate(logs),
+            speak=np.concatenate(speak),
             whole=True,
             every=True,
         )
+        return self._judged(seen, tiles, _Pens.together(pens))
 
     def _judged(
-        self,
-        places: Places,
-        logs: npt.NDArray[np.float64],
-        speak: npt.NDArray[np.bool_],
-        *,
-        tiles: list[Pixels],
-        whole: bool,
-        every: bool,
+        self, seen: SeenSquares, tiles: list[Pixels], pens: _Pens
     ) -> SlideTrust:
-        order = np.lexsort((places[:, 1], places[:, 0]))
-        seen = SeenSquares(
-            cells=places[order].astype(np.int32),
-            logs=logs[order],
-            speak=speak[order],
-            whole=whole,
-            every=every,
+        order = np.lexsort((seen.cells[:, 1], seen.cells[:, 0]))
+        seen = replace(
+            seen,
+            cells=seen.cells[order],
+            logs=seen.logs[order],
+            speak=seen.speak[order],
         )
-        look = look_of(np.array(tiles[: self._for_looks])) if tiles else None
+        look = pens.look(np.array(tiles[: self._for_looks]) if tiles else None)
         coarse = self._grid.slide_mpp.mean / self._grid.mpp
         return judge(self._reference, seen, look, coarse=coarse)
 
@@ -261,11 +303,14 @@ class _Looker:
         tiles = np.array([tile for _, tile in kept], np.uint8).reshape(-1, px, px, 3)
         found = np.array([place for place, _ in kept], np.intp).reshape(-1, 2)
         if not len(tiles):
-            return _Seen(found, tiles, np.empty(0), np.empty(0, np.bool_))
+            return _Seen(found, tiles, np.empty(0), np.empty(0, np.bool_), _Pens())
         stains = self._student.stains
         shown = tiles if stains is None else stains.apply(tiles)
         logs = self._reference.log_distances(self._encoder(shown))
-        return _Seen(found, tiles, logs, stained_share(tiles) >= _HALF_STAINED)
+        shares = stained_share(tiles)
+        return _Seen(
+            found, tiles, logs, shares >= _HALF_STAINED, _Pens.on(tiles, shares)
+        )
 
     def _tile(self, row: int, column: int) -> Pixels | None:
         """Return a square's tile; None if a part of it cannot be read."""

@@ -351,7 +351,7 @@ def judge(
     seen : SeenSquares
         The slide's.
     look : Look or None
-        How the squares that speak look; None if there are none.
+        How the slide's squares look; None if there are none.
     coarse : float
         The slide's µm per pixel over the student's.
     """
@@ -404,7 +404,7 @@ def _odd_looks(own: LookSpec, look: Look | None) -> Iterator[tuple[Oddity, str]]
             "immunohistochemistry; in the training cases it is "
             f"{own.brown:.0%} at most.",
         )
-    pen, share = look.ink
+    pen, share = look.ink if look.inks else ("", 0.0)
     if share > max(INK, own.ink):
         yield (
             Oddity.INK,
