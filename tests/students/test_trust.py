@@ -165,7 +165,12 @@ def test_between_like_and_unlike(rng):
     ("odd", "oddity", "verdict"),
     [
         ({"brown": 0.3}, Oddity.BROWN, Verdict.UNLIKE),
-        ({"dark": 0.9}, Oddity.FLUORESCENCE, Verdict.UNLIKE),
+        ({"dark": 0.4}, Oddity.FLUORESCENCE, Verdict.UNLIKE),
+        (
+            {"dark": 0.4, "inks": (("black", 0.2),)},
+            Oddity.FLUORESCENCE,
+            Verdict.UNLIKE,
+        ),
         ({"inks": (("blue", 0.05),)}, Oddity.INK, Verdict.TOO_LITTLE),
         ({"sharpness": -2.0}, Oddity.BLUR, Verdict.TOO_LITTLE),
     ],

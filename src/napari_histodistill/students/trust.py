@@ -54,7 +54,7 @@ FEWEST_CASES, FEWEST_TILES = 3, 10
 """Below these nothing can be fitted."""
 SQUARE_PERCENT = 99.0
 """A single square is unlike beyond this percentage of own tiles of unseen cases."""
-BROWN, DARK, INK, BLUR = 0.10, 0.5, 0.015, -0.6
+BROWN, DARK, INK, BLUR = 0.10, 0.2, 0.015, -0.6
 """Limits of looks where the training cases themselves stay far within them."""
 COARSE = 1.25
 """Slides so many times coarser than the student's µm per pixel are named odd."""
@@ -391,7 +391,8 @@ def _verdict_of(oddities: tuple[Oddity, ...]) -> Verdict:
 def _odd_looks(own: LookSpec, look: Look | None) -> Iterator[tuple[Oddity, str]]:
     if look is None:
         return
-    if look.dark > max(DARK, own.dark):
+    dark = look.dark > max(DARK, own.dark)
+    if dark:
         yield (
             Oddity.FLUORESCENCE,
             f"{look.dark:.0%} of it is dark, as in fluorescence; the student learned "
@@ -405,7 +406,8 @@ def _odd_looks(own: LookSpec, look: Look | None) -> Iterator[tuple[Oddity, str]]
             f"{own.brown:.0%} at most.",
         )
     pen, share = look.ink if look.inks else ("", 0.0)
-    if share > max(INK, own.ink):
+    # A dark ground is smooth and black, as a black pen is.
+    if share > max(INK, own.ink) and not dark:
         yield (
             Oddity.INK,
             f"There seems to be {pen} ink on {share:.1%} of the squares' area.",
