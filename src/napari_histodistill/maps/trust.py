@@ -272,14 +272,14 @@ class _Looker:
             ]
             if progress:
                 progress(min(start + _BATCH, len(order)), len(order))
-        seen = SeenSquares(
+        every = SeenSquares(
             cells=np.concatenate(places).astype(np.int32),
             logs=np.concatenate(logs),
             speak=np.concatenate(speak),
             whole=True,
             every=True,
         )
-        return self._judged(seen, tiles, _Pens.together(pens))
+        return self._judged(every, tiles, _Pens.together(pens))
 
     def _judged(
         self, seen: SeenSquares, tiles: list[Pixels], pens: _Pens
