@@ -27,7 +27,9 @@ from napari_histodistill.slides.tissue.looks import (
     look_of,
     stained_share,
 )
+from napari_histodistill.slides.tissue.tissue import find_tissue
 from napari_histodistill.students.trust import (
+    ENOUGH,
     NO_REFERENCE,
     TAUGHT,
     Oddity,
@@ -127,9 +129,11 @@ def judge_slide(  # noqa: PLR0913 - what a caller names, named here
         return unjudged(why_no_reference(student))
     looker = _Looker(slide, student, reference, grid, cancel or CancelToken())
     alone = _apart(cells, grid, seed)
+    # Few squares may be called like only if the slide has no others.
+    whole = len(alone) < ENOUGH and _is_all(slide, cells, grid)
     if squares is None:
-        return looker.judge_all(cells, alone, progress)
-    return looker.judge_some(alone, squares, progress)
+        return looker.judge_all(cells, alone, progress, whole=whole)
+    return looker.judge_some(alone, squares, progress, whole=whole)
 
 
 def why_no_reference(student: Student) -> str:
@@ -217,7 +221,12 @@ class _Looker:
         self._for_looks = max(1, _LOOK_BYTES // (3 * grid.tile_px**2))
 
     def judge_some(
-        self, alone: Places, squares: int, progress: Callable[[int, int], None] | None
+        self,
+        alone: Places,
+        squares: int,
+        progress: Callable[[int, int], None] | None,
+        *,
+        whole: bool,
     ) -> SlideTrust:
         """Judge squares of tissue in this order until there are enough."""
         most = min(len(alone), _LOOKED_AT * squares)
@@ -225,7 +234,8 @@ class _Looker:
         count = read = 0
         while read < most and count < squares:
             step = min(_BATCH, squares - count, most - read)
-            batch = self._look(alone[read : read + step]).of_tissue(self._for_looks)
+            seen_here = self._look(alone[read : read + step])
+            batch = seen_here.of_tissue(max(0, self._for_looks - count))
             read += step
             found.append(batch)
             count += len(batch.places)
@@ -236,7 +246,7 @@ class _Looker:
             cells=np.concatenate(places).astype(np.int32),
             logs=np.concatenate([np.empty(0), *(one.logs for one in found)]),
             speak=np.ones(count, np.bool_),
-            whole=read == len(alone),
+            whole=whole and read == len(alone),
         )
         tiles = [tile for one in found for tile in one.tiles]
         return self._judged(seen, tiles, _Pens.together(one.pens for one in found))
@@ -246,6 +256,8 @@ class _Looker:
         cells: Cells,
         alone: Places,
         progress: Callable[[int, int], None] | None,
+        *,
+        whole: bool,
     ) -> SlideTrust:
         """Judge every square; those that hardly overlap speak for the slide."""
         order = np.argwhere(cells)
@@ -276,7 +288,7 @@ class _Looker:
             cells=np.concatenate(places).astype(np.int32),
             logs=np.concatenate(logs),
             speak=np.concatenate(speak),
-            whole=True,
+            whole=whole,
             every=True,
         )
         return self._judged(every, tiles, _Pens.together(pens))
@@ -320,6 +332,12 @@ class _Looker:
         raster = read_window(self._slide, self._grid, window, threading.Event())
         damaged = raster.bad is not None and bool(raster.bad.any())
         return None if damaged else raster.pixels
+
+
+def _is_all(slide: Slide, cells: Cells, grid: TileGrid) -> bool:
+    """Whether these cells hold all tissue that is found on the slide."""
+    tissue = find_tissue(slide).cells(grid) & grid.tiles_on_slide()
+    return not bool((tissue & ~cells).any())
 
 
 def _apart(cells: Cells, grid: TileGrid, seed: int) -> Places:
