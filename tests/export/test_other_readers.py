@@ -2,8 +2,8 @@
 
 None of them is needed by this package: ``pip install ome-zarr ngff-zarr
 ome-zarr-models napari-ome-zarr napari-geojson tiatoolbox`` runs all of these tests but
-one: wsinfer loads with zarr 2 only, so it needs an environment of its own, ``pip install
-wsinfer "zarr<3"``.
+one: wsinfer loads with zarr 2 only, so it needs an environment of its own (``pip
+install wsinfer "zarr<3"``).
 """
 
 from __future__ import annotations
