@@ -69,16 +69,25 @@ def test_a_cache_that_can_only_be_read_is_read(tmp_path, monkeypatch):
     other.write_text("can be written")
 
 
-def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path, monkeypatch):
+def raises(_name):
+    msg = "could not determine the home directory"
+    raise RuntimeError(msg)
+
+
+@pytest.mark.parametrize(
+    "asked", [raises, lambda name: Path("~/.local", name)], ids=["now", "earlier"]
+)
+def test_a_user_without_a_home_gets_no_folder_called_tilde(
+    tmp_path, monkeypatch, asked
+):
+    """As platformdirs answers now, and as it did."""
     monkeypatch.chdir(tmp_path)
     for name in ("HISTODISTILL_CACHE", "HISTODISTILL_RUNS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(
-        platformdirs, "user_cache_path", lambda _: Path("~/.cache/histodistill")
-    )
-    monkeypatch.setattr(
-        platformdirs, "user_data_path", lambda _: Path("~/.local/histodistill")
-    )
+    monkeypatch.setattr(platformdirs, "user_cache_path", asked)
+    monkeypatch.setattr(platformdirs, "user_data_path", asked)
+    monkeypatch.setattr(cache, "_SUBSTITUTES", {})
+    monkeypatch.setattr(cache, "_NOTES", {})
     assert cache_dir("a").is_dir()
     assert runs_dir().is_dir()
     assert "there is no home folder" in cache_note()

@@ -21,6 +21,7 @@ from napari_histodistill.errors import InputError
 CACHE_VARIABLE = "HISTODISTILL_CACHE"
 RUNS_VARIABLE = "HISTODISTILL_RUNS"
 
+_NAME = "napari-histodistill"
 _NO_HOME = "there is no home folder"
 
 _CHECKING = threading.Lock()
@@ -114,13 +115,22 @@ def runs_note() -> str:
 
 def _cache_root() -> Path:
     root = os.environ.get(CACHE_VARIABLE)
-    return Path(root) if root else platformdirs.user_cache_path("napari-histodistill")
+    if root:
+        return Path(root)
+    try:
+        return platformdirs.user_cache_path(_NAME)
+    except RuntimeError:  # platformdirs' word for no home; earlier ones gave "~/…"
+        return Path("~", _NAME)
 
 
 def _runs_root() -> Path:
     root = os.environ.get(RUNS_VARIABLE)
-    data = platformdirs.user_data_path("napari-histodistill") / "runs"
-    return Path(root) if root else data
+    if root:
+        return Path(root)
+    try:
+        return platformdirs.user_data_path(_NAME) / "runs"
+    except RuntimeError:
+        return Path("~", _NAME, "runs")
 
 
 def _why_not(root: Path, folder: Path) -> str:

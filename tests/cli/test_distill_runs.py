@@ -173,11 +173,11 @@ def test_an_unknown_key_is_named_before_the_one_that_is_missing(run, tiles, tmp_
 def test_an_unknown_option_is_named_with_the_nearest(run):
     outcome = run("distill", "recipe.toml", "--resum")
     assert outcome.code == 2
-    assert "--resum" in outcome.err
-    assert "Did you mean --resume?" in outcome.err
+    assert "No such option: --resum " in outcome.err
+    assert "--resume" in outcome.err  # among those that are alike
     missing = run("embed", "--studant", "colon-he")  # SLIDE and -o are missing, too
     assert "No such option: --studant" in missing.err
-    assert "Did you mean --student?" in missing.err
+    assert "--student" in missing.err
 
 
 def test_a_run_folder_wants_to_be_asked(run, tiles, tmp_path):
