@@ -16,11 +16,11 @@ import stat
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -146,6 +146,46 @@ def open_own(path: Path, *, create: bool = False, append: bool = False) -> Binar
         os.close(handle)
         raise
     return os.fdopen(handle, "ab+" if append else "rb+")
+
+
+def read_part(path: Path, most: int, *, last: bool = False) -> bytes:
+    """Return the first bytes of a plain file, or its last; the rest is not read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    most : int
+        How many bytes are of use; a file from a stranger may have billions.
+    last : bool
+        Those at its end.
+
+    Raises
+    ------
+    OSError
+        If it is a link or no file, or cannot be read.
+    """
+    _refuse_kind(path, path.lstat())
+    with path.open("rb") as file:
+        if last:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read(most)
+
+
+def without_home(text: str) -> str:
+    """Return a text in which the user's own folder, whose name is a person's, is ``~``.
+
+    Examples
+    --------
+    >>> without_home(f"{Path.home()}/runs/one: not there")
+    '~/runs/one: not there'
+    """
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # nobody's: there is no such folder
+        return text
+    # Never "/", the home of some services.
+    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text) if len(home) > 1 else text
 
 
 def check_tree(folder: Path) -> None:

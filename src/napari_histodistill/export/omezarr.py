@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.export.safe_writing import new_folder
+from napari_histodistill.files import read_part
 from napari_histodistill.geometry import WorldTransform
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ NO_CLASS = "no class"
 """Name of label 0."""
 
 _CHUNK = 1024
+_MOST_BYTES = 2**20
+"""More metadata than any map of ours has; a slide's are not read to their end."""
 
 
 def write_class_labels(class_map: ClassMap, path: Path | str) -> Path:
@@ -183,7 +186,7 @@ def _write(
 
 def _is_ours(path: Path) -> bool:
     try:
-        attributes = json.loads((path / ".zattrs").read_text("utf-8"))
+        attributes = json.loads(read_part(path / ".zattrs", _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(attributes, dict) and attributes.get("creator") == _MARK
