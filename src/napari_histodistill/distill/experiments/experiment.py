@@ -39,7 +39,15 @@ from napari_histodistill.distill.scoring.held_out import (
     write_scores,
 )
 from napari_histodistill.errors import InputError
-from napari_histodistill.files import check_tree, open_own, write_whole, written_beside
+from napari_histodistill.files import (
+    check_tree,
+    is_plain,
+    open_own,
+    read_part,
+    without_home,
+    write_whole,
+    written_beside,
+)
 from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
 if TYPE_CHECKING:
@@ -50,6 +58,8 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.scoring.held_out import LabelledTiles, ScoreKey
 
 POLL_S = 0.5
+_MOST_BYTES = 2**16
+"""Of the words of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,4 +357,7 @@ def _score(job: ExperimentJob) -> RunScore:
 
 def _failure(job: ExperimentJob) -> str:
     path = job.folder / FAILURE
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not is_plain(path):
+        return ""
+    # Tables are made to be shown: what failed, but not in whose home.
+    return without_home(read_part(path, _MOST_BYTES).decode("utf-8", "replace"))
