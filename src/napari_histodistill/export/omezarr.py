@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.export.safe_writing import new_folder
-from napari_histodistill.files import read_part
+from napari_histodistill.files import read_plain
 from napari_histodistill.geometry import WorldTransform
+from napari_histodistill.slides.formats.zarr_limits import MAX_METADATA_BYTES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,8 +34,6 @@ NO_CLASS = "no class"
 """Name of label 0."""
 
 _CHUNK = 1024
-_MOST_BYTES = 2**20
-"""More metadata than any map of ours has; a slide's are not read to their end."""
 
 
 def write_class_labels(class_map: ClassMap, path: Path | str) -> Path:
@@ -186,7 +185,7 @@ def _write(
 
 def _is_ours(path: Path) -> bool:
     try:
-        attributes = json.loads(read_part(path / ".zattrs", _MOST_BYTES))
+        attributes = json.loads(read_plain(path / ".zattrs", MAX_METADATA_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(attributes, dict) and attributes.get("creator") == _MARK

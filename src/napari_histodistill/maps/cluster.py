@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import ComputeError, HistodistillError, InputError
-from napari_histodistill.files import is_plain, read_part
+from napari_histodistill.files import is_plain, read_plain
 from napari_histodistill.maps.cohort import SlideResult, embed_task
 from napari_histodistill.running import CancelToken
 
@@ -91,7 +91,7 @@ def address_in(given: str) -> str:
     if "://" in given or not is_plain(path):
         return given
     try:
-        return str(json.loads(read_part(path, _MOST_BYTES))["address"])
+        return str(json.loads(read_plain(path, _MOST_BYTES))["address"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         msg = (
             f"scheduler: {given} is not a file that `dask scheduler --scheduler-file` "

@@ -43,7 +43,7 @@ from napari_histodistill.files import (
     check_tree,
     is_plain,
     open_own,
-    read_part,
+    read_plain,
     without_home,
     write_whole,
     written_beside,
@@ -360,4 +360,4 @@ def _failure(job: ExperimentJob) -> str:
     if not is_plain(path):
         return ""
     # Tables are made to be shown: what failed, but not in whose home.
-    return without_home(read_part(path, _MOST_BYTES).decode("utf-8", "replace"))
+    return without_home(read_plain(path, _MOST_BYTES).decode("utf-8", "replace"))

@@ -29,7 +29,7 @@ from napari_histodistill.files import (
     check_tree,
     is_beside,
     is_plain,
-    read_part,
+    read_plain,
     write_whole,
 )
 
@@ -156,7 +156,7 @@ def _check_run(folder: Path) -> None:
 
 def _place(folder: Path) -> dict[str, str]:
     try:
-        place = json.loads(read_part(folder / RUN, _MOST_BYTES))
+        place = json.loads(read_plain(folder / RUN, _MOST_BYTES))
         data = str(folder.absolute() / place["data"])  # as it is, if absolute
         return {"data": data, "home": place["home"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
