@@ -146,7 +146,8 @@ def _followed(reports: Generator[TrainingReport, None, Path]) -> Path:
 def _line(report: TrainingReport) -> str:
     """Return one report in a line for people."""
     if report.message:
-        return f"{report.kind}: {report.message}"
+        warning = f" {report.warning}" if report.warning else ""
+        return f"{report.kind}: {report.message}{warning}"
     parts = [f"{report.kind} {report.step} of {report.steps}"]
     if report.total is not None:
         parts.append(f"loss {report.total:.4g}")

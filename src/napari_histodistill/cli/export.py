@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_histodistill.cli.console import answering
+from napari_histodistill.cli.console import answering, tell
 from napari_histodistill.cli.options import JsonOption, SplitOption
 from napari_histodistill.cli.outputs import output_folder, unfinished
 from napari_histodistill.errors import BundleError, InputError
@@ -87,7 +87,7 @@ def _export_student(source: str, out: Path) -> dict[str, Any]:
 
     student = load_student(source, device="cpu:torch")
     output_folder(out.absolute().parent)
-    export_wsinfer(student, out)
+    export_wsinfer(student, out, tell=tell)
     return {
         "source": source,
         "format": Format.wsinfer.value,

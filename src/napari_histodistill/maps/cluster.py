@@ -38,7 +38,7 @@ _MOST_BYTES = 2**20
 """Of a scheduler's file, which lists its workers, too."""
 
 
-def connect(address: str, *, timeout_s: float = 10.0) -> Client:
+def connect(address: str, *, timeout_s: float | None = None) -> Client:
     """Connect to a running scheduler; close the client after use.
 
     Parameters
@@ -47,8 +47,9 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
         ``"tls://host:8786"``, ``"tcp://host:8786"``, ``"host:8786"``, or the file that
         ``dask scheduler --scheduler-file`` writes. What ``tcp`` carries is neither
         encrypted nor signed, and it holds pickles: for networks that are trusted.
-    timeout_s : float
-        Longest wait for an answer, seconds.
+    timeout_s : float or None
+        Longest wait for an answer, seconds; None takes dask's own setting
+        ``distributed.comm.timeouts.connect`` (30 s unless changed).
 
     Raises
     ------
@@ -56,6 +57,7 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
         If dask.distributed is not installed, or no scheduler answers there.
     """
     try:
+        import dask
         from distributed import Client
     except ImportError as error:
         msg = (
@@ -64,6 +66,9 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
         )
         raise InputError(msg) from error
     address = address_in(address)
+    if timeout_s is None:
+        setting = dask.config.get("distributed.comm.timeouts.connect")
+        timeout_s = dask.utils.parse_timedelta(setting)
     try:
         # A client waits for ever for a greeting where no dask server answers, such as
         # at the dashboard's port, and prints a traceback for a malformed address.
