@@ -29,7 +29,6 @@ from napari_histodistill.samples import synthetic_slide, synthetic_truth
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import Slide, open_slide, slide_from_arrays
 from napari_histodistill.students.bundle import load_spec
-from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.demo import open_demo
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from napari_histodistill.widgets.explore.dock import ExploreWidget
@@ -226,8 +225,14 @@ def distil(viewer: napari.Viewer, runs: Path) -> DistilWidget:
 
 def train(widget: DistilWidget, steps: int) -> None:
     """Start a training, and wait until it has taken some steps."""
+    before = widget.session.run
     widget.train_step.start.click()
-    wait(lambda: widget.session.run and widget.session.run.view().step >= steps)
+
+    def far_enough() -> bool:
+        run = widget.session.run
+        return run is not None and run is not before and run.view().step >= steps
+
+    wait(far_enough)
 
 
 def stop(widget: DistilWidget) -> None:
@@ -311,24 +316,18 @@ def compare(path: Path) -> None:
         _, marker = [add(viewer, slide) for slide in slides]
         tick(widget, "marker")
         pairs(widget)
-        folders = []
         for alone in (True, False):
             widget.train_step.alone.setChecked(alone)
             train(widget, 1)
             wait(lambda: not widget.session.works)
-            folders.append(widget.session.run.folder / "student")
-        stop(widget)
-        viewer.window.remove_dock_widget(widget.parent() or widget)
+        wait(widget.comparing.button.isEnabled)
         for layer in marker:
-            viewer.layers.remove(layer)
-        students = [StudentChoice(str(f), load_spec(f)) for f in folders]
-        asked = dock(
-            viewer, CompareWidget(viewer, students=students), "Compare students"
-        )
+            layer.visible = False
+        asked = widget.comparing.compare()
         wait(lambda: not asked.session.why_not_run and idle(asked)())
         asked.choose_panel.runner.button.click()
         wait(lambda: asked.session.compared is not None and idle(asked)())
-
+        viewer.window.remove_dock_widget(widget)
         save(viewer, path)
         asked.shut_down()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +13,7 @@ from napari_histodistill.cli.outputs import LOCK, claimed_folder
 from napari_histodistill.errors import InputError
 from napari_histodistill.lock import WriterLock
 
-if TYPE_CHECKING:
-    from pathlib import Path
+SMOKE = Path(__file__).parents[2] / "training" / "smoke.toml"
 
 
 @pytest.fixture
@@ -82,6 +81,22 @@ def test_inside_a_zarr(command, run, he, bundle, store_of, tmp_path):
     outcome = run(command, source, "-o", he / "results", *more)
     assert outcome.code == 2
     assert "is a Zarr, whose files belong together" in outcome.err
+    assert tree(he) == before
+
+
+def test_other_commands_write_into_no_zarr_either(
+    run, he, store_of, bundle, tmp_path, monkeypatch
+):
+    before, store = tree(he), store_of(tmp_path / "stores")
+    monkeypatch.chdir(he)  # also where only the working folder says so
+    for command in (
+        ("export", store, "--to", "csv", "-o", "areas.csv", "--student", bundle),
+        ("export", bundle, "--to", "wsinfer", "-o", "model"),
+        ("distill", SMOKE, "-o", "run"),
+    ):
+        outcome = run(*command)
+        assert outcome.code == 2
+        assert "is a Zarr, whose files belong together" in outcome.err
     assert tree(he) == before
 
 

@@ -60,7 +60,7 @@ def claimed_folder(path: Path) -> Iterator[Path]:
         lock.release(remove=True)
 
 
-def refuse_occupied(out: Path, *results: str) -> None:
+def refuse_occupied(out: Path, *results: str, option: str = "-o") -> None:
     """Refuse a folder in which other things have the names of results.
 
     Called before anything is computed.
@@ -72,6 +72,8 @@ def refuse_occupied(out: Path, *results: str) -> None:
     results : str
         Names of the files and folders that will be written, ``.csv``, ``.geojson`` or
         ``.zarr``.
+    option : str
+        The option that names the folder.
 
     Raises
     ------
@@ -80,17 +82,19 @@ def refuse_occupied(out: Path, *results: str) -> None:
     """
     from napari_histodistill.export.by_suffix import in_the_way
 
-    around = next((part for part in (out, *out.parents) if _is_zarr(part)), None)
+    whole = out.absolute()
+    around = next((part for part in (whole, *whole.parents) if _is_zarr(part)), None)
     if around is not None:
         msg = (
-            f"-o {out}: {around} is a Zarr, whose files belong together; choose "
-            "another -o."
+            f"{option} {out}: {around} is a Zarr, whose files belong together; choose "
+            f"another {option}."
         )
         raise InputError(msg)
     taken = next((name for name in results if in_the_way(out / name)), None)
     if taken is not None:
         msg = (
-            f"-o {out}: its {taken} was not written by this program; choose another -o."
+            f"{option} {out}: its {taken} was not written by this program; choose "
+            f"another {option}."
         )
         raise InputError(msg)
 

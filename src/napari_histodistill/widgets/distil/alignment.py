@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]
+    SlideRef = weakref.ref[Slide]
 
 FLICKER_MS = 600
 FILES = "Alignments (*.json)"
@@ -310,7 +311,8 @@ class Turning(QObject):
     def __init__(self, bench: DistilBench, aligning: Aligning) -> None:
         super().__init__(bench)
         self._bench, self._aligning = bench, aligning
-        self._looked: tuple[Slide, Slide, Doubles] | None = None
+        # Not the slides themselves: they are closed with their layers.
+        self._looked: tuple[SlideRef, SlideRef, Doubles] | None = None
         self._seen: TurnOffer | None = None
         self._taken: tuple[Registration, Registration | None] | None = None
 
@@ -359,7 +361,8 @@ class Turning(QObject):
         assert sparse is not None
         assert partner is not None
         assert partner.slide is not None
-        self._looked = sparse, partner.slide, partner.lies[:2, :2]
+        slides = weakref.ref(sparse), weakref.ref(partner.slide)
+        self._looked = *slides, partner.lies[:2, :2]
         self._seen = None
         self._bench.pump.start(
             pose_work(sparse, partner),
@@ -373,8 +376,8 @@ class Turning(QObject):
         return (
             looked is not None
             and partner is not None
-            and looked[0] is self._bench.session.sparse
-            and looked[1] is partner.slide
+            and looked[0]() is self._bench.session.sparse
+            and looked[1]() is partner.slide
             and np.allclose(looked[2], partner.lies[:2, :2])
         )
 

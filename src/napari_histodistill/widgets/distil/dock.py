@@ -98,8 +98,8 @@ class DistilWidget(Dock):
         self.pairing.layers_changed()
         self.distilling.find()
         self.refresh()
-        if runs is None:
-            self.say(runs_note())
+        if runs is None and (note := runs_note()):
+            self.say(note)
 
     @property
     def session(self) -> DistilSession:
