@@ -17,11 +17,11 @@ import stat
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -98,6 +98,35 @@ def is_plain(path: Path) -> bool:
     return True
 
 
+def read_plain(path: Path, most: int, *, last: bool = False) -> bytes:
+    """Return what a plain file holds, or its beginning.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    most : int
+        Bytes that are read; a file that is larger is cut, so ask for one more than a
+        good one can have.
+    last : bool
+        Take the end instead.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a link, a pipe or a device, which may have no end.
+    OSError
+        If it cannot be read.
+    """
+    _refuse_kind(path, path.lstat())
+    handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT | _BINARY)
+    with os.fdopen(handle, "rb") as file:
+        _refuse_kind(path, os.fstat(handle))
+        if last:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read(most)
+
+
 def open_new(path: Path) -> BinaryIO:
     """Open an empty file for writing, in place of whatever has its name.
 
@@ -150,6 +179,22 @@ def open_own(path: Path, *, create: bool = False, append: bool = False) -> Binar
         os.close(handle)
         raise
     return os.fdopen(handle, "ab+" if append else "rb+")
+
+
+def without_home(text: str) -> str:
+    """Return a text in which the user's own folder, whose name is a person's, is ``~``.
+
+    Examples
+    --------
+    >>> without_home(f"{Path.home()}/runs/one: not there")
+    '~/runs/one: not there'
+    """
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # nobody's: there is no such folder
+        return text
+    # Never "/", the home of some services.
+    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text) if len(home) > 1 else text
 
 
 def check_tree(folder: Path) -> None:

@@ -80,8 +80,9 @@ def embed(
         typer.Option(
             "--scheduler",
             metavar="ADDRESS",
-            help="Address of a dask scheduler, such as tcp://host:8786: each slide "
-            "becomes a task for its workers, which must see the same paths.",
+            help="Address of a dask scheduler, such as tls://host:8786 (or tcp:// in a "
+            "network that is trusted: it is not encrypted), or its scheduler file: "
+            "each slide becomes a task for its workers, which must see the same paths.",
         ),
     ] = None,
     json: JsonOption = False,

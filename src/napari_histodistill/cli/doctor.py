@@ -25,6 +25,7 @@ from napari_histodistill.cli.options import (
     StudentOption,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.files import without_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +84,21 @@ def doctor(
             result[name] = _attempt(name, check, problems)
         result["problems"] = problems
         result["ok"] = not problems
+        result = _for_an_issue(result)
         answer.give(result, _text(result))
     if problems:
         raise typer.Exit(1)
+
+
+def _for_an_issue(found: Any) -> Any:
+    """Return what was found without the user's name: people paste it into issues."""
+    if isinstance(found, str):
+        return without_home(found)
+    if isinstance(found, list):
+        return [_for_an_issue(one) for one in found]
+    if isinstance(found, dict):
+        return {key: _for_an_issue(one) for key, one in found.items()}
+    return found
 
 
 def _attempt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     wrong = slide_from_arrays(other.dense[..., :1], name="one", mpp=MPP)
     session.choose(sparse, [Partner("one", PartnerKind.PICTURE, slide=wrong)])
     assert session.typed, "settings are for the partner that the set is named after"
-    with pytest.raises(InputError, match="second: one shows the channels"):
+    with pytest.raises(InputError, match="second: image shows the channels"):
         planned(session)
     dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
     session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
@@ -113,8 +114,8 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
         in session.say_pairs()
     )
     recipe = session.recipe("both")
-    assert [d.column for d in recipe.dense] == ["mif"]
-    assert "H&E, second learn from mif" in recipe.data.description
+    assert [d.column for d in recipe.dense] == ["image"]
+    assert "2 H&E sections learn from a second image" in recipe.data.description
     list(session.write_work(tmp_path / "run", "both")(CancelToken()))
     assert len(read_pairs(tmp_path / "run" / "pairs.zarr")) == 512
     session.forget_kept()
@@ -264,8 +265,8 @@ def test_a_collapse_is_seen_coming():
     assert "fewer and fewer places apart" in health_of(view("running", *steps))
 
 
-def test_a_run_is_called_after_its_slide(session):
-    assert run_name(session.sparse, at=0).startswith("h-e-19")
+def test_a_run_is_called_after_its_time_not_after_its_slide():
+    assert re.fullmatch(r"model-19(69|70)\d{4}-\d{6}", run_name(at=0))
 
 
 def test_partners_are_shown_in_colours_of_their_own():

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.controllers.distil.session import DistilSession
-    from napari_histodistill.slides import Slide
 
     CurvePoints = tuple[tuple[float, float], ...]
 
@@ -197,11 +196,12 @@ def health_of(view: RunView) -> str:
     return health_in_words(view.events)
 
 
-def run_name(sparse: Slide, at: float | None = None) -> str:
-    """Return a folder's name for a run that starts now."""
-    letters = [c if c.isascii() and c.isalnum() else "-" for c in sparse.name.lower()]
-    stem = "-".join(filter(None, "".join(letters).split("-")))[:40] or "slide"
-    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(at))}"
+def run_name(at: float | None = None) -> str:
+    """Return the name of a run that starts now, and of its student.
+
+    Not the slide's name, which is often a case's: students are passed on.
+    """
+    return f"model-{time.strftime('%Y%m%d-%H%M%S', time.localtime(at))}"
 
 
 def newest_run(runs: Path) -> Path | None:

@@ -41,7 +41,15 @@ from napari_histodistill.distill.scoring.held_out import (
     write_scores,
 )
 from napari_histodistill.errors import InputError
-from napari_histodistill.files import check_tree, open_own, write_whole, written_beside
+from napari_histodistill.files import (
+    check_tree,
+    is_plain,
+    open_own,
+    read_plain,
+    without_home,
+    write_whole,
+    written_beside,
+)
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
@@ -54,6 +62,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 LOCK = "lock"
+_MOST_BYTES = 2**16
+"""Of the words of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,4 +385,7 @@ def _score(job: ExperimentJob) -> RunScore:
 
 def _failure(job: ExperimentJob) -> str:
     path = job.folder / FAILURE
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not is_plain(path):
+        return ""
+    # Tables are made to be shown: what failed, but not in whose home.
+    return without_home(read_plain(path, _MOST_BYTES).decode("utf-8", "replace"))

@@ -26,13 +26,22 @@ from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.differences import differences, in_a_sentence
 from napari_histodistill.distill.recipes.files import read_toml, recipe_text, validated
 from napari_histodistill.errors import InputError, refused_by_disk
-from napari_histodistill.files import check_tree, is_beside, is_plain, write_whole
+from napari_histodistill.files import (
+    check_tree,
+    is_beside,
+    is_plain,
+    read_plain,
+    write_whole,
+)
 
 CONFIG, RUN = "config.toml", "run.json"
 CHECKPOINTS, STUDENT, CURVES = "checkpoints", "student", "curves.png"
 LOCK, PAUSE, STOP = "lock", "pause", "stop"
 REPORT = "report.html"
 PREVIEW, PREVIEW_EVERY = "preview", "preview-every"
+
+_MOST_BYTES = 2**16
+"""Two paths do not take more."""
 
 
 def start_run(
@@ -157,7 +166,7 @@ def _check_run(folder: Path) -> None:
 
 def _place(folder: Path) -> dict[str, str]:
     try:
-        place = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        place = json.loads(read_plain(folder / RUN, _MOST_BYTES))
         data = str(folder.absolute() / place["data"])  # as it is, if absolute
         return {"data": data, "home": place["home"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

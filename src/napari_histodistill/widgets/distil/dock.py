@@ -36,7 +36,7 @@ from napari_histodistill.widgets.distil.steps import (
     TrainStep,
 )
 from napari_histodistill.widgets.distil.training import Distilling
-from napari_histodistill.widgets.shared.controls import hint
+from napari_histodistill.widgets.shared.controls import hint, message_box
 from napari_histodistill.widgets.shared.dock import Dock
 
 if TYPE_CHECKING:
@@ -161,10 +161,10 @@ class DistilWidget(Dock):
 
     def _ask_close(self) -> OnClose:
         """Ask what becomes of the training."""
-        box = QMessageBox(self)
-        box.setWindowTitle("A training is running")
-        box.setText(
-            "It can go on without napari: open Distil a student again to find it."
+        box = message_box(
+            self,
+            "A training is running",
+            "It can go on without napari: open Distil a student again to find it.",
         )
         role = QMessageBox.ButtonRole
         run_on = box.addButton("Let it go on", role.AcceptRole)
