@@ -14,6 +14,7 @@ from napari_histodistill.files import (
     check_tree,
     open_own,
     put_folder,
+    read_plain,
     recover,
     write_whole,
     written_beside,
@@ -182,3 +183,24 @@ def test_windows_is_asked_again(tmp_path, monkeypatch):
     files.rename(source, tmp_path / "b")
     assert len(asked) == 3
     assert (tmp_path / "b").read_text() == "x"
+
+
+def test_of_a_long_file_only_a_part_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "output.txt"
+    with path.open("wb") as file:
+        file.write(b"first")
+        file.seek(2**32)  # takes no room on the disk
+        file.write(b"last words")
+    assert read_plain(path, 5) == b"first"
+    assert read_plain(path, 10, last=True) == b"last words"
+    (tmp_path / "short").write_bytes(b"ab")
+    assert read_plain(tmp_path / "short", 10, last=True) == b"ab"
+    with pytest.raises(FileNotFoundError):
+        read_plain(tmp_path / "none", 1)
+
+
+@POSIX
+def test_a_part_of_a_link_is_not_read(tmp_path, precious):
+    (tmp_path / "link").symlink_to(precious)
+    with pytest.raises(FileExistsError, match="it is a link"):
+        read_plain(tmp_path / "link", 10)

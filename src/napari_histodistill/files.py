@@ -9,6 +9,7 @@ keep a full disk or a killed process from leaving half a file behind.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -16,17 +17,20 @@ import stat
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # A pipe that nobody writes to must be refused, not waited for.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+
+_BEATEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
+"""What a rename answers where another process was faster."""
 
 OLD = ".old"
 """Ending of a folder that made room for its successor."""
@@ -94,6 +98,35 @@ def is_plain(path: Path) -> bool:
     return True
 
 
+def read_plain(path: Path, most: int, *, last: bool = False) -> bytes:
+    """Return what a plain file holds, or its beginning.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    most : int
+        Bytes that are read; a file that is larger is cut, so ask for one more than a
+        good one can have.
+    last : bool
+        Take the end instead.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a link, a pipe or a device, which may have no end.
+    OSError
+        If it cannot be read.
+    """
+    _refuse_kind(path, path.lstat())
+    handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT | _BINARY)
+    with os.fdopen(handle, "rb") as file:
+        _refuse_kind(path, os.fstat(handle))
+        if last:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read(most)
+
+
 def open_new(path: Path) -> BinaryIO:
     """Open an empty file for writing, in place of whatever has its name.
 
@@ -146,6 +179,22 @@ def open_own(path: Path, *, create: bool = False, append: bool = False) -> Binar
         os.close(handle)
         raise
     return os.fdopen(handle, "ab+" if append else "rb+")
+
+
+def without_home(text: str) -> str:
+    """Return a text in which the user's own folder, whose name is a person's, is ``~``.
+
+    Examples
+    --------
+    >>> without_home(f"{Path.home()}/runs/one: not there")
+    '~/runs/one: not there'
+    """
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # nobody's: there is no such folder
+        return text
+    # Never "/", the home of some services.
+    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text) if len(home) > 1 else text
 
 
 def check_tree(folder: Path) -> None:
@@ -207,6 +256,19 @@ def put_folder(made: Path, target: Path) -> None:
     OSError
         If it cannot be renamed; the old folder stands where it was.
     """
+    for last in (False, False, True):
+        try:
+            _put_folder(made, target)
+        except OSError as error:
+            # Another process put its own there, or took the old one away, between our
+            # look and our rename. Both are whole: the later one stays.
+            if last or error.errno not in _BEATEN or not made.exists():
+                raise
+        else:
+            return
+
+
+def _put_folder(made: Path, target: Path) -> None:
     if not target.exists():
         rename(made, target)
         return
@@ -215,7 +277,10 @@ def put_folder(made: Path, target: Path) -> None:
     try:
         rename(made, target)
     except OSError:
-        rename(old, target)
+        if not target.exists():
+            rename(old, target)
+        else:
+            remove_tree(old)
         raise
     remove_tree(old)
 

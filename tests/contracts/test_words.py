@@ -62,7 +62,7 @@ SHOWERS = frozenset((
     "QRadioButton", "QGroupBox", "QAction", "QMessageBox", "QListWidgetItem",
     "heading", "hint", "explain", "say", "say_in_passing", "info_button",
     "wide_combo", "StudentCombo", "fill_combo", "show_words", "show_ready",
-    "lock", "refuse", "_put",
+    "lock", "refuse", "_put", "PlainLabel", "set_tip", "plain_tip", "message_box",
 ))  # fmt: skip
 """Calls whose string arguments are shown."""
 

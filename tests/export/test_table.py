@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.export import write_areas, write_regions
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.maps import RankedRegion
 from napari_histodistill.maps.classes import ClassMap
+from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.students.trust import Oddity, SlideTrust, Verdict
 from tests.fakes import colour_student
 from tests.maps.helpers import small_grid
@@ -135,3 +138,24 @@ def test_only_own_tables_are_replaced(tmp_path):
     with pytest.raises(InputError, match="that this export did not write"):
         write_areas(found, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == "patient,age\n"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " ", "'", '"'])
+def test_no_class_can_be_called_like_a_formula(start):
+    """A spreadsheet computes what begins so; only names of classes get into tables."""
+    with pytest.raises(ValidationError):
+        ClassSpec(name=f"{start}HYPERLINK(1)", color="#112233")
+
+
+def test_of_texts_only_the_names_of_classes_are_in_tables(tmp_path):
+    areas = rows(write_areas(_map([[1, 2]]), tmp_path / "areas.csv"))
+    region = RankedRegion(
+        rank=1, score=-0.5, y=1.0, x=2.0, region=Region(y=0, x=0, height=4, width=4),
+        cells=1, area_mm2=0.1, is_query=False,
+    )  # fmt: skip
+    regions = rows(write_regions([region], tmp_path / "r.csv", slide_mpp=Mpp(1, 1, "")))
+    for row in (*areas, *regions):
+        for key, value in row.items():
+            # The verdict is one of three words; what was not judged is left empty.
+            text = key in {"class", "verdict"} or not value
+            assert text or math.isfinite(float(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from napari_histodistill.errors import Cancelled, ComputeError, InputError
 from napari_histodistill.maps import cluster
-from napari_histodistill.maps.cluster import connect, embed_cohort
+from napari_histodistill.maps.cluster import address_in, connect, embed_cohort
 from napari_histodistill.maps.cohort import SlideResult, SlideTask
 from napari_histodistill.running import CancelToken
 from tests.fake_cluster import FakeClient, FakeDistributed
@@ -219,3 +220,31 @@ def test_without_the_extra_its_name_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"napari-histodistill\[cohort\]"):
         connect("tcp://127.0.0.1:8786")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://host:8786",
+        "tls://host:8786",
+        "ucx://host:8786",
+        "host:8786",
+        "inproc://1",
+    ],
+)
+def test_an_address_stays_what_it_is(address):
+    assert address_in(address) == address
+
+
+def test_a_schedulers_file_says_its_address(tmp_path):
+    path = tmp_path / "scheduler.json"
+    path.write_text(json.dumps({"type": "Scheduler", "address": "tls://10.0.0.1:8786"}))
+    assert address_in(str(path)) == "tls://10.0.0.1:8786"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", "[" * 100_000, "\x00"])
+def test_another_file_is_refused_in_one_sentence(tmp_path, content):
+    path = tmp_path / "scheduler.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"scheduler\.json is not a file that"):
+        address_in(str(path))

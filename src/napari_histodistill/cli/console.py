@@ -60,8 +60,16 @@ def answering(*, as_json: bool) -> Iterator[Answer]:
 
 
 def encodable(text: str) -> str:
-    r"""Write lone surrogates (of names that are not UTF-8) like JSON: ``\udce9``."""
-    return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
+    r"""Write as JSON would (``\udce9``) what has no place on a terminal or in UTF-8.
+
+    Lone surrogates, of names that are not UTF-8, and the controls that JSON leaves as
+    they are: some terminals obey them as they do an escape sequence.
+    """
+    return "".join(f"\\u{ord(c):04x}" if _is_odd(c) else c for c in text)
+
+
+def _is_odd(letter: str) -> bool:
+    return letter != "\n" and category(letter) in {"Cc", "Cs"}
 
 
 def printable(text: str) -> str:
@@ -108,18 +116,19 @@ def _follow_bar(reports: Iterator[EmbedReport], title: str) -> EmbedReport:
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn
 
+    # The title is a file's name: never part of a format, of markup, or of control.
     columns = (
-        TextColumn(f"{escape(title)} {{task.percentage:>3.0f}} %"),
+        TextColumn("{task.description} {task.percentage:>3.0f} %"),
         BarColumn(),
         TextColumn("{task.fields[state]}"),
     )
     console = Console(stderr=True)
     last = None
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None, state="")
+        task = bar.add_task(escape(printable(title)), total=None, state="")
         for last in reports:
             if last.message:
-                bar.print(last.message, markup=False)
+                bar.print(printable(last.message), markup=False)
             state = (
                 f"{last.cells_per_s:.0f} squares/s · {_clock(last.seconds_left)} left"
             )

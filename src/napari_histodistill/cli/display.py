@@ -54,11 +54,15 @@ class DisplayState:
     @property
     def problem(self) -> str:
         """One sentence with the way out; empty where a window can open."""
-        if not (self.napari and self.binding):
-            lacking = "napari" if not self.napari else "a Qt binding"
+        if not self.napari:
             return (
-                f"{lacking} is not installed: run "
-                "`pip install 'napari-histodistill[all]'`."
+                "napari is not installed: run `pip install 'napari-histodistill[all]'`."
+            )
+        if not self.binding:
+            return (
+                "a Qt binding is not installed: run `pip install "
+                "'napari-histodistill[qt]'` (PyQt6, GPL-3.0) or "
+                "`'napari-histodistill[pyside6]'` (LGPL-3.0)."
             )
         if self.missing_packages:
             return f"Qt lacks system libraries: run `{self.apt_line}`."

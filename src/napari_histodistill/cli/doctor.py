@@ -25,6 +25,7 @@ from napari_histodistill.cli.options import (
     StudentOption,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.files import without_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +84,21 @@ def doctor(
             result[name] = _attempt(name, check, problems)
         result["problems"] = problems
         result["ok"] = not problems
+        result = _for_an_issue(result)
         answer.give(result, _text(result))
     if problems:
         raise typer.Exit(1)
+
+
+def _for_an_issue(found: Any) -> Any:
+    """Return what was found without the user's name: people paste it into issues."""
+    if isinstance(found, str):
+        return without_home(found)
+    if isinstance(found, list):
+        return [_for_an_issue(one) for one in found]
+    if isinstance(found, dict):
+        return {key: _for_an_issue(one) for key, one in found.items()}
+    return found
 
 
 def _attempt(
@@ -125,12 +138,12 @@ def _display() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from napari_histodistill.cache import cache_dir
+    from napari_histodistill.cache import cache_dir, cache_note
 
-    folder = cache_dir()
+    folder, note = cache_dir(), cache_note()
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"0")
-    return {"folder": str(folder), "writable": True}
+    return {"folder": str(folder), "writable": not note}
 
 
 def _decoding() -> dict[str, Any]:
@@ -216,7 +229,8 @@ def _text(result: dict[str, Any]) -> str:
         f"  display    {display['problem'] or 'ready: ' + display['screen']}",
     ]
     if result["cache"]:
-        lines.append(f"  cache      {result['cache']['folder']} (writable)")
+        kept = "writable" if result["cache"]["writable"] else "temporary"
+        lines.append(f"  cache      {result['cache']['folder']} ({kept})")
     if result["decoding"]:
         found = result["decoding"]
         lines.append(

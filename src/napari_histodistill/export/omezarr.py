@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.export.safe_writing import new_folder
+from napari_histodistill.files import read_plain
 from napari_histodistill.geometry import WorldTransform
+from napari_histodistill.slides.formats.zarr_limits import MAX_METADATA_BYTES
 from napari_histodistill.students.trust import trust_facts
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ def _write(
         ],
     }
     attributes = {"multiscales": [multiscale], **extra, "creator": _MARK}
-    with new_folder(path, _is_ours) as folder:
+    with new_folder(path, is_ours) as folder:
         group = zarr.create_group(folder, zarr_format=2, attributes=attributes)
         rows, columns = values.shape
         array: Any = group.create_array(
@@ -184,9 +186,10 @@ def _write(
     return path
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
+    """Return whether a folder is a map that was written here."""
     try:
-        attributes = json.loads((path / ".zattrs").read_text("utf-8"))
+        attributes = json.loads(read_plain(path / ".zattrs", MAX_METADATA_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(attributes, dict) and attributes.get("creator") == _MARK

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.layers.plain_names import plain_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -61,8 +64,12 @@ def _layer(path: Path) -> LayerTuple:
     from napari_histodistill.slides import open_slide
 
     is_zarr = path.name.lower().endswith((".zarr", ".zarr.zip")) and path.exists()
-    found = saved_map(path) if is_zarr else None
-    return found or slide_layer(open_slide(path))
+    try:
+        found = saved_map(path) if is_zarr else None
+        return found or slide_layer(open_slide(path))
+    except HistodistillError as error:
+        # napari's notification would obey markup in the file's name.
+        raise type(error)(plain_name(str(error))) from error
 
 
 def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:

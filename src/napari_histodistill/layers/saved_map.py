@@ -16,6 +16,7 @@ from napari_histodistill.errors import SlideError
 from napari_histodistill.export.omezarr import DIFFERENCE
 from napari_histodistill.layers.comparison import difference_colormap
 from napari_histodistill.layers.overlays import similarity_colormap
+from napari_histodistill.layers.plain_names import plain_name
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.formats.omezarr import (
     MAP_KEY,
@@ -70,7 +71,8 @@ def saved_map(path: Path) -> LayerTuple | None:
             return None
         levels = read_levels(group, ome["multiscales"][0], path.name)
         data, keep_open = _data(levels)
-        kwargs = _place(levels) | {"name": path.name, "multiscale": len(data) > 1}
+        named = {"name": plain_name(path.name), "multiscale": len(data) > 1}
+        kwargs = _place(levels) | named
         data = data if len(data) > 1 else data[0]
         if isinstance(labels, dict) and levels.arrays[0].dtype.kind in "biu":
             look = _look_of_labels(labels, ours=ours == MAP_MARK)
@@ -175,13 +177,23 @@ def _colours(labels: Mapping[str, Any]) -> dict[int | None, Any]:
 
 
 def _features(labels: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return a table of labels and their properties, which napari shows on hover."""
+    """Return a table of labels and their properties, which napari shows on hover.
+
+    They may come from a stranger: none of them may look like HTML.
+    """
     entries = [dict(e) for e in labels.get("properties") or ()]
     known = dict.fromkeys(k for e in entries for k in e if k != "label-value")
     if not entries:
         return {}
     table: dict[str, list[Any]] = {"index": [int(e["label-value"]) for e in entries]}
-    return table | {k: [e.get(k) for e in entries] for k in known}
+    return table | {
+        plain_name(str(k)): [_shown(e.get(k)) for e in entries] for k in known
+    }
+
+
+def _shown(value: Any) -> Any:
+    """Return a number or nothing as it is, and anything else as harmless text."""
+    return value if isinstance(value, int | float | None) else plain_name(str(value))
 
 
 def _look_of_values(ome: Mapping[str, Any]) -> dict[str, Any]:

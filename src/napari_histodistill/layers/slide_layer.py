@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.layers.plain_names import plain_name
 from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def slide_layer(
     """
     world = slide.world()
     kwargs: dict[str, Any] = {
-        "name": slide.name,
+        "name": plain_name(slide.name),
         "scale": world.scale,
         "translate": _origin(slide) if translate is None else translate,
         "units": units_of(slide),
@@ -148,7 +149,9 @@ def slide_layer(
     kwargs |= {
         "rgb": False,
         "channel_axis": 2,
-        "name": [f"{slide.name} · {channel}" for channel in slide.info.channels],
+        "name": [
+            plain_name(f"{slide.name} · {channel}") for channel in slide.info.channels
+        ],
         "contrast_limits": limits,
         "colormap": [
             CHANNEL_COLORS[k % len(CHANNEL_COLORS)] for k in range(len(limits))

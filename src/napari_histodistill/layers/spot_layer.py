@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.distill.layers.partners import Spots
+from napari_histodistill.layers.plain_names import plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,9 +49,9 @@ def spot_layer(
     metadata : mapping, optional
         Kept with the layer.
     """
-    shown = spots.genes[:SHOWN_GENES]
+    shown = [plain_name(gene) for gene in spots.genes[:SHOWN_GENES]]
     kwargs: dict[str, Any] = {
-        "name": spots.name,
+        "name": plain_name(spots.name),
         "features": {gene: spots.values[:, k] for k, gene in enumerate(shown)},
         "face_color": shown[0],
         "face_colormap": "viridis",

@@ -8,12 +8,15 @@ this package, and the workers must see the same paths.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import ComputeError, HistodistillError, InputError
+from napari_histodistill.files import is_plain, read_plain
 from napari_histodistill.maps.cohort import SlideResult, embed_task
 from napari_histodistill.running import CancelToken
 
@@ -31,17 +34,22 @@ _TELL_S = 30.0
 _STOP_POLL_S = 1.0
 # A batch, a block being written, and the poll above.
 _STOP_S = 10.0
+_MOST_BYTES = 2**20
+"""Of a scheduler's file, which lists its workers, too."""
 
 
-def connect(address: str, *, timeout_s: float = 10.0) -> Client:
+def connect(address: str, *, timeout_s: float | None = None) -> Client:
     """Connect to a running scheduler; close the client after use.
 
     Parameters
     ----------
     address : str
-        ``"tcp://host:8786"`` or ``"host:8786"``.
-    timeout_s : float
-        Longest wait for an answer, seconds.
+        ``"tls://host:8786"``, ``"tcp://host:8786"``, ``"host:8786"``, or the file that
+        ``dask scheduler --scheduler-file`` writes. What ``tcp`` carries is neither
+        encrypted nor signed, and it holds pickles: for networks that are trusted.
+    timeout_s : float or None
+        Longest wait for an answer, seconds; None takes dask's own setting
+        ``distributed.comm.timeouts.connect`` (30 s unless changed).
 
     Raises
     ------
@@ -49,6 +57,7 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
         If dask.distributed is not installed, or no scheduler answers there.
     """
     try:
+        import dask
         from distributed import Client
     except ImportError as error:
         msg = (
@@ -56,6 +65,10 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
             '`pip install "napari-histodistill[cohort]"`.'
         )
         raise InputError(msg) from error
+    address = address_in(address)
+    if timeout_s is None:
+        setting = dask.config.get("distributed.comm.timeouts.connect")
+        timeout_s = dask.utils.parse_timedelta(setting)
     try:
         # A client waits for ever for a greeting where no dask server answers, such as
         # at the dashboard's port, and prints a traceback for a malformed address.
@@ -67,6 +80,27 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
             f"scheduler {address!r}: no dask scheduler can be reached there "
             f"({reason.rstrip('.')}); give the address that `dask scheduler` prints, "
             "such as tcp://host:8786."
+        )
+        raise InputError(msg) from error
+
+
+def address_in(given: str) -> str:
+    """Return the address that a scheduler wrote into a file; any other text as it is.
+
+    Raises
+    ------
+    InputError
+        If it is a file without an address.
+    """
+    path = Path(given)
+    if "://" in given or not is_plain(path):
+        return given
+    try:
+        return str(json.loads(read_plain(path, _MOST_BYTES))["address"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        msg = (
+            f"scheduler: {given} is not a file that `dask scheduler --scheduler-file` "
+            "wrote; give that, or an address such as tls://host:8786."
         )
         raise InputError(msg) from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,10 @@ from napari_histodistill.files import put_folder, recover, write_whole
 from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.model_card import write_card
+from napari_histodistill.students.references.fitting import (
+    TrustReference,
+    tensor_shapes,
+)
 from napari_histodistill.students.spec_file import read_spec
 from napari_histodistill.students.tensor_file import (
     NamedArrays,
@@ -25,7 +29,6 @@ from napari_histodistill.students.tensor_file import (
     read_tensors,
     write_tensors,
 )
-from napari_histodistill.students.trust import TrustReference, tensor_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +129,7 @@ def load_student(
     bundle = _read_bundle(_folder_of(student))
 
     from napari_histodistill.students.device import choose_device, split_backend
+    from napari_histodistill.students.precision import emulation_note
     from napari_histodistill.students.self_test import with_fastest
     from napari_histodistill.students.student import Student
 
@@ -136,6 +140,8 @@ def load_student(
     choice = choose_device(device, precision=precision)
     if choice.name == "cpu" and precision is None and not split_backend(device)[1]:
         choice = with_fastest(choice, spec, build)
+    if precision is not None and (note := emulation_note(choice)):
+        choice = replace(choice, reason=f"{choice.reason} {note}")
     backend = build(choice)
     return Student(
         spec,

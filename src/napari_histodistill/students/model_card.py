@@ -1,7 +1,12 @@
-"""The model card: a description of a student, made from its spec alone."""
+"""The model card: a description of a student, made from its spec alone.
+
+The spec's texts may come from anywhere, and a card is shown by websites: each of them
+is one paragraph or one cell of a table, whatever it looks like.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,9 +28,23 @@ _WARNING = (
 )
 
 
+def in_markdown(text: str) -> str:
+    r"""Return a text as one line of Markdown that loads, links and breaks nothing.
+
+    No HTML, link, picture or cell of a table begins in it.
+
+    Examples
+    --------
+    >>> print(in_markdown("<img src=x> | ![](http://host/a.png)"))
+    \<img src=x> \| !\[](http://host/a.png)
+    """
+    return re.sub(r"([\\<|\[])", r"\\\1", " ".join(text.split()))
+
+
 def write_card(spec: StudentSpec) -> str:
     """Return the card as Markdown."""
-    parts = [f"# {spec.title}", spec.description, "## Facts", _facts(spec)]
+    about = in_markdown(spec.description)
+    parts = [f"# {in_markdown(spec.title)}", about, "## Facts", _facts(spec)]
     if spec.classes:
         rows = "\n".join(f"| {c.name} | `{c.color}` |" for c in spec.classes)
         parts += ["## Classes", f"| class | colour |\n|---|---|\n{rows}"]
@@ -36,7 +55,10 @@ def write_card(spec: StudentSpec) -> str:
     if spec.token_agreement:
         parts += ["## Tokens against tiles", _agreement(spec)]
     if spec.calibration:
-        parts += ["## What its probabilities meant", in_words(spec.calibration)]
+        parts += [
+            "## What its probabilities meant",
+            in_markdown(in_words(spec.calibration)),
+        ]
     if spec.trust:
         parts += ["## What slides are compared with", _trust(spec.trust)]
     if spec.stain:
@@ -64,8 +86,9 @@ def in_words(calibration: CalibrationSpec) -> str:
 
 
 def _trust(trust: TrustSpec) -> str:
+    how = in_markdown(trust.protocol)
     return (
-        f"{trust.protocol[:1].upper()}{trust.protocol[1:]}, by features of the frozen "
+        f"{how[:1].upper()}{how[1:]}, by features of the frozen "
         "ImageNet start. A slide is *unlike* if even the nearest third of its squares "
         "lies out, *like* if two thirds lie within what the cases show, *too little* "
         "otherwise; brown, dark, inked and soft slides are named by rules of their "
@@ -76,8 +99,9 @@ def _trust(trust: TrustSpec) -> str:
 def _facts(spec: StudentSpec) -> str:
     weights = "in this bundle"
     if spec.weights.source == "package":
-        licence = spec.weights.licence or "licence not stated"
-        weights = f"in the Python package `{spec.weights.package}`; {licence}"
+        licence = in_markdown(spec.weights.licence) or "licence not stated"
+        package = re.sub(r"[^\w.-]", "?", spec.weights.package)
+        weights = f"in the Python package `{package}`; {licence}"
     origin = "estimated" if spec.mpp_source == "estimated" else "stated"
     rows = [
         ("name", f"`{spec.name}`"),
@@ -88,7 +112,7 @@ def _facts(spec: StudentSpec) -> str:
             f"{spec.tile_px} px at {spec.mpp:g} µm/px ({origin}): {spec.tile_um:g} µm"
             + (f", enlarged to {spec.input_px} px" if spec.input_px else ""),
         ),
-        ("licence", spec.licence),
+        ("licence", in_markdown(spec.licence)),
         ("digest", f"`{spec.digest}`"),
     ]
     body = "\n".join(f"| {key} | {value} |" for key, value in rows)
@@ -99,10 +123,13 @@ def _training(spec: StudentSpec) -> str:
     training = spec.training
     if training is None:
         return ""
-    lines = [f"{training.data} {training.tiles} tiles of {training.cases} cases."]
-    lines += [f"Attribution: {training.attribution}", f"Licence: {training.licence}"]
-    partners = "; ".join(training.partners or ())
-    lines += [f"Arm: {training.arm}{f', partners: {partners}' if partners else ''}."]
+    data = in_markdown(training.data)
+    lines = [f"{data} {training.tiles} tiles of {training.cases} cases."]
+    lines += [f"Attribution: {in_markdown(training.attribution)}"]
+    lines += [f"Licence: {in_markdown(training.licence)}"]
+    partners = in_markdown("; ".join(training.partners or ()))
+    taught = f", partners: {partners}" if partners else ""
+    lines += [f"Arm: {in_markdown(training.arm)}{taught}."]
     return "\n\n".join(lines)
 
 
@@ -122,7 +149,7 @@ def _stain(spec: StudentSpec) -> str:
     glass = ", ".join(f"{v:.0f}" for v in stain.glass)
     return (
         "The look that stain normalisation gives to slides "
-        f"({stain.protocol}). Glass is {glass}.\n\n"
+        f"({in_markdown(stain.protocol)}). Glass is {glass}.\n\n"
         "| stain | direction in optical density (R, G, B) | full strength |\n"
         f"|---|---|---|\n{rows}"
     )
@@ -132,7 +159,8 @@ def _metric(metric: Metric) -> str:
     interval = ""
     if metric.low is not None and metric.high is not None:
         interval = f" ({metric.low:.3f} to {metric.high:.3f})"
-    return f"- {metric.name}: **{metric.value:.3f}**{interval}: {metric.protocol}"
+    name, how = in_markdown(metric.name), in_markdown(metric.protocol)
+    return f"- {name}: **{metric.value:.3f}**{interval}: {how}"
 
 
 def _agreement(spec: StudentSpec) -> str:
@@ -145,5 +173,5 @@ def _agreement(spec: StudentSpec) -> str:
         f"{agreement.cosine_p05:.2f}); rank correlation of similarity maps "
         f"{agreement.rank_correlation_median:.2f} (worst "
         f"{agreement.rank_correlation_worst:.2f}); {agreement.cells} cells of "
-        f"{agreement.measured_on}."
+        f"{in_markdown(agreement.measured_on)}."
     )

@@ -26,7 +26,7 @@ from napari_histodistill.samples.fetching import (
     remote_slide,
 )
 from napari_histodistill.slides import open_slide
-from napari_histodistill.widgets.shared.controls import heading, hint
+from napari_histodistill.widgets.shared.controls import heading, hint, set_tip
 from napari_histodistill.widgets.shared.job_pump import JobPump
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class FetchDialog(QDialog):
         self.message = hint()
         self.message.hide()
         self.fetch = QPushButton(f"Fetch {slide.size_mb:,.1f} MB")
-        self.fetch.setToolTip(slide.url)
+        set_tip(self.fetch, slide.url)
         self.leave = QPushButton("Not now")
         column = QVBoxLayout(self)
         column.setSpacing(8)

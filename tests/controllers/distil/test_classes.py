@@ -80,10 +80,10 @@ def painted():
     return paint_pair(768)
 
 
-def work(painted, bundle, values, **changes):
-    slide = slide_from_arrays(painted.sparse, name="H&E", mpp=MPP)
+def work(painted, bundle, values, *, names=("H&E", "zones"), **changes):
+    slide = slide_from_arrays(painted.sparse, name=names[0], mpp=MPP)
     given = {"named": {1: "outside", 2: "zone"}, "colors": {2: "#d55e00"}} | changes
-    labelling = Labelling("zones", values, np.diag([2.0, 2.0, 1]), **given)
+    labelling = Labelling(names[1], values, np.diag([2.0, 2.0, 1]), **given)
     return fit_work(slide, labelling, bundle)
 
 
@@ -97,11 +97,14 @@ def _no_window(monkeypatch):
 
 def test_a_student_with_classes_lies_beside_the_one_without(painted, bundle):
     values = np.where(np.arange(768) < 400, 1, 2)[:, None].repeat(768, 1)
-    reports = list(work(painted, bundle, values)(CancelToken()))
+    names = ("H-21-12345 Doe.svs", "H-21-12345 zones")
+    reports = list(work(painted, bundle, values, names=names)(CancelToken()))
     assert isinstance(reports[0], ClassesProgress)
     last = reports[-1]
     assert isinstance(last, ClassesFitted)
     assert last.folder == bundle.with_name(WITH_CLASSES)
+    for path in last.folder.rglob("*"):
+        assert b"12345" not in path.read_bytes(), "neither layer nor slide is named"
     assert "On held-out regions it names the right class" in last.words
     assert "by chance 50%" in last.words
     student = load_student(last.folder, device="cpu")

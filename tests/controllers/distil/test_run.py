@@ -273,4 +273,4 @@ def test_partners_are_named_to_a_recipe_by_their_place(pairs):
     both = Planned(planned.plan, planned.twins, (same, partner))
     first, second = inputs_of(both)
     assert (first.name, first.kind, first.tile_px) == ("", "image", 32)
-    assert (second.name, second.kind) == ("mif", "channels")
+    assert (second.name, second.kind) == ("image", "channels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from napari_histodistill.controllers.distil.alignment import (
+    mirror_offer,
     refine_work,
     refined,
     say_refinement,
@@ -101,7 +103,7 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     wrong = slide_from_arrays(other.dense[..., :1], name="one", mpp=MPP)
     session.choose(sparse, [Partner("one", PartnerKind.PICTURE, slide=wrong)])
     assert session.typed, "settings are for the partner that the set is named after"
-    with pytest.raises(InputError, match="second: one shows the channels"):
+    with pytest.raises(InputError, match="second: image shows the channels"):
         planned(session)
     dense = slide_from_arrays(other.dense, name="mif2", mpp=MPP, channels=CHANNELS)
     session.choose(sparse, [Partner("mif2", PartnerKind.PICTURE, slide=dense)])
@@ -112,8 +114,8 @@ def test_sections_are_kept_and_trained_on_together(session, tmp_path):
         in session.say_pairs()
     )
     recipe = session.recipe("both")
-    assert [d.column for d in recipe.dense] == ["mif"]
-    assert "H&E, second learn from mif" in recipe.data.description
+    assert [d.column for d in recipe.dense] == ["image"]
+    assert "2 H&E sections learn from a second image" in recipe.data.description
     list(session.write_work(tmp_path / "run", "both")(CancelToken()))
     assert len(read_pairs(tmp_path / "run" / "pairs.zarr")) == 512
     session.forget_kept()
@@ -184,6 +186,29 @@ def test_a_bad_registration_tells_the_size_of_tiles(session):
     assert session.say_layers() == "H&E learns from mif"
 
 
+def test_landmarks_of_a_mirrored_partner_are_offered_its_other_side(session):
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 250, (6, 2))
+    seen = places * (1, -1) + rng.normal(0, 0.5, places.shape)
+    session.register(0, places, seen, "similarity")
+    offer = mirror_offer(session.partners[0], (places, seen))
+    assert offer is not None
+    assert "The landmarks fit a mirrored partner: they would be off by" in offer.words
+    assert not session.partners[0].registration.mirrored, "never unasked"
+    session.put_registration(0, offer.registration)
+    assert mirror_offer(session.partners[0], (places, seen)) is None
+    # More landmarks are fitted on the side that was agreed to.
+    session.register(0, places, seen, "rigid")
+    assert session.partners[0].registration.mirrored
+    assert session.partners[0].registration.median_um < 2
+    right = places + rng.normal(0, 0.5, places.shape)
+    session.put_registration(0, None)
+    session.register(0, places, right, "similarity")
+    assert mirror_offer(session.partners[0], (places, right)) is None
+    assert mirror_offer(session.partners[0], (places[:5], right[:5])) is None
+    assert mirror_offer(None, None) is None
+
+
 def test_two_landmarks_fit_but_cannot_be_judged(session):
     places = np.array([[0.0, 0.0], [100.0, 50.0]])
     session.register(0, places, places + 5, "similarity")
@@ -222,6 +247,8 @@ def test_a_run_is_told_in_one_line():
     assert say_run(view("starting")).startswith("Starting")
     assert "step 40 of 150" in say_run(view("running", step))
     assert "left" in say_run(view("running", step))
+    slow = {"kind": "started", "step": 0, "warning": "bfloat16 is only emulated."}
+    assert say_run(view("running", slow, step)).endswith("left. " + slow["warning"])
     assert say_run(view("paused", step)) == "Paused at step 40 of 150."
     finished = say_run(view("finished", step, judged))
     assert "62% of the time (by chance 3%)" in finished
@@ -238,8 +265,8 @@ def test_a_collapse_is_seen_coming():
     assert "fewer and fewer places apart" in health_of(view("running", *steps))
 
 
-def test_a_run_is_called_after_its_slide(session):
-    assert run_name(session.sparse, at=0).startswith("h-e-19")
+def test_a_run_is_called_after_its_time_not_after_its_slide():
+    assert re.fullmatch(r"model-19(69|70)\d{4}-\d{6}", run_name(at=0))
 
 
 def test_partners_are_shown_in_colours_of_their_own():

@@ -382,7 +382,6 @@ def test_taught_classes_replace_the_students_and_can_be_saved(tmp_path):
             session.student,
             taught,
             tmp_path / "my *gland*",
-            slide_name="array",
             mode="tiles",
         )
     )

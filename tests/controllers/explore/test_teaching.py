@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import timm
@@ -17,8 +19,9 @@ from napari_histodistill.controllers.explore.teaching import (
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.errors import InputError
-from napari_histodistill.geometry import Region
+from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.overlays import stroke_shape
+from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.students.bundle import load_student, save_student
 from napari_histodistill.students.spec import ClassSpec, StudentSpec, WeightsSpec
@@ -34,6 +37,7 @@ from tests.controllers.driving import (
     ran_session,
     run,
 )
+from tests.fakes import tissue_image
 from tests.maps.helpers import in_small_steps, small_grid
 from tests.slides.tissue.test_stain import HE
 
@@ -262,14 +266,14 @@ def test_the_saved_student_gives_the_same_map(real_student, tmp_path):
     run(session)
     taught = teach(session, *TWO_KINDS)
     work = save_work(
-        real_student, taught, tmp_path / "mine", slide_name="colon A", mode="tiles"
+        real_student, taught, tmp_path / "mine", title="My glands", mode="tiles"
     )
     (saved,) = drive(work)
     loaded = load_student(saved.folder, device="cpu")
 
     assert loaded.spec.classes == taught.classes
     assert loaded.digest != real_student.digest, "its maps are its own"
-    assert "colon A" in loaded.spec.title
+    assert loaded.spec.title == "My glands"
     assert loaded.spec.training.tiles == taught.cells
     card = (saved.folder / "README.md").read_text(encoding="utf-8")
     assert "mine, stroma too" in card
@@ -287,6 +291,24 @@ def test_the_saved_student_gives_the_same_map(real_student, tmp_path):
     assert np.array_equal(again.live.labels, session.live.labels)
 
 
+def test_nothing_of_the_slides_name_is_in_a_saved_student(real_student, tmp_path):
+    slide = slide_from_arrays(
+        tissue_image(), name="H-21-12345 Jane Doe.svs", mpp=Mpp(0.5, 0.5, "a test")
+    )
+    session = open_session(slide=slide, student=real_student)
+    run(session)
+    taught = teach(session, *TWO_KINDS)
+    (saved,) = drive(save_work(real_student, taught, tmp_path / "mine", mode="tiles"))
+    spec = load_student(saved.folder, device="cpu").spec
+    assert re.fullmatch(r"My model, \d{4}-\d\d-\d\d", spec.title)
+    files = [path for path in saved.folder.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    for path in files:
+        content = path.read_bytes()
+        for part in (b"12345", b"Jane Doe"):
+            assert part not in content, path.name
+
+
 def test_a_saved_student_says_what_it_was_taught_on(real_student, tmp_path):
     session = open_session(student=real_student)
     run(session)
@@ -297,7 +319,7 @@ def test_a_saved_student_says_what_it_was_taught_on(real_student, tmp_path):
         (seen, "tokens", "Taught on tokens, stain normalised: look with the same"),
     ):
         folder = tmp_path / mode
-        drive(save_work(student, taught, folder, slide_name="a", mode=mode))
+        drive(save_work(student, taught, folder, mode=mode))
         assert words in load_student(folder, device="cpu").spec.description
         assert words[10:] in (folder / "README.md").read_text(encoding="utf-8")
 
@@ -305,9 +327,7 @@ def test_a_saved_student_says_what_it_was_taught_on(real_student, tmp_path):
 def test_a_backend_that_cannot_be_saved_says_so(tmp_path):
     session = ran_session()
     taught = teach(session, *TWO_KINDS)
-    work = save_work(
-        session.student, taught, tmp_path / "mine", slide_name="a", mode="tiles"
-    )
+    work = save_work(session.student, taught, tmp_path / "mine", mode="tiles")
     with pytest.raises(InputError, match="cannot be saved"):
         drive(work)
     assert not (tmp_path / "mine").exists()
@@ -321,7 +341,7 @@ def test_a_folder_of_something_else_is_not_replaced(real_student, tmp_path):
     thesis.mkdir()
     (thesis / "chapter.txt").write_text("years")
     with pytest.raises(InputError, match="choose another folder"):
-        drive(save_work(real_student, taught, thesis, slide_name="a", mode="tiles"))
+        drive(save_work(real_student, taught, thesis, mode="tiles"))
     assert (thesis / "chapter.txt").read_text() == "years"
 
 
@@ -332,7 +352,7 @@ def test_any_folder_name_makes_a_loadable_student(real_student, tmp_path, name):
     run(session)
     taught = teach(session, (GLAND, MINE), (STROMA, STROMA_TOO))
     folder = tmp_path / name
-    drive(save_work(real_student, taught, folder, slide_name="Fall Ü", mode="tiles"))
+    drive(save_work(real_student, taught, folder, mode="tiles"))
     loaded = load_student(folder, device="cpu")
     assert 0 < len(loaded.name) <= 64
     assert loaded.spec.classes == taught.classes

@@ -10,6 +10,7 @@ import pytest
 
 import napari_histodistill.distill.runs.report_facts as report_module
 from napari_histodistill.distill.pairs.loading import load_pairs
+from napari_histodistill.distill.recipes.config import ReportConfig
 from napari_histodistill.distill.runs.folder import REPORT, start_run
 from napari_histodistill.distill.runs.report_facts import write_report
 from napari_histodistill.distill.runs.report_page import (
@@ -59,6 +60,7 @@ def facts(words=HOSTILE):
         settings=((words, row),),
         curves=b"png",
         twins=(ReportTwin((b"one", b"two"), words),),
+        where=words,
         command=words,
         recipe=words,
     )
@@ -120,7 +122,9 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
         'alert("1")',
         "36 pairs of 6 regions or cases",
         "12 pairs of 2 regions or cases",
-        "held out, case",
+        "held out, case ",
+        "In the folder of the run",
+        "histodistill distill config.toml --data PAIRS",
         "balanced accuracy",
         "validation tiles of 2 cases",
         "own partner found",
@@ -144,6 +148,60 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
     (folder / REPORT).unlink()
     again = write_report(folder, config, load_pairs(config, tiles))
     assert without_times(again.read_text(encoding="utf-8")) == without_times(first)
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A run of cases that are called by accession numbers, in somebody's home."""
+    home = tmp_path / "home of doe"
+    tiles = write_textures(home / "tiles")
+    table = tiles / "manifest.csv"
+    cases = re.sub(r",case(\d)", r",H-21-1234\1", table.read_text())
+    table.write_text(cases)
+
+    def one(**changes):
+        start = str(home / "students" / "colon-he")
+        config = small_config("unprivileged", classes=(), schedule={"steps": 2})
+        encoder = config.sparse.encoder.model_copy(update={"start": start})
+        sparse = config.sparse.model_copy(update={"encoder": encoder})
+        data = config.data.model_copy(update={"folder": str(tiles)})
+        shown = config.model_copy(update={"sparse": sparse, "data": data, **changes})
+        folder = start_run(config, home / "run", tiles)
+        list(train(folder, device="cpu", threads=1))
+        page = write_report(folder, shown, load_pairs(config, tiles))
+        return page.read_text(encoding="utf-8"), home
+
+    return one
+
+
+def test_cases_are_numbered_and_places_left_out(named):
+    text, home = named()
+    assert "H-21-1234" not in text
+    assert str(home) not in text
+    assert "home of doe" not in text
+    page = Page(text)
+    assert "case 1 (" in page.text
+    assert "held out, case " in page.text
+    assert 'folder = "PAIRS"' in page.text
+    assert 'start = "colon-he"' in page.text
+    # The same case has the same number wherever it is met.
+    numbers = [int(n) for n in re.findall(r"case (\d+) \(", page.text)]
+    assert sorted(numbers) == list(range(1, 9))
+
+
+def test_names_are_shown_on_request(named):
+    text, home = named(report=ReportConfig(names=True))
+    page = Page(text)
+    assert "H-21-12340 (" in page.text
+    assert f"'{home}/run/config.toml'" in page.text
+    assert "names = true" in page.text
+
+
+def test_the_page_forbids_what_it_does_not_need():
+    text = report_html(facts())
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in text
+    assert text.index("Content-Security-Policy") < text.index("<title>")
 
 
 def test_a_stopped_run_says_where_and_a_health_warning_comes_first(

@@ -358,7 +358,7 @@ def test_two_partners_of_one_name_stay_two(open_distil, qtbot, painted):
         shown.item(k).setCheckState(Qt.CheckState.Checked)
     preview(qtbot, widget)
     plan, recipe = widget.session.planned.plan, widget.session.recipe("test")
-    assert [d.column for d in recipe.dense] == ["marker", "marker (2)"]
+    assert [d.column for d in recipe.dense] == ["image", "image (2)"]
     here, there = (p.slide.read_pixels(0, 0, 0, 64, 64) for p in plan.partners)
     np.testing.assert_array_equal(here, 255 - there)
 

@@ -65,6 +65,10 @@ def test_settings_changed_by_hand_are_those_of_the_run(open_distil, qtbot, paint
     editor.textEdited.emit("24")
     assert step.start.isEnabled()
     assert widget.session.recipe("x").schedule.batch == 24
+    assert widget.session.recipe("x").title.startswith("My model, 20")
+    step.title.setText("Marker from H&E")
+    step.title.textEdited.emit("Marker from H&E")
+    assert widget.session.recipe("x").title == "Marker from H&E"
     # Another preset starts anew.
     step.preset.setCurrentIndex(1)
     step.preset.activated.emit(1)

@@ -16,6 +16,7 @@ from napari_histodistill.controllers.shared.job import JobState
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
+from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.fakes import PURPLE, ColourBackend, array_slide, colour_student, tissue_image
 from tests.slides.formats.test_omezarr import write
@@ -239,6 +240,7 @@ def test_painting_is_not_asking(ran):
 def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
     viewer, widget, layer = ran()
     panel = widget.teach_panel
+    assert not panel.title.isVisible(), "there is nothing to call so"
     panel.learn_button.click()
     assert "Nothing is painted" in wait_for_words(qtbot, widget, panel)
     panel.paint_button.setChecked(True)
@@ -258,9 +260,13 @@ def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
 
     student = widget.session.student
     student.backend.module = _NoWeights()
+    assert panel.title.isVisible()
+    assert panel.title.placeholderText().startswith("My model, 20")
+    panel.title.setText("Glands of mine")
     widget.teaching.save(tmp_path / "mine")
     qtbot.waitUntil(idle(widget), timeout=10000)
     assert (tmp_path / "mine" / "spec.json").exists(), panel.words.text()
+    assert load_spec(tmp_path / "mine").title == "Glands of mine"
     titles = [
         widget.slide_panel.student.itemText(k)
         for k in range(widget.slide_panel.student.count())

@@ -232,7 +232,7 @@ def fit_work(slide: Slide, labelling: Labelling, bundle: Path) -> Work:
             yield ClassesProgress(sum(map(len, parts)), len(found))
         probe = fit_and_score(np.concatenate(parts), found)
         cancel.check()
-        folder = _save(student, found, probe, slide, area, bundle)
+        folder = _save(student, found, probe, bundle)
         yield ClassesFitted(folder, say_probe(probe, found))
 
     return work
@@ -269,16 +269,14 @@ def _save(
     student: Student,
     found: LabelledCells,
     probe: LabelProbe,
-    slide: Slide,
-    area: LabelledArea,
     bundle: Path,
 ) -> Path:
     from napari_histodistill.students.bundle import save_student
     from napari_histodistill.students.spec import Metric
 
     how = (
-        f"{probe.folds} folds over {probe.regions} regions of {slide.name} that "
-        f"{area.name} labels; {probe.cells} tiles; one slide says nothing of another"
+        f"{probe.folds} folds over {probe.regions} labelled regions of one slide; "
+        f"{probe.cells} tiles; one slide says nothing of another"
     )
     metric = Metric(
         name="balanced accuracy",
@@ -288,7 +286,8 @@ def _save(
         protocol=how,
     )
     spec = student.spec
-    words = f"Classes from {area.name}, fitted on {slide.name}."
+    # Neither layer nor slide is named: both names are often a case's.
+    words = "Classes from a layer of labels, fitted on one slide."
     final = spec.model_copy(
         update={
             "name": _with_classes(spec),

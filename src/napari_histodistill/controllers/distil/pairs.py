@@ -14,7 +14,7 @@ from napari_histodistill.controllers.distil.partners import (
 )
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, to_look_at
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
-from napari_histodistill.distill.pairs.pool import pool_pairs
+from napari_histodistill.distill.pairs.pool import free_name, pool_pairs
 from napari_histodistill.distill.recipes.presets import PartnerInput
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TWINS = 6
 """Pairs that are shown before any is written."""
 
+_CALLED = {"image": "image", "channels": "image", "mask": "mask"}
 DENSE_PX = (32, 224)
 """Edge of a partner's tiles: its own resolution, within these."""
 
@@ -88,12 +89,27 @@ def plan_work(
         others = [p for p in partners if p.kind is not PartnerKind.SAME]
         found = [_dense(p, sampling) for p in others]
         cancel.check()
-        plan = plan_pairs(sparse, found, sampling)
+        plan = plan_pairs(sparse, _called_by_kind(found), sampling)
         cancel.check()
         pool_pairs([*(section.plan for section in kept), plan])
         yield Planned(plan, tuple(_twins(plan, cancel)), tuple(partners))
 
     return work
+
+
+def _called_by_kind(
+    found: Sequence[DenseLayer | Spots],
+) -> list[DenseLayer | Spots]:
+    """Return partners that pairs, recipes and students call by what they are.
+
+    A layer's name is often a case's, and a student is passed on.
+    """
+    called: list[DenseLayer | Spots] = []
+    for one in found:
+        kind = "spots" if isinstance(one, Spots) else _CALLED[one.kind]
+        taken = [other.name for other in called]
+        called.append(replace(one, name=free_name(kind, taken)))
+    return called
 
 
 def inputs_of(planned: Planned) -> list[PartnerInput]:

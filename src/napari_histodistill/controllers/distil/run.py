@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.controllers.shared.wording import duration_in_words
-from napari_histodistill.distill.runs.events import events_of, health_in_words
+from napari_histodistill.distill.runs.events import (
+    events_of,
+    health_in_words,
+    warning_of,
+)
 from napari_histodistill.distill.runs.folder import read_run
 from napari_histodistill.distill.runs.process import RunProcess, RunView, look_at
 from napari_histodistill.distill.runs.smaller_batch import why_no_smaller
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.controllers.distil.session import DistilSession
-    from napari_histodistill.slides import Slide
 
     CurvePoints = tuple[tuple[float, float], ...]
 
@@ -32,7 +35,8 @@ def say_run(view: RunView) -> str:
     if view.state == "running" and last is not None:
         left = last["seconds_left"]
         soon = f", {duration_in_words(left)} left" if left else ""
-        return f"Training: {at}{soon}."
+        warning = warning_of(view.events)
+        return f"Training: {at}{soon}." + (f" {warning}" if warning else "")
     if view.is_paused:
         return f"Paused at {at}."
     if view.state == "finished":
@@ -192,11 +196,12 @@ def health_of(view: RunView) -> str:
     return health_in_words(view.events)
 
 
-def run_name(sparse: Slide, at: float | None = None) -> str:
-    """Return a folder's name for a run that starts now."""
-    letters = [c if c.isascii() and c.isalnum() else "-" for c in sparse.name.lower()]
-    stem = "-".join(filter(None, "".join(letters).split("-")))[:40] or "slide"
-    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(at))}"
+def run_name(at: float | None = None) -> str:
+    """Return the name of a run that starts now, and of its student.
+
+    Not the slide's name, which is often a case's: students are passed on.
+    """
+    return f"model-{time.strftime('%Y%m%d-%H%M%S', time.localtime(at))}"
 
 
 def newest_run(runs: Path) -> Path | None:

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.distil.partners import Partner
 
 
+_TEACHERS = {
+    PartnerKind.PICTURE: "a second image",
+    PartnerKind.MASK: "a mask",
+    PartnerKind.SPOTS: "spots with genes",
+    PartnerKind.SAME: "its own full resolution",
+}
+
+
 def count_pairs(sections: Sequence[Planned]) -> int:
     """Return how many pairs sections have together."""
     return sum(len(section.plan) for section in sections)
@@ -70,10 +78,17 @@ def say_pairs(
     return words + enough_for(trained)
 
 
-def say_sections(sections: Sequence[Planned]) -> str:
-    """Return what learns from what, for the student's card."""
-    names = [section.plan.sparse.name for section in sections]
-    return say_learning(names, sections[0].partners)
+def say_sources(sections: Sequence[Planned]) -> str:
+    """Return what learns from what, for the student's card.
+
+    Without names of layers: they are often those of cases, and a card is passed on.
+    """
+    count = len(sections)
+    learners = "one H&E section learns" if count == 1 else f"{count} H&E sections learn"
+    teachers = ", ".join(
+        dict.fromkeys(_TEACHERS[partner.kind] for partner in sections[0].partners)
+    )
+    return f"{learners} from {teachers}"
 
 
 def say_learning(names: Sequence[str], partners: Sequence[Partner]) -> str:

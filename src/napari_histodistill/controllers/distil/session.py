@@ -35,14 +35,16 @@ from napari_histodistill.controllers.distil.sections import (
     count_pairs,
     say_learning,
     say_pairs,
-    say_sections,
+    say_sources,
     training_share,
 )
 from napari_histodistill.controllers.distil.settings import Draft
+from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.layers.registration import (
     Registration,
     RegistrationKind,
     fit_landmarks,
+    is_mirrored,
 )
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
@@ -51,6 +53,7 @@ from napari_histodistill.distill.recipes.presets import (
     LEAST_PAIRS,
     PRESETS,
     PresetKey,
+    preset_named,
     recipe_for,
 )
 from napari_histodistill.distill.runs.folder import REPORT, STUDENT, start_run
@@ -113,6 +116,8 @@ class DistilSession:
         Key of the preset.
     with_partner : bool
         False trains the control that never sees a partner.
+    title : str
+        Title of the student, as typed; empty for a neutral one.
     typed : dict of path to str
         Changes by hand of the preset's settings, by their path.
     run : RunProcess or None
@@ -128,6 +133,7 @@ class DistilSession:
     held_out_section: str = ""
     preset: PresetKey = PRESETS[0].key
     with_partner: bool = True
+    title: str = ""
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
     on: LayerKey | None = None
@@ -190,6 +196,11 @@ class DistilSession:
     def train_with_partner(self, *, use: bool) -> None:
         """Train with the partner, or the control that never sees it."""
         self.with_partner = use
+        self.trained = ()
+
+    def call_student(self, title: str) -> None:
+        """Give the student that is trained next a title."""
+        self.title = title
         self.trained = ()
 
     def take_pairs(self, planned: Planned) -> None:
@@ -260,7 +271,8 @@ class DistilSession:
         InputError
             If the landmarks do not decide it.
         """
-        found = fit_landmarks(sparse, dense, kind)
+        side = is_mirrored(self.partners[partner].matrix)
+        found = fit_landmarks(sparse, dense, kind, mirrored=side)
         self.put_registration(partner, found)
 
     def put_registration(self, partner: int, found: Registration | None) -> None:
@@ -500,7 +512,8 @@ class DistilSession:
         return recipe_for(
             self.preset,
             name=name,
-            source=say_sections(self.sections),
+            title=self.title or self._neutral_title(),
+            source=say_sources(self.sections),
             mpp=sampling.mpp,
             tile_px=sampling.tile_px,
             student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
@@ -508,6 +521,10 @@ class DistilSession:
             validate_on=self.held_out_name,
             partners=inputs_of(first) if self.with_partner else [],
         )
+
+    def _neutral_title(self) -> str:
+        control = "" if self.with_partner else ", without the partner"
+        return f"{neutral_title()}: {preset_named(self.preset).title.lower()}{control}"
 
     # --- the run ---------------------------------------------------------------------
 

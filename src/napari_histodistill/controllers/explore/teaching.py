@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.shared.live_map import Patch
-from napari_histodistill.controllers.shared.wording import count_in_words
+from napari_histodistill.controllers.shared.wording import (
+    count_in_words,
+    neutral_title,
+)
 from napari_histodistill.errors import InputError
+from napari_histodistill.students.model_card import in_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +27,11 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.probe import ProbeFit
-    from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
+    from napari_histodistill.students.spec import (
+        ClassSpec,
+        EmbeddingMode,
+        StudentSpec,
+    )
     from napari_histodistill.students.student import Student
 
 LEFT_OUT = " Labels that are not a class were left out."
@@ -195,13 +203,25 @@ def save_work(
     taught: Taught,
     folder: Path,
     *,
-    slide_name: str,
+    title: str = "",
     mode: EmbeddingMode,
 ) -> Work:
     """Save the student with the taught head as a bundle of its own.
 
     What it was taught on (tiles or tokens, stain normalised or not) is written down: on
-    other embeddings, the head means nothing.
+    other embeddings, the head means nothing. The slide is not named: its name is often
+    a case's.
+
+    Parameters
+    ----------
+    student, taught : Student, Taught
+        The encoder, and what was learned with it.
+    folder : Path
+        Folder of the bundle, which also names it.
+    title : str
+        Title for people; a neutral one by default.
+    mode : str
+        How the map was computed.
     """
     seen = f"{mode}, stain normalised" if student.stains is not None else mode
 
@@ -214,7 +234,7 @@ def save_work(
         spec = student.spec.model_copy(
             update={
                 "name": _spec_name(folder.name),
-                "title": f"{_spec_name(folder.name)} (taught on {slide_name})",
+                "title": " ".join(title.split()) or neutral_title(),
                 "description": (
                     f"A probe fitted to {taught.cells} painted cells of one slide; not "
                     f"tested on another. Taught on {seen}: look with the same."
@@ -224,7 +244,7 @@ def save_work(
                 "metrics": (),
                 "calibration": None,
                 "training": Training(
-                    data=f"strokes painted on {slide_name}",
+                    data="strokes painted on one slide",
                     licence="as the slide's",
                     attribution="painted by the user",
                     tiles=taught.cells,
@@ -239,7 +259,7 @@ def save_work(
                 spec,
                 head=head,
                 encoder_state=_own_weights(student),
-                card=_card(spec.name, student, taught, slide_name, seen),
+                card=_card(spec, student, taught, seen),
             )
         )
 
@@ -289,9 +309,7 @@ def _spec_name(text: str) -> str:
     return kept.lstrip("._ -")[:64] or "taught"
 
 
-def _card(
-    name: str, student: Student, taught: Taught, slide_name: str, seen: str
-) -> str:
+def _card(spec: StudentSpec, student: Student, taught: Taught, seen: str) -> str:
     names = ", ".join(c.name for c in taught.classes)
     score = taught.fit.score
     tested = (
@@ -300,9 +318,10 @@ def _card(
         else f"{score:.2f} cross-validated on the painted cells only"
     )
     return (
-        f"# {name}: a taught student\n\n"
+        f"# {in_markdown(spec.title)}\n\n"
+        f"`{spec.name}`, a taught student. "
         f"Encoder: {student.name}. Classes: {names}. Fitted to {taught.cells} painted "
-        f"cells of {slide_name} ({seen}: look with the same); balanced accuracy "
+        f"cells of one slide ({seen}: look with the same); balanced accuracy "
         f"{tested}. One slide says nothing of "
         "another: check it before you trust it. Research use only.\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ def class_label(name: str) -> str:
 def class_in_words(name: str) -> str:
     """Return a class's name in full."""
     return _CLASS_NAMES.get(name, ("", name.replace("_", " ")))[1]
+
+
+def neutral_title(at: float | None = None) -> str:
+    """Return a model's title that nobody chose: "My model, 2026-11-27".
+
+    Not the slide's name: that is often a case's, and a model is passed on.
+    """
+    return f"My model, {time.strftime('%Y-%m-%d', time.localtime(at))}"
 
 
 def count_in_words(count: int) -> str:

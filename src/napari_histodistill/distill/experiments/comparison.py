@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.students.model_card import in_markdown
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -139,7 +141,7 @@ class Table:
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         lines += [f"| {' | '.join(_cells(row))} |" for row in self.rows]
         missing = [
-            f"- {row.variant}: {', '.join(row.missing)}"
+            f"- {row.variant}: {in_markdown(', '.join(row.missing))}"
             for row in self.rows
             if row.missing
         ]

@@ -205,6 +205,15 @@ class SurroundingsConfig(Frozen):
     """Weight of this term in the loss."""
 
 
+class ReportConfig(Frozen):
+    """The report on the training, a page that is made to be sent."""
+
+    names: bool = False
+    """Whether it names cases, sections, partners and full paths; otherwise cases are
+    numbered and places left out. The run's own files name them in any case.
+    """
+
+
 class ScheduleConfig(Frozen):
     """The course of a training: how long, how fast, and what is kept."""
 
@@ -332,6 +341,8 @@ class DistillConfig(_Recipe):
     """Length and pace of the training, and which checkpoint is kept."""
     surroundings: SurroundingsConfig | None = None
     """Whether tiles must embed alike among other tissue; empty leaves it open."""
+    report: ReportConfig | None = None
+    """What the report may name; empty for no names."""
     half_precision: bool = False
     """Store the student's matrices as float16: half the size on disk."""
     temperature: Positive = 1.0

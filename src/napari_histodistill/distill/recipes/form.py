@@ -45,6 +45,7 @@ LEFT_OUT = {
     "dense.column": "decided with the layers",
     "dense.kind": "decided with the layers",
     "surroundings": "a table that most recipes lack",
+    "report": "names are asked for on purpose, in a recipe",
     "temperature": "only for labelled tiles",
     "objective.weight": "only for labelled tiles",
     "schedule.label_smoothing": "only for labelled tiles",

@@ -136,6 +136,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     student_px: int,
     pairs: int,
     partners: Sequence[PartnerInput],
+    title: str = "",
     validate_on: str = "",
     seed: int = 0,
 ) -> DistillConfig:
@@ -148,7 +149,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     name : str
         Name of the student: lower-case letters, digits and hyphens.
     source : str
-        The layers, in words, for the student's card.
+        What learns from what, in words, for the student's card.
     mpp, tile_px : float, int
         Pixel size in µm and edge in px of the sparse tiles as they are stored.
     student_px : int
@@ -158,6 +159,8 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     partners : sequence of PartnerInput
         The partners. Without any it is the control that never sees a partner: two views
         of the sparse tile, all else alike.
+    title : str
+        Title of the student; by default ``source``, with the preset's title.
     validate_on : str
         Section that is held out as a whole; without it, a share of all regions.
     seed : int
@@ -182,7 +185,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
         {
             "arm": arm,
             "name": name,
-            "title": f"{source}: {preset.title.lower()}",
+            "title": title or f"{source}: {preset.title.lower()}",
             "licence": "as its training images",
             "mpp": mpp,
             "source_px": tile_px,
@@ -193,7 +196,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
                 "folder": "pairs.zarr",
                 "description": f"Pairs of registered layers: {source}.",
                 "licence": "as its training images",
-                "attribution": f"Layers {source}",
+                "attribution": "the user's own layers",
                 "validation_share": 0.0 if validate_on else VALIDATION_SHARE,
                 "validate_on": [validate_on] if validate_on else [],
             },

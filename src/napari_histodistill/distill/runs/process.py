@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import subprocess
 import sys
 import threading
@@ -20,16 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_histodistill.distill.runs.events import EventLog
 from napari_histodistill.distill.runs.folder import (
-    CONFIG,
     LOCK,
     PAUSE,
     STOP,
     check_run,
     read_run,
-    run_data,
 )
 from napari_histodistill.errors import InputError
-from napari_histodistill.files import open_new, open_own
+from napari_histodistill.files import open_new, open_own, read_plain
 from napari_histodistill.lock import is_held
 from napari_histodistill.running import SAFE_PATH, python_command
 
@@ -275,39 +272,8 @@ def _last_words(folder: Path) -> str:
     """Return what is known of a process that ended without a report."""
     said = ""
     with contextlib.suppress(OSError):
-        said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip()
+        end = read_plain(folder / OUTPUT, 4 * _LAST_WORDS, last=True)
+        said = end.decode("utf-8", errors="replace").strip()
     words = "The training process ended without a report: it was killed, or memory ran "
     words += "out. It can continue from its last checkpoint."
     return f"{words} Its last output: {said[-_LAST_WORDS:]}" if said else words
-
-
-def command_again(folder: Path, *, threads: int | None = None) -> str:
-    """Return the command that trains a run's recipe on its pairs into a new folder.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the run.
-    threads : int or None
-        CPU threads, where the run was given a number: results are rounded differently
-        with another number.
-
-    Returns
-    -------
-    str
-        The command, quoted for a POSIX shell.
-
-    Raises
-    ------
-    InputError
-        If the folder is not a run.
-    """
-    home = folder.absolute()
-    words = [
-        *("histodistill", "distill", str(home / CONFIG)),
-        *("--data", str(run_data(folder))),
-        *("-o", str(home.with_name(f"{home.name}-again"))),
-    ]
-    if threads is not None:
-        words += ["--threads", str(threads)]
-    return shlex.join(words)

@@ -14,7 +14,7 @@ from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
 from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, run_data
-from napari_histodistill.distill.runs.process import command_again
+from napari_histodistill.distill.runs.report_names import ReportNames, names_for
 from napari_histodistill.distill.runs.report_page import (
     ReportFacts,
     ReportTwin,
@@ -99,19 +99,21 @@ def gather(
     events = read_events(folder)
     spec = load_spec(folder / STUDENT)
     health = health_in_words(events)
+    names = names_for(folder, config, split, threads=_threads(events))
     return ReportFacts(
         title=f"Training report: {config.title}",
         summary=_summary(events, ending),
         warnings=(*((health,) if health else ()), *_changes(events)),
         measured=(*map(_metric, spec.metrics), *_judged(events)),
         course=tuple(_course(events, config)),
-        data=tuple(_data(folder, config, split, spec)),
-        split=tuple(_split(split)),
-        settings=tuple(_settings(config)),
+        data=tuple(_data(folder, names, split, spec)),
+        split=tuple(_split(split, names)),
+        settings=tuple(_settings(names.config)),
         curves=(folder / CURVES).read_bytes(),
-        twins=tuple(_twins(config, split)),
-        command=command_again(folder, threads=_threads(events)),
-        recipe=recipe_text(config),
+        twins=tuple(_twins(names, split)),
+        where=names.where,
+        command=names.command,
+        recipe=recipe_text(names.config),
     )
 
 
@@ -201,8 +203,9 @@ def _threads(events: Events) -> int | None:
 
 
 def _data(
-    folder: Path, config: DistillConfig, split: PairSplit, spec: StudentSpec
+    folder: Path, shown: ReportNames, split: PairSplit, spec: StudentSpec
 ) -> Iterator[Fact]:
+    config = shown.config
     yield "data", config.data.description
     yield "attribution", config.data.attribution
     yield "licence", config.data.licence
@@ -214,9 +217,9 @@ def _data(
     names = _channel_names(run_data(folder))
     if not config.dense:
         yield "partner", "none: two views of the same tile"
-    for dense in config.dense:
+    for column, dense in zip(shown.columns, config.dense, strict=True):
         name = dense.column or "the same layer at its full resolution"
-        inside = ", ".join(names.get(dense.column, ())[:8])
+        inside = ", ".join(names.get(column, ())[:8])
         control = {
             "shuffled": "; a control: each tile has another case's partner",
             "blank": "; a control: the mean of all in place of each",
@@ -238,14 +241,14 @@ def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:
     return {p.name: p.names for p in read_pairs(data).partners}
 
 
-def _split(split: PairSplit) -> Iterator[Fact]:
+def _split(split: PairSplit, names: ReportNames) -> Iterator[Fact]:
     for name, part in (("trained on", split.train), ("held out", split.validation)):
         if part is None:
             yield name, "nothing"
             continue
         cases, counts = np.unique(part.cases, return_counts=True)
         listed = ", ".join(
-            f"{case} ({count})"
+            f"{names.cases[str(case)]} ({count})"
             for case, count in zip(
                 cases[:NAMED_REGIONS], counts[:NAMED_REGIONS], strict=True
             )
@@ -281,7 +284,7 @@ def _settings(config: DistillConfig) -> Iterator[tuple[str, tuple[Fact, ...]]]:
     yield from walk(describe(config), "")
 
 
-def _twins(config: DistillConfig, split: PairSplit) -> Iterator[ReportTwin]:
+def _twins(names: ReportNames, split: PairSplit) -> Iterator[ReportTwin]:
     """Return held-out pairs, or pairs trained on where none are held out."""
     pairs: PairSet = split.train if split.validation is None else split.validation
     which = "trained on" if split.validation is None else "held out"
@@ -289,8 +292,8 @@ def _twins(config: DistillConfig, split: PairSplit) -> Iterator[ReportTwin]:
         seen = [p for p in pairs.partners if p.kind != "expression"]
         dense = [to_look_at(p.values[row], p.kind) for p in seen]
         sure = float(pairs.confidence[row])
-        words = f"{which}, {pairs.cases[row]}"
-        words += f"; confidence {sure:.0%}" if config.dense and sure < 1 else ""
+        words = f"{which}, {names.cases[str(pairs.cases[row])]}"
+        words += f"; confidence {sure:.0%}" if names.config.dense and sure < 1 else ""
         yield ReportTwin(tuple(map(_png, [pairs.sparse[row], *dense])), words)
 
 

@@ -30,6 +30,9 @@ figcaption{font-size:12px;color:#555;max-width:120px}img.wide{max-width:100%}
 .quiet{color:#666}td.number{text-align:right}
 """
 
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Nothing runs and nothing is fetched, should an escape ever be forgotten."""
+
 Fact = tuple[str, str]
 
 
@@ -68,8 +71,8 @@ class ReportFacts:
         PNG; empty where there are none.
     twins : tuple of ReportTwin
         A few pairs.
-    command, recipe : str
-        Command and recipe that repeat the training.
+    where, command, recipe : str
+        Command and recipe that repeat the training, and where it is run.
     """
 
     title: str
@@ -82,6 +85,7 @@ class ReportFacts:
     settings: tuple[tuple[str, tuple[Fact, ...]], ...] = ()
     curves: bytes = b""
     twins: tuple[ReportTwin, ...] = ()
+    where: str = ""
     command: str = ""
     recipe: str = ""
 
@@ -103,7 +107,7 @@ def report_html(facts: ReportFacts) -> str:
             "Settings",
             "".join(_settings(name, rows) for name, rows in facts.settings),
         ),
-        _part("Repeat this training", _code(facts.command)),
+        _part("Repeat this training", _command(facts.where, facts.command)),
         _part("Recipe", f"<details><summary>All of it, as TOML</summary>"
               f"{_code(facts.recipe)}</details>" if facts.recipe else ""),
         '<p class="quiet">Research use only: not a medical device, not for diagnosis. '
@@ -112,6 +116,8 @@ def report_html(facts: ReportFacts) -> str:
     ]  # fmt: skip
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="referrer" content="no-referrer">'
         f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
@@ -151,6 +157,11 @@ def _picture(png: bytes, words: str, style: str) -> str:
         f'<img class="{style}" alt="{html.escape(words)}" '
         f'src="data:image/png;base64,{inside}">'
     )
+
+
+def _command(where: str, command: str) -> str:
+    said = f"<p>{html.escape(where)}</p>\n" if where and command else ""
+    return said + _code(command)
 
 
 def _code(text: str) -> str:

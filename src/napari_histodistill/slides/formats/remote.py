@@ -70,6 +70,7 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
             close=connection.close,
             name=name,
             digest=digest_of_group,
+            address=url,
             lost=f"the server {parts.netloc} does not answer as it should",
         )
         slide = slide_of_group(container, image=image)

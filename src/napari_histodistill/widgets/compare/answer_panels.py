@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
-    QLabel,
     QPushButton,
     QSlider,
     QVBoxLayout,
@@ -17,7 +16,13 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.shared.canvas_input import FLICKER
-from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
+from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
+    explain,
+    heading,
+    hint,
+    row,
+)
 from napari_histodistill.widgets.shared.thumbnails import Thumbnails
 
 STEPS = 200
@@ -41,8 +46,8 @@ class DifferencePanel(QWidget):
         super().__init__()
         self.threshold = QSlider(Qt.Orientation.Horizontal)
         self.threshold.setRange(0, STEPS)
-        self.threshold_words = QLabel("–")
-        self.count = QLabel("")
+        self.threshold_words = PlainLabel("–")
+        self.count = PlainLabel("")
         self.places = Thumbnails()
         self.flicker = hint()
         self._highest = 1.0
@@ -51,7 +56,11 @@ class DifferencePanel(QWidget):
         layout.setSpacing(4)
         layout.addWidget(heading("Where they differ most"))
         line = row(
-            QLabel("From"), self.threshold, self.threshold_words, self.count, stretch=1
+            PlainLabel("From"),
+            self.threshold,
+            self.threshold_words,
+            self.count,
+            stretch=1,
         )
         layout.addLayout(line)
         layout.addWidget(self.places)
@@ -114,7 +123,7 @@ class PlacePanel(QWidget):
         self.forget = QPushButton("Clear")
         self.rows = tuple(Thumbnails() for _ in LETTERS)
         self._labels = tuple(
-            QLabel(f"{letter}\n{sign}")
+            PlainLabel(f"{letter}\n{sign}")
             for letter, sign in zip(LETTERS, SIGNS, strict=True)
         )
         layout = QVBoxLayout(self)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLabel, QPushButton
+from qtpy.QtWidgets import QPushButton
 
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
     explain,
     hint,
     info_button,
     row,
+    set_tip,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.run_panel import RunPanel
@@ -95,6 +97,7 @@ class ChoosePanel(SlideSection):
         self.infos = tuple(info_button() for _ in LETTERS)
         self.words = tuple(hint() for _ in LETTERS)
         self.swap = QPushButton("Swap")
+        self._measure_tip = ""
         self.measure = wide_combo("")
         self.measure.addItems([text for _, text, _ in MEASURES])
         self.runner = CompareRun()
@@ -118,10 +121,11 @@ class ChoosePanel(SlideSection):
             why = why_not(key)
             item = self.measure.model().item(k)
             item.setEnabled(not why)
-            item.setToolTip(why or tip)
+            set_tip(item, why or tip)
             if key == chosen:
                 self.measure.setCurrentIndex(k)
-                self.measure.setToolTip(tip)
+                self._measure_tip = tip
+                set_tip(self.measure, tip)
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
@@ -129,22 +133,22 @@ class ChoosePanel(SlideSection):
         for combo, tip in zip(self.students, WHO, strict=True):
             explain(combo, tip, why)
         explain(self.swap, "Make A the second and B the first.", why)
-        explain(self.measure, self.measure.toolTip(), why)
+        explain(self.measure, self._measure_tip, why)
 
     def _lay_out(self) -> None:
         grid = self.grid
         grid.addWidget(self.sentence, 0, 0, 1, 2)
         self.lay_out_slide(1)
         for k, letter in enumerate(LETTERS):
-            grid.addWidget(QLabel(letter), 3 + 2 * k, 0)
+            grid.addWidget(PlainLabel(letter), 3 + 2 * k, 0)
             grid.addLayout(row(self.students[k], self.infos[k]), 3 + 2 * k, 1)
             grid.addWidget(self.words[k], 4 + 2 * k, 1)
-        grid.addWidget(QLabel("Region"), 7, 0)
+        grid.addWidget(PlainLabel("Region"), 7, 0)
         grid.addLayout(row(self.regions, self.swap), 7, 1)
-        grid.addWidget(QLabel("Detail"), 8, 0)
+        grid.addWidget(PlainLabel("Detail"), 8, 0)
         grid.addWidget(self.detail, 8, 1)
         grid.addWidget(self.detail_words, 9, 1)
-        grid.addWidget(QLabel("By"), 10, 0)
+        grid.addWidget(PlainLabel("By"), 10, 0)
         grid.addWidget(self.measure, 10, 1)
         grid.addWidget(self.runner, 11, 0, 1, 2)
 

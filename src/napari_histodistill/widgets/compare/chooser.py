@@ -26,6 +26,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
+from napari_histodistill.widgets.shared.controls import set_tip
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
@@ -130,11 +131,11 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         layers = [id(x) for x in self._layers]
         current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
         panel.show_slides([x.name for x in self._layers], current)
-        panel.slide_info.setToolTip(slide_words(session.slide))
+        set_tip(panel.slide_info, slide_words(session.slide))
         panel.show_students([s.title for s in self._students], self._current)
         for info, index in zip(panel.infos, self._current, strict=True):
             if index >= 0:
-                info.setToolTip(student_words(self._students[index].spec))
+                set_tip(info, student_words(self._students[index].spec))
         panel.show_questions(session)
         panel.show_words([session.say_half(which) for which in range(2)])
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)

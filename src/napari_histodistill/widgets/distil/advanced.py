@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QGridLayout,
-    QLabel,
     QLineEdit,
     QPushButton,
     QSizePolicy,
@@ -37,7 +36,13 @@ from napari_histodistill.distill.recipes.form import (
 )
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import Step, TrainStep
-from napari_histodistill.widgets.shared.controls import explain, hint, row
+from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
+    explain,
+    hint,
+    row,
+    set_tip,
+)
 
 EDITOR_PX = 132
 TIP = "Every setting of the training, starting from the preset."
@@ -61,7 +66,7 @@ class AdvancedForm(QWidget):
         super().__init__()
         self.summary = hint()
         self.reset_all = QPushButton("Reset all")
-        self.reset_all.setToolTip("Put every setting back to the preset's.")
+        set_tip(self.reset_all, "Put every setting back to the preset's.")
         self.reset_all.clicked.connect(lambda: self.reset.emit(None))
         self._rows: dict[object, _Row] = {}
         self._groups: list[tuple[Step, FieldGroup]] = []
@@ -130,7 +135,7 @@ class AdvancedForm(QWidget):
         column.addLayout(grid)
         for inside in group.groups:
             step = Step(inside.title)
-            step.button.setToolTip(inside.help or "Fold or open this group.")
+            set_tip(step.button, inside.help or "Fold or open this group.")
             self._fill(step.column, inside)
             step.button.setChecked(False)
             self._groups.append((step, inside))
@@ -149,7 +154,7 @@ class _Row:
     def __init__(self, field: Field) -> None:
         self.field = field
         self.edited: Callable[[str], None] = lambda _text: None
-        self.label = QLabel(field.title)
+        self.label = PlainLabel(field.title)
         self.label.setWordWrap(True)
         self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.back = QToolButton()
@@ -162,8 +167,8 @@ class _Row:
         self.editor, self._read, self._write = _editor(field, self._changed)
         self.editor.setFixedWidth(EDITOR_PX)
         words = _sentences([field.help, f"{field.bounds}." if field.bounds else ""])
-        self.label.setToolTip(words)
-        self.editor.setToolTip(words)
+        set_tip(self.label, words)
+        set_tip(self.editor, words)
 
     def text(self) -> str:
         """Return what stands in the editor."""
@@ -183,7 +188,7 @@ class _Row:
         self.label.setFont(font)
         self.label.setText(f"● {self.field.title}" if changed else self.field.title)
         self.back.setVisible(changed)
-        self.back.setToolTip(f"Back to the preset's: {preset or 'empty'}")
+        set_tip(self.back, f"Back to the preset's: {preset or 'empty'}")
         self.complaint.setText(f"▲ {problem}" if problem else "")
         self.complaint.setVisible(bool(problem))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
-from napari_histodistill.cache import runs_dir
+from napari_histodistill.cache import runs_dir, runs_note
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
@@ -36,7 +36,7 @@ from napari_histodistill.widgets.distil.steps import (
     TrainStep,
 )
 from napari_histodistill.widgets.distil.training import Distilling
-from napari_histodistill.widgets.shared.controls import hint
+from napari_histodistill.widgets.shared.controls import hint, message_box
 from napari_histodistill.widgets.shared.dock import Dock
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class DistilWidget(Dock):
         self.pairing.layers_changed()
         self.distilling.find()
         self.refresh()
+        if runs is None and (note := runs_note()):
+            self.say(note)
 
     @property
     def session(self) -> DistilSession:
@@ -159,10 +161,10 @@ class DistilWidget(Dock):
 
     def _ask_close(self) -> OnClose:
         """Ask what becomes of the training."""
-        box = QMessageBox(self)
-        box.setWindowTitle("A training is running")
-        box.setText(
-            "It can go on without napari: open Distil a student again to find it."
+        box = message_box(
+            self,
+            "A training is running",
+            "It can go on without napari: open Distil a student again to find it.",
         )
         role = QMessageBox.ButtonRole
         run_on = box.addButton("Let it go on", role.AcceptRole)

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF
-from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
 from napari_histodistill.controllers.distil.pairs import Twin
 from napari_histodistill.controllers.distil.run import curves_of
+from napari_histodistill.widgets.shared.controls import PlainLabel, set_tip
 
 LINE, DOTS, RANK = "#56b4e9", "#e69f00", "#009e73"
 TWIN_PX = 46
@@ -37,10 +38,11 @@ class Curves(QWidget):
         self._steps = 1
         self.setMinimumHeight(110)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setToolTip(
+        set_tip(
+            self,
             "Left: the loss, lower is better; dots are the validation. Right: the "
             "effective rank, the number of directions in which the model can tell "
-            "places apart; it should not fall towards 1."
+            "places apart; it should not fall towards 1.",
         )
 
     def sizeHint(self) -> QSize:
@@ -128,9 +130,9 @@ class TwinGallery(QWidget):
             row, column = divmod(k, PER_ROW)
             for below, picture in enumerate((sparse, dense)):
                 if picture is not None:
-                    label = QLabel()
+                    label = PlainLabel()
                     label.setPixmap(pixmap_of(picture, TWIN_PX))
-                    label.setToolTip(f"{confidence:.0%} sure to show the same tissue.")
+                    set_tip(label, f"{confidence:.0%} sure to show the same tissue.")
                     self._grid.addWidget(label, 3 * row + below, column)
             self._grid.addWidget(_Bar(confidence), 3 * row + 2, column)
 
@@ -140,7 +142,7 @@ class _Bar(QWidget):
         super().__init__()
         self._share = share
         self.setFixedSize(TWIN_PX, 4)
-        self.setToolTip(f"{share:.0%} sure to show the same tissue.")
+        set_tip(self, f"{share:.0%} sure to show the same tissue.")
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         painter = QPainter(self)

@@ -8,6 +8,8 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QSizePolicy
 
+from napari_histodistill.widgets.shared.controls import set_tip
+
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -34,9 +36,10 @@ class Residuals(QListWidget):
         self.setUniformItemSizes(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setToolTip(
+        set_tip(
+            self,
             "How far every landmark is from where the others put it. Click one to go "
-            "there. Landmarks in brackets contradict the others and are left out."
+            "there. Landmarks in brackets contradict the others and are left out.",
         )
         self.itemClicked.connect(lambda item: self.picked.emit(self.row(item)))
 

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QLabel,
+    QLineEdit,
     QListWidget,
     QListWidgetItem,
     QProgressBar,
@@ -25,11 +26,18 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.distil.preview import COLOURINGS
+from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
-from napari_histodistill.widgets.shared.controls import explain, hint, row
+from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
+    explain,
+    hint,
+    row,
+    set_tip,
+)
 from napari_histodistill.widgets.shared.slide_rows import ImageRow
 
 KINDS = (
@@ -56,7 +64,7 @@ class Step(QWidget):
         self.button.setChecked(True)
         self.button.setAutoRaise(True)
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.button.setToolTip("Fold or open this step.")
+        set_tip(self.button, "Fold or open this step.")
         font = self.button.font()
         font.setBold(True)
         self.button.setFont(font)
@@ -97,22 +105,23 @@ class LayersStep(Step):
     def __init__(self) -> None:
         super().__init__("1  Layers")
         self.sparse = QComboBox()
-        self.sparse.setToolTip("The H&E: all that the model will ever see.")
+        set_tip(self.sparse, "The H&E: all that the model will ever see.")
         self.sparse.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.images = ImageRow()
         self.partners = QListWidget()
-        self.partners.setToolTip(
+        set_tip(
+            self.partners,
             "The partner teaches the model; tick one or several. Images, labels, "
-            "points with a table, or the same layer at full resolution."
+            "points with a table, or the same layer at full resolution.",
         )
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
         self.unit = UnitQuestion()
         self.meaning = hint()
         self.meaning.hide()
-        self.column.addLayout(row(QLabel("H&E"), self.sparse, stretch=1))
+        self.column.addLayout(row(PlainLabel("H&E"), self.sparse, stretch=1))
         self.column.addWidget(self.images)
-        self.column.addLayout(row(QLabel("Partner"), self.spots))
+        self.column.addLayout(row(PlainLabel("Partner"), self.spots))
         self.column.addWidget(self.partners)
         self.column.addWidget(self.unit)
         self.column.addWidget(self.meaning)
@@ -163,14 +172,14 @@ class AlignStep(Step):
         self.kind = QComboBox()
         for key, text in KINDS:
             self.kind.addItem(text, key)
-        self.kind.setToolTip("What the transform may do; the least that fits is best.")
+        set_tip(self.kind, "What the transform may do; the least that fits is best.")
         self.kind.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.remove = QPushButton("Remove worst")
-        self.remove.setToolTip("Remove the landmark that fits worst.")
+        set_tip(self.remove, "Remove the landmark that fits worst.")
         self.load = QPushButton("Load…")
-        self.load.setToolTip("Read a transform from a file.")
+        set_tip(self.load, "Read a transform from a file.")
         self.save = QPushButton("Save…")
-        self.save.setToolTip("Write the transform, with its evidence, to a file.")
+        set_tip(self.save, "Write the transform, with its evidence, to a file.")
         self._make_looks()
         self.refine = QPushButton("Refine")
         self.refine_tip = (
@@ -179,13 +188,27 @@ class AlignStep(Step):
             "worse, and it can be undone."
         )
         self.undo = QPushButton("Undo refining")
-        self.undo.setToolTip("Lay the partner as it was before it was refined.")
+        set_tip(self.undo, "Lay the partner as it was before it was refined.")
+        self.turn = QPushButton("Lay it so")
+        set_tip(
+            self.turn,
+            "Lay the partner as offered. Nothing is decided by it: place landmarks, or "
+            "refine, afterwards; the other button takes it back.",
+        )
+        self.turn_back = QPushButton("Turn back")
+        set_tip(self.turn_back, "Lay the partner as before.")
         self.task, self.found, self.seen = hint(), hint(), hint()
+        self.posed = hint()
         self.residuals = Residuals()
-        for hidden in (self.task, self.found, self.seen, self.residuals, self.undo):
+        for hidden in (
+            *(self.task, self.found, self.seen, self.residuals, self.undo),
+            *(self.posed, self.turn, self.turn_back),
+        ):
             hidden.hide()
         self.column.addLayout(row(self.pick, self.kind, stretch=1))
         self.column.addWidget(self.task)
+        self.column.addWidget(self.posed)
+        self.column.addLayout(row(self.turn, self.turn_back))
         self.column.addWidget(self.residuals)
         self.column.addLayout(row(self.remove, self.load, self.save))
         self.column.addLayout(row(self.refine, self.undo))
@@ -211,11 +234,17 @@ class AlignStep(Step):
         self.square.setSuffix(" µm")
         self.square.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
         self.square.setKeyboardTracking(False)
-        self.square.setToolTip("Edge of a square of the checkerboard.")
+        set_tip(self.square, "Edge of a square of the checkerboard.")
 
     def ask(self, task: str) -> None:
         """Say what to click next, or what is going on."""
         _show_words(self.task, task)
+
+    def show_offer(self, words: str, *, can_turn_back: bool) -> None:
+        """Offer to lay the partner otherwise; "" offers nothing."""
+        _show_words(self.posed, words)
+        self.turn.setVisible(bool(words))
+        self.turn_back.setVisible(can_turn_back)
 
     def show_found(self, words: str) -> None:
         """Say what refining did."""
@@ -250,25 +279,22 @@ class PairsStep(Step):
         # Three fields in a row: buttons would leave no room for the unit.
         self.mpp.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.preview = QPushButton("Preview")
-        self.preview.setToolTip(
-            "Lay out the pairs and look at some. Nothing is written."
-        )
+        set_tip(self.preview, "Lay out the pairs and look at some. Nothing is written.")
         self.gallery = TwinGallery()
         self.keep = QPushButton("Keep, add a section")
         self.forget = QPushButton("Forget kept sections")
-        self.forget.setToolTip(
-            "Forget the sections that were kept; no file is deleted."
-        )
+        set_tip(self.forget, "Forget the sections that were kept; no file is deleted.")
         self.held_out = QComboBox()
-        self.held_out.setToolTip(
+        set_tip(
+            self.held_out,
             "Held out for validation: the model never learns from it. A whole section "
-            "says more about other slides, but then only the others teach."
+            "says more about other slides, but then only the others teach.",
         )
         self.held_out.setSizePolicy(
             QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
         )
         self.held_out_row = QWidget()
-        inside = row(QLabel("Validate on"), self.held_out, stretch=1)
+        inside = row(PlainLabel("Validate on"), self.held_out, stretch=1)
         self.held_out_row.setLayout(inside)
         self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
         self.column.addWidget(self.gallery)
@@ -304,6 +330,13 @@ class PairsStep(Step):
         self.held_out.blockSignals(False)
 
 
+def _title_field() -> QLineEdit:
+    field = QLineEdit()
+    field.setPlaceholderText(neutral_title())
+    set_tip(field, "What the model is called. No layer's name is saved in it.")
+    return field
+
+
 class TrainStep(Step):
     """Step 4: preset, start, pause, stop, curves, and what comes out."""
 
@@ -313,19 +346,21 @@ class TrainStep(Step):
         for preset in PRESETS:
             self.preset.addItem(preset.title, preset.key)
         self.alone = QCheckBox("without the partner")
-        self.alone.setToolTip(
+        set_tip(
+            self.alone,
             "Train the control: a model that never sees the partner, everything else "
-            "being the same. The comparison shows what the partner taught."
+            "being the same. The comparison shows what the partner taught.",
         )
+        self.title = _title_field()
         self.words = hint()
         self.advanced = QPushButton("Advanced…")
         self.advanced.setCheckable(True)
         self.settings = QVBoxLayout()
         self.start = QPushButton("Start")
         self.pause = QPushButton("Pause")
-        self.pause.setToolTip("Wait after the current step; the computer is free then.")
+        set_tip(self.pause, "Wait after the current step; the computer is free then.")
         self.stop = QPushButton("Stop, keep best")
-        self.stop.setToolTip("End after the current step; the best model is kept.")
+        set_tip(self.stop, "End after the current step; the best model is kept.")
         self.smaller = QPushButton("Go on with half the batch")
         self.smaller.hide()
         self.bar = QProgressBar()
@@ -337,6 +372,7 @@ class TrainStep(Step):
         self.warning.hide()
         self.column.addLayout(row(self.preset, self.advanced))
         self.column.addWidget(self.alone)
+        self.column.addLayout(row(PlainLabel("Title"), self.title, stretch=1))
         self.column.addWidget(self.words)
         self.column.addLayout(self.settings)
         self.column.addLayout(row(self.start, self.pause, self.stop))
@@ -354,8 +390,10 @@ class TrainStep(Step):
 
     def _add_preview(self) -> None:
         self.preview = QCheckBox("Preview")
-        self.preview.setToolTip(
-            "During the training, colour the view by what the model has learned so far."
+        set_tip(
+            self.preview,
+            "During the training, colour the view by what the model has learned "
+            "so far.",
         )
         self.every = QSpinBox()
         self.every.setRange(1, 100_000)
@@ -363,11 +401,11 @@ class TrainStep(Step):
         self.every.setPrefix("every ")
         self.every.setSuffix(" steps")
         self.every.setKeyboardTracking(False)
-        self.every.setToolTip("How often the training saves a model for the preview.")
+        set_tip(self.every, "How often the training saves a model for the preview.")
         self.colouring = QComboBox()
         for key, text in COLOURINGS.items():
             self.colouring.addItem(text, key)
-        self.colouring.setToolTip("What the colours of the preview mean.")
+        set_tip(self.colouring, "What the colours of the preview mean.")
         self.colouring.setSizePolicy(
             QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
         )
@@ -382,15 +420,16 @@ class TrainStep(Step):
     def _add_uses(self) -> None:
         self.use = QPushButton("Use in Explore")
         self.report = QPushButton("Report")
-        self.report.setToolTip(
-            "Open the page on this training: curves, settings, figures, pictures."
+        set_tip(
+            self.report,
+            "Open the page on this training: curves, settings, figures, pictures.",
         )
         self.command = QPushButton("Copy as command")
-        self.command.setToolTip("Copy the command line that trains the same again.")
+        set_tip(self.command, "Copy the command line that trains the same again.")
         self.folder = QPushButton("Open folder")
-        self.folder.setToolTip("Settings, events, curves, pairs and the model.")
+        set_tip(self.folder, "Settings, events, curves, pairs and the model.")
         self.labels = QComboBox()
-        self.labels.setToolTip("A Labels layer that shows the classes on this slide.")
+        set_tip(self.labels, "A Labels layer that shows the classes on this slide.")
         self.labels.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.fit = QPushButton("Learn classes from")
         self.fitted = hint()

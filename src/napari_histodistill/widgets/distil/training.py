@@ -25,10 +25,10 @@ from napari_histodistill.controllers.distil.run import (
 from napari_histodistill.controllers.distil.session import Written
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.recipes.presets import preset_named
+from napari_histodistill.distill.runs.command import command_again, shell_here
 from napari_histodistill.distill.runs.process import (
     RunProcess,
     RunView,
-    command_again,
     start_process,
     threads_beside_a_window,
 )
@@ -55,6 +55,7 @@ class Distilling(QObject):
         self._timer = bench.timer(WATCH_MS, self.look)
         step.preset.activated.connect(self._preset_chosen)
         step.alone.toggled.connect(self._alone_toggled)
+        step.title.textEdited.connect(self._titled)
         step.start.clicked.connect(self.start)
         step.pause.clicked.connect(self.pause)
         step.stop.clicked.connect(self.stop)
@@ -91,7 +92,7 @@ class Distilling(QObject):
         if session.why_no_training:
             bench.said.emit(session.why_no_training)
             return
-        name = run_name(session.sections[0].plan.sparse)
+        name = run_name()
         bench.pump.start(
             session.write_work(bench.runs / name, name),
             key=DistilJob.WRITING,
@@ -133,7 +134,7 @@ class Distilling(QObject):
         clipboard = QApplication.clipboard()
         if clipboard is not None:
             clipboard.setText(words)
-        self.bench.said.emit("The command was copied.")
+        self.bench.said.emit(f"The command was copied, for {shell_here().value}.")
         return words
 
     def go_on_smaller(self) -> None:
@@ -233,6 +234,10 @@ class Distilling(QObject):
 
     def _alone_toggled(self, on: bool) -> None:
         self.bench.session.train_with_partner(use=not on)
+        self.bench.changed.emit()
+
+    def _titled(self, title: str) -> None:
+        self.bench.session.call_student(title.strip())
         self.bench.changed.emit()
 
     def _open_folder(self) -> None:

@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_histodistill.controllers.distil.spots import Positions
-from napari_histodistill.widgets.shared.controls import hint, row
+from napari_histodistill.widgets.shared.controls import hint, row, set_tip
 
 
 class UnitQuestion(QWidget):
@@ -34,11 +34,11 @@ class UnitQuestion(QWidget):
         self.mpp.setDecimals(4)
         self.mpp.setValue(0.5)
         self.mpp.setSuffix(" µm/px")
-        self.mpp.setToolTip("How many µm a pixel of that image spans.")
+        set_tip(self.mpp, "How many µm a pixel of that image spans.")
         self.add = QPushButton("Add")
-        self.add.setToolTip("Lay the spots on the H&E.")
+        set_tip(self.add, "Lay the spots on the H&E.")
         self.leave = QPushButton("Never mind")
-        self.leave.setToolTip("Do not use this file.")
+        set_tip(self.leave, "Do not use this file.")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)

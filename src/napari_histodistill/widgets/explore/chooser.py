@@ -28,6 +28,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
+from napari_histodistill.widgets.shared.controls import set_tip
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
@@ -133,11 +134,11 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         layers = [id(x) for x in self._layers]
         current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
         panel.show_slides([x.name for x in self._layers], current)
-        panel.slide_info.setToolTip(slide_words(bench.session.slide))
+        set_tip(panel.slide_info, slide_words(bench.session.slide))
         panel.show_students([s.title for s in self._students], self._current_student)
         if self._current_student >= 0:
             spec = self._students[self._current_student].spec
-            panel.student_info.setToolTip(student_words(spec))
+            set_tip(panel.student_info, student_words(spec))
         panel.show_questions(bench.session)
         ref = ref_of(bench.slide_layer.metadata) if bench.slide_layer else None
         panel.show_colours(

@@ -25,12 +25,15 @@ from napari_histodistill.controllers.shared.wording import (
 )
 from napari_histodistill.widgets.shared.controls import (
     Histogram,
+    PlainLabel,
     Swatch,
     heading,
     hint,
     row,
+    set_tip,
 )
 
+SURE_TIP = "Leave out squares where the model is less sure than this."
 EMPTY = "The classes appear here once a model with classes has run."
 
 
@@ -52,17 +55,15 @@ class ClassesPanel(QWidget):
         self.empty = hint(EMPTY)
         self.sure = QSlider(Qt.Orientation.Horizontal)
         self.sure.setRange(0, 100)
-        self.sure.setToolTip(
-            "Leave out squares where the model is less sure than this."
-        )
-        self.sure_words = QLabel("0 % sure")
-        self.sure_words.setToolTip(self.sure.toolTip())
+        set_tip(self.sure, SURE_TIP)
+        self.sure_words = PlainLabel("0 % sure")
+        set_tip(self.sure_words, SURE_TIP)
         self.back = QPushButton("Back to the model's classes")
-        self.back.setToolTip("Show what the model was trained on, not your strokes.")
+        set_tip(self.back, "Show what the model was trained on, not your strokes.")
         self.back.hide()
         self._sure_row = QWidget()
         sure_row = row(
-            QLabel("Show only where ≥"), self.sure, self.sure_words, stretch=1
+            PlainLabel("Show only where ≥"), self.sure, self.sure_words, stretch=1
         )
         self._sure_row.setLayout(sure_row)
         layout = QVBoxLayout(self)
@@ -94,7 +95,7 @@ class ClassesPanel(QWidget):
             self._rebuild(names)
         for k, spec in enumerate(rows):
             self.areas[k].setText(area_in_words(spec.mm2) if spec.cells else "–")
-            self.areas[k].setToolTip(f"{count_in_words(spec.cells)} of the map.")
+            set_tip(self.areas[k], f"{count_in_words(spec.cells)} of the map.")
             self.histograms[k].show_bars(spec.histogram)
         self.empty.setVisible(not rows)
         self._sure_row.setVisible(bool(rows))
@@ -117,15 +118,16 @@ class ClassesPanel(QWidget):
         eye = QCheckBox(class_label(name))
         eye.setChecked(True)
         key = f" Key {k + 1}." if k < 9 else ""
-        eye.setToolTip(f"Show or hide {class_in_words(name)}.{key}")
+        set_tip(eye, f"Show or hide {class_in_words(name)}.{key}")
         eye.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         eye.toggled.connect(self.toggled)
-        area = QLabel("–")
+        area = PlainLabel("–")
         area.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         histogram = Histogram(color)
-        histogram.setToolTip(
+        set_tip(
+            histogram,
             "How sure the model is where it names this class: left a guess, right "
-            "certain."
+            "certain.",
         )
         for column, widget in enumerate((Swatch(color), eye, area, histogram)):
             self._grid.addWidget(widget, k, column)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QSlider,
     QVBoxLayout,
@@ -32,7 +31,14 @@ from napari_histodistill.controllers.shared.similar import (
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.explore.bench import ExploreBench
-from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
+from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
+    explain,
+    heading,
+    hint,
+    row,
+    set_tip,
+)
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX, Thumbnails
 
@@ -67,8 +73,8 @@ class SimilarPanel(QWidget):
         self._marker_box.setLayout(self._marker_row)
         self.threshold = QSlider(Qt.Orientation.Horizontal)
         self.threshold.setRange(0, STEPS)
-        self.threshold_words = QLabel("–")
-        self.count = QLabel("")
+        self.threshold_words = PlainLabel("–")
+        self.count = PlainLabel("")
         self._range = (0.0, 1.0)
         self.places = Thumbnails()
         layout = QVBoxLayout(self)
@@ -78,7 +84,7 @@ class SimilarPanel(QWidget):
         layout.addWidget(self.words)
         layout.addWidget(self._marker_box)
         line = row(
-            QLabel("Threshold"), self.threshold, self.threshold_words, self.count,
+            PlainLabel("Threshold"), self.threshold, self.threshold_words, self.count,
             stretch=1,
         )  # fmt: skip
         layout.addLayout(line)
@@ -101,9 +107,10 @@ class SimilarPanel(QWidget):
         self.markers = []
         for k, prompt in enumerate(prompts.items):
             button = QPushButton(f"{'+' if prompt.like else '−'}{k + 1} ✕")
-            button.setToolTip(
+            set_tip(
+                button,
                 f"{'Like' if prompt.like else 'Not like'} the place at y "
-                f"{prompt.y:,.0f}, x {prompt.x:,.0f} px. Press to take it back."
+                f"{prompt.y:,.0f}, x {prompt.x:,.0f} px. Press to take it back.",
             )
             button.setFixedWidth(46)
             button.clicked.connect(lambda _=False, k=k: self.prompt_removed.emit(k))
@@ -112,7 +119,7 @@ class SimilarPanel(QWidget):
                 self._marker_row.addWidget(button)
         self._marker_row.addStretch(1)
         clear = QPushButton("Clear")
-        clear.setToolTip("End the search and take all markers away.")
+        set_tip(clear, "End the search and take all markers away.")
         clear.clicked.connect(self.cleared)
         self._marker_row.addWidget(clear)
         self._marker_box.setVisible(bool(prompts.items))

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QSizePolicy
+from qtpy.QtWidgets import QCheckBox, QPushButton, QSizePolicy
 
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.stain import StainRow
 from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
     explain,
     info_button,
+    plain_tip,
     row,
+    set_tip,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
@@ -77,14 +80,15 @@ class SlidePanel(SlideSection):
         for _, text, tooltip in MODES:
             self.mode.addItem(text)
             last = self.mode.count() - 1
-            self.mode.setItemData(last, tooltip, Qt.ItemDataRole.ToolTipRole)
+            self.mode.setItemData(last, plain_tip(tooltip), Qt.ItemDataRole.ToolTipRole)
         self.mode.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
-        self.colours = QLabel("Colours")
+        self.colours = PlainLabel("Colours")
         self.srgb = QCheckBox("sRGB by the file's ICC profile")
         self.stain = StainRow()
         self.tissue = QPushButton("Tissue…")
-        self.tissue.setToolTip(
-            "See and edit where tissue was found: the model looks only there."
+        set_tip(
+            self.tissue,
+            "See and edit where tissue was found: the model looks only there.",
         )
         self._lay_out()
         self.tissue.clicked.connect(self.edit_tissue)
@@ -117,15 +121,15 @@ class SlidePanel(SlideSection):
     def _lay_out(self) -> None:
         self.lay_out_slide(0)
         grid = self.grid
-        grid.addWidget(QLabel("Model"), 2, 0)
+        grid.addWidget(PlainLabel("Model"), 2, 0)
         grid.addLayout(row(self.student, self.student_info), 2, 1)
         grid.addWidget(self.colours, 3, 0)
         grid.addWidget(self.srgb, 3, 1)
-        grid.addWidget(QLabel("Stain"), 4, 0)
+        grid.addWidget(PlainLabel("Stain"), 4, 0)
         grid.addWidget(self.stain, 4, 1)
-        grid.addWidget(QLabel("Region"), 5, 0)
+        grid.addWidget(PlainLabel("Region"), 5, 0)
         grid.addWidget(self.regions, 5, 1)
-        grid.addWidget(QLabel("Detail"), 6, 0)
+        grid.addWidget(PlainLabel("Detail"), 6, 0)
         grid.addLayout(row(self.detail, self.mode), 6, 1)
         grid.addLayout(row(self.detail_words, self.tissue), 7, 1)
         self.show_colours(offered=False, srgb=False)

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
+    QLineEdit,
     QPushButton,
     QSizePolicy,
     QToolButton,
@@ -29,15 +30,18 @@ from napari_histodistill.controllers.explore.teaching import (
     save_work,
 )
 from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
     Swatch,
     explain,
     heading,
     hint,
     row,
+    set_tip,
 )
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 
@@ -52,6 +56,7 @@ STOPPED = "Learning was stopped. Press Learn from strokes again."
 
 PAINT_TIP = "Paint strokes of the chosen class on the slide. Press again to stop."
 LEARN_TIP = "Learn the painted classes and colour the whole map by them."
+TITLE_TIP = "What the saved model is called. The slide's name is not saved with it."
 SAVE_TIP = "Keep what was taught as a model of its own, for other slides."
 
 
@@ -70,15 +75,20 @@ class TeachPanel(QWidget):
         self.names = QComboBox()
         self.names.setEditable(True)
         self.names.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.names.setToolTip("The class you paint. Type to rename it.")
+        set_tip(self.names, "The class you paint. Type to rename it.")
         self.names.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.add = QToolButton()
         self.add.setText("+")
-        self.add.setToolTip("Add another class.")
+        set_tip(self.add, "Add another class.")
         self.paint_button = QPushButton("Paint strokes")
         self.paint_button.setCheckable(True)
         self.learn_button = QPushButton("Learn from strokes")
         self.save_button = QPushButton("Save as model…")
+        self.title = QLineEdit()
+        self.title.setPlaceholderText(neutral_title())
+        set_tip(self.title, TITLE_TIP)
+        self._title_row = QWidget()
+        self._title_row.setLayout(row(PlainLabel("Title"), self.title, stretch=1))
         self.words = hint()
         self.words.hide()
         self._swatch = Swatch("#000000")
@@ -91,6 +101,7 @@ class TeachPanel(QWidget):
         layout.addWidget(heading("Teach"))
         layout.addLayout(self._first)
         layout.addLayout(row(self.learn_button, self.save_button))
+        layout.addWidget(self._title_row)
         layout.addWidget(self.words)
         self.names.activated.connect(self.class_chosen)
         self.names.lineEdit().editingFinished.connect(self._renamed)
@@ -107,7 +118,7 @@ class TeachPanel(QWidget):
         self.names.setCurrentIndex(current)
         self.names.blockSignals(False)
         swatch = Swatch(classes[current].color)
-        swatch.setToolTip("The colour of its strokes.")
+        set_tip(swatch, "The colour of its strokes.")
         self._first.replaceWidget(self._swatch, swatch)
         self._swatch.hide()
         self._swatch.deleteLater()
@@ -118,6 +129,7 @@ class TeachPanel(QWidget):
         explain(self.paint_button, PAINT_TIP, paint)
         explain(self.learn_button, LEARN_TIP, learn)
         explain(self.save_button, SAVE_TIP, save)
+        self._title_row.setVisible(not save)
 
     def say(self, sentence: str) -> None:
         """Show a sentence."""
@@ -250,7 +262,7 @@ class Teaching(QObject):
                 session.student,
                 session.taught,
                 folder,
-                slide_name=session.slide.name,
+                title=self.panel.title.text(),
                 mode=session.mode,
             ),
             key=ExploreJob.SAVING,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Image, Layer
 
+from napari_histodistill.layers.plain_names import plain_name
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.utils.events import Event
@@ -161,6 +163,6 @@ class CanvasInput:
         if words:
             self._saying = True
             try:
-                self._viewer.status = words
+                self._viewer.status = plain_name(words)
             finally:
                 self._saying = False

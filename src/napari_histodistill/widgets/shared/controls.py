@@ -1,8 +1,15 @@
-"""Small controls that several panels use: headings, hints, swatches, histograms."""
+"""Small controls that several panels use: headings, hints, swatches, histograms.
+
+Titles, names and errors come from strangers' files, and Qt obeys whatever looks like
+HTML to it (an ``<img>`` opens a file, or a share of the network). So every label,
+tooltip and message is made or set here, as plain text.
+"""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
+from typing import Protocol
 
 from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
@@ -10,15 +17,55 @@ from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
+    QMessageBox,
     QSizePolicy,
     QToolButton,
     QWidget,
 )
 
 
+class PlainLabel(QLabel):
+    """A label that shows its text as it is, whatever it looks like."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setText(text)
+
+
+class HasTip(Protocol):
+    """A widget, an action or an item of a list."""
+
+    def setToolTip(self, text: str, /) -> None:
+        """Set what is shown when the cursor rests on it."""
+
+
+def set_tip(target: HasTip, text: str) -> None:
+    """Set a tooltip that shows a text as it is."""
+    target.setToolTip(plain_tip(text))
+
+
+def plain_tip(text: str) -> str:
+    """Return the tooltip that shows a text as it is, wrapped, with its line breaks.
+
+    Tooltips cannot be told to be plain, so markup in them is escaped.
+    """
+    escaped = html.escape(text, quote=False).replace("\n", "<br>")
+    return f"<qt>{escaped}</qt>" if text else ""
+
+
+def message_box(parent: QWidget, title: str, text: str) -> QMessageBox:
+    """Return a message without buttons that shows its text as it is."""
+    box = QMessageBox(parent)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setWindowTitle(title)
+    box.setText(text)
+    return box
+
+
 def heading(text: str) -> QLabel:
     """Return a section's title."""
-    label = QLabel(text)
+    label = PlainLabel(text)
     font = label.font()
     font.setBold(True)
     label.setFont(font)
@@ -27,7 +74,7 @@ def heading(text: str) -> QLabel:
 
 def hint(text: str = "") -> QLabel:
     """Return a line of explanation that wraps and can be selected."""
-    label = QLabel(text)
+    label = PlainLabel(text)
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     # Without this a long sentence would widen the whole dock.
@@ -44,7 +91,7 @@ def info_button(tooltip: str = "") -> QToolButton:
     font.setItalic(True)
     button.setFont(font)
     button.setAutoRaise(True)
-    button.setToolTip(tooltip)
+    set_tip(button, tooltip)
     return button
 
 
@@ -61,13 +108,13 @@ def row(*widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
 def explain(widget: QWidget, tooltip: str, why_not: str = "") -> None:
     """Enable a control and say what it does, or disable it and say why."""
     widget.setEnabled(not why_not)
-    widget.setToolTip(why_not or tooltip)
+    set_tip(widget, why_not or tooltip)
 
 
 def wide_combo(tooltip: str) -> QComboBox:
     """Return a combo that takes the room there is and no more."""
     combo = QComboBox()
-    combo.setToolTip(tooltip)
+    set_tip(combo, tooltip)
     keep_within_dock(combo)
     return combo
 

@@ -8,6 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QMenu, QToolButton
 
 from napari_histodistill.controllers.shared.exporting import ExportKind
+from napari_histodistill.widgets.shared.controls import PlainLabel, set_tip
 
 
 class ExportButton(QToolButton):
@@ -24,7 +25,7 @@ class ExportButton(QToolButton):
         menu.setToolTipsVisible(True)
         for kind in kinds:
             action = menu.addAction(kind.title)
-            action.setToolTip(kind.tooltip)
+            set_tip(action, kind.tooltip)
             action.triggered.connect(
                 lambda _=False, key=kind.key: self.export.emit(key)
             )
@@ -33,6 +34,6 @@ class ExportButton(QToolButton):
 
 def research_label() -> QLabel:
     """Return what this program is not for."""
-    label = QLabel("Research use only")
-    label.setToolTip("Not for diagnosis: no map here has been validated.")
+    label = PlainLabel("Research use only")
+    set_tip(label, "Not for diagnosis: no map here has been validated.")
     return label

@@ -17,7 +17,7 @@ from napari_histodistill.controllers.shared.wording import (
     remark_in_words,
 )
 from napari_histodistill.maps.engine import EmbedReport
-from napari_histodistill.widgets.shared.controls import explain, hint, row
+from napari_histodistill.widgets.shared.controls import explain, hint, row, set_tip
 
 DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
 
@@ -41,11 +41,11 @@ class RunPanel(QWidget):
         super().__init__()
         self.button = QPushButton("Run")
         self.stop = QPushButton("Cancel")
-        self.stop.setToolTip("Stop within a second; what is done stays.")
+        set_tip(self.stop, "Stop within a second; what is done stays.")
         self.stop.hide()
         self.device = QComboBox()
         self.device.addItems([text for text, _ in DEVICES])
-        self.device.setToolTip(DEVICE_TIP)
+        set_tip(self.device, DEVICE_TIP)
         self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QRadioButton,
     QSizePolicy,
@@ -23,11 +22,13 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.shared.image_choice import ImageOffer
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
     explain,
     fill_combo,
     hint,
     keep_within_dock,
     row,
+    set_tip,
 )
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
@@ -52,17 +53,18 @@ class MppRow(QWidget):
         for value, scan in COMMON_MPP:
             self.field.addItem(f"{value}  ({scan} scan)", value)
         self.field.setCurrentIndex(-1)
-        self.field.setToolTip(
-            "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×."
+        set_tip(
+            self.field, "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×."
         )
         edit = self.field.lineEdit()
         edit.setPlaceholderText("µm/px?")
         self.use = QPushButton("Use")
-        self.use.setToolTip("Take this value for the slide. Everything depends on it.")
+        set_tip(self.use, "Take this value for the slide. Everything depends on it.")
         self.ruler = QPushButton("Measure…")
-        self.ruler.setToolTip(
+        set_tip(
+            self.ruler,
             "Draw a line along something whose length you know, for example the scale "
-            "bar in the picture."
+            "bar in the picture.",
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -106,11 +108,11 @@ class ImageRow(QWidget):
         super().__init__()
         self.combo = _StillCombo()
         keep_within_dock(self.combo)
-        self.combo.setToolTip(IMAGE_TIP)
+        set_tip(self.combo, IMAGE_TIP)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(6)
-        layout.addWidget(QLabel("Image"))
+        layout.addWidget(PlainLabel("Image"))
         layout.addWidget(self.combo, 1)
         self.combo.activated.connect(self.chosen)
         self.hide()
@@ -142,9 +144,10 @@ class RgbRow(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.yes = QPushButton("They are red, green, blue")
-        self.yes.setToolTip(
+        set_tip(
+            self.yes,
             "The slide is drawn as if they were. Say so if tissue looks as it does in "
-            "the microscope; three fluorescent stains are not."
+            "the microscope; three fluorescent stains are not.",
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -179,7 +182,7 @@ class RegionRow(QWidget):
         layout.setSpacing(0)
         for k, (_, text, tooltip) in enumerate(regions):
             button = QRadioButton(text)
-            button.setToolTip(tooltip)
+            set_tip(button, tooltip)
             button.setChecked(k == 0)
             self._group.addButton(button, k)
             layout.addWidget(button)

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
     explain,
     fill_combo,
     info_button,
     row,
+    set_tip,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.slide_rows import (
@@ -57,7 +59,7 @@ class SlideSection(QWidget):
         self.slide = wide_combo(slide_tip)
         self.slide_info = info_button()
         self.open = QPushButton("Open…")
-        self.open.setToolTip("Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
+        set_tip(self.open, "Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
         self.images = ImageRow()
         self.mpp = MppRow()
         self.rgb = RgbRow()
@@ -106,7 +108,7 @@ class SlideSection(QWidget):
 
     def lay_out_slide(self, line: int) -> None:
         """Lay the slide's row at a line of the grid, questions about it at the next."""
-        self.grid.addWidget(QLabel("Slide"), line, 0)
+        self.grid.addWidget(PlainLabel("Slide"), line, 0)
         self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
         asked = QVBoxLayout()
         asked.setContentsMargins(0, 0, 0, 0)

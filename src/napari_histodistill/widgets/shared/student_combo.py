@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox
 
-from napari_histodistill.widgets.shared.controls import fill_combo, keep_within_dock
+from napari_histodistill.widgets.shared.controls import (
+    fill_combo,
+    keep_within_dock,
+    set_tip,
+)
 
 OPEN_TITLE = "Open a model: choose its folder"
 """Title of the dialogue that follows the last line."""
@@ -29,7 +33,7 @@ class StudentCombo(QComboBox):
 
     def __init__(self, tooltip: str) -> None:
         super().__init__()
-        self.setToolTip(tooltip)
+        set_tip(self, tooltip)
         keep_within_dock(self)
         self.activated.connect(self._activated)
 

@@ -10,6 +10,8 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem
 
+from napari_histodistill.widgets.shared.controls import set_tip
+
 THUMBNAIL_PX = 64
 
 
@@ -40,7 +42,7 @@ class Thumbnails(QListWidget):
         blank.fill(Qt.GlobalColor.transparent)
         for letters, tooltip in places:
             item = QListWidgetItem(QIcon(blank), letters)
-            item.setToolTip(tooltip)
+            set_tip(item, tooltip)
             self.addItem(item)
         self.setCurrentRow(-1)
         self.blockSignals(False)
