@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_histodistill.addresses import shown
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -26,6 +27,7 @@ from napari_histodistill.cli.options import (
     ResumeOption,
     RgbOption,
     SlideArgument,
+    slide_argument,
     SplitOption,
     StainOption,
     StrideOption,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 def embed(
     slides: Annotated[
-        list[Path], typer.Argument(metavar="SLIDE…", help="One or more slides.")
+        list[Path], slide_argument("SLIDE…", "One or more slides.")
     ],
     out: OutOption,
     student: StudentOption = DEFAULT_STUDENT,
@@ -190,7 +192,7 @@ def classify(
         )
         areas = found.areas()
         result = {
-            "slide": str(slide),
+            "slide": shown(slide),
             "slide_digest": digest,
             "student": runner.name,
             "student_digest": runner.spec.digest,
@@ -409,7 +411,7 @@ def _refuse_foreign(out: Path, slide: Path, digest: str) -> None:
 
 def _store_facts(result: SlideResult) -> dict[str, Any]:
     return {
-        "slide": str(result.task.slide),
+        "slide": shown(result.task.slide),
         "store": str(result.task.store),
         "rows": result.rows,
         "columns": result.columns,
