@@ -22,7 +22,9 @@ MAX_MESSAGE = 1200
 
 
 _USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]+:/+)[^/\n]*@")
-_ODD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]+:/+)[^/\s:]*:(?!\d*(?:[/\s,;:.)\]]|$))\S*@\S*")
+_ODD = re.compile(
+    r"(?i)\b([a-z][a-z0-9+.-]+:/+)[^/\s:]*:(?!\d*(?:[/\s,;:.)\]]|$))\S*@\S*"
+)
 """A password may hold any character, a slash too."""
 _QUERY = re.compile(r"(?i)\b([a-z][a-z0-9+.-]+:/+[^\s?#]*)[?#][^\s,;]*")
 

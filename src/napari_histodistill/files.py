@@ -94,6 +94,35 @@ def is_plain(path: Path) -> bool:
     return True
 
 
+def read_plain(path: Path, most: int, *, last: bool = False) -> bytes:
+    """Return what a plain file holds, or its beginning.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    most : int
+        Bytes that are read; a file that is larger is cut, so ask for one more than a
+        good one can have.
+    last : bool
+        Take the end instead.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a link, a pipe or a device, which may have no end.
+    OSError
+        If it cannot be read.
+    """
+    _refuse_kind(path, path.lstat())
+    handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT | _BINARY)
+    with os.fdopen(handle, "rb") as file:
+        _refuse_kind(path, os.fstat(handle))
+        if last:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+        return file.read(most)
+
+
 def open_new(path: Path) -> BinaryIO:
     """Open an empty file for writing, in place of whatever has its name.
 

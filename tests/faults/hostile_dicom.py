@@ -45,7 +45,9 @@ def hostile_dicoms() -> dict[str, bytes]:
         "deflated, 1 GB": meta(DEFLATED) + _deflated_gigabyte(),
         "deflated for JPIP": meta("1.2.840.10008.1.2.4.95") + _deflated_gigabyte(),
         "big-endian": dicom(syntax="1.2.840.10008.1.2.2"),
-        "a value of 4 GB": dicom(before=element(private, "OB", b"ab", length=2**32 - 16)),
+        "a value of 4 GB": dicom(
+            before=element(private, "OB", b"ab", length=2**32 - 16)
+        ),
         "a text of 2 GB": dicom(before=element(private, "UT", b"ab", length=2**31)),
         "a value without an end": dicom(
             before=element(private, "OB", b"ab", length=UNDEFINED)

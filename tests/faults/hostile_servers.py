@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import socket
 import socketserver
 import threading
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from tests.slides.factory import picture
 from tests.slides.formats.test_omezarr import write
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
-Send = "Callable[[bytes], None]"
 PIECE = b" " * 65536
 
 
@@ -124,7 +123,9 @@ def whole(content: bytes, *more: str, length: int | None = None) -> bytes:
 
 def redirect(location: str, status: int = 302) -> bytes:
     """Return an answer that leads elsewhere, with a body that never ends."""
-    head = f"HTTP/1.1 {status} there\r\nLocation: {location}\r\nConnection: close\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status} there\r\nLocation: {location}\r\nConnection: close\r\n\r\n"
+    )
     return head.encode("latin-1") + b"x" * 100_000
 
 

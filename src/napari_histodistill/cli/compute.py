@@ -27,11 +27,11 @@ from napari_histodistill.cli.options import (
     ResumeOption,
     RgbOption,
     SlideArgument,
-    slide_argument,
     SplitOption,
     StainOption,
     StrideOption,
     StudentOption,
+    slide_argument,
 )
 from napari_histodistill.cli.outputs import output_folder, write_json
 from napari_histodistill.cli.scheduler import (
@@ -41,6 +41,7 @@ from napari_histodistill.cli.scheduler import (
     in_a_line,
 )
 from napari_histodistill.errors import Cancelled, HistodistillError, InputError
+from napari_histodistill.files import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +50,11 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.cohort import SlideResult, SlideRun, SlideTask
     from napari_histodistill.students.student import Student
 
+_MAX_SUMMARY_BYTES = 2**24
+
 
 def embed(
-    slides: Annotated[
-        list[Path], slide_argument("SLIDE…", "One or more slides.")
-    ],
+    slides: Annotated[list[Path], slide_argument("SLIDE…", "One or more slides.")],
     out: OutOption,
     student: StudentOption = DEFAULT_STUDENT,
     mpp: MppOption = None,
@@ -383,10 +384,10 @@ def _refuse_foreign(out: Path, slide: Path, digest: str) -> None:
     import json
 
     summary = out / "summary.json"
-    if not summary.is_file():
+    if not summary.exists() and not summary.is_symlink():
         return
     try:
-        found = json.loads(summary.read_text("utf-8"))
+        found = json.loads(read_plain(summary, _MAX_SUMMARY_BYTES))
         other = Path(found["slide"])
         same = found.get("slide_digest", digest) == digest
     except (ValueError, KeyError, TypeError, OSError, RecursionError):

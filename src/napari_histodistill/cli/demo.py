@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from napari_histodistill.cli.options import DEFAULT_STUDENT, StudentOption, slide_argument
+from napari_histodistill.cli.options import (
+    DEFAULT_STUDENT,
+    StudentOption,
+    slide_argument,
+)
 
 
 def demo(

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.export.safe_writing import new_folder
+from napari_histodistill.files import read_plain
 from napari_histodistill.geometry import WorldTransform
+from napari_histodistill.slides.formats.zarr_limits import MAX_METADATA_BYTES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -183,7 +185,7 @@ def _write(
 
 def _is_ours(path: Path) -> bool:
     try:
-        attributes = json.loads((path / ".zattrs").read_text("utf-8"))
+        attributes = json.loads(read_plain(path / ".zattrs", MAX_METADATA_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(attributes, dict) and attributes.get("creator") == _MARK

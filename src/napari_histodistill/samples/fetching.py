@@ -258,7 +258,7 @@ class _Download:
         with requests.Session() as session:
             # Otherwise it reads the whole body of a redirect, even of one it does not
             # follow.
-            session.get_redirect_target = lambda _resp: None  # type: ignore[method-assign]
+            session.get_redirect_target = _nowhere  # type: ignore[method-assign]
             for _ in range(MAX_HOPS + 1):
                 answer = session.get(
                     address.url,
@@ -288,10 +288,16 @@ class _Download:
                 self._token.check()
                 done += len(piece)
                 if done > self._slide.size_bytes:
-                    msg = f"it sends more than the {self._slide.size_mb:.3g} MB there are"
+                    msg = (
+                        f"it sends more than the {self._slide.size_mb:.3g} MB there are"
+                    )
                     raise InputError(msg)
                 file.write(piece)
                 self._news.put(done)
+
+
+def _nowhere(_answer: object) -> None:
+    """Return where to go on after an answer: we look at that ourselves."""
 
 
 def _refuse_private(address: WebAddress) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from napari_histodistill.distill.runs.events import TrainingReport
 from napari_histodistill.distill.runs.folder import PREVIEW, PREVIEW_EVERY
 from napari_histodistill.errors import HistodistillError, InputError
-from napari_histodistill.files import write_whole
+from napari_histodistill.files import read_plain, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def ask_for_previews(folder: Path, every: int) -> None:
 def asked_every(folder: Path) -> int:
     """Return the requested number of steps between previews; 0 for none."""
     try:
-        return max(0, int((folder / PREVIEW_EVERY).read_text(encoding="ascii")))
+        return max(0, int(read_plain(folder / PREVIEW_EVERY, 64)))
     except (OSError, ValueError):
         return 0
 

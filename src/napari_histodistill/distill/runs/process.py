@@ -29,7 +29,7 @@ from napari_histodistill.distill.runs.folder import (
     run_data,
 )
 from napari_histodistill.errors import InputError
-from napari_histodistill.files import open_new, open_own
+from napari_histodistill.files import open_new, open_own, read_plain
 from napari_histodistill.lock import is_held
 from napari_histodistill.running import SAFE_PATH, python_command
 
@@ -275,7 +275,8 @@ def _last_words(folder: Path) -> str:
     """Return what is known of a process that ended without a report."""
     said = ""
     with contextlib.suppress(OSError):
-        said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip()
+        end = read_plain(folder / OUTPUT, 4 * _LAST_WORDS, last=True)
+        said = end.decode("utf-8", errors="replace").strip()
     words = "The training process ended without a report: it was killed, or memory ran "
     words += "out. It can continue from its last checkpoint."
     return f"{words} Its last output: {said[-_LAST_WORDS:]}" if said else words

@@ -13,7 +13,6 @@ import os
 import stat
 import struct
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from napari_histodistill.errors import SlideError
@@ -22,6 +21,7 @@ from napari_histodistill.slides.tiff.limits import MAX_TILE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MAGIC, MAGIC_AT = b"DICM", 128
 
@@ -142,17 +142,13 @@ class _Walk:
         """Return whether types are left out in what follows, and where it begins."""
         if self._bytes(MAGIC_AT, 4) != MAGIC:
             self._refuse("it does not begin as one")
-        at, stated = MAGIC_AT + 4, None
+        at, stated = MAGIC_AT + 4, -1
         while at < self.size and self._bytes(at, 2) == b"\x02\x00":
-            found = self._element(at, implicit=False)
-            if found.vr == b"SQ" or found.length > MAX_META_BYTES:
-                self._refuse(f"an entry of {found.length} bytes before its header")
+            found = self._meta_element(at)
             at = found.value_at + found.length
-            if found.tag == _GROUP_LENGTH and found.length == 4:
+            if found.tag == _GROUP_LENGTH:
                 stated = at + int.from_bytes(self._bytes(at - 4, 4), "little")
-            elif found.tag == _SYNTAX:
-                self.texts[_SYNTAX] = self._text(found)
-        if stated not in {None, at}:
+        if stated not in {-1, at}:
             # One library believes the length, the other looks at the tags.
             self._refuse("the length of its first group is wrong")
         syntax = self.texts.get(_SYNTAX, "")
@@ -165,6 +161,16 @@ class _Walk:
         if syntax == IMPLICIT and self._bytes(at + 4, 2).isalpha():
             self._refuse("its header is not written as it states")
         return syntax == IMPLICIT, at
+
+    def _meta_element(self, at: int) -> _Element:
+        found = self._element(at, implicit=False)
+        if found.vr == b"SQ" or found.length > MAX_META_BYTES:
+            self._refuse(f"an entry of {found.length} bytes before its header")
+        if found.tag == _GROUP_LENGTH and found.length != 4:
+            self._refuse("the length of its first group is no number")
+        if found.tag == _SYNTAX:
+            self.texts[_SYNTAX] = self._text(found)
+        return found
 
     def _data_set(self, at: int, *, implicit: bool) -> None:
         """Walk from the first element to the pixels or the end of the file."""
@@ -207,9 +213,7 @@ class _Walk:
             if found.vr not in {b"", b"SQ", b"UN"}:
                 self._refuse("a value without an end")
             implicit = found.vr != b"SQ"  # of an unknown type: types are left out
-            return found.value_at, _Level(
-                is_sequence=True, end=None, implicit=implicit
-            )
+            return found.value_at, _Level(is_sequence=True, end=None, implicit=implicit)
         end = found.value_at + found.length
         if self._is_sequence(found):
             return found.value_at, _Level(
@@ -382,22 +386,12 @@ def outlines_beside(path: Path) -> Iterator[DicomOutline | SlideError]:
     """
     budget, files = MAX_FOLDER_ELEMENTS, 0
     for beside in sorted(path.parent.iterdir()):
-        if beside.name == path.name:
-            continue
         try:
-            kind = beside.stat().st_mode
-            if stat.S_ISDIR(kind):
-                continue
-            if not stat.S_ISREG(kind):
-                yield SlideError(f"{beside.name} beside {path.name} is not a file.")
-                continue
-            if not is_dicom(beside):
-                continue
-            found = check_dicom(beside)
-        except OSError:
-            continue  # nobody else can read it either
+            found = None if beside.name == path.name else _outline_of(beside)
         except SlideError as error:
             yield error
+            continue
+        if found is None:
             continue
         budget, files = budget - found.elements, files + 1
         if budget < 0 or files > MAX_FILES:
@@ -407,3 +401,25 @@ def outlines_beside(path: Path) -> Iterator[DicomOutline | SlideError]:
             )
             raise SlideError(msg)
         yield found
+
+
+def _outline_of(path: Path) -> DicomOutline | None:
+    """Return the outline of a DICOM file; None for a folder or another file.
+
+    Raises
+    ------
+    SlideError
+        If it is refused, or a pipe or a device.
+    """
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            return None
+        if not stat.S_ISREG(kind):
+            msg = f"{path.name} in the slide's folder is not a file."
+            raise SlideError(msg)
+        if not is_dicom(path):
+            return None
+    except OSError:
+        return None  # nobody else can read it either
+    return check_dicom(path)

@@ -22,6 +22,7 @@ from napari_histodistill.slides.formats.zarr_limits import MAX_CHUNK_BYTES
 if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
 
+
 def open_remote(url: str, *, image: str | int | None = None) -> Slide:
     """Open an OME-Zarr image over HTTP.
 
@@ -36,8 +37,9 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
     Raises
     ------
     SlideError
-        If the address has a user or a password, or is none; if the extra is missing, the server does not answer, or there is no OME-Zarr
-        image; later, from reads, if the server no longer answers.
+        If the address has a user or a password; if the extra is missing, the server
+        does not answer, or there is no OME-Zarr image; later, from reads, if the
+        server no longer answers.
     """
     try:
         address = WebAddress.parse(url)

@@ -167,6 +167,12 @@ def check_encoded_as(
         raise ValueError(msg)
 
 
+_SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+"""Of JPEG, and of JPEG-LS."""
+
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+"""Widths to heights that JPEG XL writes as one number."""
+
 Size = tuple[int, int, int]
 """Height, width, components."""
 
@@ -183,8 +189,7 @@ def _jpeg_size(data: bytes) -> Size | None:
             if marker == 0xD9:
                 return None
             continue
-        # 0xF7 is that of JPEG-LS.
-        if marker == 0xF7 or 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
+        if marker in _SIZE_MARKERS:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
             return height, width, components
         if marker == 0xDA:  # pixels before any size: libjpeg refuses that itself
@@ -257,7 +262,7 @@ def _jpegxl_size(data: bytes) -> Size | None:
     height, ratio = side(), take(3)
     if not ratio:
         return height, side(), 4
-    across, down = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    across, down = _RATIOS[ratio - 1]
     return height, height * across // down, 4
 
 

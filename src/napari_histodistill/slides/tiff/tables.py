@@ -111,6 +111,20 @@ def check_for_openslide(path: Path) -> None:
         If the file cannot be read.
     """
     check_tables(path)
+    sizes = _sizes(path)
+    if len(sizes) > MAX_TABLES:
+        _refuse(path, f"{len(sizes)} pages")
+    for known in sizes.values():
+        problem = extent_problem(known.get(HEIGHT, 1), known.get(WIDTH, 1))
+        if problem:
+            _refuse(path, problem)
+        across, down = known.get(TILE_WIDTH, 1), known.get(TILE_HEIGHT, 1)
+        if across * down > MAX_TILE_PX:
+            _refuse(path, f"tiles of {down} × {across} px")
+
+
+def _sizes(path: Path) -> dict[int, dict[int, int]]:
+    """Return the sizes that each table states, by entry; all must be in the file."""
     sizes: dict[int, dict[int, int]] = {}
     with path.open("rb") as file:
         length = file.seek(0, 2)
@@ -124,15 +138,7 @@ def check_for_openslide(path: Path) -> None:
                 # Of an entry that is there twice, libraries take one or the other.
                 known = sizes.setdefault(entry.table, {})
                 known[entry.tag] = max(entry.value, known.get(entry.tag, 0))
-    if len(sizes) > MAX_TABLES:
-        _refuse(path, f"{len(sizes)} pages")
-    for known in sizes.values():
-        problem = extent_problem(known.get(HEIGHT, 1), known.get(WIDTH, 1))
-        if problem:
-            _refuse(path, problem)
-        across, down = known.get(TILE_WIDTH, 1), known.get(TILE_HEIGHT, 1)
-        if across * down > MAX_TILE_PX:
-            _refuse(path, f"tiles of {down} × {across} px")
+    return sizes
 
 
 def _refuse(path: Path, what: str) -> NoReturn:
