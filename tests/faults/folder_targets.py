@@ -175,14 +175,9 @@ def zarr_seeds() -> list[bytes]:
 @cache
 def bundle_seeds() -> list[bytes]:
     """Return a student with two classes."""
-    from tests.faults.workplace import make_workplace
+    from tests.faults.workplace import write_bundle
 
-    def student(folder: Path) -> None:
-        import shutil
-
-        shutil.copytree(make_workplace(folder.parent / "place").bundle, folder)
-
-    return [made(student)]
+    return [made(write_bundle)]
 
 
 @cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import shutil
 import tarfile
 import tempfile
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from tests.faults import mutating
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Sequence
 
 PRECIOUS = "precious"
@@ -74,10 +74,14 @@ def mutate_hdf5(rng: random.Random, content: bytes, others: Sequence[bytes]) -> 
             wide = rng.choice((1, 2, 4, 8))
             if at + wide <= len(out):
                 value = rng.choice((*mutating.NUMBERS, len(out), rng.randrange(4096)))
-                out[at : at + wide] = (value % 2 ** (8 * wide)).to_bytes(wide, "little")
+                _put(out, at, value, wide)
         else:
             out = bytearray(mutating.change_bytes(rng, bytes(out), others))
     return bytes(out)
+
+
+def _put(out: bytearray, at: int, value: int, wide: int) -> None:
+    out[at : at + wide] = (value % 2 ** (8 * wide)).to_bytes(wide, "little")
 
 
 _SIGNS = (b"OHDR", b"SNOD", b"HEAP", b"TREE", b"GCOL", b"\x89HDF", b"OCHK", b"BTHD")
@@ -92,9 +96,7 @@ def mutate_dicom(rng: random.Random, content: bytes, others: Sequence[bytes]) ->
         if step < 0.35 and at + 12 <= len(out):
             place, wide = at + rng.choice((4, 6, 8)), rng.choice((2, 4))
             value = rng.choice((*mutating.NUMBERS, 0xFFFFFFFF, len(out)))
-            out[place : place + wide] = (value % 2 ** (8 * wide)).to_bytes(
-                wide, "little"
-            )
+            _put(out, place, value, wide)
         elif step < 0.5:
             out[at + 4 : at + 6] = rng.choice(_VRS)
         elif step < 0.6:
