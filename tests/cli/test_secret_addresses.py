@@ -75,7 +75,7 @@ def test_a_signed_slide_goes_through_all_commands(
             ("embed", slide, "-o", tmp_path / "e", "--student", bundle, "--debug"),
             ("classify", slide, "-o", tmp_path / "c", "--student", bundle, "--json"),
             ("classify", slide, "-o", tmp_path / "c", "--student", bundle),
-            ("similar", store, "--at", "100,100", "-o", tmp_path / "s", "--json"),
+            ("similar", store, "--at", "210,240", "-o", tmp_path / "s", "--json"),
             ("export", embedded, "-o", tmp_path / "m.geojson", "--student", bundle),
             ("export", embedded, "-o", tmp_path / "m.zarr", "--student", bundle),
         )

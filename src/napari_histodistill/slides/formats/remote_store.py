@@ -76,7 +76,7 @@ class RemoteStore(Store):  # type: ignore[misc]  # zarr's is typed where it is i
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resolver = _Resolver(address.host)
-        self._held = 0
+        self._held, self._shut = 0, False
         self._deadline: float | None = time.monotonic() + OPENING_S
         self.refused = False
         """Whether the server said that one may not read here (403)."""
@@ -87,7 +87,7 @@ class RemoteStore(Store):  # type: ignore[misc]  # zarr's is typed where it is i
 
     def shut(self) -> None:
         """Close the session in zarr's event loop, so that nothing of it stays there."""
-        session, self._session = self._session, None
+        session, self._session, self._shut = self._session, None, True
         if session is not None and self._loop is not None and self._loop.is_running():
             closing = asyncio.run_coroutine_threadsafe(session.close(), self._loop)
             closing.result(timeout=CONNECT_S)
@@ -255,6 +255,9 @@ class RemoteStore(Store):  # type: ignore[misc]  # zarr's is typed where it is i
         return bytes(body[_slice_of(part)] if whole and part is not None else body)
 
     def _client(self) -> aiohttp.ClientSession:
+        if self._shut:  # the rest of what zarr had asked for at once
+            msg = "the slide was closed"
+            raise RemoteError(msg)
         if self._session is None:
             self._loop = asyncio.get_running_loop()
             self._session = aiohttp.ClientSession(
