@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Prints how long each part of a run of tox took, and the line each part ended with.
 
-    .ci/times.py REPORT SECONDS
+    .ci/times.py SECONDS REPORT…
 
-REPORT is what ``tox run --result-json REPORT`` wrote; SECONDS is how long everything
+Each REPORT is what ``tox run --result-json REPORT`` wrote; SECONDS is how long all of it
 took. What no part's commands account for was spent on making environments. The closing
 lines are repeated here because those of the first parts are far up by now.
 """
@@ -50,11 +50,14 @@ def table(parts: dict[str, Any], total_s: float) -> list[str]:
     return [f"{name:12} {spent(s):>6}  {more}".rstrip() for name, s, more in rows]
 
 
-def main(report: str, total_s: str) -> None:
+def main(total_s: str, *reports: str) -> None:
     """Print the table, unless tox was stopped before it wrote a report."""
-    if not Path(report).exists():
+    parts: dict[str, Any] = {}
+    for report in reports:
+        if Path(report).exists():
+            parts |= json.loads(Path(report).read_text("utf-8")).get("testenvs", {})
+    if not parts:
         return
-    parts = json.loads(Path(report).read_text("utf-8")).get("testenvs", {})
     sys.stdout.reconfigure(errors="replace")  # a console that knows no "µ"
     print("\nminutes:seconds", *table(parts, float(total_s)), sep="\n")
 

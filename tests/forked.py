@@ -165,7 +165,10 @@ def _run(
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
     sys.argv = [program, *words]
+    import dask
     import torch
+
+    dask.config.refresh()  # read the environment when it was imported, before
 
     torch.set_num_threads(1)
     main = importlib.import_module(program).main

@@ -94,6 +94,10 @@ class StoreError(InputError):
     """An embedding store cannot be used: another student, a newer version, damage."""
 
 
+class StoreTakenError(StoreError):
+    """A store could not be made: there is one already, perhaps since this moment."""
+
+
 class TileFolderError(InputError):
     """A tile folder or its ``manifest.csv`` cannot be used."""
 

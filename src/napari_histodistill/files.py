@@ -9,6 +9,7 @@ keep a full disk or a killed process from leaving half a file behind.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -27,6 +28,9 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # A pipe that nobody writes to must be refused, not waited for.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+
+_BEATEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
+"""What a rename answers where another process was faster."""
 
 OLD = ".old"
 """Ending of a folder that made room for its successor."""
@@ -236,6 +240,19 @@ def put_folder(made: Path, target: Path) -> None:
     OSError
         If it cannot be renamed; the old folder stands where it was.
     """
+    for last in (False, False, True):
+        try:
+            _put_folder(made, target)
+        except OSError as error:
+            # Another process put its own there, or took the old one away, between our
+            # look and our rename. Both are whole: the later one stays.
+            if last or error.errno not in _BEATEN or not made.exists():
+                raise
+        else:
+            return
+
+
+def _put_folder(made: Path, target: Path) -> None:
     if not target.exists():
         rename(made, target)
         return
@@ -244,7 +261,10 @@ def put_folder(made: Path, target: Path) -> None:
     try:
         rename(made, target)
     except OSError:
-        rename(old, target)
+        if not target.exists():
+            rename(old, target)
+        else:
+            remove_tree(old)
         raise
     remove_tree(old)
 

@@ -68,41 +68,67 @@ class WriterLock:
     def __init__(
         self, path: Path, *, error: type[InputError] = InputError, wait_s: float = 0.0
     ) -> None:
-        try:
-            self._file = open_own(path, create=True)
-        except FileExistsError as trouble:
-            msg = (
-                f"{path}: {trouble.strerror}, so nothing is written to it; remove it "
-                "if you know where it came from."
-            )
-            raise error(msg) from trouble
-        except OSError as trouble:
-            why = trouble.strerror or trouble
-            msg = f"{path.parent}: cannot be written to ({why})."
-            raise refused_by_disk(msg, trouble, otherwise=error) from trouble
+        self._path = path
         until = time.monotonic() + wait_s
-        try:
-            while not _taken(self._file, path, error):
-                if time.monotonic() >= until:
-                    msg = (
-                        f"{path.parent}: another run is writing to it "
-                        f"({_holder(path)}); wait until it is done, stop it, or choose "
-                        "another place."
-                    )
-                    raise error(msg)
-                time.sleep(0.02)
-        except BaseException:
-            self._file.close()
-            raise
+        while True:
+            self._file = _opened(path, error)
+            try:
+                while not _taken(self._file, path, error):
+                    if time.monotonic() >= until:
+                        msg = (
+                            f"{path.parent}: another run is writing to it "
+                            f"({_holder(path)}); wait until it is done, stop it, or "
+                            "choose another place."
+                        )
+                        raise error(msg)
+                    time.sleep(0.02)
+            except BaseException:
+                self._file.close()
+                raise
+            if not _was_removed(self._file, path):
+                break
+            self._file.close()  # its last holder removed it after we had opened it
         # The holder's name helps people; a full disk that cannot take it stops nobody.
         with suppress(OSError):
             os.ftruncate(self._file.fileno(), 0)
             holder = f"process {os.getpid()} on {platform.node()}"
             os.write(self._file.fileno(), holder.encode())
 
-    def release(self) -> None:
-        """Release the lock; may be called twice."""
+    def release(self, *, remove: bool = False) -> None:
+        """Release the lock; may be called twice.
+
+        Parameters
+        ----------
+        remove : bool
+            Whether to remove the file, too, from a folder of results.
+        """
+        if remove and not self._file.closed and sys.platform != "win32":
+            # While it is held: whoever opened it meanwhile sees that it is gone.
+            self._path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _opened(path: Path, error: type[InputError]) -> BinaryIO:
+    try:
+        return open_own(path, create=True)
+    except FileExistsError as trouble:
+        msg = (
+            f"{path}: {trouble.strerror}, so nothing is written to it; remove it "
+            "if you know where it came from."
+        )
+        raise error(msg) from trouble
+    except OSError as trouble:
+        why = trouble.strerror or trouble
+        msg = f"{path.parent}: cannot be written to ({why})."
+        raise refused_by_disk(msg, trouble, otherwise=error) from trouble
+
+
+def _was_removed(file: BinaryIO, path: Path) -> bool:
+    """Whether a file that was opened no longer has its name."""
+    try:
+        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return True
 
 
 def is_held(path: Path) -> bool:

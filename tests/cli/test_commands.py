@@ -265,7 +265,9 @@ def test_doctor_reports_what_is_broken_and_checks_the_rest(run, monkeypatch, tmp
     assert outcome.code == 1
     found = outcome.json
     assert not found["ok"]
-    assert [p.split(":")[0] for p in found["problems"]] == ["cache", "model"]
+    assert [p.split(":")[0] for p in found["problems"]] == ["model"]
+    assert not found["cache"]["writable"]
+    assert "HISTODISTILL_CACHE" in outcome.err
     assert found["decoding"]["tiles_per_s"] > 0
 
 

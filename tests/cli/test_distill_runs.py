@@ -134,6 +134,52 @@ def test_a_run_is_not_overwritten(run, tiles, tmp_path):
     assert [f.name for f in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
+def test_another_recipe_with_resume_is_told_what_differs(run, tiles, tmp_path):
+    """It said to give --resume, which was given."""
+    from napari_histodistill.distill.runs.folder import start_run
+
+    start_run(small_config("triplet"), tmp_path / "run", tiles, home=tmp_path)
+    recipe = tmp_path / "recipe.toml"
+    schedule = {"steps": 40, "batch": 4}
+    recipe.write_text(recipe_text(small_config("triplet", schedule=schedule, mpp=2.0)))
+    outcome = run(*options(recipe, tiles, tmp_path / "run"), "--resume")
+    assert outcome.code == 2
+    last = outcome.err.splitlines()[-1]
+    old = small_config("triplet")
+    assert f"mpp: {old.mpp} → 2.0" in last
+    assert f"schedule.steps: {old.schedule.steps} → 40" in last
+    assert f"schedule.batch: {old.schedule.batch} → 4" in last
+    assert "seed" not in last  # what is the same is not listed
+    assert "data: " not in last
+    other = tmp_path / "other"
+    other.mkdir()
+    recipe.write_text(recipe_text(old))
+    moved = run(*options(recipe, other, tmp_path / "run"), "--resume")
+    assert f"data: {tiles} → {other}" in moved.err
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+
+
+def test_an_unknown_key_is_named_before_the_one_that_is_missing(run, tiles, tmp_path):
+    text = SMOKE.read_text("utf-8")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text.replace("steps = 20", "stepz = 20"), "utf-8")
+    outcome = run(*options(recipe, tiles, tmp_path / "run"))
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].endswith(
+        "schedule.stepz: there is no such field; did you mean 'steps'?"
+    )
+
+
+def test_an_unknown_option_is_named_with_the_nearest(run):
+    outcome = run("distill", "recipe.toml", "--resum")
+    assert outcome.code == 2
+    assert "--resum" in outcome.err
+    assert "Did you mean --resume?" in outcome.err
+    missing = run("embed", "--studant", "colon-he")  # SLIDE and -o are missing, too
+    assert "No such option: --studant" in missing.err
+    assert "Did you mean --student?" in missing.err
+
+
 def test_a_run_folder_wants_to_be_asked(run, tiles, tmp_path):
     from napari_histodistill.distill.runs.folder import start_run
 

@@ -46,10 +46,18 @@ class Cluster:
         self.file = folder / "scheduler.json"
         self.processes: list[Started] = []
         self.dask("scheduler", "--host", "127.0.0.1", "--port", "0")
+        self.address = self._address()
+
+    def _address(self) -> str:
+        """Wait until the scheduler has written the whole of its file."""
         until = time.monotonic() + PATIENCE_S
-        while not self.file.exists() and time.monotonic() < until:
+        while True:
+            try:
+                return str(json.loads(self.file.read_text())["address"])
+            except (FileNotFoundError, json.JSONDecodeError):
+                if time.monotonic() > until:
+                    raise
             time.sleep(0.05)
-        self.address = json.loads(self.file.read_text())["address"]
 
     def dask(self, *arguments: str) -> Started:
         common = ("--no-dashboard", "--scheduler-file", str(self.file))
@@ -253,10 +261,16 @@ def test_a_wrong_address_is_a_sentence(process, slide_file, bundle, tmp_path, ad
     assert not (tmp_path / "out").exists()
 
 
+def wait_for_an_answer(monkeypatch, seconds: int) -> None:
+    """Set how long the programs wait that are started from now on."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", f"{seconds} s")
+
+
 def test_a_worker_is_not_taken_for_the_scheduler(
-    cluster, process, slide_file, bundle, tmp_path
+    cluster, process, slide_file, bundle, tmp_path, monkeypatch
 ):
     cluster.worker()
+    wait_for_an_answer(monkeypatch, PATIENCE_S)
     log = cluster.log(1)
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
@@ -271,8 +285,11 @@ def test_a_worker_is_not_taken_for_the_scheduler(
     assert "a dask worker answers" in err
 
 
-def test_what_is_no_dask_server_is_not_waited_for(process, slide_file, tmp_path):
+def test_what_is_no_dask_server_is_not_waited_for(
+    process, slide_file, tmp_path, monkeypatch
+):
     """The dashboard's port is an easy slip; a plain client waits there for ever."""
+    wait_for_an_answer(monkeypatch, 2)
     listen = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     with subprocess.Popen(
         listen, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

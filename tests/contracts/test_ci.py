@@ -29,8 +29,8 @@ def part(*commands: tuple[str, float, str], success: bool = True) -> dict[str, A
     }
 
 
-def times(report: Path, seconds: int) -> list[str]:
-    command = [sys.executable, ROOT / ".ci" / "times.py", report, str(seconds)]
+def times(seconds: int, *reports: Path) -> list[str]:
+    command = [sys.executable, ROOT / ".ci" / "times.py", str(seconds), *reports]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
@@ -45,10 +45,12 @@ def test_the_times_of_a_run_add_up_and_end_with_what_each_part_said(tmp_path):
         ),
         "gui": part(("commands[0]", 5, "E\n1 failed in 4s\n"), success=False),
     }
-    report = tmp_path / "report.json"
-    report.write_text(json.dumps({"testenvs": parts}), "utf-8")
+    last = {"gui": parts.pop("gui")}
+    reports = tmp_path / "report-1.json", tmp_path / "report-2.json"
+    for report, some in zip(reports, (parts, last), strict=True):
+        report.write_text(json.dumps({"testenvs": some}), "utf-8")
     # 725 s in all, less 41 + 607.6 + 5 of work.
-    assert [re.split(r"\s{2,}", row) for row in times(report, 725)[2:]] == [
+    assert [re.split(r"\s{2,}", row) for row in times(725, *reports)[2:]] == [
         ["environments", "1:11"],
         ["types", "0:41", "ok", "Fine"],
         ["core", "10:08", "ok", "3 passed in 9.50s"],
@@ -58,7 +60,7 @@ def test_the_times_of_a_run_add_up_and_end_with_what_each_part_said(tmp_path):
 
 
 def test_a_run_that_was_stopped_has_no_times(tmp_path):
-    assert times(tmp_path / "missing.json", 3) == []
+    assert times(3, tmp_path / "missing.json") == []
 
 
 def test_the_workflow_runs_the_same_command_everywhere_we_claim_to_run():

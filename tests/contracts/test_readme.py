@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,37 @@ def test_every_command_of_the_readme_exists():
     shown = set(re.findall(r"^histodistill (\w+)", "\n".join(blocks("sh")), re.M))
     assert shown
     assert shown <= known
+
+
+# What shows that a row of the table of formats is true, on a real or a made file.
+FORMATS = {
+    "Aperio SVS": "tests/slides/test_real_files.py",
+    "OME-TIFF": "tests/slides/tiff/test_dialects.py",
+    "PerkinElmer QPTIFF": "tests/slides/formats/test_scenes.py",
+    "OME-Zarr": "tests/slides/formats/test_omezarr.py",
+    "PNG": "tests/slides/test_opening.py",
+    "the same over HTTP": "tests/slides/formats/test_remote.py",
+    "DICOM": "tests/slides/formats/test_dicom.py",
+    "Zeiss CZI": "tests/slides/formats/test_czi.py",
+    "Hamamatsu NDPI": "tests/slides/formats/test_made_slides.py",
+}
+
+
+def test_every_row_of_the_formats_has_a_test_and_its_extras_are_in_all():
+    table = README.partition("| format | read by |")[2].partition("\n\n")[0]
+    rows = [line for line in table.splitlines()[2:] if line.startswith("|")]
+    for row in rows:
+        tests = [path for name, path in FORMATS.items() if row.startswith(f"| {name}")]
+        assert len(tests) == 1, row
+        assert (ROOT / tests[0]).is_file()
+    assert len(rows) == len(FORMATS)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    [everything] = extras["all"]
+    brought = set(everything.partition("[")[2].rstrip("]").split(","))
+    named = set(re.findall(r"`\[(\w+)\]`", table))
+    assert {"openslide", "dicom", "czi", "http"} <= named <= brought
+    assert brought <= set(extras)
 
 
 def test_linked_files_exist():

@@ -1,6 +1,6 @@
 """Other programs read every map that we write, where they are installed.
 
-None of them is needed by this package: ``pip install ome-zarr ngff-zarr
+None of them is needed by this package: ``pip install ome-zarr ngff-zarr wsinfer
 ome-zarr-models napari-ome-zarr napari-geojson tiatoolbox`` runs all of these tests.
 """
 
@@ -155,3 +155,52 @@ def test_tiatoolbox(outlines):
     store = storage.DictionaryStore.from_geojson(outlines)
     found = sorted(annotation.geometry.area for annotation in store.values())
     assert found == [64 * 64, 64 * 64, 8 * 64 * 64]
+
+
+# Both load TorchScript; torch 2.14 warns that it is on its way out.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["colon-he", "colon-probe", "28 px enlarged to 32"])
+def test_wsinfer(tmp_path, name):
+    """Its own loading and transforms, both sides in float32: at most a thousandth."""
+    models = pytest.importorskip(
+        "wsinfer.modellib.models", reason="wsinfer is not installed"
+    )
+    import torch
+    from PIL import Image
+    from skimage.data import immunohistochemistry
+    from wsinfer.modellib.transforms import make_compose_from_transform_config
+    from wsinfer_zoo.client import ModelConfiguration
+
+    from napari_histodistill.export import export_wsinfer
+    from napari_histodistill.students import load_student
+    from tests.export.test_wsinfer import made_student
+
+    student = (
+        made_student(28, 32)
+        if name.startswith("28")
+        else load_student(name, device="cpu:torch", precision="float32")
+    )
+    said = []
+    folder = export_wsinfer(student, tmp_path / "model", tell=said.append)
+    assert "in float32" in said[0]
+    config = ModelConfiguration.from_dict(
+        json.loads((folder / "config.json").read_text())
+    )
+    local = models.LocalModelTorchScript(
+        config=config, model_path=str(folder / "torchscript_model.pt")
+    )
+    module = models.get_pretrained_torch_module(local).eval()
+    transform = make_compose_from_transform_config(config.transform)
+    px = config.patch_size_pixels
+    picture = immunohistochemistry()
+    tiles = np.stack(
+        [picture[y : y + px, x : x + px] for y in (0, 90, 250) for x in (0, 144, 280)]
+    )
+    with torch.inference_mode():
+        logits = module(torch.stack([transform(Image.fromarray(t)) for t in tiles]))
+        theirs = torch.nn.functional.softmax(logits, dim=1).numpy()
+    ours = student.classify(student.embed(tiles))
+    off = float(np.abs(theirs - ours).max())
+    print(f"wsinfer, {name}: {off:.1e} in {student.device.precision}")
+    assert np.ptp(ours) > 0.05
+    assert off <= 1e-3

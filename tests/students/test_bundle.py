@@ -218,7 +218,11 @@ def test_wrong_tensors_are_refused_by_name(bundle, change, words):
         ({"format_version": "1"}, "format_version must be a whole number"),
         ({"tile_px": 0}, "tile_px"),
         ({"std": [0, 1, 1]}, "std must be positive"),
-        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"surprise": 1}, "surprise: there is no such field"),
+        (
+            {"tile_pxx": 28, "tile_px": 0},
+            r"tile_pxx: there is no such field; did you mean 'tile_px'\?",
+        ),
         ({"backbone": "hf-hub:evil/model"}, "backbone"),
         ({"backbone": "../model"}, "backbone"),
         ({"mean": [0.5]}, "mean"),

@@ -16,9 +16,9 @@ def machine(monkeypatch):
     def become(*, cuda: int = 0, ampere=True, mps=False, cpu_bfloat16=False):
         monkeypatch.setattr(subject, "_cuda_count", lambda: cuda)
         monkeypatch.setattr(subject, "_cuda_name", lambda index: f"Card {index}")
-        monkeypatch.setattr(subject, "_cuda_has_bfloat16", lambda index: ampere)
+        monkeypatch.setattr(subject, "cuda_has_bfloat16", lambda index: ampere)
         monkeypatch.setattr(subject, "_mps_available", lambda: mps)
-        monkeypatch.setattr(subject, "_cpu_has_bfloat16", lambda: cpu_bfloat16)
+        monkeypatch.setattr(subject, "cpu_has_bfloat16", lambda: cpu_bfloat16)
 
     return become
 

@@ -124,9 +124,9 @@ def test_no_tiles_give_no_embeddings():
 def test_real_weights_on_painted_tissue(precision, tmp_path, monkeypatch):
     """The bundled student sees the same in either backend: embedding and class."""
     from napari_histodistill.samples.synthetic import paint_slide
-    from napari_histodistill.students.device import _cpu_has_bfloat16
+    from napari_histodistill.students.device import cpu_has_bfloat16
 
-    if precision == "bfloat16" and not _cpu_has_bfloat16():
+    if precision == "bfloat16" and not cpu_has_bfloat16():
         pytest.skip("this processor has no bfloat16 of its own")
     picture, _ = paint_slide(896, 896)
     tiles = picture[::2, ::2].reshape(2, 224, 2, 224, 3).swapaxes(1, 2)

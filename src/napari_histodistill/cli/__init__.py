@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_histodistill import __version__
+from napari_histodistill.cache import cache_note
 from napari_histodistill.cli.compute import classify, embed
-from napari_histodistill.cli.console import printable
+from napari_histodistill.cli.console import printable, tell
 from napari_histodistill.cli.demo import demo
 from napari_histodistill.cli.distilling import distill
 from napari_histodistill.cli.doctor import doctor
@@ -138,11 +139,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, a sentence and a code
         if debug:
             print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
+        _tell_cache()
         return _fail(*_explain(error))
+    _tell_cache()
     # typer hands back the code of an explicit exit, and None after a plain return.
     if code == INTERRUPTED:
         print("Interrupted.", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _tell_cache() -> None:
+    """Say that nothing of this command was kept in the cache, if so."""
+    if note := cache_note():
+        tell(note)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,14 +33,25 @@ from napari_histodistill.cli.options import (
     StudentOption,
     slide_argument,
 )
-from napari_histodistill.cli.outputs import output_folder, write_json
+from napari_histodistill.cli.outputs import (
+    claimed_folder,
+    output_folder,
+    refuse_as_store,
+    refuse_occupied,
+    write_json,
+)
 from napari_histodistill.cli.scheduler import (
     connected,
     embed_on_cluster,
     give_cohort,
     in_a_line,
 )
-from napari_histodistill.errors import Cancelled, HistodistillError, InputError
+from napari_histodistill.errors import (
+    Cancelled,
+    ComputeError,
+    HistodistillError,
+    InputError,
+)
 from napari_histodistill.files import read_plain
 
 if TYPE_CHECKING:
@@ -79,11 +90,16 @@ def embed(
     json: JsonOption = False,
 ) -> None:
     """Embed slides into stores that can be resumed."""
+    from napari_histodistill.students.bundle import load_spec
+
     began = time.perf_counter()
+    slides = _expanded(slides)
     _check_stems(slides)
     with answering(as_json=json) as answer:
+        spec = load_spec(student)
         if stain_normalise:
             _require_stain(student)
+        refuse_occupied(out)
         tasks = [
             _task(
                 path,
@@ -103,17 +119,21 @@ def embed(
             for path in slides
         ]
         if scheduler is None:
-            runner = _check(tasks)
-            results = _embed_here(tasks, runner, out)
+            good, results = _checked(tasks, out)
+            alone = len(tasks) == 1
+            results += _embed_here(good, out, alone=alone) if good else []
         else:
             with connected(scheduler) as client:
                 # The workers compute; here the slides are only checked.
-                runner = _check([replace(task, device="cpu:torch") for task in tasks])
-                results = embed_on_cluster(client, tasks, runner, out)
+                good, results = _checked(tasks, out, device="cpu:torch")
+                if good:
+                    sent = [run.task for run in good]
+                    results += embed_on_cluster(client, sent, spec.digest, out)
+        results.sort(key=lambda result: tasks.index(result.task))
         entries = [_store_facts(result) for result in results if not result.error]
         facts = {
-            "student": runner.name,
-            "student_digest": runner.spec.digest,
+            "student": spec.name,
+            "student_digest": spec.digest,
             "stain_normalised": stain_normalise,
             "icc": icc,
             "mode": mode.value,
@@ -179,9 +199,11 @@ def classify(
         plan = files.enter_context(open_task(task))
         _tell_notes(plan)
         digest = plan.slide.info.section
+        refuse_occupied(out, "class_map.geojson", "class_map.zarr", "areas.csv")
+        refuse_as_store(out, task.store, slide)
         _refuse_foreign(out, slide, digest)
         runner, cells = plan.student, plan.cells()
-        output_folder(out)
+        files.enter_context(claimed_folder(out))
         tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
         with interruptible() as cancel:
             last = follow(plan.reports(cancel, cells=cells), plan.slide.name)
@@ -283,17 +305,69 @@ def _image_suffix(image: str | None) -> str:
     return "-" + (re.sub(r"[^\w.-]+", "_", image).strip("._")[:60] or "image")
 
 
-def _check(tasks: Sequence[SlideTask]) -> Student:
-    """Check every task before anything is computed or written; return the student."""
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A task that can be begun, and the student that it loaded."""
+
+    task: SlideTask
+    student: Student
+
+
+def _checked(
+    tasks: Sequence[SlideTask], out: Path, *, device: str | None = None
+) -> tuple[list[_Checked], list[SlideResult]]:
+    """Check every task before anything is computed or written.
+
+    Parameters
+    ----------
+    tasks : sequence of SlideTask
+        The slides.
+    out : Path
+        Folder of the stores.
+    device : str, optional
+        Device to check on, in place of the tasks' own.
+
+    Returns
+    -------
+    good, refused : list
+        What can be begun, and a result with its error for every slide that cannot.
+
+    Raises
+    ------
+    HistodistillError
+        If there is only one slide, or all are refused for the same reason.
+    """
     from napari_histodistill.maps.cohort import open_task
 
-    student = None
+    good, refused = [], []
     for task in tasks:
-        with open_task(task) as run:
-            _tell_notes(run)
-            student = run.student
-    assert student is not None  # typer asks for at least one slide
-    return student
+        try:
+            refuse_as_store(out, task.store, task.slide)
+            with open_task(replace(task, device=device or task.device)) as run:
+                _tell_notes(run)
+                good.append(_Checked(task, run.student))
+        except Exception as error:
+            if len(tasks) == 1:
+                raise
+            refused.append((task, error))
+    reasons = {str(error) for _, error in refused}
+    if not good and len(reasons) == 1:
+        raise refused[0][1]
+    return good, [_failed(task, error) for task, error in refused]
+
+
+def _failed(task: SlideTask, error: Exception) -> SlideResult:
+    """Return the result of a slide that failed, and say so."""
+    from napari_histodistill.maps.cohort import SlideResult
+
+    if isinstance(error, HistodistillError):
+        result = SlideResult(task=task, error=str(error), exit_code=error.exit_code)
+    else:
+        words = " ".join(str(error).split()) or "no message"
+        why = f"{task.slide.name}: unexpected {type(error).__name__}: {words}."
+        result = SlideResult(task=task, error=why, exit_code=ComputeError.exit_code)
+    tell(in_a_line(result))
+    return result
 
 
 def _tell_notes(run: SlideRun) -> None:
@@ -302,32 +376,54 @@ def _tell_notes(run: SlideRun) -> None:
 
 
 def _embed_here(
-    tasks: Sequence[SlideTask], student: Student, out: Path
+    good: Sequence[_Checked], out: Path, *, alone: bool
 ) -> list[SlideResult]:
     """Embed one slide after the other in this process.
 
     If one of several fails, the others go on, and its result has the error.
     """
-    from napari_histodistill.maps.cohort import SlideResult, open_task
+    from napari_histodistill.maps.cohort import open_task
 
     output_folder(out)
-    tell(f"{student.name} on {student.device.label}: {student.device.reason}")
+    device = good[0].student.device
+    tell(f"{good[0].student.name} on {device.label}: {device.reason}")
     results = []
     with interruptible() as cancel:
-        for task in tasks:
+        for task in (checked.task for checked in good):
             try:
                 with open_task(task) as run:
                     last = follow(run.reports(cancel), run.slide.name)
                     results.append(run.result(last))
             except Cancelled:
                 raise
-            except HistodistillError as error:
-                if len(tasks) == 1:
+            except Exception as error:
+                if alone:
                     raise
-                why, code = str(error), error.exit_code
-                results.append(SlideResult(task=task, error=why, exit_code=code))
-                tell(in_a_line(results[-1]))
+                results.append(_failed(task, error))
     return results
+
+
+def _expanded(slides: Sequence[Path]) -> list[Path]:
+    """Replace patterns such as ``*.svs`` that no shell has replaced (Windows, quotes).
+
+    Raises
+    ------
+    InputError
+        If nothing matches one of them.
+    """
+    from napari_histodistill.slides.formats.remote import url_of
+
+    found: list[Path] = []
+    for path in slides:
+        if not set("*?[") & set(path.name) or path.exists() or url_of(path):
+            found.append(path)
+            continue
+        matches = sorted(path.parent.glob(path.name))
+        if not matches:
+            msg = f"{path}: no file has such a name."
+            raise InputError(msg)
+        found += matches
+    return found
 
 
 def _check_stems(slides: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
-from napari_histodistill.cli.outputs import output_folder
+from napari_histodistill.cli.outputs import output_folder, refuse_occupied
 from napari_histodistill.errors import ComputeError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def distill(
         else:
             recipe = read_recipe(config)
             target = out or Path(config.stem)
+            refuse_occupied(target)
             output_folder(target.absolute().parent)  # said now, not after minutes
             if isinstance(recipe, FrozenConfig | DistillConfig):
                 home = config.parent
@@ -146,7 +147,8 @@ def _followed(reports: Generator[TrainingReport, None, Path]) -> Path:
 def _line(report: TrainingReport) -> str:
     """Return one report in a line for people."""
     if report.message:
-        return f"{report.kind}: {report.message}"
+        warning = f" {report.warning}" if report.warning else ""
+        return f"{report.kind}: {report.message}{warning}"
     parts = [f"{report.kind} {report.step} of {report.steps}"]
     if report.total is not None:
         parts.append(f"loss {report.total:.4g}")

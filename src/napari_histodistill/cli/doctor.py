@@ -125,12 +125,12 @@ def _display() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from napari_histodistill.cache import cache_dir
+    from napari_histodistill.cache import cache_dir, cache_note
 
-    folder = cache_dir()
+    folder, note = cache_dir(), cache_note()
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"0")
-    return {"folder": str(folder), "writable": True}
+    return {"folder": str(folder), "writable": not note}
 
 
 def _decoding() -> dict[str, Any]:
@@ -216,7 +216,8 @@ def _text(result: dict[str, Any]) -> str:
         f"  display    {display['problem'] or 'ready: ' + display['screen']}",
     ]
     if result["cache"]:
-        lines.append(f"  cache      {result['cache']['folder']} (writable)")
+        kept = "writable" if result["cache"]["writable"] else "temporary"
+        lines.append(f"  cache      {result['cache']['folder']} ({kept})")
     if result["decoding"]:
         found = result["decoding"]
         lines.append(

@@ -11,7 +11,7 @@ import typer
 
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
-from napari_histodistill.cli.outputs import output_folder
+from napari_histodistill.cli.outputs import output_folder, refuse_occupied
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +74,7 @@ def evaluate(
     with answering(as_json=json) as answer:
         folder = read_tile_folder(tiles)
         if figures is not None:
+            refuse_occupied(figures, option="--figures")
             output_folder(figures)  # refused now, not after minutes
         runner = load_student(student, device=device)
         folder, notes = unseen_tiles(runner, folder, protocol.value)

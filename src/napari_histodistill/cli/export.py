@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_histodistill.cli.console import answering
+from napari_histodistill.cli.console import answering, tell
 from napari_histodistill.cli.options import JsonOption, SplitOption
-from napari_histodistill.cli.outputs import output_folder, unfinished
+from napari_histodistill.cli.outputs import output_folder, refuse_occupied, unfinished
 from napari_histodistill.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def export(
 ) -> None:
     """Export a class map or a student for other programs."""
     with answering(as_json=json) as answer:
+        refuse_occupied(out.absolute().parent)
         if split and to is not Format.geojson:
             msg = f"--split: only GeoJSON has polygons; leave it out with --to {to}."
             raise InputError(msg)
@@ -87,7 +88,7 @@ def _export_student(source: str, out: Path) -> dict[str, Any]:
 
     student = load_student(source, device="cpu:torch")
     output_folder(out.absolute().parent)
-    export_wsinfer(student, out)
+    export_wsinfer(student, out, tell=tell)
     return {
         "source": source,
         "format": Format.wsinfer.value,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.cli.console import encodable, tell
-from napari_histodistill.errors import refused_by_disk
+from napari_histodistill.errors import InputError, refused_by_disk
 from napari_histodistill.files import written_beside
+from napari_histodistill.lock import WriterLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_histodistill.maps import EmbeddingStore
 
@@ -36,6 +38,95 @@ def output_folder(path: Path, option: str = "-o") -> Path:
         )
         raise refused_by_disk(msg, error) from error
     return path
+
+
+LOCK = ".histodistill.lock"
+"""Held by the run that writes results into a folder, and removed at its end."""
+
+
+@contextmanager
+def claimed_folder(path: Path) -> Iterator[Path]:
+    """Make a folder for results, and keep other runs out of it until the block ends.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written to, or another run writes to it: the message names it.
+    """
+    lock = WriterLock(output_folder(path) / LOCK)
+    try:
+        yield path
+    finally:
+        lock.release(remove=True)
+
+
+def refuse_occupied(out: Path, *results: str, option: str = "-o") -> None:
+    """Refuse a folder in which other things have the names of results.
+
+    Called before anything is computed.
+
+    Parameters
+    ----------
+    out : Path
+        The folder that ``-o`` names.
+    results : str
+        Names of the files and folders that will be written, ``.csv``, ``.geojson`` or
+        ``.zarr``.
+    option : str
+        The option that names the folder.
+
+    Raises
+    ------
+    InputError
+        If one of them is there and is no earlier result.
+    """
+    from napari_histodistill.export.by_suffix import in_the_way
+
+    whole = out.absolute()
+    around = next((part for part in (whole, *whole.parents) if _is_zarr(part)), None)
+    if around is not None:
+        msg = (
+            f"{option} {out}: {around} is a Zarr, whose files belong together; choose "
+            f"another {option}."
+        )
+        raise InputError(msg)
+    taken = next((name for name in results if in_the_way(out / name)), None)
+    if taken is not None:
+        msg = (
+            f"{option} {out}: its {taken} was not written by this program; choose "
+            f"another {option}."
+        )
+        raise InputError(msg)
+
+
+def refuse_as_store(out: Path, store: Path, slide: Path) -> None:
+    """Refuse a folder in which something else has the name that a slide's store needs.
+
+    Raises
+    ------
+    InputError
+        If so; the message names it. A folder full of Zarr slides has such names.
+    """
+    from napari_histodistill.maps.store import is_store
+
+    empty = store.is_dir() and not any(store.iterdir())
+    if not store.exists() or empty or is_store(store):
+        return
+    what = (
+        "the slide itself"
+        if slide.exists() and store.samefile(slide)
+        else "something else, and no embedding store"
+    )
+    msg = (
+        f"-o {out}: the embeddings would go to {store.name}, which is {what}; choose "
+        "another -o."
+    )
+    raise InputError(msg)
+
+
+def _is_zarr(folder: Path) -> bool:
+    marks = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+    return any((folder / name).is_file() for name in marks)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:

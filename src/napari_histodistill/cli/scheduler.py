@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_histodistill.addresses import shown, signature_of, url_of
 from napari_histodistill.cli.console import interruptible, tell
 from napari_histodistill.cli.outputs import output_folder
-from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.errors import ComputeError, HistodistillError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from napari_histodistill.cli.console import Answer
     from napari_histodistill.maps.cohort import SlideResult, SlideTask
-    from napari_histodistill.students.student import Student
 
 
 @contextmanager
@@ -41,7 +40,7 @@ def connected(address: str) -> Iterator[Client]:
 
 
 def embed_on_cluster(
-    client: Client, tasks: Sequence[SlideTask], student: Student, out: Path
+    client: Client, tasks: Sequence[SlideTask], digest: str, out: Path
 ) -> list[SlideResult]:
     """Embed slides on the workers of a scheduler, with a line on stderr for each.
 
@@ -51,8 +50,8 @@ def embed_on_cluster(
         See :func:`connected`.
     tasks : sequence of SlideTask
         As typed; relative paths are made absolute, old stores deleted here.
-    student : Student
-        The student that all workers must have.
+    digest : str
+        Digest of the student that all workers must have.
     out : Path
         Folder of the stores.
 
@@ -64,19 +63,25 @@ def embed_on_cluster(
     Raises
     ------
     InputError
-        If the folder cannot be written to, or a store cannot be deleted.
+        If the folder cannot be written to.
     Cancelled
         After Ctrl-C; what is done is kept.
     """
     from napari_histodistill.maps.cluster import embed_cohort
+    from napari_histodistill.maps.cohort import SlideResult
 
     output_folder(out)
-    sent = {_to_send(task, student): task for task in tasks}
+    sent = {_to_send(task, digest): task for task in tasks}
     ended: dict[SlideTask, SlideResult] = {}
     with interruptible() as cancel:
         # Deleted here, and once: a worker may be given the same slide again.
         for task in tasks:
-            _delete_if_asked(task)
+            try:
+                _delete_if_asked(task)
+            except HistodistillError as error:
+                why, code = str(error), error.exit_code
+                ended[task] = SlideResult(task=task, error=why, exit_code=code)
+        sent = {key: task for key, task in sent.items() if task not in ended}
         for result in embed_cohort(client, list(sent), cancel=cancel, tell=tell):
             task = sent[result.task]
             ended[task] = replace(result, task=task)
@@ -91,8 +96,10 @@ def give_cohort(
 
     Raises
     ------
-    InputError, ComputeError
-        If a slide failed; the object printed before then has ``failed``, too.
+    InputError
+        If all slides failed and all are bad input.
+    ComputeError
+        If some failed otherwise; the object printed before then has ``failed``, too.
     """
     failed = [result for result in results if result.error]
     if not failed:
@@ -105,12 +112,13 @@ def give_cohort(
     answer.give({**facts, "failed": entries}, text)
     many = f"{len(failed)} of {len(results)} slides failed, the first one: "
     msg = (many if len(results) > 1 else "") + in_a_line(failed[0])
-    if all(result.exit_code == InputError.exit_code for result in failed):
+    bad_input = all(result.exit_code == InputError.exit_code for result in failed)
+    if bad_input and len(failed) == len(results):
         raise InputError(msg)
     raise ComputeError(msg)
 
 
-def _to_send(task: SlideTask, student: Student) -> SlideTask:
+def _to_send(task: SlideTask, digest: str) -> SlideTask:
     from napari_histodistill.students.bundled import find_bundled
 
     name = task.student
@@ -120,7 +128,7 @@ def _to_send(task: SlideTask, student: Student) -> SlideTask:
         signature=signature_of(task.slide),
         store=task.store.absolute(),
         student=name if find_bundled(name) else str(Path(name).absolute()),
-        student_digest=student.spec.digest,
+        student_digest=digest,
         restart=False,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,12 @@ import typer
 
 from napari_histodistill.cli.console import answering
 from napari_histodistill.cli.options import JsonOption, OutOption, parse_point
-from napari_histodistill.cli.outputs import output_folder, unfinished, write_whole
+from napari_histodistill.cli.outputs import (
+    claimed_folder,
+    refuse_occupied,
+    unfinished,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from napari_histodistill.maps.ranking import RankedRegion
@@ -62,14 +68,15 @@ def similar(
     began = time.perf_counter()
     like = [parse_point(text, "--at") for text in at]
     unlike = [parse_point(text, "--not-at") for text in not_at or []]
-    with answering(as_json=json) as answer:
+    with answering(as_json=json) as answer, ExitStack() as claimed:
+        refuse_occupied(out, "similarity.zarr", "regions.csv", "regions.geojson")
         with EmbeddingStore.open(store) as opened:
             made_by = opened.provenance
             heat = similarity_map(opened, at=like, not_at=unlike)
             pending = unfinished(opened)
         level = suggest_threshold(heat) if threshold is None else threshold
         regions = rank_regions(heat, threshold=level, limit=limit)
-        output_folder(out)
+        claimed.enter_context(claimed_folder(out))
         outputs = {
             "ome_zarr": out / "similarity.zarr",
             "csv": out / "regions.csv",

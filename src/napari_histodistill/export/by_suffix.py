@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import InputError
+from napari_histodistill.export import geojson, omezarr, table
 from napari_histodistill.export.geojson import write_geojson
 from napari_histodistill.export.omezarr import write_class_labels, write_similarity
+from napari_histodistill.export.safe_writing import folder_holds_ours, holds_ours
 from napari_histodistill.export.table import write_areas
 from napari_histodistill.maps.classes import ClassMap
 
@@ -22,6 +24,22 @@ _OF_CLASSES: Mapping[str, Callable[[Any, Path], Path]] = {
     ".zarr": write_class_labels,
 }
 _OF_SIMILARITY: Mapping[str, Callable[[Any, Path], Path]] = {".zarr": write_similarity}
+
+
+def in_the_way(path: Path) -> bool:
+    """Return whether something is at a path that an export there would not replace.
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv``, ``.geojson`` or ``.zarr``.
+    """
+    suffix = path.suffix.lower()
+    if not path.exists():
+        return False
+    if suffix == ".zarr":
+        return not folder_holds_ours(path, omezarr.is_ours)
+    return not holds_ours(path, table.is_ours if suffix == ".csv" else geojson.is_ours)
 
 
 def export_map(found: ClassMap | SimilarityMap, path: str | Path) -> Path:

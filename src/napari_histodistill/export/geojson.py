@@ -38,6 +38,11 @@ _Measurements = dict[str, float] | list[dict[str, str | float]]
 _KINDS = {"Similarity": "Similar", "Difference": "Different"}
 
 
+def is_ours(head: str) -> bool:
+    """Return whether a file that begins so was written here."""
+    return f'"creator":"{_MARK}"' in head
+
+
 def write_geojson(
     class_map: ClassMap, path: Path | str, *, split: bool = False
 ) -> Path:
@@ -221,4 +226,4 @@ def _write(
         "features": features,
     }
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
-    return write_file(path, text, lambda head: f'"creator":"{_MARK}"' in head)
+    return write_file(path, text, is_ours)

@@ -165,7 +165,7 @@ def _write(
         ],
     }
     attributes = {"multiscales": [multiscale], **extra, "creator": _MARK}
-    with new_folder(path, _is_ours) as folder:
+    with new_folder(path, is_ours) as folder:
         group = zarr.create_group(folder, zarr_format=2, attributes=attributes)
         rows, columns = values.shape
         array: Any = group.create_array(
@@ -183,7 +183,8 @@ def _write(
     return path
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
+    """Return whether a folder is a map that was written here."""
     try:
         attributes = json.loads(read_plain(path / ".zattrs", MAX_METADATA_BYTES))
     except (OSError, ValueError, RecursionError):

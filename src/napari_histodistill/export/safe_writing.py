@@ -34,7 +34,7 @@ def write_file(path: Path | str, text: str, is_ours: Callable[[str], bool]) -> P
         If something else is there, or the place cannot be written to.
     """
     path = Path(path)
-    _refuse_strangers(path, lambda: path.is_file() and is_ours(_head(path)))
+    _refuse_strangers(path, lambda: holds_ours(path, is_ours))
     with _trouble(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
@@ -58,9 +58,7 @@ def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     InputError
         If something else is there, or the place cannot be written to.
     """
-    _refuse_strangers(
-        path, lambda: path.is_dir() and (not any(path.iterdir()) or is_ours(path))
-    )
+    _refuse_strangers(path, lambda: folder_holds_ours(path, is_ours))
     recover(path)
     aside = _aside(path)
     try:
@@ -70,6 +68,16 @@ def new_folder(path: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
             put_folder(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def holds_ours(path: Path, is_ours: Callable[[str], bool]) -> bool:
+    """Return whether a file is an earlier export, by its first 4096 characters."""
+    return path.is_file() and is_ours(_head(path))
+
+
+def folder_holds_ours(path: Path, is_ours: Callable[[Path], bool]) -> bool:
+    """Return whether a folder is an earlier export, or empty."""
+    return path.is_dir() and (not any(path.iterdir()) or is_ours(path))
 
 
 def _refuse_strangers(path: Path, is_ours: Callable[[], bool]) -> None:

@@ -33,6 +33,16 @@ _REGIONS = (
 _WORLD = ("world_y_um", "world_x_um")
 
 
+def is_ours(head: str) -> bool:
+    """Return whether a file that begins so is one of these tables."""
+    first = head.splitlines()[:1]
+    return any(line.startswith((_start(_AREAS), _start(_REGIONS))) for line in first)
+
+
+def _start(header: Sequence[str]) -> str:
+    return ",".join(header[:2]) + ","
+
+
 def write_areas(class_map: ClassMap, path: Path | str) -> Path:
     """Write cells, area and share of every class.
 

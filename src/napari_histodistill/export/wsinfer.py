@@ -21,6 +21,8 @@ from napari_histodistill.errors import ComputeError, InputError
 from napari_histodistill.export.safe_writing import new_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
     import torch
 
@@ -28,11 +30,19 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import Student
 
 _MODEL, _CONFIG = "torchscript_model.pt", "config.json"
+CHECKED_IN = "float32"
+"""Precision in which an export is compared: the one in which others run it."""
+
 _TOLERANCE = 1e-3
 _CHECKED_TILES = 9
 
 
-def export_wsinfer(student: Student, folder: Path | str) -> Path:
+def export_wsinfer(
+    student: Student,
+    folder: Path | str,
+    *,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
     """Write a student in the layout of WSInfer and check that it computes the same.
 
     Parameters
@@ -41,6 +51,9 @@ def export_wsinfer(student: Student, folder: Path | str) -> Path:
         With classes, running on torch.
     folder : path
         Made; an earlier export there is replaced. QuPath names the model after it.
+    tell : callable, optional
+        Called with a line for the user: how closely the model agrees, and in which
+        precision both were compared.
 
     Returns
     -------
@@ -67,7 +80,9 @@ def export_wsinfer(student: Student, folder: Path | str) -> Path:
     # A copy: moving the student's own module would take it from its device.
     encoder = _on_cpu(module)
     traced = _trace(student, encoder)
-    _verify(student, encoder, traced)
+    off = _verify(student, encoder, traced)
+    if tell is not None:
+        tell(_agreement(student, off))
     with new_folder(Path(folder), _is_ours) as made:
         _save(traced, made / _MODEL)
         text = json.dumps(_config(student), indent=2)
@@ -133,15 +148,32 @@ def _trace(student: Student, encoder: Any) -> Any:
         raise ComputeError(msg) from error
 
 
-def _verify(student: Student, encoder: Any, traced: Any) -> None:
-    """Compare with the student in full precision, whatever it runs in here."""
+def _agreement(student: Student, off: float) -> str:
+    words = (
+        f"{student.name}: compared with the student in {CHECKED_IN}, the exported "
+        f"model's probabilities differ by at most {off:.1e}"
+    )
+    here = student.device.precision
+    if here == CHECKED_IN:
+        return f"{words}."
+    return (
+        f"{words}; maps made on this machine are computed in {here} and differ more "
+        '(load_student(…, precision="float32") computes as the export does).'
+    )
+
+
+def _verify(student: Student, encoder: Any, traced: Any) -> float:
+    """Compare with the student in full precision, whatever it runs in here.
+
+    Returns the largest difference of a probability.
+    """
     import torch
 
     from napari_histodistill.students.backends.torch import TorchBackend
     from napari_histodistill.students.student import DeviceChoice
 
     spec = student.spec
-    device = DeviceChoice("cpu", "CPU", "checking an export", "float32")
+    device = DeviceChoice("cpu", "CPU", "checking an export", CHECKED_IN)
     exact = TorchBackend(
         copy.deepcopy(encoder),
         device,
@@ -164,9 +196,11 @@ def _verify(student: Student, encoder: Any, traced: Any) -> None:
     if not off <= _TOLERANCE:
         msg = (
             f"student {student.name}: the exported model differs from the student by "
-            f"{off:.2g} in probability (at most {_TOLERANCE} is accepted)."
+            f"{off:.2g} in probability, both in {CHECKED_IN} (at most {_TOLERANCE} is "
+            "accepted)."
         )
         raise ComputeError(msg)
+    return off
 
 
 def _tiles(px: int) -> npt.NDArray[np.uint8]:

@@ -33,15 +33,16 @@ _STOP_POLL_S = 1.0
 _STOP_S = 10.0
 
 
-def connect(address: str, *, timeout_s: float = 10.0) -> Client:
+def connect(address: str, *, timeout_s: float | None = None) -> Client:
     """Connect to a running scheduler; close the client after use.
 
     Parameters
     ----------
     address : str
         ``"tcp://host:8786"`` or ``"host:8786"``.
-    timeout_s : float
-        Longest wait for an answer, seconds.
+    timeout_s : float or None
+        Longest wait for an answer, seconds; None takes dask's own setting
+        ``distributed.comm.timeouts.connect`` (30 s unless changed).
 
     Raises
     ------
@@ -49,6 +50,7 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
         If dask.distributed is not installed, or no scheduler answers there.
     """
     try:
+        import dask
         from distributed import Client
     except ImportError as error:
         msg = (
@@ -56,6 +58,9 @@ def connect(address: str, *, timeout_s: float = 10.0) -> Client:
             '`pip install "napari-histodistill[cohort]"`.'
         )
         raise InputError(msg) from error
+    if timeout_s is None:
+        setting = dask.config.get("distributed.comm.timeouts.connect")
+        timeout_s = dask.utils.parse_timedelta(setting)
     try:
         # A client waits for ever for a greeting where no dask server answers, such as
         # at the dashboard's port, and prints a traceback for a malformed address.

@@ -13,13 +13,20 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.errors import Cancelled, ComputeError, SlideError, StoreError
+from napari_histodistill.errors import (
+    Cancelled,
+    ComputeError,
+    SlideError,
+    StoreError,
+    StoreTakenError,
+)
 from napari_histodistill.maps.block_embedding import block_window, embed_block
 from napari_histodistill.maps.block_reading import Raster, read_window
 from napari_histodistill.maps.embedding_plan import (
@@ -355,9 +362,11 @@ def _open_store(
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         block = options.block or _block_cells(grid, provenance.mode, student)
         dim = student.spec.embedding_dim
-        return EmbeddingStore.create(
-            path, grid=grid, provenance=provenance, dim=dim, block=block
-        )
+        # Where another run was faster, opening its store names it, or continues it.
+        with suppress(StoreTakenError):
+            return EmbeddingStore.create(
+                path, grid=grid, provenance=provenance, dim=dim, block=block
+            )
     store = EmbeddingStore.open(path, writable=True)
     if store.key != store_key(grid, provenance):
         store.close()

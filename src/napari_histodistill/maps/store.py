@@ -25,6 +25,7 @@ import numpy as np
 from napari_histodistill.errors import (
     ComputeError,
     StoreError,
+    StoreTakenError,
     refused_by_disk,
 )
 from napari_histodistill.files import check_tree
@@ -136,14 +137,15 @@ class EmbeddingStore:
         Raises
         ------
         StoreError
-            If something is in the way, or the place cannot be written to.
+            If something is in the way (:class:`StoreTakenError`), or the place cannot
+            be written to.
         DiskError
             If the disk is full or fails.
         """
         path = Path(path)
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             msg = f"{path}: something is there already; choose another path."
-            raise StoreError(msg)
+            raise StoreTakenError(msg)
         # Built aside and renamed: a half-made store never carries the name.
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         try:
@@ -154,6 +156,9 @@ class EmbeddingStore:
             aside.rename(path)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
+            if is_store(path):
+                msg = f"{path}: another run made a store there at the same moment."
+                raise StoreTakenError(msg) from error
             msg = f"{path}: cannot make a store there ({error.strerror or error})."
             raise refused_by_disk(msg, error, otherwise=StoreError) from error
         return cls.open(path, writable=True)
@@ -171,11 +176,14 @@ class EmbeddingStore:
         import zarr
 
         path = Path(path)
-        if not path.is_dir():
+        if not path.exists():
             msg = f"{path}: there is no store; make one with `histodistill embed`."
             raise StoreError(msg)
         if not is_store(path):
-            msg = f"{path}: this folder is not an embedding store."
+            msg = (
+                f"{path}: this {'folder' if path.is_dir() else 'file'} is not an "
+                "embedding store (`histodistill embed` makes one)."
+            )
             raise StoreError(msg)
         with damage(path):
             check_tree(path)
@@ -357,6 +365,8 @@ def remove_store(path: Path) -> None:
     StoreError
         If it is not a store, holds other files, too, or is being written to.
     """
+    if not path.exists():
+        return  # another run that starts again was faster
     known = {*_ARRAYS, _LOCK, "zarr.json"}
     if not is_store(path) or any(entry.name not in known for entry in path.iterdir()):
         msg = f"{path}: not (only) an embedding store; delete it by hand."
@@ -369,6 +379,8 @@ def remove_store(path: Path) -> None:
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.deleted")
         path.rename(aside)
         shutil.rmtree(aside)
+    except FileNotFoundError:
+        return  # another run that starts again was faster
     except OSError as error:
         msg = f"{path}: cannot be deleted ({error.strerror or error})."
         raise StoreError(msg) from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.cache import cache_dir
+from napari_histodistill.cache import cached
 from napari_histodistill.samples.synthetic import MPP, SyntheticTruth, paint_slide
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def ihc_sample() -> Path:
     scikit-image's ``immunohistochemistry``; its 0.5 µm per pixel is estimated from the
     size of the crypts, and the file says so.
     """
-    path = cache_dir("samples") / f"colon-ihc-v{IHC_VERSION}.ome.tif"
+    path = cached("samples", f"colon-ihc-v{IHC_VERSION}.ome.tif")
     if not path.exists():
         from skimage.data import immunohistochemistry
 
@@ -244,9 +244,10 @@ def _layers(path: Path) -> list[Any]:
 
 
 def _synthetic_paths() -> tuple[Path, Path]:
-    folder = cache_dir("samples")
     stem = f"synthetic-colon-not-real-tissue-v{SYNTHETIC_VERSION}"
-    return folder / f"{stem}.ome.tif", folder / f"{stem}-truth.npz"
+    # The truth is written last: where it is, the slide is beside it.
+    truth = cached("samples", f"{stem}-truth.npz")
+    return truth.with_name(f"{stem}.ome.tif"), truth
 
 
 def _synthetic_truth_file() -> Path:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from napari_histodistill.addresses import WebAddress, is_public
-from napari_histodistill.cache import cache_dir
+from napari_histodistill.cache import cached
 from napari_histodistill.errors import FetchError, InputError
 from napari_histodistill.running import CancelToken
 
@@ -76,7 +76,9 @@ class RemoteSlide:
 
     def path(self, folder: Path | None = None) -> Path:
         """Return where it is kept, whether it is there yet or not."""
-        return (cache_dir("fetched") if folder is None else folder) / self.file_name
+        if folder is not None:
+            return folder / self.file_name
+        return cached("fetched", self.file_name)
 
 
 REMOTE = (

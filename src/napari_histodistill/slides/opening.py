@@ -177,15 +177,19 @@ def _open(path: Path, image: str | int | None) -> Slide:
         return _open_dicom(path)
     if start.startswith(ZIP_MAGIC) and suffix in {".zip", ".ozx"}:
         return open_omezarr(path, image=image)
-    return _open_by_name(path, suffix) or open_plain(path) or _open_unknown(path, start)
+    return (
+        _open_by_name(path, suffix, image)
+        or open_plain(path)
+        or _open_unknown(path, start)
+    )
 
 
-def _open_by_name(path: Path, suffix: str) -> Slide | None:
+def _open_by_name(path: Path, suffix: str, image: str | int | None) -> Slide | None:
     """Open a file whose format shows in its name; return None for any other."""
     if suffix == ".czi":
-        return _open_czi(path)
+        return _open_czi(path, image)
     if suffix in OPENSLIDE_NAMES:
-        return open_with_openslide(path, what=OPENSLIDE_NAMES[suffix])
+        return open_with_openslide(path, what=OPENSLIDE_NAMES[suffix], image=image)
     return None
 
 
@@ -194,7 +198,7 @@ def _open_tiff(path: Path, image: str | int | None) -> Slide:
         vendor = _foreign_vendor(tif)
         if vendor is None:
             return open_tiff(path, tif=tif, image=image)
-    return open_with_openslide(path, what=vendor)
+    return open_with_openslide(path, what=vendor, image=image)
 
 
 def _foreign_vendor(tif: Any) -> str | None:
@@ -231,10 +235,10 @@ def _open_dicom(path: Path) -> Slide:
     raise SlideError(msg)
 
 
-def _open_czi(path: Path) -> Slide:
+def _open_czi(path: Path, image: str | int | None) -> Slide:
     if openslide.is_installed():
         try:
-            return open_with_openslide(path, what="a Zeiss CZI slide")
+            return open_with_openslide(path, what="a Zeiss CZI slide", image=image)
         except SlideError as error:
             if not czi.is_installed():
                 msg = (
@@ -244,7 +248,7 @@ def _open_czi(path: Path) -> Slide:
                 )
                 raise SlideError(msg) from error
     if czi.is_installed():
-        return czi.open_czi(path)
+        return czi.open_czi(path, image=image)
     msg = (
         f"{path.name} is a Zeiss CZI slide, which is read through pylibCZIrw or "
         'OpenSlide: pip install "napari-histodistill[czi]" or '

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +128,7 @@ def load_student(
     bundle = _read_bundle(_folder_of(student))
 
     from napari_histodistill.students.device import choose_device, split_backend
+    from napari_histodistill.students.precision import emulation_note
     from napari_histodistill.students.self_test import with_fastest
     from napari_histodistill.students.student import Student
 
@@ -138,6 +139,8 @@ def load_student(
     choice = choose_device(device, precision=precision)
     if choice.name == "cpu" and precision is None and not split_backend(device)[1]:
         choice = with_fastest(choice, spec, build)
+    if precision is not None and (note := emulation_note(choice)):
+        choice = replace(choice, reason=f"{choice.reason} {note}")
     backend = build(choice)
     return Student(
         spec,

@@ -123,7 +123,7 @@ def _mps_or_refuse() -> DeviceChoice:
 def _cuda(index: int, why: str) -> DeviceChoice:
     # float16 where the card has no native bfloat16: emulated bfloat16 is slower than
     # float32 (before Ampere).
-    precision = "bfloat16" if _cuda_has_bfloat16(index) else "float16"
+    precision = "bfloat16" if cuda_has_bfloat16(index) else "float16"
     return DeviceChoice(
         name=f"cuda:{index}",
         label=f"CUDA:{index} · {_cuda_name(index)}",
@@ -142,7 +142,7 @@ def _cpu(why: str) -> DeviceChoice:
     # bfloat16 after the early layers (students/backends/early_layers.py): on 300 real
     # and painted tiles the cosine to float32 was at least .999, and `colon-he` gave
     # each the same class. Without native bfloat16: float32.
-    precision = "bfloat16" if _cpu_has_bfloat16() else "float32"
+    precision = "bfloat16" if cpu_has_bfloat16() else "float32"
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
     return DeviceChoice(
@@ -178,7 +178,8 @@ def _cuda_name(index: int) -> str:
     return torch.cuda.get_device_name(index)
 
 
-def _cuda_has_bfloat16(index: int) -> bool:
+def cuda_has_bfloat16(index: int) -> bool:
+    """Return whether a card multiplies bfloat16 natively (Ampere and later)."""
     return torch.cuda.get_device_capability(index)[0] >= 8
 
 
@@ -186,7 +187,7 @@ def _mps_available() -> bool:
     return torch.backends.mps.is_available()
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
     """Return whether the CPU multiplies bfloat16 natively; unknown counts as no."""
     asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, ask, bool)()) for ask in asks)

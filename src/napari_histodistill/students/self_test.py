@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.cache import cache_dir
-from napari_histodistill.errors import DeviceError, HistodistillError
+from napari_histodistill.cache import cache_dir, cached
+from napari_histodistill.errors import DeviceError, HistodistillError, InputError
+from napari_histodistill.files import write_whole
 from napari_histodistill.students.device import BACKENDS, through
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def with_fastest(choice: DeviceChoice, spec: StudentSpec, build: Build) -> Devic
 
 def remembered(choice: DeviceChoice, spec: StudentSpec) -> SelfTest | None:
     """Return the earlier measurement in the same circumstances, or None."""
-    entry = _read().get(_circumstances(choice, spec))
+    entry = kept(_FILE).get(_circumstances(choice, spec))
     try:
         found = SelfTest(**entry) if isinstance(entry, dict) else None
     except TypeError:  # stored by another version
@@ -147,7 +149,7 @@ def measure(choice: DeviceChoice, spec: StudentSpec, build: Build) -> SelfTest:
         used=used,
         measured=datetime.now(UTC).date().isoformat(),
     )
-    _remember(_circumstances(choice, spec), found)
+    keep(_FILE, _circumstances(choice, spec), asdict(found))
     return found
 
 
@@ -180,13 +182,13 @@ def _circumstances(choice: DeviceChoice, spec: StudentSpec) -> str:
 
     facts = [
         *(spec.backbone, spec.backbone_options, spec.tile_px, spec.input_px),
-        *(choice.precision, torch.get_num_threads(), _processor(), os.cpu_count()),
+        *(choice.precision, torch.get_num_threads(), processor(), os.cpu_count()),
         *(importlib.metadata.version(name) for name in _installed()),
     ]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name: machines may share a home folder."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -196,21 +198,17 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _read() -> dict[str, Any]:
+def kept(file: str) -> dict[str, Any]:
+    """Return the measurements in a file of the cache, by their circumstances."""
     try:
-        content = json.loads((cache_dir() / _FILE).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(cached(file).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, InputError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _remember(key: str, found: SelfTest) -> None:
-    """Store the result; if the cache cannot be written, the next run measures again."""
-    content = {**_read(), key: asdict(found)}
-    path = cache_dir() / _FILE
-    beside = path.with_name(f".{_FILE}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(content, indent=2), "utf-8")
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+def keep(file: str, key: str, found: dict[str, Any]) -> None:
+    """Store a measurement; if the cache cannot be written, the next run repeats it."""
+    content = {**kept(file), key: found}
+    with suppress(OSError, InputError):
+        write_whole(cache_dir() / file, json.dumps(content, indent=2))

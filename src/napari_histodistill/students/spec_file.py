@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from napari_histodistill.errors import BundleError
 from napari_histodistill.students.spec import FORMAT_VERSION, StudentSpec
+from napari_histodistill.students.validation import first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +40,7 @@ def read_spec(path: Path) -> StudentSpec:
     try:
         spec = StudentSpec.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the spec"
-        msg = f"{path}: {field}: {first['msg']}."
+        msg = f"{path}: {first_fault(StudentSpec, error, 'the spec')}"
         raise BundleError(msg) from error
     if spec.digest != spec.computed_digest():
         msg = (

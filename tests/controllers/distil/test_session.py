@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from napari_histodistill.controllers.distil.alignment import (
+    mirror_offer,
     refine_work,
     refined,
     say_refinement,
@@ -184,6 +185,29 @@ def test_a_bad_registration_tells_the_size_of_tiles(session):
     assert session.say_layers() == "H&E learns from mif"
 
 
+def test_landmarks_of_a_mirrored_partner_are_offered_its_other_side(session):
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 250, (6, 2))
+    seen = places * (1, -1) + rng.normal(0, 0.5, places.shape)
+    session.register(0, places, seen, "similarity")
+    offer = mirror_offer(session.partners[0], (places, seen))
+    assert offer is not None
+    assert "The landmarks fit a mirrored partner: they would be off by" in offer.words
+    assert not session.partners[0].registration.mirrored, "never unasked"
+    session.put_registration(0, offer.registration)
+    assert mirror_offer(session.partners[0], (places, seen)) is None
+    # More landmarks are fitted on the side that was agreed to.
+    session.register(0, places, seen, "rigid")
+    assert session.partners[0].registration.mirrored
+    assert session.partners[0].registration.median_um < 2
+    right = places + rng.normal(0, 0.5, places.shape)
+    session.put_registration(0, None)
+    session.register(0, places, right, "similarity")
+    assert mirror_offer(session.partners[0], (places, right)) is None
+    assert mirror_offer(session.partners[0], (places[:5], right[:5])) is None
+    assert mirror_offer(None, None) is None
+
+
 def test_two_landmarks_fit_but_cannot_be_judged(session):
     places = np.array([[0.0, 0.0], [100.0, 50.0]])
     session.register(0, places, places + 5, "similarity")
@@ -222,6 +246,8 @@ def test_a_run_is_told_in_one_line():
     assert say_run(view("starting")).startswith("Starting")
     assert "step 40 of 150" in say_run(view("running", step))
     assert "left" in say_run(view("running", step))
+    slow = {"kind": "started", "step": 0, "warning": "bfloat16 is only emulated."}
+    assert say_run(view("running", slow, step)).endswith("left. " + slow["warning"])
     assert say_run(view("paused", step)) == "Paused at step 40 of 150."
     finished = say_run(view("finished", step, judged))
     assert "62% of the time (by chance 3%)" in finished

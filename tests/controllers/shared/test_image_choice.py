@@ -10,6 +10,7 @@ import numpy as np
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import ImageChoice, slide_from_arrays
+from napari_histodistill.slides.formats.remote import url_of
 
 SCAN = ImageChoice(
     name="scan", index=0, height=2000, width=3000, mpp=Mpp(0.5, 0.5, "a test")
@@ -27,6 +28,15 @@ def test_nothing_is_offered_where_there_is_nothing_to_choose():
     assert images_offered(None) is None
     assert images_offered(slide(SCAN)) is None
     assert images_offered(slide(SCAN, LABEL, path=None)) is None
+
+
+def test_images_of_a_slide_on_a_server_are_offered():
+    made = slide(SCAN, LABEL, path=None)
+    there = made.with_info(replace(made.info, address="https://a.org/slide.zarr"))
+    offer = images_offered(there)
+    assert offer is not None
+    assert len(offer.titles) == 2
+    assert url_of(there.home) == "https://a.org/slide.zarr"
 
 
 def test_each_image_is_described_and_private_ones_are_marked():

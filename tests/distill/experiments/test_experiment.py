@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import threading
 import time
@@ -180,8 +181,19 @@ def test_a_stop_ends_the_runs(tiles, tmp_path):
 def test_another_experiment_in_the_folder_is_refused(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment_module, "_run_process", fake_process)
     run_all(small_experiment(), tmp_path / "out", tiles)
-    with pytest.raises(InputError, match="another experiment"):
+    with pytest.raises(InputError, match=r"another experiment.*\(base\.seed: 0 → 3\)"):
         run_all(small_experiment(base={"seed": 3}), tmp_path / "out", tiles)
+
+
+def test_two_processes_do_not_run_one_experiment(tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment_module, "_run_process", fake_process)
+    config, out = small_experiment(), tmp_path / "out"
+    reports = run_experiment(config, out, data=tiles, device="cpu")
+    next(reports)
+    with pytest.raises(InputError, match=rf"another run .*process {os.getpid()}"):
+        run_all(config, out, tiles)
+    reports.close()
+    run_all(config, out, tiles)
 
 
 def test_a_variant_that_cannot_be_is_named_before_anything_runs(tiles, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from napari_histodistill.distill.layers.registration import (
     CELL_UM,
     Registration,
+    fit_from_other_side,
     fit_landmarks,
     read_registration,
     write_registration,
@@ -179,3 +180,58 @@ def test_real_serial_sections(data):
     print(f"median landmark error {before:.1f} px before, {np.median(away):.1f} after")
     assert np.median(away) < 0.15 * before
     assert np.median(away) < 2 * found.median_um
+
+
+@pytest.mark.parametrize("kind", ["rigid", "similarity"])
+def test_a_mirrored_partner_is_seen_by_its_landmarks(kind):
+    """No rigid transform can mirror: it left a thousand µm, without a hint."""
+    rng = np.random.default_rng(3)
+    sparse = places(8)
+    there = mapped(TRUTHS[kind], sparse) * (1, -1)
+    dense = there + rng.normal(scale=4, size=there.shape)
+    known = fit_landmarks(sparse, dense, kind)
+    assert np.nanmedian(known.residuals_um) > 1000
+    found = fit_from_other_side(sparse, dense, known)
+    assert found is not None
+    assert found.mirrored
+    assert not known.mirrored
+    assert np.nanmedian(found.residuals_um) < 20
+    np.testing.assert_allclose(found.to_dense(sparse), there, atol=20)
+    assert found.scale == pytest.approx(1.0 if kind == "rigid" else 1.07, abs=0.01)
+    # And back: of two sides, each says so of the other.
+    back = fit_from_other_side(
+        sparse, dense * (1, -1), mirrored_of(sparse, dense, kind)
+    )
+    assert back is not None
+    assert not back.mirrored
+
+
+def mirrored_of(sparse, dense, kind):
+    return fit_landmarks(sparse, dense * (1, -1), kind, mirrored=True)
+
+
+def test_landmarks_on_the_right_side_suggest_nothing():
+    rng = np.random.default_rng(4)
+    for count in (3, 4, 12):
+        sparse = places(count)
+        clicks = mapped(TRUTHS["similarity"], sparse)
+        clicks = clicks + rng.normal(scale=60, size=clicks.shape)
+        known = fit_landmarks(sparse, clicks, "similarity")
+        assert fit_from_other_side(sparse, clicks, known) is None
+    # On a line, both sides fit alike; an affine transform can mirror by itself.
+    line = np.stack([np.linspace(0, 9000, 6), np.linspace(50, 4000, 6)], axis=1)
+    near = line + rng.normal(scale=5, size=line.shape)
+    assert fit_from_other_side(line, near, fit_landmarks(line, near, "rigid")) is None
+    bent = mapped(TRUTHS["affine"], places(9)) * (1, -1)
+    affine = fit_landmarks(places(9), bent, "affine")
+    assert affine.median_um < 1e-6
+    assert fit_from_other_side(places(9), bent, affine) is None
+
+
+def test_a_mirrored_registration_is_written_and_read(tmp_path):
+    sparse = places(6)
+    found = fit_landmarks(sparse, sparse * (1, -1), "rigid", mirrored=True)
+    np.testing.assert_allclose(found.matrix, np.diag([1, -1, 1]), atol=1e-6)
+    assert found.degrees == pytest.approx(0, abs=1e-6)
+    write_registration(tmp_path / "a.json", found)
+    assert read_registration(tmp_path / "a.json").mirrored

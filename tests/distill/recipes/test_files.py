@@ -87,7 +87,24 @@ def test_a_recipe_reads_back_equal(config, tmp_path_factory):
             r"sparse\.encoder\.backbone",
         ),
         ({"data": {"folder": ""}}, r"data\.folder"),
-        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"surprise": 1}, "surprise: there is no such field"),
+        # Before the field that is now missing: a slip of the pen makes both errors.
+        (
+            {"schedule": {"stepz": 5}},
+            r"schedule\.stepz: there is no such field; did you mean 'steps'\?",
+        ),
+        (
+            {"dense": [{"encodr": TINY}]},
+            r"dense\.0\.encodr: there is no such field; did you mean 'encoder'\?",
+        ),
+        (
+            {"data": {"foldr": "x"}, "colour": 1},  # the one that resembles a field
+            r"data\.foldr: there is no such field; did you mean 'folder'\?",
+        ),
+        (
+            {"sparse": {"encoder": {"weights": "x"}}},
+            r"encoder\.weights: .*known here: backbone, options, start, frozen, ",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(changes, words):

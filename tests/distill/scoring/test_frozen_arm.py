@@ -92,7 +92,7 @@ def test_a_taken_folder_is_told_first(recipe, tmp_path):
     [
         ("mpp = 1.0", "mpp = 0", "mpp"),
         ("mpp = 1.0", "mpp = 1.0\narm = 'spiral'", "arm"),
-        ("mpp = 1.0", "mpp = 1.0\nspeed = 3", "speed: Extra inputs"),
+        ("mpp = 1.0", "mpp = 1.0\nspeed = 3", "speed: there is no such field"),
         ('name = "gland"', 'name = "stroma"', "two classes have the same name"),
         ("mpp = 1.0", "mpp = ", "cannot be read as TOML"),
         ('folder = "tiles"', "", r"data\.folder"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from napari_histodistill.controllers.distil.partners import (
     Partner,
@@ -12,18 +14,19 @@ from napari_histodistill.controllers.distil.partners import (
     look_over,
 )
 from napari_histodistill.distill.layers.likeness import take_overviews
+from napari_histodistill.distill.layers.poses import PoseSearch, search_poses
 from napari_histodistill.distill.layers.refinement import Refinement, refine
 from napari_histodistill.distill.layers.registration import (
     FEWEST,
     Registration,
     RegistrationKind,
+    fit_from_other_side,
     inverse,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
@@ -33,6 +36,12 @@ if TYPE_CHECKING:
     Doubles = npt.NDArray[np.float64]
 
 
+_TURNED = (
+    "",
+    "turned by 90° counter-clockwise",
+    "turned by 180°",
+    "turned by 90° clockwise",
+)
 NO_PIXELS = "No partner with pixels is chosen."
 
 
@@ -161,6 +170,82 @@ def unrefined(partner: Partner) -> Partner:
     """Return the partner as it lay before."""
     before = None if partner.refinement is None else partner.refinement.before
     return replace(partner, registration=before, refinement=None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TurnOffer:
+    """An offer to lay a partner turned or mirrored; it is never laid so unasked.
+
+    Attributes
+    ----------
+    words : str
+        What was seen, in a sentence.
+    registration : Registration
+        How the partner lies if a person agrees.
+    """
+
+    words: str
+    registration: Registration
+
+
+def pose_work(sparse: Slide, partner: Partner) -> Work:
+    """Return the work that compares how a partner can lie; see :mod:`.poses`."""
+
+    def work(cancel: CancelToken) -> Iterator[PoseSearch]:
+        layer = look_over(partner)
+        cancel.check()
+        yield search_poses(sparse, layer)
+
+    return work
+
+
+def wants_pose(sparse: Slide | None, partner: Partner | None) -> bool:
+    """Whether to look how a partner lies: nothing was said about it yet."""
+    return (
+        sparse is not None
+        and sparse.usable_mpp is not None
+        and partner is not None
+        and partner.kind is PartnerKind.PICTURE
+        and partner.registration is None
+        and partner.slide is not None
+        and partner.slide.usable_mpp is not None
+    )
+
+
+def turn_offer(found: PoseSearch) -> TurnOffer | None:
+    """Return what to offer after a comparison of poses; None if nothing stands out."""
+    pose = found.offered
+    if pose is None:
+        return None
+    said = ("mirrored" if pose.mirrored else "", _TURNED[pose.turns])
+    words = " and ".join(filter(None, said))
+    none = np.ones(0, np.bool_)
+    return TurnOffer(
+        f"The partner looks {words}: laid so, both layers agree {found.margin:.1f} "
+        "times better than in any other of eight poses.",
+        Registration("similarity", pose.matrix, np.empty(0), none),
+    )
+
+
+def mirror_offer(
+    partner: Partner | None, landmarks_um: tuple[Doubles, Doubles] | None
+) -> TurnOffer | None:
+    """Return what to offer where landmarks fit a partner seen from the other side."""
+    if partner is None or landmarks_um is None:
+        return None
+    known = judged(partner, len(landmarks_um[0]))
+    if known is None or partner.refinement is not None:
+        return None
+    other = fit_from_other_side(*landmarks_um, known)
+    if other is None:
+        return None
+    now, then = (float(np.nanmedian(r.residuals_um)) for r in (known, other))
+    which = "a mirrored partner" if other.mirrored else "a partner that is not mirrored"
+    return TurnOffer(
+        f"The landmarks fit {which}: they would be off by {then:,.0f} µm instead of "
+        f"{now:,.0f} µm (median).",
+        other,
+    )
 
 
 def say_alignment(partner: Partner) -> str:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.controllers.shared.wording import duration_in_words
-from napari_histodistill.distill.runs.events import events_of, health_in_words
+from napari_histodistill.distill.runs.events import (
+    events_of,
+    health_in_words,
+    warning_of,
+)
 from napari_histodistill.distill.runs.folder import read_run
 from napari_histodistill.distill.runs.process import RunProcess, RunView, look_at
 from napari_histodistill.distill.runs.smaller_batch import why_no_smaller
@@ -32,7 +36,8 @@ def say_run(view: RunView) -> str:
     if view.state == "running" and last is not None:
         left = last["seconds_left"]
         soon = f", {duration_in_words(left)} left" if left else ""
-        return f"Training: {at}{soon}."
+        warning = warning_of(view.events)
+        return f"Training: {at}{soon}." + (f" {warning}" if warning else "")
     if view.is_paused:
         return f"Paused at {at}."
     if view.state == "finished":

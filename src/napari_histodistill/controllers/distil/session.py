@@ -43,6 +43,7 @@ from napari_histodistill.distill.layers.registration import (
     Registration,
     RegistrationKind,
     fit_landmarks,
+    is_mirrored,
 )
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
@@ -260,7 +261,8 @@ class DistilSession:
         InputError
             If the landmarks do not decide it.
         """
-        found = fit_landmarks(sparse, dense, kind)
+        side = is_mirrored(self.partners[partner].matrix)
+        found = fit_landmarks(sparse, dense, kind, mirrored=side)
         self.put_registration(partner, found)
 
     def put_registration(self, partner: int, found: Registration | None) -> None:

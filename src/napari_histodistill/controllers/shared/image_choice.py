@@ -31,9 +31,9 @@ class ImageOffer:
 def images_offered(slide: Slide | None) -> ImageOffer | None:
     """Return the images to choose from; None where there is nothing to choose.
 
-    A slide that was made from arrays, or lies on a server, cannot be opened again.
+    A slide that was made from arrays cannot be opened again.
     """
-    if slide is None or slide.path is None or len(slide.info.images) < 2:
+    if slide is None or slide.home is None or len(slide.info.images) < 2:
         return None
     images = slide.info.images[: max(MOST_OFFERED, slide.info.image + 1)]
     return ImageOffer(tuple(map(image_title, images)), slide.info.image)

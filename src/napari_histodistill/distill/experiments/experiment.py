@@ -6,6 +6,7 @@ OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json
 OUT/scores.jsonl.gz                          every prediction, see held_out.py
 OUT/results.json  table.md  intervals.png    the results
 OUT/final/                                   the student trained on everything
+OUT/lock                                     held by the process that runs it
 ```
 """
 
@@ -18,7 +19,7 @@ import subprocess
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from napari_histodistill.distill.experiments.job import (
     labelled_tiles,
 )
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.recipes.differences import differences, in_a_sentence
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.scoring.held_out import (
     SCORES,
@@ -40,6 +42,7 @@ from napari_histodistill.distill.scoring.held_out import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import check_tree, open_own, write_whole, written_beside
+from napari_histodistill.lock import WriterLock
 from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.scoring.held_out import LabelledTiles, ScoreKey
 
 POLL_S = 0.5
+LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,27 @@ def run_experiment(
     Cancelled
         After a stop.
     """
-    token = cancel or CancelToken()
-    jobs = _jobs(config, out, data, device)
+    _jobs(config, out, data, device)  # a variant that cannot be used is said first
     tiles = _tiles(config, data)
     _claim(config, out)
+    lock = WriterLock(out / LOCK)
+    try:
+        yield from _run_missing(config, out, data, tiles, workers, device, cancel)
+    finally:
+        lock.release()
+
+
+def _run_missing(  # noqa: PLR0913 - what its caller was given
+    config: ExperimentConfig,
+    out: Path,
+    data: Path,
+    tiles: LabelledTiles,
+    workers: int,
+    device: str,
+    cancel: CancelToken | None,
+) -> Iterator[ExperimentReport]:
+    token = cancel or CancelToken()
+    jobs = _jobs(config, out, data, device)
     known = _scores(jobs, out)
     _check_scores(known.values(), tiles, out, data)
     todo = [job for job in jobs if job.key not in known]
@@ -236,21 +257,26 @@ def _check_scores(
 
 def _claim(config: ExperimentConfig, out: Path) -> None:
     """Make the folder this experiment's; refuse one that holds another."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    content = config.model_dump(mode="json")
+    text = json.dumps(content, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     mark = out / "experiment.json"
     _check_folder(out)
     if mark.is_file():
-        if _digest(mark) != digest:
+        known = _marked(mark)
+        if known["digest"] != digest:
+            before = known.get("config")
+            changes = differences(before, content) if isinstance(before, dict) else []
+            what = f" ({in_a_sentence(changes)})" if changes else ""
             msg = (
                 f"{out} holds another experiment, or this one before its recipe was "
-                "changed: choose another folder."
+                f"changed{what}: choose another folder."
             )
             raise InputError(msg)
         return
     out.mkdir(parents=True, exist_ok=True)
-    content = {"digest": digest, "config": config.model_dump(mode="json")}
-    write_whole(mark, json.dumps(content, indent=1) + "\n")
+    marked = {"digest": digest, "config": content}
+    write_whole(mark, json.dumps(marked, indent=1) + "\n")
 
 
 def _check_folder(out: Path) -> None:
@@ -264,9 +290,11 @@ def _check_folder(out: Path) -> None:
         raise InputError(msg) from error
 
 
-def _digest(mark: Path) -> str:
+def _marked(mark: Path) -> dict[str, Any]:
+    """Return whose experiment a folder is: at least its ``digest``."""
     try:
-        return str(json.loads(mark.read_text(encoding="utf-8"))["digest"])
+        found = json.loads(mark.read_text(encoding="utf-8"))
+        return {**found, "digest": str(found["digest"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = (
             f"{mark} cannot be read ({error}): remove it if the folder is this "

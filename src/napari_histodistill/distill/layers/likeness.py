@@ -100,8 +100,8 @@ def take_overviews(
         )
         raise InputError(msg)
     return Overviews(
-        sparse=_grey(read_resampled(sparse, region, height=height, width=width)),
-        dense=_grey(dense.read_at(points), colours=dense.kind == "image"),
+        sparse=grey_of(read_resampled(sparse, region, height=height, width=width)),
+        dense=grey_of(dense.read_at(points), colours=dense.kind == "image"),
         common=common,
         origin_um=origin,
         um_per_px=um_per_px,
@@ -137,7 +137,7 @@ def distinctness(overviews: Overviews, step: Doubles) -> float:
     return at / max(*wrong, 1e-6)
 
 
-def _grey(pixels: npt.NDArray[np.uint8], *, colours: bool = True) -> Greys:
+def grey_of(pixels: npt.NDArray[np.uint8], *, colours: bool = True) -> Greys:
     """Return ``(h, w)`` float32 about 0 to 1: haematoxylin, or the channels' mean."""
     if not colours:
         mean: Greys = pixels.mean(-1, dtype=np.float32) / 255

@@ -30,6 +30,7 @@ from napari_histodistill.distill.layers.registration import (
     apply,
     fit_landmarks,
     inverse,
+    is_mirrored,
 )
 from napari_histodistill.errors import ComputeError, InputError
 
@@ -145,7 +146,9 @@ def refine(
     for number, (fitted, judged) in enumerate(halves):
         assert landmarks_um is not None
         sparse, dense = landmarks_um
-        start = fit_landmarks(sparse[fitted], dense[fitted], kind).matrix
+        start = fit_landmarks(
+            sparse[fitted], dense[fitted], kind, mirrored=is_mirrored(overviews.start)
+        ).matrix
         onward = overviews.start @ search.run(inverse(overviews.start) @ start)
         for errors, found in ((started, start), (off, onward)):
             errors[judged] = _errors(found, sparse[judged], dense[judged])
@@ -357,7 +360,12 @@ def _halves(
     first, second = used[::2], used[1::2]
     try:
         for rows in (first, second):
-            fit_landmarks(landmarks_um[0][rows], landmarks_um[1][rows], kind)
+            fit_landmarks(
+                landmarks_um[0][rows],
+                landmarks_um[1][rows],
+                kind,
+                mirrored=before.mirrored,
+            )
     except InputError:
         return []  # half of them lie on a line
     return [(first, second), (second, first)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -31,6 +31,10 @@ FEWEST = {"rigid": 2, "similarity": 2, "affine": 3}
 
 CELL_UM = 3.5
 """Half a lymphocyte's nucleus, µm: with a smaller error, a cell meets itself."""
+
+FEWEST_SIDED, SIDED = 4, 3.0
+"""Landmarks that tell a mirrored partner from one that is not, and how many times
+smaller their median residual must be from the other side."""
 
 _FORMAT = "napari-histodistill registration"
 _MAX_BYTES = 2**24
@@ -81,11 +85,18 @@ class Registration:
         return float(np.sqrt(abs(np.linalg.det(self.matrix[:2, :2]))))
 
     @property
+    def mirrored(self) -> bool:
+        """Whether the dense image shows the tissue from the other side."""
+        return is_mirrored(self.matrix)
+
+    @property
     def degrees(self) -> float:
-        """Rotation from sparse to dense, counter-clockwise as seen on screen."""
-        return (
-            float(np.degrees(np.arctan2(-self.matrix[0, 1], self.matrix[1, 1]))) + 0.0
-        )
+        """Rotation from sparse to dense, counter-clockwise as seen on screen.
+
+        Of a mirrored one: before it is mirrored left to right.
+        """
+        across = -self.matrix[1, 1] if self.mirrored else self.matrix[1, 1]
+        return float(np.degrees(np.arctan2(-self.matrix[0, 1], across))) + 0.0
 
     def to_dense(self, points: Points) -> Points:
         """Return ``(n, 2)`` µm of the dense world for ``(n, 2)`` of the sparse."""
@@ -125,6 +136,11 @@ class Registration:
         return self.median_um / (1 - math.sqrt(confidence))
 
 
+def is_mirrored(matrix: Points) -> bool:
+    """Return whether a ``(3, 3)`` matrix turns right-handed into left-handed."""
+    return bool(np.linalg.det(matrix[:2, :2]) < 0)
+
+
 def inverse(matrix: Points) -> Points:
     """Return the inverse of a ``(3, 3)`` matrix."""
     back: Points = np.linalg.inv(matrix).astype(np.float64)
@@ -142,6 +158,7 @@ def fit_landmarks(
     dense_um: Points,
     kind: RegistrationKind = "similarity",
     *,
+    mirrored: bool = False,
     seed: int = 0,
 ) -> Registration:
     """Fit a transform to landmarks, and leave out those that contradict the others.
@@ -157,6 +174,8 @@ def fit_landmarks(
         ``(n, 2)`` float, row for row the same place in both worlds.
     kind : {"rigid", "similarity", "affine"}
         Rotation and shift; these and one scale; any affine map.
+    mirrored : bool
+        Whether a rigid or similarity transform also mirrors, which it otherwise cannot.
     seed : int
         Seed of the random minimal sets.
 
@@ -166,6 +185,9 @@ def fit_landmarks(
         If landmarks are too few, unequal in number, or lie on a line or a point.
     """
     _check(sparse_um, dense_um, kind)
+    if mirrored and kind != "affine":
+        found = fit_landmarks(sparse_um, dense_um * (1, -1), kind, seed=seed)
+        return replace(found, matrix=np.diag([1.0, -1.0, 1.0]) @ found.matrix)
     inliers = np.ones(len(sparse_um), np.bool_)
     if len(sparse_um) >= FEWEST[kind] + 2:
         inliers = _agreeing(sparse_um, dense_um, kind, seed)
@@ -179,6 +201,39 @@ def fit_landmarks(
         ]
     )
     return Registration(kind, matrix, residuals, inliers)
+
+
+def fit_from_other_side(
+    sparse_um: Points, dense_um: Points, known: Registration
+) -> Registration | None:
+    """Return the fit of a partner seen from the other side, if landmarks say it is.
+
+    Rigid and similarity transforms cannot mirror, however many landmarks are set.
+
+    Parameters
+    ----------
+    sparse_um, dense_um : ndarray
+        ``(n, 2)`` float, row for row the same place in both worlds.
+    known : Registration
+        Their fit.
+
+    Returns
+    -------
+    Registration or None
+        A fit that mirrors where ``known`` does not, or the other way round. None if it
+        is not several times better, or there are too few landmarks to tell.
+    """
+    if known.kind == "affine" or len(sparse_um) < FEWEST_SIDED:
+        return None
+    try:
+        other = fit_landmarks(
+            sparse_um, dense_um, known.kind, mirrored=not known.mirrored
+        )
+    except InputError:
+        return None
+    # Of all landmarks: the wrong side may fit a few that lie on a line.
+    now, then = (np.nanmedian(r.residuals_um) for r in (known, other))
+    return other if then * SIDED < now else None
 
 
 def write_registration(path: Path, registration: Registration) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from napari_histodistill.errors import InputError
+from napari_histodistill.students.validation import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,14 +79,13 @@ def validated(schema: type[Config], content: dict[str, Any], where: str) -> Conf
     Raises
     ------
     InputError
-        Naming the first field that cannot be used.
+        Naming a field that cannot be used: an unknown one first, with the known one
+        that it resembles.
     """
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the recipe"
-        msg = f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}."
+        msg = f"{where}: {first_fault(schema, error, 'the recipe')}"
         raise InputError(msg) from error
 
 

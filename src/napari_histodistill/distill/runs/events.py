@@ -73,6 +73,8 @@ class TrainingReport:
         Reason for ``failed``: ``memory`` if a batch did not fit.
     threads : int or None
         For ``started``: number of CPU threads in use; None on another device.
+    warning : str
+        For ``started``: a reason why this run is needlessly slow; empty without one.
     """
 
     kind: EventKind
@@ -90,6 +92,7 @@ class TrainingReport:
     message: str = ""
     reason: str = ""
     threads: int | None = None
+    warning: str = ""
 
 
 def append_event(folder: Path, report: TrainingReport) -> None:
@@ -126,6 +129,12 @@ def _ends_a_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def warning_of(events: Sequence[dict[str, Any]]) -> str:
+    """Return the warning of a run's last start; empty if there is none."""
+    starts = [e for e in events if e["kind"] == "started"]
+    return str(starts[-1].get("warning", "")) if starts else ""
 
 
 def health_in_words(events: Sequence[dict[str, Any]]) -> str:

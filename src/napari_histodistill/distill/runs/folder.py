@@ -23,6 +23,7 @@ import json
 from pathlib import Path
 
 from napari_histodistill.distill.recipes.config import DistillConfig
+from napari_histodistill.distill.recipes.differences import differences, in_a_sentence
 from napari_histodistill.distill.recipes.files import read_toml, recipe_text, validated
 from napari_histodistill.errors import InputError, refused_by_disk
 from napari_histodistill.files import check_tree, is_beside, is_plain, write_whole
@@ -68,11 +69,20 @@ def start_run(
     }
     if (folder / CONFIG).is_file() and (folder / RUN).is_file():
         known, where = read_run(folder)
-        if known == config and where == place | {"data": str(data.absolute())}:
+        wanted = place | {"data": str(data.absolute())}
+        if known == config and where == wanted:
             return folder
+        changes = differences(
+            known.model_dump(mode="json"), config.model_dump(mode="json")
+        )
+        # Whole, unlike settings: the beginnings of two paths are often the same.
+        changes += [
+            f"{k}: {where[k]} → {v}" for k, v in wanted.items() if where[k] != v
+        ]
         msg = (
-            f"{folder} holds another run: continue that one with --resume, or choose "
-            "another folder."
+            f"{folder} holds a run of another recipe or on other tiles "
+            f"({in_a_sentence(changes)}): continue that one by "
+            f"`histodistill distill {folder} --resume`, or choose another folder."
         )
         raise InputError(msg)
     # A kill in the middle of this function leaves no more than these.

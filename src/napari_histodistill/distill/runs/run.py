@@ -168,6 +168,7 @@ class _Run:
                 f"{_untaught(self.config, split)}"
             ),
             threads=_threads(choice),
+            warning=_emulated(self.config, choice),
         )
         if changed:
             yield TrainingReport("changed", mark.step, steps, message=changed)
@@ -343,6 +344,15 @@ class _Run:
         write_report(self.folder, self.config, split, ending=ending)
         remove_previews(self.folder)
         return path
+
+
+def _emulated(config: DistillConfig, choice: DeviceChoice) -> str:
+    """Return a warning where the recipe states a precision that is only emulated."""
+    from napari_histodistill.students.precision import emulation_note
+
+    if config.schedule.precision == "auto":
+        return ""
+    return emulation_note(choice)
 
 
 def _untaught(config: DistillConfig, split: PairSplit) -> str:

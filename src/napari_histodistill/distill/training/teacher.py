@@ -75,8 +75,7 @@ def teacher_features(
     assert isinstance(encoder, ImageEncoder)
     encoder.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     augment = Augment(config.augmentation, kind=partner.kind, out_px=dense.input_px)
-    place = cache_dir() / "teacher" / _key(config, dense, encoder)
-    place.mkdir(parents=True, exist_ok=True)
+    place = cache_dir("teacher", _key(config, dense, encoder))
     found: dict[str, Features] = {}
     # Files are named by content and not by row: a shuffled partner, another split and
     # another run find the features that are there.

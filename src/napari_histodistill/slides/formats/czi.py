@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,15 @@ import numpy as np
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
+from napari_histodistill.slides.formats.scenes import MOST_SCENES, with_scenes
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
-from napari_histodistill.slides.pyramid.levels import LevelInfo
+from napari_histodistill.slides.pyramid.images import (
+    ImageChoice,
+    choose_image,
+    digest_of_image,
+    name_of_image,
+)
+from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.levels import Rect
 
 PIXELS = {
     "Gray8": ("u1", 1), "Gray16": ("u2", 1), "Gray32Float": ("f4", 1),
@@ -40,7 +47,7 @@ CZI_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryE
 
 
 class CziSource:
-    """The finest level of a CZI file: all scenes of the first plane and time point.
+    """The finest level of a CZI file: the scenes of the first plane and time point.
 
     Parameters
     ----------
@@ -66,6 +73,13 @@ class CziSource:
         self._closed = False
         box = self._reader.total_bounding_rectangle_no_pyramid
         self._left, self._top = int(box.x), int(box.y)
+        found = self._reader.scenes_bounding_rectangle_no_pyramid
+        self.scenes = tuple(
+            Rect(int(r.y) - self._top, int(r.x) - self._left, int(r.h), int(r.w))
+            for _, r in sorted(found.items())[:MOST_SCENES]
+        )
+        self._keys = tuple(sorted(found)[:MOST_SCENES])
+        self._scene: int | None = None
         kinds = [str(k) for _, k in sorted(self._reader.pixel_types.items())]
         if len(set(kinds)) != 1 or kinds[0] not in PIXELS or min(box.w, box.h) < 1:
             self._reader.close()
@@ -80,6 +94,13 @@ class CziSource:
                 height=int(box.h), width=int(box.w), tile_height=512, tile_width=512
             ),
         )
+
+    def choose(self, number: int) -> None:
+        """Read one scene only: others may reach into its rectangle."""
+        scene = self.scenes[number]
+        self._scene = self._keys[number]
+        self._left, self._top = self._left + scene.x, self._top + scene.y
+        self.levels = (replace(self.levels[0], height=scene.height, width=scene.width),)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -114,6 +135,7 @@ class CziSource:
                     part = self._reader.read(
                         roi=roi,
                         plane={"C": channel},
+                        scene=self._scene,
                         background_pixel=(light, light, light),
                     )
                 except CZI_ERRORS as error:
@@ -139,13 +161,22 @@ def is_installed() -> bool:
     return importlib.util.find_spec("pylibCZIrw") is not None
 
 
-def open_czi(path: Path) -> Slide:
+def open_czi(path: Path, *, image: str | int | None = None) -> Slide:
     """Open a CZI file through pylibCZIrw.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    image : str or int, optional
+        Name or index of a scene; all of them together by default.
 
     Raises
     ------
     SlideError
         If it is damaged or its pixels are of a kind that is not read.
+    InputError
+        If there is no such scene.
     """
     source = CziSource(path)
     try:
@@ -155,15 +186,31 @@ def open_czi(path: Path) -> Slide:
             for axis, what in (("Z", "focal planes"), ("T", "time points"))
             if (count := source.planes.get(axis, 1)) > 1
         )
-        info = SlideInfo(
+        whole = source.levels[0]
+        all_of_it = ImageChoice(
             name=path.name,
+            index=0,
+            height=whole.height,
+            width=whole.width,
+            mpp=size.mpp,
+        )
+        images = with_scenes((all_of_it,), source.scenes, size.mpp)
+        chosen = images[choose_image(images, image, path.name)]
+        digest = digest_path(path)
+        if chosen.index:
+            source.choose(chosen.index - 1)
+            digest = digest_of_image(digest, chosen)
+        info = SlideInfo(
+            name=name_of_image(path.name, chosen) if chosen.index else path.name,
             path=path,
             backend="pylibCZIrw",
             vendor="Zeiss CZI",
             mpp=size.mpp,
             channels=source.colours.channels,
-            digest=digest_path(path),
+            digest=digest,
             notes=(*size.notes, *source.colours.notes, *notes),
+            images=images if len(images) > 1 else (),
+            image=chosen.index,
         )
         return Slide(with_overviews(source), info)
     except BaseException:

@@ -62,6 +62,8 @@ class ZarrContainer:
         Where it is stored, unless it is on a server.
     lost : str
         Beginning of the message if reading fails, for stores on a server.
+    address : str
+        The http(s) address of a store on a server.
     """
 
     group: Any
@@ -70,6 +72,7 @@ class ZarrContainer:
     digest: Callable[[Any, list[Any]], str]
     path: Path | None = None
     lost: str = ""
+    address: str = ""
 
 
 class ZarrSource:
@@ -248,6 +251,7 @@ def _slide(container: ZarrContainer, image: str | int | None) -> Slide:
     info = SlideInfo(
         name=name,
         path=container.path,
+        address=container.address,
         backend="zarr",
         vendor="OME-Zarr",
         mpp=levels.size.mpp,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,17 @@ from napari_histodistill.slides.formats.dicom_limits import (
     outlines_beside,
 )
 from napari_histodistill.slides.formats.mrxs_limits import check_slidedat
+from napari_histodistill.slides.formats.scenes import (
+    MOST_SCENES,
+    SceneSource,
+    with_scenes,
+)
 from napari_histodistill.slides.pyramid.colours import over_white
+from napari_histodistill.slides.pyramid.images import (
+    choose_image,
+    digest_of_image,
+    name_of_image,
+)
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.limits import extent_problem
 from napari_histodistill.slides.pyramid.overview import with_overviews
@@ -190,7 +201,9 @@ class OpenSlideSource:
             raise SlideError(msg) from error
 
 
-def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
+def open_with_openslide(
+    path: Path, *, what: str = "this file", image: str | int | None = None
+) -> Slide:
     """Open a slide through OpenSlide.
 
     Parameters
@@ -199,6 +212,8 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
         The file.
     what : str
         Kind of the file, for messages: ``"a Hamamatsu NDPI slide"``.
+    image : str or int, optional
+        Name or index of a scene; what is beside the slide is opened by the caller.
 
     Raises
     ------
@@ -217,6 +232,12 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
         properties = source.properties
         size = _size(properties)
         first = source.levels[0]
+        scenes = _scenes(properties, first.height, first.width)
+        beside = with_associated(
+            path.name, (first.height, first.width), size.mpp, source.associated
+        )
+        images = with_scenes(beside, scenes, size.mpp)
+        index = choose_image(images, image, path.name)
         info = SlideInfo(
             name=path.name,
             path=path,
@@ -227,15 +248,24 @@ def open_with_openslide(path: Path, *, what: str = "this file") -> Slide:
             notes=size.notes,
             icc_profile=source.icc_profile,
             bounds_origin=_bounds_origin(properties, first.height, first.width),
-            images=with_associated(
-                path.name, (first.height, first.width), size.mpp, source.associated
-            ),
+            images=images,
         )
         associated = {
             name: lambda name=name: source.read_associated(name)
             for name in source.associated
         }
-        return Slide(with_overviews(source), info, associated)
+        if index < len(beside):
+            return Slide(with_overviews(source), info, associated)
+        chosen = images[index]
+        info = replace(
+            info,
+            name=name_of_image(path.name, chosen),
+            digest=digest_of_image(info.digest, chosen),
+            bounds_origin=None,
+            image=index,
+        )
+        part = SceneSource(source, scenes[index - len(beside)])
+        return Slide(with_overviews(part), info, associated)
     except BaseException:
         source.close()
         raise
@@ -319,6 +349,23 @@ def _size(properties: dict[str, str]) -> PhysicalSize:
     except (KeyError, ValueError):
         return PhysicalSize(None, ("the file does not state µm per pixel",))
     return physical_size(y, x, "openslide.mpp-x, openslide.mpp-y")
+
+
+def _scenes(properties: dict[str, str], height: int, width: int) -> tuple[Rect, ...]:
+    """Return the regions that OpenSlide lists and that lie on the slide."""
+    found = []
+    for k in range(MOST_SCENES):
+        try:
+            y, x, h, w = (
+                int(properties[f"openslide.region[{k}].{side}"])
+                for side in ("y", "x", "height", "width")
+            )
+        except (KeyError, ValueError):
+            break
+        if y < 0 or x < 0 or min(h, w) < 1 or y + h > height or x + w > width:
+            return ()
+        found.append(Rect(y, x, h, w))
+    return tuple(found)
 
 
 def _bounds_origin(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.addresses import WebAddress
+from napari_histodistill.addresses import WebAddress, put_aside, shown
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.formats.omezarr import ZarrContainer, slide_of_group
@@ -42,7 +43,8 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
         server no longer answers.
     """
     try:
-        address = WebAddress.parse(url)
+        place = put_aside(Path(url))  # so that the slide can be opened again
+        address = WebAddress.parse(shown(place))
     except InputError as error:
         raise SlideError(str(error)) from error
     name = address.name
@@ -68,6 +70,7 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
             name=name,
             digest=digest_of_group,
             lost=f"the server {address.server} does not answer as it should",
+            address=shown(place),
         )
         slide = slide_of_group(container, image=image)
         store.opened()

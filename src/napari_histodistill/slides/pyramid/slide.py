@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,7 +28,6 @@ from napari_histodistill.slides.pyramid.limits import extent_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     import dask.array as da
     import numpy.typing as npt
@@ -68,6 +68,8 @@ class SlideInfo:
         the file (OpenSlide's bounds, MRXS); None if it is the slide's own corner.
         Coordinates in this package never start there, but those of programs that crop
         to the scanned part do (QuPath).
+    address : str
+        The http(s) address of a slide on a server; else empty.
     origin_um : tuple of float
         World position ``(y, x)`` of the centre of the first pixel in µm, where the file
         states one (OME-Zarr's translation); coordinates in pixels never contain it.
@@ -92,6 +94,7 @@ class SlideInfo:
     icc_profile: bytes | None = field(default=None, repr=False)
     stored_digest: str = ""
     bounds_origin: tuple[int, int] | None = None
+    address: str = ""
     images: tuple[ImageChoice, ...] = ()
     image: int = 0
     origin_um: tuple[float, float] = (0.0, 0.0)
@@ -161,6 +164,12 @@ class Slide:
     def path(self) -> Path | None:
         """File or folder it was opened from; None for arrays."""
         return self.info.path
+
+    @property
+    def home(self) -> Path | None:
+        """Path or address that ``open_slide`` opens again; None for arrays."""
+        address = self.info.address
+        return Path(address) if address else self.info.path
 
     @property
     def mpp(self) -> Mpp | None:

@@ -39,6 +39,7 @@ from napari_histodistill.slides.tiff.pictures import (
     is_coarser,
     page_picture,
     role_of_page,
+    with_coarser,
 )
 
 if TYPE_CHECKING:
@@ -216,26 +217,46 @@ def _of_group(group: list[Any], name: str, size: meta.PhysicalSize) -> Picture:
 
 
 def _qptiff(pages: list[Any]) -> list[Picture]:
-    """Every page says what it is; the pages of one level are its channels."""
-    by_shape: dict[tuple[int, int], list[Any]] = {}
-    pictures, names = [], []
+    """Every page says what it is; grey pages of one level are its channels.
+
+    Each full resolution in colour is a scan of its own, and so are the grey ones of
+    each size.
+    """
+    full, reduced, pictures = [], [], []
+    names: dict[int, str] = {}
     for page in pages:
         about = meta.qptiff_page(page.description)
         if about.kind == "FullResolution":
-            names.append(about.channel)
-        if about.kind in {"FullResolution", "ReducedResolution"}:
-            by_shape.setdefault((page.imagelength, page.imagewidth), []).append(page)
+            names[page.index] = about.channel
+            full.append(page)
+        elif about.kind == "ReducedResolution":
+            reduced.append(page)
         else:
             kind = {"Overview": "macro"}.get(about.kind, about.kind.lower())
             kind = kind or f"page {page.index}"
             role = role_of_name(kind) or "other"
             pictures.append(page_picture(page, kind, role))
-    if not by_shape:
-        return []
-    groups = sorted(by_shape.values(), key=area_of, reverse=True)
-    levels = tuple(tuple(g) for g in groups if len(g) == len(groups[0]))
+    scans = [
+        _qptiff_scan(levels, [names[page.index] for page in levels[0]])
+        for levels in with_coarser(_stacked(full), _stacked(reduced))
+    ]
+    if len(scans) > 1:
+        scans = [replace(s, name=f"scan {k}") for k, s in enumerate(scans, start=1)]
+    return [*scans, *pictures] if scans else []
+
+
+def _stacked(pages: list[Any]) -> list[Pages]:
+    """Return pages as levels: one in colour alone, grey ones of a size together."""
+    stacks: dict[tuple[int, ...], list[Any]] = {}
+    for page in pages:
+        own = (page.index,) if page.samplesperpixel >= 3 else ()
+        stacks.setdefault((page.imagelength, page.imagewidth, *own), []).append(page)
+    return [tuple(stack) for stack in stacks.values()]
+
+
+def _qptiff_scan(levels: tuple[Pages, ...], names: list[str]) -> Picture:
     first = levels[0][0]
-    scan = Picture(
+    return Picture(
         name="scan",
         height=int(first.imagelength),
         width=int(first.imagewidth),
@@ -243,7 +264,6 @@ def _qptiff(pages: list[Any]) -> list[Picture]:
         size=meta.resolution_size(first),
         channels=tuple(names),
     )
-    return [scan, *pictures]
 
 
 def _generic(pages: list[Any], name: str) -> tuple[list[Picture], tuple[str, ...]]:

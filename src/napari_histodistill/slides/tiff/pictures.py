@@ -174,6 +174,34 @@ def grouped(pages: Sequence[Any]) -> list[list[Any]]:
     return sorted(groups, key=lambda g: g[0].index)
 
 
+def with_coarser(
+    scans: Sequence[Pages], coarse: Sequence[Pages]
+) -> list[tuple[Pages, ...]]:
+    """Return the levels of each scan, given finest levels and coarser ones.
+
+    If there are as many coarse levels of one size as scans they fit, they belong to
+    them in order; otherwise each belongs to the last fitting scan before it.
+    """
+    found = [[scan] for scan in scans]
+    by_size: dict[tuple[int, ...], list[Pages]] = {}
+    for level in coarse:
+        size = level[0].imagelength, level[0].imagewidth, len(level)
+        by_size.setdefault(size, []).append(level)
+    for same in by_size.values():
+        owners = [
+            levels
+            for levels in found[:MAX_GROUPS]
+            if len(levels[0]) == len(same[0]) and is_coarser(levels[0][0], same[0][0])
+        ]
+        for k, level in enumerate(same):
+            before = [own for own in owners if own[0][0].index < level[0].index]
+            if len(owners) == len(same):
+                owners[k].append(level)
+            elif before or owners:
+                (before or owners)[-1 if before else 0].append(level)
+    return [descending(levels) for levels in found]
+
+
 def is_coarser(first: Any, page: Any) -> bool:
     """Whether a page can be a coarser level of another: same samples and proportions.
 

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from napari_histodistill.cache import cache_dir
-from napari_histodistill.errors import ComputeError, DeviceError
+from napari_histodistill.errors import ComputeError, DeviceError, InputError
 from napari_histodistill.students.backends.early_layers import early_part
 from napari_histodistill.students.backends.forward import FromBytes
 from napari_histodistill.students.backends.torch import TorchBackend
@@ -183,7 +183,10 @@ class OpenVinoBackend:
         kind = "tokens" if tokens else "tiles"
         version = _openvino().__version__.partition("-")[0]
         name = f"{self._spec.digest[:32]}-{self.tile_px}-{kind}-{version}"
-        return cache_dir("openvino") / name / "model.xml"
+        try:
+            return cache_dir("openvino") / name / "model.xml"
+        except InputError:
+            return None  # nowhere to keep it: it is converted again next time
 
     def _converted(self, *, tokens: bool) -> Any:
         """Return the OpenVINO model: from the cache or from torch's module."""
@@ -308,7 +311,10 @@ def _convert(whole: torch.nn.Module, tile_px: int, *, tokens: bool) -> Any:
 
 def _keep(model: Any, path: Path) -> None:
     """Write under another name and rename, so that no half-written model is found."""
-    made = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent.parent))
+    try:
+        made = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent.parent))
+    except OSError:
+        return  # a full disk, as below
     try:
         _openvino().save_model(model, made / path.name, compress_to_fp16=False)
         made.rename(path.parent)

@@ -6,23 +6,30 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.distil.alignment import (
+    TurnOffer,
     are_enough,
     judged,
     kind_to_refine,
+    mirror_offer,
+    pose_work,
     refine_work,
     say_refinement,
     still_stands,
+    turn_offer,
+    wants_pose,
     why_no_alignment,
     why_no_refining,
 )
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.partners import Partner
 from napari_histodistill.controllers.shared.job import Job, JobState
+from napari_histodistill.distill.layers.poses import PoseSearch
 from napari_histodistill.distill.layers.refinement import Refinement
 from napari_histodistill.distill.layers.registration import (
     Registration,
@@ -44,10 +51,12 @@ from napari_histodistill.widgets.distil.steps import AlignStep
 from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
+    from napari_histodistill.slides import Slide
+
     Doubles = npt.NDArray[np.float64]
+    SlideRef = weakref.ref[Slide]
 
 FLICKER_MS = 600
 FILES = "Alignments (*.json)"
@@ -65,6 +74,7 @@ class Aligning(QObject):
         self.landmarks = Landmarks(bench.viewer, self)
         self.checker = CheckerView(bench)
         self.refining = Refining(bench, self)
+        self.turning = Turning(bench, self)
         self._timer = bench.timer(FLICKER_MS, self._flick)
         self._shown: list[tuple[Layer, bool]] = []
         self._drawn: Partner | None = None
@@ -78,6 +88,8 @@ class Aligning(QObject):
         step.square.valueChanged.connect(self.checker.set_square)
         step.refine.clicked.connect(self.refining.press)
         step.undo.clicked.connect(self.refining.undo)
+        step.turn.clicked.connect(self.turning.turn)
+        step.turn_back.clicked.connect(self.turning.turn_back)
         step.residuals.picked.connect(self.landmarks.go_to)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
         step.checker.toggled.connect(step.square.setEnabled)
@@ -143,13 +155,13 @@ class Aligning(QObject):
 
     def remove_worst(self) -> None:
         """Remove the landmark that fits worst."""
-        known = self._known()
+        known = self.known
         if known is not None and known.worst is not None:
             self.landmarks.remove(known.worst)
 
     def save(self, path: Path | None = None) -> None:
         """Write the transform; asks for the file where none is given."""
-        known = self._known()
+        known = self.known
         if known is None:
             return
         if path is None:
@@ -231,6 +243,7 @@ class Aligning(QObject):
         step.load.setEnabled(not why)
         self._show_registration()
         self.refining.show()
+        self.turning.show()
         if self.partner is not self._drawn:
             self._drawn = self.partner
             self.checker.refresh()
@@ -247,7 +260,7 @@ class Aligning(QObject):
         self.step.flicker.setChecked(False)
 
     def _show_registration(self) -> None:
-        known, step = self._known(), self.step
+        known, step = self.known, self.step
         count = len(self.landmarks.pairs()[0])
         fits = judged(self.partner, count)
         step.save.setEnabled(known is not None)
@@ -262,12 +275,14 @@ class Aligning(QObject):
         sparse, layer = self.bench.sparse_layer, self.layer
         return None if sparse is None or layer is None else (sparse, layer)
 
-    def _known(self) -> Registration | None:
+    @property
+    def known(self) -> Registration | None:
+        """The registration of the partner that is aligned."""
         return None if self.partner is None else self.partner.registration
 
     def _lay_if_registered(self) -> None:
         # A layer without a registration stays where a person may have dragged it.
-        if self._known() is not None:
+        if self.known is not None:
             self.lay()
 
     def _refit(self) -> None:
@@ -285,6 +300,89 @@ class Aligning(QObject):
         if self.landmarks.turn == 0:
             return f"Click place {number} on the H&E."
         return f"Now click the same place, {number}, on the partner."
+
+
+class Turning(QObject):
+    """Offers to lay the partner turned or mirrored; part of :class:`Aligning`.
+
+    By what both layers show, as long as nobody has aligned them, or by landmarks.
+    """
+
+    def __init__(self, bench: DistilBench, aligning: Aligning) -> None:
+        super().__init__(bench)
+        self._bench, self._aligning = bench, aligning
+        # Not the slides themselves: they are closed with their layers.
+        self._looked: tuple[SlideRef, SlideRef, Doubles] | None = None
+        self._seen: TurnOffer | None = None
+        self._taken: tuple[Registration, Registration | None] | None = None
+
+    @property
+    def offer(self) -> TurnOffer | None:
+        """What is offered now."""
+        partner = self._aligning.partner
+        if wants_pose(self._bench.session.sparse, partner):
+            return self._seen if self._is_of_these() else None
+        return mirror_offer(partner, self._aligning.own_landmarks())
+
+    def turn(self) -> None:
+        """Lay the partner as offered."""
+        offer, place = self.offer, self._bench.session.aligned
+        if offer is None or place is None:
+            return
+        self._taken = offer.registration, self._aligning.known
+        self._put(place, offer.registration)
+
+    def turn_back(self) -> None:
+        """Lay the partner as before."""
+        place = self._bench.session.aligned
+        if self._taken is not None and place is not None:
+            before, self._taken = self._taken[1], None
+            self._put(place, before)
+
+    def show(self) -> None:
+        """Draw the offer; look at the layers if nobody has yet."""
+        self._look()
+        offer, taken = self.offer, self._taken
+        turned = taken is not None and taken[0] is self._aligning.known
+        self._aligning.step.show_offer(
+            "" if offer is None else offer.words, can_turn_back=turned
+        )
+
+    def _put(self, place: int, registration: Registration | None) -> None:
+        self._aligning.refining.forget()
+        self._bench.session.put_registration(place, registration)
+        self._aligning.lay()
+        self._bench.changed.emit()
+
+    def _look(self) -> None:
+        sparse, partner = self._bench.session.sparse, self._aligning.partner
+        if not wants_pose(sparse, partner) or self._is_of_these():
+            return
+        assert sparse is not None
+        assert partner is not None
+        assert partner.slide is not None
+        slides = weakref.ref(sparse), weakref.ref(partner.slide)
+        self._looked = *slides, partner.lies[:2, :2]
+        self._seen = None
+        self._bench.pump.start(
+            pose_work(sparse, partner),
+            key=DistilJob.TURNING,
+            on_reports=self._reported,
+            on_end=lambda _job: self._bench.changed.emit(),
+        )
+
+    def _is_of_these(self) -> bool:
+        partner, looked = self._aligning.partner, self._looked
+        return (
+            looked is not None
+            and partner is not None
+            and looked[0]() is self._bench.session.sparse
+            and looked[1]() is partner.slide
+            and np.allclose(looked[2], partner.lies[:2, :2])
+        )
+
+    def _reported(self, reports: list[PoseSearch]) -> None:
+        self._seen = turn_offer(reports[-1])
 
 
 class Refining(QObject):

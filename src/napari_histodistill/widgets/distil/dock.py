@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox, QWidget
 
-from napari_histodistill.cache import runs_dir
+from napari_histodistill.cache import runs_dir, runs_note
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
@@ -98,6 +98,8 @@ class DistilWidget(Dock):
         self.pairing.layers_changed()
         self.distilling.find()
         self.refresh()
+        if runs is None and (note := runs_note()):
+            self.say(note)
 
     @property
     def session(self) -> DistilSession:

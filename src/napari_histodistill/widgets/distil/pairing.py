@@ -120,9 +120,9 @@ class Pairing(QObject):
         """Take another image of the H&E's file as the H&E, with a layer of its own."""
         bench, layer = self.bench, self.bench.sparse_layer
         slide = None if layer is None else slide_of(layer.metadata)
-        if slide is None or slide.path is None or index == slide.info.image:
+        if slide is None or slide.home is None or index == slide.info.image:
             return
-        path = slide.path
+        path = slide.home
         there = layer_of_image(bench.viewer, path, index)
         if there is not None:
             self._take_image(there)

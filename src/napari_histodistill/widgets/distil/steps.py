@@ -180,12 +180,25 @@ class AlignStep(Step):
         )
         self.undo = QPushButton("Undo refining")
         self.undo.setToolTip("Lay the partner as it was before it was refined.")
+        self.turn = QPushButton("Lay it so")
+        self.turn.setToolTip(
+            "Lay the partner as offered. Nothing is decided by it: place landmarks, or "
+            "refine, afterwards; the other button takes it back."
+        )
+        self.turn_back = QPushButton("Turn back")
+        self.turn_back.setToolTip("Lay the partner as before.")
         self.task, self.found, self.seen = hint(), hint(), hint()
+        self.posed = hint()
         self.residuals = Residuals()
-        for hidden in (self.task, self.found, self.seen, self.residuals, self.undo):
+        for hidden in (
+            *(self.task, self.found, self.seen, self.residuals, self.undo),
+            *(self.posed, self.turn, self.turn_back),
+        ):
             hidden.hide()
         self.column.addLayout(row(self.pick, self.kind, stretch=1))
         self.column.addWidget(self.task)
+        self.column.addWidget(self.posed)
+        self.column.addLayout(row(self.turn, self.turn_back))
         self.column.addWidget(self.residuals)
         self.column.addLayout(row(self.remove, self.load, self.save))
         self.column.addLayout(row(self.refine, self.undo))
@@ -216,6 +229,12 @@ class AlignStep(Step):
     def ask(self, task: str) -> None:
         """Say what to click next, or what is going on."""
         _show_words(self.task, task)
+
+    def show_offer(self, words: str, *, can_turn_back: bool) -> None:
+        """Offer to lay the partner otherwise; "" offers nothing."""
+        _show_words(self.posed, words)
+        self.turn.setVisible(bool(words))
+        self.turn_back.setVisible(can_turn_back)
 
     def show_found(self, words: str) -> None:
         """Say what refining did."""

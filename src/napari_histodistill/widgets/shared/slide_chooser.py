@@ -174,11 +174,11 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
     def choose_image(self, index: int) -> None:
         """Look at another image of the slide's file, with a layer of its own."""
         slide, viewer = self.bench.session.slide, self.bench.viewer
-        if slide is None or slide.path is None or index == slide.info.image:
+        if slide is None or slide.home is None or index == slide.info.image:
             return
-        there = layer_of_image(viewer, slide.path, index)
+        there = layer_of_image(viewer, slide.home, index)
         if there is None:
-            self.open_path(slide.path, image=index)
+            self.open_path(slide.home, image=index)
             return
         show_one_image(viewer, there)
         self.choose_layer(there)

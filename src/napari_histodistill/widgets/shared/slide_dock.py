@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
+from napari_histodistill.cache import cache_note
 from napari_histodistill.controllers.shared.exporting import (
     Exported,
     ExportKey,
@@ -62,6 +64,7 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
         # of it are proxies too and never identical to those in its events.
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.bench = make_bench(viewer, self)
+        self.bench.changed.connect(self._note_cache)
 
     @property
     def session(self) -> SessionT:
@@ -118,6 +121,12 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
             self, kind.title.rstrip("…"), f"{stem}{self.file_suffix}{kind.ending}"
         )
         return Path(chosen) if chosen else None
+
+    def _note_cache(self) -> None:
+        """Say once that maps are not kept, where the cache cannot be written to."""
+        if note := cache_note():
+            self.bench.changed.disconnect(self._note_cache)
+            show_warning(note)
 
     def _exported(self, reports: list[Exported]) -> None:
         self.say(f"Wrote {reports[-1].path.name}.")

@@ -62,7 +62,7 @@ def layer_of_image(viewer: ViewerModel, path: Path, index: int) -> Image | None:
     """Return the layer that shows an image of a file already; None if none does."""
     for layer in slide_layers(viewer):
         slide = slide_of(layer.metadata)
-        if slide is not None and (slide.path, slide.info.image) == (path, index):
+        if slide is not None and (slide.home, slide.info.image) == (path, index):
             return layer
     return None
 
@@ -73,11 +73,11 @@ def show_one_image(viewer: ViewerModel, layer: Image) -> None:
     All images of a file lie in one corner, so the one on top would hide the others.
     """
     chosen = slide_of(layer.metadata)
-    if chosen is None or chosen.path is None:
+    if chosen is None or chosen.home is None:
         return
     for other in viewer.layers:
         slide = slide_of(other.metadata)
-        if slide is not None and slide.path == chosen.path:
+        if slide is not None and slide.home == chosen.home:
             other.visible = slide.info.image == chosen.info.image
 
 
