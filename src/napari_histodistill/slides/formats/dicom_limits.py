@@ -74,6 +74,7 @@ _NUMBERS = {
     0x00480006: (b"UL", "TotalPixelMatrixColumns"),
     0x00480007: (b"UL", "TotalPixelMatrixRows"),
 }
+_HEAD = struct.Struct("<HHI")
 _WIDE = {b"US": "<H", b"UL": "<I"}
 
 
@@ -163,7 +164,7 @@ class _Walk:
         return syntax == IMPLICIT, at
 
     def _meta_element(self, at: int) -> _Element:
-        found = self._element(at, implicit=False)
+        found = self._element(at, self._bytes(at, 8), implicit=False)
         if found.vr == b"SQ" or found.length > MAX_META_BYTES:
             self._refuse(f"an entry of {found.length} bytes before its header")
         if found.tag == _GROUP_LENGTH and found.length != 4:
@@ -194,18 +195,22 @@ class _Walk:
 
     def _step(self, at: int, level: _Level, depth: int) -> tuple[int, _Level | None]:
         """Return the next place and its level: this one, an inner one, or its end."""
-        tag, length = self._tag(at)
+        head = self._bytes(at, 8)
+        tag, length = _tag_of(head)
         if level.end is None and tag == level.delimiter:
             return at + 8, None
         if not level.is_sequence:
-            return self._value(at, level, depth)
+            return self._value(
+                self._element(at, head, implicit=level.implicit), level, depth
+            )
         if tag != _ITEM:
             self._refuse("a sequence that holds something else than items")
         end = None if length == UNDEFINED else at + 8 + length
         return at + 8, _Level(is_sequence=False, end=end, implicit=level.implicit)
 
-    def _value(self, at: int, level: _Level, depth: int) -> tuple[int, _Level | None]:
-        found = self._element(at, implicit=level.implicit)
+    def _value(
+        self, found: _Element, level: _Level, depth: int
+    ) -> tuple[int, _Level | None]:
         if depth == 1 and found.tag == _PIXELS:
             self._check_pixels(found)
             return self.size, None
@@ -294,22 +299,20 @@ class _Walk:
         if end is not None and end > most:
             self._refuse("a length that reaches beyond its end")
 
-    def _element(self, at: int, *, implicit: bool) -> _Element:
-        tag, length = self._tag(at)
+    def _element(self, at: int, head: bytes, *, implicit: bool) -> _Element:
+        tag, length = _tag_of(head)
+        vr = head[4:6]
         if implicit:
             return _Element(tag, b"", length, at + 8)
-        self.file.seek(at + 4)
-        content = self.file.read(8)
-        vr = content[:2]
-        if vr in _LONG and len(content) == 8:
-            return _Element(tag, vr, int.from_bytes(content[4:], "little"), at + 12)
-        if vr not in _SHORT:
+        if vr in _SHORT:
+            return _Element(tag, vr, length >> 16, at + 8)
+        if vr not in _LONG:
             self._refuse(f"an entry of the type {vr!r}")
-        return _Element(tag, vr, int.from_bytes(content[2:4], "little"), at + 8)
+        wide = int.from_bytes(self._bytes(at + 8, 4), "little")
+        return _Element(tag, vr, wide, at + 12)
 
     def _tag(self, at: int) -> tuple[int, int]:
-        group, number, length = struct.unpack("<HHI", self._bytes(at, 8))
-        return group << 16 | number, length
+        return _tag_of(self._bytes(at, 8))
 
     def _text(self, found: _Element) -> str:
         content = self._bytes(found.value_at, min(found.length, 256))
@@ -328,6 +331,12 @@ class _Walk:
             "again, or convert it."
         )
         raise SlideError(msg)
+
+
+def _tag_of(head: bytes) -> tuple[int, int]:
+    """Return a tag, and the length where it stands without a type."""
+    group, number, length = _HEAD.unpack(head)
+    return group << 16 | number, length
 
 
 def is_dicom(path: Path) -> bool:
