@@ -242,13 +242,14 @@ def save_work(
                 "classes": taught.classes,
                 "temperature": head.temperature,
                 "metrics": (),
-                "familiarity": None,
+                "calibration": None,
                 "training": Training(
                     data="strokes painted on one slide",
                     licence="as the slide's",
                     attribution="painted by the user",
                     tiles=taught.cells,
                     cases=1,
+                    strokes=True,
                 ),
             }
         )
