@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.students.validation import first_fault
+from napari_histodistill.students.spec_file import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
