@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PIECE = b" " * 65536
+BLANKS = gzip.compress(b" " * 2**26, 9)
 
 
 def slide_files(zarr_format: int = 3) -> dict[str, bytes]:
@@ -167,9 +168,8 @@ def endless_trailer(server: Server, send: Callable[[bytes], None]) -> None:
 
 
 def bomb(_server: Server, send: Callable[[bytes], None]) -> None:
-    """Send a gigabyte of blanks in a megabyte of gzip."""
-    content = gzip.compress(b" " * 2**30, 9)
-    send(whole(content, "Content-Encoding: gzip"))
+    """Send 64 MiB of blanks in 64 KiB of gzip."""
+    send(whole(BLANKS, "Content-Encoding: gzip"))
 
 
 def stated(length: int) -> Callable[[Server, Callable[[bytes], None]], None]:

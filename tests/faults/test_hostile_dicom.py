@@ -100,6 +100,10 @@ SIBLINGS = {
     "deep": dicom(before=nested(DEEP)),
     "deflated": hostile_dicoms()["deflated, 1 GB"],
     "4 GB": hostile_dicoms()["a value of 4 GB"],
+    "frames at one place": jpeg_slide(jpeg(), table=bytes(8)),
+    "raw frames that are not there": dicom(
+        pixels=element(PIXELS, "OW", bytes(64)), series="1.2.7"
+    ),
 }
 
 
@@ -115,6 +119,10 @@ def test_hostile_files_beside_a_good_one_are_passed_over(tmp_path):
             slides.append(folder / "slide.dcm")
             slides[-1].write_bytes(dicom())
             (folder / name).write_bytes(content)
+    # By itself it can be read, for its frames follow one another.
+    (tmp_path / "frames at one place" / "slide.dcm").parent.mkdir()
+    slides.append(tmp_path / "frames at one place" / "slide.dcm")
+    slides[-1].write_bytes(SIBLINGS["frames at one place"])
     results = run_capped(
         [("info", path) for path in slides], imports=["pydicom", "openslide"]
     )

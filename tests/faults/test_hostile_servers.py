@@ -55,9 +55,9 @@ METADATA = {
     "a body without end": (hostile.endless, "larger than 16 MiB"),
     "chunks without end": (hostile.endless_chunked, "larger than 16 MiB"),
     "a header without end": (hostile.endless_header, "is not HTTP|broke off|took"),
-    "a header line without end": (hostile.endless_line, "is not HTTP|broke off"),
+    "a header line without end": (hostile.endless_line, "HTTP|broke off|took"),
     "a trailer without end": (hostile.endless_trailer, "HTTP|broke off|took|failed"),
-    "a gigabyte in gzip": (hostile.bomb, "larger than 16 MiB"),
+    "64 MiB in 64 KiB of gzip": (hostile.bomb, "larger than 16 MiB"),
     "a stated length of 1 TB": (hostile.stated(2**40), "larger than 16 MiB"),
     "a stated length that is not kept": (hostile.stated(10**6), "broke off"),
     "a length that is a word": (

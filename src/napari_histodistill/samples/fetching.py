@@ -260,7 +260,7 @@ class _Download:
         with requests.Session() as session:
             # Otherwise it reads the whole body of a redirect, even of one it does not
             # follow.
-            session.get_redirect_target = _nowhere  # type: ignore[method-assign]
+            session.get_redirect_target = _nowhere
             for _ in range(MAX_HOPS + 1):
                 answer = session.get(
                     address.url,

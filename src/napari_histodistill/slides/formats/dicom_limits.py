@@ -15,6 +15,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
+import numpy as np
+
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.pyramid.limits import extent_problem
 from napari_histodistill.slides.tiff.limits import MAX_TILE_BYTES
@@ -48,6 +50,7 @@ MAX_FILES = 1000
 UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _GROUP_LENGTH, _SYNTAX = 0x00020000, 0x00020010
+_EXTENDED_TABLE = 0x7FE00001
 _SOP_CLASS, _SERIES, _PIXELS = 0x00080016, 0x0020000E, 0x7FE00010
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -90,12 +93,16 @@ class DicomOutline:
         Its kind, and the series that it belongs to; empty if it does not say.
     elements : int
         Elements of its header.
+    frames_are_sound : bool
+        Whether its tables of frames fit the file. OpenSlide crashes where two frames
+        begin at one place; pydicom's reader finds the frames itself.
     """
 
     path: Path
     sop_class: str
     series: str
     elements: int
+    frames_are_sound: bool
 
 
 class _Element(NamedTuple):
@@ -127,6 +134,7 @@ class _Walk:
     size: int
     elements: int = 0
     held_bytes: int = 0
+    sound: bool = True
     texts: dict[int, str] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
@@ -136,7 +144,7 @@ class _Walk:
         self._check_numbers()
         return DicomOutline(
             path, self.texts.get(_SOP_CLASS, ""), self.texts.get(_SERIES, ""),
-            self.elements,
+            self.elements, self.sound,
         )  # fmt: skip
 
     def _meta(self) -> tuple[bool, int]:
@@ -246,6 +254,8 @@ class _Walk:
     def _note(self, found: _Element) -> None:
         if found.tag in {_SOP_CLASS, _SERIES}:
             self.texts[found.tag] = self._text(found)
+        elif found.tag == _EXTENDED_TABLE and found.length:
+            self._check_table(found.value_at, found.length, "<u8")
         elif found.tag in _NUMBERS:
             vr, name = _NUMBERS[found.tag]
             value = self._number(found, vr)
@@ -287,12 +297,32 @@ class _Walk:
         if found.length != UNDEFINED:
             if found.value_at + found.length > self.size:
                 self._refuse("its pixels reach beyond its end")
+            self.sound &= self._frame_bytes() <= found.length
             return
         tag, length = self._tag(found.value_at)
         if tag != _ITEM or found.value_at + 8 + length > self.size:
             self._refuse("its pixels do not begin with a table of frames")
         if length > 4 * MAX_TILES:
             self._refuse(f"a table of frames of {length} bytes")
+        if length:
+            self._check_table(found.value_at + 8, length, "<u4")
+
+    def _frame_bytes(self) -> int:
+        """Return how many bytes all frames take that are not compressed."""
+        names = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel")
+        size = math.prod(self.numbers.get(name, 1) for name in names)
+        return size * max(8, self.numbers.get("BitsAllocated", 8)) // 8
+
+    def _check_table(self, at: int, length: int, kind: str) -> None:
+        """See whether each frame of a table begins after the one before."""
+        offsets = np.frombuffer(self._bytes(at, length), kind, length // int(kind[2]))
+        offsets = offsets.astype(np.float64)  # eight bytes without a sign, compared
+        self.sound &= bool(
+            len(offsets) == self.numbers.get("NumberOfFrames", 1)
+            and offsets[0] == 0
+            and (np.diff(offsets) >= 8).all()
+            and offsets[-1] + 8 <= self.size
+        )
 
     def _check_inside(self, level: _Level, end: int | None) -> None:
         most = self.size if level.end is None else level.end

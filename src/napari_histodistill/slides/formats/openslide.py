@@ -290,10 +290,12 @@ def check_before_openslide(path: Path) -> None:
     if path.suffix.lower() == ".mrxs":
         check_slidedat(path)
     if start[MAGIC_AT:] == MAGIC:
-        check_dicom(path)
-        for beside in outlines_beside(path):
-            if isinstance(beside, SlideError):
-                raise beside
+        for found in (check_dicom(path), *outlines_beside(path)):
+            if isinstance(found, SlideError):
+                raise found
+            if not found.frames_are_sound:
+                msg = f"{found.path.name}: its table of frames is damaged."
+                raise SlideError(msg)
     if start.startswith(TIFF_MAGIC):
         check_for_openslide(path)
 

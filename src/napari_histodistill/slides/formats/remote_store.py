@@ -61,7 +61,7 @@ class RemoteError(OSError):
     """A server that does not answer as it should; the message names no address."""
 
 
-class RemoteStore(Store):  # type: ignore[misc]  # zarr's is typed where it is installed
+class RemoteStore(Store):
     """The files below an address, to be read.
 
     Parameters
