@@ -249,6 +249,24 @@ class Overlays:
         layer.colormap = overlays.class_colors(classes)
         return layer
 
+    def put_strokes(
+        self, strokes: npt.NDArray[np.uint8], classes: Sequence[ClassSpec]
+    ) -> Labels:
+        """Put back strokes that were painted before, in place of what is there."""
+        layer = self.show_strokes(classes)
+        layer.data = strokes
+        self._lay_out_again(layer)  # painted at other µm, they have another size
+        layer.visible = True
+        return layer
+
+    def put_tissue(self, mask: npt.NDArray[np.uint8]) -> Labels:
+        """Put back a tissue mask that was edited before."""
+        layer = self.show_tissue(TissueMask.from_array(mask > 0, self._slide.shape))
+        layer.data = (mask > 0).astype(np.uint8)
+        self._lay_out_again(layer)
+        self._tissue = None  # nobody found it: it is drawn
+        return layer
+
     def show_tissue(self, tissue: TissueMask) -> Labels:
         """Draw the tissue mask, to be edited."""
         layer: Labels | None = self.get(OverlayKind.TISSUE)
