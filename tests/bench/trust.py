@@ -36,18 +36,32 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import norm, rankdata
-from scipy.stats import t as student_t
+from scipy.stats import rankdata
 
+from napari_histodistill.slides.tissue.looks import look_of, oddest_look
 from napari_histodistill.students import load_student
+from napari_histodistill.students.case_limits import (
+    HIGH,
+    LOW,
+    CaseLimits,
+    lies_in,
+    lies_out,
+)
 from napari_histodistill.students.token_pooling import pool_tokens
-from tests.bench.trust_causes import oddities
+from napari_histodistill.students.trust import (
+    ENOUGH,
+    ENOUGH_CASES,
+    SeenSquares,
+    Verdict,
+    fit_reference,
+    folds_of,
+    judge,
+)
 from tests.bench.trust_distances import mahalanobis, neighbours, relative
 from tests.bench.trust_sets import PX, TileSet, other_sets, own_tiles
 from tests.bench.trust_table import as_markdown
@@ -58,20 +72,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from napari_histodistill.students.trust import SlideTrust, TrustReference
+
     Floats = npt.NDArray[np.float64]
     Features = Mapping[str, Floats]
     Fit = Callable[[Floats, npt.NDArray[np.intp]], Callable[[Floats], Floats]]
 
 FOLDS, SEED, RESAMPLES, MOSAICS = 5, 0, 200, 400
 SIZES = (10, 20, 50, 100, 300)
-ENOUGH = 50
-"""Squares below which a slide is never called like."""
-ENOUGH_CASES = 20
-"""Cases below which no slide is called like: the limits are too wide then."""
+PROGRAM_MOSAICS = 100
 FEW = (5, 10, 20, 40, 100, 200)
-LOW, HIGH = 1 / 3, 2 / 3
-"""Unlike: even the nearest third of the squares lies out; like: two thirds lie in."""
-UNLIKE_SD, UNLIKE_P, LIKE_P = 5.0, 0.001, 0.05
 NETWORKS = {"start": "imagenet-lite0", "own": "colon-he"}
 CHOSEN, TODAY = "start, stage 6", "today"
 STAGES = tuple(range(1, 7))
@@ -195,57 +205,12 @@ def by_logits(sets: Mapping[str, Features], *, energy: bool) -> dict[str, Floats
 # --- slides -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class CaseLimits:
-    """How a quantile of log distances varies between own cases, and within one.
-
-    T_c: the quantile q of a case of m_c tiles; μ their median; σ² the pooled variance
-    within cases; κ = q (1 - q) / φ(z_q)², so that κ σ² / n is a quantile's variance; τ²
-    the variance of T_c less the mean of κ σ² / m_c, a quarter of it at least.
-    """
-
-    quantile: float
-    mu: float
-    tau: float
-    sampling: float
-    cases: int
-
-    @classmethod
-    def of(cls, values: Floats, cases: npt.NDArray[Any], quantile: float) -> CaseLimits:
-        names, member, counts = np.unique(
-            cases, return_inverse=True, return_counts=True
-        )
-        own = np.array([np.quantile(values[cases == c], quantile) for c in names])
-        means = np.bincount(member, values) / counts
-        within = ((values - means[member]) ** 2).sum() / max(
-            len(values) - len(names), 1
-        )
-        kappa = quantile * (1 - quantile) / norm.pdf(norm.ppf(quantile)) ** 2
-        between = own.var(ddof=1)
-        tau2 = max(between - (kappa * within / counts).mean(), between / 4)
-        return cls(
-            quantile, float(np.median(own)), tau2**0.5, kappa * within, len(names)
-        )
-
-    def above(self, squares: float, p: float, least: float = 0.0) -> float:
-        """Return what a case of so many squares exceeds with probability p.
-
-        Student's t for few cases; at least ``least`` τ. What chance adds to few squares
-        is added in quadrature, at one in twenty.
-        """
-        far = student_t.ppf(1 - p, self.cases - 1) * np.sqrt(1 + 1 / self.cases)
-        chance = norm.ppf(0.95) ** 2 * self.sampling / squares
-        return self.mu + float(np.sqrt((max(far, least) * self.tau) ** 2 + chance))
-
-
 def verdict(values: Floats, low: CaseLimits, high: CaseLimits) -> str:
     """Return like, unlike or too little for a slide's log distances."""
-    n = len(values)
-    if np.quantile(values, LOW) > low.above(n, UNLIKE_P, UNLIKE_SD):
+    if lies_out(values, low):
         return "unlike"
-    inside = np.quantile(values, HIGH) <= high.above(n, LIKE_P)
-    enough = n >= ENOUGH and high.cases >= ENOUGH_CASES
-    return "like" if inside and enough else "too little"
+    enough = len(values) >= ENOUGH and high.cases >= ENOUGH_CASES
+    return "like" if lies_in(values, high) and enough else "too little"
 
 
 def simulate(
@@ -435,13 +400,6 @@ def _followed(own: Floats, other: Floats, own_log: Floats, other_log: Floats) ->
     return float(np.mean(areas))
 
 
-def folds_of(cases: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Return ``(n,)``: which fold each tile's case is dealt to."""
-    names, member = np.unique(cases, return_inverse=True)
-    dealt = np.random.default_rng(SEED).permutation(len(names)) % FOLDS
-    return dealt[member.reshape(-1)]
-
-
 # --- the tables ---------------------------------------------------------------------
 
 
@@ -461,13 +419,14 @@ def main(arguments: list[str]) -> int:
         found = {n: embedder(one.tiles) for n, embedder in embedders.items()}
         sets[name] = {f"{n}/{k}": v for n, f in found.items() for k, v in f.items()}
     result = tables(tiles, sets, labels)
-    result["odd"] = {n: oddities(one.tiles) for n, one in tiles.items() if n != "own"}
-    by_case = [oddities(own.tiles[own.cases == case]) for case in np.unique(own.cases)]
+    result["odd"] = {n: _look(one.tiles) for n, one in tiles.items() if n != "own"}
+    by_case = [_look(own.tiles[own.cases == case]) for case in np.unique(own.cases)]
     for share in (0, 0.01, 0.5, 0.99, 1):
         result["odd"][f"own cases, {100 * share:g} %"] = {
             name: float(np.quantile([odd[name] for odd in by_case], share))
             for name in by_case[0]
         }
+    result["program"] = as_program(tiles, sets)
     result["tokens"] = in_tokens(tiles, sets, labels, embedders["own"], asked.cache)
     result["few"] = with_few_cases(tiles, sets, labels)
     result["spread"] = spread(tiles, sets, labels, asked.cache)
@@ -480,6 +439,65 @@ def main(arguments: list[str]) -> int:
         asked.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(as_markdown(result, CHOSEN))
     return 0
+
+
+def _look(tiles: npt.NDArray[np.uint8]) -> dict[str, float]:
+    look = look_of(tiles)
+    inks = {f"{name} ink": share for name, share in look.inks}
+    return {"brown": look.brown, "dark": look.dark, **inks, "sharpness": look.sharpness}
+
+
+def as_program(
+    tiles: Mapping[str, TileSet], sets: Mapping[str, Features]
+) -> dict[str, dict[str, Any]]:
+    """Return what the program says of mosaics of 50 squares, looks included, by set.
+
+    *Own* mosaics are of one case that the reference was not fitted to.
+    """
+    rng = np.random.default_rng(SEED)
+    own = tiles["own"]
+    fold = folds_of(own.cases)
+    names = METHODS[CHOSEN][0]
+    values = {
+        n: np.concatenate([features[k] for k in names], axis=1)
+        for n, features in sets.items()
+    }
+
+    def fitted(rows: npt.NDArray[Any]) -> TrustReference:
+        look = oddest_look(own.tiles[rows], own.cases[rows])
+        mine, whose = values["own"][rows], own.cases[rows]
+        found = fit_reference(mine, whose, look=look, edge_px=PX)
+        assert found is not None
+        return found
+
+    def said(reference: TrustReference, name: str, among: Any) -> SlideTrust:
+        picked = rng.choice(among, 50)
+        cells = np.stack([picked, picked], axis=1).astype(np.int32)
+        logs = reference.log_distances(values[name][picked])
+        seen = SeenSquares(cells, logs, np.ones(50, np.bool_), whole=False)
+        return judge(reference, seen, look_of(tiles[name].tiles[picked]))
+
+    without = [fitted(fold != k) for k in range(FOLDS)]
+    whole = fitted(np.ones(len(fold), np.bool_))
+    found = {}
+    for name, one in tiles.items():
+        groups, sizes = np.unique(one.cases, return_counts=True)
+        groups = groups[sizes >= 5]
+        verdicts = []
+        for _ in range(PROGRAM_MOSAICS if name == "own" else PROGRAM_MOSAICS // 4):
+            among = np.arange(len(one.cases))
+            if len(groups):
+                among = np.flatnonzero(one.cases == rng.choice(groups))
+            reference = without[fold[among[0]]] if name == "own" else whole
+            verdicts.append(said(reference, name, among))
+        odd = [oddity for one in verdicts for oddity in one.oddities]
+        found[name] = {
+            "unlike": float(np.mean([v.verdict is Verdict.UNLIKE for v in verdicts])),
+            "like": float(np.mean([v.verdict is Verdict.LIKE for v in verdicts])),
+            "squares unlike": float(np.mean([v.unlike_share for v in verdicts])),
+            "odd": {o.value: odd.count(o) / len(verdicts) for o in dict.fromkeys(odd)},
+        }
+    return found
 
 
 def tables(

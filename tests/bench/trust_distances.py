@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.cluster import KMeans
+
+from napari_histodistill.students.case_limits import PrincipalGaussian
+from napari_histodistill.students.trust import directions_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,32 +19,6 @@ if TYPE_CHECKING:
     Distance = Callable[[Floats], Floats]
 
 SEED = 0
-
-
-@dataclass(frozen=True)
-class _Gaussian:
-    """A covariance of few own directions and noise (Tipping & Bishop 1999)."""
-
-    directions: Floats
-    variances: Floats
-    noise: float
-
-    @classmethod
-    def of(cls, centred: Floats, most: int) -> _Gaussian:
-        spread = centred.T @ centred / (len(centred) - 1)
-        found, axes = np.linalg.eigh(spread)  # ascending; much faster than an SVD
-        variances, directions = np.maximum(found[::-1], 0), axes.T[::-1]
-        shares = np.cumsum(variances) / variances.sum()
-        width = centred.shape[1]
-        keep = min(int(np.searchsorted(shares, 0.95)) + 1, most, width - 1)
-        noise = float(variances[keep:].sum() / (width - keep))
-        return cls(directions[:keep], np.maximum(variances[:keep], noise), noise)
-
-    def squared(self, centred: Floats) -> Floats:
-        along = centred @ self.directions.T
-        rest = np.maximum((centred**2).sum(1) - (along**2).sum(1), 0)
-        found: Floats = (along**2 / self.variances).sum(1) + rest / self.noise
-        return found
 
 
 def mahalanobis(
@@ -59,14 +35,14 @@ def mahalanobis(
     20 rows and at most 64. More of them follow few cases so closely that unseen ones
     lie as far out as foreign tissue.
     """
-    most = int(np.clip(len(values) // 20, 2, 64)) if most is None else most
+    most = directions_for(len(values)) if most is None else most
     middle = values.mean(0)
     scale = np.maximum(values.std(0), 1e-9) if scaled else np.ones(values.shape[1])
     rows = (values - middle) / scale
     groups = labels if by_class else np.zeros_like(labels)
     present, member = np.unique(groups, return_inverse=True)
     means = np.array([rows[groups == k].mean(0) for k in present])
-    shape = _Gaussian.of(rows - means[member.reshape(-1)], most)
+    shape = PrincipalGaussian.of(rows - means[member.reshape(-1)], most)
 
     def distance(others: Floats) -> Floats:
         placed = (others - middle) / scale

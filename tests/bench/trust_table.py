@@ -48,6 +48,17 @@ def as_markdown(result: dict[str, Any], chosen: str) -> str:
     ]
     title = f"Few cases trained on, unlike / like, %, 50 squares: {chosen}"
     out.append(_table(title, ["trained on", *head], rows))
+    rows = [
+        [
+            name,
+            kinds.get(name, "own"),
+            *(f"{100 * said[c]:.0f}" for c in ("unlike", "like", "squares unlike")),
+            ", ".join(f"{cause} {100 * v:.0f}" for cause, v in said["odd"].items()),
+        ]
+        for name, said in result["program"].items()
+    ]
+    head = ["mosaics of", "kind", "unlike", "like", "squares unlike", "what is odd"]
+    out.append(_table("What the program says of 50 squares, %", head, rows))
     causes = list(next(iter(result["odd"].values())))
     rows = [[n, *(f"{odd[c]:.3f}" for c in causes)] for n, odd in result["odd"].items()]
     out.append(_table("What is odd, shares of a whole set", ["set", *causes], rows))

@@ -38,7 +38,7 @@ def test_cells_of_another_run_are_not_counted(run, slide_file, bundle, tmp_path)
     everything = run(*options, used, "--all-cells").json
     again, alone = run(*options, used).json, run(*options, fresh).json
     assert everything["cells"] > again["cells"] == alone["cells"]
-    for key in ("classes", "unclassified", "unfamiliar", "unreadable"):
+    for key in ("trust", "classes", "unclassified", "unreadable"):
         assert again[key] == alone[key]
     assert again["unclassified"] == 0
     for name in ("areas.csv", "class_map.geojson"):

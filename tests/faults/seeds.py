@@ -64,10 +64,14 @@ def tiff_seeds() -> list[bytes]:
 def spec_seeds() -> list[bytes]:
     """Return specs of students as JSON; their digests are right."""
     from napari_histodistill.students.spec import (
+        STAGE_SOURCE,
+        CalibrationSpec,
         ClassSpec,
         FamiliaritySpec,
+        LookSpec,
         Metric,
         StudentSpec,
+        TrustSpec,
         WeightsSpec,
     )
 
@@ -88,6 +92,19 @@ def spec_seeds() -> list[bytes]:
             "classes": (ClassSpec(name="stroma", color="#e69f00"),),
             "familiarity": FamiliaritySpec(
                 components=4, noise=1.0, threshold=2.0, protocol="a test"
+            ),
+            "trust": TrustSpec(
+                source=STAGE_SOURCE,
+                edge_px=128,
+                components=4,
+                width=640,
+                tiles=100,
+                noise=0.5,
+                looks=LookSpec(brown=0, dark=0, ink=0, sharpness=-0.3),
+                protocol="a test",
+            ),
+            "calibration": CalibrationSpec(
+                error=0.03, sure_share=0.5, sure_right=0.9, protocol="a test"
             ),
             "metrics": (Metric(name="accuracy", value=0.5, protocol="a test"),),
             "backbone_options": {"act_layer": "relu", "channels": (8, 16)},

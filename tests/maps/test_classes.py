@@ -13,7 +13,6 @@ from napari_histodistill.maps import (
     embed_slide,
     plan_grid,
 )
-from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
 from tests.fakes import array_slide, colour_student
 from tests.maps.helpers import in_small_steps, small_grid
@@ -125,26 +124,6 @@ def test_nothing_computed_yet():
     assert [a.cells for a in found.areas()] == [0, 0]
 
 
-@pytest.mark.parametrize("mode", ["tiles", "tokens"])
-def test_what_is_unlike_the_training_tiles_is_marked_on_tiles_only(tmp_path, mode):
-    slide, student = array_slide(), colour_student()
-    for _ in embed_slide(slide, student, tmp_path / "s", mode=mode):
-        pass
-    assert class_map(tmp_path / "s", student).unfamiliar is None
-    # It learned from purple only: pink is new to it.
-    found = class_map(tmp_path / "s", student)
-    with EmbeddingStore.open(tmp_path / "s") as store:
-        purple = store.read()[found.labels == 2].astype(np.float32)
-    student.familiarity = fit_familiarity(purple, np.arange(len(purple)))
-    marked = class_map(tmp_path / "s", student).unfamiliar
-    if mode == "tokens":
-        assert marked is None
-    else:
-        assert marked[found.labels == 1].mean() > 0.9
-        assert marked[found.labels == 2].mean() < 0.2
-        assert not marked[found.labels == 0].any()
-
-
 def test_a_border_cell_is_not_given_the_tissue_of_its_neighbour(tmp_path):
     """Its tile lies beyond the slide: all it could show is red, mirrored."""
     image = np.zeros((900, 1100, 3), np.uint8)
@@ -173,20 +152,3 @@ def test_only_the_cells_that_are_asked_for(mapped, rng):
     assert sum(area.cells for area in part.areas()) == kept.sum() > 0
     everything = class_map(path, student, cells=np.ones_like(cells))
     np.testing.assert_array_equal(everything.labels, whole.labels)
-
-
-def test_cells_that_are_not_asked_for_are_not_called_unfamiliar(tmp_path, rng):
-    slide, student = array_slide(), colour_student()
-    for _ in embed_slide(slide, student, tmp_path / "s", tissue=None):
-        pass
-    with EmbeddingStore.open(tmp_path / "s") as store:
-        rows = store.read()[store.status == 1].astype(np.float32)
-    student.familiarity = fit_familiarity(
-        rows + rng.normal(scale=1e-3, size=rows.shape) + 5, np.arange(len(rows)) % 5
-    )
-    whole = class_map(tmp_path / "s", student).unfamiliar
-    cells = np.zeros(whole.shape, bool)
-    cells[3] = True
-    part = class_map(tmp_path / "s", student, cells=cells).unfamiliar
-    assert whole.any()
-    np.testing.assert_array_equal(part, whole & cells)

@@ -76,8 +76,8 @@ def test_colon_he_is_small_and_carries_its_figures_and_its_data():
     assert [c.name for c in spec.classes] == [
         c.name for c in load_spec("colon-probe").classes
     ]
-    assert spec.familiarity is not None
-    assert "cases left out" in spec.familiarity.protocol
+    assert spec.trust is not None
+    assert "1782 tiles of 271 cases" in spec.trust.protocol
     assert spec.training.cases == 271
     assert "10.3389/fmed.2023.1114673" in spec.training.attribution
     figures = {m.name: m.value for m in spec.metrics}

@@ -38,12 +38,13 @@ from napari_histodistill.cli.scheduler import (
     give_cohort,
     in_a_line,
 )
+from napari_histodistill.cli.trust import LikeOnlyOption, judged, trust_text
 from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_histodistill.maps import ClassMap
+    from napari_histodistill.maps import ClassArea, ClassMap
     from napari_histodistill.maps.cohort import SlideResult, SlideRun, SlideTask
     from napari_histodistill.students.student import Student
 
@@ -141,6 +142,7 @@ def classify(
             help="Leave squares below this probability without a class.",
         ),
     ] = 0.0,
+    like_only: LikeOnlyOption = False,
     stain_normalise: StainOption = False,
     icc: IccOption = False,
     rgb: RgbOption = False,
@@ -148,9 +150,10 @@ def classify(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Map a slide's classes and their areas in mm²."""
+    """Map a slide's classes and their areas in mm², and say what they are worth."""
     from napari_histodistill.maps import class_map
     from napari_histodistill.maps.cohort import open_task
+    from napari_histodistill.students.trust import trust_facts
 
     began = time.perf_counter()
     _refuse_reserved(slide)
@@ -182,14 +185,18 @@ def classify(
         tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
         with interruptible() as cancel:
             last = follow(plan.reports(cancel, cells=cells), plan.slide.name)
+            trust = judged(plan, cells, cancel, every=like_only)
         # The store may hold cells of other runs, or be too old to know the bounds.
         found = replace(
             class_map(task.store, runner, cells=cells).at_least(min_confidence),
+            trust=trust,
             bounds_origin=plan.slide.info.bounds_origin,
             origin_um=plan.slide.info.origin_um,
         )
+        found = found.like_only() if like_only else found
         areas = found.areas()
         result = {
+            "trust": trust_facts(trust),
             "slide": str(slide),
             "slide_digest": digest,
             "student": runner.name,
@@ -206,12 +213,15 @@ def classify(
             "stride_um": plan.grid.stride_um,
             "cells": last.done - last.unreadable,
             "unreadable": last.unreadable,
-            "classes": {a.name: {"cells": a.cells, "mm2": a.mm2} for a in areas},
+            "classes": {a.name: _class_facts(a) for a in areas},
             "unclassified": last.done - last.unreadable - sum(a.cells for a in areas),
-            "unfamiliar": (
-                None if found.unfamiliar is None else int(found.unfamiliar.sum())
+            "calibration": (
+                None
+                if runner.spec.calibration is None
+                else runner.spec.calibration.model_dump()
             ),
             "min_confidence": min_confidence,
+            "like_only": like_only,
             "outputs": {
                 **_write_class_map(found, out, split=split),
                 "store": str(task.store),
@@ -220,7 +230,8 @@ def classify(
             "seconds": round(time.perf_counter() - began, 2),
         }
         write_json(out / "summary.json", result)
-        answer.give(result, _class_text(result))
+        text = [*trust_text(trust, runner.spec), "", _class_text(result)]
+        answer.give(result, "\n".join(text))
 
 
 def _write_class_map(found: ClassMap, out: Path, *, split: bool) -> dict[str, str]:
@@ -427,26 +438,32 @@ def _store_text(entry: dict[str, Any]) -> str:
     )
 
 
+def _class_facts(area: ClassArea) -> dict[str, Any]:
+    return {
+        "cells": area.cells,
+        "mm2": area.mm2,
+        "judged": area.judged,
+        "unlike": area.unlike,
+        "all_mm2": area.all_mm2,
+        "like_mm2": area.like_mm2,
+    }
+
+
 def _class_text(result: dict[str, Any]) -> str:
     wide = max(len(name) for name in result["classes"])
     lines = [
         f"{name:{wide}}  {entry['mm2']:9.3f} mm²  {entry['cells']:6} squares"
+        f"{_left_out(entry)}"
         for name, entry in result["classes"].items()
     ]
-    lines += [_trust_text(result), ""]
-    lines += [str(path) for path in result["outputs"].values()]
+    lines += ["", *(str(path) for path in result["outputs"].values())]
     return "\n".join(lines)
 
 
-def _trust_text(result: dict[str, Any]) -> str:
-    """Return how far the areas may be believed: a table alone would look certain."""
-    odd, squares = result["unfamiliar"], result["cells"]
-    if odd is None:
-        return (
-            "Whether the tissue is like what the student learned from was not measured."
-        )
-    share = f"{odd / squares:.0%}" if squares else "none"
-    return (
-        f"{odd} of {squares} squares ({share}) look unlike the student's training "
-        "tiles. A low share proves nothing: other organs can pass."
-    )
+def _left_out(entry: dict[str, Any]) -> str:
+    """Return what a class's area would be with the unlike squares, and how many."""
+    if entry["all_mm2"] > entry["mm2"]:
+        return f"  ({entry['all_mm2']:.3f} mm² with unlike squares)"
+    if entry["unlike"]:
+        return f"  ({entry['unlike']} of {entry['judged']} judged are unlike)"
+    return ""

@@ -62,7 +62,7 @@ def export_map(found: ClassMap | SimilarityMap, path: str | Path) -> Path:
     ...     *_, last = embed_slide(slide, student, "colon.zarr")
     >>> areas = export_map(class_map("colon.zarr", student), "areas.csv")
     >>> areas.read_text().splitlines()[0]
-    'class,cells,mm2,percent'
+    'class,cells,mm2,percent,judged,unlike,all_mm2,like_mm2,verdict'
     """
     target = Path(path)
     what, writers = (

@@ -8,8 +8,10 @@ per class (a multipolygon): thousands of single squares make QuPath slow. *Objec
 Annotations › Split* takes it apart there; for programs that read simple polygons only
 (TIAToolbox, napari-geojson) ``split=True`` does so here.
 
-The member ``frame`` says what the numbers are: pixels of level 0, where they start, and
-where the slide's first pixel lies in µm if its file places it.
+The member ``trust`` says whether the slide is like what the student learned from, and
+every feature names the verdict. The member ``frame`` says what the numbers are: pixels
+of level 0, where they start, and where the slide's first pixel lies in µm if its file
+places it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 
 from napari_histodistill.export.outlines import outline, pieces_of
 from napari_histodistill.export.safe_writing import write_file
+from napari_histodistill.students.trust import trust_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,6 +63,7 @@ def write_geojson(
         If a file that is not an earlier export is there, or it cannot be written.
     """
     features = []
+    trust = class_map.trust
     for k, area in enumerate(class_map.areas()):
         if area.cells:
             cells = class_map.labels == k + 1
@@ -67,9 +71,14 @@ def write_geojson(
                 _feature(geometry, area.name, area.color, measurements=measured)
                 for geometry, measured in _shapes(class_map, cells, split=split)
             ]
+    if trust is not None:
+        for feature in features:
+            feature["properties"]["trust"] = trust.verdict.value
     mpp = class_map.grid.slide_mpp
     frame = _frame(class_map.bounds_origin, class_map.origin_um)
-    return _write(features, path, frame | {"um_per_pixel_yx": [mpp.y, mpp.x]})
+    said = {} if trust is None else {"trust": trust_facts(trust)}
+    frame |= {"um_per_pixel_yx": [mpp.y, mpp.x]}
+    return _write(features, path, frame, said)
 
 
 def _shapes(
@@ -211,13 +220,17 @@ def _ring(points: Any, origin: tuple[int, int] | None) -> list[list[float]]:
 
 
 def _write(
-    features: list[dict[str, Any]], path: Path | str, frame: dict[str, Any]
+    features: list[dict[str, Any]],
+    path: Path | str,
+    frame: dict[str, Any],
+    more: dict[str, Any] | None = None,
 ) -> Path:
     # Foreign members, as RFC 7946 (6.1) allows; our files are recognised by it.
     document = {
         "type": "FeatureCollection",
         "creator": _MARK,
         "frame": frame,
+        **(more or {}),
         "features": features,
     }
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))

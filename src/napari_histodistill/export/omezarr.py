@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_histodistill.export.safe_writing import new_folder
 from napari_histodistill.geometry import WorldTransform
+from napari_histodistill.students.trust import trust_facts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -64,7 +65,9 @@ def write_class_labels(class_map: ClassMap, path: Path | str) -> Path:
             for k, a in enumerate(areas, start=1)
         ],
     }
-    extra = {"image-label": label}
+    extra: dict[str, Any] = {"image-label": label}
+    if class_map.trust is not None:
+        extra["trust"] = trust_facts(class_map.trust)
     world = _world(class_map)
     return _write(class_map.labels, world, Path(path), CLASSES, extra)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.ranking import RankedRegion
 
 _AREAS = ("class", "cells", "mm2", "percent")
+_TRUST = ("judged", "unlike", "all_mm2", "like_mm2", "verdict")
 _REGIONS = (
     "rank",
     "similarity",
@@ -36,7 +37,11 @@ _WORLD = ("world_y_um", "world_x_um")
 def write_areas(class_map: ClassMap, path: Path | str) -> Path:
     """Write cells, area and share of every class.
 
-    ``percent`` is the share of the classified area, so it adds up to 100.
+    ``percent`` is the share of the classified area, so it adds up to 100. ``judged``
+    and ``unlike`` count squares that were compared with what the student learned from;
+    ``all_mm2`` is the area with unlike squares that were left out, ``like_mm2`` that
+    without them, empty unless every square was judged. ``verdict`` is that on the whole
+    slide, the same in every line; empty if it was not judged.
 
     Parameters
     ----------
@@ -52,11 +57,18 @@ def write_areas(class_map: ClassMap, path: Path | str) -> Path:
     """
     areas = class_map.areas()
     total = sum(area.mm2 for area in areas)
+    verdict = "" if class_map.trust is None else class_map.trust.verdict.value
     rows = (
-        (a.name, a.cells, f"{a.mm2:.6f}", f"{100 * a.mm2 / total if total else 0:.2f}")
+        (
+            *(a.name, a.cells, f"{a.mm2:.6f}"),
+            f"{100 * a.mm2 / total if total else 0:.2f}",
+            *(a.judged, a.unlike, f"{a.all_mm2:.6f}"),
+            "" if a.like_mm2 is None else f"{a.like_mm2:.6f}",
+            verdict,
+        )
         for a in areas
     )
-    return _write(_AREAS, rows, path)
+    return _write(_AREAS + _TRUST, rows, path, earlier=_AREAS)
 
 
 def write_regions(

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.maps.store import CellStatus, EmbeddingStore
+from napari_histodistill.maps.trust import kept_trust
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
     from napari_histodistill.students.student import Student
+    from napari_histodistill.students.trust import SlideTrust
 
 _SLAB_ROWS = 16384
 
@@ -34,12 +36,23 @@ class ClassArea:
         Number of cells.
     mm2 : float
         Area on the slide; of a border cell only the part that lies on it.
+    judged, unlike : int
+        Cells that were compared with what the student learned from, and those of them
+        that are unlike it.
+    all_mm2 : float
+        Area with the unlike cells that :meth:`ClassMap.like_only` left out.
+    like_mm2 : float or None
+        Area without unlike cells; None unless every cell was judged.
     """
 
     name: str
     color: str
     cells: int
     mm2: float
+    judged: int = 0
+    unlike: int = 0
+    all_mm2: float = 0.0
+    like_mm2: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,9 +73,12 @@ class ClassMap:
         Grid of the cells.
     mode : {"tiles", "tokens"}
         Mode of the embeddings; heads are trained on ``tiles``.
-    unfamiliar : ndarray or None
-        ``(rows, columns)`` bool: tissue unlike what the student learned from. None if
-        that cannot be judged: for tokens, and for bundles without training statistics.
+    trust : SlideTrust or None
+        Whether the slide is like what the student learned from; None if that has not
+        been judged yet (see :func:`~napari_histodistill.maps.trust.judge_slide`).
+    left_out : ndarray or None
+        ``(rows, columns)`` uint8: labels of the unlike cells that :meth:`like_only`
+        took out; None if it was not asked to.
     bounds_origin : tuple of int or None
         Corner of the scanned part, ``(y, x)`` in level-0 pixels, from which programs
         that crop the slide count; see :class:`SlideInfo`.
@@ -77,24 +93,69 @@ class ClassMap:
     classes: tuple[ClassSpec, ...]
     grid: TileGrid
     mode: EmbeddingMode = "tiles"
-    unfamiliar: npt.NDArray[np.bool_] | None = None
+    trust: SlideTrust | None = None
+    left_out: npt.NDArray[np.uint8] | None = None
     bounds_origin: tuple[int, int] | None = None
     origin_um: tuple[float, float] = (0.0, 0.0)
 
     def areas(self) -> tuple[ClassArea, ...]:
         """Return cells and area of every class, in the head's order, zeros included."""
-        size = len(self.classes) + 1
-        labels = self.labels.ravel()
-        cells = np.bincount(labels, minlength=size)
-        mm2 = np.bincount(labels, self.grid.areas_mm2().ravel(), minlength=size)
-        return tuple(
-            ClassArea(name=c.name, color=c.color, cells=int(n), mm2=float(a))
-            for c, n, a in zip(self.classes, cells[1:], mm2[1:], strict=True)
-        )
+        area = self.grid.areas_mm2()
+        judged, unlike = self._judged()
+        every = self.trust is not None and self.trust.every
+
+        def of(k: int, spec: ClassSpec) -> ClassArea:
+            mine = self.labels == k + 1
+            like = float(area[mine & ~unlike].sum()) if every else None
+            everything = mine
+            if self.left_out is not None:
+                everything = mine | (self.left_out == k + 1)
+            return ClassArea(
+                name=spec.name,
+                color=spec.color,
+                cells=int(mine.sum()),
+                mm2=float(area[mine].sum()),
+                judged=int((mine & judged).sum()),
+                unlike=int((mine & unlike).sum()),
+                all_mm2=float(area[everything].sum()),
+                like_mm2=like,
+            )
+
+        return tuple(of(k, spec) for k, spec in enumerate(self.classes))
+
+    def like_only(self) -> ClassMap:
+        """Return the map in which cells unlike the training data have no class.
+
+        Raises
+        ------
+        InputError
+            If not every cell was judged: the others may be unlike, too.
+        """
+        if self.trust is None or not self.trust.every:
+            msg = (
+                "Not every square was compared with what the student learned from, so "
+                "unlike ones cannot be left out: judge all of them first (--like-only "
+                "on the command line)."
+            )
+            raise InputError(msg)
+        _, unlike = self._judged()
+        out = np.where(unlike, self.labels, 0).astype(np.uint8)
+        return replace(self._where(~unlike), left_out=out)
+
+    def _judged(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return which cells were judged, and which of them are unlike."""
+        judged, unlike = (np.zeros(self.labels.shape, np.bool_) for _ in range(2))
+        if self.trust is not None:
+            rows, columns = self.trust.cells.T
+            judged[rows, columns] = True
+            unlike[rows, columns] = self.trust.unlike
+        return judged, unlike
 
     def at_least(self, confidence: float) -> ClassMap:
         """Return the map in which less confident cells have no class."""
-        keep = self.confidence >= confidence
+        return self._where(self.confidence >= confidence)
+
+    def _where(self, keep: npt.NDArray[np.bool_]) -> ClassMap:
         return replace(
             self,
             labels=np.where(keep, self.labels, 0).astype(np.uint8),
@@ -165,26 +226,20 @@ def class_map(
     shape = store.grid.shape
     status = np.zeros(shape, np.uint8)
     probabilities = np.zeros((*shape, len(student.head.bias)), np.float32)
-    known = student.familiarity if made_by.mode == "tiles" else None
-    unfamiliar = None if known is None else np.zeros(shape, np.bool_)
     for block in store.slabs():
         # Status before numbers: what it calls done is on disk, even during a run.
         now = store.status[block]
         status[block] = (
             now if cells is None else np.where(cells[block], now, CellStatus.PENDING)
         )
-        embeddings = store.read(block)
         probabilities[block] = head_probabilities(
-            embeddings, status[block], student.head
+            store.read(block), status[block], student.head
         )
-        if known is not None and unfamiliar is not None:
-            done = status[block] == CellStatus.DONE
-            unfamiliar[block][done] = known.unfamiliar(embeddings[done])
     classes = student.spec.classes
     found = _decided(probabilities, status, store.grid, classes, made_by.mode)
     return replace(
         found,
-        unfamiliar=unfamiliar,
+        trust=kept_trust(store, student, status == CellStatus.DONE),
         bounds_origin=made_by.bounds_origin,
         origin_um=made_by.origin_um,
     )

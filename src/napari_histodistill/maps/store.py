@@ -3,7 +3,7 @@
 A store is a zarr (v3) group of three arrays over the grid's cells: ``embeddings``
 float16 ``(rows, columns, dim)``, ``status`` uint8 and ``wanted`` bool ``(rows,
 columns)``. One chunk of ``embeddings`` is one *block* of cells: one unit of work,
-written whole.
+written whole. Beside them, ``trust.json`` keeps what was said of the slide.
 
 A killed process leaves no wrong number behind: zarr's local store writes a file beside
 the chunk and renames it, a chunk carries a checksum, and a cell's status turns to
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
@@ -24,14 +25,16 @@ import numpy as np
 
 from napari_histodistill.errors import (
     ComputeError,
+    DiskError,
+    HistodistillError,
+    InputError,
     StoreError,
     refused_by_disk,
 )
-from napari_histodistill.files import check_tree
+from napari_histodistill.files import check_tree, write_whole
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.maps.provenance import FORMAT_VERSION, Provenance, store_key
-from napari_histodistill.maps.store_errors import damage, trouble_writing
 from napari_histodistill.slides.pyramid.grid import TileGrid
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class CellStatus(IntEnum):
 Block = tuple[slice, slice]
 
 _LOCK = "writer.lock"
+_VERDICT = "trust.json"
 _ARRAYS = ("embeddings", "status", "wanted")
 _TYPES = (np.dtype("float16"), np.dtype("uint8"), np.dtype("bool"))
 MAX_CELLS = 20_000_000
@@ -293,6 +297,33 @@ class EmbeddingStore:
             around = slice(r, r + chunk), slice(c, c + chunk)
             self._status[around] = self._known[around]
 
+    def keep_verdict(self, text: str) -> None:
+        """Keep what was said of the slide (see ``maps/trust.py``), whole or not at all.
+
+        Raises
+        ------
+        StoreError
+            If the store is not open for writing.
+        DiskError
+            If the disk refuses.
+        """
+        if self._known is None:
+            msg = f"{self.path}: the store was opened for reading only."
+            raise StoreError(msg)
+        with trouble_writing(self.path):
+            write_whole(self.path / _VERDICT, text)
+
+    def verdict(self) -> str:
+        """Return what was kept of the slide's verdict; empty if nothing can be read."""
+        path = self.path / _VERDICT
+        rows, columns = self.grid.shape
+        try:
+            if path.stat().st_size > _MAX_METADATA_BYTES + rows * columns:
+                return ""
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""  # a map without its verdict is judged again
+
     def close(self) -> None:
         """Let another process write."""
         if self._lock:
@@ -357,7 +388,7 @@ def remove_store(path: Path) -> None:
     StoreError
         If it is not a store, holds other files, too, or is being written to.
     """
-    known = {*_ARRAYS, _LOCK, "zarr.json"}
+    known = {*_ARRAYS, _LOCK, _VERDICT, "zarr.json"}
     if not is_store(path) or any(entry.name not in known for entry in path.iterdir()):
         msg = f"{path}: not (only) an embedding store; delete it by hand."
         raise StoreError(msg)
@@ -456,3 +487,39 @@ def _to_half(values: npt.NDArray[np.floating], student: str) -> npt.NDArray[np.f
         )
         raise ComputeError(msg)
     return values.astype(np.float16)
+
+
+def _zarr_errors() -> tuple[type[Exception], ...]:
+    from zarr.errors import BaseZarrError
+
+    known = (OSError, ValueError, LookupError, TypeError, RuntimeError)
+    # InputError comes from the impossible grid of a damaged file.
+    more = (AttributeError, ArithmeticError, MemoryError, InputError)
+    return (*known, *more, BaseZarrError)
+
+
+def damage(path: Path) -> AbstractContextManager[None]:
+    """Turn what goes wrong while reading into an error that says what to do."""
+    words = "the store is damaged ({reason}); compute it again with --restart."
+    return _named(StoreError, path, words)
+
+
+def trouble_writing(path: Path) -> AbstractContextManager[None]:
+    """Turn what goes wrong while writing, such as a full disk, into such an error."""
+    words = (
+        "cannot be written ({reason}); what was finished before is kept, run again to "
+        "go on."
+    )
+    return _named(DiskError, path, words)
+
+
+@contextmanager
+def _named(kind: type[HistodistillError], path: Path, words: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except _zarr_errors() as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise kind(f"{path}: " + words.format(reason=reason)) from error

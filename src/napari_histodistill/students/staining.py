@@ -82,7 +82,7 @@ def seen_through(student: Student, stains: StainMap) -> Student:
         student.spec,
         _backend_through(student.backend, stains),
         head=student.head,
-        familiarity=student.familiarity,
+        trust=student.trust,
         digest=hashlib.sha256(mark.encode()).hexdigest(),
         folder=student.folder,
         stains=stains,

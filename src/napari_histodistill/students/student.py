@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.tissue.stain import StainMap
-    from napari_histodistill.students.familiarity import Familiarity
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
+    from napari_histodistill.students.trust import TrustReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,9 @@ class Student:
         Runs the encoder; normalises pixels itself with the spec's mean and std.
     head : Head or None
         Classifier for the spec's classes; None for a student that only compares.
-    familiarity : Familiarity or None
-        Distance to the training data; None if it was not measured.
+    trust : TrustReference or None
+        What slides are compared with to say whether they are like the training data;
+        None if nothing was kept.
     digest : str
         Identity of weights and spec, hex: part of every store's key.
     folder : Path or None
@@ -92,7 +93,7 @@ class Student:
         backend: Backend,
         *,
         head: Head | None = None,
-        familiarity: Familiarity | None = None,
+        trust: TrustReference | None = None,
         digest: str = "",
         folder: Path | None = None,
         stains: StainMap | None = None,
@@ -112,7 +113,7 @@ class Student:
         self.spec = spec
         self.backend = backend
         self.head = head
-        self.familiarity = familiarity
+        self.trust = trust
         self.digest = digest
         self.folder = folder
         self.stains = stains

@@ -26,7 +26,7 @@ MAX_BYTES = 4 * 2**30
 MAX_HEADER_BYTES = 2**24
 """Enough for the names and shapes of a hundred thousand tensors."""
 
-_DTYPES = ("float32", "float16", "int64")
+_DTYPES = ("float32", "float16", "int64", "int32")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> str:

@@ -15,7 +15,7 @@ from napari_histodistill.controllers.explore.teaching import (
     painted_cells,
     save_work,
 )
-from napari_histodistill.controllers.explore.trust import CARE, notes_on
+from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.exporting import (
     EXPORTS,
     export_work,
@@ -37,11 +37,9 @@ from napari_histodistill.controllers.shared.similar import (
 )
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
-from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.students import llvm_clash
-from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.spec import ClassSpec
 from tests.fakes import PINK, PURPLE, array_slide, colour_student
 
@@ -416,60 +414,6 @@ def test_notes_say_what_speaks_against_the_map():
     assert "coarser" in texts
     assert "Fast (windows)" in texts
     assert "other tissue gets one too" in texts
-
-
-def learned_from(label):
-    """A student that learned from one class of the fake slide only."""
-    student = colour_student()
-    session = run(session_for())
-    with EmbeddingStore.open(session.store_path) as store:
-        seen = store.read()[session.live.labels == label].astype(np.float32)
-    student.familiarity = fit_familiarity(seen, np.arange(len(seen)))
-    return student
-
-
-def test_tissue_unlike_the_training_tiles_is_said():
-    purple = learned_from(2)
-    session = run(session_for(purple), restart=True)
-    share = session.live.unfamiliar.sum() / session.live.cells_done
-    assert share > 0.5
-    said = [n for n in notes_on(session) if "unlike" in n.text]
-    assert [n.sign for n in said] == [CARE]
-    assert f"{share:.0%} of the map" in said[0].text
-    assert "unlike the training tiles" in session.describe(*STROMA)
-    assert "unlike" not in session.describe(*GLAND)
-    again = session_for(purple)
-    for patch in done(again.stored_work()):
-        again.live.apply(patch)
-    np.testing.assert_array_equal(again.live.unfamiliar, session.live.unfamiliar)
-
-
-def test_familiar_tissue_and_tokens():
-    student = colour_student()
-    student.familiarity = fit_familiarity(
-        np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32) * 9,
-        np.arange(50),
-    )
-    session = run(session_for(student), restart=True)
-    assert session.live.cells_done >= 50
-
-    def said() -> list[tuple[str, str]]:
-        return [(n.sign, n.text) for n in notes_on(session) if "learned from" in n.text]
-
-    # Skin was called familiar with a good sign: near the training tiles is no proof.
-    ((sign, text),) = said()
-    assert sign == CARE
-    assert "proves nothing" in text
-    session.live.status[:] = CellStatus.PENDING
-    session.live.status.flat[:49] = CellStatus.DONE
-    ((sign, text),) = said()
-    assert sign == CARE
-    assert "too few" in text
-    session.choose_mode("tokens")
-    run(session, restart=True)
-    ((sign, text),) = said()
-    assert sign == CARE
-    assert "by Exact only" in text
 
 
 def test_every_export_writes_its_file(tmp_path):

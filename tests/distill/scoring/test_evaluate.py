@@ -13,6 +13,7 @@ from napari_histodistill.distill.scoring.evaluate import (
     case_digest,
     embed_tiles,
     evaluate_student,
+    salt_for,
 )
 from napari_histodistill.errors import InputError, TileFolderError
 from napari_histodistill.students.spec import Training
@@ -26,13 +27,16 @@ RIGHT = [
 ]
 
 
-def fitted_on(student: Student, *cases: str, arm: str = "frozen") -> Student:
+def fitted_on(
+    student: Student, *cases: str, arm: str = "frozen", salt: str | None = None
+) -> Student:
     training = Training(
         arm=arm,
         data="tiles",
         licence="none",
         attribution="a test",
-        case_digests=tuple(case_digest(c) for c in cases),
+        case_digests=tuple(case_digest(c, salt) for c in cases),
+        case_salt=salt,
     )
     spec = student.spec.model_copy(update={"training": training})
     return Student(spec, student.backend, head=student.head, digest=student.digest)
@@ -104,6 +108,22 @@ def test_a_trained_encoder_that_has_seen_all_is_said_to_flatter(colour_tiles):
         found = evaluate_student(student, home)
         assert (found.protocol, found.n) == ("probe", 18)
         assert "trained on 9 of these cases: flattering" in found.reason
+
+
+@pytest.mark.parametrize("salt", [None, "5a" * 16])
+def test_own_training_cases_are_noticed_with_and_without_a_salt(colour_tiles, salt):
+    home = colour_tiles(RIGHT)
+    student = fitted_on(colour_student(), "case3", "case5", salt=salt)
+    assert "2 of these tiles' cases" in evaluate_student(student, home).reason
+    other = fitted_on(colour_student(), "somebody else", salt=salt)
+    assert "fitted on none of these cases" in evaluate_student(other, home).reason
+
+
+def test_the_same_case_leaves_another_trace_in_another_bundle(rng):
+    tiles = rng.integers(0, 256, (2, 3, 8, 8, 3), np.uint8)
+    salts = [salt_for(one) for one in tiles]
+    assert salts[0] == salt_for(tiles[0].copy())
+    assert len({case_digest("S26-1234", salt) for salt in (None, *salts)}) == 3
 
 
 def test_other_cases_leave_the_head_in_place(colour_tiles):

@@ -58,7 +58,11 @@ def test_a_recipe_makes_a_student(recipe, colour_tiles, tmp_path):
     student = load_student(folder, device="cpu")
     assert student.spec.class_names == ("stroma", "gland")
     assert student.spec.training.cases == 6
-    assert case_digest("case3") in student.spec.training.case_digests
+    training = student.spec.training
+    assert case_digest("case3", training.case_salt) in training.case_digests
+    assert case_digest("case3") not in training.case_digests
+    assert student.trust.case_count == 6
+    assert "12 tiles" in student.spec.calibration.protocol
     figures = {m.name: m.value for m in student.spec.metrics}
     assert figures["accuracy"] == 1
     assert "A test" in (folder / "README.md").read_text()

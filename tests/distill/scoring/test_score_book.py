@@ -23,7 +23,6 @@ def score(variant, fold, seed=0):
         cases=("a", "b"),
         predicted={"1.0": (1, 1), "head": (0, 0)},
         logits=((0.5, -1.25), (2.0, 1.0)),
-        distances=(1.5, 2.5),
         inner=0.75,
         minutes=1.5,
     )
@@ -60,3 +59,10 @@ def test_damage_is_told(tmp_path, damage):
         path.write_bytes(gzip.compress(b'{"variant": "a"}\n'))
     with pytest.raises(InputError, match=r"scores\.jsonl\.gz cannot be read"):
         read_scores(path)
+
+
+def test_a_book_from_before_is_read():
+    """It holds distances that nothing uses any more."""
+    plain = score("a", "1").as_dict()
+    old = plain | {"distances": [1.5, 2.5]}
+    assert RunScore.from_dict(old) == RunScore.from_dict(plain)

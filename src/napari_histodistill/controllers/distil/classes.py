@@ -303,7 +303,7 @@ def _save(
         final,
         head=probe.head,
         encoder_state=_weights(student),
-        familiarity=student.familiarity,
+        trust=student.trust,
     )
 
 

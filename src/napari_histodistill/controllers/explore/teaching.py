@@ -222,13 +222,14 @@ def save_work(
                 "classes": taught.classes,
                 "temperature": head.temperature,
                 "metrics": (),
-                "familiarity": None,
+                "calibration": None,
                 "training": Training(
                     data=f"strokes painted on {slide_name}",
                     licence="as the slide's",
                     attribution="painted by the user",
                     tiles=taught.cells,
                     cases=1,
+                    strokes=True,
                 ),
             }
         )

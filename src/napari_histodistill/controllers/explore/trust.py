@@ -41,7 +41,6 @@ def notes_on(session: ExploreSession) -> tuple[Note, ...]:
         *_on_scale(slide, student.spec),
         *_on_mode(session.mode, student.spec),
         *_on_classes(session),
-        *_on_familiarity(session),
         *(Note(CARE, note) for note in slide.info.notes),
         *_on_damage(slide),
     ]
@@ -93,41 +92,6 @@ def _on_mode(mode: EmbeddingMode, spec: StudentSpec) -> Iterator[Note]:
         f"{agreement.rank_correlation_median:.2f} (worst "
         f"{agreement.rank_correlation_worst:.2f}) on {agreement.measured_on}.",
     )
-
-
-def _on_familiarity(session: ExploreSession) -> Iterator[Note]:
-    student, live = session.student, session.live
-    if student is None or student.familiarity is None or session.taught is not None:
-        return
-    if live is None or not live.cells_done:
-        return
-    if live.mode != "tiles":
-        yield Note(
-            CARE,
-            "Fast (windows): whether the tissue is like the tiles the model learned "
-            "from is measured by Exact only.",
-        )
-        return
-    share = live.unfamiliar.sum() / live.cells_done
-    if share >= MANY:
-        yield Note(
-            CARE,
-            f"{share:.0%} of the map looks unlike the tiles the model learned from: "
-            "there, its classes were never tested.",
-        )
-    elif live.cells_done < FEWEST:
-        seen = count_in_words(live.cells_done)
-        yield Note(
-            CARE,
-            f"{seen} are too few to say whether the tissue is like the tiles the model "
-            "learned from.",
-        )
-    else:
-        yield Note(
-            CARE,
-            "Little of it looks unlike the tiles the model learned from, but that "
-            "proves nothing: the measure misses other organs, skin among them.",
-        )
 
 
 def _on_classes(session: ExploreSession) -> Iterator[Note]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from napari_histodistill.controllers.shared.live_map import Patch
-from napari_histodistill.maps.store import CellStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,23 +216,15 @@ def stored_work(path: Path, student: Student) -> Work:
 def patch_of(
     store: EmbeddingStore, block: tuple[slice, slice], student: Student
 ) -> Patch:
-    """Read a block of a store, classify it and see what looks unlike the training."""
+    """Read a block of a store and classify it."""
     from napari_histodistill.maps.classes import head_probabilities
 
     status = store.status[block]
-    # Tokens are another space: what was measured on tiles says nothing there.
-    known = student.familiarity if store.provenance.mode == "tiles" else None
-    if student.head is None and known is None:
+    if student.head is None:
         return Patch(*block, status, None)
     embeddings = store.read(block)
-    probabilities = unfamiliar = None
-    if student.head is not None:
-        probabilities = head_probabilities(embeddings, status, student.head)
-    if known is not None:
-        done = status == CellStatus.DONE
-        unfamiliar = np.zeros(status.shape, np.bool_)
-        unfamiliar[done] = known.unfamiliar(embeddings[done])
-    return Patch(*block, status, probabilities, unfamiliar)
+    probabilities = head_probabilities(embeddings, status, student.head)
+    return Patch(*block, status, probabilities)
 
 
 def _both(plan: RunPlan, cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -1,27 +1,27 @@
 """The student that is kept: one variant trained on everything, with honest figures.
 
 What its card says was measured out of fold, on students that had not seen the tiles; so
-were the temperature of its head and the distance at which tissue counts as unfamiliar.
+were the temperature of its head and what its probabilities mean.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.torch import load_file
+from scipy.special import softmax
 
 from napari_histodistill.distill.experiments.comparison import METRICS
 from napari_histodistill.distill.runs.folder import STUDENT, start_run
 from napari_histodistill.distill.runs.run import train
+from napari_histodistill.distill.scoring.scores import calibration_of
 from napari_histodistill.errors import ComputeError
 from napari_histodistill.students.bundle import (
     TENSORS_FILE,
     load_student,
     save_student,
 )
-from napari_histodistill.students.familiarity import PERCENTILE
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.probe import fit_temperature
 from napari_histodistill.students.spec import Metric
@@ -89,19 +89,16 @@ def describe_final(
     folder = out / FINAL / STUDENT
     student = load_student(folder, device="cpu", precision="float32")
     own = [s for s in scores if s.variant == name and s.logits]
-    head = student.head
+    head, calibration = student.head, student.spec.calibration
     if head is not None and own:
         logits = np.array([z for s in own for z in s.logits], np.float32)
         truth = np.array([t for s in own for t in s.truth], np.intp)
         head = Head(head.weight, head.bias, fit_temperature(logits, truth))
-    familiarity = student.familiarity
-    apart = [d for s in own for d in s.distances]
-    if familiarity is not None and apart:
-        how = f"{PERCENTILE:g} % of {len(apart)} tiles of cases left out lay within"
-        familiarity = replace(
-            familiarity,
-            threshold=float(np.percentile(apart, PERCENTILE)),
-            protocol=how,
+        calibration = calibration_of(
+            softmax(logits / head.temperature, axis=1),
+            truth,
+            f"{len(truth)} tiles judged by students that had not seen their cases; the "
+            "temperature was fitted to the same",
         )
     tensors = load_file(folder / TENSORS_FILE)
     encoder = {
@@ -109,13 +106,13 @@ def describe_final(
         for name, values in tensors.items()
         if name.startswith("encoder.")
     }
-    spec = student.spec.model_copy(update={"metrics": metrics_of(row, config)})
+    changed = {"metrics": metrics_of(row, config), "calibration": calibration}
     return save_student(
         folder,
-        spec,
+        student.spec.model_copy(update=changed),
         head=head,
         encoder_state=encoder,
-        familiarity=familiarity,
+        trust=student.trust,
     )
 
 

@@ -78,6 +78,9 @@ class PairSet:
         ``(n,)``, the case or region of each pair, which stays on one side of a split.
     confidence : ndarray
         ``(n,)`` float32, weight of each pair in the invariance term.
+    slides : ndarray or None
+        ``(n,)`` str, the slide or patient of each pair, "" where it is not known; None
+        if nothing is known. Cases may be finer (regions of one slide).
     """
 
     sparse: Pixels
@@ -85,6 +88,7 @@ class PairSet:
     labels: Ints | None
     cases: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
+    slides: npt.NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.sparse)
@@ -97,7 +101,13 @@ class PairSet:
             None if self.labels is None else self.labels[rows],
             self.cases[rows],
             self.confidence[rows],
+            None if self.slides is None else self.slides[rows],
         )
+
+    @property
+    def patients(self) -> npt.NDArray[np.str_]:
+        """Slide or patient of each pair, ``(n,)``; "" where it is not known."""
+        return np.full(len(self), "") if self.slides is None else self.slides
 
     def with_partner(self, place: int, values: npt.NDArray[Any]) -> PairSet:
         """Return the same pairs with other values of one partner."""
@@ -193,6 +203,7 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
         labels=folder.classes(names) if names else None,
         cases=_cases(tiles),
         confidence=np.ones(len(tiles), np.float32),
+        slides=np.array([tile.case_id or "" for tile in tiles], np.str_),
     )
     return pairs, np.array([tile.fold for tile in tiles])
 
@@ -228,6 +239,7 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
         labels=None,
         cases=stored.regions,
         confidence=stored.confidence,
+        slides=stored.sections,
     )
     return pairs, stored.sections
 
@@ -268,7 +280,12 @@ def controlled(
         else:
             partners.append(own)
     return PairSet(
-        pairs.sparse, tuple(partners), pairs.labels, pairs.cases, pairs.confidence
+        pairs.sparse,
+        tuple(partners),
+        pairs.labels,
+        pairs.cases,
+        pairs.confidence,
+        pairs.slides,
     )
 
 

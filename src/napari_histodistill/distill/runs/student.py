@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from napari_histodistill.distill.runs.folder import STUDENT
-from napari_histodistill.distill.scoring.evaluate import case_digest
-from napari_histodistill.distill.scoring.scores import accuracies
+from napari_histodistill.distill.scoring.evaluate import case_digest, salt_for
+from napari_histodistill.distill.scoring.scores import accuracies, calibration_of
+from napari_histodistill.students.backends.stages import reference_of_tiles, spread_rows
 from napari_histodistill.students.bundle import load_student, save_student
-from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.probe import fit_probe, fit_temperature
 from napari_histodistill.students.spec import (
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.loading import PairSet, PairSplit
     from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
     from napari_histodistill.distill.training.networks import DistillNet, ImageEncoder
+    from napari_histodistill.students.spec import CalibrationSpec
     from napari_histodistill.students.student import Student
+    from napari_histodistill.students.trust import TrustReference
 
     Floats = npt.NDArray[np.float32]
 
@@ -43,7 +45,7 @@ _NEVER = -1e4
 def write_student(
     folder: Path, config: DistillConfig, split: PairSplit, net: DistillNet
 ) -> Path:
-    """Write ``folder/student``: encoder, head, familiarity and card.
+    """Write ``folder/student``: encoder, head, reference for trust and card.
 
     The head of the arm ``supervised`` is the trained one, its temperature fitted on the
     validation pairs where there are any; the other arms get a probe, if the recipe
@@ -66,8 +68,8 @@ def write_student(
         The bundle.
     """
     target = folder / STUDENT
-    # Saved without a head first: head and familiarity are fitted on the embeddings of
-    # the finished student, in the precision it is stored in.
+    # Saved without a head first: the head is fitted on the embeddings of the finished
+    # student, in the precision it is stored in.
     spec, state = write_bare_student(target, config, split, net)
     student = load_student(target, device="cpu", precision="float32")
     train = _embed(student, split.train)
@@ -77,6 +79,7 @@ def write_student(
         update={
             "classes": config.classes if head else (),
             "metrics": _metrics(split, head, held),
+            "calibration": _calibration(split, head, held),
         }
     )
     return save_student(
@@ -84,8 +87,20 @@ def write_student(
         final,
         head=head,
         encoder_state=state,
-        familiarity=fit_familiarity(train, split.train.cases, held=held),
+        trust=_reference(split, config),
     )
+
+
+def _reference(split: PairSplit, config: DistillConfig) -> TrustReference | None:
+    """Fit what slides are compared with, to all slides or patients that were seen."""
+    parts = [split.train, *([split.validation] if split.validation else [])]
+    patients = np.concatenate([part.patients for part in parts])
+    rows = spread_rows(patients, config.seed)
+    first = len(split.train)
+    tiles = [parts[0].sparse[rows[rows < first]]]
+    if len(parts) > 1:
+        tiles.append(parts[1].sparse[rows[rows >= first] - first])
+    return reference_of_tiles(np.concatenate(tiles), patients[rows])
 
 
 def write_bare_student(
@@ -116,7 +131,8 @@ def _spec(
 ) -> StudentSpec:
     sparse = config.sparse
     enlarged = sparse.input_px != sparse.tile_px
-    cases = sorted({case_digest(str(c)) for c in split.train.cases})
+    salt = salt_for(split.train.sparse)
+    cases = sorted({case_digest(str(c), salt) for c in split.train.cases})
     training = Training(
         data=config.data.description,
         licence=config.data.licence,
@@ -125,6 +141,7 @@ def _spec(
         tiles=len(split.train),
         cases=len(cases),
         case_digests=tuple(cases),
+        case_salt=salt,
         partners=tuple(_in_words(dense) for dense in config.dense),
     )
     return StudentSpec(
@@ -241,3 +258,16 @@ def _metrics(
         Metric(name="accuracy", value=round(accuracy, 4), protocol=how),
         Metric(name="balanced accuracy", value=round(balanced, 4), protocol=how),
     )
+
+
+def _calibration(
+    split: PairSplit, head: Head | None, held: Floats | None
+) -> CalibrationSpec | None:
+    kept = split.validation
+    if head is None or held is None or kept is None or kept.labels is None:
+        return None
+    how = (
+        f"{len(kept)} validation tiles of {len(np.unique(kept.cases))} cases, which "
+        "also chose the checkpoint and the temperature"
+    )
+    return calibration_of(head.probabilities(held), kept.labels, how)

@@ -14,6 +14,7 @@ from napari_histodistill.distill.scoring.scores import (
     FoldScore,
     accuracies,
     calibration_error,
+    calibration_of,
     class_scores,
     confusion_table,
     intervals_by_case,
@@ -70,9 +71,24 @@ class _Found:
     folds: tuple[FoldScore, ...]
 
 
-def case_digest(case_id: str) -> str:
-    """Return the trace of a case that a spec keeps (``Training.case_digests``)."""
-    return hashlib.sha256(case_id.encode()).hexdigest()[:16]
+def case_digest(case_id: str, salt: str | None = None) -> str:
+    """Return the trace of a case that a spec keeps (``Training.case_digests``).
+
+    Bundles without a salt are older.
+    """
+    return hashlib.sha256(f"{salt or ''}{case_id}".encode()).hexdigest()[:16]
+
+
+def salt_for(tiles: npt.NDArray[np.uint8]) -> str:
+    """Return the salt of a bundle's case digests, 32 hex digits.
+
+    It comes from the training tiles, so nobody without them knows it before the bundle
+    is passed on; the same training writes the same bytes again, and students of the
+    same pairs can be told to be so.
+    """
+    found = hashlib.sha256(b"case salt")
+    found.update(np.ascontiguousarray(tiles).data)
+    return found.hexdigest()[:32]
 
 
 def embed_tiles(student: Student, folder: TileFolder) -> Iterator[TileReport]:
@@ -184,12 +200,15 @@ def score_embeddings(
     accuracy, balanced = accuracies(found.truth, predicted)
     who = np.arange(len(folder)) if cases is None else cases
     interval, balanced_interval = intervals_by_case(found.truth, predicted, who)
+    meant = calibration_of(found.probabilities, found.truth, reason)
     return Evaluation(
         accuracy=accuracy,
         balanced_accuracy=balanced,
         accuracy_interval=interval,
         balanced_accuracy_interval=balanced_interval,
         calibration_error=calibration_error(found.probabilities, found.truth),
+        sure_share=meant.sure_share,
+        sure_right=meant.sure_right,
         n=len(folder),
         cases=0 if cases is None else len(np.unique(cases)),
         classes=found.classes,
@@ -296,8 +315,10 @@ def _cases_seen(student: Student, folder: TileFolder) -> int:
 def _seen(student: Student, cases: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
     """Return which of these cases the student was fitted on, ``(n,)``."""
     training = student.spec.training
-    known = set() if training is None else set(training.case_digests)
-    return np.array([case_digest(str(case)) in known for case in cases], np.bool_)
+    if training is None:
+        return np.zeros(len(cases), np.bool_)
+    known, salt = set(training.case_digests), training.case_salt
+    return np.array([case_digest(str(case), salt) in known for case in cases], np.bool_)
 
 
 def _score_head(student: Student, folder: TileFolder, embeddings: Floats) -> _Found:

@@ -11,13 +11,21 @@ from napari_histodistill.distill.pairs.tilefolder import TileFolder, read_tile_f
 from napari_histodistill.distill.scoring.evaluate import (
     case_digest,
     embed_tiles,
+    salt_for,
     score_embeddings,
 )
+from napari_histodistill.distill.scoring.references import tiles_to_compare
 from napari_histodistill.distill.training.networks import start_folder
 from napari_histodistill.errors import InputError, TileFolderError
+from napari_histodistill.students.backends.stages import reference_of_tiles
 from napari_histodistill.students.bundle import SPEC_FILE, load_student, save_student
 from napari_histodistill.students.probe import fit_probe
-from napari_histodistill.students.spec import Metric, StudentSpec, Training
+from napari_histodistill.students.spec import (
+    CalibrationSpec,
+    Metric,
+    StudentSpec,
+    Training,
+)
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import FrozenConfig
@@ -83,8 +91,10 @@ def train_frozen(
     names = [c.name for c in recipe.classes]
     labels = np.array([names.index(label) for label in folder.labels()], np.intp)
     fit = fit_probe(embeddings, labels, groups=folder.case_ids(), seed=recipe.seed)
-    spec = _spec(recipe, base.spec, folder, score)
-    return save_student(target, spec, head=fit.head)
+    tiles, known = tiles_to_compare(folder, base.spec.tile_px)
+    trust = reference_of_tiles(tiles, known)
+    spec = _spec(recipe, base.spec, folder, score, salt=salt_for(tiles))
+    return save_student(target, spec, head=fit.head, trust=trust)
 
 
 def _check_labels(recipe: FrozenConfig, folder: TileFolder) -> None:
@@ -98,10 +108,17 @@ def _check_labels(recipe: FrozenConfig, folder: TileFolder) -> None:
 
 
 def _spec(
-    recipe: FrozenConfig, base: StudentSpec, folder: TileFolder, score: Evaluation
+    recipe: FrozenConfig,
+    base: StudentSpec,
+    folder: TileFolder,
+    score: Evaluation,
+    *,
+    salt: str,
 ) -> StudentSpec:
     cases = folder.case_ids()
-    digests = () if cases is None else sorted({case_digest(str(c)) for c in cases})
+    digests = (
+        () if cases is None else sorted({case_digest(str(c), salt) for c in cases})
+    )
     training = Training(
         data=recipe.data.description,
         licence=recipe.data.licence,
@@ -110,6 +127,7 @@ def _spec(
         tiles=len(folder),
         cases=score.cases,
         case_digests=tuple(digests),
+        case_salt=salt if digests else None,
     )
     changed = {
         "name": recipe.name,
@@ -121,6 +139,12 @@ def _spec(
         "classes": recipe.classes,
         "training": training,
         "metrics": _metrics(score),
+        "calibration": CalibrationSpec(
+            error=round(score.calibration_error, 4),
+            sure_share=score.sure_share,
+            sure_right=score.sure_right,
+            protocol=f"out of {len(score.folds)} folds by case, {score.n} tiles",
+        ),
     }
     kept = {k: getattr(base, k) for k in StudentSpec.model_fields}
     return StudentSpec(**(kept | changed))

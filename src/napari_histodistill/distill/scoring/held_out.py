@@ -15,7 +15,6 @@ from napari_histodistill.distill.pairs.batches import stream
 from napari_histodistill.distill.training.health import effective_rank, feature_std
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import write_whole
-from napari_histodistill.students.familiarity import fit_familiarity
 from napari_histodistill.students.probe import fit_probe
 
 if TYPE_CHECKING:
@@ -70,9 +69,6 @@ class RunScore:
         trained head.
     logits : tuple of tuple of float
         ``(rows, classes)`` of a trained head; empty for a probe.
-    distances : tuple of float
-        ``(rows,)``, how far each tile lies from the training tiles; beside a trained
-        head only. See ``students/familiarity.py``.
     strength : float
         Regularisation strength (C) of the probe on all labels.
     inner : float
@@ -93,7 +89,6 @@ class RunScore:
     cases: tuple[str, ...]
     predicted: dict[str, tuple[int, ...]]
     logits: tuple[tuple[float, ...], ...] = ()
-    distances: tuple[float, ...] = ()
     strength: float = 0.0
     inner: float = 0.0
     effective_rank: float = 0.0
@@ -106,11 +101,14 @@ class RunScore:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunScore:
-        """Return what :meth:`as_dict` gave, read from JSON."""
+        """Return what :meth:`as_dict` gave, read from JSON.
+
+        Older ones have distances, too, which nothing uses any more.
+        """
+        plain = {name: value for name, value in plain.items() if name != "distances"}
         tuples = ("rows", "truth", "cases")
         changed: dict[str, Any] = {name: tuple(plain[name]) for name in tuples}
         changed["predicted"] = {k: tuple(v) for k, v in plain["predicted"].items()}
-        changed["distances"] = tuple(plain.get("distances", ()))
         changed["logits"] = tuple(tuple(row) for row in plain["logits"])
         return cls(**(plain | changed))
 
@@ -169,12 +167,9 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         if share == FRACTIONS[0]:
             strength, inner = fit.strength, fit.score or 0.0
     logits = np.zeros((0, 0), np.float32)
-    distances = np.zeros(0, np.float32)
     if head is not None:
         logits = embeddings[test] @ head.weight.T + head.bias
         predicted["head"] = tuple(logits.argmax(axis=1).tolist())
-        known = fit_familiarity(embeddings[~test], tiles.cases[~test])
-        distances = known.distance(embeddings[test])
     seen = torch.from_numpy(np.ascontiguousarray(embeddings[test]))
     return RunScore(
         variant=variant,
@@ -185,7 +180,6 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         cases=tuple(tiles.cases[test].tolist()),
         predicted=predicted,
         logits=tuple(tuple(row) for row in logits.round(5).tolist()),
-        distances=tuple(distances.round(5).tolist()),
         strength=strength,
         inner=inner,
         effective_rank=effective_rank(seen),

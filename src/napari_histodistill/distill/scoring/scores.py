@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.students.spec import CalibrationSpec
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -60,6 +62,9 @@ class Evaluation:
         Bootstrap over cases (over tiles, where cases are not known).
     calibration_error : float
         Expected calibration error in 15 bins (Guo et al. 2017).
+    sure_share, sure_right : float
+        Share of tiles with a probability of .9 or more, and share of those that are
+        right; None where there are none.
     n, cases : int
         Number of tiles; number of cases, 0 where not known.
     classes : tuple of str
@@ -92,6 +97,8 @@ class Evaluation:
     reason: str
     folds: tuple[FoldScore, ...] = ()
     notes: tuple[str, ...] = ()
+    sure_share: float = 0.0
+    sure_right: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; ``per_class`` goes by class name."""
@@ -166,6 +173,10 @@ def class_scores(table: npt.NDArray[np.intp]) -> tuple[ClassScore, ...]:
     )
 
 
+SURE = 0.9
+"""Probability from which a tile counts as sure."""
+
+
 def calibration_error(
     probabilities: npt.NDArray[np.floating], truth: Labels, *, bins: int = 15
 ) -> float:
@@ -175,6 +186,30 @@ def calibration_error(
     place = np.minimum((confidence * bins).astype(np.intp), bins - 1)
     gaps = np.bincount(place, weights=confidence - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+def calibration_of(
+    probabilities: npt.NDArray[np.floating], truth: Labels, protocol: str
+) -> CalibrationSpec:
+    """Return what probabilities ``(n, classes)`` meant, n ≥ 1, for a student's spec.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        Of tiles that the head had not learned from.
+    truth : ndarray
+        ``(n,)`` int: their classes.
+    protocol : str
+        How this was measured.
+    """
+    sure = probabilities.max(axis=1) >= SURE
+    right = probabilities.argmax(axis=1) == truth
+    return CalibrationSpec(
+        error=round(calibration_error(probabilities, truth), 4),
+        sure_share=round(float(sure.mean()), 4),
+        sure_right=round(float(right[sure].mean()), 4) if sure.any() else None,
+        protocol=protocol,
+    )
 
 
 def _interval(values: npt.NDArray[np.float64]) -> Interval:
