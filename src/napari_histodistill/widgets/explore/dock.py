@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.session import ExploreSession
-from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.background_import import (
     import_work,
     load_student_in_background,
@@ -31,6 +30,7 @@ from napari_histodistill.controllers.shared.student_list import (
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.chooser import Choosing
+from napari_histodistill.widgets.explore.judging import Judging
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.running import Mapping
 from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
@@ -94,6 +94,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.mapping = Mapping(
             self.bench, self.slide_panel, self.run_panel, self.classes_panel
         )
+        self.judging = Judging(self.bench, self.trust_panel, self.classes_panel)
         self.searching = Searching(self.bench, self.similar_panel)
         self.teaching = Teaching(self.bench, self.teach_panel)
         self.canvas = CanvasInput(
@@ -126,8 +127,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.staining.show(self.session.why_locked)
         self.searching.show()
         self.teaching.show()
-        self.trust_panel.show_notes(notes_on(self.session))
-        self.trust_panel.explain(self.session.why_not_export)
+        self.judging.show()
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""
@@ -195,7 +195,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     def _view_settled(self) -> None:
         self.bench.look()
         # What is looked at is read: damage may have come to light.
-        self.trust_panel.show_notes(notes_on(self.session))
+        self.judging.show_notes()
         if self.session.region is RegionChoice.VIEW:
             self.mapping.show()
 

@@ -107,7 +107,9 @@ class Mapping(QObject):
             self.bench.said.emit(str(error))
             return
         # What they would still bring is of the map as it was before.
-        self.bench.pump.abandon(ExploreJob.STORED_MAP, ExploreJob.LEARNING)
+        self.bench.pump.abandon(
+            ExploreJob.STORED_MAP, ExploreJob.LEARNING, ExploreJob.JUDGING
+        )
         self._has_cells = False
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
@@ -231,7 +233,10 @@ class Mapping(QObject):
     def _drop(self) -> None:
         """Take the present map off the screen; it stays stored."""
         self.bench.pump.abandon(
-            ExploreJob.STORED_MAP, *OF_THE_SEARCH, ExploreJob.LEARNING
+            ExploreJob.STORED_MAP,
+            *OF_THE_SEARCH,
+            ExploreJob.LEARNING,
+            ExploreJob.JUDGING,
         )
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
