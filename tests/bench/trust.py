@@ -24,6 +24,11 @@ Chosen after a look at these sets, so that slides kept aside have to judge it: t
 stage, thirds in place of the median, 5 τ (beyond nearly all other scanners), 64 own
 directions and 20 cases (from the table of few cases).
 
+The chosen distance, its statistics and the rules on looks are the program's own
+(``students/trust.py``, ``students/case_limits.py``, ``slides/tissue/looks.py``); only
+what was tried beside them stands here. `as_program` asks for the program's verdict,
+looks included.
+
 ``python -m tests.bench.trust DATA --cache FOLDER [--json FILE]``: five minutes of one
 core with what the cache holds; without, some 15,000 passes of the network besides. A
 run that is stopped goes on where it was.
@@ -83,7 +88,7 @@ SIZES = (10, 20, 50, 100, 300)
 PROGRAM_MOSAICS = 100
 FEW = (5, 10, 20, 40, 100, 200)
 NETWORKS = {"start": "imagenet-lite0", "own": "colon-he"}
-CHOSEN, TODAY = "start, stage 6", "today"
+CHOSEN, BEFORE = "start, stage 6", "own, last"
 STAGES = tuple(range(1, 7))
 SIDE = 4
 """Tiles on the edge of a window, for tokens."""
@@ -143,7 +148,7 @@ class Embedder:
 
 _pooled: Fit = partial(mahalanobis, by_class=False)
 _by_class: Fit = partial(mahalanobis, by_class=True)
-_today: Fit = partial(mahalanobis, by_class=False, most=64, scaled=False)
+_before: Fit = partial(mahalanobis, by_class=False, most=64, scaled=False)
 _nearest: Fit = partial(neighbours, prototypes=300)
 
 
@@ -152,7 +157,7 @@ def _stage(network: str, *stages: int) -> tuple[str, ...]:
 
 
 METHODS: dict[str, tuple[tuple[str, ...], Fit]] = {
-    TODAY: (("own/final",), _today),
+    BEFORE: (("own/final",), _before),
     "own, last, by class": (("own/final",), _by_class),
     "own, last, relative": (("own/final",), relative),
     "own, last, 300 prototypes": (("own/final",), _nearest),
@@ -523,7 +528,7 @@ def tables(
             n: auc_interval(logs[method]["own"], cases, logs[method][n], tiles[n].cases)
             for n in others
         }
-        for method in (TODAY, CHOSEN)
+        for method in (BEFORE, CHOSEN)
     }
     return {
         "kinds": {name: one.kind for name, one in tiles.items()},
@@ -533,7 +538,7 @@ def tables(
         "beyond_tau": beyond,
         "verdicts": {
             m: {n: simulate(logs[m], tiles, fold, n) for n in SIZES}
-            for m in (TODAY, "start, last, by class", CHOSEN)
+            for m in (BEFORE, "start, last, by class", CHOSEN)
         },
     }
 
@@ -545,8 +550,8 @@ def in_tokens(
     embedder: Embedder,
     cache: Path,
 ) -> dict[str, Any]:
-    """Return what today's distance says of tokens, by statistics of tiles."""
-    distance = _today(sets["own"]["own/final"], labels)
+    """Return what the last layer's distance says of tokens, by tiles' statistics."""
+    distance = _before(sets["own"]["own/final"], labels)
     found = {}
     for name in ("own", *(n for n, one in tiles.items() if one.kind == "organ")):
         windows, rows = windows_of(tiles[name], 24 if name == "own" else 3)

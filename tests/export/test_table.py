@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from napari_histodistill.export import write_areas, write_regions
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.maps import RankedRegion
 from napari_histodistill.maps.classes import ClassMap
+from napari_histodistill.students.trust import Oddity, SlideTrust, Verdict
 from tests.fakes import colour_student
 from tests.maps.helpers import small_grid
 
@@ -40,8 +42,40 @@ def test_areas(tmp_path):
         "cells": "3",
         "mm2": "0.003072",
         "percent": "75.00",
+        "judged": "0",
+        "unlike": "0",
+        "all_mm2": "0.003072",
+        "like_mm2": "",
+        "verdict": "",
     }
     assert gland["percent"] == "25.00"
+
+
+def test_areas_say_what_is_unlike_and_replace_an_older_table(tmp_path):
+    found = _map([[1, 1, 2, 0], [1, 0, 0, 0]])
+    places = np.argwhere(found.labels > 0).astype(np.int32)
+    trust = SlideTrust(
+        verdict=Verdict.UNLIKE,
+        squares=4,
+        unlike_share=0.25,
+        oddities=(Oddity.TISSUE,),
+        reasons=("Odd.",),
+        cells=places,
+        unlike=np.array([True, False, False, False]),
+        every=True,
+    )
+    path = tmp_path / "a.csv"
+    path.write_text("class,cells,mm2,percent\n", "utf-8")
+    stroma, gland = rows(write_areas(replace(found, trust=trust), path))
+    assert (stroma["judged"], stroma["unlike"], stroma["verdict"]) == (
+        "3",
+        "1",
+        "unlike",
+    )
+    assert (stroma["mm2"], stroma["like_mm2"]) == ("0.003072", "0.002048")
+    assert (gland["unlike"], gland["like_mm2"]) == ("0", gland["mm2"])
+    like = rows(write_areas(replace(found, trust=trust).like_only(), path))[0]
+    assert (like["mm2"], like["all_mm2"]) == ("0.002048", "0.003072")
 
 
 def test_nothing_classified(tmp_path):

@@ -97,6 +97,34 @@ def test_glass_is_not_judged():
     assert found.cells.max(axis=0).tolist() == [3, 4]
 
 
+def test_a_part_of_a_slide_is_not_called_like_by_few_squares():
+    """All of a small slide is enough; the first squares of a large one are not."""
+    small, slide, who = OWN[: 4 * TILE, : 6 * TILE], slide_of(OWN), student()
+    assert (judged(small).verdict, judged(small).squares) == (Verdict.LIKE, 24)
+    grid = plan_grid(slide, who)
+    cells = np.zeros(grid.shape, np.bool_)
+    cells[:4, :6] = True
+    for squares in (300, None):
+        found = judge_slide(slide, who, cells, grid, squares=squares)
+        assert found.squares == 24
+        assert found.oddities == (Oddity.FEW_SQUARES,)
+
+
+@pytest.mark.parametrize("squares", [300, None])
+def test_a_line_of_a_pen_on_glass_is_named(squares):
+    image = np.full((8 * TILE, 10 * TILE, 3), 245, np.uint8)
+    image[TILE : 5 * TILE, : 8 * TILE] = OWN[: 4 * TILE, : 8 * TILE]
+    assert Oddity.INK not in judged(image, squares=squares).oddities
+    image[6 * TILE + 20 : 6 * TILE + 44] = (30, 40, 140)
+    found = judged(image, squares=squares)
+    assert Oddity.INK in found.oddities
+    assert any("blue ink" in reason for reason in found.reasons)
+    assert found.verdict is Verdict.TOO_LITTLE
+    # Nothing but ink: no square shows tissue.
+    image[: 6 * TILE] = 245
+    assert Oddity.INK in judged(image, squares=squares).oddities
+
+
 def test_every_square_is_judged_where_it_is_asked_for():
     found = judged(HALVES, squares=None)
     assert found.every

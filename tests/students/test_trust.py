@@ -165,7 +165,12 @@ def test_between_like_and_unlike(rng):
     ("odd", "oddity", "verdict"),
     [
         ({"brown": 0.3}, Oddity.BROWN, Verdict.UNLIKE),
-        ({"dark": 0.9}, Oddity.FLUORESCENCE, Verdict.UNLIKE),
+        ({"dark": 0.4}, Oddity.FLUORESCENCE, Verdict.UNLIKE),
+        (
+            {"dark": 0.4, "inks": (("black", 0.2),)},
+            Oddity.FLUORESCENCE,
+            Verdict.UNLIKE,
+        ),
         ({"inks": (("blue", 0.05),)}, Oddity.INK, Verdict.TOO_LITTLE),
         ({"sharpness": -2.0}, Oddity.BLUR, Verdict.TOO_LITTLE),
     ],
@@ -303,6 +308,24 @@ def test_a_reference_that_does_not_fit_its_tensors_is_refused(bundle):
     trust = loaded.trust.model_copy(update={"components": 3})
     edit_spec(bundle, trust=trust.model_dump(mode="json"))
     with pytest.raises(BundleError, match=r"trust\.\w+ is .* the spec says"):
+        load_student(bundle, device="cpu:torch")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("scale", np.zeros, "positive"),
+        ("variances", np.zeros, "positive"),
+        ("cases", np.ones, "3 cases at least"),
+    ],
+)
+def test_a_reference_that_measures_nothing_is_refused(bundle, name, values, words):
+    tensors = load_file(bundle / "student.safetensors")
+    old = tensors[f"trust.{name}"]
+    tensors[f"trust.{name}"] = values(old.shape, old.dtype)
+    sha = write_tensors(bundle / "student.safetensors", tensors)
+    edit_spec(bundle, tensors_sha256=sha)
+    with pytest.raises(BundleError, match=words):
         load_student(bundle, device="cpu:torch")
 
 

@@ -38,13 +38,18 @@ from napari_histodistill.cli.scheduler import (
     give_cohort,
     in_a_line,
 )
-from napari_histodistill.cli.trust import LikeOnlyOption, judged, trust_text
+from napari_histodistill.cli.trust import (
+    LikeOnlyOption,
+    class_facts,
+    judged,
+    trust_text,
+)
 from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_histodistill.maps import ClassArea, ClassMap
+    from napari_histodistill.maps import ClassMap
     from napari_histodistill.maps.cohort import SlideResult, SlideRun, SlideTask
     from napari_histodistill.students.student import Student
 
@@ -213,7 +218,7 @@ def classify(
             "stride_um": plan.grid.stride_um,
             "cells": last.done - last.unreadable,
             "unreadable": last.unreadable,
-            "classes": {a.name: _class_facts(a) for a in areas},
+            "classes": {a.name: class_facts(a) for a in areas},
             "unclassified": last.done - last.unreadable - sum(a.cells for a in areas),
             "calibration": (
                 None
@@ -436,17 +441,6 @@ def _store_text(entry: dict[str, Any]) -> str:
     return (
         f"{entry['store']}  {entry['cells']} squares{bad} in {entry['seconds']:.1f} s"
     )
-
-
-def _class_facts(area: ClassArea) -> dict[str, Any]:
-    return {
-        "cells": area.cells,
-        "mm2": area.mm2,
-        "judged": area.judged,
-        "unlike": area.unlike,
-        "all_mm2": area.all_mm2,
-        "like_mm2": area.like_mm2,
-    }
 
 
 def _class_text(result: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import typer
 from napari_histodistill.cli.console import answering
 from napari_histodistill.cli.options import JsonOption, SplitOption
 from napari_histodistill.cli.outputs import output_folder, unfinished
+from napari_histodistill.cli.trust import class_facts
 from napari_histodistill.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _class_map(
     from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students import load_student
     from napari_histodistill.students.staining import seen_through
+    from napari_histodistill.students.trust import trust_facts
 
     with EmbeddingStore.open(store) as opened:
         made_by = opened.provenance
@@ -129,9 +131,8 @@ def _class_map(
         "slide": made_by.slide_name,
         "student": runner.name,
         "student_digest": runner.digest,
-        "classes": {
-            area.name: {"cells": area.cells, "mm2": area.mm2} for area in found.areas()
-        },
+        "trust": None if found.trust is None else trust_facts(found.trust),
+        "classes": {area.name: class_facts(area) for area in found.areas()},
         **pending,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_histodistill.maps import ClassArea
     from napari_histodistill.maps.cohort import SlideRun
     from napari_histodistill.running import CancelToken
     from napari_histodistill.students.spec import StudentSpec
@@ -70,6 +71,18 @@ def trust_text(trust: SlideTrust, spec: StudentSpec) -> list[str]:
     if spec.calibration is not None:
         lines.append(in_words(spec.calibration))
     return lines
+
+
+def class_facts(area: ClassArea) -> dict[str, Any]:
+    """Return what JSON says of a class: areas, and what of them was judged."""
+    return {
+        "cells": area.cells,
+        "mm2": area.mm2,
+        "judged": area.judged,
+        "unlike": area.unlike,
+        "all_mm2": area.all_mm2,
+        "like_mm2": area.like_mm2,
+    }
 
 
 def _progress(title: str, *, every_s: float = 10) -> Callable[[int, int], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -100,28 +100,39 @@ class ClassMap:
 
     def areas(self) -> tuple[ClassArea, ...]:
         """Return cells and area of every class, in the head's order, zeros included."""
-        area = self.grid.areas_mm2()
-        judged, unlike = self._judged()
-        every = self.trust is not None and self.trust.every
+        size = len(self.classes) + 1
 
-        def of(k: int, spec: ClassSpec) -> ClassArea:
-            mine = self.labels == k + 1
-            like = float(area[mine & ~unlike].sum()) if every else None
-            everything = mine
-            if self.left_out is not None:
-                everything = mine | (self.left_out == k + 1)
-            return ClassArea(
+        def by_class(
+            labels: npt.NDArray[np.uint8], weights: npt.NDArray[Any] | None = None
+        ) -> npt.NDArray[Any]:
+            flat = None if weights is None else weights.ravel()
+            return np.bincount(labels.ravel(), flat, minlength=size)[1:]
+
+        labels, area = self.labels, self.grid.areas_mm2()
+        judged, unlike = self._judged()
+        out = labels if self.left_out is None else self.left_out
+        every = self.trust is not None and self.trust.every
+        like = by_class(labels, area * ~unlike).tolist() if every else None
+        counts = (
+            by_class(labels),
+            by_class(labels, judged),
+            by_class(labels, unlike),
+        )
+        mm2 = by_class(labels, area)
+        all_mm2 = by_class(np.where(labels > 0, labels, out), area)
+        return tuple(
+            ClassArea(
                 name=spec.name,
                 color=spec.color,
-                cells=int(mine.sum()),
-                mm2=float(area[mine].sum()),
-                judged=int((mine & judged).sum()),
-                unlike=int((mine & unlike).sum()),
-                all_mm2=float(area[everything].sum()),
-                like_mm2=like,
+                cells=int(counts[0][k]),
+                mm2=float(mm2[k]),
+                judged=int(counts[1][k]),
+                unlike=int(counts[2][k]),
+                all_mm2=float(all_mm2[k]),
+                like_mm2=None if like is None else like[k],
             )
-
-        return tuple(of(k, spec) for k, spec in enumerate(self.classes))
+            for k, spec in enumerate(self.classes)
+        )
 
     def like_only(self) -> ClassMap:
         """Return the map in which cells unlike the training data have no class.

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +21,15 @@ from napari_histodistill.maps.block_embedding import tile_corner
 from napari_histodistill.maps.block_reading import PixelWindow, read_window
 from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 from napari_histodistill.running import CancelToken
-from napari_histodistill.slides.tissue.looks import look_of, stained_share
+from napari_histodistill.slides.tissue.looks import (
+    Look,
+    inks_of,
+    look_of,
+    stained_share,
+)
+from napari_histodistill.slides.tissue.tissue import find_tissue
 from napari_histodistill.students.trust import (
+    ENOUGH,
     NO_REFERENCE,
     TAUGHT,
     Oddity,
@@ -34,7 +41,7 @@ from napari_histodistill.students.trust import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -54,7 +61,7 @@ SQUARES = 300
 _METHOD = 1
 """Counted up when the same squares would be judged otherwise."""
 _BATCH = 8
-_HALF_STAINED = 0.5
+_HALF_STAINED, _SOME_STAINED = 0.5, 0.1
 _LOOKED_AT = 4
 """Squares that are read for one that counts, at most: the others show glass."""
 _LOOK_BYTES = 2**28
@@ -122,15 +129,49 @@ def judge_slide(  # noqa: PLR0913 - what a caller names, named here
         return unjudged(why_no_reference(student))
     looker = _Looker(slide, student, reference, grid, cancel or CancelToken())
     alone = _apart(cells, grid, seed)
+    # Few squares may be called like only if the slide has no others.
+    whole = len(alone) < ENOUGH and _is_all(slide, cells, grid)
     if squares is None:
-        return looker.judge_all(cells, alone, progress)
-    return looker.judge_some(alone, squares, progress)
+        return looker.judge_all(cells, alone, progress, whole=whole)
+    return looker.judge_some(alone, squares, progress, whole=whole)
 
 
 def why_no_reference(student: Student) -> str:
     """Return, in a sentence, why slides cannot be judged for a student without one."""
     training = student.spec.training
     return TAUGHT if training is not None and training.strokes else NO_REFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class _Pens:
+    """Blocks in the colour of a pen, in so many squares that are no empty glass."""
+
+    squares: int = 0
+    inks: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def on(cls, tiles: Pixels, shares: npt.NDArray[np.float64]) -> _Pens:
+        some = tiles[shares >= _SOME_STAINED]
+        return cls(len(some), inks_of(some)) if len(some) else cls()
+
+    @classmethod
+    def together(cls, parts: Iterable[_Pens]) -> _Pens:
+        """Return them pooled, squares weighing alike."""
+        known = [part for part in parts if part.squares]
+        total = sum(part.squares for part in known)
+        sums: dict[str, float] = {}
+        for part in known:
+            for name, share in part.inks:
+                sums[name] = sums.get(name, 0) + share * part.squares / total
+        return cls(total, tuple(sums.items()))
+
+    def look(self, tissue: Pixels | None) -> Look | None:
+        """Return how the squares look: the pens of all, the rest of the tissue."""
+        if tissue is not None:
+            return replace(look_of(tissue), inks=self.inks)
+        if not self.squares:
+            return None
+        return Look(brown=0.0, dark=0.0, inks=self.inks, sharpness=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +182,22 @@ class _Seen:
     tiles: Pixels
     logs: npt.NDArray[np.float64]
     stained: npt.NDArray[np.bool_]
+    pens: _Pens
 
     def of_tissue(self, most: int) -> _Seen:
-        """Return what shows tissue, with so many of its tiles."""
+        """Return what shows tissue, with so many of its tiles; pens stay those of all.
+
+        A line of a pen on glass fills no square.
+        """
         keep = self.stained
         tiles = self.tiles[keep][:most]
-        return _Seen(self.places[keep], tiles, self.logs[keep], self.stained[keep])
+        return replace(
+            self,
+            places=self.places[keep],
+            tiles=tiles,
+            logs=self.logs[keep],
+            stained=self.stained[keep],
+        )
 
 
 class _Looker:
@@ -170,7 +221,12 @@ class _Looker:
         self._for_looks = max(1, _LOOK_BYTES // (3 * grid.tile_px**2))
 
     def judge_some(
-        self, alone: Places, squares: int, progress: Callable[[int, int], None] | None
+        self,
+        alone: Places,
+        squares: int,
+        progress: Callable[[int, int], None] | None,
+        *,
+        whole: bool,
     ) -> SlideTrust:
         """Judge squares of tissue in this order until there are enough."""
         most = min(len(alone), _LOOKED_AT * squares)
@@ -178,26 +234,30 @@ class _Looker:
         count = read = 0
         while read < most and count < squares:
             step = min(_BATCH, squares - count, most - read)
-            batch = self._look(alone[read : read + step]).of_tissue(self._for_looks)
+            seen_here = self._look(alone[read : read + step])
+            batch = seen_here.of_tissue(max(0, self._for_looks - count))
             read += step
             found.append(batch)
             count += len(batch.places)
             if progress:
                 progress(read, most if count < squares else read)
-        return self._judged(
-            np.concatenate([np.empty((0, 2), np.intp), *(one.places for one in found)]),
-            np.concatenate([np.empty(0), *(one.logs for one in found)]),
-            np.ones(count, np.bool_),
-            tiles=[tile for one in found for tile in one.tiles],
-            whole=read == len(alone),
-            every=False,
+        places = [np.empty((0, 2), np.intp), *(one.places for one in found)]
+        seen = SeenSquares(
+            cells=np.concatenate(places).astype(np.int32),
+            logs=np.concatenate([np.empty(0), *(one.logs for one in found)]),
+            speak=np.ones(count, np.bool_),
+            whole=whole and read == len(alone),
         )
+        tiles = [tile for one in found for tile in one.tiles]
+        return self._judged(seen, tiles, _Pens.together(one.pens for one in found))
 
     def judge_all(
         self,
         cells: Cells,
         alone: Places,
         progress: Callable[[int, int], None] | None,
+        *,
+        whole: bool,
     ) -> SlideTrust:
         """Judge every square; those that hardly overlap speak for the slide."""
         order = np.argwhere(cells)
@@ -208,8 +268,10 @@ class _Looker:
         places = [np.empty((0, 2), np.intp)]
         logs, speak = [np.empty(0)], [np.empty(0, np.bool_)]
         tiles: list[Pixels] = []
+        pens: list[_Pens] = []
         for start in range(0, len(order), _BATCH):
             seen = self._look(order[start : start + _BATCH])
+            pens.append(seen.pens)
             places.append(seen.places)
             logs.append(seen.logs)
             speak.append(seen.stained & lonely[tuple(seen.places.T)])
@@ -222,34 +284,26 @@ class _Looker:
             ]
             if progress:
                 progress(min(start + _BATCH, len(order)), len(order))
-        return self._judged(
-            np.concatenate(places),
-            np.concatenate(logs),
-            np.concatenate(speak),
-            tiles=tiles,
-            whole=True,
+        every = SeenSquares(
+            cells=np.concatenate(places).astype(np.int32),
+            logs=np.concatenate(logs),
+            speak=np.concatenate(speak),
+            whole=whole,
             every=True,
         )
+        return self._judged(every, tiles, _Pens.together(pens))
 
     def _judged(
-        self,
-        places: Places,
-        logs: npt.NDArray[np.float64],
-        speak: npt.NDArray[np.bool_],
-        *,
-        tiles: list[Pixels],
-        whole: bool,
-        every: bool,
+        self, seen: SeenSquares, tiles: list[Pixels], pens: _Pens
     ) -> SlideTrust:
-        order = np.lexsort((places[:, 1], places[:, 0]))
-        seen = SeenSquares(
-            cells=places[order].astype(np.int32),
-            logs=logs[order],
-            speak=speak[order],
-            whole=whole,
-            every=every,
+        order = np.lexsort((seen.cells[:, 1], seen.cells[:, 0]))
+        seen = replace(
+            seen,
+            cells=seen.cells[order],
+            logs=seen.logs[order],
+            speak=seen.speak[order],
         )
-        look = look_of(np.array(tiles[: self._for_looks])) if tiles else None
+        look = pens.look(np.array(tiles[: self._for_looks]) if tiles else None)
         coarse = self._grid.slide_mpp.mean / self._grid.mpp
         return judge(self._reference, seen, look, coarse=coarse)
 
@@ -261,11 +315,14 @@ class _Looker:
         tiles = np.array([tile for _, tile in kept], np.uint8).reshape(-1, px, px, 3)
         found = np.array([place for place, _ in kept], np.intp).reshape(-1, 2)
         if not len(tiles):
-            return _Seen(found, tiles, np.empty(0), np.empty(0, np.bool_))
+            return _Seen(found, tiles, np.empty(0), np.empty(0, np.bool_), _Pens())
         stains = self._student.stains
         shown = tiles if stains is None else stains.apply(tiles)
         logs = self._reference.log_distances(self._encoder(shown))
-        return _Seen(found, tiles, logs, stained_share(tiles) >= _HALF_STAINED)
+        shares = stained_share(tiles)
+        return _Seen(
+            found, tiles, logs, shares >= _HALF_STAINED, _Pens.on(tiles, shares)
+        )
 
     def _tile(self, row: int, column: int) -> Pixels | None:
         """Return a square's tile; None if a part of it cannot be read."""
@@ -275,6 +332,12 @@ class _Looker:
         raster = read_window(self._slide, self._grid, window, threading.Event())
         damaged = raster.bad is not None and bool(raster.bad.any())
         return None if damaged else raster.pixels
+
+
+def _is_all(slide: Slide, cells: Cells, grid: TileGrid) -> bool:
+    """Whether these cells hold all tissue that is found on the slide."""
+    tissue = find_tissue(slide).cells(grid) & grid.tiles_on_slide()
+    return not bool((tissue & ~cells).any())
 
 
 def _apart(cells: Cells, grid: TileGrid, seed: int) -> Places:

@@ -416,7 +416,13 @@ def _head_of(bundle: _Bundle) -> Head | None:
 
 def _trust_of(bundle: _Bundle) -> TrustReference | None:
     said = bundle.spec.trust
-    return None if said is None else TrustReference.of(said, bundle.tensors)
+    if said is None:
+        return None
+    try:
+        return TrustReference.of(said, bundle.tensors)
+    except ValueError as error:
+        msg = f"{bundle.folder / TENSORS_FILE}: {error}: get the bundle again."
+        raise BundleError(msg) from error
 
 
 def _set_threads(threads: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     AnyFloats = npt.NDArray[np.floating]
 
 LOW, HIGH = 1 / 3, 2 / 3
@@ -33,7 +33,7 @@ class PrincipalGaussian:
     noise: float
 
     @classmethod
-    def of(cls, centred: Floats, most: int) -> PrincipalGaussian:
+    def of(cls, centred: Doubles, most: int) -> PrincipalGaussian:
         """Fit to centred rows ``(n, width)``: 95 % of the variance, ``most`` at most.
 
         More directions follow few cases so closely that unseen ones lie as far out as
@@ -48,12 +48,12 @@ class PrincipalGaussian:
         noise = max(float(variances[keep:].sum() / (width - keep)), TINY)
         return cls(directions[:keep], np.maximum(variances[:keep], noise), noise)
 
-    def squared(self, centred: AnyFloats) -> Floats:
+    def squared(self, centred: AnyFloats) -> Doubles:
         """Return squared Mahalanobis distances ``(n,)`` of centred rows."""
         rows = np.asarray(centred, np.float64)
         along = rows @ np.asarray(self.directions, np.float64).T
         rest = np.maximum((rows**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        found: Floats = (along**2 / self.variances).sum(axis=1) + rest / self.noise
+        found: Doubles = (along**2 / self.variances).sum(axis=1) + rest / self.noise
         return found
 
 

@@ -186,7 +186,7 @@ class StageSource(_Frozen):
 
     package: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    stage: Annotated[int, Field(ge=0, le=6)]
+    stage: Literal[6]
 
 
 STAGE_SOURCE = StageSource(
@@ -219,10 +219,10 @@ class TrustSpec(_Frozen):
     """
 
     source: StageSource
-    edge_px: Annotated[int, Field(ge=32, le=512)]
-    components: Annotated[int, Field(ge=1, le=4096)]
-    width: Annotated[int, Field(ge=2, le=65536)]
-    tiles: Annotated[int, Field(ge=1, le=1_000_000)]
+    edge_px: Annotated[int, Field(ge=64, le=512)]
+    components: Annotated[int, Field(ge=1, le=639)]
+    width: Literal[640]
+    tiles: Annotated[int, Field(ge=10, le=1_000_000)]
     noise: _Positive
     looks: LookSpec
     protocol: str

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.tissue.looks import Look
     from napari_histodistill.students.spec import StageSource
 
-    Floats = npt.NDArray[np.float64]
+    Doubles = npt.NDArray[np.float64]
     AnyFloats = npt.NDArray[np.floating]
 
 ENOUGH = 50
@@ -54,7 +54,7 @@ FEWEST_CASES, FEWEST_TILES = 3, 10
 """Below these nothing can be fitted."""
 SQUARE_PERCENT = 99.0
 """A single square is unlike beyond this percentage of own tiles of unseen cases."""
-BROWN, DARK, INK, BLUR = 0.10, 0.5, 0.015, -0.6
+BROWN, DARK, INK, BLUR = 0.10, 0.2, 0.015, -0.6
 """Limits of looks where the training cases themselves stay far within them."""
 COARSE = 1.25
 """Slides so many times coarser than the student's µm per pixel are named odd."""
@@ -194,7 +194,7 @@ class TrustReference:
     edge_px: int
     source: StageSource = field(default=STAGE_SOURCE)
 
-    def log_distances(self, features: AnyFloats) -> Floats:
+    def log_distances(self, features: AnyFloats) -> Doubles:
         """Return ``(n,)``: log distance of features ``(n, width)``, 0 for own tiles.
 
         The Mahalanobis distance of Lee et al. 2018, with one Gaussian, divided by the
@@ -223,7 +223,7 @@ class TrustReference:
             source=self.source,
             edge_px=self.edge_px,
             components=len(self.variances),
-            width=len(self.mean),
+            width=640,
             tiles=len(self.own),
             noise=self.noise,
             looks=self.looks,
@@ -233,15 +233,28 @@ class TrustReference:
             ),
         )
 
-    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return its arrays by the names that a bundle gives them."""
         return {f"trust.{name}": getattr(self, name) for name in TENSORS}
 
     @classmethod
     def of(
-        cls, spec: TrustSpec, tensors: dict[str, npt.NDArray[np.generic]]
+        cls, spec: TrustSpec, tensors: dict[str, npt.NDArray[Any]]
     ) -> TrustReference:
-        """Put together what :meth:`spec` and :meth:`tensors` took apart."""
+        """Put together what :meth:`spec` and :meth:`tensors` took apart.
+
+        Raises
+        ------
+        ValueError
+            If nothing can be measured by it.
+        """
+        scales = (tensors["trust.scale"], tensors["trust.variances"])
+        if not all((values > 0).all() for values in scales):
+            msg = "trust.scale and trust.variances must be positive"
+            raise ValueError(msg)
+        if len(np.unique(tensors["trust.cases"])) < FEWEST_CASES:
+            msg = f"trust.cases must name {FEWEST_CASES} cases at least"
+            raise ValueError(msg)
         return cls(
             **{
                 name: tensors[f"trust.{name}"].astype(kind)
@@ -338,7 +351,7 @@ def judge(
     seen : SeenSquares
         The slide's.
     look : Look or None
-        How the squares that speak look; None if there are none.
+        How the slide's squares look; None if there are none.
     coarse : float
         The slide's µm per pixel over the student's.
     """
@@ -378,7 +391,8 @@ def _verdict_of(oddities: tuple[Oddity, ...]) -> Verdict:
 def _odd_looks(own: LookSpec, look: Look | None) -> Iterator[tuple[Oddity, str]]:
     if look is None:
         return
-    if look.dark > max(DARK, own.dark):
+    dark = look.dark > max(DARK, own.dark)
+    if dark:
         yield (
             Oddity.FLUORESCENCE,
             f"{look.dark:.0%} of it is dark, as in fluorescence; the student learned "
@@ -391,8 +405,9 @@ def _odd_looks(own: LookSpec, look: Look | None) -> Iterator[tuple[Oddity, str]]
             "immunohistochemistry; in the training cases it is "
             f"{own.brown:.0%} at most.",
         )
-    pen, share = look.ink
-    if share > max(INK, own.ink):
+    pen, share = look.ink if look.inks else ("", 0.0)
+    # A dark ground is smooth and black, as a black pen is.
+    if share > max(INK, own.ink) and not dark:
         yield (
             Oddity.INK,
             f"There seems to be {pen} ink on {share:.1%} of the squares' area.",
@@ -528,7 +543,7 @@ def directions_for(rows: int) -> int:
     return int(np.clip(rows // _ROWS_EACH, 2, _MOST))
 
 
-def _fitted(values: Floats) -> tuple[Floats, Floats, PrincipalGaussian]:
+def _fitted(values: Doubles) -> tuple[Doubles, Doubles, PrincipalGaussian]:
     mean, spread = values.mean(axis=0), values.std(axis=0)
     # A channel that few tiles never stirred would make any stir of it endless.
     scale = np.maximum(spread, max(_LEAST_SCALE * float(np.median(spread)), TINY))
@@ -538,7 +553,7 @@ def _fitted(values: Floats) -> tuple[Floats, Floats, PrincipalGaussian]:
     return mean, scale, gaussian
 
 
-def _logs(gaussian: PrincipalGaussian, placed: AnyFloats) -> Floats:
+def _logs(gaussian: PrincipalGaussian, placed: AnyFloats) -> Doubles:
     distance = np.sqrt(gaussian.squared(placed) / placed.shape[1])
-    found: Floats = np.log(np.maximum(distance, TINY))
+    found: Doubles = np.log(np.maximum(distance, TINY))
     return found

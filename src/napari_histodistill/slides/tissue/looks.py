@@ -58,7 +58,7 @@ def look_of(tiles: Pixels) -> Look:
     return Look(
         brown=_brown(few.astype(np.float64)),
         dark=float((few.max(axis=1) < _DARKEST).mean()),
-        inks=_inks(tiles),
+        inks=inks_of(tiles),
         sharpness=_sharpness(tiles),
     )
 
@@ -104,8 +104,8 @@ def _brown(pixels: npt.NDArray[np.float64]) -> float:
     return int(((b > 0.95 * g) & (b > 1.25 * r) & (total > 0.3)).sum()) / stained
 
 
-def _inks(tiles: Pixels) -> tuple[tuple[str, float], ...]:
-    """Return shares of smooth blocks by pen colour.
+def inks_of(tiles: Pixels) -> tuple[tuple[str, float], ...]:
+    """Return the ``inks`` of a :class:`Look` of squares ``(n, h, w, 3)``, n ≥ 1.
 
     Pens dim red most, but green hardly less (blue) or far less (green); all alike
     (black); green and blue alike (red).

@@ -116,7 +116,7 @@ class StageEncoder:
         device: str = "cpu",
     ) -> None:
         self.source, self.edge_px, self._device = source, edge_px, device
-        self._module: Any = _start(source.package, source.sha256).to(device)
+        self._module: Any = _start(source.package, source.sha256, device)
         self._scale, self._offset = scale_and_offset(_MEAN, _STD, device)
 
     def __call__(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -163,10 +163,10 @@ class StageEncoder:
         return values
 
 
-@lru_cache(maxsize=1)
-def _start(package: str, sha256: str) -> torch.nn.Module:
+@lru_cache(maxsize=2)
+def _start(package: str, sha256: str, device: str) -> torch.nn.Module:
     module: torch.nn.Module = timm.create_model(
         _BACKBONE, pretrained=False, num_classes=0
     )
     module.load_state_dict(load_package_weights(package, sha256), strict=True)
-    return module.eval()
+    return module.eval().to(device)
