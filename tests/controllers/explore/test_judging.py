@@ -14,7 +14,6 @@ from napari_histodistill.controllers.explore.judging import (
     Compared,
     Judged,
     MapTrust,
-    heeded,
 )
 from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.explore.teaching import Strokes
@@ -35,7 +34,7 @@ from napari_histodistill.maps import trust as core
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.students.spec import CalibrationSpec, ClassSpec
-from napari_histodistill.students.trust import NO_REFERENCE, Oddity, Verdict
+from napari_histodistill.students.trust import NO_REFERENCE, Verdict
 from tests.fakes import colour_student
 from tests.weaves import TILE, reference, woven
 
@@ -114,21 +113,6 @@ def test_own_tissue_is_like_as_far_as_squares_tell():
     assert note.sign == GOOD
     assert note.text == "Like what the model learned from, as far as 80 squares tell"
     assert session.judge_work() is None, "once is enough"
-
-
-@pytest.mark.parametrize("squares", [10, 49])
-def test_no_good_word_before_fifty_squares_of_a_larger_slide(squares):
-    session = session_on(OWN)
-    *_, last = judge(session)
-    from dataclasses import replace
-
-    few = replace(last.trust, squares=squares)
-    assert few.verdict is Verdict.LIKE
-    part = heeded(few, taught=False, partial=True)
-    assert part.verdict is Verdict.TOO_LITTLE
-    assert Oddity.FEW_SQUARES in part.oddities
-    assert heeded(few, taught=False, partial=False).verdict is Verdict.LIKE
-    assert heeded(last.trust, taught=False, partial=True).verdict is Verdict.LIKE
 
 
 def test_a_view_of_few_squares_gets_no_good_word():
@@ -299,6 +283,24 @@ def test_how_long_all_squares_take_is_said_before():
     assert "about 3 s of one processor core" in like_only_tip(session)
     session.running = True
     assert session.why_not_leave_out.startswith("Wait until the run")
+
+
+def test_what_was_read_with_an_unlike_square_is_hatched_too():
+    session = session_on(HALVES, step=1)
+    *_, last = judge(session)
+    assert not last.trust.every
+    columns = session.detail.grid.shape[1]
+    finest = last.hatching[0]
+    wide = finest.shape[1] // columns
+    hatched = finest.any(axis=0).reshape(columns, wide).any(axis=1)
+    assert last.unlike.any(axis=0).sum() < hatched.sum()
+    assert hatched[columns // 2 + 1 :].all()
+    session.leave_out_unlike(wanted=True)
+    *_, last = judge(session)
+    finest = last.hatching[0]
+    rows = session.detail.grid.shape[0]
+    marked = finest.reshape(rows, wide, columns, wide).any(axis=(1, 3))
+    np.testing.assert_array_equal(marked, last.unlike)
 
 
 def test_nothing_is_wanted_of_an_empty_map():

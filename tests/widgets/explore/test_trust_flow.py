@@ -99,11 +99,11 @@ def test_unlike_squares_are_left_out_and_come_back(judged, qtbot):
     assert (live.shown[:, :5] > 0).mean() > 0.9
     drawn = widget.bench.overlays.get(OverlayKind.CLASSES).data
     assert drawn is live.shown
-    assert any(" of " in area.text() for area in widget.classes_panel.areas)
+    assert any(" / " in area.text() for area in widget.classes_panel.areas)
     assert "left out" in widget.classes_panel.hatched.text()
     press(box)
     np.testing.assert_array_equal(live.shown, before)
-    assert not any(" of " in area.text() for area in widget.classes_panel.areas)
+    assert not any(" / " in area.text() for area in widget.classes_panel.areas)
 
 
 def test_a_stored_map_is_judged_when_it_is_shown(judged, qtbot, monkeypatch):
@@ -148,7 +148,7 @@ def test_a_comparison_ends_with_its_slide_and_shows_how_far_it_is(
 def test_details_fold(judged):
     _, widget, _ = judged(OTHER)
     panel = widget.trust_panel
-    assert panel.notes.isVisibleTo(panel)
-    QTest.mouseClick(panel.details, Qt.MouseButton.LeftButton)
     assert not panel.notes.isVisibleTo(panel)
+    QTest.mouseClick(panel.details, Qt.MouseButton.LeftButton)
+    assert panel.notes.isVisibleTo(panel)
     assert panel.headline.isVisibleTo(panel)

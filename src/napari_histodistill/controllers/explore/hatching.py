@@ -89,7 +89,6 @@ def _halved(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     rows, columns = (n + n % 2 for n in inside.shape)
     whole = np.zeros((rows, columns), np.bool_)
     whole[: inside.shape[0], : inside.shape[1]] = inside
-    found: npt.NDArray[np.bool_] = whole.reshape(rows // 2, 2, columns // 2, 2).any(
-        axis=(1, 3)
-    )
+    blocks = whole.reshape(rows // 2, 2, columns // 2, 2)
+    found: npt.NDArray[np.bool_] = np.any(blocks, axis=(1, 3))
     return found

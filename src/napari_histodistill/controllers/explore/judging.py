@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_histodistill.controllers.explore.hatching import hatched
-from napari_histodistill.students.trust import (
-    ENOUGH,
-    TAUGHT,
-    Oddity,
-    SlideTrust,
-    Verdict,
-    unjudged,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +20,9 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.explore.hatching import Levels
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.running import CancelToken
-    from napari_histodistill.slides import Slide
+    from napari_histodistill.slides import Slide, TileGrid
     from napari_histodistill.students.student import Student
+    from napari_histodistill.students.trust import SlideTrust
 
 SECONDS_EACH = 0.035
 """CPU seconds for one square, on one core."""
@@ -116,7 +109,7 @@ def _judged(
     from napari_histodistill.maps.trust import slide_trust
 
     with EmbeddingStore.open(path) as store:
-        done = store.status == CellStatus.DONE
+        done, grid = store.status == CellStatus.DONE, store.grid
     trust = slide_trust(
         path,
         slide,
@@ -128,8 +121,19 @@ def _judged(
     )
     unlike = np.zeros(done.shape, np.bool_)
     unlike[tuple(trust.cells[trust.unlike].T)] = True
-    levels = hatched(unlike) if unlike.any() else ()
+    # A square of a sample speaks for all that was read with it.
+    marked = unlike if trust.every else _read_with(unlike, grid) & done
+    levels = hatched(marked) if marked.any() else ()
     return Judged(trust, int(done.sum()), unlike, levels)
+
+
+def _read_with(squares: npt.NDArray[np.bool_], grid: TileGrid) -> npt.NDArray[np.bool_]:
+    """Return the squares whose larger part lies in the tile of one of these."""
+    from scipy.ndimage import maximum_filter
+
+    side = max(1, round(grid.tile_px / grid.stride_px))
+    found: npt.NDArray[np.bool_] = maximum_filter(squares, size=side, mode="constant")
+    return found
 
 
 class MapTrust:
@@ -182,33 +186,3 @@ class MapTrust:
         if judged is None or not self.leave_out or not judged.trust.every:
             return None
         return judged.unlike
-
-
-def heeded(trust: SlideTrust, *, taught: bool, partial: bool) -> SlideTrust:
-    """Return the verdict that may be shown.
-
-    Parameters
-    ----------
-    trust : SlideTrust
-        The verdict on the squares that were computed.
-    taught : bool
-        Whether the classes on screen were learned from strokes, not from cases.
-    partial : bool
-        Whether the slide has tissue that was not computed: a few squares then are not
-        all that the slide has, and too few for a good word.
-    """
-    if taught:
-        return unjudged(TAUGHT)
-    few = trust.verdict is Verdict.LIKE and trust.squares < ENOUGH
-    if not (few and partial):
-        return trust
-    reason = (
-        f"{trust.squares} squares of tissue were compared: from fewer than {ENOUGH}, "
-        "none is called like what the model learned from."
-    )
-    return replace(
-        trust,
-        verdict=Verdict.TOO_LITTLE,
-        oddities=(Oddity.FEW_SQUARES,),
-        reasons=(reason,),
-    )

@@ -17,13 +17,12 @@ from napari_histodistill.controllers.explore.judging import (
     Compared,
     Judged,
     MapTrust,
-    heeded,
     judge_work,
 )
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
-from napari_histodistill.controllers.shared.map_choice import MapChoice, RegionChoice
+from napari_histodistill.controllers.shared.map_choice import MapChoice
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
     IndexBuilt,
@@ -38,7 +37,7 @@ from napari_histodistill.controllers.shared.wording import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import CellStatus
-from napari_histodistill.students.trust import TAUGHT, Oddity
+from napari_histodistill.students.trust import TAUGHT, Oddity, unjudged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -232,8 +231,8 @@ class ExploreSession(MapChoice):
         found = self.map_trust.trust
         if found is None or self.live is None:
             return None
-        partial = self.cells_missing > 0 or self.region is not RegionChoice.WHOLE
-        return heeded(found, taught=self.taught is not None, partial=partial)
+        # Learned from strokes on this slide, not from cases to compare it with.
+        return unjudged(TAUGHT) if self.taught is not None else found
 
     @property
     def why_not_leave_out(self) -> str:
@@ -268,8 +267,9 @@ class ExploreSession(MapChoice):
         n, seen = int(trust.unlike.sum()), count_in_words(trust.squares)
         left_out = ", left out" if self.map_trust.left_out is not None else ""
         if trust.squares >= judged.squares:
-            return f"Unlike the training{left_out}: {n:,} of all {seen}"
-        return f"Unlike the training: {n:,} of {seen} compared; others unknown"
+            areas = ". Areas: without / with them" if left_out else ""
+            return f"Unlike the training{left_out}: {n:,} of all {seen}{areas}"
+        return f"Unlike the training: {n:,} of {seen} compared, with what lies around"
 
     def judge_work(self) -> Work | None:
         """Return work that judges the map on screen; None if that is done, or cannot.

@@ -79,7 +79,8 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
         sections = (
             self.slide_panel, self.run_panel, line(), self.classes_panel, line(),
-            self.similar_panel, line(), self.teach_panel, line(), self.trust_panel,
+            self.trust_panel, line(), self.similar_panel, line(), self.teach_panel,
+            line(), self.trust_panel.footer,
         )  # fmt: skip
         self.lay_out(sections, spacing=6)
         self.choosing = Choosing(

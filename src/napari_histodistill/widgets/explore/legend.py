@@ -157,7 +157,8 @@ class ClassesPanel(QWidget):
 def _area_of(spec: ClassRow) -> str:
     """Return a class's area; where unlike squares are left out, with them as well."""
     if spec.all_mm2 > spec.mm2:
-        return f"{area_in_words(spec.mm2)} of {area_in_words(spec.all_mm2)}"
+        like = area_in_words(spec.mm2).removesuffix(" mm²")
+        return f"{like} / {area_in_words(spec.all_mm2)}"
     return area_in_words(spec.mm2) if spec.cells else "–"
 
 

@@ -17,7 +17,7 @@ from napari_histodistill.widgets.shared.export_button import (
 
 
 class TrustPanel(QWidget):
-    """The verdict, its details, the export menu, and what this program is not for."""
+    """The verdict and its details; in ``footer``, the exports and a last word."""
 
     export = Signal(object)
     like_only_wanted = Signal(bool)
@@ -34,7 +34,6 @@ class TrustPanel(QWidget):
         self.details.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.details.setAutoRaise(True)
         self.details.setCheckable(True)
-        self.details.setChecked(True)
         self.like_only = QCheckBox("Leave out unlike squares")
         self.button = ExportButton(EXPORTS)
         self.button.export.connect(self.export)
@@ -47,10 +46,11 @@ class TrustPanel(QWidget):
         layout.addWidget(self.where)
         layout.addLayout(row(self.like_only, self.details))
         layout.addWidget(self.notes)
-        layout.addLayout(row(self.button, QWidget(), self.research, stretch=1))
+        self.footer = QWidget()
+        self.footer.setLayout(row(self.button, QWidget(), self.research, stretch=1))
         self.details.toggled.connect(self._fold)
         self.like_only.clicked.connect(self.like_only_wanted)
-        self._fold(shown=True)
+        self._fold(shown=False)
 
     def show_verdict(self, headline: Note, where: str) -> None:
         """Show the one sentence to read first, and the line below it."""
