@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from napari_histodistill.controllers.explore.judging import (
-    Compared,
     Judged,
+    JudgeProgress,
     MapTrust,
 )
 from napari_histodistill.controllers.explore.session import ExploreSession
@@ -89,7 +89,7 @@ def test_other_tissue_is_not_to_be_read(mode):
     *compared, last = judge(session)
     assert isinstance(last, Judged)
     assert compared
-    assert all(isinstance(report, Compared) for report in compared)
+    assert all(isinstance(report, JudgeProgress) for report in compared)
     note = headline_on(session)
     assert note.sign == CARE
     assert (

@@ -29,7 +29,7 @@ SECONDS_EACH = 0.035
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class JudgeProgress:
     """So many squares were compared, of so many at most."""
 
     done: int
@@ -59,7 +59,7 @@ class Judged:
 
 
 def judge_work(path: Path, slide: Slide, student: Student, *, every: bool) -> Work:
-    """Return work that judges a stored map: some :class:`Compared`, then `Judged`.
+    """Return work that judges a stored map: some :class:`JudgeProgress`, then `Judged`.
 
     Parameters
     ----------
@@ -71,8 +71,10 @@ def judge_work(path: Path, slide: Slide, student: Student, *, every: bool) -> Wo
         Whether to compare every square, not a few hundred.
     """
 
-    def work(cancel: CancelToken) -> Iterator[Compared | Judged]:
-        seen: queue.SimpleQueue[Compared | Judged | BaseException] = queue.SimpleQueue()
+    def work(cancel: CancelToken) -> Iterator[JudgeProgress | Judged]:
+        seen: queue.SimpleQueue[JudgeProgress | Judged | BaseException] = (
+            queue.SimpleQueue()
+        )
 
         def judge() -> None:
             try:
@@ -103,7 +105,7 @@ def _judged(
     student: Student,
     every: bool,  # noqa: FBT001
     cancel: CancelToken,
-    seen: queue.SimpleQueue[Compared | Judged | BaseException],
+    seen: queue.SimpleQueue[JudgeProgress | Judged | BaseException],
 ) -> Judged:
     from napari_histodistill.maps.store import CellStatus, EmbeddingStore
     from napari_histodistill.maps.trust import slide_trust
@@ -117,7 +119,7 @@ def _judged(
         cells=done,
         every=every,
         cancel=cancel,
-        progress=lambda n, most: seen.put(Compared(n, most)),
+        progress=lambda n, most: seen.put(JudgeProgress(n, most)),
     )
     unlike = np.zeros(done.shape, np.bool_)
     unlike[tuple(trust.cells[trust.unlike].T)] = True
@@ -143,7 +145,7 @@ class MapTrust:
     ----------
     judged : Judged or None
         The verdict, once there is one.
-    progress : Compared or None
+    progress : JudgeProgress or None
         How far a comparison is that is going on.
     trouble : str
         Why there is no verdict, if that failed; "" otherwise.
@@ -153,7 +155,7 @@ class MapTrust:
 
     def __init__(self) -> None:
         self.judged: Judged | None = None
-        self.progress: Compared | None = None
+        self.progress: JudgeProgress | None = None
         self.trouble = ""
         self.leave_out = False
 

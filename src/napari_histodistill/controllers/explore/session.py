@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.explore.judging import (
-    Compared,
     Judged,
+    JudgeProgress,
     MapTrust,
     judge_work,
 )
@@ -283,9 +283,9 @@ class ExploreSession(MapChoice):
             return None
         return judge_work(path, slide, student, every=self.map_trust.leave_out)
 
-    def take_judged(self, report: Compared | Judged) -> None:
+    def take_judged(self, report: JudgeProgress | Judged) -> None:
         """Take how far the comparison is, or the verdict."""
-        if isinstance(report, Compared):
+        if isinstance(report, JudgeProgress):
             self.map_trust.progress = report
             return
         self.map_trust.judged, self.map_trust.progress = report, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
-from napari_histodistill.controllers.explore.judging import Compared, Judged
+from napari_histodistill.controllers.explore.judging import Judged, JudgeProgress
 from napari_histodistill.controllers.explore.trust import (
     headline_on,
     like_only_tip,
@@ -71,7 +71,7 @@ class Judging(QObject):
                 slow=True,
             )
 
-    def _compared(self, reports: list[Compared | Judged]) -> None:
+    def _compared(self, reports: list[JudgeProgress | Judged]) -> None:
         for report in reports:
             self.bench.session.take_judged(report)
         if isinstance(reports[-1], Judged):
