@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_histodistill.addresses import shown
+from napari_histodistill.addresses import shown, url_of
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -428,8 +428,6 @@ def _expanded(slides: Sequence[Path]) -> list[Path]:
     InputError
         If nothing matches one of them.
     """
-    from napari_histodistill.slides.formats.remote import url_of
-
     found: list[Path] = []
     for path in slides:
         if not set("*?[") & set(path.name) or path.exists() or url_of(path):

@@ -49,7 +49,7 @@ class _Entry(NamedTuple):
     table: int  # where in the file its table is
     tag: int
     kind: int
-    count: int
+    values: int
     value: int | None  # a single number that stands in the entry
 
 
@@ -90,7 +90,7 @@ def check_tables(path: Path) -> None:
     """
     with path.open("rb") as file:
         for entry in _entries(file, path):
-            one = entry.kind in WHOLE_TYPES and entry.count == 1
+            one = entry.kind in WHOLE_TYPES and entry.values == 1
             if entry.tag in MULTIPLIED and not one:
                 _refuse(path, f"{MULTIPLIED[entry.tag]} is not one number")
 
@@ -130,8 +130,8 @@ def _sizes(path: Path) -> dict[int, dict[int, int]]:
         length = file.seek(0, 2)
         file.seek(0)
         for entry in _entries(file, path):
-            if entry.count * BYTES.get(entry.kind, 1) > length:
-                _refuse(path, f"entry {entry.tag} has {entry.count} values")
+            if entry.values * BYTES.get(entry.kind, 1) > length:
+                _refuse(path, f"entry {entry.tag} has {entry.values} values")
             if entry.tag in {WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT}:
                 if entry.value is None:
                     _refuse(path, f"entry {entry.tag} is not one number")

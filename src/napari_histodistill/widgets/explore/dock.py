@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.session import ExploreSession
-from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.background_import import (
     import_work,
     load_student_in_background,
@@ -31,6 +30,7 @@ from napari_histodistill.controllers.shared.student_list import (
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.chooser import Choosing
+from napari_histodistill.widgets.explore.judging import Judging
 from napari_histodistill.widgets.explore.keeping import PaintKeeping
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.running import Mapping
@@ -83,7 +83,8 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         sections = (
             self.draft_row,
             self.slide_panel, self.run_panel, line(), self.classes_panel, line(),
-            self.similar_panel, line(), self.teach_panel, line(), self.trust_panel,
+            self.trust_panel, line(), self.similar_panel, line(), self.teach_panel,
+            line(), self.trust_panel.footer,
         )  # fmt: skip
         self.lay_out(sections, spacing=6)
         self.choosing = Choosing(
@@ -98,6 +99,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.mapping = Mapping(
             self.bench, self.slide_panel, self.run_panel, self.classes_panel
         )
+        self.judging = Judging(self.bench, self.trust_panel, self.classes_panel)
         self.searching = Searching(self.bench, self.similar_panel)
         self.teaching = Teaching(self.bench, self.teach_panel)
         self.keeping = PaintKeeping(self.bench, self.teaching, self.draft_row)
@@ -131,8 +133,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.staining.show(self.session.why_locked)
         self.searching.show()
         self.teaching.show()
-        self.trust_panel.show_notes(notes_on(self.session))
-        self.trust_panel.explain(self.session.why_not_export)
+        self.judging.show()
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""
@@ -205,7 +206,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     def _view_settled(self) -> None:
         self.bench.look()
         # What is looked at is read: damage may have come to light.
-        self.trust_panel.show_notes(notes_on(self.session))
+        self.judging.show_notes()
         if self.session.region is RegionChoice.VIEW:
             self.mapping.show()
 

@@ -22,7 +22,7 @@ from napari_histodistill.controllers.shared.drafts import (
 )
 from napari_histodistill.controllers.shared.job import Job, Work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.shared.controls import hint, row
+from napari_histodistill.widgets.shared.controls import hint, row, set_tip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,9 +46,9 @@ class DraftRow(QWidget):
         super().__init__()
         self.words = hint()
         self.restore_button = QPushButton("Restore")
-        self.restore_button.setToolTip("Put it back as it was.")
+        set_tip(self.restore_button, "Put it back as it was.")
         self.discard_button = QPushButton("Discard")
-        self.discard_button.setToolTip("Delete this draft for good.")
+        set_tip(self.discard_button, "Delete this draft for good.")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
