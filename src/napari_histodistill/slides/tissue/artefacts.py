@@ -28,8 +28,8 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.floating[Any]]
-    Mask = npt.NDArray[np.bool_]
+    Densities = npt.NDArray[np.floating[Any]]
+    Bools = npt.NDArray[np.bool_]
 
 INK_DENSITY = 0.15
 """Mean OD below which no colour is called that of a pen."""
@@ -93,8 +93,8 @@ FOLD_UM = (14.0, 6000.0)
 
 
 def artefacts(
-    clean: Floats, stained: Mask, *, blur_px: float, um: float | None
-) -> Mask:
+    clean: Densities, stained: Bools, *, blur_px: float, um: float | None
+) -> Bools:
     """Return where a thumbnail shows pen, dust, folds or blur.
 
     Parameters
@@ -132,7 +132,7 @@ def artefacts(
     return found
 
 
-def _cold_ink(coarse: Floats, mean: Floats) -> Mask:
+def _cold_ink(coarse: Densities, mean: Densities) -> Bools:
     """Return where pen is blue or green."""
     from skimage.filters import apply_hysteresis_threshold
 
@@ -141,29 +141,31 @@ def _cold_ink(coarse: Floats, mean: Floats) -> Mask:
     blue = np.where(dense, (r - g) / scale, -1)
     green = np.where(dense, (np.minimum(r, b) - g) / scale, -1)
     least, over_green, below_red = NAVY_INK
-    found: Mask = apply_hysteresis_threshold(blue, *BLUE_INK)
+    found: Bools = apply_hysteresis_threshold(blue, *BLUE_INK)
     found |= apply_hysteresis_threshold(green, *GREEN_INK)
     return found | ((mean > least) & (r > over_green * g) & (b < below_red * r))
 
 
-def _warm_ink(coarse: Floats, mean: Floats) -> Mask:
+def _warm_ink(coarse: Densities, mean: Densities) -> Bools:
     """Return where pen is red or yellow."""
     r, g, b = (coarse[..., k] for k in range(3))
     most = np.maximum(over_channels(np.maximum, coarse), 1e-6)
     least, few, many = RED_INK
-    found: Mask = (mean > least) & (r < few * most) & (b > many * most)
+    found: Bools = (mean > least) & (r < few * most) & (b > many * most)
     least, few = YELLOW_INK
     return found | ((b > least) & (np.maximum(g, r) < few * b))
 
 
-def _grey(density: Floats, mean: Floats, blur_px: float) -> Mask:
+def _grey(density: Densities, mean: Densities, blur_px: float) -> Bools:
     # Pixel by pixel: brown and blue side by side are grey only from afar.
     spread = over_channels(np.maximum, density) - over_channels(np.minimum, density)
-    grey: Mask = _blurred(spread, blur_px) < GREY * mean
+    grey: Bools = _blurred(spread, blur_px) < GREY * mean
     return grey
 
 
-def _flat(density: Floats, mean: Floats, blur_px: float, um: float | None) -> Mask:
+def _flat(
+    density: Densities, mean: Densities, blur_px: float, um: float | None
+) -> Bools:
     from scipy.ndimage import uniform_filter
 
     fine = um is not None and um <= FINE_UM
@@ -172,13 +174,13 @@ def _flat(density: Floats, mean: Floats, blur_px: float, um: float | None) -> Ma
     sigma, side = max(1.5, sigma), 2 * round(max(4.0, window)) + 1
     detail = density - _blurred(density, sigma)
     structure = np.sqrt(np.maximum(uniform_filter(detail**2, side), 0))
-    flat: Mask = (structure < limit * mean) & (mean > least)
+    flat: Bools = (structure < limit * mean) & (mean > least)
     flat = without_specks(flat, side**2)
     # The edge of what is flat is structure, as far as filters reach.
     return _widened(flat, side / 2 + 4 * sigma + 2 * blur_px)
 
 
-def _folded(density: Floats, tissue: Mask, um: float) -> Mask:
+def _folded(density: Densities, tissue: Bools, um: float) -> Bools:
     if not tissue.any():
         return tissue
     width, area = FOLD_UM
@@ -189,41 +191,41 @@ def _folded(density: Floats, tissue: Mask, um: float) -> Mask:
     lengths = np.sqrt(over_channels(np.add, seen**2)) * np.linalg.norm(usual)
     same_hue = over_channels(np.add, seen * usual) > alike * lengths
     dense = (mean > least) & (mean > ratio * usual.mean())
-    folded: Mask = tissue & dense & same_hue
+    folded: Bools = tissue & dense & same_hue
     return without_specks(folded, max(1, round(area / um**2)))
 
 
-def _widened(mask: Mask, by_px: float) -> Mask:
+def _widened(mask: Bools, by_px: float) -> Bools:
     """Return a mask that reaches ``by_px`` further in all directions."""
     from scipy.ndimage import distance_transform_edt
 
     if not mask.any():
         return mask
-    near: Mask = distance_transform_edt(~mask) <= by_px
+    near: Bools = distance_transform_edt(~mask) <= by_px
     return near
 
 
-def _blurred(values: Floats, sigma: float) -> Floats:
+def _blurred(values: Densities, sigma: float) -> Densities:
     from skimage.filters import gaussian
 
     axis = 2 if values.ndim == 3 else None
-    found: Floats = gaussian(values, sigma=sigma, channel_axis=axis)
+    found: Densities = gaussian(values, sigma=sigma, channel_axis=axis)
     return found
 
 
-def over_channels(ufunc: np.ufunc, image: Floats) -> Floats:
+def over_channels(ufunc: np.ufunc, image: Densities) -> Densities:
     """Reduce ``(h, w, 3)`` to ``(h, w)``; numpy's own takes ten times as long."""
-    found: Floats = ufunc(image[..., 0], image[..., 1])
+    found: Densities = ufunc(image[..., 0], image[..., 1])
     ufunc(found, image[..., 2], out=found)
     return found
 
 
-def without_specks(mask: Mask, area: int) -> Mask:
+def without_specks(mask: Bools, area: int) -> Bools:
     """Return the mask without connected pieces of fewer than ``area`` pixels."""
     from skimage.measure import label
 
     pieces = label(mask, connectivity=1)
     keep = np.bincount(pieces.ravel()) >= area
     keep[0] = False
-    kept: Mask = keep[pieces]
+    kept: Bools = keep[pieces]
     return kept
