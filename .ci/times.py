@@ -3,8 +3,8 @@
 
     .ci/times.py SECONDS REPORT…
 
-Each REPORT is what ``tox run --result-json REPORT`` wrote; SECONDS is how long all of it
-took. What no part's commands account for was spent on making environments. The closing
+Each REPORT is what ``tox run --result-json REPORT`` wrote; SECONDS is the time of all.
+What no part's commands account for was spent on making environments. The closing
 lines are repeated here because those of the first parts are far up by now.
 """
 

@@ -68,3 +68,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
     monkeypatch.setenv(
         "HISTODISTILL_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True))
     )
+    monkeypatch.setenv(
+        "HISTODISTILL_DRAFTS", str(tmp_path_factory.mktemp("drafts", numbered=True))
+    )

@@ -18,6 +18,7 @@ from napari_histodistill.samples.fetching import (
     fetching,
     remote_slide,
 )
+from tests.faults import hostile_servers as hostile
 from tests.samples_server import BODY, serving
 
 
@@ -121,6 +122,65 @@ def test_by_name(tmp_path, monkeypatch):
         InputError, match="no slide 'cmu-9' to fetch; choose one of: mine"
     ):
         remote_slide("cmu-9")
+
+
+def endless_body(server, send):
+    send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    while not server.over.is_set():
+        send(bytes(65536))
+
+
+def endless_redirect(server, send):
+    send(b"HTTP/1.1 302 there\r\nLocation: /slide.zarr/b.svs\r\n")
+    send(b"Connection: close\r\n\r\n")
+    while not server.over.is_set():
+        send(bytes(65536))
+
+
+def remote(server, **changes):
+    with serving() as honest:
+        return honest.slide(url=f"{server.url}/a.svs", **changes)
+
+
+def test_more_than_the_slide_has_is_not_written(tmp_path):
+    special = {"a.svs": endless_body}
+    with (
+        hostile.serving(hostile.Server(special=special)) as server,
+        pytest.raises(FetchError, match=r"sends more than the 1\.05 MB there are"),
+    ):
+        list(fetching(remote(server), tmp_path))
+    assert everything(tmp_path) == []
+    assert server.sent < 50e6
+
+
+def test_a_redirect_on_the_same_server_is_followed(tmp_path):
+    files = {"b.svs": BODY}
+    with hostile.serving(hostile.Server(files, {"a.svs": endless_redirect})) as server:
+        *_, last = fetching(remote(server), tmp_path)
+    assert last.path.read_bytes() == BODY
+    assert server.sent < len(BODY) + 50e6
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]"])
+def test_no_redirect_leads_to_another_port_of_this_machine(tmp_path, host):
+    with hostile.serving(hostile.Server({"b.svs": BODY})) as victim:
+        leading = hostile.leading(f"http://{host}:{victim.port}/slide.zarr/b.svs")
+        with (
+            hostile.serving(hostile.Server(special={"a.svs": leading})) as server,
+            pytest.raises(FetchError, match=r"into this machine|could not be fetched"),
+        ):
+            list(fetching(remote(server), tmp_path))
+        assert victim.asked == []
+    assert everything(tmp_path) == []
+
+
+def test_redirects_end(tmp_path):
+    leading = hostile.leading("/slide.zarr/a.svs")
+    with (
+        hostile.serving(hostile.Server(special={"a.svs": leading})) as server,
+        pytest.raises(FetchError, match="redirects more than 5 times"),
+    ):
+        list(fetching(remote(server), tmp_path))
 
 
 def test_every_entry_is_whole():

@@ -83,6 +83,19 @@ def cache_note() -> str:
     return _NOTES.get(_cache_root(), "")
 
 
+def drafts_dir() -> Path:
+    """Return the folder for drafts, which nobody else may read; created if missing.
+
+    It lies with the user's data. ``HISTODISTILL_DRAFTS`` overrides the platform's
+    location.
+    """
+    root = os.environ.get("HISTODISTILL_DRAFTS")
+    data = platformdirs.user_data_path("napari-histodistill") / "drafts"
+    folder = Path(root) if root else data
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 def runs_dir() -> Path:
     """Return the folder for trainings; it is created if missing.
 

@@ -9,6 +9,7 @@ Code that calls torch therefore converts what it catches (:class:`ComputeError`)
 from __future__ import annotations
 
 import errno
+import re
 
 _FAILING = {
     getattr(errno, name)
@@ -18,6 +19,29 @@ _FAILING = {
 
 MAX_MESSAGE = 1200
 """In characters; a hostile file may have a name or a field of a million."""
+
+
+_USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]+:/+)[^/\n]*@")
+_ODD = re.compile(
+    r"(?i)\b([a-z][a-z0-9+.-]+:/+)[^/\s:]*:(?!\d*(?:[/\s,;:.)\]]|$))\S*@\S*"
+)
+"""A password may hold any character, a slash too."""
+_QUERY = re.compile(r"(?i)\b([a-z][a-z0-9+.-]+:/+[^\s?#]*)[?#][^\s,;]*")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses have neither a user nor what follows ``?``.
+
+    Messages are shown, logged and stored, and an address may hold a password or a
+    signature. Libraries repeat it in theirs.
+
+    Examples
+    --------
+    >>> from napari_histodistill.errors import without_secrets
+    >>> without_secrets("https://me:secret@host/a.zarr?sig=secret: not there")
+    'https://host/a.zarr not there'
+    """
+    return _QUERY.sub(r"\1", _ODD.sub(r"\1…", _USER.sub(r"\1", text)))
 
 
 def _shortened(message: str) -> str:
@@ -41,7 +65,7 @@ class HistodistillError(Exception):
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_shortened(str(message)))
+        super().__init__(_shortened(without_secrets(str(message))))
 
 
 class InputError(HistodistillError):

@@ -39,7 +39,7 @@ _RETRIES, _RETRY_S = 20, 0.05
 """Windows: a virus scanner or an indexer may hold a file open for a moment."""
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file under a new name beside its place, then rename it there.
 
     Parameters
@@ -48,13 +48,15 @@ def write_whole(path: Path, content: bytes | str) -> None:
         What is there before, a link too, is replaced.
     content : bytes or str
         Text is written as UTF-8, line ends as they are.
+    private : bool
+        Nobody else may read it, whatever the umask says.
 
     Raises
     ------
     OSError
         If it cannot be written; what was there before is untouched.
     """
-    with written_beside(path) as beside, open_new(beside) as file:
+    with written_beside(path) as beside, open_new(beside, private=private) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
@@ -127,10 +129,17 @@ def read_plain(path: Path, most: int, *, last: bool = False) -> bytes:
         return file.read(most)
 
 
-def open_new(path: Path) -> BinaryIO:
+def open_new(path: Path, *, private: bool = False) -> BinaryIO:
     """Open an empty file for writing, in place of whatever has its name.
 
     For what is written over minutes (a log): it is there from the first byte on.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    private : bool
+        Nobody else may read it, whatever the umask says.
 
     Raises
     ------
@@ -140,7 +149,7 @@ def open_new(path: Path) -> BinaryIO:
     path.unlink(missing_ok=True)  # a link is removed, not followed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _BINARY
     # 0o666 less the umask: a file that others may read as any other of the user's.
-    return os.fdopen(os.open(path, flags, 0o666), "wb")
+    return os.fdopen(os.open(path, flags, 0o600 if private else 0o666), "wb")
 
 
 def open_own(path: Path, *, create: bool = False, append: bool = False) -> BinaryIO:

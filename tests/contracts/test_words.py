@@ -103,6 +103,14 @@ DATA = {
         "napari_histodistill.distill.layers.space_ranger",
         "kinds == 'Gene Expression'",
     ): "Space Ranger's own word in its files for rows that are genes",
+    (
+        "napari_histodistill.addresses",
+        r"re.fullmatch('[^:]*(:\\d*)?|\\[[0-9a-fA-F:.]*\\](:\\d*)?', server)",
+    ): "an address is taken apart by its own syntax",
+    (
+        "napari_histodistill.slides.formats.remote_store",
+        "answer.headers.get('Content-Encoding', 'identity')",
+    ): "HTTP's own word for a body that is not compressed",
 }
 """(module, code) of what must decide by a text, and why."""
 

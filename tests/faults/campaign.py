@@ -35,7 +35,7 @@ def main() -> None:
     fuzz.add_argument("--minutes", type=float, default=30, help="of CPU, in all")
     fuzz.add_argument("--seed", type=int, default=0)
     fuzz.add_argument("--atheris", action="store_true")
-    fuzz.add_argument("--target", action="append", help="tiff, spec, recipe, manifest")
+    fuzz.add_argument("--target", action="append", help="see targets.py")
     fuzz.add_argument("--extra", type=Path, nargs="*", default=(), help="more seeds")
     cycles = commands.add_parser("cycles")
     cycles.add_argument("--slides", type=int, default=1000)
@@ -86,7 +86,10 @@ def _fuzz(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     from tests.faults.watching import fuzz
 
     # Two thirds of the time for what is read most and decoded in C.
-    shares = {"tiff": 0.67, "spec": 0.15, "recipe": 0.1, "manifest": 0.08}
+    shares = {
+        "tiff": 0.67, "spec": 0.15, "recipe": 0.1, "manifest": 0.08, "dicom": 0.3,
+        "h5ad": 0.2, "run": 0.2, "store": 0.1, "pairs": 0.1, "zarr": 0.1, "bundle": 0.1,
+    }  # fmt: skip
     wanted = {k: v for k, v in shares.items() if k in (options.target or shares)}
     whole = sum(wanted.values())
     results = {}

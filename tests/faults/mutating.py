@@ -73,6 +73,17 @@ def mutate_text(rng: random.Random, content: bytes, others: Sequence[bytes]) -> 
     return bytes(out[:200_000])
 
 
+def change_bytes(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
+    """Return bytes of which some were changed, left out or taken from elsewhere."""
+    out = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        if rng.random() < 0.05:
+            del out[rng.randrange(len(out) + 1) :]
+        else:
+            _change_bytes(rng, out, others)
+    return bytes(out)
+
+
 def _change_entry(
     rng: random.Random, out: bytearray, at: int, *, big: bool, order: str
 ) -> None:

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_histodistill.errors import HistodistillError
-from tests.faults import mutating, seeds
+from tests.faults import folder_targets as inside
+from tests.faults import folders, mutating, seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MAX_GROWTH_MB = 512
 MAX_SECONDS = 5.0
+MAX_WAIT_S = 90
+"""However busy the machine, nothing takes that long unless it waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,39 @@ def use_manifest(path: Path) -> None:
     found.read(found.tiles[0], 8)
 
 
+def _folder(
+    name: str,
+    make: Callable[[], list[bytes]],
+    use: Callable[[Path], object],
+    called: str,
+) -> Target:
+    """Return a target that is a folder, packed."""
+    unpack = partial(inside.in_a_folder, use, name=called)
+    return Target(name, (".tar",), make, folders.mutate_folder, unpack)
+
+
 TARGETS = {
     target.name: target
     for target in (
+        _folder("run", inside.run_seeds, inside.use_run, "run"),
+        _folder("store", inside.store_seeds, inside.use_store, "store.zarr"),
+        _folder("pairs", inside.pairs_seeds, inside.use_pairs, "pairs.zarr"),
+        _folder("zarr", inside.zarr_seeds, inside.use_zarr, "slide.zarr"),
+        _folder("bundle", inside.bundle_seeds, inside.use_bundle, "student"),
+        Target(
+            "dicom",
+            (".dcm",),
+            inside.dicom_seeds,
+            folders.mutate_dicom,
+            inside.use_dicom,
+        ),
+        Target(
+            "h5ad",
+            (".h5ad",),
+            inside.h5ad_seeds,
+            folders.mutate_hdf5,
+            inside.use_h5ad,
+        ),
         Target(
             "tiff",
             (".tif", ".tif", ".svs", ".ndpi", ".qptiff", ".ome.tif"),
@@ -147,7 +182,11 @@ def try_input(target: Target, content: bytes, folder: Path, suffix: str) -> Outc
     path = folder / f"{target.file_name}{suffix}"
     path.write_bytes(content)
     before, began = _forget_peak(), time.process_time()
-    outcome = _used(target, path)
+    try:
+        with _not_longer_than(MAX_WAIT_S):
+            outcome = _used(target, path)
+    except _WaitedError:
+        return Outcome("hang", f"over {MAX_WAIT_S} s")
     seconds, grown = time.process_time() - began, _peak_mb() - before
     if outcome.is_finding:
         return outcome
@@ -156,6 +195,26 @@ def try_input(target: Target, content: bytes, folder: Path, suffix: str) -> Outc
     if seconds > MAX_SECONDS:
         return Outcome("slow", f"{seconds:.1f} s; {outcome.detail}")
     return outcome
+
+
+class _WaitedError(BaseException):
+    """Raised in the middle of a wait; nothing that is tested catches it."""
+
+
+@contextlib.contextmanager
+def _not_longer_than(seconds: int) -> Iterator[None]:
+    """End what waits for a pipe that nobody writes to."""
+
+    def end(_signal: int, _frame: object) -> None:
+        raise _WaitedError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _used(target: Target, path: Path) -> Outcome:

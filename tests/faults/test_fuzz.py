@@ -33,7 +33,10 @@ def capped_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-TRIES = {"tiff": 300, "spec": 300, "recipe": 60, "manifest": 300}
+TRIES = {
+    "tiff": 300, "spec": 300, "recipe": 60, "manifest": 300, "run": 60, "store": 60,
+    "pairs": 60, "zarr": 60, "bundle": 20, "dicom": 200, "h5ad": 60,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from napari_histodistill.distill.experiments.experiment import run_experiment
 from napari_histodistill.distill.experiments.job import run_job
 from napari_histodistill.distill.layers.registration import read_registration
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.runs.events import (
     EVENTS,
     TrainingReport,
@@ -30,20 +32,27 @@ from napari_histodistill.distill.runs.folder import (
     REPORT,
     start_run,
 )
-from napari_histodistill.distill.runs.preview import ask_for_previews
+from napari_histodistill.distill.runs.preview import ask_for_previews, asked_every
 from napari_histodistill.distill.runs.process import OUTPUT, RunProcess, start_process
 from napari_histodistill.distill.runs.run import train
+from napari_histodistill.distill.scoring.held_out import read_scores
 from napari_histodistill.errors import (
     HistodistillError,
     InputError,
+    SlideError,
     StoreError,
     TileFolderError,
 )
+from napari_histodistill.export.omezarr import _is_ours
+from napari_histodistill.export.safe_writing import new_folder
 from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.running import SAFE_PATH, python_command
+from napari_histodistill.slides import open_slide
+from napari_histodistill.slides.tissue.stain import StainMap
 from tests.distill.experiments.test_experiment import small_experiment
 from tests.distill.small_runs import small_config, write_textures
 from tests.maps.helpers import filled_store
+from tests.slides.formats.made_mrxs import make_positions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
 
@@ -230,6 +239,63 @@ def test_a_registration_that_nests_too_deep_is_one_sentence(tmp_path):
     special(path, "pipe")
     with pytest.raises(InputError, match="not a registration"):
         read_registration(path)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+@pytest.mark.parametrize("name", [OUTPUT, PREVIEW_EVERY, EVENTS])
+def test_a_run_that_is_only_looked_at_is_not_waited_for(run, name, target):
+    special(run / name, target)
+    RunProcess(run).view()
+    asked_every(run)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_what_is_to_be_replaced_is_not_waited_for(tmp_path, target):
+    out = tmp_path / "map.zarr"
+    out.mkdir()
+    special(out / ".zattrs", target)
+    with pytest.raises(InputError, match="did not write"), new_folder(out, _is_ours):
+        pass
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_a_recipe_that_never_ends_is_not_waited_for(tmp_path, target):
+    path = tmp_path / "recipe.toml"
+    special(path, target)
+    with pytest.raises(InputError, match="a device or a pipe"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_scores_that_never_end_are_not_waited_for(tmp_path, target):
+    path = tmp_path / "scores.jsonl.gz"
+    special(path, target)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_scores(path)
+
+
+def test_scores_that_inflate_without_end_are_refused(tmp_path):
+    path = tmp_path / "scores.jsonl.gz"
+    for content in (b" " * 2**28, b"[" * 200_000):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(InputError, match="cannot be read"):
+            read_scores(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"matrix": 1}', "{}", "1"])
+def test_a_stain_map_that_is_none_is_said(text):
+    with pytest.raises(ValueError, match="damaged"):
+        StainMap.from_json(text)
+
+
+@pytest.mark.parametrize("name", ["Slidedat.ini", "Data0001.dat", "else"])
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_a_slide_of_many_files_is_not_waited_for(tmp_path, name, target):
+    pytest.importorskip("openslide")
+    made = make_positions(tmp_path)
+    special(tmp_path / "made" / name, target)
+    with pytest.raises(SlideError, match=f"{name} in its folder is not a file"):
+        open_slide(made.path)
 
 
 @pytest.mark.parametrize("name", ["out.png", "deep/out.png"])

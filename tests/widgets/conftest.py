@@ -28,6 +28,17 @@ def wait_until(qtbot, is_true, timeout_s=20.0):
     qtbot.waitUntil(is_true, timeout=int(timeout_s * 1000))
 
 
+def close_viewer(qtbot, viewer, widget):
+    """Close napari's window, and wait until a panel in it has let go.
+
+    A person's click asks the panel first, and removes layers after; ``Viewer.close``
+    removes the layers first.
+    """
+    assert widget.may_close()
+    viewer.close()
+    wait_until(qtbot, lambda: widget.is_closed)
+
+
 def _panels(window, kind):
     return window.findChildren(kind) if window else []
 

@@ -27,7 +27,7 @@ from napari_histodistill.cli.evaluate import evaluate
 from napari_histodistill.cli.export import export
 from napari_histodistill.cli.info_students import info, students
 from napari_histodistill.cli.similar import similar
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except Exception as error:  # noqa: BLE001 - whatever it is, a sentence and a code
         if debug:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
         _tell_cache()
         return _fail(*_explain(error))
     _tell_cache()
@@ -179,5 +179,6 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(printable(f"histodistill: {' '.join(message.split())}"), file=sys.stderr)
+    line = without_secrets(" ".join(message.split()))
+    print(printable(f"histodistill: {line}"), file=sys.stderr)
     return code

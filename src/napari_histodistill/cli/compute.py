@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_histodistill.addresses import shown, url_of
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -30,6 +31,7 @@ from napari_histodistill.cli.options import (
     StainOption,
     StrideOption,
     StudentOption,
+    slide_argument,
 )
 from napari_histodistill.cli.outputs import (
     claimed_folder,
@@ -56,6 +58,7 @@ from napari_histodistill.errors import (
     HistodistillError,
     InputError,
 )
+from napari_histodistill.files import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,11 +67,11 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.cohort import SlideResult, SlideRun, SlideTask
     from napari_histodistill.students.student import Student
 
+_MAX_SUMMARY_BYTES = 2**24
+
 
 def embed(
-    slides: Annotated[
-        list[Path], typer.Argument(metavar="SLIDE…", help="One or more slides.")
-    ],
+    slides: Annotated[list[Path], slide_argument("SLIDE…", "One or more slides.")],
     out: OutOption,
     student: StudentOption = DEFAULT_STUDENT,
     mpp: MppOption = None,
@@ -225,7 +228,7 @@ def classify(
         areas = found.areas()
         result = {
             "trust": trust_facts(trust),
-            "slide": str(slide),
+            "slide": shown(slide),
             "slide_digest": digest,
             "student": runner.name,
             "student_digest": runner.spec.digest,
@@ -425,8 +428,6 @@ def _expanded(slides: Sequence[Path]) -> list[Path]:
     InputError
         If nothing matches one of them.
     """
-    from napari_histodistill.slides.formats.remote import url_of
-
     found: list[Path] = []
     for path in slides:
         if not set("*?[") & set(path.name) or path.exists() or url_of(path):
@@ -494,10 +495,10 @@ def _refuse_foreign(out: Path, slide: Path, digest: str) -> None:
     import json
 
     summary = out / "summary.json"
-    if not summary.is_file():
+    if not summary.exists() and not summary.is_symlink():
         return
     try:
-        found = json.loads(summary.read_text("utf-8"))
+        found = json.loads(read_plain(summary, _MAX_SUMMARY_BYTES))
         other = Path(found["slide"])
         same = found.get("slide_digest", digest) == digest
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
@@ -522,7 +523,7 @@ def _refuse_foreign(out: Path, slide: Path, digest: str) -> None:
 
 def _store_facts(result: SlideResult) -> dict[str, Any]:
     return {
-        "slide": str(result.task.slide),
+        "slide": shown(result.task.slide),
         "store": str(result.task.store),
         "rows": result.rows,
         "columns": result.columns,

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from napari_histodistill.cli.options import DEFAULT_STUDENT, StudentOption
+from napari_histodistill.cli.options import (
+    DEFAULT_STUDENT,
+    StudentOption,
+    slide_argument,
+)
 
 
 def demo(
     slide: Annotated[
         Path | None,
-        typer.Argument(metavar="[SLIDE]", help="Your own slide; a sample by default."),
+        slide_argument("[SLIDE]", "Your own slide; a sample by default."),
     ] = None,
     screenshot: Annotated[
         Path | None,

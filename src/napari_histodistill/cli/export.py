@@ -124,7 +124,12 @@ def _class_map(
             )
             raise InputError(msg) from error
         if made_by.stains:
-            runner = seen_through(runner, StainMap.from_json(made_by.stains))
+            try:
+                stains = StainMap.from_json(made_by.stains)
+            except ValueError as error:
+                msg = f"{store}: {error}; compute the store again."
+                raise InputError(msg) from error
+            runner = seen_through(runner, stains)
         found = class_map(opened, runner).at_least(min_confidence)
         pending = unfinished(opened)
     return found, {

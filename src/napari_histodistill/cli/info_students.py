@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.addresses import shown
 from napari_histodistill.cli.console import answering
 from napari_histodistill.cli.options import (
     ImageOption,
@@ -51,7 +52,7 @@ def info(
             )
         ]
         result: dict[str, Any] = {
-            "slide": str(slide),
+            "slide": shown(slide),
             "name": facts.name,
             "backend": facts.backend,
             "vendor": facts.vendor,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from napari_histodistill.addresses import put_aside
 from napari_histodistill.errors import InputError
 
 DEFAULT_STUDENT = "colon-he"
@@ -20,8 +21,20 @@ class Mode(StrEnum):
     tokens = "tokens"
 
 
+def _without_signature(given: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Keep passwords and signatures of addresses out of all that follows."""
+    if isinstance(given, list):
+        return [put_aside(path) for path in given]
+    return None if given is None else put_aside(given)
+
+
+def slide_argument(metavar: str, text: str) -> Any:
+    """Return an argument that takes slides: files, folders or addresses."""
+    return typer.Argument(metavar=metavar, help=text, callback=_without_signature)
+
+
 SlideArgument = Annotated[
-    Path, typer.Argument(metavar="SLIDE", help="A slide: SVS, TIFF, OME-Zarr, image.")
+    Path, slide_argument("SLIDE", "A slide: SVS, TIFF, OME-Zarr, image.")
 ]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="Folder; made if missing.")

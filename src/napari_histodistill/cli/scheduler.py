@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.addresses import shown, signature_of, url_of
 from napari_histodistill.cli.console import interruptible, tell
 from napari_histodistill.cli.outputs import output_folder
 from napari_histodistill.errors import ComputeError, HistodistillError, InputError
@@ -105,7 +106,7 @@ def give_cohort(
         answer.give(facts, text)
         return
     entries = [
-        {"slide": str(r.task.slide), "store": str(r.task.store), "error": r.error}
+        {"slide": shown(r.task.slide), "store": str(r.task.store), "error": r.error}
         for r in failed
     ]
     answer.give({**facts, "failed": entries}, text)
@@ -123,7 +124,8 @@ def _to_send(task: SlideTask, digest: str) -> SlideTask:
     name = task.student
     return replace(
         task,
-        slide=task.slide.absolute(),
+        slide=task.slide if url_of(task.slide) else task.slide.absolute(),
+        signature=signature_of(task.slide),
         store=task.store.absolute(),
         student=name if find_bundled(name) else str(Path(name).absolute()),
         student_digest=digest,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.geometry import WorldTransform
     from napari_histodistill.layers.slide_layer import LayerTuple
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.spec import ClassSpec
@@ -96,6 +97,37 @@ def class_map_layer(
         "multiscale": False,
     }
     return labels, kwargs, "labels"
+
+
+def hatching_layer(
+    levels: Sequence[npt.NDArray[np.uint8]],
+    world: WorldTransform,
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Unlike the training (hatched)",
+) -> LayerTuple:
+    """Return a Labels layer of dark lines with light edges.
+
+    Parameters
+    ----------
+    levels : sequence of ndarray
+        ``(h, w)`` uint8, finest first: 1 for a line, 2 for its edge, 0 for nothing.
+    world : WorldTransform
+        Of the finest level.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
+    name : str
+        Name of the layer.
+    """
+    kwargs = placement(world, affine) | {
+        "name": name,
+        "colormap": {None: "transparent", 0: "transparent", 1: "black", 2: "white"},
+        "opacity": 0.7,
+        "blending": "translucent",
+        "cache": False,
+        "multiscale": True,
+    }
+    return list(levels), kwargs, "labels"
 
 
 def similarity_colormap() -> dict[str, Any]:

@@ -11,10 +11,11 @@ import threading
 import time
 from collections import OrderedDict, deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
+from napari_histodistill.addresses import put_aside
 from napari_histodistill.errors import BundleError, ComputeError, HistodistillError
 from napari_histodistill.maps.embedding_plan import plan_grid, wanted_cells
 from napari_histodistill.maps.engine import EmbedOptions, embed_slide
@@ -83,6 +84,8 @@ class SlideTask:
         Convert the file's colours to sRGB by its ICC profile first.
     rgb : bool
         Three channels that the file does not name are red, green and blue.
+    signature : str
+        What the slide's address is signed with, for another process to read it.
     """
 
     slide: Path
@@ -99,6 +102,7 @@ class SlideTask:
     stain_normalise: bool = False
     icc: bool = False
     rgb: bool = False
+    signature: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +223,9 @@ def open_task(task: SlideTask) -> Iterator[SlideRun]:
         If the student cannot run on the device.
     """
     began = time.perf_counter()
+    place = put_aside(task.slide, task.signature)
     with open_slide(
-        task.slide, mpp=task.mpp, icc=task.icc, image=task.image, rgb=task.rgb
+        place, mpp=task.mpp, icc=task.icc, image=task.image, rgb=task.rgb
     ) as slide:
         slide.require_mpp()
         student = _student_of(task)

@@ -216,8 +216,8 @@ def wanted_cells(
     if not cells.any():
         msg = (
             f"{slide.name}: there is no tissue in the region; compute every square "
-            "(--all-cells on the command line, tissue off in the window), or edit the "
-            "tissue layer."
+            "(--all-cells on the command line, 'Every square' in the window), or edit "
+            "the tissue layer."
         )
         raise InputError(msg)
     cells &= grid.tiles_on_slide()

@@ -297,6 +297,10 @@ class EmbeddingStore:
         done = status == CellStatus.DONE
         out[done] = _to_half(values[done], self.provenance.student_name)
         with trouble_writing(self.path):
+            if not (self.path / "zarr.json").is_file():
+                # zarr would make new folders, on whatever disk is there now.
+                msg = "it is not there any more: its disk may be away"
+                raise FileNotFoundError(msg)
             self._embeddings[(*where, slice(None))] = out
             self._known[where] = status
             # Whole chunks from memory: no read-modify-write that could race.

@@ -2,19 +2,22 @@
 
 Names, sizes, checksums and licences are those of OpenSlide's index of test data
 (https://openslide.cs.cmu.edu/download/openslide-testdata/index.json). pooch downloads
-beside the final name, checks the SHA-256 and only then moves the file there.
+beside the final name, checks the SHA-256 and only then moves the file there. What a
+server sends is counted, and where it leads is looked at, before any of that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import queue
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from napari_histodistill.addresses import WebAddress, is_public
 from napari_histodistill.cache import cached
 from napari_histodistill.errors import FetchError, InputError
 from napari_histodistill.running import CancelToken
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 _OPENSLIDE = "https://openslide.cs.cmu.edu/download/openslide-testdata/"
 TIMEOUT_S = 20
 """Time limit for a connection, and for a server that stops sending."""
+
+MAX_HOPS = 5
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,7 @@ class _Download:
     def _run(self) -> None:
         import pooch
         from requests import RequestException
+        from urllib3.exceptions import HTTPError
 
         slide = self._slide
         news: int | Path | BaseException
@@ -228,12 +235,7 @@ class _Download:
                 known_hash=f"sha256:{slide.sha256}",
                 fname=slide.file_name,
                 path=self._folder,
-                downloader=pooch.HTTPDownloader(
-                    progressbar=_ProgressBar(self._news, self._token),
-                    timeout=TIMEOUT_S,
-                    chunk_size=1 << 16,
-                    hooks={"response": self._remember},
-                ),
+                downloader=self._download,
             )
             news = Path(path)
         except ValueError:
@@ -241,7 +243,7 @@ class _Download:
                 f"{slide.file_name} from {slide.host} is not the file it should be "
                 "(its SHA-256 differs) and was deleted: try again now or later."
             )
-        except (RequestException, OSError) as error:
+        except (RequestException, HTTPError, InputError, OSError) as error:
             news = FetchError(_why_it_failed(slide, error))
         except BaseException as error:  # noqa: BLE001 - raised again where it is read
             news = error
@@ -250,33 +252,76 @@ class _Download:
                 answer.close()  # pooch leaves it open if the download was broken off
         self._news.put(news)
 
-    def _remember(self, answer: Any, *_args: Any, **_kwargs: Any) -> None:
-        self._answers.append(answer)
+    def _download(self, url: str, output_file: str, _pooch: object) -> None:
+        """Download to a file; pooch calls it."""
+        import requests
+
+        first = address = WebAddress.parse(url)
+        with requests.Session() as session:
+            # Otherwise it reads the whole body of a redirect, even of one it does not
+            # follow.
+            session.get_redirect_target = _nowhere
+            for _ in range(MAX_HOPS + 1):
+                answer = session.get(
+                    address.url,
+                    stream=True,
+                    timeout=TIMEOUT_S,
+                    allow_redirects=False,
+                    headers={"Accept-Encoding": "identity"},
+                )
+                self._answers.append(answer)
+                if not answer.is_redirect:
+                    answer.raise_for_status()
+                    self._write(answer, Path(output_file))
+                    return
+                address = address.led_to(answer.headers["location"])
+                if first.is_beyond(address):
+                    _refuse_private(address)
+                answer.close()  # unread: the body of a redirect may have no end
+        msg = f"it redirects more than {MAX_HOPS} times"
+        raise InputError(msg)
+
+    def _write(self, answer: Any, path: Path) -> None:
+        """Write what comes, as it comes; more than the slide has is never written."""
+        done = 0
+        with path.open("wb") as file:
+            # Not unpacked: whatever a server compresses is not the file.
+            for piece in answer.raw.stream(_PIECE, decode_content=False):
+                self._token.check()
+                done += len(piece)
+                if done > self._slide.size_bytes:
+                    msg = (
+                        f"it sends more than the {self._slide.size_mb:.3g} MB there are"
+                    )
+                    raise InputError(msg)
+                file.write(piece)
+                self._news.put(done)
 
 
-class _ProgressBar:
-    """An object that pooch takes for a progress bar."""
+def _nowhere(_answer: object) -> None:
+    """Return where to go on after an answer: we look at that ourselves."""
 
-    def __init__(self, news: queue.Queue[Any], token: CancelToken) -> None:
-        self.news, self.token = news, token
-        self.total = self.done = 0
 
-    def update(self, count: int) -> None:
-        self.token.check()
-        self.done += count
-        self.news.put(self.done)
+def _refuse_private(address: WebAddress) -> None:
+    """Refuse a redirect to this machine or its network.
 
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    if not all(is_public(str(entry[4][0])) for entry in found):
+        msg = "it redirects into this machine or its network"
+        raise InputError(msg)
 
 
 def _why_it_failed(slide: RemoteSlide, error: Exception) -> str:
     answer = getattr(error, "response", None)
     why = "no connection, or it broke off"
-    if answer is not None:
+    if isinstance(error, InputError):
+        why = str(error).rstrip(".")
+    elif answer is not None:
         why = f"the server answered {answer.status_code}"
     elif getattr(error, "errno", None) is not None and getattr(error, "strerror", None):
         why = f"{error.strerror}"  # type: ignore[attr-defined]

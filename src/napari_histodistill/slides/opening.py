@@ -8,19 +8,22 @@ from errno import ENOENT, ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.addresses import shown, url_of
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp, MppOrigin
 from napari_histodistill.slides.formats import czi, dicom, openslide
 from napari_histodistill.slides.formats.arrays import slide_from_arrays
 from napari_histodistill.slides.formats.associated import associated_slide
+from napari_histodistill.slides.formats.dicom_limits import MAGIC, MAGIC_AT
 from napari_histodistill.slides.formats.omezarr import is_zarr_folder, open_omezarr
 from napari_histodistill.slides.formats.openslide import open_with_openslide
 from napari_histodistill.slides.formats.plain import open_plain
-from napari_histodistill.slides.formats.remote import open_remote, url_of
+from napari_histodistill.slides.formats.remote import open_remote
 from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
 from napari_histodistill.slides.pyramid.images import choose_image
 from napari_histodistill.slides.tiff.siblings import parse_tiff
 from napari_histodistill.slides.tiff.source import open_tiff
+from napari_histodistill.slides.tiff.tables import TIFF_MAGIC
 from napari_histodistill.slides.tissue.icc import in_srgb
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["open_slide", "slide_from_arrays"]
 
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-DICOM_MAGIC = b"DICM"  # at byte 128
 ZIP_MAGIC = b"PK\x03\x04"
 
 TIFF_NAMES = (".svs", ".tif", ".tiff", ".qptiff", ".ndpi", ".scn", ".bif")
@@ -139,9 +140,9 @@ def _refuse_no_file(path: Path) -> None:
         kind = path.stat().st_mode
     except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
         if isinstance(error, OSError) and error.errno not in {ENOENT, ENOTDIR}:
-            msg = f"{path}: the file cannot be opened ({error.strerror})."
+            msg = f"{shown(path)}: the file cannot be opened ({error.strerror})."
         else:
-            msg = f"{path}: there is no such file."
+            msg = f"{shown(path)}: there is no such file."
         raise SlideError(msg) from error
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         msg = f"{path}: this is a device or a pipe, not a file; copy it to a file."
@@ -172,7 +173,7 @@ def _open(path: Path, image: str | int | None) -> Slide:
     start, suffix = _first_bytes(path), path.suffix.lower()
     if start.startswith(TIFF_MAGIC):
         return _open_tiff(path, image)
-    if start[128:132] == DICOM_MAGIC:
+    if start[MAGIC_AT:] == MAGIC:
         return _open_dicom(path)
     if start.startswith(ZIP_MAGIC) and suffix in {".zip", ".ozx"}:
         return open_omezarr(path, image=image)
@@ -282,7 +283,7 @@ def _open_unknown(path: Path, start: bytes) -> Slide:
 def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(132)
+            return file.read(MAGIC_AT + len(MAGIC))
     except OSError as error:
         msg = f"{path.name}: the file cannot be opened ({error.strerror})."
         raise SlideError(msg) from error

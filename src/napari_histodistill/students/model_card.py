@@ -55,10 +55,8 @@ def write_card(spec: StudentSpec) -> str:
     if spec.token_agreement:
         parts += ["## Tokens against tiles", _agreement(spec)]
     if spec.calibration:
-        parts += [
-            "## What its probabilities meant",
-            in_markdown(in_words(spec.calibration)),
-        ]
+        parts += ["## What its probabilities meant"]
+        parts += [in_markdown(in_words(spec.calibration))]
     if spec.trust:
         parts += ["## What slides are compared with", _trust(spec.trust)]
     if spec.stain:
@@ -86,9 +84,9 @@ def in_words(calibration: CalibrationSpec) -> str:
 
 
 def _trust(trust: TrustSpec) -> str:
-    how = in_markdown(trust.protocol)
+    protocol = in_markdown(trust.protocol)
     return (
-        f"{how[:1].upper()}{how[1:]}, by features of the frozen "
+        f"{protocol[:1].upper()}{protocol[1:]}, by features of the frozen "
         "ImageNet start. A slide is *unlike* if even the nearest third of its squares "
         "lies out, *like* if two thirds lie within what the cases show, *too little* "
         "otherwise; brown, dark, inked and soft slides are named by rules of their "

@@ -35,9 +35,9 @@ SECRET = (360.0, 330.0)
 def secret_slide():
     """Return tissue whose third gland is a little bluer."""
     image = plain_tissue()
-    gland = (image == PURPLE).all(axis=2)
+    gland = (np.abs(image.astype(int) - PURPLE) <= 8).all(axis=2)
     gland[: image.shape[0] // 2] = False
-    image[gland] = (PURPLE[0] + 6, PURPLE[1], PURPLE[2] + 6)
+    image[gland] += np.array([6, 0, 6], np.uint8)
     return array_slide(image)
 
 

@@ -16,8 +16,10 @@ from napari_histodistill.controllers.distil.preview import (
 from napari_histodistill.controllers.distil.run import (
     controls_of,
     curves_of,
+    free_run,
     goes_on,
     run_to_show,
+    say_run,
     share_done,
 )
 from napari_histodistill.controllers.distil.session import DistilSession
@@ -274,3 +276,35 @@ def test_partners_are_named_to_a_recipe_by_their_place(pairs):
     first, second = inputs_of(both)
     assert (first.name, first.kind, first.tile_px) == ("", "image", 32)
     assert (second.name, second.kind) == ("image", "channels")
+
+
+def test_a_name_is_free_also_for_a_second_run_in_one_second(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.localtime", lambda _at: (2026, 11, 3, 9, 0, 0, 1, 307, 0))
+    names = []
+    for _ in range(3):
+        names.append(free_run(tmp_path))
+        (tmp_path / names[-1]).mkdir()
+    first = "model-20261103-090000"
+    assert names == [first, f"{first}-2", f"{first}-3"]
+
+
+def test_what_leads_to_a_training_can_be_stopped(session, tmp_path):
+    assert not controls(session).may_stop
+    assert controls(session, writing=True).may_stop
+    assert controls(session, starting=True).may_stop
+    session.follow(Run(tmp_path, "starting"))
+    assert controls(session).may_stop
+    session.follow(Run(tmp_path, "gone"))
+    assert not controls(session).may_stop
+
+
+def test_a_run_that_is_asked_to_stop_or_gone_says_so():
+    step = {"kind": "step", "step": 3, "steps": 9, "seconds_left": 60.0}
+    starting = RunView("starting", stopping=True)
+    assert say_run(starting) == "Stopping, before the first step…"
+    training = RunView("running", (step,), stopping=True)
+    assert say_run(training) == "Stopping, step 3 of 9…"
+    nothing = "Stopped on request before the first step: nothing was trained."
+    stopped = RunView("stopped", ({"kind": "stopped"},), message=nothing)
+    assert say_run(stopped) == nothing
+    assert say_run(RunView("gone", message="It is not there.")) == "It is not there."

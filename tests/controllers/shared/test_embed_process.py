@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_histodistill.controllers.shared import embed_process as module
@@ -87,6 +88,32 @@ def test_once_closed_no_thread_starts_another(away, bundle):
     away.close()
     with pytest.raises(ComputeError, match="was ended"):
         away.embed(bundle, np.zeros((1, 224, 224, 3), np.uint8), CancelToken())
+
+
+@pytest.mark.parametrize("tenths", [0, 1, 2, 4, 8, 16])
+def test_closing_it_while_it_starts_leaves_no_process(tenths):
+    """Before there is one, while it is made, while it imports."""
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    away = EmbedProcess()
+    away.begin()
+    time.sleep(tenths / 10)
+    away.close()
+
+    def left():
+        found = psutil.Process().children(recursive=True)
+        # One process of loky's tidies up for all of them, and ends with this one.
+        return [
+            p
+            for p in found
+            if p.pid not in before
+            and p.status() != psutil.STATUS_ZOMBIE
+            and "resource_tracker" not in " ".join(p.cmdline())
+        ]
+
+    until = time.monotonic() + 8
+    while left() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not left()
 
 
 def test_the_one_who_asks_needs_no_torch(bundle):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_histodistill.addresses import url_of
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import ImageChoice, slide_from_arrays
-from napari_histodistill.slides.formats.remote import url_of
 
 SCAN = ImageChoice(
     name="scan", index=0, height=2000, width=3000, mpp=Mpp(0.5, 0.5, "a test")

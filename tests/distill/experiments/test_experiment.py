@@ -6,9 +6,11 @@ import gzip
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 
+import psutil
 import pytest
 from pydantic import ValidationError
 
@@ -176,6 +178,42 @@ def test_a_stop_ends_the_runs(tiles, tmp_path):
     threading.Timer(1.0, token.cancel).start()
     with pytest.raises(Cancelled):
         run_all(config, tmp_path / "out", tiles, cancel=token)
+
+
+def sleeping(monkeypatch):
+    """Let the processes of runs sleep for a minute; return a way to find them."""
+    code = [sys.executable, "-c", "import time; time.sleep(61)"]
+    monkeypatch.setattr(experiment_module, "python_command", lambda *_: code)
+    children = psutil.Process().children
+    return lambda: [p for p in children() if p.cmdline()[-1:] == code[-1:]]
+
+
+@pytest.mark.parametrize("tenths", range(4))
+def test_a_stop_ends_runs_whenever_it_comes(tiles, tmp_path, monkeypatch, tenths):
+    sleepers = sleeping(monkeypatch)
+    token = CancelToken()
+    threading.Timer(tenths / 10, token.cancel).start()
+    begun = time.monotonic()
+    with pytest.raises(Cancelled):
+        run_all(small_experiment(), tmp_path / "out", tiles, cancel=token, workers=2)
+    assert time.monotonic() - begun < 10
+    assert not sleepers()
+
+
+def test_runs_end_with_the_one_who_asked_for_them(tiles, tmp_path, monkeypatch):
+    sleepers = sleeping(monkeypatch)
+
+    # What a second Ctrl-C does, in the middle of waiting.
+    def interrupted(*args, **kwargs):
+        time.sleep(0.3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment_module, "wait", interrupted)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(small_experiment(), tmp_path / "out", tiles, workers=2)
+    assert time.monotonic() - begun < 10
+    assert not sleepers()
 
 
 def test_another_experiment_in_the_folder_is_refused(tiles, tmp_path, monkeypatch):

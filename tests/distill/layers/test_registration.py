@@ -9,9 +9,11 @@ import pytest
 
 from napari_histodistill.distill.layers.registration import (
     CELL_UM,
+    LandmarkPairs,
     Registration,
     fit_from_other_side,
     fit_landmarks,
+    read_alignment,
     read_registration,
     write_registration,
 )
@@ -235,3 +237,58 @@ def test_a_mirrored_registration_is_written_and_read(tmp_path):
     assert found.degrees == pytest.approx(0, abs=1e-6)
     write_registration(tmp_path / "a.json", found)
     assert read_registration(tmp_path / "a.json").mirrored
+
+
+def test_both_landmark_sets_are_in_the_file_in_um_and_pixels(tmp_path):
+    sparse = places(5)
+    dense = mapped(TRUTHS["rigid"], sparse)
+    marks = LandmarkPairs.measured(sparse, dense, (0.5, 0.25), (1.0, 1.0))
+    write_registration(
+        tmp_path / "r.json", fit_landmarks(sparse, dense, "rigid"), marks
+    )
+    content = json.loads((tmp_path / "r.json").read_text())["landmarks"]
+    assert content["names"] == ["1", "2", "3", "4", "5"]
+    assert content["sparse"]["name"] == "H&E"
+    assert content["dense"]["name"] == "partner"
+    np.testing.assert_allclose(content["sparse"]["px"], sparse / (0.5, 0.25), atol=1e-3)
+    found, again = read_alignment(tmp_path / "r.json")
+    assert len(again) == 5
+    np.testing.assert_allclose(again.sparse_um, sparse, atol=1e-3)
+    np.testing.assert_allclose(again.dense_um, dense, atol=1e-3)
+    np.testing.assert_allclose(again.dense_px, dense, atol=1e-3)
+    np.testing.assert_allclose(found.matrix, TRUTHS["rigid"], atol=1e-6)
+    np.testing.assert_allclose(
+        read_registration(tmp_path / "r.json").matrix, found.matrix
+    )
+
+
+def test_a_file_from_before_has_no_landmarks_and_is_read(tmp_path):
+    sparse = places(4)
+    write_registration(tmp_path / "r.json", fit_landmarks(sparse, sparse + 1))
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert set(content) == {
+        "format", "version", "unit", "kind", "matrix", "residuals_um", "inliers"
+    }  # fmt: skip
+    assert read_alignment(tmp_path / "r.json")[1] is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sparse": {}},
+        {"sparse": {"um": [[1, 2]], "px": [[1, 2], [3, 4]]}},
+        {"sparse": {"um": [[1, "x"]], "px": [[1, 2]]}},
+        {"sparse": {"um": [[1, float("nan")]], "px": [[1, 2]]}},
+        {"dense": 5},
+    ],
+)
+def test_damaged_landmarks_are_refused(tmp_path, damage):
+    sparse = places(1)
+    marks = LandmarkPairs.measured(sparse, sparse, (1, 1), (1, 1))
+    path = tmp_path / "r.json"
+    write_registration(path, fit_landmarks(places(3), places(3)), marks)
+    content = json.loads(path.read_text())
+    content["landmarks"] |= damage
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"r\.json is not a registration"):
+        read_alignment(path)

@@ -19,7 +19,6 @@ from napari_histodistill.distill.runs.folder import LOCK, STUDENT, start_run
 from napari_histodistill.distill.runs.process import (
     RunProcess,
     RunView,
-    command_line,
     look_at,
     start_process,
     threads_beside_a_window,
@@ -124,12 +123,6 @@ def test_looking_at_a_lock_does_not_take_it(tmp_path):
     lock.release()
     assert not is_held(tmp_path / "lock")
     WriterLock(tmp_path / "lock").release()
-
-
-def test_the_command_line_is_the_users_own(tmp_path):
-    words = command_line(tmp_path, device="cpu", threads=2)
-    assert words[:3] == ["distill", str(tmp_path), "--resume"]
-    assert words[3:] == ["--device", "cpu", "--threads", "2"]
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 3), (16, 15)])

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
+from napari_histodistill.addresses import url_of
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides import open_slide
-from napari_histodistill.slides.formats.remote import url_of
 from tests.slides.factory import at_size, picture
 from tests.slides.formats.test_omezarr import write
 

@@ -16,7 +16,7 @@ from napari_histodistill.distill.runs.preview import asked_every
 from napari_histodistill.distill.runs.process import RunProcess
 from napari_histodistill.widgets.distil.preview import NAME
 from napari_histodistill.widgets.shared.slide_layers import OVERLAY_MARK
-from tests.fakes import PURPLE, colour_student, tissue_image
+from tests.fakes import PURPLE, colour_student, grained, tissue_image
 from tests.widgets.conftest import wait_until
 from tests.widgets.distil import test_flow as flow
 
@@ -195,6 +195,7 @@ def test_a_preview_is_of_the_slide_that_is_chosen(
     viewer, widget = open_distil()
     speck = np.full((600, 800, 3), 245, np.uint8)
     speck[270:330, 370:430] = PURPLE
+    speck = grained(speck)
     he = flow.add(viewer, tissue_image(), "A")
     flow.add(viewer, speck, "B")
     widget.session.follow(Leaving(tmp_path / "run"))

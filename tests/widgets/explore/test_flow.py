@@ -491,6 +491,25 @@ def box(y0, x0, y1, x1):
     return [(y0, x0), (y0, x1), (y1, x1), (y1, x0)]
 
 
+def test_every_square_is_run_when_the_box_is_ticked(ran, qtbot):
+    _, widget, _ = ran()
+    tissue = widget.session.live.cells_done
+    assert tissue < widget.session.live.status.size
+    said = widget.slide_panel.detail_words.text()
+    box = widget.slide_panel.every_square
+    QTest.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
+    assert box.isChecked()
+    assert widget.slide_panel.detail_words.text() != said
+    assert widget.run_panel.button.text() == "Continue"
+    QTest.mouseClick(widget.run_panel.button, Qt.MouseButton.LeftButton)
+    assert not box.isEnabled()
+    assert "Cancel the run" in box.toolTip()
+    qtbot.waitUntil(idle(widget), timeout=20000)
+    live = widget.session.live
+    assert live.cells_done == live.status.size
+    assert (live.labels > 0).all()
+
+
 def test_exports(ran, qtbot, tmp_path):
     _viewer, widget, _layer = ran()
     for key, name in (

@@ -281,6 +281,23 @@ def test_the_device_waits_for_the_run(explore, qtbot):
     assert widget.session.live.cells_done == done
 
 
+def test_a_run_is_cancelled_whenever_it_is_asked(explore, qtbot):
+    viewer, widget = explore(slow_student())
+    add_slide(viewer, array_slide())
+    wait_until(qtbot, ready(widget))
+    for tenths in range(5):
+        widget.run_panel.button.click()
+        qtbot.wait(tenths * 100)
+        assert widget.run_panel.stop.isEnabled()
+        widget.run_panel.stop.click()
+        wait_until(qtbot, idle(widget))
+        assert not widget.session.running
+        assert widget.run_panel.message.text().startswith("Stopped.")
+    # Closed in its first moment, it does not run on: the window's fixture looks.
+    widget.run_panel.button.click()
+    viewer.close()
+
+
 def test_another_student_ends_the_run_of_the_first(explore, qtbot):
     viewer, widget = explore(slow_student())
     add_slide(viewer, array_slide())

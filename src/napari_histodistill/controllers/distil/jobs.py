@@ -15,3 +15,4 @@ class DistilJob(JobKey):
     STARTING = "Starting the training"
     PREVIEW = "Preview"
     FITTING_CLASSES = "Learning classes"
+    RESTORING = "Opening kept sections"

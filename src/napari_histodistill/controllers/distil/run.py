@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from napari_histodistill.distill.runs.events import (
     health_in_words,
     warning_of,
 )
-from napari_histodistill.distill.runs.folder import read_run
+from napari_histodistill.distill.runs.folder import LOCK, read_run
 from napari_histodistill.distill.runs.process import RunProcess, RunView, look_at
 from napari_histodistill.distill.runs.smaller_batch import why_no_smaller
+from napari_histodistill.errors import InputError
+from napari_histodistill.lock import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +32,13 @@ def say_run(view: RunView) -> str:
     """Return where a run stands, in one line."""
     steps = events_of(view.events, "step")
     last = steps[-1] if steps else None
-    if view.state in {"starting", "running"} and last is None:
+    if view.state in {"starting", "running"} and last is None and not view.stopping:
         return "Starting: reading pairs, building networks…"
+    if view.state == "gone":
+        return view.message
     at = f"step {last['step']} of {last['steps']}" if last else "before the first step"
+    if view.stopping:
+        return f"Stopping, {at}…"
     if view.state == "running" and last is not None:
         left = last["seconds_left"]
         soon = f", {duration_in_words(left)} left" if left else ""
@@ -41,7 +48,7 @@ def say_run(view: RunView) -> str:
         return f"Paused at {at}."
     if view.state == "finished":
         return f"Finished after {last['steps'] if last else 0} steps." + _found(view)
-    if view.state == "stopped":
+    if view.state == "stopped" and last is not None:
         return f"Stopped at {at}; the best model so far is kept." + _found(view)
     return view.message
 
@@ -74,6 +81,8 @@ class TrainingControls:
         Why it cannot be started; empty if it can.
     works, paused : bool
         Whether a process works on it, and waits.
+    may_stop : bool
+        Whether there is something to stop: a training, or what leads to one.
     why_no_use : str
         Why its student cannot be used; empty if it can.
     has_run, has_report : bool
@@ -86,6 +95,7 @@ class TrainingControls:
     why_no_start: str
     works: bool
     paused: bool
+    may_stop: bool
     why_no_use: str
     has_run: bool
     has_report: bool
@@ -120,6 +130,7 @@ def controls_of(
         why_no_start=why,
         works=works,
         paused=view is not None and view.is_paused,
+        may_stop=writing or starting or works,
         why_no_use="" if ready else "There is no model yet: train one first.",
         has_run=session.run is not None,
         has_report=session.report is not None and not works,
@@ -146,10 +157,17 @@ def _smaller_batch(run: RunProcess | None, view: RunView | None) -> SmallerBatch
 
 
 def run_to_show(runs: Path) -> RunProcess | None:
-    """Return the newest run if it still works or could go on."""
+    """Return the newest run if it still works or could go on; before it, one at work.
+
+    What is newest a clock says, which may have been set back.
+    """
     newest = newest_run(runs)
     if newest is None:
         return None
+    for folder in _all_runs(runs):
+        with suppress(InputError):  # nobody can say: then by the clock, as all others
+            if is_held(folder / LOCK):
+                return RunProcess(folder)
     view = look_at(newest)
     return RunProcess(newest) if view.works or view.resumable else None
 
@@ -204,10 +222,24 @@ def run_name(at: float | None = None) -> str:
     return f"model-{time.strftime('%Y%m%d-%H%M%S', time.localtime(at))}"
 
 
+def free_run(runs: Path) -> str:
+    """Return a name for a run that starts now, under which there is none yet."""
+    name = first = run_name()
+    number = 2
+    while (runs / name).exists():  # two in one second, or a clock that was set back
+        name, number = f"{first}-{number}", number + 1
+    return name
+
+
 def newest_run(runs: Path) -> Path | None:
     """Return the run folder that something happened in last; None if there is none."""
+    return next(iter(_all_runs(runs)), None)
+
+
+def _all_runs(runs: Path) -> list[Path]:
+    """Return all runs, the one that something happened in last first."""
     found = [p.parent for p in runs.glob("*/config.toml")]
-    return max(found, key=lambda p: p.stat().st_mtime, default=None)
+    return sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
 
 
 def _found(view: RunView) -> str:

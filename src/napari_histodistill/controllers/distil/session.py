@@ -6,6 +6,7 @@ Every step says in one line what it decided, or in one sentence why it cannot.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -241,6 +242,23 @@ class DistilSession:
         if self.planned is not None:
             self.kept = (*self.kept, self.planned)
             self.planned = None
+
+    def put_kept(self, kept: tuple[Planned, ...]) -> None:
+        """Keep sections that were kept before.
+
+        Raises
+        ------
+        InputError
+            If others are kept by now, or the section at hand is one of them.
+        """
+        here = None if self.sparse is None else self.sparse.info.section
+        known = [_section(x) for x in kept]
+        if self.kept or (self.planned is not None and here in known):
+            msg = "Sections are kept already: forget them first, then restore."
+            raise InputError(msg)
+        self.kept = kept
+        if kept:
+            self.sampling = kept[0].plan.sampling
 
     def forget_kept(self) -> None:
         """Forget the sections that were kept; the pairs at hand stay."""
@@ -484,8 +502,13 @@ class DistilSession:
             if folder.exists():
                 msg = f"{folder} is there already: choose another name."
                 raise InputError(msg)
-            for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
-                yield Written(done, len(plan))
+            try:
+                for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
+                    yield Written(done, len(plan))
+            except BaseException:
+                with suppress(OSError):  # it was made for the pairs
+                    folder.rmdir()
+                raise
             start_run(config, folder, folder / PAIRS)
             yield Written(len(plan), len(plan), folder)
 

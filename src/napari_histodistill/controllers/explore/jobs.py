@@ -14,6 +14,7 @@ class ExploreJob(JobKey):
     THUMBNAILS = "Thumbnails"
     LEARNING = "Learning from strokes"
     SAVING = "Saving"
+    JUDGING = "Comparing with what the model learned from"
     FITTING_STAIN = "Measuring the stain"
 
 
@@ -23,6 +24,7 @@ OF_THE_SEARCH = (ExploreJob.SEARCH, ExploreJob.RANKING, ExploreJob.THUMBNAILS)
 OF_THE_MAP = (
     ExploreJob.STORED_MAP,
     ExploreJob.RUN,
+    ExploreJob.JUDGING,
     *OF_THE_SEARCH,
     ExploreJob.LEARNING,
 )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.spec import ClassSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PALETTE = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
@@ -38,6 +43,16 @@ class PaintedClasses:
     def label(self) -> int:
         """The label that the present class is painted with."""
         return self.current + 1
+
+    def put(self, classes: Sequence[ClassSpec]) -> None:
+        """Offer these classes in place of all others."""
+        self._classes = list(classes)
+        self.current = 0
+
+    @property
+    def are_new(self) -> bool:
+        """Whether nobody has named or added any yet."""
+        return [c.name for c in self._classes] == list(FIRST_NAMES)
 
     def choose(self, index: int) -> None:
         """Paint this class from now on."""

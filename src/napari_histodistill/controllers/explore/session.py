@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.controllers.explore.judging import (
+    Judged,
+    JudgeProgress,
+    MapTrust,
+    judge_work,
+)
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
@@ -31,17 +37,20 @@ from napari_histodistill.controllers.shared.wording import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.maps.store import CellStatus
+from napari_histodistill.students.trust import TAUGHT, Oddity, unjudged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_histodistill.controllers.explore.hatching import Levels
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
     from napari_histodistill.controllers.shared.planning import Detail
     from napari_histodistill.maps.similarity import SimilarityIndex
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
+    from napari_histodistill.students.trust import SlideTrust
 
 
 class RunAction(Enum):
@@ -74,6 +83,8 @@ class ExploreSession(MapChoice):
         What was clicked and the answer.
     taught : Taught or None
         A probe fitted to strokes, in place of the student's own head.
+    map_trust : MapTrust
+        Whether the map is like what the student learned from, as far as is known.
     running : bool
         Whether a run is going on.
     """
@@ -88,6 +99,7 @@ class ExploreSession(MapChoice):
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
         self._looked_for: tuple[Slide | None, Path] | None = None
+        self.map_trust = MapTrust()
 
     @property
     def has_map(self) -> bool:
@@ -99,6 +111,7 @@ class ExploreSession(MapChoice):
         self.live = self.taught = self.similar = self._index = None
         self._indexed_cells = 0
         self.prompts = Prompts()
+        self.map_trust.forget()
 
     def put_map_away(self) -> None:
         """Let the map on screen go; the stored one may be looked for again."""
@@ -210,6 +223,90 @@ class ExploreSession(MapChoice):
             return None
         return self._store_path(self.detail)
 
+    # --- trust --------------------------------------------------------------------
+
+    @property
+    def trust(self) -> SlideTrust | None:
+        """The verdict that may be shown on the map; None before there is one."""
+        found = self.map_trust.trust
+        if found is None or self.live is None:
+            return None
+        # Learned from strokes on this slide, not from cases to compare it with.
+        return unjudged(TAUGHT) if self.taught is not None else found
+
+    @property
+    def why_not_leave_out(self) -> str:
+        """Why unlike squares cannot be left out; "" if they can."""
+        if self.running:
+            return "Wait until the run is done, or cancel it."
+        if self.live is None or not self.live.cells_done:
+            return "Run the model first: there are no squares to compare yet."
+        if self.taught is not None:
+            return TAUGHT
+        known = self.trust
+        if known is not None and Oddity.NO_REFERENCE in known.oddities:
+            return known.reasons[0]
+        return ""
+
+    @property
+    def hatching(self) -> Levels:
+        """Levels that mark the map's unlike squares; empty if there are none to mark.
+
+        Classes taught by strokes are of this slide: nothing is unlike them.
+        """
+        judged = self.map_trust.judged
+        return () if judged is None or self.taught is not None else judged.hatching
+
+    @property
+    def hatching_in_words(self) -> str:
+        """What the hatching means, and of how many squares; "" without any."""
+        judged = self.map_trust.judged
+        if judged is None or not self.hatching:
+            return ""
+        trust = judged.trust
+        n, seen = int(trust.unlike.sum()), count_in_words(trust.squares)
+        left_out = ", left out" if self.map_trust.left_out is not None else ""
+        if trust.squares >= judged.squares:
+            areas = ". Areas: without / with them" if left_out else ""
+            return f"Unlike the training{left_out}: {n:,} of all {seen}{areas}"
+        return f"Unlike the training: {n:,} of {seen} compared, with what lies around"
+
+    def judge_work(self) -> Work | None:
+        """Return work that judges the map on screen; None if that is done, or cannot.
+
+        A run must have ended: it writes to the store that is read.
+        """
+        slide, student, path = self.slide, self.student, self.store_path
+        if self.running or self.live is None or slide is None or student is None:
+            return None
+        if path is None or not self.map_trust.wants(self.live.cells_done):
+            return None
+        return judge_work(path, slide, student, every=self.map_trust.leave_out)
+
+    def take_judged(self, report: JudgeProgress | Judged) -> None:
+        """Take how far the comparison is, or the verdict."""
+        if isinstance(report, JudgeProgress):
+            self.map_trust.progress = report
+            return
+        self.map_trust.judged, self.map_trust.progress = report, None
+        self._heed()
+
+    def judging_ended(self, trouble: str) -> None:
+        """Note that no comparison is going any more, and why if it failed."""
+        self.map_trust.progress, self.map_trust.trouble = None, trouble
+
+    def leave_out_unlike(self, *, wanted: bool) -> None:
+        """Leave unlike squares out of map, areas and exports, or show them again."""
+        self.map_trust.leave_out, self.map_trust.trouble = wanted, ""
+        self.map_trust.progress = None
+        self._heed()
+
+    def _heed(self) -> None:
+        """Give the map the verdict that may be shown."""
+        if self.live is not None:
+            out = self.map_trust.left_out is not None and self.taught is None
+            self.live.judge(self.trust, leave_out=out)
+
     # --- similar ------------------------------------------------------------------
 
     @property
@@ -315,6 +412,7 @@ class ExploreSession(MapChoice):
         self.live = LiveMap(self.live.grid, taught.classes, self.live.mode)
         self.live.apply(taught.patch)
         self.live.show_at_least(sure)
+        self._heed()
 
     def forget_taught(self) -> Work | None:
         """Return to the student's own classes; returns work that reads its map."""
@@ -374,8 +472,8 @@ class ExploreSession(MapChoice):
             sure = float(self.live.confidence[row, column])
             name = class_in_words(self.live.classes[label - 1].name)
             parts.append(f"{name} {sure:.0%}")
-            if self.live.unfamiliar[row, column]:
-                parts.append("unlike the training tiles")
+            if self.live.is_unlike(row, column):
+                parts.append("unlike what the model learned from")
         elif self.live.status[row, column] == CellStatus.UNREADABLE:
             parts.append("unreadable")
         if self.similar is not None:
@@ -392,3 +490,4 @@ class ExploreSession(MapChoice):
         self.live.show_at_least(sure)
         self.taught = None
         self._index, self._indexed_cells = None, 0
+        self.map_trust.forget()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.spec import ClassSpec, EmbeddingMode
+    from napari_histodistill.students.trust import SlideTrust
 
 HISTOGRAM_BINS = 8
 """Confidence histograms on screen: enough to see "sure" against "guessing"."""
@@ -34,16 +35,12 @@ class Patch:
         ``(h, w)`` uint8: 0 pending, 1 done, 2 unreadable.
     probabilities : ndarray or None
         ``(h, w, classes)`` float32, NaN where not done; None without a head.
-    unfamiliar : ndarray or None
-        ``(h, w)`` bool: looks unlike what the student learned from; None where that
-        cannot be told.
     """
 
     rows: slice
     columns: slice
     status: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32] | None
-    unfamiliar: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,11 @@ class ClassRow:
         Cells that are this class and sure enough.
     mm2 : float
         Their area.
+    judged, unlike : int
+        Cells of them that were compared with what the student learned from, and those
+        that are unlike it.
+    all_mm2 : float
+        Area with the unlike cells that are left out.
     histogram : tuple of float
         Share of the class's cells per confidence bin, from 1/classes to 1; sums to 1.
     """
@@ -67,6 +69,9 @@ class ClassRow:
     cells: int
     mm2: float
     histogram: tuple[float, ...]
+    judged: int = 0
+    unlike: int = 0
+    all_mm2: float = 0.0
 
 
 class LiveMap:
@@ -89,8 +94,8 @@ class LiveMap:
         ``(rows, columns)`` float32: probability of that class, 0 where none.
     status : ndarray
         ``(rows, columns)`` uint8.
-    unfamiliar : ndarray
-        ``(rows, columns)`` bool: done, and unlike what the student learned from.
+    trust : SlideTrust or None
+        Whether the map is like what the student learned from, once that is judged.
     shown : ndarray
         What the layer draws: labels that are sure enough. Always the same array, so
         a layer can hold it; which one may be said with :meth:`draw_into`.
@@ -105,7 +110,10 @@ class LiveMap:
         self.labels = np.zeros(grid.shape, np.uint8)
         self.confidence = np.zeros(grid.shape, np.float32)
         self.status = np.zeros(grid.shape, np.uint8)
-        self.unfamiliar = np.zeros(grid.shape, np.bool_)
+        self.trust: SlideTrust | None = None
+        self._judged = np.zeros(grid.shape, np.bool_)
+        self._unlike = np.zeros(grid.shape, np.bool_)
+        self._leaves_out = False
         self.shown = np.zeros(grid.shape, np.uint8)
         self._probabilities = np.full(
             (*grid.shape, len(self.classes)), np.nan, np.float32
@@ -138,12 +146,33 @@ class LiveMap:
         self._min_confidence = confidence
         self._show(slice(None), slice(None))
 
+    def judge(self, trust: SlideTrust | None, *, leave_out: bool = False) -> None:
+        """Take the verdict on the map, or none.
+
+        Parameters
+        ----------
+        trust : SlideTrust or None
+            Says which cells were judged, and which of them are unlike.
+        leave_out : bool
+            Whether unlike cells are not shown; only if every cell was judged.
+        """
+        self.trust = trust
+        self._judged[:] = self._unlike[:] = False
+        if trust is not None:
+            rows, columns = trust.cells.T
+            self._judged[rows, columns] = True
+            self._unlike[rows, columns] = trust.unlike
+        self._leaves_out = leave_out and trust is not None and trust.every
+        self._show(slice(None), slice(None))
+
+    def is_unlike(self, row: int, column: int) -> bool:
+        """Whether a cell was judged and is unlike what the student learned from."""
+        return bool(self._unlike[row, column])
+
     def apply(self, patch: Patch) -> None:
         """Take cells that became final."""
         where = patch.rows, patch.columns
         self.status[where] = patch.status
-        if patch.unfamiliar is not None:
-            self.unfamiliar[where] = patch.unfamiliar
         if patch.probabilities is None or not self.classes:
             return
         self._probabilities[where] = patch.probabilities
@@ -171,7 +200,15 @@ class LiveMap:
 
         labels = self.shown.copy()
         labels[np.isin(labels, [k + 1 for k in hidden])] = 0
+        out = None
+        if self._leaves_out:
+            sure = (self.confidence >= self._min_confidence) & ~np.isin(
+                self.labels, [k + 1 for k in hidden]
+            )
+            out = np.where(self._unlike & sure, self.labels, 0).astype(np.uint8)
         return ClassMap(
+            trust=self.trust,
+            left_out=out,
             labels=labels,
             confidence=np.where(labels > 0, self.confidence, 0).astype(np.float32),
             probabilities=self._probabilities.copy(),
@@ -182,6 +219,7 @@ class LiveMap:
 
     def _row(self, k: int, spec: ClassSpec, floor: float) -> ClassRow:
         shown = self.shown == k + 1
+        everything = (self.labels == k + 1) & (self.confidence >= self._min_confidence)
         values = self.confidence[self.labels == k + 1]
         counts, _ = np.histogram(
             np.clip(values, floor, 1), HISTOGRAM_BINS, (floor, 1.0)
@@ -193,9 +231,14 @@ class LiveMap:
             cells=int(shown.sum()),
             mm2=float(self._areas[shown].sum()),
             histogram=tuple(shares.tolist()),
+            judged=int((shown & self._judged).sum()),
+            unlike=int((shown & self._unlike).sum()),
+            all_mm2=float(self._areas[everything].sum()),
         )
 
     def _show(self, rows: slice, columns: slice) -> None:
         labels = self.labels[rows, columns]
-        sure = self.confidence[rows, columns] >= self._min_confidence
-        self.shown[rows, columns] = np.where(sure, labels, 0)
+        wanted = self.confidence[rows, columns] >= self._min_confidence
+        if self._leaves_out:
+            wanted &= ~self._unlike[rows, columns]
+        self.shown[rows, columns] = np.where(wanted, labels, 0)

@@ -62,6 +62,8 @@ class MapChoice:
         Its speed as measured when it was loaded; 0 if unknown.
     tissue : TissueMask or None
         Found or edited; None until then.
+    every_square : bool
+        Whether Run covers every square, not only tissue.
     mode : {"tiles", "tokens"}
         How embeddings are laid on the grid.
     region : RegionChoice
@@ -87,6 +89,7 @@ class MapChoice:
         self.student: Student | None = None
         self.tiles_per_s = 0.0
         self.tissue: TissueMask | None = None
+        self.every_square = False
         self.mode: EmbeddingMode = "tiles"
         self.region = RegionChoice.WHOLE
         self.view: Region | None = None
@@ -142,6 +145,12 @@ class MapChoice:
         """Lay embeddings by tiles or by tokens; the two never share a map."""
         self.mode = mode
         self.replan()
+
+    def choose_every_square(self, *, every: bool) -> None:
+        """Cover glass, pen and blur too, or only tissue; maps stay as they are."""
+        keeps = self.has_map or self.step_is_chosen
+        self.every_square = every
+        self._lay_steps_again(keep=keeps)
 
     def choose_region(self, region: RegionChoice) -> None:
         """Cover the whole slide, what the canvas shows, or a drawn shape."""
@@ -200,8 +209,7 @@ class MapChoice:
         # is a guess, unless a person took it.
         keeps = self.has_map or self.step_is_chosen or self.tissue is not None
         self.tissue = tissue
-        known = self.steps[self.step].grid.stride_px if self.steps else None
-        self._lay_steps(keep=known if keeps else None)
+        self._lay_steps_again(keep=keeps)
 
     def replan(self) -> None:
         """Lay the grids again; the map of the old plan is let go (it stays stored)."""
@@ -300,7 +308,7 @@ class MapChoice:
             store_path=self._store_path(detail),
             region=self.view if self.region is RegionChoice.VIEW else None,
             polygon=self.shape if self.region is RegionChoice.SHAPE else None,
-            tissue=self.tissue,
+            tissue=self._wanted_tissue,
         )
 
     @property
@@ -322,6 +330,15 @@ class MapChoice:
         covers = any(True for _ in rows_inside(self.detail.grid, self.shape))
         return "" if covers else BETWEEN_CELLS
 
+    @property
+    def _wanted_tissue(self) -> TissueMask | None:
+        """The mask that a run keeps to; None for every square."""
+        return None if self.every_square else self.tissue
+
+    def _lay_steps_again(self, *, keep: bool) -> None:
+        known = self.steps[self.step].grid.stride_px if self.steps else None
+        self._lay_steps(keep=known if keep else None)
+
     def _lay_steps(self, *, keep: int | None) -> None:
         self.steps, self.trouble = (), ""
         slide, student = self.slide, self.student
@@ -330,7 +347,7 @@ class MapChoice:
         if not slide.info.is_rgb:
             return
         try:
-            self.steps = detail_steps(slide, student, self.mode, self.tissue)
+            self.steps = detail_steps(slide, student, self.mode, self._wanted_tissue)
         except HistodistillError as error:
             self.trouble = str(error)
             return

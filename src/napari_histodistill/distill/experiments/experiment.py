@@ -320,17 +320,23 @@ def _work(
     waiting = list(reversed(jobs))
     running: dict[Future[float], ExperimentJob] = {}
     with ThreadPoolExecutor(workers) as pool:
-        while waiting or running:
-            while waiting and len(running) < workers and not token.cancelled:
-                job = waiting.pop()
-                running[pool.submit(_run_process, job, token)] = job
-            if not running:
-                break
-            ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            for future in ended:
-                job = running.pop(future)
-                if not token.cancelled:
-                    yield job, future.result()
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers and not token.cancelled:
+                    job = waiting.pop()
+                    running[pool.submit(_run_process, job, token)] = job
+                if not running:
+                    break
+                ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    job = running.pop(future)
+                    if not token.cancelled:
+                        yield job, future.result()
+        except BaseException:
+            # The caller has closed this generator, or a second Ctrl-C: the pool would
+            # wait for runs that nobody asks for any more.
+            token.cancel()
+            raise
     token.check()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.files import write_whole
+from napari_histodistill.files import read_plain, write_whole
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.tilefolder import TileFolder
@@ -129,8 +129,8 @@ def _trained(job: ExperimentJob, folder: TileFolder) -> RunScore:
 def _seconds(spent: Path) -> float:
     """Return what a run has cost so far; 0 where nobody can say."""
     try:
-        return float(json.loads(spent.read_text()))
-    except (OSError, ValueError, TypeError):
+        return float(json.loads(read_plain(spent, 64)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return 0.0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -38,6 +38,7 @@ smaller their median residual must be from the other side."""
 
 _FORMAT = "napari-histodistill registration"
 _MAX_BYTES = 2**24
+_MOST = 10_000
 _DRAWS = 500
 _SIGMAS = 2.5
 
@@ -141,6 +142,82 @@ def is_mirrored(matrix: Points) -> bool:
     return bool(np.linalg.det(matrix[:2, :2]) < 0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LandmarkPairs:
+    """Places that were clicked on both images, row for row.
+
+    Attributes
+    ----------
+    sparse_um, dense_um : ndarray
+        ``(n, 2)`` float64, µm in either image's own world.
+    sparse_px, dense_px : ndarray
+        ``(n, 2)`` float64, level-0 pixels; the centre of the first is (0, 0).
+    """
+
+    sparse_um: Points
+    dense_um: Points
+    sparse_px: Points
+    dense_px: Points
+
+    def __len__(self) -> int:
+        """Return how many places there are."""
+        return len(self.sparse_um)
+
+    @classmethod
+    def measured(
+        cls,
+        sparse_um: Points,
+        dense_um: Points,
+        sparse_mpp: tuple[float, float],
+        dense_mpp: tuple[float, float],
+    ) -> LandmarkPairs:
+        """Return landmarks in µm with their pixels.
+
+        Parameters
+        ----------
+        sparse_um, dense_um : ndarray
+            ``(n, 2)``.
+        sparse_mpp, dense_mpp : tuple of float
+            µm per level-0 pixel ``(y, x)``.
+        """
+        return cls(
+            sparse_um,
+            dense_um,
+            sparse_um / np.array(sparse_mpp),
+            dense_um / np.array(dense_mpp),
+        )
+
+    def content(self) -> dict[str, Any]:
+        """Return them for JSON."""
+        return {
+            "names": [str(k + 1) for k in range(len(self))],
+            "sparse": {"name": "H&E", "um": _listed(self.sparse_um)}
+            | {"px": _listed(self.sparse_px)},
+            "dense": {"name": "partner", "um": _listed(self.dense_um)}
+            | {"px": _listed(self.dense_px)},
+        }
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> LandmarkPairs:
+        """Return what :meth:`content` gave.
+
+        Raises
+        ------
+        ValueError
+            If these are no landmarks.
+        """
+        sides = [
+            np.array(content[side][unit], np.float64).reshape(-1, 2)
+            for unit in ("um", "px")
+            for side in ("sparse", "dense")
+        ]
+        fit = len({len(x) for x in sides}) == 1 and len(sides[0]) <= _MOST
+        if not fit or not all(np.isfinite(x).all() for x in sides):
+            msg = "its landmarks are not pairs of places"
+            raise ValueError(msg)
+        return cls(*sides)
+
+
 def inverse(matrix: Points) -> Points:
     """Return the inverse of a ``(3, 3)`` matrix."""
     back: Points = np.linalg.inv(matrix).astype(np.float64)
@@ -236,15 +313,38 @@ def fit_from_other_side(
     return other if then * SIDED < now else None
 
 
-def write_registration(path: Path, registration: Registration) -> None:
+def write_registration(
+    path: Path, registration: Registration, landmarks: LandmarkPairs | None = None
+) -> None:
     """Write a registration as JSON.
+
+    Parameters
+    ----------
+    path : Path
+        What is there before is replaced.
+    registration : Registration
+        The transform with its evidence.
+    landmarks : LandmarkPairs or None
+        The places on both images, if they are known.
 
     Raises
     ------
     InputError
         If it cannot be written.
     """
-    content = {
+    content = registration_content(registration)
+    if landmarks is not None:
+        content["landmarks"] = landmarks.content()
+    try:
+        write_whole(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}): choose another place."
+        raise InputError(msg) from error
+
+
+def registration_content(registration: Registration) -> dict[str, Any]:
+    """Return a registration for JSON."""
+    return {
         "format": _FORMAT,
         "version": 1,
         "unit": "µm, (y, x), sparse world to dense world",
@@ -255,15 +355,43 @@ def write_registration(path: Path, registration: Registration) -> None:
         ],
         "inliers": registration.inliers.tolist(),
     }
-    try:
-        write_whole(path, json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror}): choose another place."
-        raise InputError(msg) from error
+
+
+def registration_of(content: dict[str, Any]) -> Registration:
+    """Return the registration of what :func:`registration_content` gave.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If it is not one, or its numbers cannot be one.
+    """
+    if content["format"] != _FORMAT or content["kind"] not in KINDS:
+        raise ValueError(content["format"])
+    matrix = np.array(content["matrix"], np.float64)
+    residuals = np.array(
+        [np.nan if r is None else r for r in content["residuals_um"]], np.float64
+    )
+    inliers = np.array(content["inliers"], np.bool_)
+    good = matrix.shape == (3, 3) and np.isfinite(matrix).all()
+    if not good or abs(np.linalg.det(matrix)) < 1e-12 or len(residuals) != len(inliers):
+        msg = "the matrix is not a registration: align the layers again"
+        raise ValueError(msg)
+    return Registration(content["kind"], matrix, residuals, inliers)
 
 
 def read_registration(path: Path) -> Registration:
-    """Read what :func:`write_registration` wrote.
+    """Read a registration that :func:`write_registration` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is not a registration, or its numbers cannot be one.
+    """
+    return read_alignment(path)[0]
+
+
+def read_alignment(path: Path) -> tuple[Registration, LandmarkPairs | None]:
+    """Read what :func:`write_registration` wrote; files from before have no landmarks.
 
     Raises
     ------
@@ -275,21 +403,18 @@ def read_registration(path: Path) -> Registration:
             msg = "a plain file of at most 16 MB is needed"
             raise ValueError(msg)
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT or content["kind"] not in KINDS:
-            raise ValueError(content["format"])
-        matrix = np.array(content["matrix"], np.float64)
-        residuals = np.array(
-            [np.nan if r is None else r for r in content["residuals_um"]], np.float64
-        )
-        inliers = np.array(content["inliers"], np.bool_)
+        found = registration_of(content)
+        places = content.get("landmarks")
+        landmarks = None if places is None else LandmarkPairs.read(places)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{path} is not a registration that this program wrote ({error})."
         raise InputError(msg) from error
-    good = matrix.shape == (3, 3) and np.isfinite(matrix).all()
-    if not good or abs(np.linalg.det(matrix)) < 1e-12 or len(residuals) != len(inliers):
-        msg = f"{path}: the matrix is not a registration: align the layers again."
-        raise InputError(msg)
-    return Registration(content["kind"], matrix, residuals, inliers)
+    return found, landmarks
+
+
+def _listed(points: Points) -> list[list[float]]:
+    listed: list[list[float]] = np.round(points, 4).tolist()
+    return listed
 
 
 def _check(sparse: Points, dense: Points, kind: RegistrationKind) -> None:

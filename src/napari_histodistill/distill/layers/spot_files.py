@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,11 +31,19 @@ from napari_histodistill.distill.layers.spot_text import (
 )
 from napari_histodistill.errors import InputError
 
+if TYPE_CHECKING:
+    from napari_histodistill.running import CancelToken
+
 _TEXT = (".csv", ".tsv", ".txt")
 ENDINGS = (".h5ad", ".h5", *_TEXT, *(f"{ending}.gz" for ending in _TEXT))
 
 
-def read_spots(path: Path | str, *, most_genes: int = MOST_GENES) -> SpotTable:
+def read_spots(
+    path: Path | str,
+    *,
+    most_genes: int = MOST_GENES,
+    cancel: CancelToken | None = None,
+) -> SpotTable:
     """Read spots from AnnData, Space Ranger, or a table with one row per spot.
 
     An ``.h5ad`` has its positions as (x, y) in ``obsm["spatial"]`` (or another of
@@ -56,15 +65,19 @@ def read_spots(path: Path | str, *, most_genes: int = MOST_GENES) -> SpotTable:
         The file, or Space Ranger's folder.
     most_genes : int
         Number of the most variable genes that are kept.
+    cancel : CancelToken or None
+        Ends reading; text is read to its end all the same.
 
     Raises
     ------
     InputError
         If the file is none of these, or its spots cannot be used.
+    Cancelled
+        If asked to stop.
     """
     path = Path(path)
     if path.is_dir():
-        return read_apart(path, "folder", most_genes)
+        return read_apart(path, "folder", most_genes, cancel)
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         msg = (
@@ -77,7 +90,7 @@ def read_spots(path: Path | str, *, most_genes: int = MOST_GENES) -> SpotTable:
         raise InputError(msg)
     if name.endswith((".h5ad", ".h5")):
         source: SpotSource = "h5ad" if name.endswith(".h5ad") else "matrix"
-        return read_apart(path, source, most_genes)
+        return read_apart(path, source, most_genes, cancel)
     return check_spots(_read_table(path), most_genes)
 
 

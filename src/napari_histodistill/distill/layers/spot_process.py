@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ import numpy as np
 
 from napari_histodistill.distill.layers.spot_tables import SpotTable, check_spots
 from napari_histodistill.errors import InputError
-from napari_histodistill.running import SAFE_PATH, python_command
+from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +32,13 @@ LEAST_S = 120.0
 """Seconds that any file may take; a hang of the library ends then."""
 
 _BYTES_PER_S = 1e6
+_LOOK_S = 0.1
 _ARRAYS, _WORDS = "table.npz", "table.json"
 
 
-def read_apart(path: Path, source: SpotSource, most_genes: int) -> SpotTable:
+def read_apart(
+    path: Path, source: SpotSource, most_genes: int, cancel: CancelToken | None = None
+) -> SpotTable:
     """Read and check spots in another process.
 
     Parameters
@@ -45,47 +49,71 @@ def read_apart(path: Path, source: SpotSource, most_genes: int) -> SpotTable:
         What it is.
     most_genes : int
         Number of the most variable genes that are kept.
+    cancel : CancelToken or None
+        Ends the process.
 
     Raises
     ------
     InputError
         If it cannot be used, or reading it crashes or does not end.
+    Cancelled
+        If asked to stop.
     """
     size = path.stat().st_size if path.is_file() else _largest(path)
     seconds = LEAST_S + size / _BYTES_PER_S
     with tempfile.TemporaryDirectory() as folder:
         command = python_command(__name__, source, str(path), str(most_genes), folder)
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=os.environ | SAFE_PATH,
-                timeout=seconds,
-                check=False,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
+            said = _run(command, seconds, cancel or CancelToken())
         except subprocess.TimeoutExpired as error:
             msg = (
                 f"{path.name} cannot be read: it did not end within {seconds:.0f} s. It"
                 " may be damaged, or on a disk that does not answer."
             )
             raise InputError(msg) from error
-        return _handed_back(path.name, Path(folder), done)
+        return _handed_back(path.name, Path(folder), said)
+
+
+def _run(command: list[str], seconds: float, cancel: CancelToken) -> str:
+    """Run a process to its end, and return its last words; never leave it behind."""
+    until = time.monotonic() + seconds
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | SAFE_PATH,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    ) as process:
+        try:
+            words = _awaited(process, until, cancel)
+        except BaseException:
+            process.kill()
+            raise
+    last = words.decode("utf-8", "replace").strip().splitlines()
+    return last[-1][:200] if last else f"status {process.returncode}"
+
+
+def _awaited(
+    process: subprocess.Popen[bytes], until: float, cancel: CancelToken
+) -> bytes:
+    """Return what a process says on stderr, once it has ended."""
+    while True:
+        cancel.check()
+        try:
+            return process.communicate(timeout=_LOOK_S)[1]
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > until:
+                raise
 
 
 def _largest(folder: Path) -> int:
     return max((p.stat().st_size for p in folder.glob("*.h5")), default=0)
 
 
-def _handed_back(
-    name: str, folder: Path, done: subprocess.CompletedProcess[bytes]
-) -> SpotTable:
+def _handed_back(name: str, folder: Path, why: str) -> SpotTable:
     words = folder / _WORDS
     if not words.exists():
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = last[-1][:200] if last else f"status {done.returncode}"
         msg = (
             f"{name} cannot be read: reading it ended early ({why}). It may be "
             "damaged, or memory is short."

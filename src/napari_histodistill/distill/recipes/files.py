@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.students.validation import first_fault
+from napari_histodistill.students.spec_file import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         If it cannot be opened or is not TOML.
     """
     try:
+        kind = Path(path).stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            msg = f"{path}: this is no file but a device or a pipe; copy it to a file."
+            raise InputError(msg)
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
         # tomllib's time grows with the square of the number of a key's parts.

@@ -33,16 +33,25 @@ from napari_histodistill.running import SAFE_PATH, python_command
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_histodistill.running import CancelToken
+
 OUTPUT = "output.txt"
 """Output of the process: the last words of a library, if it was killed."""
 
 RunState = Literal[
-    "starting", "running", "paused", "finished", "stopped", "failed", "dead"
+    "starting", "running", "paused", "finished", "stopped", "failed", "dead", "gone"
 ]
 
-_STARTS_S = 120.0
+_ENDS = ("finished", "stopped", "failed")
+_WAIT_S = 60.0
+"""Seconds to wait for a new process to hold the run; it shows as starting after."""
+_MODULE = "napari_histodistill.distill.runs.begin"
 _LAST_WORDS = 400
 _NICE = 5
+_GONE = (
+    "its disk may be away, or it was moved. It is found again when it is back under "
+    "this name."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +63,23 @@ class RunView:
     state : str
         ``starting`` and ``running``: a process works on it; ``paused``: it waits;
         ``finished``, ``stopped``, ``failed``: it ended and said so; ``dead``: it ended
-        without a report (killed, out of memory).
+        without a report (killed, out of memory); ``gone``: its folder is not there,
+        or cannot be read now.
     events : tuple of dict
         See :func:`~napari_histodistill.distill.runs.events.read_events`.
     message : str
         Reason why a run ended.
     reason : str
         Reason for a failure: ``memory`` if a batch did not fit.
+    stopping : bool
+        Whether a process works on it that was asked to end.
     """
 
     state: RunState
     events: tuple[dict[str, Any], ...] = ()
     message: str = ""
     reason: str = ""
+    stopping: bool = False
 
     @property
     def works(self) -> bool:
@@ -106,21 +119,86 @@ class RunProcess:
 
     folder: Path
     _process: subprocess.Popen[bytes] | None = None
-    _started: float = field(default_factory=time.monotonic)
     _log: EventLog = field(init=False)
+    _before: tuple[dict[str, Any], ...] = ()  # the last event before it was started
 
     def __post_init__(self) -> None:
         self._log = EventLog(self.folder)
 
     def view(self) -> RunView:
         """Return how the run stands now; reads what is new, never waits."""
-        if self._process is not None:
-            # Collects a process that ended: no zombie is left.
-            ended = self._process.poll() is not None
-            young = time.monotonic() - self._started < _STARTS_S
-            if not ended and young and not is_held(self.folder / LOCK):
-                return RunView("starting", self._log.read())
-        return look_at(self.folder, self._log)
+        # Collects a process that ended: no zombie is left.
+        alive = self._process is not None and self._process.poll() is None
+        found = look_at(self.folder, self._log)
+        if not alive or found.works or found.state == "gone":
+            return found
+        # It holds no lock: not yet, or not any more, and is about to exit.
+        begun = self._has_ended(found.events)
+        stopping = (self.folder / STOP).exists()
+        state: RunState = "running" if begun else "starting"
+        return RunView(state, found.events, stopping=stopping)
+
+    def start(
+        self,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        """Start or continue the run in a process of its own, which outlives this one.
+
+        What was asked of it before counts: a run that is asked to stop is not started.
+        Waits until the process holds the run, so that every other window sees it.
+
+        Parameters
+        ----------
+        device : str
+            As for :func:`~napari_histodistill.distill.runs.run.train`.
+        threads : int or None
+            CPU threads; by default, as many as :func:`threads_beside_a_window` says.
+        cancel : CancelToken or None
+            Ends the waiting, not the process.
+
+        Raises
+        ------
+        InputError
+            If the folder is not a run, a process works on it already, or the process
+            cannot be started.
+        """
+        if threads is None:
+            threads = threads_beside_a_window()
+        read_run(self.folder)
+        check_run(self.folder)
+        if is_held(self.folder / LOCK):
+            msg = f"{self.folder}: this run is being trained already: stop that first."
+            raise InputError(msg)
+        self._before = self._log.read()[-1:]
+        if (self.folder / STOP).exists():
+            return
+        process = self._process = _spawned(self.folder, device, threads)
+        until = time.monotonic() + _WAIT_S
+        while process.poll() is None:
+            waited = time.monotonic() > until or (
+                cancel is not None and cancel.cancelled
+            )
+            if waited or is_held(self.folder / LOCK):
+                return
+            time.sleep(0.02)
+
+    def forget_requests(self) -> None:
+        """Forget what an earlier process was asked: to pause, or to stop.
+
+        Raises
+        ------
+        InputError
+            If the run's folder cannot be written to.
+        """
+        for asked in (PAUSE, STOP):
+            try:
+                (self.folder / asked).unlink(missing_ok=True)
+            except OSError as error:
+                msg = f"{self.folder} cannot be written to ({error.strerror})."
+                raise InputError(msg) from error
 
     def pause(self) -> None:
         """Ask it to wait after the current step."""
@@ -133,6 +211,11 @@ class RunProcess:
     def stop(self) -> None:
         """Ask it to end after the current step and to keep the best so far."""
         _make(self.folder / STOP)
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether a request to end is waiting in its folder."""
+        return (self.folder / STOP).exists()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the process, at most so long; return whether it has ended."""
@@ -156,36 +239,37 @@ class RunProcess:
             self._process.kill()
             self._process.wait()
 
+    def _has_ended(self, events: tuple[dict[str, Any], ...]) -> bool:
+        """Whether the process, which is still there, has said that it ended."""
+        last = events[-1:]
+        return bool(last) and last != self._before and last[0]["kind"] in _ENDS
+
 
 def start_process(
     folder: Path, *, device: str = "auto", threads: int | None = None
 ) -> RunProcess:
-    """Start or continue a run in a process of its own, which outlives this one.
+    """Start or continue a run, whatever an earlier process was asked.
 
     Parameters
     ----------
     folder : Path
         From :func:`~napari_histodistill.distill.runs.folder.start_run`.
-    device : str
-        As for :func:`~napari_histodistill.distill.runs.run.train`.
-    threads : int or None
-        CPU threads; by default, as many as :func:`threads_beside_a_window` says.
+    device, threads
+        As for :meth:`RunProcess.start`.
 
     Raises
     ------
     InputError
         If the folder is not a run, or a process works on it already.
     """
-    if threads is None:
-        threads = threads_beside_a_window()
-    read_run(folder)
-    check_run(folder)
-    if is_held(folder / LOCK):
-        msg = f"{folder}: this run is being trained already: stop that first."
-        raise InputError(msg)
-    for asked in (PAUSE, STOP):
-        (folder / asked).unlink(missing_ok=True)
-    command = command_line(folder, device=device, threads=threads)
+    run = RunProcess(folder)
+    if not is_held(folder / LOCK):  # else they are for that process
+        run.forget_requests()
+    run.start(device=device, threads=threads)
+    return run
+
+
+def _spawned(folder: Path, device: str, threads: int) -> subprocess.Popen[bytes]:
     options: dict[str, Any] = {}
     if sys.platform == "win32":  # pragma: no cover
         below_normal = subprocess.BELOW_NORMAL_PRIORITY_CLASS
@@ -193,17 +277,22 @@ def start_process(
     else:
         # Ctrl-C in the terminal of napari is not meant for the training.
         options["start_new_session"] = True
-    with open_new(folder / OUTPUT) as output:
-        process = subprocess.Popen(
-            python_command("napari_histodistill.cli", *command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | SAFE_PATH,
-            **options,
-        )
+    command = python_command(_MODULE, str(folder), device, str(threads))
+    try:
+        with open_new(folder / OUTPUT) as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | SAFE_PATH,
+                **options,
+            )
+    except OSError as error:
+        msg = f"{folder}: the training cannot be started ({error.strerror})."
+        raise InputError(msg) from error
     _step_back(process)
-    return RunProcess(folder, process)
+    return process
 
 
 def threads_beside_a_window() -> int:
@@ -227,14 +316,6 @@ def _step_back(process: subprocess.Popen[bytes]) -> None:
             os.setpriority(os.PRIO_PROCESS, process.pid, rank)
 
 
-def command_line(
-    folder: Path, *, device: str = "auto", threads: int | None = None
-) -> list[str]:
-    """Return the arguments of ``histodistill`` that continue a run."""
-    words = ["distill", str(folder), "--resume", "--device", device]
-    return words if threads is None else [*words, "--threads", str(threads)]
-
-
 def look_at(folder: Path, log: EventLog | None = None) -> RunView:
     """Return the state of a run, whichever process started it.
 
@@ -245,11 +326,18 @@ def look_at(folder: Path, log: EventLog | None = None) -> RunView:
     log : EventLog or None
         Log of a caller that looks often.
     """
-    events = (log or EventLog(folder)).read()
+    if not folder.is_dir():
+        return RunView("gone", message=f"{folder} is not there: {_GONE}")
+    try:
+        events = (log or EventLog(folder)).read()
+        held = is_held(folder / LOCK)
+    except InputError as error:
+        return RunView("gone", message=f"{error} {_GONE.capitalize()}")
     last: Any = events[-1]["kind"] if events else ""
-    if is_held(folder / LOCK):
-        return RunView("paused" if last == "paused" else "running", events)
-    if last in {"finished", "stopped", "failed"}:
+    if held:
+        state: RunState = "paused" if last == "paused" else "running"
+        return RunView(state, events, stopping=(folder / STOP).exists())
+    if last in _ENDS:
         reason = str(events[-1].get("reason", ""))
         return RunView(last, events, str(events[-1]["message"]), reason)
     if not events and not (folder / OUTPUT).is_file():

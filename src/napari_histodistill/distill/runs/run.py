@@ -64,6 +64,7 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     processes: Processes | None = None,
+    lock: WriterLock | None = None,
 ) -> Iterator[TrainingReport]:
     """Start or continue a run, until ``folder/student`` stands.
 
@@ -79,13 +80,17 @@ def train(
         Folder from :func:`start_run`.
     cancel : CancelToken or None
         Ends the run after the current step: a checkpoint is written and the best so
-        far becomes the student.
+        far becomes the student. Before the first step there is nothing to keep.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     threads : int or None
         CPU threads that torch uses, in the whole process; None leaves them alone.
     processes : Processes or None
         Processes that share a batch; one by default.
+    lock : WriterLock or None
+        The run's own, if the caller holds it already: then a stop that was asked for
+        since counts. Without it, a request that is there was made to an earlier
+        process and is forgotten. It is released at the end.
 
     Yields
     ------
@@ -112,8 +117,8 @@ def train(
     writes = group.rank == 0
     if writes:
         check_run(folder)
-    lock = WriterLock(folder / LOCK, wait_s=1) if writes else None
-    if writes:  # a request to an earlier process is not for this one
+    if writes and lock is None:
+        lock = WriterLock(folder / LOCK, wait_s=1)
         (folder / STOP).unlink(missing_ok=True)
     run = _Run(folder, config, place, token, writes, group)
     try:
@@ -154,10 +159,13 @@ class _Run:
         from napari_histodistill.distill.pairs.loading import load_pairs
 
         steps = self.config.schedule.steps
+        self._stop_early()
         split = load_pairs(self.config, Path(self.place["data"]))
         self._check_batch(split)
+        self._stop_early()
         choice = training_device(self.config, device, threads)
         trainer, validation, choice = self._build(split, choice)
+        self._stop_early()
         mark, changed = self._resume(trainer, split)
         yield TrainingReport(
             "started",
@@ -180,11 +188,23 @@ class _Run:
                 else:
                     yield item
         except Cancelled:
-            self._finish(trainer, split, BEST, "stopped")
+            if mark.step:  # else there is nothing that anyone has learned
+                self._finish(trainer, split, BEST, "stopped")
             raise
         which = BEST if self.config.schedule.keep == "best" else LAST
         path = self._finish(trainer, split, which, "finished")
         yield TrainingReport("finished", steps, steps, message=str(path))
+
+    def _stop_early(self) -> None:
+        """Raise Cancelled where a stop was asked for and no step was ever taken.
+
+        Importing and building take seconds. A run that has a checkpoint goes through
+        them all the same: its best becomes the student.
+        """
+        fresh = not (self.folder / CHECKPOINTS / LAST).is_file()
+        if self.group.agree(self._asked()) == _STOP and fresh:
+            msg = "Stopped on request before the first step: nothing was trained."
+            raise Cancelled(msg)
 
     def _check_batch(self, split: PairSplit) -> None:
         batch = self.config.schedule.batch
@@ -275,7 +295,8 @@ class _Run:
         first = mark.step
         for number in range(mark.step, schedule.steps):
             if (yield from self._obey(number)):
-                yield self._save(trainer, replace(mark, step=number))
+                if number:
+                    yield self._save(trainer, replace(mark, step=number))
                 self.cancel.cancel()
                 self.cancel.check()
             result = trainer.step(number)

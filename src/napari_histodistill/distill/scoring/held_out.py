@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ import torch
 from napari_histodistill.distill.pairs.batches import stream
 from napari_histodistill.distill.training.health import effective_rank, feature_std
 from napari_histodistill.errors import InputError
-from napari_histodistill.files import write_whole
+from napari_histodistill.files import read_plain, write_whole
 from napari_histodistill.students.probe import fit_probe
 
 if TYPE_CHECKING:
@@ -205,6 +206,10 @@ def _labelled(
 
 
 SCORES = "scores.jsonl.gz"
+_MAX_PACKED_BYTES = 2**28
+_MOST_PACKED = 50
+"""How many times smaller gzip makes scores at most; made-up files reach a thousand."""
+
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError)
 
 ScoreKey = tuple[str, str, int]
@@ -219,17 +224,29 @@ def read_scores(path: Path) -> dict[ScoreKey, RunScore]:
     InputError
         If it cannot be read.
     """
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return {}
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            scores = [RunScore.from_dict(json.loads(line)) for line in file]
+        lines = _unpacked(path).splitlines()
+        scores = [RunScore.from_dict(json.loads(line)) for line in lines]
     except (*_DAMAGE, zlib.error) as error:
         msg = (
             f"{path} cannot be read ({error}): remove it, and its runs are done again."
         )
         raise InputError(msg) from error
     return {(s.variant, s.fold, s.seed): s for s in scores}
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return what a file inflates to, unless that is more than scores do."""
+    packed = read_plain(path, _MAX_PACKED_BYTES)
+    most = _MOST_PACKED * len(packed) + 2**16
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        msg = "it inflates to more than scores do"
+        raise ValueError(msg)
+    return found
 
 
 def write_scores(path: Path, scores: Iterable[RunScore]) -> None:

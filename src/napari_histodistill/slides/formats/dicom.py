@@ -18,6 +18,11 @@ from napari_histodistill.slides.codecs.decoding import SegmentCache
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.formats.associated import with_associated
 from napari_histodistill.slides.formats.dicom_image import DicomImage, read_header
+from napari_histodistill.slides.formats.dicom_limits import (
+    DicomOutline,
+    check_dicom,
+    outlines_beside,
+)
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
@@ -33,8 +38,6 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.damage import Damage
 
 ASSOCIATED = {"LABEL": "label", "OVERVIEW": "macro", "THUMBNAIL": "thumbnail"}
-MAX_SIBLINGS = 1000
-"""Files of a folder that are examined for further levels."""
 
 
 class DicomSource:
@@ -102,6 +105,7 @@ def open_dicom(path: Path) -> Slide:
     SlideError
         If it is not a whole-slide image, is damaged, or has an unknown compression.
     """
+    check_dicom(path)
     header, _ = read_header(path)
     volumes, others = _siblings(path, header)
     images: list[DicomImage] = []
@@ -156,14 +160,10 @@ def _siblings(path: Path, header: Any) -> tuple[list[Path], dict[str, Path]]:
     """Return the files of a slide: its levels, and its associated images by name."""
     series = header.get("SeriesInstanceUID")
     volumes, others = [], {}
-    for file in sorted(path.parent.glob("*.dcm"))[:MAX_SIBLINGS]:
-        if file == path:
-            continue
+    for file in _of_series(path, series):
         try:
             other, _ = read_header(file)
         except SlideError:
-            continue
-        if series is None or other.get("SeriesInstanceUID") != series:
             continue
         kinds = set(other.get("ImageType") or ())
         name = next((ASSOCIATED[k] for k in ASSOCIATED if k in kinds), None)
@@ -174,6 +174,17 @@ def _siblings(path: Path, header: Any) -> tuple[list[Path], dict[str, Path]]:
     own = set(header.get("ImageType") or ()) & set(ASSOCIATED)
     # A label that the user opened is shown by itself, without the slide.
     return ([path], {}) if own else ([path, *volumes], others)
+
+
+def _of_series(path: Path, series: str | None) -> list[Path]:
+    """Return the other files of a series in a folder, of those that are no trap."""
+    return [
+        beside.path
+        for beside in outlines_beside(path)
+        if isinstance(beside, DicomOutline)
+        and beside.path.suffix == ".dcm"
+        and beside.series == series
+    ]
 
 
 def _same_paths(other: Any, header: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,13 @@ import numpy as np
 from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import for_each, reason
 from napari_histodistill.slides.codecs.filebytes import FileBytes
+from napari_histodistill.slides.formats.dicom_limits import (
+    IMPLICIT,
+    MAX_TILES,
+    UNDEFINED,
+)
+from napari_histodistill.slides.pyramid.limits import extent_problem
+from napari_histodistill.slides.tiff.limits import MAX_TILE_BYTES, check_encoded_as
 from napari_histodistill.slides.tiff.page import DECODE_ERRORS
 
 if TYPE_CHECKING:
@@ -29,12 +37,8 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.levels import Rect
 
 PIXEL_DATA = 0x7FE00010
-UNDEFINED = 0xFFFFFFFF
 ITEM, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-MAX_TILES = 10_000_000
-"""More tiles than this mean a damaged header, not a slide."""
-
-RAW = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
+RAW = {IMPLICIT, "1.2.840.10008.1.2.1"}
 CODECS = {
     "1.2.840.10008.1.2.4.50": "jpeg8_decode",
     "1.2.840.10008.1.2.4.51": "jpeg8_decode",
@@ -50,6 +54,16 @@ CODECS = {
     "1.2.840.10008.1.2.4.203": "jpeg2k_decode",
 }
 """imagecodecs' decoder of each compressed transfer syntax."""
+
+MISSING = -1
+"""A tile that no frame is stored for."""
+
+_WRITTEN_AS = {
+    "jpeg8_decode": "JPEG",
+    "jpegls_decode": "JPEG-LS",
+    "jpeg2k_decode": "JPEG 2000",
+    "jpegxl_decode": "JPEG XL",
+}
 
 
 class DicomImage:
@@ -129,8 +143,8 @@ class DicomImage:
         def paste(place: tuple[int, int]) -> None:
             top, left = place[0] * th, place[1] * tw
             rows, columns, own_rows, own_columns = rect.overlap(top, left, th, tw)
-            frame = self._frame_of.get(place[0] * self._columns + place[1])
-            if frame is None:
+            frame = int(self._frame_of[place[0] * self._columns + place[1]])
+            if frame == MISSING:
                 return
             key, decode = (self.path, frame), self._decoder(frame)
             try:
@@ -160,24 +174,22 @@ class DicomImage:
         Files of converters that leave the order out use either, and the wrong one would
         scramble the picture. In the right one, the edges of neighbours look alike.
         """
-        tiles = np.arange(self._rows * self._columns).reshape(self._rows, self._columns)
-        by_rows = {int(k): int(k) for k in tiles.ravel()}
-        by_columns = dict(zip(tiles.T.ravel().tolist(), by_rows, strict=True))
+        by_rows = np.arange(self._rows * self._columns, dtype=np.int32)
+        tiles = by_rows.reshape(self._columns, self._rows)
+        by_columns = np.ascontiguousarray(tiles.T).ravel()
         seams = [self._seam(order) for order in (by_rows, by_columns)]
-        self._frame_of = by_rows if seams[0] <= seams[1] else by_columns
+        order = by_rows if seams[0] <= seams[1] else by_columns
+        self._frame_of = np.where(order < len(self._counts), order, MISSING)
         how = "row by row" if seams[0] <= seams[1] else "column by column"
         self.notes = (f"the file does not order its tiles; they fit {how}",)
 
-    def _seam(self, order: dict[int, int]) -> float:
+    def _seam(self, order: npt.NDArray[np.int32]) -> float:
         """Return the mean difference of facing edges, for some neighbouring tiles."""
-        lefts = [
-            row * self._columns + column
-            for row in range(self._rows - 1)
-            for column in range(self._columns - 1)
-        ]
+        tiles = np.arange(self._rows * self._columns, dtype=np.int32)
+        lefts = tiles.reshape(self._rows, self._columns)[:-1, :-1].ravel()
         differences = []
         for left in lefts[:: max(1, len(lefts) // 12)]:
-            frames = order[left], order[left + 1]
+            frames = int(order[left]), int(order[left + 1])
             if any(k >= len(self._counts) for k in frames):
                 continue
             try:
@@ -218,6 +230,7 @@ class DicomImage:
         data = _single(data)
         options: dict[str, Any] = {}
         codec = CODECS[self._syntax]
+        check_encoded_as(_WRITTEN_AS[codec], data, *shape)
         if codec == "jpeg8_decode" and self.samples == 3:
             states_colours = b"JFIF" in data[:64] or b"Adobe" in data[:1024]
             if not states_colours and self.header.PhotometricInterpretation == "RGB":
@@ -230,6 +243,13 @@ class DicomImage:
         sizes = (self.height, self.width, self.tile_height, self.tile_width, frames)
         if min(*sizes, self.samples) < 1 or self.samples > 4:
             msg = f"{name}: the DICOM image is empty or of an impossible size."
+            raise SlideError(msg)
+        # The walk over the tags has looked too; but pydicom may read them otherwise.
+        problem = extent_problem(self.height, self.width)
+        size = math.prod((*sizes[2:4], self.samples, self.dtype.itemsize))
+        if problem or size > MAX_TILE_BYTES:
+            what = problem or f"tiles of {self.tile_height} × {self.tile_width} px"
+            msg = f"{name}: {what}; the file is damaged or made up."
             raise SlideError(msg)
         tiles = math.ceil(sizes[0] / sizes[2]) * math.ceil(sizes[1] / sizes[3])
         if max(tiles, frames) > MAX_TILES:
@@ -247,7 +267,7 @@ class DicomImage:
         self, start: int, frames: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return offset and byte count of every frame in the file."""
-        implicit = self._syntax == "1.2.840.10008.1.2"
+        implicit = self._syntax == IMPLICIT
         start += 8 if implicit else 12
         if self._syntax in RAW:
             size = (
@@ -275,8 +295,7 @@ class DicomImage:
         self, at: int, frames: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Find the frames without a table: walk through fragments, one per frame."""
-        offsets: list[int] = []
-        counts: list[int] = []
+        offsets, counts = array("q"), array("q")
         while len(offsets) < frames:
             tag, length = struct.unpack("<4sI", self._file.read(at, 8))
             if tag != ITEM or length == UNDEFINED:
@@ -287,7 +306,7 @@ class DicomImage:
         if len(offsets) < frames:
             msg = f"it has {len(offsets)} of {frames} frames"
             raise ValueError(msg)
-        return np.array(offsets, np.int64), np.array(counts, np.int64)
+        return np.frombuffer(offsets, np.int64), np.frombuffer(counts, np.int64)
 
 
 def read_header(path: Path) -> tuple[Any, int]:
@@ -343,16 +362,18 @@ def _pixel_type(header: Any) -> np.dtype[Any]:
     return np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
 
 
-def _frame_numbers(header: Any, tiles: int, frames: int) -> dict[int, int]:
+def _frame_numbers(header: Any, tiles: int, frames: int) -> npt.NDArray[np.int32]:
     """Return the frame of each tile; of several planes or optical paths, the first."""
     groups = header.get("PerFrameFunctionalGroupsSequence")
     full = header.get("DimensionOrganizationType") == "TILED_FULL"
+    found = np.full(tiles, MISSING, np.int32)
     if full or not groups:
-        return {k: k for k in range(min(tiles, frames))}
+        stored = min(tiles, frames)
+        found[:stored] = np.arange(stored)
+        return found
     th, tw = int(header.Rows), int(header.Columns)
     columns = math.ceil(int(header.TotalPixelMatrixColumns) / tw)
-    found: dict[int, int] = {}
-    for frame, group in enumerate(groups):
+    for frame, group in enumerate(groups[:frames]):
         try:
             place = group.PlanePositionSlideSequence[0]
             y = int(place.RowPositionInTotalImagePixelMatrix) - 1
@@ -363,5 +384,7 @@ def _frame_numbers(header: Any, tiles: int, frames: int) -> dict[int, int]:
         if y % th or x % tw:
             msg = "DICOM tiles that do not lie in one grid are not read here."
             raise SlideError(msg)
-        found.setdefault(y // th * columns + x // tw, frame)
+        tile = y // th * columns + x // tw
+        if min(y, x) >= 0 and x // tw < columns and tile < tiles:
+            found[tile] = frame if found[tile] == MISSING else found[tile]
     return found

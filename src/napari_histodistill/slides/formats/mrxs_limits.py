@@ -7,6 +7,8 @@ does not report an error but ends the process, and a napari session with it.
 from __future__ import annotations
 
 import re
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import SlideError
@@ -48,6 +50,7 @@ def check_slidedat(path: Path) -> None:
     SlideError
         If so; the message names the field.
     """
+    _refuse_no_files(path, path.with_suffix(""))
     try:
         with (path.with_suffix("") / "Slidedat.ini").open("rb") as file:
             text = file.read(MAX_BYTES)
@@ -63,6 +66,16 @@ def check_slidedat(path: Path) -> None:
     across, down = images.values()
     if across * down > MAX_IMAGES:
         _refuse(path, f"{down} × {across} images")
+
+
+def _refuse_no_files(path: Path, folder: Path) -> None:
+    """Refuse pipes and devices among the slide's files, which OpenSlide waits for."""
+    with suppress(OSError):
+        for beside in folder.iterdir():
+            kind = beside.stat().st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                msg = f"{path.name}: {beside.name} in its folder is not a file."
+                raise SlideError(msg)
 
 
 def _refuse(path: Path, what: str) -> None:

@@ -222,8 +222,10 @@ def slide_of_group(
         return _slide(container, image)
     except ZARR_ERRORS as error:
         container.close()
-        why = reason(error)
-        msg = f"{container.name}: the OME-Zarr metadata cannot be understood ({why})."
+        what = "the OME-Zarr metadata cannot be understood"
+        if container.lost and isinstance(error, OSError):
+            what = container.lost
+        msg = f"{container.name}: {what} ({reason(error)})."
         raise SlideError(msg) from error
     except BaseException:
         container.close()

@@ -18,6 +18,12 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.formats.associated import with_associated
+from napari_histodistill.slides.formats.dicom_limits import (
+    MAGIC,
+    MAGIC_AT,
+    check_dicom,
+    outlines_beside,
+)
 from napari_histodistill.slides.formats.mrxs_limits import check_slidedat
 from napari_histodistill.slides.formats.scenes import (
     MOST_SCENES,
@@ -31,9 +37,15 @@ from napari_histodistill.slides.pyramid.images import (
     name_of_image,
 )
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
+from napari_histodistill.slides.pyramid.limits import extent_problem
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
+from napari_histodistill.slides.tiff.tables import (
+    MAX_TILE_PX,
+    TIFF_MAGIC,
+    check_for_openslide,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +86,21 @@ class OpenSlideSource:
             LevelInfo(height=h, width=w, tile_height=th, tile_width=tw, scale=(d, d))
             for (w, h), (th, tw), d in zip(sizes, tile, self.downsamples, strict=True)
         )
+        try:
+            self._refuse_impossible()
+        except SlideError:
+            self._slide.close()
+            raise
+
+    def _refuse_impossible(self) -> None:
+        """Refuse levels and tiles for which OpenSlide would take all memory."""
+        for level in self.levels:
+            problem = extent_problem(level.height, level.width)
+            if level.tile_height * level.tile_width > MAX_TILE_PX:
+                problem = f"tiles of {level.tile_height} × {level.tile_width} px"
+            if problem:
+                msg = f"{self._path.name}: {problem}; the slide is damaged or made up."
+                raise SlideError(msg)
 
     @property
     def properties(self) -> dict[str, str]:
@@ -91,6 +118,13 @@ class OpenSlideSource:
 
     def read_associated(self, name: str) -> npt.NDArray[np.uint8]:
         """Return a label, macro or thumbnail, ``(h, w, 3)`` uint8."""
+        height, width = self.associated.get(name, (0, 0))
+        if height * width > MAX_TILE_PX:
+            msg = (
+                f"{self._path.name}: its {name} of {height} × {width} px is too large "
+                "to be decoded whole."
+            )
+            raise SlideError(msg)
         return over_white(
             self._ask(lambda slide: np.asarray(slide.associated_images[name]))
         )
@@ -192,8 +226,7 @@ def open_with_openslide(
             'pip install "napari-histodistill[openslide]".'
         )
         raise SlideError(msg)
-    if path.suffix.lower() == ".mrxs":
-        check_slidedat(path)
+    check_before_openslide(path)
     source = OpenSlideSource(path)
     try:
         properties = source.properties
@@ -238,6 +271,35 @@ def open_with_openslide(
         raise
 
 
+def check_before_openslide(path: Path) -> None:
+    """Refuse what would end the process or take all memory inside OpenSlide.
+
+    It goes by the content: OpenSlide tries every format on every file.
+
+    Raises
+    ------
+    SlideError
+        If so; the message says why.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(MAGIC_AT + len(MAGIC))
+    except OSError as error:
+        msg = f"{path.name}: the file cannot be opened ({error.strerror})."
+        raise SlideError(msg) from error
+    if path.suffix.lower() == ".mrxs":
+        check_slidedat(path)
+    if start[MAGIC_AT:] == MAGIC:
+        for found in (check_dicom(path), *outlines_beside(path)):
+            if isinstance(found, SlideError):
+                raise found
+            if not found.frames_are_sound:
+                msg = f"{found.path.name}: its table of frames is damaged."
+                raise SlideError(msg)
+    if start.startswith(TIFF_MAGIC):
+        check_for_openslide(path)
+
+
 def is_installed() -> bool:
     """Return whether OpenSlide and its library can be imported."""
     try:
@@ -254,6 +316,7 @@ def knows(path: Path) -> bool:
     import openslide
 
     try:
+        check_before_openslide(path)
         return openslide.OpenSlide.detect_format(str(path)) is not None
     except (openslide.OpenSlideError, OSError):
         return False

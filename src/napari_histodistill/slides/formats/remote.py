@@ -5,34 +5,23 @@ Needs the extra ``http`` (``pip install "napari-histodistill[http]"``).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.util
-import re
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from napari_histodistill.errors import SlideError
+from napari_histodistill.addresses import WebAddress, put_aside, shown
+from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.slides.codecs.decoding import reason
 from napari_histodistill.slides.formats.omezarr import ZarrContainer, slide_of_group
 from napari_histodistill.slides.formats.zarr_levels import ZARR_ERRORS
+from napari_histodistill.slides.formats.zarr_limits import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    import os
-
     from napari_histodistill.slides.pyramid.slide import Slide
-
-CONNECT_S, ANSWER_S = 10.0, 60.0
-"""Seconds to wait for a connection, and for one answer."""
-
-
-def url_of(path: str | os.PathLike[str]) -> str | None:
-    """Return the http(s) address in a path, or None; ``Path`` drops one slash of it."""
-    text = str(path).replace("\\", "/")
-    found = re.fullmatch(r"(https?):/+(.+)", text, flags=re.IGNORECASE)
-    return f"{found[1].lower()}://{found[2].rstrip('/')}" if found else None
 
 
 def open_remote(url: str, *, image: str | int | None = None) -> Slide:
@@ -41,19 +30,25 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
     Parameters
     ----------
     url : str
-        Address of the image's folder, without user or password.
+        Address of the image's folder, without user or password; what it is signed
+        with (``?…``) is sent with every request, and neither shown nor stored.
     image : str or int, optional
         Name or index of the image inside.
 
     Raises
     ------
     SlideError
-        If the extra is missing, the server does not answer, or there is no OME-Zarr
-        image; later, from reads, if the server no longer answers.
+        If the address has a user or a password; if the extra is missing, the server
+        does not answer, or there is no OME-Zarr image; later, from reads, if the
+        server no longer answers.
     """
-    parts = urlsplit(url)
-    name = unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.netloc
-    if not all(map(importlib.util.find_spec, ("fsspec", "aiohttp"))):
+    try:
+        place = put_aside(Path(url))  # so that the slide can be opened again
+        address = WebAddress.parse(shown(place))
+    except InputError as error:
+        raise SlideError(str(error)) from error
+    name = address.name
+    if importlib.util.find_spec("aiohttp") is None:
         msg = (
             f"{name} is on a server; reading over HTTP needs "
             'pip install "napari-histodistill[http]".'
@@ -62,65 +57,35 @@ def open_remote(url: str, *, image: str | int | None = None) -> Slide:
     if name.lower().endswith((".zip", ".ozx", ".svs", ".tif", ".tiff", ".ndpi")):
         msg = f"{name}: only OME-Zarr folders are read over HTTP; download the file."
         raise SlideError(msg)
-    connection = _Connection(url)
+    import zarr
+
+    from napari_histodistill.slides.formats.remote_store import RemoteStore
+
+    store = RemoteStore(address)
     try:
-        group = connection.group()
+        group = zarr.open_group(store, mode="r")
         container = ZarrContainer(
             group=group,
-            close=connection.close,
+            close=store.shut,
             name=name,
             digest=digest_of_group,
-            address=url,
-            lost=f"the server {parts.netloc} does not answer as it should",
+            lost=f"the server {address.server} does not answer as it should",
+            address=shown(place),
         )
         slide = slide_of_group(container, image=image)
-    except connection.errors as error:
-        connection.close()
+        store.opened()
+    except ZARR_ERRORS as error:
+        store.shut()
+        why = "it answered 403: one may not read there" if store.refused else ""
         msg = (
-            f"{name}: {parts.netloc} cannot be reached or has no OME-Zarr there "
-            f"({reason(error)}); check the address and the connection."
+            f"{name}: {address.server} cannot be reached or has no OME-Zarr there "
+            f"({why or reason(error)}); check the address and the connection."
         )
         raise SlideError(msg) from error
     except BaseException:
-        connection.close()
+        store.shut()
         raise
     return slide
-
-
-class _Connection:
-    """One client session and the zarr store that reads through it."""
-
-    def __init__(self, url: str) -> None:
-        import aiohttp
-        from zarr.storage import FsspecStore
-
-        self.errors = (*ZARR_ERRORS, aiohttp.ClientError)
-        self._session: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-        async def get_client(**kwargs: Any) -> Any:
-            kwargs["timeout"] = aiohttp.ClientTimeout(
-                total=ANSWER_S, sock_connect=CONNECT_S
-            )
-            self._loop = asyncio.get_running_loop()
-            self._session = aiohttp.ClientSession(**kwargs)
-            return self._session
-
-        options = {"get_client": get_client, "skip_instance_cache": True}
-        self._store = FsspecStore.from_url(url, read_only=True, storage_options=options)
-
-    def group(self) -> Any:
-        """Return the root group."""
-        import zarr
-
-        return zarr.open_group(self._store, mode="r")
-
-    def close(self) -> None:
-        """Close the session in zarr's event loop, so that nothing of it stays there."""
-        session, self._session = self._session, None
-        if session is not None and self._loop is not None and self._loop.is_running():
-            closing = asyncio.run_coroutine_threadsafe(session.close(), self._loop)
-            closing.result(timeout=CONNECT_S)
 
 
 def digest_of_group(group: Any, arrays: list[Any]) -> str:
@@ -132,6 +97,10 @@ def digest_of_group(group: Any, arrays: list[Any]) -> str:
     sha = hashlib.sha256(repr(sorted(dict(group.attrs).items())).encode())
     for array in arrays:
         sha.update(f"{tuple(array.shape)}{array.dtype}".encode())
-    coarsest = arrays[-1][tuple(slice(0, 4096) for _ in arrays[-1].shape)]
+    last = arrays[-1]
+    part = [min(4096, side) for side in last.shape]
+    if math.prod(part) * np.dtype(last.dtype).itemsize > MAX_CHUNK_BYTES:
+        part = [*(1 for _ in part[:-2]), *(min(1024, side) for side in part[-2:])]
+    coarsest = last[tuple(slice(0, side) for side in part)]
     sha.update(np.ascontiguousarray(coarsest).tobytes())
     return sha.hexdigest()

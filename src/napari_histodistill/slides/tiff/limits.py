@@ -137,8 +137,20 @@ def check_encoded(
     ValueError
         If a decoder would need far more memory than the tile has pixels.
     """
-    name = COMPRESSIONS.get(compression)
-    read = _SIZES.get(name or "")
+    check_encoded_as(COMPRESSIONS.get(compression, ""), data, height, width, samples)
+
+
+def check_encoded_as(
+    name: str, data: bytes, height: int, width: int, samples: int
+) -> None:
+    """Refuse data of a compression by name; see :func:`check_encoded`.
+
+    Raises
+    ------
+    ValueError
+        If a decoder would need far more memory than the tile has pixels.
+    """
+    read = _SIZES.get(name)
     if read is None:
         return  # no header of its own: it is decoded into a buffer of the tile's size
     try:
@@ -154,6 +166,12 @@ def check_encoded(
         msg = f"its {name} data are {size[0]} × {size[1]} px, not {height} × {width}"
         raise ValueError(msg)
 
+
+_SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+"""Of JPEG, and of JPEG-LS."""
+
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+"""Widths to heights that JPEG XL writes as one number."""
 
 Size = tuple[int, int, int]
 """Height, width, components."""
@@ -171,7 +189,7 @@ def _jpeg_size(data: bytes) -> Size | None:
             if marker == 0xD9:
                 return None
             continue
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
+        if marker in _SIZE_MARKERS:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
             return height, width, components
         if marker == 0xDA:  # pixels before any size: libjpeg refuses that itself
@@ -216,8 +234,42 @@ def _png_size(data: bytes) -> Size | None:
     return height, width, 4
 
 
+def _jpegxl_size(data: bytes) -> Size | None:
+    """Read the size at the start of a codestream, which may stand in a box."""
+    at = 0
+    while data[at : at + 2] != b"\xff\x0a":
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind in {b"jxlc", b"jxlp"}:
+            at += 8 if kind == b"jxlc" else 12
+        elif length >= 8:
+            at += length
+        else:
+            return None
+    bits = int.from_bytes(data[at + 2 : at + 14], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & (1 << count) - 1, bits >> count
+        return value
+
+    is_small = take(1)
+
+    def side() -> int:
+        if is_small:
+            return 8 * (take(5) + 1)
+        return take((9, 13, 18, 30)[take(2)]) + 1
+
+    height, ratio = side(), take(3)
+    if not ratio:
+        return height, side(), 4
+    across, down = _RATIOS[ratio - 1]
+    return height, height * across // down, 4
+
+
 _SIZES = {
     "JPEG": _jpeg_size,
+    "JPEG-LS": _jpeg_size,
+    "JPEG XL": _jpegxl_size,
     "JPEG 2000": _jpeg2000_size,
     "WebP": _webp_size,
     "PNG": _png_size,

@@ -172,9 +172,14 @@ class StainMap:
         ValueError
             If the text is not a stain map.
         """
-        content = json.loads(text)
-        numbers = np.array([*content["matrix"], content["glass"], content["new_glass"]])
-        if numbers.shape != (5, 3) or not np.isfinite(numbers.astype(float)).all():
+        try:
+            content = json.loads(text)
+            parts = [*content["matrix"], content["glass"], content["new_glass"]]
+            numbers = np.array(parts, np.float64)
+        except (KeyError, TypeError, RecursionError) as error:
+            msg = "the stain map is damaged"
+            raise ValueError(msg) from error
+        if numbers.shape != (5, 3) or not np.isfinite(numbers).all():
             msg = "the stain map is damaged"
             raise ValueError(msg)
         rows = [tuple(map(float, row)) for row in numbers]

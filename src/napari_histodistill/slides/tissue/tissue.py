@@ -14,6 +14,11 @@ import numpy as np
 
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Mpp, WorldTransform
+from napari_histodistill.slides.tissue.artefacts import (
+    artefacts,
+    over_channels,
+    without_specks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,7 +220,7 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     blur = BLUR_PX if um is None else max(BLUR_PX, BLUR_UM / um)
     blur = min(blur, max(mask_side / 32 for mask_side in pixels.shape[:2]))
     if slide.info.is_rgb:
-        mask = stained(pixels, blur_px=blur)
+        mask = stained(pixels, blur_px=blur, um=um)
     elif pixels.shape[2] == 1:
         mask = np.ones(pixels.shape[:2], bool)
     else:
@@ -230,9 +235,15 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
 
 
 def stained(
-    pixels: npt.NDArray[np.uint8], *, blur_px: float = BLUR_PX
+    pixels: npt.NDArray[np.uint8],
+    *,
+    blur_px: float = BLUR_PX,
+    um: float | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Return where an ``(h, w, 3)`` uint8 thumbnail is stained, ``(h, w)``."""
+    """Return where an ``(h, w, 3)`` uint8 thumbnail shows stained tissue, ``(h, w)``.
+
+    Pen, dust, folds and blur are left out; ``um`` is µm per pixel, if known.
+    """
     from skimage.filters import gaussian
 
     def blurred(values: npt.NDArray[Any], sigma: float) -> npt.NDArray[Any]:
@@ -241,13 +252,13 @@ def stained(
 
     fine = blurred(pixels.astype(np.float32) / 255, 1)
     clean = np.clip(fine / glass_of(fine), 1 / 255, 1)
-    density = _over_channels(np.add, -np.log10(clean)) / 3
+    density = over_channels(np.add, -np.log10(clean)) / 3
     mean_density = blurred(density, blur_px)
     variance = blurred(density**2, blur_px) - mean_density**2
     texture = np.sqrt(np.maximum(variance, 0))
     coarse = blurred(clean, blur_px)
-    brightest = _over_channels(np.maximum, coarse)
-    chroma = brightest - _over_channels(np.minimum, coarse)
+    brightest = over_channels(np.maximum, coarse)
+    chroma = brightest - over_channels(np.minimum, coarse)
     mask = mean_density > _threshold(mean_density, DENSITY_BOUNDS)
     mask |= chroma > _threshold(chroma, CHROMA_BOUNDS)
     # Texture leaks across an edge by the width of the blur; this removes that margin.
@@ -256,6 +267,7 @@ def stained(
     # Scanners fill unscanned areas with black: no tissue is that dark.
     scanned = brightest > 0.08
     found: npt.NDArray[np.bool_] = mask & scanned
+    found &= ~artefacts(clean, found, blur_px=blur_px, um=um)
     return found
 
 
@@ -275,17 +287,6 @@ def bright(
     return found
 
 
-def without_specks(mask: npt.NDArray[np.bool_], area: int) -> npt.NDArray[np.bool_]:
-    """Return the mask without connected pieces of fewer than ``area`` pixels."""
-    from skimage.measure import label
-
-    pieces = label(mask, connectivity=1)
-    keep = np.bincount(pieces.ravel()) >= area
-    keep[0] = False
-    kept: npt.NDArray[np.bool_] = keep[pieces]
-    return kept
-
-
 def glass_of(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
     """Return the colour of empty glass (0 to 1), white if the image shows none.
 
@@ -294,21 +295,12 @@ def glass_of(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[An
     Glass is the brightest part of a slide and nearly grey. In an all-tissue crop the
     brightest part is tissue, and dividing by that would wash the picture out.
     """
-    light = _over_channels(np.minimum, image)
+    light = over_channels(np.minimum, image)
     brightest = image[light >= np.percentile(light, 98)]
     colour: npt.NDArray[np.floating[Any]] = np.median(brightest, axis=0)
     if colour.min() < 0.78 or colour.max() - colour.min() > 0.1:
         return np.ones(3)
     return colour
-
-
-def _over_channels(
-    ufunc: np.ufunc, image: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.floating[Any]]:
-    """Reduce ``(h, w, 3)`` to ``(h, w)``; numpy's own takes ten times as long."""
-    found: npt.NDArray[np.floating[Any]] = ufunc(image[..., 0], image[..., 1])
-    ufunc(found, image[..., 2], out=found)
-    return found
 
 
 def _threshold(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.distil.alignment import (
+    NO_PIXELS,
     TurnOffer,
     are_enough,
     judged,
@@ -32,15 +33,17 @@ from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.poses import PoseSearch
 from napari_histodistill.distill.layers.refinement import Refinement
 from napari_histodistill.distill.layers.registration import (
+    LandmarkPairs,
     Registration,
     apply,
     inverse,
-    read_registration,
+    read_alignment,
     write_registration,
 )
+from napari_histodistill.errors import InputError
 from napari_histodistill.widgets.distil.bench import SAME, DistilBench
 from napari_histodistill.widgets.distil.checkerboard import CheckerView
-from napari_histodistill.widgets.distil.landmarks import Landmarks
+from napari_histodistill.widgets.distil.landmarks import Landmarks, sections
 from napari_histodistill.widgets.distil.layers import (
     channels_of,
     lay_on,
@@ -56,7 +59,8 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]
-    SlideRef = weakref.ref[Slide]
+    WeakSlide = weakref.ref[Slide]
+    BothSides = tuple[Doubles, Doubles]
 
 FLICKER_MS = 600
 FILES = "Alignments (*.json)"
@@ -68,6 +72,8 @@ class Aligning(QObject):
     They are for the first partner that has pixels.
     """
 
+    saved = Signal()
+
     def __init__(self, bench: DistilBench, step: AlignStep) -> None:
         super().__init__(bench)
         self.bench, self.step = bench, step
@@ -78,6 +84,7 @@ class Aligning(QObject):
         self._timer = bench.timer(FLICKER_MS, self._flick)
         self._shown: list[tuple[Layer, bool]] = []
         self._drawn: Partner | None = None
+        self._away = True  # no pair is chosen
         step.pick.toggled.connect(self.pick)
         step.kind.activated.connect(lambda _index: self._refit())
         step.remove.clicked.connect(self.remove_worst)
@@ -140,6 +147,55 @@ class Aligning(QObject):
         partners = own_to_world(both[1], partner.slide.usable_mpp)
         return apply(inverse(own), here), apply(inverse(partners), there)
 
+    @property
+    def sections(self) -> tuple[str, str] | None:
+        """Digests of the chosen pair; None without one, or where one is no slide's."""
+        both = self._both()
+        return None if both is None else sections(both)
+
+    def everything(
+        self,
+    ) -> list[tuple[tuple[str, str] | None, BothSides, Registration | None]]:
+        """Return sections, landmarks (px) and registration of all known pairs."""
+        marks = self.landmarks
+        found: list[tuple[tuple[str, str] | None, BothSides, Registration | None]] = [
+            (record.sections, record.pixels, marks.laid.get(record.sections))
+            for record in marks.records
+            if record.sections is not None
+        ]
+        both = self._both()
+        if both is not None and marks.are_of(*both):
+            found.append((sections(both), marks.pixels(), self.known))
+        return found
+
+    def put_pixels(self, pixels: BothSides, registration: Registration | None) -> None:
+        """Show landmarks of the chosen pair again, and lay the partner as it was.
+
+        Raises
+        ------
+        InputError
+            If no partner with pixels is chosen any more.
+        """
+        both, place = self._both(), self.bench.session.aligned
+        if both is None or place is None:
+            raise InputError(NO_PIXELS)
+        self.step.pick.setChecked(False)
+        self.landmarks.put(*both, pixels)
+        self.refining.forget()
+        if registration is not None:
+            self.bench.session.put_registration(place, registration)
+            self.lay()
+
+    def _measured(self) -> LandmarkPairs | None:
+        """Return the landmarks in µm and pixels; None without any."""
+        own, partner = self.own_landmarks(), self.partner
+        sparse = self.bench.session.sparse
+        if own is None or partner is None or partner.slide is None or sparse is None:
+            return None
+        if not len(own[0]):
+            return None
+        return LandmarkPairs.measured(*own, _mpp_of(sparse), _mpp_of(partner.slide))
+
     def fit(self) -> None:
         """Fit the landmarks that are there."""
         bench, kind = self.bench, self.step.kind.currentData()
@@ -170,8 +226,9 @@ class Aligning(QObject):
             )
             path = Path(chosen) if chosen else None
         if path is not None:
-            target = path
-            self.bench.attempt(lambda: write_registration(target, known))
+            target, places = path, self._measured()
+            if self.bench.attempt(lambda: write_registration(target, known, places)):
+                self.saved.emit()
 
     def load(self, path: Path | None = None) -> None:
         """Read a transform; asks for the file where none is given."""
@@ -186,12 +243,24 @@ class Aligning(QObject):
             return
 
         def put() -> None:
-            session.put_registration(place, read_registration(source))
+            registration, places = read_alignment(source)
+            # Without landmarks (an older file), those that are shown stay.
+            pixels = self.landmarks.pixels() if places is None else self._pixels(places)
+            self.put_pixels(pixels, registration)
 
-        if self.bench.attempt(put):
-            self.refining.forget()
-            self.lay()
+        self.bench.attempt(put)
         self.bench.changed.emit()
+
+    def _pixels(self, places: LandmarkPairs) -> BothSides:
+        """Return landmarks in the layers' pixels: µm are what a registration is of."""
+        sparse, partner = self.bench.session.sparse, self.partner
+        assert sparse is not None
+        assert partner is not None
+        assert partner.slide is not None
+        return (
+            places.sparse_um / _mpp_of(sparse),
+            places.dense_um / _mpp_of(partner.slide),
+        )
 
     def flicker(self, on: bool) -> None:
         """Blink the partner, or show it steadily."""
@@ -254,10 +323,31 @@ class Aligning(QObject):
         A button that is held down for a partner that is gone could not be released.
         """
         both = self._both()
-        if both is not None and not self.landmarks.turn_to(*both):
+        others = both is not None and self.landmarks.turn_to(*both)
+        if both is not None and not others and not self._away:
+            self._remember(both)
             return
+        self._away = both is None
         self.step.pick.setChecked(False)
         self.step.flicker.setChecked(False)
+        if both is not None:
+            self._lay_as_before(both)
+
+    def _remember(self, both: tuple[Image, Layer]) -> None:
+        """Note how the partner lies, for when its layer or this panel comes back."""
+        known, key = self.known, sections(both)
+        if key is not None and known is not None:
+            self.landmarks.laid[key] = known
+        elif key is not None:
+            self.landmarks.laid.pop(key, None)
+
+    def _lay_as_before(self, both: tuple[Image, Layer]) -> None:
+        """Lay a partner that came back as it was laid."""
+        key, place = sections(both), self.bench.session.aligned
+        known = None if key is None else self.landmarks.laid.get(key)
+        if known is not None and place is not None and self.known is None:
+            self.bench.session.put_registration(place, known)
+            self.lay()
 
     def _show_registration(self) -> None:
         known, step = self.known, self.step
@@ -312,7 +402,7 @@ class Turning(QObject):
         super().__init__(bench)
         self._bench, self._aligning = bench, aligning
         # Not the slides themselves: they are closed with their layers.
-        self._looked: tuple[SlideRef, SlideRef, Doubles] | None = None
+        self._looked: tuple[WeakSlide, WeakSlide, Doubles] | None = None
         self._seen: TurnOffer | None = None
         self._taken: tuple[Registration, Registration | None] | None = None
 
@@ -383,6 +473,12 @@ class Turning(QObject):
 
     def _reported(self, reports: list[PoseSearch]) -> None:
         self._seen = turn_offer(reports[-1])
+
+
+def _mpp_of(slide: Slide) -> tuple[float, float]:
+    """Return µm per pixel ``(y, x)``; 1 where nobody knows, as layers are laid by."""
+    mpp = slide.usable_mpp
+    return (1.0, 1.0) if mpp is None else (mpp.y, mpp.x)
 
 
 class Refining(QObject):

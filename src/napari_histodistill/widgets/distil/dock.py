@@ -14,8 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QMessageBox, QWidget
+from qtpy.QtWidgets import QMessageBox
 
 from napari_histodistill.cache import runs_dir, runs_note
 from napari_histodistill.controllers.distil.session import DistilSession
@@ -25,7 +24,7 @@ from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
-from napari_histodistill.widgets.distil.control import ControlComparing
+from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
 from napari_histodistill.widgets.distil.spots import SpotFiles
@@ -35,9 +34,10 @@ from napari_histodistill.widgets.distil.steps import (
     PairsStep,
     TrainStep,
 )
-from napari_histodistill.widgets.distil.training import Distilling
+from napari_histodistill.widgets.distil.training import ControlComparing, Distilling
 from napari_histodistill.widgets.shared.controls import hint, message_box
 from napari_histodistill.widgets.shared.dock import Dock
+from napari_histodistill.widgets.shared.drafting import DraftRow
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -72,11 +72,13 @@ class DistilWidget(Dock):
         self.bench = DistilBench(viewer, kept, self)
         self.layers_step, self.align_step = LayersStep(), AlignStep()
         self.pairs_step, self.train_step = PairsStep(), TrainStep()
-        self.message = hint()
+        self.message, self.draft_row = hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
         self.aligning = Aligning(self.bench, self.align_step)
+        self.keeping = DistilKeeping(self.bench, self.aligning, self.draft_row)
         self.distilling = Distilling(self.bench, self.train_step)
+        self.distilling.wrote.connect(self.keeping.sections_trained)
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
         self.fitting = Fitting(self.bench, self.train_step)
@@ -84,7 +86,7 @@ class DistilWidget(Dock):
         self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
-        self.lay_out((self.message, *steps), spacing=8)
+        self.lay_out((self.message, self.draft_row, *steps), spacing=8)
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
         # What pairs, training and preview need, before a person waits for it.
@@ -124,53 +126,48 @@ class DistilWidget(Dock):
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""
+        self.keeping.close()
+        self.distilling.end_start()
         self.bench.pump.close()
         self.pairing.close()
         self.aligning.close()
         self.previewing.close()
         self.distilling.close()
 
-    def entered(self, window: QWidget) -> None:
-        """Be asked before napari's window closes."""
-        window.installEventFilter(self)
-
-    def left(self, window: QWidget) -> None:
-        """Be asked no longer."""
-        window.removeEventFilter(self)
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Ask about a training before napari's window closes."""
-        if (
-            event is not None
-            and event.type() == QEvent.Type.Close
-            and watched is self._window
-            and not self._may_close()
-        ):
-            event.ignore()
-            return True
-        handled: bool = super().eventFilter(watched, event)
-        return handled
-
-    def _may_close(self) -> bool:
-        if self.is_closed or not self.session.works:
+    def may_close(self) -> bool:
+        """Ask about a training, or the pairs that it waits for."""
+        if not self.keeping.may_close():
+            return False
+        training = self.distilling
+        works = self.session.works or training.is_starting
+        if self.is_closed or not (works or training.is_writing):
             return True
         answer = self.ask_close()
         if answer is OnClose.STOP:
-            self.distilling.stop()
+            training.stop()
+        elif answer is OnClose.RUN_ON:
+            training.run_on()
         return answer is not OnClose.STAY
 
     def _ask_close(self) -> OnClose:
-        """Ask what becomes of the training."""
+        """Ask what becomes of the training, or of the pairs that it waits for."""
+        writing = self.distilling.is_writing
         box = message_box(
             self,
-            "A training is running",
-            "It can go on without napari: open Distil a student again to find it.",
+            "Pairs are being written" if writing else "A training is running",
+            "The training has not begun: without napari it does not begin."
+            if writing
+            else "It can go on without napari: open Distil a student again to find it.",
         )
         role = QMessageBox.ButtonRole
-        run_on = box.addButton("Let it go on", role.AcceptRole)
-        stop = box.addButton("Stop, keep best", role.DestructiveRole)
+        run_on = None
+        if writing:
+            stop = box.addButton("Close, train nothing", role.DestructiveRole)
+        else:
+            run_on = box.addButton("Let it go on", role.AcceptRole)
+            stop = box.addButton("Stop, keep best", role.DestructiveRole)
         box.addButton("Keep napari open", role.RejectRole)
         box.exec()
-        if box.clickedButton() is run_on:
+        if run_on is not None and box.clickedButton() is run_on:
             return OnClose.RUN_ON
         return OnClose.STOP if box.clickedButton() is stop else OnClose.STAY

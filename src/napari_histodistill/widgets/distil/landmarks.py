@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,23 +11,94 @@ import numpy.typing as npt
 from napari.layers.base import ActionType
 from qtpy.QtCore import QObject, Signal
 
-from napari_histodistill.layers.slide_layer import OVERLAY_MARK
+from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
 from napari_histodistill.widgets.distil.layers import channels_of, show_same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer, Points
     from napari.utils.events import Event
 
+    from napari_histodistill.distill.layers.registration import Registration
+
     Doubles = npt.NDArray[np.float64]
+    BothSides = tuple[Doubles, Doubles]
     Pair = tuple[Layer, Layer]
+
+BOOK = "histodistill landmarks"
+"""Key in the metadata of both Points layers: the :class:`LandmarkBook`."""
 
 COLORS = ("#f0e442", "#56b4e9")
 TITLES = ("Landmarks on the H&E", "Landmarks on the partner")
+SIDE = "histodistill landmarks of side"
 SIZE_PX = 14
 _BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
+
+
+@dataclass(eq=False)
+class PairRecord:
+    """What is known of a pair of layers that are not on the screen now.
+
+    Attributes
+    ----------
+    layers : tuple of weakref
+        The layers.
+    sections : tuple of str or None
+        Digests of their slides, by which they are found when they come back; None
+        where a layer is not a slide's.
+    pixels : tuple of ndarray
+        ``(n, 2)`` each, landmarks in the layers' own pixels.
+    """
+
+    layers: tuple[weakref.ref[Layer], weakref.ref[Layer]]
+    sections: tuple[str, str] | None
+    pixels: tuple[Doubles, Doubles]
+
+    def is_of(self, pair: Pair, there: Collection[Layer]) -> bool:
+        """Whether these are its layers, or come in place of layers that are gone."""
+        if self.has_layers(pair):
+            return True
+        gone = any(ref() is None or ref() not in there for ref in self.layers)
+        return gone and self.sections is not None and self.sections == sections(pair)
+
+    def has_layers(self, pair: Pair) -> bool:
+        """Whether these are its layers, or channels of the same slides."""
+        first, second = (ref() for ref in self.layers)
+        is_first = first is not None and first is pair[0]
+        return is_first and second is not None and show_same(second, pair[1])
+
+
+@dataclass(eq=False)
+class LandmarkBook:
+    """Landmarks of all pairs of a viewer, and how their partners were laid.
+
+    It hangs on the Points layers, so that a panel that is opened again finds it.
+
+    Attributes
+    ----------
+    records : list of PairRecord
+        Pairs that are not shown.
+    shown : PairRecord or None
+        The pair that was shown when a panel was closed.
+    laid : dict
+        Registrations by the digests of both slides.
+    in_use : bool
+        Whether a panel has it.
+    """
+
+    records: list[PairRecord] = field(default_factory=list)
+    shown: PairRecord | None = None
+    laid: dict[tuple[str, str], Registration] = field(default_factory=dict)
+    in_use: bool = True
+
+
+def sections(pair: Pair) -> tuple[str, str] | None:
+    """Return the digests of a pair's slides; None where a layer is not a slide's."""
+    slides = [slide_of(layer.metadata) for layer in pair]
+    found = [slide.info.section for slide in slides if slide is not None]
+    return (found[0], found[1]) if len(found) == 2 and all(found) else None
 
 
 class Landmarks(QObject):
@@ -33,6 +106,8 @@ class Landmarks(QObject):
 
     They show the landmarks of one pair of layers, see :meth:`turn_to`: what was picked
     on one section says nothing about the next. Both landmarks of a place go together.
+    A pair that is taken away and added again has its landmarks again, and so has a
+    panel that is closed and opened.
 
     Attributes
     ----------
@@ -47,7 +122,7 @@ class Landmarks(QObject):
         self._viewer = viewer
         self._points: tuple[Points, Points] | None = None
         self._pair: Pair | None = None
-        self._waiting: list[tuple[Pair, list[Doubles]]] = []
+        self._book = LandmarkBook()
         self._shown: tuple[list[Layer], ...] = ()
         self._before: list[tuple[Layer, bool]] = []
 
@@ -78,6 +153,8 @@ class Landmarks(QObject):
             Whether the last ones were others.
         """
         others = not self.are_of(sparse, partner)
+        if others and self._pair is None and self._points is None:
+            self._adopt()
         if others:
             self.stop()
             self._forget_removed()
@@ -109,6 +186,43 @@ class Landmarks(QObject):
         for points in self._points or ():
             if points in self._viewer.layers:
                 points.mode = "pan_zoom"
+
+    @property
+    def records(self) -> list[PairRecord]:
+        """Pairs that are not shown now."""
+        return self._book.records
+
+    @property
+    def laid(self) -> dict[tuple[str, str], Registration]:
+        """How partners were laid, by the digests of both slides."""
+        return self._book.laid
+
+    def put(self, sparse: Layer, partner: Layer, pixels: BothSides) -> None:
+        """Show these landmarks of a pair in place of those that are there.
+
+        Parameters
+        ----------
+        sparse, partner : Layer
+            The pair.
+        pixels : tuple of ndarray
+            ``(n, 2)`` each, in the layers' own pixels.
+        """
+        self.turn_to(sparse, partner)
+        self._forget_removed()
+        chosen = self._viewer.layers.selection
+        active = chosen.active
+        self._fill(pixels)
+        chosen.active = active  # the person goes on with the layer they were on
+
+    def pixels(self) -> BothSides:
+        """Return both sides' landmarks, ``(n, 2)``, in their layers' own pixels."""
+        if self._points is None or self._pair is None:
+            return _places(()), _places(())
+        first, second = (
+            _places(layer.world_to_data(points.data_to_world(x)) for x in points.data)
+            for layer, points in zip(self._pair, self._points, strict=True)
+        )
+        return first, second
 
     def pairs(self) -> tuple[Doubles, Doubles]:
         """Return both sides' landmarks, ``(n, 2)`` on the canvas, row for row."""
@@ -149,8 +263,27 @@ class Landmarks(QObject):
     def close(self) -> None:
         """Let go of the viewer; the layers stay."""
         self.stop()
+        self._forget_removed()
+        self._book.shown = self._record()
+        self._book.in_use = False
         self._forget()
-        self._pair, self._waiting = None, []
+        self._pair, self._book = None, LandmarkBook()
+
+    def _adopt(self) -> None:
+        """Take over what a panel before this one has left in the viewer."""
+        for one in self._viewer.layers:
+            book = one.metadata.get(BOOK)
+            if not isinstance(book, LandmarkBook) or book.in_use:
+                continue
+            both = [x for x in self._viewer.layers if x.metadata.get(BOOK) is book]
+            if len(both) != 2:
+                continue
+            both.sort(key=lambda points: int(points.metadata[SIDE]))
+            self._book, book.in_use = book, True
+            self._points = both[0], both[1]
+            for points in both:
+                points.events.data.connect(self._data_changed)
+            return
 
     def _add(self, side: int) -> Points:
         points = self._viewer.add_points(
@@ -161,7 +294,7 @@ class Landmarks(QObject):
             border_width_is_relative=False,
             size=SIZE_PX,
             units=("um", "um"),
-            metadata={OVERLAY_MARK: "landmarks"},
+            metadata={OVERLAY_MARK: "landmarks", BOOK: self._book, SIDE: side},
             canvas_size_limits=(SIZE_PX - 2, SIZE_PX + 2),
         )
         points.events.data.connect(self._data_changed)
@@ -169,23 +302,39 @@ class Landmarks(QObject):
 
     def _store_shown(self) -> None:
         """Keep what is shown in the pixels of its layers, which may be moved later."""
-        there = self._viewer.layers
-        if self._points is not None and self._pair is not None:
-            pixels = [
-                _places(
-                    layer.world_to_data(points.data_to_world(x)) for x in points.data
-                )
-                for layer, points in zip(self._pair, self._points, strict=True)
-            ]
-            self._waiting.append((self._pair, pixels))
-        # Those of layers that are gone would keep their images in memory.
-        self._waiting = [x for x in self._waiting if all(y in there for y in x[0])]
+        record, there = self._record(), self._viewer.layers
+        if record is not None and len(record.pixels[0]):
+            self._book.records.append(record)
+        # A layer that is no slide's cannot come back once it is gone.
+        self._book.records = [
+            x
+            for x in self._book.records
+            if x.sections is not None or all(ref() in there for ref in x.layers)
+        ]
+
+    def _record(self) -> PairRecord | None:
+        """Return what is shown, as it is kept while it is not shown."""
+        if self._points is None or self._pair is None:
+            return None
+        first, second = map(weakref.ref, self._pair)
+        return PairRecord((first, second), sections(self._pair), self.pixels())
 
     def _take_back(self) -> None:
         """Show what was kept of the present pair; else nothing."""
         assert self._pair is not None
-        known = [k for k, (pair, _) in enumerate(self._waiting) if self.are_of(*pair)]
-        kept = self._waiting.pop(known[0])[1] if known else [_places(())] * 2
+        there, book = self._viewer.layers, self._book
+        shown, book.shown = book.shown, None
+        if shown is not None:
+            if shown.has_layers(self._pair):
+                return  # they are on the canvas, just as the last panel left them
+            book.records.append(shown)
+        known = [x for x in book.records if x.is_of(self._pair, there)]
+        if known:
+            book.records.remove(known[-1])
+        self._fill(known[-1].pixels if known else (_places(()), _places(())))
+
+    def _fill(self, kept: BothSides) -> None:
+        assert self._pair is not None
         if self._points is None:
             if not any(map(len, kept)):
                 return

@@ -58,8 +58,8 @@ class SpotFiles(QObject):
         source = path
         self.drop()
 
-        def work(_cancel: CancelToken) -> Iterator[SpotTable]:
-            yield read_spots(source)
+        def work(cancel: CancelToken) -> Iterator[SpotTable]:
+            yield read_spots(source, cancel=cancel)
 
         self._bench.said.emit(f"Reading {source.name}…")
         self._bench.pump.start(

@@ -7,17 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from qtpy.QtCore import QObject, QUrl
+from qtpy.QtCore import QObject, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QPushButton
 
+from napari_histodistill.controllers.distil.control import (
+    NOTES,
+    student_and_control,
+    why_no_comparison,
+)
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.pairs import Planned
 from napari_histodistill.controllers.distil.run import (
     controls_of,
+    free_run,
     goes_on,
     health_of,
-    run_name,
     run_to_show,
     say_run,
     share_done,
@@ -29,7 +34,6 @@ from napari_histodistill.distill.runs.command import command_again, shell_here
 from napari_histodistill.distill.runs.process import (
     RunProcess,
     RunView,
-    start_process,
     threads_beside_a_window,
 )
 from napari_histodistill.distill.runs.smaller_batch import halve_batch
@@ -39,19 +43,29 @@ from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
+    from napari_histodistill.widgets.compare.dock import CompareWidget
     from napari_histodistill.widgets.explore.dock import ExploreWidget
 
 WATCH_MS = 400
 START_TIP = "Train in a process of its own, beside napari."
 USE_TIP = "Open the model in Explore slide, on this slide."
+COMPARE_TIP = (
+    "Open Compare students on this slide: what did the partner teach? A is the model "
+    "trained without it, B the one trained with it."
+)
 
 
 class Distilling(QObject):
     """Starts, watches and steers the run; it lives in its folder, not here."""
 
+    wrote = Signal()
+    """All pairs are in a run's folder."""
+
     def __init__(self, bench: DistilBench, step: TrainStep) -> None:
         super().__init__(bench)
         self.bench, self.step = bench, step
+        self._starting: RunProcess | None = None
+        self._stop_asked = self._may_run_on = False
         self._timer = bench.timer(WATCH_MS, self.look)
         step.preset.activated.connect(self._preset_chosen)
         step.alone.toggled.connect(self._alone_toggled)
@@ -65,11 +79,31 @@ class Distilling(QObject):
         step.command.clicked.connect(self.command)
         step.folder.clicked.connect(self._open_folder)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether pairs are being written, which ends with the panel."""
+        return self.bench.pump.is_active(DistilJob.WRITING) and not self.is_starting
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a process is being started."""
+        return self.bench.pump.is_active(DistilJob.STARTING)
+
+    def run_on(self) -> None:
+        """Let a training that is being started go on when the panel closes."""
+        self._may_run_on = True
+
+    def end_start(self) -> None:
+        """Have nothing trained that was not seen to train, unless that was allowed."""
+        if self.is_starting and self._starting is not None and not self._may_run_on:
+            self.bench.attempt(self._starting.stop)
+
     def close(self) -> None:
         """Watch no longer; a training runs on."""
         self._timer.stop()
-        if self.bench.session.run is not None:
-            self.bench.session.run.leave()
+        for run in (self.bench.session.run, self._starting):
+            if run is not None:
+                run.leave()
 
     def find(self) -> None:
         """Show the newest run, if it still works or could go on."""
@@ -84,7 +118,7 @@ class Distilling(QObject):
     def start(self) -> None:
         """Write the pairs and train; or go on with a run that ended early."""
         bench, session = self.bench, self.bench.session
-        if bench.pump.is_active(DistilJob.STARTING):
+        if self.is_starting or self.is_writing:
             return
         if session.run is not None and goes_on(session):
             self._begin(session.run.folder)
@@ -92,7 +126,8 @@ class Distilling(QObject):
         if session.why_no_training:
             bench.said.emit(session.why_no_training)
             return
-        name = run_name()
+        self._stop_asked = False
+        name = free_run(bench.runs)
         bench.pump.start(
             session.write_work(bench.runs / name, name),
             key=DistilJob.WRITING,
@@ -110,9 +145,15 @@ class Distilling(QObject):
             self.look()
 
     def stop(self) -> None:
-        """Ask the run to end and keep the best."""
-        if self.bench.session.run is not None:
-            self.bench.attempt(self.bench.session.run.stop)
+        """Ask the run to end and keep the best; what leads to one ends, too."""
+        run = self._starting if self.is_starting else self.bench.session.run
+        if self.is_writing:
+            self._stop_asked = True
+            self.bench.pump.cancel(DistilJob.WRITING)
+            self.step.say("Stopping…")
+        elif run is not None and self.bench.attempt(run.stop):
+            self.step.say("Stopping…")
+        self.step.stop.setEnabled(False)
 
     def use(self) -> ExploreWidget | None:
         """Open the student in *Explore slide*; returns that panel."""
@@ -157,7 +198,8 @@ class Distilling(QObject):
             return
         view = run.view()
         if not view.works:
-            self._timer.stop()
+            if view.state != "gone":  # its disk may come back
+                self._timer.stop()
             # Buttons of other parts depend on it.
             self.bench.changed.emit()
         share = share_done(view)
@@ -176,56 +218,86 @@ class Distilling(QObject):
         self._enable(None if session.run is None else session.run.view())
 
     def _enable(self, view: RunView | None) -> None:
-        pump, step = self.bench.pump, self.step
+        step = self.step
         can = controls_of(
             self.bench.session,
             view,
-            writing=pump.is_active(DistilJob.WRITING),
-            starting=pump.is_active(DistilJob.STARTING),
+            writing=self.is_writing,
+            starting=self.is_starting,
         )
         step.start.setText("Go on" if can.goes_on else "Start")
         explain(step.start, START_TIP, can.why_no_start)
         step.smaller.setVisible(can.smaller is not None)
         if can.smaller is not None:
             explain(step.smaller, can.smaller.words, can.smaller.why_not)
-        step.pause.setEnabled(can.works)
+        stopping = self._is_stopping(view)
+        step.pause.setEnabled(can.works and not stopping)
         step.pause.setText("Go on" if can.paused else "Pause")
-        step.stop.setEnabled(can.works)
+        step.stop.setEnabled(can.may_stop and not stopping)
         explain(step.use, USE_TIP, can.why_no_use)
         step.report.setEnabled(can.has_report)
         step.command.setEnabled(can.has_run)
         step.folder.setEnabled(can.has_run)
 
+    def _is_stopping(self, view: RunView | None) -> bool:
+        if self.is_writing:
+            return self._stop_asked
+        if self.is_starting and self._starting is not None:
+            return self._starting.is_asked_to_stop
+        return view is not None and view.stopping
+
     def _written(self, sections: tuple[Planned, ...], reports: list[Written]) -> None:
         last = reports[-1]
-        self.step.say(f"Writing pairs: {last.done:,} of {last.total:,}.")
-        if last.folder is not None:
-            self.bench.session.mark_trained(sections)
+        if not self._stop_asked:
+            self.step.say(f"Writing pairs: {last.done:,} of {last.total:,}.")
+        if last.folder is None:
+            return
+        self.bench.session.mark_trained(sections)
+        self.wrote.emit()
+        if self._stop_asked:  # they were complete at that moment
+            self._follow(RunProcess(last.folder))
+        else:
             self._begin(last.folder)
 
     def _begin(self, folder: Path) -> None:
+        run = self._starting = RunProcess(folder)
+        self._stop_asked = self._may_run_on = False
+        # Now: whatever is asked from here on is for the process that is started.
+        if not self.bench.attempt(run.forget_requests):
+            return
+
         def begin(cancel: CancelToken) -> Iterator[RunProcess]:
-            run = start_process(folder)
+            run.start(cancel=cancel)
             if cancel.cancelled:  # the panel has closed meanwhile
                 run.leave()
                 return
             yield run
 
-        def begun(reports: list[RunProcess]) -> None:
-            self.bench.session.follow(reports[-1])
-            self._timer.start()
-            self.look()
-            self.bench.changed.emit()
-
         # A job: a process of the size of napari takes a while to make another.
         self.bench.pump.start(
-            begin, key=DistilJob.STARTING, on_reports=begun, on_end=self._ended
+            begin,
+            key=DistilJob.STARTING,
+            on_reports=lambda reports: self._follow(reports[-1]),
+            on_end=self._started,
         )
+        self.step.say("Starting the training…")
         self._enable(None)
+
+    def _follow(self, run: RunProcess) -> None:
+        self.bench.session.follow(run)
+        self._timer.start()
+        self.look()
+        self.bench.changed.emit()
+
+    def _started(self, job: Job[RunProcess]) -> None:
+        self._starting = None
+        self._ended(job)
 
     def _ended(self, job: Job[Written] | Job[RunProcess]) -> None:
         if job.state is JobState.FAILED:
             self.bench.said.emit(job.error)
+        if job.state is JobState.CANCELLED:
+            self.step.say("Stopped before the pairs were written: nothing was trained.")
         self.bench.changed.emit()
 
     def _preset_chosen(self, index: int) -> None:
@@ -245,3 +317,31 @@ class Distilling(QObject):
             QDesktopServices.openUrl(
                 QUrl.fromLocalFile(str(self.bench.session.run.folder))
             )
+
+
+class ControlComparing(QObject):
+    """A button below the training that opens the comparison once both are there."""
+
+    def __init__(self, bench: DistilBench, step: TrainStep) -> None:
+        super().__init__(bench)
+        self.bench = bench
+        self.button = QPushButton("Compare with/without partner")
+        step.column.addWidget(self.button)
+        self.button.clicked.connect(self.compare)
+
+    def show(self) -> None:
+        """Enable the button, or say why not."""
+        student = self.bench.session.student
+        explain(self.button, COMPARE_TIP, why_no_comparison(self.bench.runs, student))
+
+    def compare(self) -> CompareWidget | None:
+        """Open *Compare students* with both; returns that panel."""
+        student = self.bench.session.student
+        if student is None:
+            return None
+        both = student_and_control(self.bench.runs, student)
+        if both is None:
+            return None
+        panel = cast("CompareWidget", self.bench.open_panel(Panel.COMPARE))
+        panel.compare_bundles(both, NOTES, self.bench.sparse_layer)
+        return panel

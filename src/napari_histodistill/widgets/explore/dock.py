@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.session import ExploreSession
-from napari_histodistill.controllers.explore.trust import notes_on
 from napari_histodistill.controllers.shared.background_import import (
     import_work,
     load_student_in_background,
@@ -31,6 +30,8 @@ from napari_histodistill.controllers.shared.student_list import (
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.chooser import Choosing
+from napari_histodistill.widgets.explore.judging import Judging
+from napari_histodistill.widgets.explore.keeping import PaintKeeping
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.running import Mapping
 from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
@@ -40,6 +41,7 @@ from napari_histodistill.widgets.explore.teach import Teaching, TeachPanel
 from napari_histodistill.widgets.explore.trust import TrustPanel
 from napari_histodistill.widgets.shared.canvas_input import CanvasInput
 from napari_histodistill.widgets.shared.dock import line
+from napari_histodistill.widgets.shared.drafting import DraftRow
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
@@ -77,9 +79,12 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
+        self.draft_row = DraftRow()
         sections = (
+            self.draft_row,
             self.slide_panel, self.run_panel, line(), self.classes_panel, line(),
-            self.similar_panel, line(), self.teach_panel, line(), self.trust_panel,
+            self.trust_panel, line(), self.similar_panel, line(), self.teach_panel,
+            line(), self.trust_panel.footer,
         )  # fmt: skip
         self.lay_out(sections, spacing=6)
         self.choosing = Choosing(
@@ -94,8 +99,10 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.mapping = Mapping(
             self.bench, self.slide_panel, self.run_panel, self.classes_panel
         )
+        self.judging = Judging(self.bench, self.trust_panel, self.classes_panel)
         self.searching = Searching(self.bench, self.similar_panel)
         self.teaching = Teaching(self.bench, self.teach_panel)
+        self.keeping = PaintKeeping(self.bench, self.teaching, self.draft_row)
         self.canvas = CanvasInput(
             self.bench.viewer,
             on_click=self._clicked,
@@ -126,8 +133,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.staining.show(self.session.why_locked)
         self.searching.show()
         self.teaching.show()
-        self.trust_panel.show_notes(notes_on(self.session))
-        self.trust_panel.explain(self.session.why_not_export)
+        self.judging.show()
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""
@@ -151,8 +157,13 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             slide=slide.info if slide else None,
         )
 
+    def may_close(self) -> bool:
+        """Ask before what was painted is lost, where no draft of it could be kept."""
+        return self.keeping.may_close()
+
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""
+        self.keeping.close()
         self.bench.pump.close()
         self._settle.stop()
         self.canvas.close()
@@ -195,7 +206,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     def _view_settled(self) -> None:
         self.bench.look()
         # What is looked at is read: damage may have come to light.
-        self.trust_panel.show_notes(notes_on(self.session))
+        self.judging.show_notes()
         if self.session.region is RegionChoice.VIEW:
             self.mapping.show()
 

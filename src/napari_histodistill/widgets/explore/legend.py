@@ -24,6 +24,7 @@ from napari_histodistill.controllers.shared.wording import (
     count_in_words,
 )
 from napari_histodistill.widgets.shared.controls import (
+    HatchSwatch,
     Histogram,
     PlainLabel,
     Swatch,
@@ -61,6 +62,9 @@ class ClassesPanel(QWidget):
         self.back = QPushButton("Back to the model's classes")
         set_tip(self.back, "Show what the model was trained on, not your strokes.")
         self.back.hide()
+        self.hatched = hint()
+        self._hatched_row = QWidget()
+        self._hatched_row.setLayout(row(HatchSwatch(), self.hatched, stretch=1))
         self._sure_row = QWidget()
         sure_row = row(
             PlainLabel("Show only where ≥"), self.sure, self.sure_words, stretch=1
@@ -72,11 +76,13 @@ class ClassesPanel(QWidget):
         layout.addWidget(heading("Classes"))
         layout.addWidget(self.empty)
         layout.addWidget(self._rows)
+        layout.addWidget(self._hatched_row)
         layout.addWidget(self._sure_row)
         layout.addWidget(self.back)
         self.sure.valueChanged.connect(self._sure_changed)
         self.back.clicked.connect(self.own_classes)
         self.show_rows(())
+        self.show_hatched("")
 
     @property
     def hidden(self) -> frozenset[int]:
@@ -94,11 +100,16 @@ class ClassesPanel(QWidget):
         if names != self._names:
             self._rebuild(names)
         for k, spec in enumerate(rows):
-            self.areas[k].setText(area_in_words(spec.mm2) if spec.cells else "–")
-            set_tip(self.areas[k], f"{count_in_words(spec.cells)} of the map.")
+            self.areas[k].setText(_area_of(spec))
+            set_tip(self.areas[k], _area_tip(spec))
             self.histograms[k].show_bars(spec.histogram)
         self.empty.setVisible(not rows)
         self._sure_row.setVisible(bool(rows))
+
+    def show_hatched(self, words: str) -> None:
+        """Say what the hatching means; "" where nothing is hatched."""
+        self.hatched.setText(words)
+        self._hatched_row.setVisible(bool(words))
 
     def _sure_changed(self, percent: int) -> None:
         self.sure_words.setText(f"{percent} % sure")
@@ -143,3 +154,20 @@ class ClassesPanel(QWidget):
         grid.setVerticalSpacing(1)
         grid.setColumnStretch(1, 1)
         return grid
+
+
+def _area_of(spec: ClassRow) -> str:
+    """Return a class's area; where unlike squares are left out, with them as well."""
+    if spec.all_mm2 > spec.mm2:
+        like = area_in_words(spec.mm2).removesuffix(" mm²")
+        return f"{like} / {area_in_words(spec.all_mm2)}"
+    return area_in_words(spec.mm2) if spec.cells else "–"
+
+
+def _area_tip(spec: ClassRow) -> str:
+    text = f"{count_in_words(spec.cells)} of the map."
+    if spec.all_mm2 > spec.mm2:
+        return f"{text} The second figure is the area with unlike squares."
+    if spec.judged:
+        return f"{text} {spec.unlike:,} of {spec.judged:,} compared are unlike."
+    return text

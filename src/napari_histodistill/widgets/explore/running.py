@@ -47,6 +47,7 @@ class Mapping(QObject):
         slide_panel.mode_chosen.connect(self.choose_mode)
         slide_panel.step_chosen.connect(self.choose_step)
         slide_panel.edit_tissue.connect(self.edit_tissue)
+        slide_panel.every_square_wanted.connect(self.choose_every_square)
         run_panel.run.connect(self.run)
         run_panel.cancel.connect(self.cancel)
         classes_panel.toggled.connect(self._eyes_changed)
@@ -73,6 +74,11 @@ class Mapping(QObject):
             self._drop()
             self.bench.session.choose_step(step)
             self.bench.changed.emit()
+
+    def choose_every_square(self, every: bool) -> None:
+        """Cover every square, or only tissue; what is computed stays on screen."""
+        self.bench.session.choose_every_square(every=every)
+        self.bench.changed.emit()
 
     def edit_tissue(self) -> None:
         """Show the tissue mask as a layer to paint on."""
@@ -101,7 +107,9 @@ class Mapping(QObject):
             self.bench.said.emit(str(error))
             return
         # What they would still bring is of the map as it was before.
-        self.bench.pump.abandon(ExploreJob.STORED_MAP, ExploreJob.LEARNING)
+        self.bench.pump.abandon(
+            ExploreJob.STORED_MAP, ExploreJob.LEARNING, ExploreJob.JUDGING
+        )
         self._has_cells = False
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
@@ -139,6 +147,7 @@ class Mapping(QObject):
         self._look_for_stored()
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
         panel.show_mode(session.mode)
+        panel.show_every_square(every=session.every_square)
         panel.lock(session.why_locked)
         if not session.running:
             title = RUN_TITLES[session.run_action]
@@ -224,7 +233,10 @@ class Mapping(QObject):
     def _drop(self) -> None:
         """Take the present map off the screen; it stays stored."""
         self.bench.pump.abandon(
-            ExploreJob.STORED_MAP, *OF_THE_SEARCH, ExploreJob.LEARNING
+            ExploreJob.STORED_MAP,
+            *OF_THE_SEARCH,
+            ExploreJob.LEARNING,
+            ExploreJob.JUDGING,
         )
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()

@@ -51,6 +51,10 @@ MODEL_TIP = (
     "The model that looks at the tissue. It is called a student: a small network that "
     "needs only the H&E image, whatever else it was taught with."
 )
+EVERY_SQUARE_TIP = (
+    "Look at glass, pen, folds and blur, too, not only where tissue was found. They "
+    "get a class like everything else: the model knows no other answer."
+)
 SLIDE_TIP = "Which of the opened slides to explore."
 SRGB_TIP = (
     "Show the slide, to you and to the model, in the colours that its ICC profile "
@@ -66,6 +70,7 @@ class SlidePanel(SlideSection):
     open_bundle = Signal()
     mode_chosen = Signal(str)
     edit_tissue = Signal()
+    every_square_wanted = Signal(bool)
     srgb_wanted = Signal(bool)
 
     def __init__(self) -> None:
@@ -90,7 +95,10 @@ class SlidePanel(SlideSection):
             self.tissue,
             "See and edit where tissue was found: the model looks only there.",
         )
+        self.every_square = QCheckBox("Every square, not only tissue")
+        set_tip(self.every_square, EVERY_SQUARE_TIP)
         self._lay_out()
+        self.every_square.clicked.connect(self.every_square_wanted)
         self.tissue.clicked.connect(self.edit_tissue)
         self.srgb.clicked.connect(self.srgb_wanted)
         self.student.student_chosen.connect(self.student_chosen)
@@ -105,6 +113,10 @@ class SlidePanel(SlideSection):
         """Choose how the model looks."""
         self.mode.setCurrentIndex([key for key, _, _ in MODES].index(mode))
 
+    def show_every_square(self, *, every: bool) -> None:
+        """Tick whether the model looks at every square."""
+        self.every_square.setChecked(every)
+
     def show_colours(self, *, offered: bool, srgb: bool) -> None:
         """Offer the file's ICC profile, where there is one."""
         self.colours.setVisible(offered)
@@ -117,6 +129,7 @@ class SlidePanel(SlideSection):
         explain(self.student, MODEL_TIP, why)
         explain(self.srgb, SRGB_TIP, why)
         explain(self.mode, MODE_TIP, why)
+        explain(self.every_square, EVERY_SQUARE_TIP, why)
 
     def _lay_out(self) -> None:
         self.lay_out_slide(0)
@@ -132,4 +145,5 @@ class SlidePanel(SlideSection):
         grid.addWidget(PlainLabel("Detail"), 6, 0)
         grid.addLayout(row(self.detail, self.mode), 6, 1)
         grid.addLayout(row(self.detail_words, self.tissue), 7, 1)
+        grid.addWidget(self.every_square, 8, 1)
         self.show_colours(offered=False, srgb=False)

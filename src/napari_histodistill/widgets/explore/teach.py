@@ -184,6 +184,11 @@ class Teaching(QObject):
             self.panel.say(str(error))
         self._show_classes()
 
+    def put_classes(self, classes: Sequence[ClassSpec]) -> None:
+        """Offer these classes, which were painted before."""
+        self.classes.put(classes)
+        self._show_classes()
+
     def add_class(self) -> None:
         """Offer one more class to paint."""
         try:

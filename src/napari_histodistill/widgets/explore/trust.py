@@ -1,15 +1,21 @@
-"""Notes to read before believing the map, and its exports."""
+"""Trust in a map: one headline, where it comes from, details; and the exports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QCheckBox, QToolButton, QVBoxLayout, QWidget
 
 from napari_histodistill.controllers.explore.trust import Note
 from napari_histodistill.controllers.shared.exporting import EXPORTS
-from napari_histodistill.widgets.shared.controls import explain, heading, hint, row
+from napari_histodistill.widgets.shared.controls import (
+    explain,
+    heading,
+    hint,
+    row,
+    set_tip,
+)
 from napari_histodistill.widgets.shared.export_button import (
     ExportButton,
     research_label,
@@ -17,13 +23,24 @@ from napari_histodistill.widgets.shared.export_button import (
 
 
 class TrustPanel(QWidget):
-    """Notes, the export menu, and what this program is not for."""
+    """The verdict and its details; in ``footer``, the exports and a last word."""
 
     export = Signal(object)
+    like_only_wanted = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__()
-        self.notes = hint()
+        self.headline, self.where, self.notes = hint(), hint(), hint()
+        font = self.headline.font()
+        font.setBold(True)
+        self.headline.setFont(font)
+        self.details = QToolButton()
+        self.details.setText("Details")
+        set_tip(self.details, "Show or hide the reasons, and what else to know.")
+        self.details.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.details.setAutoRaise(True)
+        self.details.setCheckable(True)
+        self.like_only = QCheckBox("Leave out unlike squares")
         self.button = ExportButton(EXPORTS)
         self.button.export.connect(self.export)
         self.research = research_label()
@@ -31,15 +48,37 @@ class TrustPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(heading("Trust"))
+        layout.addWidget(self.headline)
+        layout.addWidget(self.where)
+        layout.addLayout(row(self.like_only, self.details))
         layout.addWidget(self.notes)
-        layout.addLayout(row(self.button, QWidget(), self.research, stretch=1))
+        self.footer = QWidget()
+        self.footer.setLayout(row(self.button, QWidget(), self.research, stretch=1))
+        self.details.toggled.connect(self._fold)
+        self.like_only.clicked.connect(self.like_only_wanted)
+        self._fold(shown=False)
+
+    def show_verdict(self, headline: Note, where: str) -> None:
+        """Show the one sentence to read first, and the line below it."""
+        self.headline.setText(f"{headline.sign} {headline.text}")
+        self.where.setText(where)
 
     def show_notes(self, notes: Sequence[Note]) -> None:
         """List what speaks for and against the map."""
         self.notes.setText("\n".join(f"{n.sign} {n.text}" for n in notes))
+
+    def show_like_only(self, *, wanted: bool, tooltip: str, why_not: str) -> None:
+        """Tick whether unlike squares are left out, or say why that cannot be."""
+        self.like_only.setChecked(wanted)
+        explain(self.like_only, tooltip, why_not)
 
     def explain(self, why_not: str) -> None:
         """Enable the export menu, or say why not."""
         explain(
             self.button, "Take the map elsewhere: QuPath, OME-Zarr, tables.", why_not
         )
+
+    def _fold(self, shown: bool) -> None:
+        arrow = Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow
+        self.details.setArrowType(arrow)
+        self.notes.setVisible(shown)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qtpy.QtCore import QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -153,6 +153,23 @@ class Swatch(QWidget):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(self._color)
         painter.drawRoundedRect(QRectF(self.rect()), 2, 2)
+        painter.end()
+
+
+class HatchSwatch(QWidget):
+    """A square of diagonal lines, as the hatching of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFixedSize(QSize(14, 14))
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Draw dark lines with light edges."""
+        painter = QPainter(self)
+        for start in range(-14, 14, 6):
+            for shift, color in ((0, "black"), (2, "white")):
+                painter.setPen(QPen(QColor(color), 2))
+                painter.drawLine(start + shift, 14, start + shift + 14, 0)
         painter.end()
 
 

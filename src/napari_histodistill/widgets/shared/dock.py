@@ -14,8 +14,8 @@ class Dock(QWidget):
 
     napari closes its window without telling the docks in it, and takes a dock out
     without closing the panel in it: both are watched here. A panel says in
-    :meth:`let_go` what it stops, and may override :meth:`entered` and :meth:`left` to
-    watch the window that it is in.
+    :meth:`let_go` what it stops, and may ask in :meth:`may_close` before the window
+    closes.
 
     Parameters
     ----------
@@ -41,11 +41,23 @@ class Dock(QWidget):
         """Stop all jobs and let go of the viewer; called once."""
         raise NotImplementedError
 
-    def entered(self, window: QWidget) -> None:
-        """Note that the panel is in a window now."""
+    def may_close(self) -> bool:
+        """Ask what must be asked before napari's window closes; False keeps it."""
+        return True
 
-    def left(self, window: QWidget) -> None:
-        """Note that the panel leaves a window that is still there."""
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Be asked before napari's window closes."""
+        if (
+            event is not None
+            and event.type() == QEvent.Type.Close
+            and watched is self._window
+            and not self._closed
+            and not self.may_close()
+        ):
+            event.ignore()
+            return True
+        handled: bool = super().eventFilter(watched, event)
+        return handled
 
     def shut_down(self) -> None:
         """Stop all jobs and let go of the viewer; may be called twice."""
@@ -54,7 +66,7 @@ class Dock(QWidget):
         self._closed = True
         self.let_go()
         if self._window is not None:
-            self.left(self._window)
+            self._window.removeEventFilter(self)
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.disconnect(self.shut_down)
@@ -94,10 +106,10 @@ class Dock(QWidget):
         if window is None or window is self._window or window is self:
             return
         if self._window is not None:
-            self.left(self._window)
+            self._window.removeEventFilter(self)
         self._window = window
         window.destroyed.connect(self._window_gone)
-        self.entered(window)
+        window.installEventFilter(self)
 
     def event(self, event: QEvent) -> bool:
         """Let go also where a dock lets go of us without closing us."""

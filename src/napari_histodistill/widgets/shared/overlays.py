@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer, Points
 
+from napari_histodistill.controllers.explore.hatching import hatching_world
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
 from napari_histodistill.geometry import Mpp
@@ -38,6 +39,8 @@ class OverlayKind(StrEnum):
     """The kinds of overlay; the value marks the layer, whatever it is called."""
 
     CLASSES = "classes"
+    HATCHING = "hatching"
+    """Marks squares that are unlike what the student learned from."""
     SIMILAR = "similar"
     MARKERS = "markers"
     STROKES = "strokes"
@@ -84,6 +87,7 @@ class Overlays:
         ] = {}
         self._visible_before: dict[OverlayKind, bool] = {}
         self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
+        self._hatched: Sequence[npt.NDArray[np.uint8]] | None = None
         for name in MOVES:
             getattr(slide_layer.events, name).connect(self._follow)
 
@@ -192,6 +196,28 @@ class Overlays:
             layer.colormap = overlays.class_colors(classes, hidden=hidden)
             self._coloured[OverlayKind.CLASSES] = wish
 
+    def show_hatching(
+        self, levels: Sequence[npt.NDArray[np.uint8]], grid: TileGrid
+    ) -> None:
+        """Mark squares with lines; the same levels are not drawn twice."""
+        if self.get(OverlayKind.HATCHING) is not None and self._hatched is levels:
+            return
+        self._remove(OverlayKind.HATCHING)
+        made = overlays.hatching_layer(
+            levels, hatching_world(grid), affine=self._affine()
+        )
+        layer = self._add(OverlayKind.HATCHING, made)
+        classes, layers = self.get(OverlayKind.CLASSES), self._viewer.layers
+        if classes is not None:
+            # Right over the map: what a person paints or searches lies above.
+            layers.move(layers.index(layer), layers.index(classes) + 1)
+        self._hatched = levels
+
+    def remove_hatching(self) -> None:
+        """Take the lines away."""
+        self._remove(OverlayKind.HATCHING)
+        self._hatched = None
+
     def show_similar(self, result: SimilarResult) -> None:
         """Draw a heatmap."""
         values, grid = result.similarity.values, result.similarity.grid
@@ -249,6 +275,24 @@ class Overlays:
         layer.colormap = overlays.class_colors(classes)
         return layer
 
+    def put_strokes(
+        self, strokes: npt.NDArray[np.uint8], classes: Sequence[ClassSpec]
+    ) -> Labels:
+        """Put back strokes that were painted before, in place of what is there."""
+        layer = self.show_strokes(classes)
+        layer.data = strokes
+        self._lay_out_again(layer)  # painted at other µm, they have another size
+        layer.visible = True
+        return layer
+
+    def put_tissue(self, mask: npt.NDArray[np.uint8]) -> Labels:
+        """Put back a tissue mask that was edited before."""
+        layer = self.show_tissue(TissueMask.from_array(mask > 0, self._slide.shape))
+        layer.data = (mask > 0).astype(np.uint8)
+        self._lay_out_again(layer)
+        self._tissue = None  # nobody found it: it is drawn
+        return layer
+
     def show_tissue(self, tissue: TissueMask) -> Labels:
         """Draw the tissue mask, to be edited."""
         layer: Labels | None = self.get(OverlayKind.TISSUE)
@@ -282,11 +326,12 @@ class Overlays:
     def remove_map(self) -> None:
         """Take away what belongs to one map."""
         self._hide(OverlayKind.CLASSES)
+        self.remove_hatching()
         self.remove_search()
 
     def peek(self, looking: bool) -> None:
         """Hide the coloured overlays while the bare tissue is looked at."""
-        kinds = (OverlayKind.CLASSES, OverlayKind.SIMILAR)
+        kinds = (OverlayKind.CLASSES, OverlayKind.HATCHING, OverlayKind.SIMILAR)
         if looking:
             shown = {k: layer for k in kinds if (layer := self.get(k)) is not None}
             self._visible_before = {k: layer.visible for k, layer in shown.items()}

@@ -12,6 +12,7 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog
 
+from napari_histodistill.addresses import shown
 from napari_histodistill.controllers.shared.job import Job, JobKey, SlideJob
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import (
@@ -162,7 +163,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
                     # Asked for here, so meant to be looked at.
                     self.choose_layer(made)
 
-        self.bench.said.emit(f"Opening {path.name}…")
+        self.bench.said.emit(f"Opening {Path(shown(path)).name}…")
         self.bench.pump.start(
             open_work(partial(open_slide, image=image), path),
             key=SlideJob.OPENING,

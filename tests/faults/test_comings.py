@@ -1,0 +1,213 @@
+"""Folders that move, disks that go and come back, windows beside each other, sleep."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from napari_histodistill.controllers.distil.run import run_to_show
+from napari_histodistill.distill.runs.events import read_events
+from napari_histodistill.distill.runs.folder import LOCK, start_run
+from napari_histodistill.distill.runs.process import RunProcess, look_at
+from napari_histodistill.distill.runs.run import train
+from napari_histodistill.errors import Cancelled, ComputeError, HistodistillError
+from napari_histodistill.lock import WriterLock
+from napari_histodistill.maps import EmbeddingStore
+from napari_histodistill.running import CancelToken
+from tests.distill.small_runs import small_config
+from tests.faults.killing import fingerprint
+from tests.faults.test_disk import embedded, embedding, here, numbers
+
+__all__ = ["embedded"]
+
+SCHEDULE = {"steps": 8, "checkpoint_every": 2, "report_every": 1}
+LONG = {"steps": 4000, "checkpoint_every": 5, "report_every": 1}
+
+
+def begin(place, folder, schedule=SCHEDULE):
+    return start_run(small_config("triplet", schedule=schedule), folder, place.tiles)
+
+
+def finish(folder):
+    list(train(folder, device="cpu"))
+    return fingerprint("distill", folder)
+
+
+@pytest.fixture(scope="module")
+def whole(place, tmp_path_factory):
+    """Return the bytes of an undisturbed run."""
+    return finish(begin(place, tmp_path_factory.mktemp("whole") / "run"))
+
+
+def until(what, seconds=60.0):
+    begun = time.monotonic()
+    while not what():
+        assert time.monotonic() - begun < seconds, "it took too long"
+        time.sleep(0.02)
+
+
+@contextmanager
+def away(folder):
+    """Let a folder be gone, as a disk that was pulled out."""
+    aside = folder.with_name(f"{folder.name} (away)")
+    folder.rename(aside)
+    try:
+        yield
+    finally:
+        if folder.exists():
+            left = [str(p.relative_to(folder)) for p in folder.rglob("*")]
+            shutil.rmtree(folder)
+            aside.rename(folder)
+            pytest.fail(f"written where the disk should be: {left}")
+        aside.rename(folder)
+
+
+# --- folders that move ----------------------------------------------------------------
+
+
+def test_a_run_that_was_moved_goes_on(place, tmp_path, whole):
+    folder = begin(place, tmp_path / "run")
+    token = CancelToken()
+    with pytest.raises(Cancelled):  # noqa: PT012 - the loop is what raises
+        for report in train(folder, device="cpu", cancel=token):
+            if report.step == 3:
+                token.cancel()
+    (tmp_path / "elsewhere").mkdir()
+    moved = folder.rename(tmp_path / "elsewhere" / "another name")
+    assert look_at(folder).state == "gone"
+    assert "is not there" in look_at(folder).message
+    assert look_at(moved).resumable
+    assert finish(moved) == whole
+
+
+def test_tiles_that_were_moved_are_named(place, tmp_path, whole):
+    tiles = shutil.copytree(place.tiles, tmp_path / "tiles")
+    config = small_config("triplet", schedule=SCHEDULE)
+    folder = start_run(config, tmp_path / "run", tiles)
+    with away(tiles), pytest.raises(HistodistillError, match="tiles"):
+        finish(folder)
+    assert read_events(folder)[-1]["kind"] == "failed"
+    assert finish(folder) == whole
+
+
+def test_a_slide_that_was_moved_goes_on(place, tmp_path, embedded):
+    first = tmp_path / "slide.ome.tif"
+    shutil.copy(place.slide, first)
+    out = tmp_path / "out"
+    outcome = here("embed", first, *embedding(place, out)[2:])
+    assert outcome.code == 0, outcome.err
+    (tmp_path / "archive").mkdir()
+    moved = first.rename(tmp_path / "archive" / "slide.ome.tif")
+    outcome = here("embed", moved, *embedding(place, out)[2:])
+    assert outcome.code == 0, outcome.err
+    assert numbers(fingerprint("embed", out)) == numbers(embedded)
+
+
+# --- disks that vanish and come back --------------------------------------------------
+
+
+def test_a_run_whose_disk_vanishes_goes_on_when_it_is_back(place, tmp_path, whole):
+    folder = begin(place, tmp_path / "disk")
+    reports = train(folder, device="cpu")
+    for report in reports:
+        if report.step == 3:
+            break
+    with away(folder):
+        with pytest.raises(ComputeError, match=r"events\.jsonl cannot be written"):
+            list(reports)
+        assert look_at(folder).state == "gone"
+    view = look_at(folder)
+    assert view.resumable
+    assert finish(folder) == whole
+
+
+def test_tiles_whose_disk_vanishes_in_mid_run(place, tmp_path, whole):
+    """They are in memory by then, or the run ends, with an error of this package."""
+    tiles = shutil.copytree(place.tiles, tmp_path / "tiles")
+    config = small_config("triplet", schedule=SCHEDULE)
+    folder = start_run(config, tmp_path / "run", tiles)
+    reports = train(folder, device="cpu")
+    for report in reports:
+        if report.step == 3:
+            break
+    with away(tiles), suppress(HistodistillError):
+        list(reports)
+    assert finish(folder) == whole
+
+
+def test_a_store_whose_disk_vanishes_goes_on_when_it_is_back(
+    place, tmp_path, monkeypatch, embedded
+):
+    out = tmp_path / "disk"
+    blocks = []
+    write = EmbeddingStore.write_block
+
+    def vanish(self, *args, **kwargs):
+        blocks.append(1)
+        if len(blocks) == 2:
+            gone.__enter__()
+        return write(self, *args, **kwargs)
+
+    gone = away(out)
+    monkeypatch.setattr(EmbeddingStore, "write_block", vanish)
+    outcome = here(*embedding(place, out))
+    monkeypatch.undo()
+    gone.__exit__(None, None, None)
+    assert outcome.code == 1, outcome.err
+    assert "slide.ome.zarr: cannot be written (it is not there" in outcome.sentence
+    outcome = here(*embedding(place, out))
+    assert outcome.code == 0, outcome.err
+    assert numbers(fingerprint("embed", out)) == numbers(embedded)
+
+
+# --- two windows, and clocks ----------------------------------------------------------
+
+
+def test_a_training_that_works_is_found_whatever_the_clock_said(place, tmp_path):
+    runs = tmp_path / "runs"
+    works, old = begin(place, runs / "works"), begin(place, runs / "old")
+    future = time.time() + 86400
+    os.utime(old, (future, future))  # made before the clock was set back
+    lock = WriterLock(works / LOCK)
+    try:
+        assert run_to_show(runs).folder == works
+    finally:
+        lock.release()
+    assert run_to_show(runs).folder == old
+
+
+# --- sleep ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_training_that_sleeps_goes_on(place, tmp_path, whole):
+    folder = begin(place, tmp_path / "run")
+    run = RunProcess(folder)
+    run.start(device="cpu", threads=1)
+    until(lambda: run.view().step >= 1 or not run.view().works)
+    run._process.send_signal(signal.SIGSTOP)
+    time.sleep(1.0)
+    assert run.view().state in {"running", "finished"}, "asleep, it still holds its run"
+    run._process.send_signal(signal.SIGCONT)
+    assert run.wait(60)
+    assert run.view().state == "finished"
+    assert fingerprint("distill", folder) == whole
+
+
+@pytest.mark.slow
+def test_a_stop_that_was_asked_for_during_sleep_is_obeyed(place, tmp_path):
+    run = RunProcess(begin(place, tmp_path / "run", LONG))
+    run.start(device="cpu", threads=1)
+    until(lambda: run.view().step >= 1)
+    run._process.send_signal(signal.SIGSTOP)
+    run.stop()
+    time.sleep(0.5)
+    assert run.view().stopping
+    run._process.send_signal(signal.SIGCONT)
+    assert run.wait(60)
+    assert run.view().state == "stopped"
