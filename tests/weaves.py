@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from napari_histodistill.students.backends.stages import reference_of_tiles
 
 if TYPE_CHECKING:
-    from napari_histodistill.students.trust import TrustReference
+    from napari_histodistill.students.references.fitting import TrustReference
 
 Weave = Literal["spots", "stripes"]
 

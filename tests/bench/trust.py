@@ -25,7 +25,7 @@ stage, thirds in place of the median, 5 τ (beyond nearly all other scanners), 6
 directions and 20 cases (from the table of few cases).
 
 The chosen distance, its statistics and the rules on looks are the program's own
-(``students/trust.py``, ``students/case_limits.py``, ``slides/tissue/looks.py``); only
+(``students/trust.py``, ``students/references/``, ``slides/tissue/looks.py``); only
 what was tried beside them stands here. `as_program` asks for the program's verdict,
 looks included.
 
@@ -50,21 +50,20 @@ from scipy.stats import rankdata
 
 from napari_histodistill.slides.tissue.looks import look_of, oddest_look
 from napari_histodistill.students import load_student
-from napari_histodistill.students.case_limits import (
+from napari_histodistill.students.references.case_limits import (
     HIGH,
     LOW,
     CaseLimits,
     lies_in,
     lies_out,
 )
+from napari_histodistill.students.references.fitting import fit_reference, folds_of
 from napari_histodistill.students.token_pooling import pool_tokens
 from napari_histodistill.students.trust import (
     ENOUGH,
     ENOUGH_CASES,
     SeenSquares,
     Verdict,
-    fit_reference,
-    folds_of,
     judge,
 )
 from tests.bench.trust_distances import mahalanobis, neighbours, relative
@@ -77,7 +76,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from napari_histodistill.students.trust import SlideTrust, TrustReference
+    from napari_histodistill.students.references.fitting import TrustReference
+    from napari_histodistill.students.trust import SlideTrust
 
     Floats = npt.NDArray[np.float64]
     Features = Mapping[str, Floats]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.cluster import KMeans
 
-from napari_histodistill.students.case_limits import PrincipalGaussian
-from napari_histodistill.students.trust import directions_for
+from napari_histodistill.students.references.case_limits import PrincipalGaussian
+from napari_histodistill.students.references.fitting import directions_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,17 +22,16 @@ from napari_histodistill.students.backends.stages import (
     reference_of_tiles,
     spread_rows,
 )
-from napari_histodistill.students.case_limits import CaseLimits
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.model_card import write_card
+from napari_histodistill.students.references.case_limits import CaseLimits
+from napari_histodistill.students.references.fitting import fit_reference, folds_of
 from napari_histodistill.students.spec import FamiliaritySpec
 from napari_histodistill.students.tensor_file import write_tensors
 from napari_histodistill.students.trust import (
     Oddity,
     SeenSquares,
     Verdict,
-    fit_reference,
-    folds_of,
     headline,
     judge,
     trust_facts,

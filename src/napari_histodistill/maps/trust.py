@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.slides.pyramid.slide import Slide
+    from napari_histodistill.students.references.fitting import TrustReference
     from napari_histodistill.students.student import Student
-    from napari_histodistill.students.trust import TrustReference
 
     Cells = npt.NDArray[np.bool_]
     Pixels = npt.NDArray[np.uint8]

@@ -18,6 +18,10 @@ from napari_histodistill.files import put_folder, recover, write_whole
 from napari_histodistill.students.bundled import find_bundled
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.model_card import write_card
+from napari_histodistill.students.references.fitting import (
+    TrustReference,
+    tensor_shapes,
+)
 from napari_histodistill.students.spec_file import read_spec
 from napari_histodistill.students.tensor_file import (
     NamedArrays,
@@ -25,7 +29,6 @@ from napari_histodistill.students.tensor_file import (
     read_tensors,
     write_tensors,
 )
-from napari_histodistill.students.trust import TrustReference, tensor_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students.head import Head
+    from napari_histodistill.students.references.fitting import TrustReference
     from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
-    from napari_histodistill.students.trust import TrustReference
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.loading import PairSet, PairSplit
     from napari_histodistill.distill.recipes.config import DenseConfig, DistillConfig
     from napari_histodistill.distill.training.networks import DistillNet, ImageEncoder
+    from napari_histodistill.students.references.fitting import TrustReference
     from napari_histodistill.students.spec import CalibrationSpec
     from napari_histodistill.students.student import Student
-    from napari_histodistill.students.trust import TrustReference
 
     Floats = npt.NDArray[np.float32]
 

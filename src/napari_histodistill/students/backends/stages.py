@@ -17,13 +17,13 @@ from napari_histodistill.errors import ComputeError, InputError
 from napari_histodistill.slides.tissue.looks import oddest_look
 from napari_histodistill.students.backends.forward import scale_and_offset
 from napari_histodistill.students.backends.package_weights import load_package_weights
+from napari_histodistill.students.references.fitting import FEWEST_CASES, fit_reference
 from napari_histodistill.students.spec import STAGE_SOURCE, StageSource
-from napari_histodistill.students.trust import FEWEST_CASES, fit_reference
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.students.trust import TrustReference
+    from napari_histodistill.students.references.fitting import TrustReference
 
 _BACKBONE = "tf_efficientnet_lite0"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

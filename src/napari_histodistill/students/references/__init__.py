@@ -1,0 +1,1 @@
+"""References: what slides are compared with, fitted to the training cases."""
