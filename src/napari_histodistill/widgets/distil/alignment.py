@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]
-    SlideRef = weakref.ref[Slide]
+    _WeakSlide = weakref.ref[Slide]
     BothSides = tuple[Doubles, Doubles]
 
 FLICKER_MS = 600
@@ -402,7 +402,7 @@ class Turning(QObject):
         super().__init__(bench)
         self._bench, self._aligning = bench, aligning
         # Not the slides themselves: they are closed with their layers.
-        self._looked: tuple[SlideRef, SlideRef, Doubles] | None = None
+        self._looked: tuple[_WeakSlide, _WeakSlide, Doubles] | None = None
         self._seen: TurnOffer | None = None
         self._taken: tuple[Registration, Registration | None] | None = None
 

@@ -22,7 +22,12 @@ from napari_histodistill.controllers.shared.drafts import (
 )
 from napari_histodistill.controllers.shared.job import Job, Work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.shared.controls import hint, row, set_tip
+from napari_histodistill.widgets.shared.controls import (
+    hint,
+    message_box,
+    row,
+    set_tip,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -308,10 +313,8 @@ class Drafting(QObject):
         self._said = bool(trouble)
 
     def _ask_close(self, titles: str) -> bool:
-        box = QMessageBox(self.row)
-        box.setWindowTitle("Not saved")
-        box.setText(f"This would be lost, and could not be kept as a draft: {titles}.")
-        role = QMessageBox.ButtonRole
+        words = f"This would be lost, and could not be kept as a draft: {titles}."
+        box, role = message_box(self.row, "Not saved", words), QMessageBox.ButtonRole
         close = box.addButton("Close and lose it", role.DestructiveRole)
         box.addButton("Keep napari open", role.RejectRole)
         box.exec()
