@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Mask = npt.NDArray[np.uint8]
+    _Drawn = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,9 +30,9 @@ class Painted:
         ``(h, w)`` uint8, if it was edited.
     """
 
-    strokes: Mask | None
+    strokes: _Drawn | None
     classes: tuple[ClassSpec, ...]
-    tissue: Mask | None
+    tissue: _Drawn | None
 
     def content(self) -> dict[str, Any]:
         """Return it for JSON."""
