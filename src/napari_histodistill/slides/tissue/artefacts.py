@@ -28,7 +28,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Densities = npt.NDArray[np.floating[Any]]
+    Density = npt.NDArray[np.floating[Any]]
     Bools = npt.NDArray[np.bool_]
 
 INK_DENSITY = 0.15
@@ -93,7 +93,7 @@ FOLD_UM = (14.0, 6000.0)
 
 
 def artefacts(
-    clean: Densities, stained: Bools, *, blur_px: float, um: float | None
+    clean: Density, stained: Bools, *, blur_px: float, um: float | None
 ) -> Bools:
     """Return where a thumbnail shows pen, dust, folds or blur.
 
@@ -132,7 +132,7 @@ def artefacts(
     return found
 
 
-def _cold_ink(coarse: Densities, mean: Densities) -> Bools:
+def _cold_ink(coarse: Density, mean: Density) -> Bools:
     """Return where pen is blue or green."""
     from skimage.filters import apply_hysteresis_threshold
 
@@ -146,7 +146,7 @@ def _cold_ink(coarse: Densities, mean: Densities) -> Bools:
     return found | ((mean > least) & (r > over_green * g) & (b < below_red * r))
 
 
-def _warm_ink(coarse: Densities, mean: Densities) -> Bools:
+def _warm_ink(coarse: Density, mean: Density) -> Bools:
     """Return where pen is red or yellow."""
     r, g, b = (coarse[..., k] for k in range(3))
     most = np.maximum(over_channels(np.maximum, coarse), 1e-6)
@@ -156,16 +156,14 @@ def _warm_ink(coarse: Densities, mean: Densities) -> Bools:
     return found | ((b > least) & (np.maximum(g, r) < few * b))
 
 
-def _grey(density: Densities, mean: Densities, blur_px: float) -> Bools:
+def _grey(density: Density, mean: Density, blur_px: float) -> Bools:
     # Pixel by pixel: brown and blue side by side are grey only from afar.
     spread = over_channels(np.maximum, density) - over_channels(np.minimum, density)
     grey: Bools = _blurred(spread, blur_px) < GREY * mean
     return grey
 
 
-def _flat(
-    density: Densities, mean: Densities, blur_px: float, um: float | None
-) -> Bools:
+def _flat(density: Density, mean: Density, blur_px: float, um: float | None) -> Bools:
     from scipy.ndimage import uniform_filter
 
     fine = um is not None and um <= FINE_UM
@@ -180,7 +178,7 @@ def _flat(
     return _widened(flat, side / 2 + 4 * sigma + 2 * blur_px)
 
 
-def _folded(density: Densities, tissue: Bools, um: float) -> Bools:
+def _folded(density: Density, tissue: Bools, um: float) -> Bools:
     if not tissue.any():
         return tissue
     width, area = FOLD_UM
@@ -205,17 +203,17 @@ def _widened(mask: Bools, by_px: float) -> Bools:
     return near
 
 
-def _blurred(values: Densities, sigma: float) -> Densities:
+def _blurred(values: Density, sigma: float) -> Density:
     from skimage.filters import gaussian
 
     axis = 2 if values.ndim == 3 else None
-    found: Densities = gaussian(values, sigma=sigma, channel_axis=axis)
+    found: Density = gaussian(values, sigma=sigma, channel_axis=axis)
     return found
 
 
-def over_channels(ufunc: np.ufunc, image: Densities) -> Densities:
+def over_channels(ufunc: np.ufunc, image: Density) -> Density:
     """Reduce ``(h, w, 3)`` to ``(h, w)``; numpy's own takes ten times as long."""
-    found: Densities = ufunc(image[..., 0], image[..., 1])
+    found: Density = ufunc(image[..., 0], image[..., 1])
     ufunc(found, image[..., 2], out=found)
     return found
 
