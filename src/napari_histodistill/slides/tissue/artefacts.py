@@ -28,7 +28,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.floating[Any]]
+    _Floats = npt.NDArray[np.floating[Any]]
     Mask = npt.NDArray[np.bool_]
 
 INK_DENSITY = 0.15
@@ -93,7 +93,7 @@ FOLD_UM = (14.0, 6000.0)
 
 
 def artefacts(
-    clean: Floats, stained: Mask, *, blur_px: float, um: float | None
+    clean: _Floats, stained: Mask, *, blur_px: float, um: float | None
 ) -> Mask:
     """Return where a thumbnail shows pen, dust, folds or blur.
 
@@ -132,7 +132,7 @@ def artefacts(
     return found
 
 
-def _cold_ink(coarse: Floats, mean: Floats) -> Mask:
+def _cold_ink(coarse: _Floats, mean: _Floats) -> Mask:
     """Return where pen is blue or green."""
     from skimage.filters import apply_hysteresis_threshold
 
@@ -146,7 +146,7 @@ def _cold_ink(coarse: Floats, mean: Floats) -> Mask:
     return found | ((mean > least) & (r > over_green * g) & (b < below_red * r))
 
 
-def _warm_ink(coarse: Floats, mean: Floats) -> Mask:
+def _warm_ink(coarse: _Floats, mean: _Floats) -> Mask:
     """Return where pen is red or yellow."""
     r, g, b = (coarse[..., k] for k in range(3))
     most = np.maximum(over_channels(np.maximum, coarse), 1e-6)
@@ -156,14 +156,14 @@ def _warm_ink(coarse: Floats, mean: Floats) -> Mask:
     return found | ((b > least) & (np.maximum(g, r) < few * b))
 
 
-def _grey(density: Floats, mean: Floats, blur_px: float) -> Mask:
+def _grey(density: _Floats, mean: _Floats, blur_px: float) -> Mask:
     # Pixel by pixel: brown and blue side by side are grey only from afar.
     spread = over_channels(np.maximum, density) - over_channels(np.minimum, density)
     grey: Mask = _blurred(spread, blur_px) < GREY * mean
     return grey
 
 
-def _flat(density: Floats, mean: Floats, blur_px: float, um: float | None) -> Mask:
+def _flat(density: _Floats, mean: _Floats, blur_px: float, um: float | None) -> Mask:
     from scipy.ndimage import uniform_filter
 
     fine = um is not None and um <= FINE_UM
@@ -178,7 +178,7 @@ def _flat(density: Floats, mean: Floats, blur_px: float, um: float | None) -> Ma
     return _widened(flat, side / 2 + 4 * sigma + 2 * blur_px)
 
 
-def _folded(density: Floats, tissue: Mask, um: float) -> Mask:
+def _folded(density: _Floats, tissue: Mask, um: float) -> Mask:
     if not tissue.any():
         return tissue
     width, area = FOLD_UM
@@ -203,17 +203,17 @@ def _widened(mask: Mask, by_px: float) -> Mask:
     return near
 
 
-def _blurred(values: Floats, sigma: float) -> Floats:
+def _blurred(values: _Floats, sigma: float) -> _Floats:
     from skimage.filters import gaussian
 
     axis = 2 if values.ndim == 3 else None
-    found: Floats = gaussian(values, sigma=sigma, channel_axis=axis)
+    found: _Floats = gaussian(values, sigma=sigma, channel_axis=axis)
     return found
 
 
-def over_channels(ufunc: np.ufunc, image: Floats) -> Floats:
+def over_channels(ufunc: np.ufunc, image: _Floats) -> _Floats:
     """Reduce ``(h, w, 3)`` to ``(h, w)``; numpy's own takes ten times as long."""
-    found: Floats = ufunc(image[..., 0], image[..., 1])
+    found: _Floats = ufunc(image[..., 0], image[..., 1])
     ufunc(found, image[..., 2], out=found)
     return found
 
