@@ -94,7 +94,7 @@ def tissue_image(height: int = 600, width: int = 800) -> np.ndarray:
 def grained(image: np.ndarray) -> np.ndarray:
     """Give what is stained a fine structure: without, it would be pen, not tissue."""
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-    grain = np.where((rows // 4 + columns // 4) % 2, 8, -8)[..., np.newaxis]
+    grain = np.where((rows // 8 + columns // 8) % 2, 8, -8)[..., np.newaxis]
     stained = (image != WHITE).any(axis=2, keepdims=True)
     rough = np.clip(image.astype(int) + grain, 0, 255).astype(np.uint8)
     return np.where(stained, rough, image)

@@ -84,6 +84,13 @@ def test_inside_a_zarr(command, run, he, bundle, store_of, tmp_path):
     assert tree(he) == before
 
 
+def test_a_stray_file_far_up_closes_no_folder(run, he, bundle, tmp_path):
+    (tmp_path / "zarr.json").write_text("{}")
+    (tmp_path / "mine").mkdir()
+    options = ("--student", bundle, "-o", tmp_path / "mine" / "out")
+    assert run("embed", he, *options).code == 0
+
+
 def test_other_commands_write_into_no_zarr_either(
     run, he, store_of, bundle, tmp_path, monkeypatch
 ):

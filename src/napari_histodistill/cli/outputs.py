@@ -82,8 +82,7 @@ def refuse_occupied(out: Path, *results: str, option: str = "-o") -> None:
     """
     from napari_histodistill.export.by_suffix import in_the_way
 
-    whole = out.absolute()
-    around = next((part for part in (whole, *whole.parents) if _is_zarr(part)), None)
+    around = _zarr_around(out.absolute())
     if around is not None:
         msg = (
             f"{option} {out}: {around} is a Zarr, whose files belong together; choose "
@@ -122,6 +121,19 @@ def refuse_as_store(out: Path, store: Path, slide: Path) -> None:
         "another -o."
     )
     raise InputError(msg)
+
+
+def _zarr_around(out: Path) -> Path | None:
+    """Return the Zarr into whose files a result would go.
+
+    Far up, a file called ``zarr.json`` makes no Zarr: whoever left one in ``/tmp`` would
+    close all of it.
+    """
+    there = next(part for part in (out, *out.parents) if part.exists())
+    for part in (there, *there.parents):
+        if (part is there or part.suffix == ".zarr") and _is_zarr(part):
+            return part
+    return None
 
 
 def _is_zarr(folder: Path) -> bool:
