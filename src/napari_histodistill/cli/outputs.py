@@ -126,8 +126,8 @@ def refuse_as_store(out: Path, store: Path, slide: Path) -> None:
 def _zarr_around(out: Path) -> Path | None:
     """Return the Zarr into whose files a result would go.
 
-    Far up, a file called ``zarr.json`` makes no Zarr: whoever left one in ``/tmp`` would
-    close all of it.
+    Far up, a file called ``zarr.json`` makes no Zarr: one that somebody left in
+    ``/tmp`` would close all of it.
     """
     there = next(part for part in (out, *out.parents) if part.exists())
     for part in (there, *there.parents):
