@@ -209,6 +209,14 @@ def test_run_again_starts_afresh():
     assert session.live is not before
 
 
+def test_a_run_before_the_tissue_is_found_computes_no_glass():
+    early, late, every = session_for(), session_for(), session_for()
+    early.take_tissue(None)
+    every.choose_every_square(every=True)
+    cells = [run(one).live.cells_done for one in (early, late, every)]
+    assert cells[0] == cells[1] < cells[2]
+
+
 def test_a_student_without_classes_still_counts_cells_and_compares():
     session = run(session_for(colour_student(with_head=False)))
     assert session.class_rows() == ()

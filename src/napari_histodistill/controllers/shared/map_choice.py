@@ -308,7 +308,8 @@ class MapChoice:
             store_path=self._store_path(detail),
             region=self.view if self.region is RegionChoice.VIEW else None,
             polygon=self.shape if self.region is RegionChoice.SHAPE else None,
-            tissue=self._wanted_tissue,
+            tissue=self.tissue,
+            every_square=self.every_square,
         )
 
     @property

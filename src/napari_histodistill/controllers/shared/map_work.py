@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.planning import RunPlan
     from napari_histodistill.geometry import Region
+    from napari_histodistill.maps.embedding_plan import Tissue
     from napari_histodistill.maps.engine import EmbedReport
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
@@ -146,14 +147,13 @@ def run_work(
         from napari_histodistill.maps.engine import EmbedOptions, embed_slide
 
         plan.store_path.parent.mkdir(parents=True, exist_ok=True)
-        cells = plan.polygon_cells()
         reports = embed_slide(
             slide,
             student,
             plan.store_path,
             grid=plan.grid,
             mode=plan.mode,
-            tissue=plan.tissue if cells is None else _both(plan, cells),
+            tissue=_tissue_of(plan, slide),
             region=plan.region,
             options=EmbedOptions(restart=restart, block=_block_cells(plan, student)),
             cancel=cancel,
@@ -227,8 +227,16 @@ def patch_of(
     return Patch(*block, status, probabilities)
 
 
-def _both(plan: RunPlan, cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    if plan.tissue is None:
-        return cells
-    inside: npt.NDArray[np.bool_] = cells & plan.tissue.cells(plan.grid)
+def _tissue_of(plan: RunPlan, slide: Slide) -> Tissue:
+    """Return what the engine is to keep to, by the plan's switch, mask and shape."""
+    from napari_histodistill.slides.tissue.tissue import find_tissue
+
+    shape = plan.polygon_cells()
+    if plan.every_square:
+        return shape
+    if shape is None:
+        return plan.tissue or "auto"
+    inside: npt.NDArray[np.bool_] = shape & (plan.tissue or find_tissue(slide)).cells(
+        plan.grid
+    )
     return inside

@@ -74,7 +74,9 @@ class RunPlan:
     polygon : ndarray or None
         ``(n, 2)`` float, level-0 pixels ``(y, x)``, edge convention: a drawn shape.
     tissue : TissueMask or None
-        None computes every cell.
+        None until it was found: a run then looks for it first.
+    every_square : bool
+        Whether to compute every cell, tissue or not.
     store_path : Path
         Named by the key of slide, student, grid, mode and precision.
     """
@@ -85,12 +87,13 @@ class RunPlan:
     region: Region | None = None
     polygon: npt.NDArray[np.float64] | None = None
     tissue: TissueMask | None = None
+    every_square: bool = False
 
     def wanted_cells(self) -> npt.NDArray[np.bool_]:
         """Return the cells that a run would compute, ``(rows, columns)``."""
         cells = np.zeros(self.grid.shape, bool)
         cells[self.grid.cells_in(self.region) if self.region else ...] = True
-        if self.tissue is not None:
+        if self.tissue is not None and not self.every_square:
             cells &= self.tissue.cells(self.grid)
         polygon = self.polygon_cells()
         return cells if polygon is None else cells & polygon
