@@ -43,7 +43,7 @@ from napari_histodistill.errors import (
     StoreError,
     TileFolderError,
 )
-from napari_histodistill.export.omezarr import _is_ours
+from napari_histodistill.export.omezarr import is_ours
 from napari_histodistill.export.safe_writing import new_folder
 from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.running import SAFE_PATH, python_command
@@ -254,7 +254,7 @@ def test_what_is_to_be_replaced_is_not_waited_for(tmp_path, target):
     out = tmp_path / "map.zarr"
     out.mkdir()
     special(out / ".zattrs", target)
-    with pytest.raises(InputError, match="did not write"), new_folder(out, _is_ours):
+    with pytest.raises(InputError, match="did not write"), new_folder(out, is_ours):
         pass
 
 

@@ -13,7 +13,14 @@ from napari_histodistill.distill.pairs.pool import pool_pairs
 from napari_histodistill.distill.pairs.store import read_pairs, write_pairs
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
-from tests.distill.pairs.test_plan import everywhere, slide_of, smooth
+from tests.distill.pairs.test_plan import (
+    everywhere,
+    noise_is_tissue,
+    slide_of,
+    smooth,
+)
+
+__all__ = ["noise_is_tissue"]
 
 TILES = Sampling(mpp=0.5, tile_px=64)
 

@@ -268,7 +268,7 @@ def test_a_folder_that_holds_something_else_is_refused(tiles, tmp_path):
         start_run(small_config(), tmp_path / "thesis", tiles)
     start_run(small_config(), tmp_path / "run", tiles)
     start_run(small_config(), tmp_path / "run", tiles)  # the very same is fine
-    with pytest.raises(InputError, match="another run"):
+    with pytest.raises(InputError, match=r"another recipe.*\(seed: 0 → 1\)"):
         start_run(small_config(seed=1), tmp_path / "run", tiles)
 
 
