@@ -67,17 +67,16 @@ def a_map(
 
 
 def near(pixels: np.ndarray, color: str | tuple[int, int, int]) -> np.ndarray:
-    """Return where a figure shows a colour, but for what few colours cost."""
+    """Return where a figure shows a colour."""
     wish = Image.new("RGB", (1, 1), color).getpixel((0, 0))
-    return (abs(pixels - np.array(wish)) <= 12).all(axis=-1)
+    return (abs(pixels - np.array(wish)) <= 2).all(axis=-1)
 
 
 def changed(before: np.ndarray, after: np.ndarray, where: tuple[int, int]) -> float:
     """Return the share of a cell's pixels that differ."""
-    top = before.shape[0] - after.shape[0]
-    assert top == 0
-    first = np.argwhere(near(before, (GREY,) * 3)).min(axis=0)
-    y = first[0] + where[0] * CELL
+    assert before.shape == after.shape
+    # No text is as far to the right: the slide begins where the column turns grey.
+    y = int(near(before, (GREY,) * 3)[:, 600].argmax()) + where[0] * CELL
     x = 20 + where[1] * CELL
     inside = slice(y + 4, y + CELL - 4), slice(x + 4, x + CELL - 4)
     return float((abs(before[inside] - after[inside]) > 40).any(axis=-1).mean())
@@ -110,8 +109,9 @@ def test_the_legend_shows_classes_and_hatching():
     legend = found[:, 20 + PICTURE_PX + 10 :]
     for color in CLASSES:
         assert near(legend, color).sum() > 200
-    dark_and_light = drawn(a_map())[:, 20 + PICTURE_PX + 10 :]
-    assert near(dark_and_light, CLASSES[0]).sum() > 200
+    swatches = legend[:, 11:27]
+    dark = (swatches.sum(axis=-1) < 200).sum()
+    assert 40 < dark < 16 * 18 * 0.6, "lines in one swatch, none in the others"
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
@@ -132,7 +132,7 @@ def test_its_size_is_bounded(shape, classes):
     png = class_figure(a_map(shape=shape, classes=classes), noise, "tiny" * 50)
     image = Image.open(io.BytesIO(png))
     assert max(image.size) <= 1100
-    assert len(png) < 1_000_000
+    assert len(png) < 2_000_000
 
 
 def test_the_same_map_gives_the_same_bytes(tmp_path):

@@ -205,8 +205,9 @@ def _hatched(
     rows, columns = np.ogrid[: inside.shape[0], : inside.shape[1]]
     along = (rows + columns) % _PERIOD_PX
     out = pixels.copy()
-    for lines, colour in ((along < _DARK_PX, 0), (along < _LIGHT_PX, 255)):
-        where = inside & lines & ~((along < _DARK_PX) if colour else False)
+    dark = along < _DARK_PX
+    for lines, colour in ((dark, 0), (~dark & (along < _LIGHT_PX), 255)):
+        where = inside & lines
         out[where] += _HATCH_OPACITY * (colour - out[where])
     return out
 
@@ -355,7 +356,6 @@ def _shortened(text: str, font: Font, width: float) -> str:
 def _png(image: Image.Image) -> bytes:
     about = PngInfo()
     about.add_text("Software", _MAKER)
-    few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    few.save(buffer, "PNG", pnginfo=about, optimize=True)
+    image.save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
