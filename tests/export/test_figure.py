@@ -109,7 +109,7 @@ def test_the_legend_shows_classes_and_hatching():
     legend = found[:, 20 + PICTURE_PX + 10 :]
     for color in CLASSES:
         assert near(legend, color).sum() > 200
-    swatches = legend[:, 11:27]
+    swatches = legend[90:, 11:27]  # below the headline
     dark = (swatches.sum(axis=-1) < 200).sum()
     assert 40 < dark < 16 * 18 * 0.6, "lines in one swatch, none in the others"
 
