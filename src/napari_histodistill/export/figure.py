@@ -115,7 +115,7 @@ def class_figure(found: ClassMap, slide: Pixels, student: str) -> bytes:
     below = [line for r in reasons for line in _wrapped(r, _font(13), room)]
     band = 2 * _BAND_PX + 24 * len(title)
     top = band + MARGIN_PX // 2 + 18 * len(below) + MARGIN_PX
-    rows = _legend_rows(found, student)
+    rows = _legend_rows(found)
     tall = max(picture.height + 56, _ROW_PX * len(rows))
     canvas = Image.new("RGB", (width, top + tall + MARGIN_PX + 18), _PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -215,7 +215,7 @@ def _hatched(
 # --- around it ----------------------------------------------------------------------
 
 
-def _legend_rows(found: ClassMap, student: str) -> list[tuple[Image.Image, str, str]]:
+def _legend_rows(found: ClassMap) -> list[tuple[Image.Image, str, str]]:
     areas = found.areas()
     total = sum(area.mm2 for area in areas)
     rows = [
@@ -228,11 +228,8 @@ def _legend_rows(found: ClassMap, student: str) -> list[tuple[Image.Image, str, 
         rows.append((_swatch(_PAPER), words, f"{more:.3f} mm²"))
     trust = found.trust
     if trust is not None and trust.squares:
-        every = "" if trust.every else ", a sample"
-        words = f"{int(trust.unlike.sum()):,} of {trust.squares:,} judged{every}"
-        rows.append(
-            (_swatch(_PAPER, hatch=True), f"unlike what {student} knows", words)
-        )
+        words = f"{int(trust.unlike.sum()):,} of {trust.squares:,} squares judged"
+        rows.append((_swatch(_PAPER, hatch=True), "unlike the training", words))
     return rows
 
 
