@@ -142,6 +142,7 @@ def test_classify(run, slide_file, bundle, tmp_path):
         "class_map.geojson",
         "class_map.zarr",
         "areas.csv",
+        "figure.png",
         "summary.json",
         "small.ome.zarr",
     }

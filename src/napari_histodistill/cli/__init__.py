@@ -60,11 +60,12 @@ _COMMANDS: dict[Callable[..., None], str] = {
 
     Each slide gets DIR/<stem>.zarr. A store of the same slide, student and grid is
     continued where it stopped; any other is refused, or deleted with --restart.""",
-    classify: """Map a slide's classes and their areas in mm².
+    classify: """Map slides' classes and their areas in mm².
 
     Writes class_map.geojson (QuPath opens it), class_map.zarr (OME-Zarr labels),
-    areas.csv and summary.json, and keeps the embeddings as DIR/<stem>.zarr, so that
-    a second call is quick.""",
+    areas.csv, figure.png and summary.json, and keeps the embeddings as
+    DIR/<stem>.zarr, so that a second call is quick. Of several slides each gets a
+    folder DIR/<stem>, and DIR a summary.html, summary.csv and summary.json.""",
     similar: """Map the similarity to a place and rank the most similar regions.
 
     Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and

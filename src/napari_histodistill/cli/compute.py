@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_histodistill.addresses import shown, url_of
+from napari_histodistill.cli.classifying import (
+    ClassifyOptions,
+    classify_slide,
+    classify_slides,
+    refuse_reserved,
+    refuse_summaries,
+    tell_notes,
+)
 from napari_histodistill.cli.console import answering, follow, interruptible, tell
 from napari_histodistill.cli.options import (
     DEFAULT_STUDENT,
@@ -26,7 +33,6 @@ from napari_histodistill.cli.options import (
     OutOption,
     ResumeOption,
     RgbOption,
-    SlideArgument,
     SplitOption,
     StainOption,
     StrideOption,
@@ -34,40 +40,27 @@ from napari_histodistill.cli.options import (
     slide_argument,
 )
 from napari_histodistill.cli.outputs import (
-    claimed_folder,
     output_folder,
     refuse_as_store,
     refuse_occupied,
-    write_json,
 )
 from napari_histodistill.cli.scheduler import (
     connected,
     embed_on_cluster,
+    failed,
     give_cohort,
-    in_a_line,
 )
-from napari_histodistill.cli.trust import (
-    LikeOnlyOption,
-    class_facts,
-    judged,
-    trust_text,
-)
+from napari_histodistill.cli.trust import LikeOnlyOption
 from napari_histodistill.errors import (
     Cancelled,
-    ComputeError,
-    HistodistillError,
     InputError,
 )
-from napari_histodistill.files import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_histodistill.maps import ClassMap
-    from napari_histodistill.maps.cohort import SlideResult, SlideRun, SlideTask
+    from napari_histodistill.maps.cohort import SlideResult, SlideTask
     from napari_histodistill.students.student import Student
-
-_MAX_SUMMARY_BYTES = 2**24
 
 
 def embed(
@@ -153,7 +146,7 @@ def embed(
 
 
 def classify(
-    slide: SlideArgument,
+    slides: Annotated[list[Path], slide_argument("SLIDE…", "One or more slides.")],
     out: OutOption,
     student: StudentOption = DEFAULT_STUDENT,
     mpp: MppOption = None,
@@ -179,105 +172,44 @@ def classify(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Map a slide's classes and their areas in mm², and say what they are worth."""
-    from napari_histodistill.maps import class_map
-    from napari_histodistill.maps.cohort import open_task
-    from napari_histodistill.students.trust import trust_facts
-
+    """Map slides' classes and their areas in mm², and say what they are worth."""
     began = time.perf_counter()
-    _refuse_reserved(slide)
-    with answering(as_json=json) as answer, ExitStack() as files:
+    slides = _expanded(slides)
+    alone = len(slides) == 1
+    refuse_reserved(slides)
+    options = ClassifyOptions(
+        min_confidence=min_confidence, like_only=like_only, split=split
+    )
+    with answering(as_json=json) as answer:
         _require_classes(student)
         if stain_normalise:
             _require_stain(student)
-        task = _task(
-            slide,
-            out,
-            student,
-            mpp=mpp,
-            image=image,
-            mode=mode,
-            stride_um=stride_um,
-            all_cells=all_cells,
-            device=device,
-            restart=resume is False,
-            stain_normalise=stain_normalise,
-            icc=icc,
-            rgb=rgb,
-        )
-        plan = files.enter_context(open_task(task))
-        _tell_notes(plan)
-        digest = plan.slide.info.section
-        refuse_occupied(out, "class_map.geojson", "class_map.zarr", "areas.csv")
-        refuse_as_store(out, task.store, slide)
-        _refuse_foreign(out, slide, digest)
-        runner, cells = plan.student, plan.cells()
-        files.enter_context(claimed_folder(out))
-        tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
-        with interruptible() as cancel:
-            last = follow(plan.reports(cancel, cells=cells), plan.slide.name)
-            trust = judged(plan, cells, cancel, every=like_only)
-        # The store may hold cells of other runs, or be too old to know the bounds.
-        found = replace(
-            class_map(task.store, runner, cells=cells).at_least(min_confidence),
-            trust=trust,
-            bounds_origin=plan.slide.info.bounds_origin,
-            origin_um=plan.slide.info.origin_um,
-        )
-        found = found.like_only() if like_only else found
-        areas = found.areas()
-        result = {
-            "trust": trust_facts(trust),
-            "slide": shown(slide),
-            "slide_digest": digest,
-            "student": runner.name,
-            "student_digest": runner.spec.digest,
-            "stain_normalised": stain_normalise,
-            "icc": icc,
-            "mpp": runner.spec.mpp,
-            "slide_mpp": {
-                "value": plan.grid.slide_mpp.mean,
-                "source": plan.grid.slide_mpp.source,
-            },
-            "mode": mode.value,
-            "device": runner.device.label,
-            "stride_um": plan.grid.stride_um,
-            "cells": last.done - last.unreadable,
-            "unreadable": last.unreadable,
-            "classes": {a.name: class_facts(a) for a in areas},
-            "unclassified": last.done - last.unreadable - sum(a.cells for a in areas),
-            "calibration": (
-                None
-                if runner.spec.calibration is None
-                else runner.spec.calibration.model_dump()
-            ),
-            "min_confidence": min_confidence,
-            "like_only": like_only,
-            "outputs": {
-                **_write_class_map(found, out, split=split),
-                "store": str(task.store),
-                "summary": str(out / "summary.json"),
-            },
-            "seconds": round(time.perf_counter() - began, 2),
-        }
-        write_json(out / "summary.json", result)
-        text = [*trust_text(trust, runner.spec), "", _class_text(result)]
-        answer.give(result, "\n".join(text))
-
-
-def _write_class_map(found: ClassMap, out: Path, *, split: bool) -> dict[str, str]:
-    from napari_histodistill.export import (
-        write_areas,
-        write_class_labels,
-        write_geojson,
-    )
-
-    outputs = {
-        "geojson": write_geojson(found, out / "class_map.geojson", split=split),
-        "ome_zarr": write_class_labels(found, out / "class_map.zarr"),
-        "csv": write_areas(found, out / "areas.csv"),
-    }
-    return {name: str(path) for name, path in outputs.items()}
+        tasks = [
+            _task(
+                path,
+                out if alone else out / path.stem,
+                student,
+                mpp=mpp,
+                image=image,
+                mode=mode,
+                stride_um=stride_um,
+                all_cells=all_cells,
+                device=device,
+                restart=resume is False,
+                stain_normalise=stain_normalise,
+                icc=icc,
+                rgb=rgb,
+            )
+            for path in slides
+        ]
+        if alone:
+            found = classify_slide(tasks[0], out, options, began=began)
+            answer.give(found.facts, found.text)
+            return
+        refuse_summaries(out)
+        good, refused = _checked(tasks, out)
+        todo = [run.task for run in good]
+        classify_slides(answer, todo, refused, tasks, out, options, began=began)
 
 
 def _task(
@@ -361,7 +293,7 @@ def _checked(
         try:
             refuse_as_store(out, task.store, task.slide)
             with open_task(replace(task, device=device or task.device)) as run:
-                _tell_notes(run)
+                tell_notes(run)
                 good.append(_Checked(task, run.student))
         except Exception as error:
             if len(tasks) == 1:
@@ -370,26 +302,7 @@ def _checked(
     reasons = {str(error) for _, error in refused}
     if not good and len(reasons) == 1:
         raise refused[0][1]
-    return good, [_failed(task, error) for task, error in refused]
-
-
-def _failed(task: SlideTask, error: Exception) -> SlideResult:
-    """Return the result of a slide that failed, and say so."""
-    from napari_histodistill.maps.cohort import SlideResult
-
-    if isinstance(error, HistodistillError):
-        result = SlideResult(task=task, error=str(error), exit_code=error.exit_code)
-    else:
-        words = " ".join(str(error).split()) or "no message"
-        why = f"{task.slide.name}: unexpected {type(error).__name__}: {words}."
-        result = SlideResult(task=task, error=why, exit_code=ComputeError.exit_code)
-    tell(in_a_line(result))
-    return result
-
-
-def _tell_notes(run: SlideRun) -> None:
-    for note in run.slide.info.notes:
-        tell(f"{run.slide.name}: {note}")
+    return good, [failed(task, error) for task, error in refused]
 
 
 def _embed_here(
@@ -416,7 +329,7 @@ def _embed_here(
             except Exception as error:
                 if alone:
                     raise
-                results.append(_failed(task, error))
+                results.append(failed(task, error))
     return results
 
 
@@ -453,16 +366,6 @@ def _check_stems(slides: Sequence[Path]) -> None:
             raise InputError(msg)
 
 
-def _refuse_reserved(slide: Path) -> None:
-    """Refuse a slide whose store would lie where the class map goes."""
-    if slide.stem.lower() == "class_map":
-        msg = (
-            f"{slide}: its store would be {slide.stem}.zarr, where the class map is "
-            "written; rename the slide."
-        )
-        raise InputError(msg)
-
-
 def _require_classes(student: str) -> None:
     """Refuse a student without classes, before torch is loaded."""
     from napari_histodistill.students.bundle import load_spec
@@ -487,40 +390,6 @@ def _require_stain(student: str) -> None:
         raise InputError(msg)
 
 
-def _refuse_foreign(out: Path, slide: Path, digest: str) -> None:
-    """Refuse a folder that already holds another slide's results.
-
-    Older summaries do not hold the slide's digest; they are compared by name.
-    """
-    import json
-
-    summary = out / "summary.json"
-    if not summary.exists() and not summary.is_symlink():
-        return
-    try:
-        found = json.loads(read_plain(summary, _MAX_SUMMARY_BYTES))
-        other = Path(found["slide"])
-        same = found.get("slide_digest", digest) == digest
-    except (ValueError, KeyError, TypeError, OSError, RecursionError):
-        msg = (
-            f"-o {out}: its summary.json was not written by this program; choose "
-            "another folder."
-        )
-        raise InputError(msg) from None
-    whose, mine = other.name, slide.name
-    if whose == mine:
-        if same:
-            return
-        whose, mine = str(other), str(slide)
-    if whose == mine:
-        whose = f"another {slide.name}, or of this one before it changed"
-    msg = (
-        f"-o {out}: the folder holds the results of {whose}; choose another one for "
-        f"{mine}."
-    )
-    raise InputError(msg)
-
-
 def _store_facts(result: SlideResult) -> dict[str, Any]:
     return {
         "slide": shown(result.task.slide),
@@ -539,23 +408,3 @@ def _store_text(entry: dict[str, Any]) -> str:
     return (
         f"{entry['store']}  {entry['cells']} squares{bad} in {entry['seconds']:.1f} s"
     )
-
-
-def _class_text(result: dict[str, Any]) -> str:
-    wide = max(len(name) for name in result["classes"])
-    lines = [
-        f"{name:{wide}}  {entry['mm2']:9.3f} mm²  {entry['cells']:6} squares"
-        f"{_left_out(entry)}"
-        for name, entry in result["classes"].items()
-    ]
-    lines += ["", *(str(path) for path in result["outputs"].values())]
-    return "\n".join(lines)
-
-
-def _left_out(entry: dict[str, Any]) -> str:
-    """Return what a class's area would be with the unlike squares, and how many."""
-    if entry["all_mm2"] > entry["mm2"]:
-        return f"  ({entry['all_mm2']:.3f} mm² with unlike squares)"
-    if entry["unlike"]:
-        return f"  ({entry['unlike']} of {entry['judged']} judged are unlike)"
-    return ""

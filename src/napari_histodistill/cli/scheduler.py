@@ -101,21 +101,26 @@ def give_cohort(
     ComputeError
         If some failed otherwise; the object printed before then has ``failed``, too.
     """
-    failed = [result for result in results if result.error]
-    if not failed:
+    bad = [result for result in results if result.error]
+    if not bad:
         answer.give(facts, text)
         return
-    entries = [
-        {"slide": shown(r.task.slide), "store": str(r.task.store), "error": r.error}
-        for r in failed
-    ]
-    answer.give({**facts, "failed": entries}, text)
-    many = f"{len(failed)} of {len(results)} slides failed, the first one: "
-    msg = (many if len(results) > 1 else "") + in_a_line(failed[0])
-    bad_input = all(result.exit_code == InputError.exit_code for result in failed)
-    if bad_input and len(failed) == len(results):
+    answer.give({**facts, "failed": failed_facts(bad)}, text)
+    many = f"{len(bad)} of {len(results)} slides failed, the first one: "
+    msg = (many if len(results) > 1 else "") + in_a_line(bad[0])
+    bad_input = all(result.exit_code == InputError.exit_code for result in bad)
+    if bad_input and len(bad) == len(results):
         raise InputError(msg)
     raise ComputeError(msg)
+
+
+def failed_facts(results: Sequence[SlideResult]) -> list[dict[str, str]]:
+    """Return what JSON says of the slides that failed."""
+    return [
+        {"slide": shown(r.task.slide), "store": str(r.task.store), "error": r.error}
+        for r in results
+        if r.error
+    ]
 
 
 def _to_send(task: SlideTask, digest: str) -> SlideTask:
@@ -138,6 +143,20 @@ def _delete_if_asked(task: SlideTask) -> None:
 
     if task.restart and task.store.exists():
         remove_store(task.store)
+
+
+def failed(task: SlideTask, error: Exception) -> SlideResult:
+    """Return the result of a slide that failed, and say so."""
+    from napari_histodistill.maps.cohort import SlideResult
+
+    if isinstance(error, HistodistillError):
+        result = SlideResult(task=task, error=str(error), exit_code=error.exit_code)
+    else:
+        words = " ".join(str(error).split()) or "no message"
+        why = f"{task.slide.name}: unexpected {type(error).__name__}: {words}."
+        result = SlideResult(task=task, error=why, exit_code=ComputeError.exit_code)
+    tell(in_a_line(result))
+    return result
 
 
 def in_a_line(result: SlideResult) -> str:

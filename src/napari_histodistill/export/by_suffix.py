@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.export import geojson, omezarr, table
+from napari_histodistill.export import figure, geojson, omezarr, table
 from napari_histodistill.export.geojson import write_geojson
 from napari_histodistill.export.omezarr import write_class_labels, write_similarity
 from napari_histodistill.export.safe_writing import folder_holds_ours, holds_ours
@@ -32,14 +32,21 @@ def in_the_way(path: Path) -> bool:
     Parameters
     ----------
     path : Path
-        ``.csv``, ``.geojson`` or ``.zarr``.
+        ``.csv``, ``.geojson``, ``.png`` or ``.zarr``.
     """
     suffix = path.suffix.lower()
     if not path.exists():
         return False
     if suffix == ".zarr":
         return not folder_holds_ours(path, omezarr.is_ours)
-    return not holds_ours(path, table.is_ours if suffix == ".csv" else geojson.is_ours)
+    return not holds_ours(path, _OURS.get(suffix, geojson.is_ours))
+
+
+_OURS: Mapping[str, Callable[[str], bool]] = {
+    ".csv": table.is_ours,
+    ".png": figure.is_ours,
+}
+"""Any other suffix is taken for GeoJSON."""
 
 
 def export_map(found: ClassMap | SimilarityMap, path: str | Path) -> Path:

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def write_file(path: Path | str, text: str, is_ours: Callable[[str], bool]) -> Path:
-    """Write a text file beside its place and rename it there.
+def write_file(
+    path: Path | str, content: str | bytes, is_ours: Callable[[str], bool]
+) -> Path:
+    """Write a file beside its place and rename it there.
 
     Parameters
     ----------
     path : path
         Parent folders are made.
-    text : str
-        Written as UTF-8.
+    content : str or bytes
+        Text is written as UTF-8.
     is_ours : callable
         Called with the first 4096 characters of a file that is already there; returns
         whether it is an earlier export, which may be replaced.
@@ -37,7 +39,7 @@ def write_file(path: Path | str, text: str, is_ours: Callable[[str], bool]) -> P
     _refuse_strangers(path, lambda: holds_ours(path, is_ours))
     with _trouble(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
+        write_whole(path, content)
     return path
 
 
