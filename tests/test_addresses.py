@@ -13,6 +13,7 @@ from napari_histodistill.addresses import (
     put_aside,
     shown,
     signature_of,
+    url_of,
 )
 from napari_histodistill.errors import HistodistillError, InputError, without_secrets
 
@@ -69,7 +70,6 @@ def test_a_text_without_secrets_stays_as_it_is():
         f"ftp://host/a?{SECRET}",
         f"https://me:a/{SECRET}@host/a",
         "https://host:port/a",
-        "https:///a",
         "https://ho st/a",
     ],
 )
@@ -77,6 +77,19 @@ def test_what_cannot_be_opened_is_refused_without_its_secret(given):
     with pytest.raises(InputError) as refused:
         put_aside(Path(given))
     assert SECRET not in str(refused.value)
+
+
+def test_slashes_before_the_server_are_not_counted():
+    # A path has one slash whatever was typed; browsers do not count them either.
+    for given in ("https:/host/a", "https://host/a", "https:///host/a"):
+        assert put_aside(Path(given)) == Path("https://host/a")
+        assert url_of(given) == url_of(Path(given)) == "https://host/a"
+
+
+@pytest.mark.parametrize("given", ["https:///a", "https://", "https://:80/a"])
+def test_an_address_without_a_server_is_refused(given):
+    with pytest.raises(InputError, match="only http and https addresses are read"):
+        WebAddress.parse(given)
 
 
 def test_a_signature_is_remembered_and_not_shown():

@@ -70,7 +70,7 @@ class Server:
         elif key in self.files:
             send(whole(self.files[key]))
         else:
-            send(b"HTTP/1.1 404 no\r\nContent-Length: 0\r\n\r\n")
+            send(bare(404))
 
 
 @contextlib.contextmanager
@@ -99,7 +99,7 @@ def serving(server: Server) -> Iterator[Server]:
         daemon_threads = True
         allow_reuse_address = True
         block_on_close = False
-        request_queue_size = 64
+        request_queue_size = 128  # more than a client asks for at once
 
     with Listening(("127.0.0.1", 0), Handler) as listening:
         server.port = listening.server_address[1]
@@ -120,6 +120,16 @@ def whole(content: bytes, *more: str, length: int | None = None) -> bytes:
     stated = len(content) if length is None else length
     head = ["HTTP/1.1 200 OK", f"Content-Length: {stated}", "Connection: close", *more]
     return ("\r\n".join(head) + "\r\n\r\n").encode("latin-1") + content
+
+
+def bare(status: int) -> bytes:
+    """Return an answer of a status and nothing else.
+
+    It says that the connection ends: else a client may send its next request there.
+    """
+    return (
+        f"HTTP/1.1 {status} no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    ).encode("latin-1")
 
 
 def redirect(location: str, status: int = 302) -> bytes:
