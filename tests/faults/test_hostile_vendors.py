@@ -93,9 +93,16 @@ def test_an_associated_image_that_is_huge_is_not_decoded(tmp_path, monkeypatch):
     source._path, source._slide = made.path, module._opened(made.path)
     with pytest.raises(SlideError, match="macro of 60 × 40 px is too large"):
         source.read_associated("macro")
+    source._slide.close()
+
+
+def test_a_tile_that_is_huge_is_not_decoded(tmp_path, monkeypatch):
+    made = make_philips(tmp_path)
+    monkeypatch.setattr(module, "MAX_TILE_PX", 64 * 64 - 1)
     with pytest.raises(SlideError, match="tiles of 64 × 64 px"):
         module.OpenSlideSource(made.path)
-    source._slide.close()
+    monkeypatch.setattr(module, "MAX_TILE_PX", 64 * 64)
+    module.OpenSlideSource(made.path).close()
 
 
 def test_a_file_that_is_two_formats_is_looked_at_as_both(tmp_path):
