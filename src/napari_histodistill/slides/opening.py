@@ -42,7 +42,6 @@ OPENSLIDE_NAMES = {
     ".vmu": "a Hamamatsu VMU slide",
     ".svslide": "a Sakura slide",
 }
-BIF_FIRST_PAGES = {"Label Image", "Label_Image", "Probability_Image"}
 OTHER_NAMES = {
     ".vsi": "an Olympus VSI slide",
     ".isyntax": "a Philips iSyntax slide",
@@ -208,25 +207,11 @@ def _foreign_vendor(tif: Any) -> str | None:
         return "a Hamamatsu NDPI slide"
     if tif.is_scn:
         return "a Leica SCN slide"
-    if tif.is_bif or _was_bif(tif):
+    if tif.is_bif:
         return "a Ventana BIF slide"
     if tif.is_philips:
         return "a Philips TIFF slide"
     return None
-
-
-def _was_bif(tif: Any) -> bool:
-    """Return whether a TIFF is a BIF whose metadata are damaged.
-
-    tifffile leaves out an entry that lies outside the file. As a plain TIFF the slide
-    would open, but with its overlapping tiles side by side.
-    """
-    if not tif.pages:
-        return False
-    first = tif.pages[0]
-    maker = str(first.software)
-    by_ventana = maker.startswith("ScanOutputManager") or "Ventana" in maker
-    return by_ventana and str(first.description) in BIF_FIRST_PAGES
 
 
 def _open_dicom(path: Path) -> Slide:
