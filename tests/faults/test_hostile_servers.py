@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -128,6 +129,23 @@ def test_all_answers_together_are_bounded(little_memory, monkeypatch):
         server.special |= dict.fromkeys(CHUNKS, part_of_much)
         with pytest.raises(SlideError, match=r"level 0 .*larger than 1 MiB"):
             slide.read_pixels(0, 0, 0, 64, 96)
+
+
+@pytest.mark.parametrize("answer", [hostile.silent, hostile.trickling])
+def test_closing_a_slide_ends_what_is_being_read(answer):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        serving(Server()) as server,
+        open_slide(server.url) as slide,
+    ):
+        server.special |= dict.fromkeys(CHUNKS, answer)
+        asked = len(server.asked)
+        reading = pool.submit(slide.read_pixels, 0, 0, 0, 64, 96)
+        while len(server.asked) < asked + len(CHUNKS) and not reading.done():
+            time.sleep(0.01)
+        slide.close()
+        with pytest.raises(SlideError, match="the slide was closed"):
+            reading.result(timeout=LONG_S)
 
 
 REFUSED = hostile.raw(hostile.bare(403))

@@ -55,6 +55,7 @@ MAX_BYTES_AT_ONCE = 4 * MAX_CHUNK_BYTES
 _MISSING = {404, 410}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PIECE = 1 << 16
+_CLOSED = "the slide was closed"
 
 
 class RemoteError(OSError):
@@ -77,6 +78,7 @@ class RemoteStore(Store):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resolver = _Resolver(address.host)
         self._held, self._shut = 0, False
+        self._limits: set[asyncio.Timeout] = set()
         self._deadline: float | None = time.monotonic() + OPENING_S
         self.refused = False
         """Whether the server said that one may not read here (403)."""
@@ -89,8 +91,15 @@ class RemoteStore(Store):
         """Close the session in zarr's event loop, so that nothing of it stays there."""
         session, self._session, self._shut = self._session, None, True
         if session is not None and self._loop is not None and self._loop.is_running():
-            closing = asyncio.run_coroutine_threadsafe(session.close(), self._loop)
+            closing = asyncio.run_coroutine_threadsafe(self._end(session), self._loop)
             closing.result(timeout=CONNECT_S)
+
+    async def _end(self, session: aiohttp.ClientSession) -> None:
+        """End what is being read, which aiohttp leaves to wait, and the session."""
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+        await session.close()
 
     def __eq__(self, value: object) -> bool:
         return isinstance(value, RemoteStore) and value._address == self._address
@@ -120,14 +129,18 @@ class RemoteStore(Store):
         try:
             if left <= 0:
                 raise TimeoutError
-            async with asyncio.timeout(left):
-                content = await self._fetched(key, byte_range)
+            async with asyncio.timeout(left) as limit:
+                self._limits.add(limit)
+                try:
+                    content = await self._fetched(key, byte_range)
+                finally:
+                    self._limits.discard(limit)
         except aiohttp.ServerTimeoutError:
             msg = f"it was silent for {SILENCE_S:.0f} s"
             raise RemoteError(msg) from None
         except TimeoutError:
             msg = f"it took longer than {min(ANSWER_S, OPENING_S):.0f} s to answer"
-            raise RemoteError(msg) from None
+            raise RemoteError(_CLOSED if self._shut else msg) from None
         except RemoteError:
             raise
         except (InputError, aiohttp.ClientError, OSError, ValueError) as error:
@@ -256,8 +269,7 @@ class RemoteStore(Store):
 
     def _client(self) -> aiohttp.ClientSession:
         if self._shut:  # the rest of what zarr had asked for at once
-            msg = "the slide was closed"
-            raise RemoteError(msg)
+            raise RemoteError(_CLOSED)
         if self._session is None:
             self._loop = asyncio.get_running_loop()
             self._session = aiohttp.ClientSession(
