@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,26 @@ def test_no_error_holds_a_secret(given):
         assert SECRET not in without_secrets(text), without_secrets(text)
         assert SECRET not in str(HistodistillError(text))
         assert SECRET not in repr(HistodistillError(text))
+
+
+@pytest.mark.parametrize("filler", ["a.", "aa:/b:c", "aa:/", "word "])
+def test_an_overlong_message_is_short_soon_and_without_secrets(filler):
+    address = f"https://me:{SECRET}@host/a.zarr?{SECRET}"
+    middle = filler * (200_000 // len(filler))
+    began = time.process_time()
+    text = str(HistodistillError(f"slide.zarr: {address} {middle} {address} is bad."))
+    assert time.process_time() - began < 10
+    assert SECRET not in text
+    assert text.startswith("slide.zarr: ")
+    assert text.endswith("https://host/a.zarr is bad.")
+    assert len(text) < 1300
+
+
+@pytest.mark.parametrize("before", [0, 100, 3990])
+def test_a_secret_that_is_cut_in_two_is_not_shown(before):
+    # Its end lies in the part that is left out, so that it is not seen to be one.
+    text = "x" * before + " https://me:" + SECRET * 3000 + "@host is bad."
+    assert SECRET not in str(HistodistillError(text))
 
 
 def test_a_text_without_secrets_stays_as_it_is():

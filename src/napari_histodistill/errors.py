@@ -20,6 +20,8 @@ _FAILING = {
 MAX_MESSAGE = 1200
 """In characters; a hostile file may have a name or a field of a million."""
 
+MAX_SEARCHED = 4000
+"""Characters at either end of an overlong message that are searched for addresses."""
 
 _USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]+:/+)[^/\n]*@")
 _ODD = re.compile(
@@ -41,7 +43,26 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("https://me:secret@host/a.zarr?sig=secret: not there")
     'https://host/a.zarr not there'
     """
+    if ":/" not in text:
+        return text
     return _QUERY.sub(r"\1", _ODD.sub(r"\1…", _USER.sub(r"\1", text)))
+
+
+def bounded_message(message: str) -> str:
+    """Return a message without secrets, the middle of an overlong one left out.
+
+    Looking for addresses takes time by the square of the length, so of a message of a
+    million characters only both ends are looked at. An address that is cut in two may
+    show its secret: the words at the cuts are left out.
+    """
+    if len(message) <= 2 * MAX_SEARCHED:
+        return _shortened(without_secrets(message))
+    start, end = message[:MAX_SEARCHED], message[-MAX_SEARCHED:]
+    before, gap, cut = start.rpartition(" ")
+    start = before + gap if ":/" in cut else start
+    half = MAX_MESSAGE // 2
+    end = without_secrets(end.partition(" ")[2])[-half:]
+    return f"{without_secrets(start)[:half]} … {end}"
 
 
 def _shortened(message: str) -> str:
@@ -65,7 +86,7 @@ class HistodistillError(Exception):
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_shortened(without_secrets(str(message))))
+        super().__init__(bounded_message(str(message)))
 
 
 class InputError(HistodistillError):

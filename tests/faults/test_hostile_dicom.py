@@ -131,6 +131,23 @@ def test_hostile_files_beside_a_good_one_are_passed_over(tmp_path):
         assert "64 × 128 px" in result.out
 
 
+@pytest.mark.parametrize(
+    ("pixels", "backend"), [(2 * 64 * 64 * 3 // 8, "openslide"), (64, "pydicom")]
+)
+def test_a_segmentation_of_one_bit_a_pixel_beside_it_is_no_damage(
+    tmp_path, pixels, backend
+):
+    with_openslide()
+    with_pydicom()
+    (tmp_path / "slide.dcm").write_bytes(dicom())
+    found = dicom(pixels=element(PIXELS, "OW", bytes(pixels)), series="1.2.7")
+    eight, one = (element(0x00280100, "US", bits) for bits in (8, 1))
+    assert found.count(eight) == 1
+    (tmp_path / "found.dcm").write_bytes(found.replace(eight, one))
+    with open_slide(tmp_path / "slide.dcm") as slide:
+        assert slide.info.backend == backend
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes with names are POSIX's")
 @pytest.mark.parametrize("name", ["b.dcm", "b"])
 def test_a_pipe_beside_a_good_file_is_not_waited_for(tmp_path, name):

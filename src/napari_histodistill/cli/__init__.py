@@ -27,7 +27,11 @@ from napari_histodistill.cli.evaluate import evaluate
 from napari_histodistill.cli.export import export
 from napari_histodistill.cli.info_students import info, students
 from napari_histodistill.cli.similar import similar
-from napari_histodistill.errors import HistodistillError, without_secrets
+from napari_histodistill.errors import (
+    HistodistillError,
+    bounded_message,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -179,6 +183,6 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _fail(message: str, code: int) -> int:
-    line = without_secrets(" ".join(message.split()))
+    line = bounded_message(" ".join(message.split()))
     print(printable(f"histodistill: {line}"), file=sys.stderr)
     return code

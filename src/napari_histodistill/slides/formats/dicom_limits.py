@@ -310,8 +310,9 @@ class _Walk:
     def _frame_bytes(self) -> int:
         """Return how many bytes all frames take that are not compressed."""
         names = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel")
-        size = math.prod(self.numbers.get(name, 1) for name in names)
-        return size * max(8, self.numbers.get("BitsAllocated", 8)) // 8
+        samples = math.prod(self.numbers.get(name, 1) for name in names)
+        bits = self.numbers.get("BitsAllocated", 8)  # 1 in a segmentation: eight a byte
+        return math.ceil(samples * bits / 8)
 
     def _check_table(self, at: int, length: int, kind: str) -> None:
         """See whether each frame of a table begins after the one before."""

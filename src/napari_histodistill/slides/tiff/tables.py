@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MULTIPLIED = {277: "samples per pixel", 32997: "image depth", 32998: "tile depth"}
+TELLING = {270: "description", 271: "maker", 305: "software", 700: "metadata"}
+"""What of the first page tells the format. tifffile leaves out an entry that lies
+outside the file, and a slide of overlapping tiles or several scans then looks plain."""
+
 SUB_TABLES = 330
 WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 322, 323
 WHOLE_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I",
@@ -74,7 +78,8 @@ class _Format(NamedTuple):
 def check_tables(path: Path) -> None:
     """Refuse a TIFF if a factor that tifffile multiplies by is not a single number.
 
-    Everything else that may be wrong with them is left to tifffile.
+    Nor is one read of which what tells its format is longer than the file. Everything
+    else that may be wrong with them is left to tifffile.
 
     Parameters
     ----------
@@ -89,7 +94,13 @@ def check_tables(path: Path) -> None:
         If the file cannot be read.
     """
     with path.open("rb") as file:
+        length, first = file.seek(0, 2), None
+        file.seek(0)
         for entry in _entries(file, path):
+            first = entry.table if first is None else first
+            too_long = entry.values * BYTES.get(entry.kind, 1) > length
+            if entry.table == first and entry.tag in TELLING and too_long:
+                _refuse(path, f"{TELLING[entry.tag]} of {entry.values} characters")
             one = entry.kind in WHOLE_TYPES and entry.values == 1
             if entry.tag in MULTIPLIED and not one:
                 _refuse(path, f"{MULTIPLIED[entry.tag]} is not one number")
