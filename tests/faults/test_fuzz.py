@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+@pytest.fixture(autouse=True, scope="module")
+def loaded() -> None:
+    """Load what needs gigabytes of addresses for itself, before memory is capped."""
+    for name in ("torch", "timm", "openvino"):
+        pytest.importorskip(name)
+
+
 @pytest.fixture(autouse=True)
 def capped_memory() -> Iterator[None]:
     """Let a finding be a MemoryError here, and not the end of the machine."""
