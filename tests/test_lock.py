@@ -79,3 +79,9 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
         path.touch()
         with pytest.raises(InputError, match="cannot be locked on this file system"):
             act(path)
+
+
+def test_a_folder_in_the_place_of_a_lock_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(InputError, match="no plain file"):
+        is_held(tmp_path / "lock")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -150,6 +151,10 @@ def is_held(path: Path) -> bool:
     except OSError as trouble:
         msg = f"{path}: cannot be opened to see whether a run holds it ({trouble})."
         raise InputError(msg) from trouble
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        msg = f"{path}: it is no plain file, so nobody can say whether a run holds it."
+        raise InputError(msg)
     with os.fdopen(handle, "rb") as file:
         return not _taken(file, path, InputError)
 
