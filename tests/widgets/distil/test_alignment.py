@@ -117,8 +117,8 @@ def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted):
     viewer, widget, he, dense = open_panel()
     pick(widget, PLACES + OFF)
     assert matrix(widget) == shifted(OFF)
-    second = add(viewer, painted.sparse, "second H&E")
-    marker = add(viewer, painted.dense, "second marker", CHANNELS)
+    second = add(viewer, np.roll(painted.sparse, 40, 0), "second H&E")
+    marker = add(viewer, np.roll(painted.dense, 40, 0), "second marker", CHANNELS)
     choose(widget, second, marker[0])
     assert widget.align_step.line.text() == "As the layers lie on the canvas."
     assert len(widget.aligning.own_landmarks()[0]) == 0

@@ -127,7 +127,7 @@ def test_an_alignment_stays_with_its_layer(paired, painted, qtbot):
     assert widget.bench.partner_layers == [channels[0]]
     assert widget.session.partners[0].registration is not None
     # Another slide of the same name was never aligned.
-    other = add(viewer, painted.dense, "marker", CHANNELS)
+    other = add(viewer, np.roll(painted.dense, 40, 0), "marker", CHANNELS)
     widget.pairing.tick(other[0])
     assert widget.session.partners[0].name == "marker"
     assert widget.session.partners[0].registration is None

@@ -238,7 +238,7 @@ def test_unfit_choices_are_refused_with_a_reason(open_distil, qtbot, painted):
     tick(widget, "far")
     widget.pairs_step.preview.click()
     wait_until(qtbot, lambda: not widget.bench.pump.busy)
-    assert "far does not show the tissue of H&E" in widget.message.text()
+    assert "image does not show the tissue of H&E" in widget.message.text()
     viewer.layers.remove(far)
     flat = painted.dense.copy()
     flat[..., 1] = 7
@@ -319,7 +319,7 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     assert not widget.train_step.start.isEnabled()
     stored = read_pairs(widget.session.run.folder / "pairs.zarr")
     assert len(stored) == one + two
-    assert stored.source == "H&E + marker; second H&E + second marker"
+    assert stored.source == "H&E + image; second H&E + image"
     config, _ = read_run(widget.session.run.folder)
     assert config.data.validate_on == ("H&E",)
     widget.train_step.stop.click()

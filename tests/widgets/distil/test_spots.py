@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import numpy as np
 import pytest
 from napari.layers import Layer, Points
@@ -172,7 +174,7 @@ def test_files_are_refused_in_a_sentence(open_panel, qtbot, tmp_path):
     assert "odd.csv: no columns of positions" in widget.message.text()
     viewer.layers.clear()
     assert not widget.layers_step.spots.isEnabled()
-    assert "Open the H&E first" in widget.layers_step.spots.toolTip()
+    assert "Open the H&E first" in unescape(widget.layers_step.spots.toolTip())
 
 
 def test_positions_among_the_columns_of_points_are_never_genes(rng):
