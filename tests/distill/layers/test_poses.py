@@ -35,7 +35,7 @@ def section(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     glands = (glands - glands.min()) / np.ptp(glands)
     colours = np.array([[235, 190, 215], [120, 70, 150]])
     he = colours[0] + glands[..., None] * (colours[1] - colours[0])
-    he = he + rng.normal(scale=4, size=(*SHAPE, 3))
+    he = he + rng.normal(scale=16, size=(*SHAPE, 3))
     he[~tissue] = 245
     marker = np.where(tissue, 2000 + 20000 * (1 - glands) ** 2, 300)
     marker = marker + rng.normal(scale=100, size=SHAPE)
