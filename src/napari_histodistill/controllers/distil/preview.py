@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -161,8 +161,15 @@ def say_preview(sight: Sight) -> str:
     return f"{at}: places of one colour look alike to the model; a hue has no meaning."
 
 
+def _by_newest(sight: Sight) -> Sight:
+    if sight.step is None:
+        return sight
+    newest = newest_preview(sight.bundle.parent.parent)
+    return sight if newest is None else replace(sight, step=newest[0], bundle=newest[1])
+
+
 def preview_work(
-    slide: Slide, sight: Sight, before: Preview | None, embed: Embed
+    slide: Slide, asked: Sight, before: Preview | None, embed: Embed
 ) -> Work:
     """Return the work that paints a view; it reports once.
 
@@ -170,8 +177,8 @@ def preview_work(
     ----------
     slide : Slide
         RGB, with µm per pixel.
-    sight : Sight
-        View to paint.
+    asked : Sight
+        View to paint; by the run's newest student, if there is a newer one by then.
     before : Preview or None
         The last one of this slide.
     embed : callable
@@ -180,9 +187,11 @@ def preview_work(
 
     def work(cancel: CancelToken) -> Iterator[Preview]:
         _step_back()
-        spec = load_spec(sight.bundle)
         tissue = find_tissue(slide) if before is None else before.tissue
         cancel.check()
+        # Tissue takes a second or two; meanwhile a quick training removed the student.
+        sight = _by_newest(asked)
+        spec = load_spec(sight.bundle)
         grid, rows, columns = grid_in_view(spec, slide, sight.region)
         wanted = tissue.cells(grid)[rows, columns]
         cells = np.argwhere(wanted)
