@@ -238,7 +238,7 @@ def test_unfit_choices_are_refused_with_a_reason(open_distil, qtbot, painted):
     tick(widget, "far")
     widget.pairs_step.preview.click()
     wait_until(qtbot, lambda: not widget.bench.pump.busy)
-    assert "image does not show the tissue of H&E" in widget.message.text()
+    assert "far does not show the tissue of H&E" in widget.message.text()
     viewer.layers.remove(far)
     flat = painted.dense.copy()
     flat[..., 1] = 7

@@ -89,7 +89,9 @@ def plan_work(
         others = [p for p in partners if p.kind is not PartnerKind.SAME]
         found = [_dense(p, sampling) for p in others]
         cancel.check()
-        plan = plan_pairs(sparse, _called_by_kind(found), sampling)
+        # Under their own names until here: a refusal names the layer.
+        plan = plan_pairs(sparse, found, sampling)
+        plan = replace(plan, partners=tuple(_called_by_kind(plan.partners)))
         cancel.check()
         pool_pairs([*(section.plan for section in kept), plan])
         yield Planned(plan, tuple(_twins(plan, cancel)), tuple(partners))

@@ -176,7 +176,7 @@ class _Walk:
         if found.vr == b"SQ" or found.length > MAX_META_BYTES:
             self._refuse(f"an entry of {found.length} bytes before its header")
         if found.tag == _GROUP_LENGTH and found.length != 4:
-            self._refuse("the length of its first group is no number")
+            self._refuse("the length of its first group is not a number")
         if found.tag == _SYNTAX:
             self.texts[_SYNTAX] = self._text(found)
         return found
