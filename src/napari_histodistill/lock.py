@@ -104,7 +104,7 @@ class WriterLock:
             Whether to remove the file, too, from a folder of results.
         """
         if remove and not self._file.closed and sys.platform != "win32":
-            # While it is held: whoever opened it meanwhile sees that it is gone.
+            # While it is held: a process that opened it meanwhile sees that it is gone.
             self._path.unlink(missing_ok=True)
         self._file.close()
 
