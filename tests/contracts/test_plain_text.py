@@ -2,8 +2,8 @@
 
 Qt shows as HTML whatever looks like HTML, in every label that was not told otherwise
 and in every tooltip, which cannot be told. ``widgets/shared/controls.py`` has a label
-that people read, a function that escapes tooltips, and a message box; all of the window
-uses them.
+that shows plain text, a function that escapes tooltips, and a message box; all of the
+window uses them.
 """
 
 from __future__ import annotations
