@@ -23,7 +23,7 @@ def our_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith(OURS)]
 
 
-def wait_until(qtbot, is_true, timeout_s=60.0):
+def wait_until(qtbot, is_true, timeout_s=20.0):
     """Let the event loop turn until something is true."""
     qtbot.waitUntil(is_true, timeout=int(timeout_s * 1000))
 

@@ -81,7 +81,7 @@ def tick(widget, name):
 def preview(qtbot, widget, px=48):
     widget.pairs_step.px.setValue(px)
     widget.pairs_step.preview.click()
-    wait_until(qtbot, lambda: not widget.bench.pump.busy, 180)
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 60)
     assert widget.session.planned is not None, widget.message.text()
 
 
@@ -95,7 +95,7 @@ def start(qtbot, widget, steps=1):
         assert view is None or view.state != "failed", view.message
         return view is not None and view.step >= steps
 
-    wait_until(qtbot, far_enough, 300)
+    wait_until(qtbot, far_enough, 120)
 
 
 def zombies():
@@ -154,18 +154,18 @@ def test_the_whole_story(open_distil, qtbot, painted):
     assert "Training: step" in widget.train_step.line.text()
     assert not widget.train_step.start.isEnabled()
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.session.works, 180)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     wait_until(qtbot, lambda: widget.train_step.use.isEnabled())
     assert "the best model so far is kept" in widget.train_step.line.text()
     widget.train_step.command.click()
     assert "config.toml" in QApplication.clipboard().text()
     # 5: use it
     explore = widget.distilling.use()
-    wait_until(qtbot, lambda: not explore.session.why_not_run, 180)
+    wait_until(qtbot, lambda: not explore.session.why_not_run, 60)
     assert explore.session.student.spec.training.arm == "triplet"
     explore.run_panel.button.click()
     wait_until(qtbot, lambda: explore.bench.pump.is_active(ExploreJob.RUN), 10)
-    wait_until(qtbot, lambda: not explore.bench.pump.busy, 300)
+    wait_until(qtbot, lambda: not explore.bench.pump.busy, 120)
     assert explore.session.live.cells_done > 20
     explore.searching.click(320, 320, like=True)
     wait_until(qtbot, lambda: "Similarity" in viewer.layers, 30)
@@ -187,15 +187,15 @@ def test_a_killed_training_says_so_and_goes_on(open_distil, qtbot, painted):
     before = len(widget.session.run.view().events)
     widget.train_step.start.click()
     assert widget.session.run.folder == run.folder
-    wait_until(qtbot, lambda: len(widget.session.run.view().events) > before + 1, 300)
+    wait_until(qtbot, lambda: len(widget.session.run.view().events) > before + 1, 120)
     # Pausing frees the machine, and going on goes on.
     widget.train_step.pause.click()
-    wait_until(qtbot, lambda: widget.session.run.view().state == "paused", 180)
+    wait_until(qtbot, lambda: widget.session.run.view().state == "paused", 60)
     wait_until(qtbot, lambda: widget.train_step.pause.text() == "Go on")
     widget.train_step.pause.click()
-    wait_until(qtbot, lambda: widget.session.run.view().state == "running", 180)
+    wait_until(qtbot, lambda: widget.session.run.view().state == "running", 60)
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.session.works, 180)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     assert not zombies()
 
 
@@ -218,7 +218,7 @@ def test_a_training_outlives_its_window_and_is_found_again(open_distil, qtbot, p
     assert other.session.run.folder == folder
     assert other.session.works
     other.train_step.stop.click()
-    wait_until(qtbot, lambda: not other.session.works, 180)
+    wait_until(qtbot, lambda: not other.session.works, 60)
     until = time.monotonic() + 10
     while zombies() and time.monotonic() < until:
         time.sleep(0.05)
@@ -323,7 +323,7 @@ def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     config, _ = read_run(widget.session.run.folder)
     assert config.data.validate_on == ("H&E",)
     widget.train_step.stop.click()
-    wait_until(qtbot, lambda: not widget.session.works, 180)
+    wait_until(qtbot, lambda: not widget.session.works, 60)
     step.forget.click()
     assert not step.forget.isVisible()
     assert not step.held_out_row.isVisible()
@@ -399,12 +399,12 @@ def test_another_image_of_the_file_can_be_the_he(open_distil, qtbot, tmp_path):
     data, kwargs, _ = slide_layer(open_slide(path))
     viewer.add_image(data, **kwargs)
     row = widget.layers_step.images
-    qtbot.waitUntil(lambda: row.combo.count() == 2, timeout=60000)
+    qtbot.waitUntil(lambda: row.combo.count() == 2, timeout=10000)
     assert not row.isHidden()
     row.chosen.emit(1)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60000)
-    qtbot.waitUntil(lambda: row.combo.currentIndex() == 1, timeout=60000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10000)
+    qtbot.waitUntil(lambda: row.combo.currentIndex() == 1, timeout=10000)
     assert widget.bench.sparse_layer is viewer.layers[1]
     assert [x.visible for x in viewer.layers] == [False, True]
     assert widget.layers_step.sparse.currentText() == "scenes.ome.tif · B"
-    qtbot.waitUntil(lambda: not widget.bench.pump.busy, timeout=60000)
+    qtbot.waitUntil(lambda: not widget.bench.pump.busy, timeout=10000)

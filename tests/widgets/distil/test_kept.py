@@ -185,4 +185,4 @@ def test_kept_sections_are_offered_again(open_viewer, qtbot, tmp_path, painted):
     wait_until(qtbot, lambda: bool(widget.session.kept), 30)
     assert len(widget.session.kept[0].plan) == pairs
     assert widget.session.say_pairs() == said
-    qtbot.waitUntil(lambda: not widget.bench.pump.busy, timeout=60000)
+    qtbot.waitUntil(lambda: not widget.bench.pump.busy, timeout=10000)

@@ -162,7 +162,7 @@ def test_an_h5ad_becomes_a_student(open_panel, qtbot, known, tmp_path):
     widget.refresh()
     assert widget.train_step.start.isEnabled(), widget.train_step.start.toolTip()
     start(qtbot, widget, steps=4)
-    wait_until(qtbot, lambda: not widget.session.works, 300)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     assert widget.session.run.view().state == "finished"
     assert load_spec(widget.session.student).tile_px == 48
 

@@ -92,7 +92,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     step.preview.setChecked(True)
     flow.start(qtbot, widget, steps=1)
     run = widget.session.run
-    wait_until(qtbot, lambda: widget.previewing.shown is not None, 300)
+    wait_until(qtbot, lambda: widget.previewing.shown is not None, 120)
     layer = viewer.layers[NAME]
     assert asked_every(run.folder) == 2
     assert layer.metadata[OVERLAY_MARK] == "preview"
@@ -109,19 +109,19 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert (np.abs([low, high] - view) < 2 * cell + 1e-6).all(), "and little more"
     # The next student repaints it; the layer stays.
     first = widget.previewing.shown
-    wait_until(qtbot, lambda: widget.previewing.shown is not first, 300)
+    wait_until(qtbot, lambda: widget.previewing.shown is not first, 120)
     assert viewer.layers[NAME] is layer
     # A layer that somebody removed comes back with the next, and nothing breaks.
     viewer.layers.remove(layer)
     step.colouring.setCurrentIndex(1)
-    wait_until(qtbot, lambda: NAME in viewer.layers, 300)
+    wait_until(qtbot, lambda: NAME in viewer.layers, 120)
     assert "yellow is most similar" in step.seen_words.text()
     step.preview.setChecked(False)
     assert not viewer.layers[NAME].visible
     assert asked_every(run.folder) == 0
     assert not step.report.isEnabled()
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.session.works, 300)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     # The report opens.
     opened = []
     monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
@@ -150,15 +150,15 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     ]
     step.labels.setCurrentIndex(1)
     step.fit.click()
-    wait_until(qtbot, lambda: not widget.bench.pump.busy, 180)
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 60)
     assert "look like numbered objects" in step.fitted.text()
     step.labels.setCurrentIndex(0)
     step.fit.click()
     assert not step.fit.isEnabled()
-    wait_until(qtbot, lambda: not widget.bench.pump.busy, 300)
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 120)
     assert "On held-out regions" in step.fitted.text()
     explore = widget.distilling.use()
-    wait_until(qtbot, lambda: explore.session.student is not None, 180)
+    wait_until(qtbot, lambda: explore.session.student is not None, 60)
     assert explore.session.student.folder == run.folder / WITH_CLASSES
     assert explore.session.student.spec.class_names == ("upper", "lower")
     explore.shut_down()
@@ -224,7 +224,7 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     flow.start(qtbot, widget, steps=1)
     assert NAME in viewer.layers
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.session.works, 300)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     wait_until(qtbot, lambda: NAME not in viewer.layers, 20)  # nobody asked for it
     folder = widget.session.run.folder
     assert step.smaller.isHidden()
@@ -246,9 +246,9 @@ def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
         assert view.state != "failed" or view.reason == "memory", view.message
         return view.step > before
 
-    wait_until(qtbot, went_on, 300)
+    wait_until(qtbot, went_on, 120)
     assert any(e["kind"] == "changed" for e in RunProcess(folder).view().events)
-    wait_until(qtbot, lambda: step.smaller.isHidden(), 60)
+    wait_until(qtbot, lambda: step.smaller.isHidden(), 20)
     step.stop.click()
-    wait_until(qtbot, lambda: not widget.session.works, 300)
+    wait_until(qtbot, lambda: not widget.session.works, 120)
     assert not flow.zombies()

@@ -155,8 +155,8 @@ def test_click_shift_click_threshold_and_jump(ran, qtbot):
     viewer, widget, layer = ran()
     session, panel = widget.session, widget.similar_panel
     click(viewer, layer, GLAND)
-    qtbot.waitUntil(lambda: session.similar is not None, timeout=60000)
-    qtbot.waitUntil(idle(widget), timeout=60000)
+    qtbot.waitUntil(lambda: session.similar is not None, timeout=10000)
+    qtbot.waitUntil(idle(widget), timeout=10000)
     assert session.prompts.at[0] == pytest.approx(GLAND, abs=2)
     heat = viewer.layers["Similarity"]
     before = np.array(heat.data)
@@ -166,8 +166,8 @@ def test_click_shift_click_threshold_and_jump(ran, qtbot):
     assert "place" in panel.count.text()
 
     click(viewer, layer, STROMA, Qt.KeyboardModifier.ShiftModifier)
-    qtbot.waitUntil(lambda: len(session.similar.prompts.items) == 2, timeout=60000)
-    qtbot.waitUntil(idle(widget), timeout=60000)
+    qtbot.waitUntil(lambda: len(session.similar.prompts.items) == 2, timeout=10000)
+    qtbot.waitUntil(idle(widget), timeout=10000)
     assert len(session.prompts.not_at) == 1
     assert not np.array_equal(np.nan_to_num(heat.data), np.nan_to_num(before))
     assert viewer.layers["Similarity"] is heat, "the layer is reused, not made anew"
@@ -177,7 +177,7 @@ def test_click_shift_click_threshold_and_jump(ran, qtbot):
     assert heat.contrast_limits[0] == pytest.approx(panel._range[0], abs=1e-6)
     qtbot.waitUntil(
         lambda: session.similar.threshold < 0 and not widget.bench.pump.busy,
-        timeout=60000,
+        timeout=10000,
     )
     assert len(session.similar.ranked) != many
 
@@ -249,8 +249,8 @@ def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
     drag(viewer, layer, (480, 200), (500, 600))
     widget.teaching.rename(1, "my stroma")
     QTest.mouseClick(panel.learn_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: widget.session.taught is not None, timeout=60000)
-    qtbot.waitUntil(idle(widget), timeout=60000)
+    qtbot.waitUntil(lambda: widget.session.taught is not None, timeout=15000)
+    qtbot.waitUntil(idle(widget), timeout=10000)
     live = widget.session.live
     assert [c.name for c in live.classes] == ["tissue A", "my stroma"]
     assert viewer.layers["Class map"].data is live.shown
@@ -264,7 +264,7 @@ def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
     assert panel.title.placeholderText().startswith("My model, 20")
     panel.title.setText("Glands of mine")
     widget.teaching.save(tmp_path / "mine")
-    qtbot.waitUntil(idle(widget), timeout=60000)
+    qtbot.waitUntil(idle(widget), timeout=10000)
     assert (tmp_path / "mine" / "spec.json").exists(), panel.words.text()
     assert load_spec(tmp_path / "mine").title == "Glands of mine"
     titles = [
@@ -274,7 +274,7 @@ def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
     assert any(t.startswith("mine") for t in titles)
 
     widget.classes_panel.back.click()
-    qtbot.waitUntil(idle(widget), timeout=60000)
+    qtbot.waitUntil(idle(widget), timeout=10000)
     assert [c.name for c in widget.session.live.classes] == ["stroma", "gland"]
 
 
@@ -286,7 +286,7 @@ class _NoWeights:
 
 
 def wait_for_words(qtbot, widget, panel):
-    qtbot.waitUntil(idle(widget), timeout=60000)
+    qtbot.waitUntil(idle(widget), timeout=10000)
     return panel.words.text()
 
 
@@ -383,8 +383,8 @@ def test_a_file_opens_without_blocking_and_missing_mpp_is_asked_for(
     tifffile.imwrite(path, tissue_image(), photometric="rgb", tile=(256, 256))
     viewer, widget = explore()
     widget.choosing.open_path(path)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=60000)
-    qtbot.waitUntil(lambda: widget.session.student is not None, timeout=60000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=10000)
+    qtbot.waitUntil(lambda: widget.session.student is not None, timeout=10000)
     assert open_slide(path).mpp is None, "this file is silent"
     assert widget.slide_panel.mpp.isVisible()
     assert "µm per pixel" in widget.run_panel.button.toolTip()
@@ -393,7 +393,7 @@ def test_a_file_opens_without_blocking_and_missing_mpp_is_asked_for(
     assert "cannot be" in widget.run_panel.message.text()
     widget.slide_panel.mpp.field.setEditText("0.5")
     widget.slide_panel.mpp.use.click()
-    qtbot.waitUntil(ready(widget), timeout=60000)
+    qtbot.waitUntil(ready(widget), timeout=10000)
     assert tuple(viewer.layers[0].scale) == (0.5, 0.5)
     assert str(viewer.layers[0].units[0]) == "micrometer"
 
@@ -403,13 +403,13 @@ def test_three_channels_without_names_are_asked_about(explore, qtbot, tmp_path):
     write(LocalStore(path), [np.moveaxis(tissue_image(), 2, 0)], omero=None)
     viewer, widget = explore()
     widget.choosing.open_path(path)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=60000)
-    qtbot.waitUntil(lambda: widget.session.student is not None, timeout=60000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=10000)
+    qtbot.waitUntil(lambda: widget.session.student is not None, timeout=10000)
     assert viewer.layers[0].rgb, "shown as what it may be"
     assert widget.slide_panel.rgb.isVisible()
     assert "red, green and blue" in widget.session.why_not_run
     widget.slide_panel.rgb.yes.click()
-    qtbot.waitUntil(ready(widget), timeout=60000)
+    qtbot.waitUntil(ready(widget), timeout=10000)
     assert not widget.slide_panel.rgb.isVisible()
     assert widget.session.slide.info.is_rgb
     widget.run_panel.button.click()
@@ -517,7 +517,7 @@ def test_exports(ran, qtbot, tmp_path):
         (ExportKey.CLASS_AREAS, "a.csv"),
     ):
         widget.export(key, tmp_path / name)
-        qtbot.waitUntil(idle(widget), timeout=60000)
+        qtbot.waitUntil(idle(widget), timeout=10000)
         assert (tmp_path / name).exists(), widget.run_panel.message.text()
     widget.export(ExportKey.SIMILAR_PLACES, tmp_path / "s.geojson")
     assert "click on tissue first" in widget.run_panel.message.text()

@@ -26,8 +26,8 @@ def opened(explore, qtbot, tmp_path):
         ).path
         viewer, widget = explore()
         widget.choosing.open_path(path)
-        qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=60000)
-        qtbot.waitUntil(lambda: widget.session.slide is not None, timeout=60000)
+        qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=10000)
+        qtbot.waitUntil(lambda: widget.session.slide is not None, timeout=10000)
         widget.choosing.give_mpp(0.5)
         qtbot.waitUntil(ready(widget), timeout=20000)
         return viewer, widget

@@ -140,7 +140,7 @@ def test_a_comparison_ends_with_its_slide_and_shows_how_far_it_is(
     assert widget.bench.pump.is_active(ExploreJob.JUDGING)
     viewer.layers.remove(layer)
     qtbot.waitUntil(
-        lambda: not widget.bench.pump.is_active(ExploreJob.JUDGING), timeout=60000
+        lambda: not widget.bench.pump.is_active(ExploreJob.JUDGING), timeout=10000
     )
     assert where.text() == ""
 
