@@ -129,6 +129,8 @@ def start_logged(arguments: Sequence[object], *, program: str, said: Path) -> St
         with (said / "out").open("wb") as out, (said / "err").open("wb") as err:
             how = {"program": program, "cwd": ROOT, "stdout": out, "stderr": err}
             return start_fresh(arguments, **how)
+    for name in ("out", "err"):  # nobody takes what an earlier one said for this one's
+        (said / name).write_bytes(b"")
     context = preload()
     how = (program, _words(arguments), said, _environment())
     process = context.Process(target=_run, args=how)
