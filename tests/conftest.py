@@ -71,3 +71,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
     monkeypatch.setenv(
         "HISTODISTILL_DRAFTS", str(tmp_path_factory.mktemp("drafts", numbered=True))
     )
+
+
+@pytest.fixture(autouse=True)
+def _same_rank():
+    """See that no test leaves this process, and all tests after it, a lower rank."""
+    if not hasattr(os, "getpriority"):
+        yield
+        return
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    yield
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before, "work in a thread or process"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 
 _FAILING = {
     getattr(errno, name)
@@ -63,6 +64,20 @@ def bounded_message(message: str) -> str:
     half = MAX_MESSAGE // 2
     end = without_secrets(end.partition(" ")[2])[-half:]
     return f"{without_secrets(start)[:half]} … {end}"
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an error's traceback for people, every line as a bounded message.
+
+    Libraries repeat addresses in their errors, which a log or a terminal then keeps.
+
+    Parameters
+    ----------
+    error : BaseException
+        As it was caught.
+    """
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join(bounded_message(line) for line in lines)
 
 
 def _shortened(message: str) -> str:

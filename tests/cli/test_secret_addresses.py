@@ -11,20 +11,18 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="extra [http]")
 
-from zarr.storage import MemoryStore
-
 from napari_histodistill import addresses
 from napari_histodistill.cli.scheduler import _to_send
+from napari_histodistill.controllers.shared.job import Job
 from napari_histodistill.controllers.shared.map_work import open_work
 from napari_histodistill.errors import SlideError
 from napari_histodistill.layers.reader import get_reader
-from napari_histodistill.layers.slide_layer import slide_layer
-from napari_histodistill.maps.cohort import SlideTask, embed_task
+from napari_histodistill.layers.slide_layer import slide_layer, slide_of
+from napari_histodistill.maps.cohort import SlideResult, SlideTask, embed_task
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
 from tests.fakes import colour_student, tissue_image
-from tests.faults.hostile_servers import Server, serving
-from tests.slides.formats.test_omezarr import write
+from tests.faults.hostile_servers import Server, serving, slide_files
 
 SECRET = "s3cr3tSignature"
 SIGNED = f"sv=1&sig={SECRET}%2Fa%3D"
@@ -37,11 +35,7 @@ def _loopback(socket_enabled, monkeypatch):
 
 @pytest.fixture(scope="module")
 def files():
-    store = MemoryStore()
-    image = tissue_image()
-    levels = [image, image[::2, ::2]]
-    write(store, [a.transpose(2, 0, 1) for a in levels])
-    return {key: bytes(value.to_bytes()) for key, value in store._store_dict.items()}
+    return slide_files(image=tissue_image())
 
 
 @pytest.fixture
@@ -170,6 +164,45 @@ def test_a_task_travels_with_its_signature_and_shows_none(
 
 def _fields(task):
     return {name: getattr(task, name) for name in task.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("more", [f"?{SIGNED}", f"?{SIGNED}&a.zarr", f"#{SECRET}"])
+def test_napari_is_given_no_signature_to_keep(server, more):
+    address = f"{server.url}{more}"
+    with pytest.raises(SlideError, match="what this address is signed with") as refused:
+        get_reader(address)(address)
+    assert_clean(Path("nowhere"), str(refused.value))
+    assert server.asked == []
+    ((_, kwargs, _),) = get_reader(server.url)(server.url)
+    slide_of(kwargs["metadata"]).close()
+
+
+@pytest.mark.parametrize("more", ["", " again" * 1000])
+def test_what_a_library_repeats_is_not_said_of_a_job(caplog, more):
+    address = f"https://me:{SECRET}@host/a.zarr?{SECRET}{more}"
+
+    def fail(_cancel):
+        yield from ()
+        try:
+            raise OSError(address)
+        except OSError as error:
+            raise ValueError(address) from error
+
+    job = Job(fail, name="Opening")
+    job.start()
+    while not job.state.is_final:
+        job.poll()
+    assert job.error.startswith("Opening failed: https://host/a.zarr")
+    assert "ValueError: https://host/a.zarr" in caplog.text
+    assert_clean(Path("nowhere"), job.error, caplog.text)
+
+
+def test_what_a_library_repeats_is_not_said_of_a_task():
+    task = SlideTask(slide=Path("a.zarr"), store=Path("b.zarr"), student="mine")
+    error = f"a.zarr: no answer of https://{SECRET}@host/a.zarr?{SECRET}."
+    result = SlideResult(task=task, error=error)
+    assert result.error == "a.zarr: no answer of https://host/a.zarr"
+    assert_clean(Path("nowhere"), repr(result))
 
 
 @pytest.mark.parametrize("user", [f"me:{SECRET}@", f"{SECRET}@"])

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    import numpy.typing as npt
+
 PIECE = b" " * 65536
 BLANKS = gzip.compress(b" " * 2**26, 9)
 
 
-def slide_files(zarr_format: int = 3) -> dict[str, bytes]:
-    """Return the files of a small slide, by key."""
+def slide_files(
+    zarr_format: int = 3, *, image: npt.NDArray[np.uint8] | None = None
+) -> dict[str, bytes]:
+    """Return the files of a small slide, or of an image and its half, by key."""
     store = MemoryStore()
     levels = [picture(64, 96), picture(32, 48)]
+    if image is not None:
+        levels = [image, image[::2, ::2]]
     write(store, [a.transpose(2, 0, 1) for a in levels], zarr_format=zarr_format)
     return {key: bytes(value.to_bytes()) for key, value in store._store_dict.items()}
 

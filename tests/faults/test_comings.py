@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from contextlib import contextmanager, suppress
 
@@ -163,6 +164,112 @@ def test_a_store_whose_disk_vanishes_goes_on_when_it_is_back(
     outcome = here(*embedding(place, out))
     assert outcome.code == 0, outcome.err
     assert numbers(fingerprint("embed", out)) == numbers(embedded)
+
+
+class Stick:
+    """A small disk that can be pulled out, whoever uses it, and put in again."""
+
+    def __init__(self, folder):
+        self.inside, self.path = folder / "inside", folder / "stick"
+        for place in (self.inside, self.path):
+            place.mkdir(parents=True)
+        self._do("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", self.inside)
+        try:
+            self.put_in()
+        except subprocess.CalledProcessError:
+            self._do("umount", self.inside)
+            raise
+
+    @staticmethod
+    def _do(*command):
+        subprocess.run([str(x) for x in command], check=True, capture_output=True)
+
+    def put_in(self):
+        self._do("mount", "--bind", self.inside, self.path)
+
+    def pull_out(self):
+        assert any(self.path.iterdir())
+        self._do("umount", "-l", self.path)
+        assert not any(self.path.iterdir())
+
+    def throw_away(self):
+        for place in (self.path, self.inside):
+            if os.path.ismount(place):
+                self._do("umount", "-l", place)
+
+
+@pytest.fixture
+def stick(tmp_path):
+    """Return a disk that can be pulled out, where this user may mount one."""
+    try:
+        made = Stick(tmp_path / "usb")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no disk can be mounted here")
+    yield made
+    made.throw_away()
+
+
+def pulled_out_at(monkeypatch, stick, count):
+    """Pull a disk out as so many blocks of a store were written."""
+    blocks, write = [], EmbeddingStore.write_block
+
+    def pull(self, *args, **kwargs):
+        blocks.append(1)
+        if len(blocks) == count:
+            stick.pull_out()
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(EmbeddingStore, "write_block", pull)
+
+
+def test_a_store_on_a_disk_that_is_pulled_out(
+    place, stick, monkeypatch, embedded, tmp_path
+):
+    pulled_out_at(monkeypatch, stick, 2)
+    outcome = here(*embedding(place, stick.path))
+    monkeypatch.undo()
+    assert outcome.code == 1, outcome.err
+    assert "slide.ome.zarr: cannot be written (it is not there" in outcome.sentence
+    assert not any(stick.path.iterdir()), "nothing is written where the disk was"
+    stick.put_in()
+    outcome = here(*embedding(place, stick.path))
+    assert outcome.code == 0, outcome.err
+    assert numbers(fingerprint("embed", stick.path)) == numbers(embedded)
+
+
+def test_a_slide_on_a_disk_that_is_pulled_out(
+    place, stick, monkeypatch, embedded, tmp_path
+):
+    """The system keeps what is open; after that the slide is not there, and said so."""
+    slide = stick.path / "slide.ome.tif"
+    shutil.copy(place.slide, slide)
+    command = ("embed", slide, *embedding(place, tmp_path / "out")[2:])
+    pulled_out_at(monkeypatch, stick, 2)
+    outcome = here(*command)
+    monkeypatch.undo()
+    assert outcome.code == 0, outcome.err
+    again = here(*command)
+    assert again.code == 2
+    assert "slide.ome.tif: there is no such file" in again.sentence
+    stick.put_in()
+    assert here(*command).code == 0
+    assert numbers(fingerprint("embed", tmp_path / "out")) == numbers(embedded)
+
+
+def test_a_training_on_a_disk_that_is_pulled_out(place, stick, whole):
+    folder = begin(place, stick.path / "run")
+    reports = train(folder, device="cpu")
+    for report in reports:
+        if report.step == 3:
+            break
+    stick.pull_out()
+    with pytest.raises(ComputeError, match=r"cannot be written"):
+        list(reports)
+    assert look_at(folder).state == "gone"
+    assert not any(stick.path.iterdir()), "nothing is written where the disk was"
+    stick.put_in()
+    assert look_at(folder).resumable
+    assert finish(folder) == whole
 
 
 # --- two windows, and clocks ----------------------------------------------------------

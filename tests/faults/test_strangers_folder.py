@@ -9,12 +9,14 @@ import subprocess
 import sys
 
 import pytest
+import zarr
 
 from napari_histodistill.controllers.shared.embed_process import EmbedProcess
 from napari_histodistill.distill.experiments import experiment as experiment_module
 from napari_histodistill.distill.experiments.experiment import run_experiment
 from napari_histodistill.distill.experiments.job import run_job
 from napari_histodistill.distill.layers.registration import read_registration
+from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.runs.events import (
@@ -51,6 +53,7 @@ from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.tissue.stain import StainMap
 from tests.distill.experiments.test_experiment import small_experiment
 from tests.distill.small_runs import small_config, write_textures
+from tests.faults.test_hostile_pairs import write as write_pairs
 from tests.maps.helpers import filled_store
 from tests.slides.formats.made_mrxs import make_positions
 
@@ -229,6 +232,18 @@ def test_a_store_with_a_chunk_that_never_ends_is_refused(tmp_path, rng, target):
     for writable in (False, True):
         with pytest.raises(StoreError, match=r"link|not a file"):
             EmbeddingStore.open(path, writable=writable)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe", "elsewhere"])
+def test_pairs_with_a_chunk_that_never_ends_or_leads_out_are_refused(tmp_path, target):
+    path = write_pairs(tmp_path / "pairs.zarr")
+    zarr.open_group(path)["sparse"][:] = 7  # nothing is written of zeros
+    chunk = next(p for p in (path / "sparse" / "c").rglob("*") if p.is_file())
+    if target == "elsewhere":
+        target = chunk.rename(tmp_path / "elsewhere")
+    special(chunk, target)
+    with pytest.raises(StoreError, match=r"link|not a file"):
+        read_pairs(path)
 
 
 def test_a_registration_that_nests_too_deep_is_one_sentence(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import zarr
@@ -10,8 +12,14 @@ from napari_histodistill.errors import SlideError
 from napari_histodistill.layers.plain_names import plain_name
 from napari_histodistill.layers.reader import read_slides
 from napari_histodistill.layers.saved_map import saved_map
+from napari_histodistill.layers.slide_layer import slide_of
+from napari_histodistill.slides.tissue.writing import write_pyramid
+from tests.fakes import tissue_image
 
 IMAGE = "<img src=x>"
+on_windows = pytest.mark.skipif(
+    sys.platform == "win32", reason="no file can be called so"
+)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +56,28 @@ def test_a_saved_map_of_a_stranger_shows_no_markup(tmp_path):
     assert features["mm2"] == [1.5]
     assert features["none"] == [None]
     assert "<" not in str(kwargs["features"]["list"])
+
+
+@on_windows
+@pytest.mark.parametrize(
+    "name", ["<img src=x>.tif", "<1<B>.tif", "<?xml.tif", "&lt;b>.tif", "a< b>.tif"]
+)
+def test_a_name_that_napari_would_obey_is_not_its_to_show(tmp_path, name):
+    # Its status bar and its tooltips show the name of the file as it is.
+    path = write_pyramid(tmp_path / name, tissue_image(64, 64), mpp=1.0)
+    with pytest.raises(SlideError, match="rename it") as refused:
+        read_slides(path)
+    assert "<" not in str(refused.value)
+
+
+@on_windows
+@pytest.mark.parametrize(
+    "name", ["p<0.05.tif", "a<b.tif", "a <- b.tif", "a & b > c.tif"]
+)
+def test_a_name_that_is_no_markup_is_read(tmp_path, name):
+    path = write_pyramid(tmp_path / name, tissue_image(64, 64), mpp=1.0)
+    ((_, kwargs, _),) = read_slides(path)
+    slide_of(kwargs["metadata"]).close()
 
 
 def test_an_error_of_the_reader_shows_no_markup(tmp_path):

@@ -19,6 +19,7 @@ from tests.fakes import tissue_image
 OURS = (
     "a.svs", "A.SVS", "a.tif", "a.ome.tiff", "a.ndpi", "a.mrxs", "a.qptiff",
     "a.ome.zarr", "a.zarr/", "with space é.tif", "a.zarr.zip",
+    "https://host/a.zarr", "https://host/a.zarr?sig=1", "https://host/a.zarr#1",
 )  # fmt: skip
 FOREIGN = (
     "a.png", "a.csv", "a.npy", "a", "", ".", "/", "tif", "a.tif.txt", "a.zip",

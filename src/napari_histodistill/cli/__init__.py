@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +29,7 @@ from napari_histodistill.cli.similar import similar
 from napari_histodistill.errors import (
     HistodistillError,
     bounded_message,
-    without_secrets,
+    traceback_of,
 )
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except Exception as error:  # noqa: BLE001 - whatever it is, a sentence and a code
         if debug:
-            print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
+            print(traceback_of(error), file=sys.stderr)
         _tell_cache()
         return _fail(*_explain(error))
     _tell_cache()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.addresses import WebAddress, shown, url_of
+from napari_histodistill.errors import HistodistillError, InputError, SlideError
 from napari_histodistill.layers.plain_names import plain_name
 
 if TYPE_CHECKING:
@@ -17,7 +19,13 @@ FILE_ENDINGS = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu",
     ".qptiff", ".svslide", ".dcm", ".czi", ".zarr", ".zarr.zip",
 )  # fmt: skip
-"""Names that we offer to read; ``napari.yaml`` lists the same as patterns."""
+"""Names that we offer to read; ``napari.yaml`` lists the same as patterns.
+
+There it also lists signed addresses: what napari finds no reader for, it repeats whole.
+"""
+
+_MARKUP = re.compile(r"<[\s!/]*[a-zA-Z][^>]*>|<\?xml|&lt;")
+"""What Qt may take for HTML; it looks at the first tag of a text, which it may cut."""
 
 PathLike = str | Path
 
@@ -41,7 +49,7 @@ def get_reader(
     """
     paths = _as_list(path)
     if paths and all(
-        str(p).lower().rstrip("/\\").endswith(FILE_ENDINGS) for p in paths
+        shown(p).lower().rstrip("/\\").endswith(FILE_ENDINGS) for p in paths
     ):
         return read_slides
     return None
@@ -53,9 +61,40 @@ def read_slides(path: PathLike | Sequence[PathLike]) -> list[LayerTuple]:
     Raises
     ------
     SlideError
-        If a file cannot be opened; napari shows the sentence.
+        If a file cannot be opened, or has a name that napari may not be told; napari
+        shows the sentence.
     """
-    return [_layer(Path(p)) for p in _as_list(path)]
+    try:
+        for p in _as_list(path):
+            _check_name(p)
+        return [_layer(Path(p)) for p in _as_list(path)]
+    except HistodistillError as error:
+        # napari's notification would obey markup in the file's name.
+        raise type(error)(plain_name(str(error))) from error
+
+
+def _check_name(path: PathLike) -> None:
+    """Refuse what napari must not keep as the source of a layer.
+
+    It shows its last part in the status bar and in tooltips, which obey markup.
+    """
+    url = url_of(path)
+    if url is None:
+        name = Path(path).name
+        if _MARKUP.search(name):
+            msg = f"{name}: napari would take a part of this name for HTML; rename it."
+            raise SlideError(msg)
+        return
+    try:
+        name = WebAddress.parse(url).name
+    except InputError as error:
+        raise SlideError(str(error)) from error
+    if url != shown(url):
+        msg = (
+            f"{name}: napari would show what this address is signed with; open it in "
+            "napari's console by open_slide and slide_layer."
+        )
+        raise SlideError(msg)
 
 
 def _layer(path: Path) -> LayerTuple:
@@ -64,12 +103,8 @@ def _layer(path: Path) -> LayerTuple:
     from napari_histodistill.slides import open_slide
 
     is_zarr = path.name.lower().endswith((".zarr", ".zarr.zip")) and path.exists()
-    try:
-        found = saved_map(path) if is_zarr else None
-        return found or slide_layer(open_slide(path))
-    except HistodistillError as error:
-        # napari's notification would obey markup in the file's name.
-        raise type(error)(plain_name(str(error))) from error
+    found = saved_map(path) if is_zarr else None
+    return found or slide_layer(open_slide(path))
 
 
 def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:

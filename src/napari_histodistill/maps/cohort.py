@@ -16,7 +16,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from napari_histodistill.addresses import put_aside
-from napari_histodistill.errors import BundleError, ComputeError, HistodistillError
+from napari_histodistill.errors import (
+    BundleError,
+    ComputeError,
+    HistodistillError,
+    bounded_message,
+)
 from napari_histodistill.maps.embedding_plan import plan_grid, wanted_cells
 from napari_histodistill.maps.engine import EmbedOptions, embed_slide
 from napari_histodistill.running import CancelToken
@@ -114,7 +119,8 @@ class SlideResult:
     task : SlideTask
         The task.
     error : str
-        Why the slide is not finished, in a sentence; empty if it is.
+        Why the slide is not finished, in a sentence without secrets of addresses;
+        empty if it is.
     exit_code : int
         Exit code of the error, see :class:`HistodistillError`; 0 if there is none.
     rows, columns : int
@@ -139,6 +145,10 @@ class SlideResult:
     unreadable: int = 0
     seconds: float = 0.0
     device: str = ""
+
+    def __post_init__(self) -> None:
+        # Errors of libraries repeat the whole address, and summaries keep this one.
+        object.__setattr__(self, "error", bounded_message(self.error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

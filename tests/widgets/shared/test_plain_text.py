@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from napari.layers._source import layer_source
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import (
@@ -18,9 +23,11 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.distill.layers.partners import Spots
-from napari_histodistill.layers.slide_layer import slide_layer
+from napari_histodistill.errors import SlideError
+from napari_histodistill.layers.slide_layer import slide_layer, slide_of
 from napari_histodistill.layers.spot_layer import spot_layer
 from napari_histodistill.slides import slide_from_arrays
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.students.spec import Metric
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
@@ -153,6 +160,78 @@ def test_the_status_bar_obeys_nothing(explore, qtbot):
     viewer.status = "something"
     assert "bold" in viewer.status
     assert not shown_as_html(viewer.status)
+
+
+class Bait:
+    """A pipe that somebody reads from, or not."""
+
+    def __init__(self, path):
+        os.mkfifo(path)
+        self.path, self.taken, self.over = path, False, threading.Event()
+        self.thread = threading.Thread(target=self._wait)
+        self.thread.start()
+
+    def _wait(self):
+        while not self.over.wait(0.01):
+            with contextlib.suppress(OSError):  # nobody reads
+                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+                self.taken = True
+
+    def close(self):
+        self.over.set()
+        self.thread.join()
+
+
+@pytest.fixture
+def bait(tmp_path, monkeypatch):
+    """A pipe in the working folder that markup of a name asks for."""
+    if sys.platform == "win32":
+        pytest.skip("no file can be called so")
+    monkeypatch.chdir(tmp_path)
+    made = Bait(tmp_path / "bait")
+    yield made
+    made.close()
+
+
+MARKED_UP = "<img src=bait>.tif"
+
+
+def hover(viewer, layer, qtbot):
+    """Let napari say what is under the cursor, and show its list of layers."""
+    window = viewer.window._qt_window
+    viewer.status = layer.get_status((1.0, 1.0), world=True)
+    qtbot.wait(50)
+    window.repaint()
+    qtbot.wait(50)
+
+
+def test_what_is_looked_for_is_asked_for(bait, open_viewer, qtbot):
+    """In napari's status bar, were it told such a name."""
+    viewer = open_viewer()
+    with layer_source(path=MARKED_UP, reader_plugin="napari-histodistill"):
+        layer = viewer.add_image(np.zeros((64, 64), np.uint8), name="plain")
+    hover(viewer, layer, qtbot)
+    assert bait.taken
+    viewer.layers.clear()
+    viewer.status = ""
+
+
+def test_a_marked_up_name_asks_for_nothing(bait, explore, qtbot, tmp_path):
+    path = write_pyramid(tmp_path / MARKED_UP, tissue_image(), mpp=0.5)
+    viewer, widget = explore()
+    with pytest.raises(SlideError) as refused:
+        viewer.open(str(path), plugin="napari-histodistill")
+    assert "‹img src=bait›.tif: " in str(refused.value)
+    assert "<" not in str(refused.value)
+    # Opened by us, it is no more than a name.
+    widget.choosing.open_path(path)
+    wait_until(qtbot, lambda: not widget.bench.pump.busy)
+    (layer,) = [x for x in viewer.layers if slide_of(x.metadata) is not None]
+    assert layer.name == "‹img src=bait›.tif"
+    hover(viewer, layer, qtbot)
+    assert not shown_as_html(layer.get_source_str())
+    assert not all_of_napari(viewer)
+    assert not bait.taken
 
 
 def test_compare_obeys_nothing(open_viewer, qtbot):

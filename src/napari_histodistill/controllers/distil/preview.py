@@ -318,5 +318,7 @@ def _step_back() -> None:
     The rank (Linux) stays with the thread, which ends with its job.
     """
     if sys.platform == "linux":
+        me = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _RANK)
+            rank = max(_RANK, os.getpriority(os.PRIO_PROCESS, me))
+            os.setpriority(os.PRIO_PROCESS, me, rank)

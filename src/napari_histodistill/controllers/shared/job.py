@@ -16,7 +16,12 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from napari_histodistill.errors import Cancelled, HistodistillError
+from napari_histodistill.errors import (
+    Cancelled,
+    HistodistillError,
+    bounded_message,
+    traceback_of,
+)
 from napari_histodistill.running import CancelToken
 
 ReportT = TypeVar("ReportT")
@@ -166,8 +171,8 @@ class Job(Generic[ReportT]):
         except Exception as error:  # noqa: BLE001 - said below
             # The last line of defence: whatever a library raises must reach a person
             # as a sentence, and the log as a traceback.
-            _log.exception("%s failed", self.name)
-            words = str(error).strip() or "no further words"
+            _log.error("%s failed:\n%s", self.name, traceback_of(error))
+            words = bounded_message(str(error).strip()) or "no further words"
             self._ending = (
                 JobState.FAILED,
                 f"{self.name} failed: {words} ({type(error).__name__}).",
