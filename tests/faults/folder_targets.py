@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import sys
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, InputError
 from tests.faults import raw_dicom
 from tests.faults.folders import KEPT, PRECIOUS, made, unpacked
 
+if sys.platform != "win32":
+    import resource
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
 
@@ -115,12 +122,49 @@ def use_dicom(path: Path) -> None:
     use_slide(alone / "spoilt.dcm")
 
 
+READING_S = 5
+"""CPU seconds that spots may take here; in the window it is two minutes."""
+
+
 def use_h5ad(path: Path) -> None:
-    """Read spots here, not in the process of its own that a crash would end."""
+    """Read spots in a process that is bounded as that of the window, but forked."""
+    context = multiprocessing.get_context("fork")
+    answers, questions = context.Pipe(duplex=False)
+    process = context.Process(target=_read_spots, args=(path, questions))
+    process.start()
+    questions.close()
+    try:
+        said = answers.recv()
+    except EOFError:  # it crashed, or was given up
+        said = None
+    finally:
+        answers.close()
+        process.join()
+    if said is None:
+        msg = f"reading it ended early (status {process.exitcode})"
+        raise InputError(msg)
+    if isinstance(said, BaseException):
+        raise said
+
+
+def _read_spots(path: Path, answers: Connection) -> None:
     from napari_histodistill.distill.layers.h5ad_files import read_h5ad
+    from napari_histodistill.distill.layers.spot_process import bound_memory
     from napari_histodistill.distill.layers.spot_tables import check_spots
 
-    check_spots(read_h5ad(path), 99)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CPU, (READING_S, READING_S))
+    bound_memory(path.stat().st_size)
+    try:
+        check_spots(read_h5ad(path), 99)
+    except MemoryError:
+        answers.send(InputError("it needs more memory than there is"))
+    except HistodistillError as error:
+        answers.send(error)
+    except Exception as error:  # noqa: BLE001 - a finding
+        answers.send(AssertionError(f"{type(error).__name__}: {error}"))
+    else:
+        answers.send("read")
 
 
 @cache

@@ -138,9 +138,11 @@ class Loop:
             self.report()
 
     def used_s(self) -> float:
-        """CPU seconds of this process so far."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return usage.ru_utime + usage.ru_stime
+        """CPU seconds of this process, and of those that it waited for, so far."""
+        own, forked = map(
+            resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        return own.ru_utime + own.ru_stime + forked.ru_utime + forked.ru_stime
 
     def report(self) -> None:
         """Write the figures of this process."""

@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from napari_histodistill.controllers.distil.run import run_to_show
+from napari_histodistill.distill.runs import run as run_module
 from napari_histodistill.distill.runs.events import read_events
 from napari_histodistill.distill.runs.folder import LOCK, start_run
+from napari_histodistill.distill.runs.preview import Previews, ask_for_previews
 from napari_histodistill.distill.runs.process import RunProcess, look_at
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.errors import Cancelled, ComputeError, HistodistillError
@@ -173,7 +175,7 @@ class Stick:
         self.inside, self.path = folder / "inside", folder / "stick"
         for place in (self.inside, self.path):
             place.mkdir(parents=True)
-        self._do("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", self.inside)
+        self._do("mount", "-t", "tmpfs", "-o", "size=99m", "tmpfs", self.inside)
         try:
             self.put_in()
         except subprocess.CalledProcessError:
@@ -256,15 +258,35 @@ def test_a_slide_on_a_disk_that_is_pulled_out(
     assert numbers(fingerprint("embed", tmp_path / "out")) == numbers(embedded)
 
 
-def test_a_training_on_a_disk_that_is_pulled_out(place, stick, whole):
+WRITES = {
+    "an event": (run_module, "append_event", 5),
+    "a checkpoint": (run_module._Run, "_save", 2),
+    "a preview": (Previews, "write", 1),
+    "the student": (run_module._Run, "_finish", 1),
+}
+"""What a training writes; and before which of them the disk is pulled out."""
+
+
+@pytest.mark.parametrize("first", WRITES)
+def test_a_training_on_a_disk_that_is_pulled_out(
+    place, stick, whole, first, monkeypatch
+):
     folder = begin(place, stick.path / "run")
-    reports = train(folder, device="cpu")
-    for report in reports:
-        if report.step == 3:
-            break
-    stick.pull_out()
+    if first == "a preview":
+        ask_for_previews(folder, 2)
+    where, name, count = WRITES[first]
+    write, calls = getattr(where, name), []
+
+    def pull(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == count:
+            stick.pull_out()
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, pull)
     with pytest.raises(ComputeError, match=r"cannot be written"):
-        list(reports)
+        finish(folder)
+    monkeypatch.undo()
     assert look_at(folder).state == "gone"
     assert not any(stick.path.iterdir()), "nothing is written where the disk was"
     stick.put_in()

@@ -12,10 +12,12 @@ import pytest
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 pytest.importorskip("aiohttp", reason="extra [http]")
 
+from napari.errors import ReaderPluginError
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QObject, Qt
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QAction
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAbstractItemView, QApplication, QComboBox
+from qtpy.QtWidgets import QAbstractItemView, QApplication, QComboBox, QWidget
 
 from napari_histodistill import addresses
 from napari_histodistill.controllers.shared.exporting import ExportKey
@@ -51,7 +53,9 @@ FORMS = {
 @pytest.fixture(autouse=True)
 def _loopback(socket_enabled, monkeypatch, caplog):
     monkeypatch.setattr(addresses, "_SIGNED", {})
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
+    for name in ("napari_histodistill", "aiohttp", "asyncio", "zarr"):
+        caplog.set_level(logging.DEBUG, logger=name)
     notification_manager.records.clear()
 
 
@@ -92,7 +96,7 @@ def shown_in(viewer):
     """Return every text of a window, of its layers, and of the clipboard."""
     window = viewer.window._qt_window
     found = [QApplication.clipboard().text(), viewer.title, str(viewer.status)]
-    for thing in (window, *window.findChildren(QObject)):
+    for thing in all_below(window):
         found += properties_of(thing)
         if isinstance(thing, QAbstractItemView | QComboBox) and thing.model():
             found += items_of(thing.model())
@@ -106,6 +110,10 @@ def shown_in(viewer):
     return found
 
 
+def all_below(root):
+    return [root, *root.findChildren(QWidget), *root.findChildren(QAction)]
+
+
 def properties_of(thing):
     about = thing.metaObject()
     names = [about.property(k).name() for k in range(about.propertyCount())]
@@ -115,24 +123,17 @@ def properties_of(thing):
 
 def items_of(model):
     roles = (*range(14), *range(Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 4))
-    return [
-        str(model.data(model.index(row, column), role))
-        for row in range(model.rowCount())
-        for column in range(model.columnCount())
-        for role in roles
-    ]
+    places = [model.index(row, k) for row in range(model.rowCount()) for k in range(4)]
+    return [str(model.data(x, role)) for x in places if x.isValid() for role in roles]
 
 
 def says(widget, what):
-    return any(what in text for text in properties_of_all(widget))
+    texts = [text for thing in all_below(widget) for text in properties_of(thing)]
+    return any(what in text for text in texts)
 
 
-def properties_of_all(widget):
-    return [
-        text
-        for x in (widget, *widget.findChildren(QObject))
-        for text in properties_of(x)
-    ]
+def drafted():
+    return any(Path(os.environ["HISTODISTILL_DRAFTS"]).glob("*.json"))
 
 
 def press(button):
@@ -149,21 +150,21 @@ def test_what_is_looked_for_is_found(open_viewer, clean, tmp_path):
     viewer = open_viewer()
     clean(viewer)
     window = viewer.window._qt_window
-    for put in (
-        window.setToolTip,
-        window.setWindowTitle,
-        window.statusBar()._status.setText,
-        QApplication.clipboard().setText,
-        logging.getLogger("anything").debug,
-        lambda text: (tmp_path / "a.json").write_text(text),
-    ):
+    places = {
+        "tooltip": window.setToolTip,
+        "title": window.setWindowTitle,
+        "label": window.statusBar()._status.setText,
+        "clipboard": QApplication.clipboard().setText,
+        "file": (tmp_path / "a.json").write_text,
+        "log": logging.getLogger("anything").warning,
+    }
+    for place, put in places.items():
         put(f"a {TOKEN}")
         with pytest.raises(AssertionError):
             clean(viewer)
-        if put == logging.getLogger("anything").debug:
-            return
         put("")
-        clean(viewer)
+        if place != "log":
+            clean(viewer)
 
 
 def test_explore_shows_nothing(explore, server, clean, qtbot, tmp_path):
@@ -184,7 +185,7 @@ def test_explore_shows_nothing(explore, server, clean, qtbot, tmp_path):
     strokes.data[30:60, 30:60] = 1
     strokes.data[60:90, 120:160] = 2
     widget.teaching.rename(0, "mine")
-    wait_until(qtbot, lambda: list(Path(os.environ["HISTODISTILL_DRAFTS"]).iterdir()))
+    wait_until(qtbot, drafted)
     press(widget.teach_panel.learn_button)
     wait_until(qtbot, lambda: widget.session.taught is not None)
     wait_until(qtbot, exploring.idle(widget))
@@ -210,11 +211,11 @@ def test_explore_shows_nothing_of_a_server_that_fails(explore, server, clean, qt
     widget.choosing.open_path(Path(FORMS["signed"](server.url)))
     wait_until(qtbot, exploring.ready(widget))
     for key in list(server.files):
-        if key.startswith("0/c/"):
+        if "/c/" in key:
             server.special[key] = lambda _server, send: send(b"nothing of HTTP")
     press(widget.run_panel.button)
     wait_until(qtbot, exploring.idle(widget))
-    assert says(widget, f"127.0.0.1:{server.port}")
+    assert says(widget, f"127.0.0.1:{server.port}"), widget.run_panel.message.text()
     clean(viewer)
 
 
@@ -236,7 +237,7 @@ def test_napari_opens_nothing_that_it_would_show(
     form, plugin, explore, server, clean, qtbot
 ):
     viewer, _widget = explore()
-    with pytest.raises(HistodistillError) as refused:
+    with pytest.raises((HistodistillError, ReaderPluginError)) as refused:
         viewer.open(FORMS[form](server.url), plugin=plugin)
     assert not [s for s in SECRETS if s in str(refused.value)]
     assert not server.asked
@@ -279,8 +280,7 @@ def test_distil_shows_nothing(open_distil, clean, qtbot, painted):
         here, there = widget.aligning.landmarks._points
         here.add([50.0, 60.0])
         there.add([50.0, 60.0])
-        drafts = Path(os.environ["HISTODISTILL_DRAFTS"])
-        wait_until(qtbot, lambda: list(drafts.iterdir()))
+        wait_until(qtbot, drafted)
         widget.align_step.pick.click()
         clean(viewer)
         widget.session.typed = {

@@ -31,6 +31,12 @@ SpotSource = Literal["h5ad", "matrix", "folder"]
 LEAST_S = 120.0
 """Seconds that any file may take; a hang of the library ends then."""
 
+MOST_MEMORY = 2**30
+"""Bytes that any file may take; a larger one may take :data:`MEMORY_RATIO` times its
+size on top. A byte changed in a few kilobytes makes the library take gigabytes."""
+
+MEMORY_RATIO = 128
+
 _BYTES_PER_S = 1e6
 _LOOK_S = 0.1
 _ARRAYS, _WORDS = "table.npz", "table.json"
@@ -59,8 +65,7 @@ def read_apart(
     Cancelled
         If asked to stop.
     """
-    size = path.stat().st_size if path.is_file() else _largest(path)
-    seconds = LEAST_S + size / _BYTES_PER_S
+    seconds = LEAST_S + _size(path) / _BYTES_PER_S
     with tempfile.TemporaryDirectory() as folder:
         command = python_command(__name__, source, str(path), str(most_genes), folder)
         try:
@@ -107,8 +112,11 @@ def _awaited(
                 raise
 
 
-def _largest(folder: Path) -> int:
-    return max((p.stat().st_size for p in folder.glob("*.h5")), default=0)
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of the largest matrix in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return max((p.stat().st_size for p in path.glob("*.h5")), default=0)
 
 
 def _handed_back(name: str, folder: Path, why: str) -> SpotTable:
@@ -130,12 +138,31 @@ def _handed_back(name: str, folder: Path, why: str) -> SpotTable:
         )
 
 
+def bound_memory(size: int) -> None:
+    """Cap what this process may still take, on Linux; elsewhere only memory ends it.
+
+    Parameters
+    ----------
+    size : int
+        Of the file that is to be read, in bytes.
+    """
+    if sys.platform == "linux":
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + MOST_MEMORY + MEMORY_RATIO * size
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Read what the arguments name, and leave it in the folder named last."""
     from napari_histodistill.distill.layers.h5ad_files import read_h5ad
     from napari_histodistill.distill.layers.space_ranger import read_folder, read_matrix
 
     source, path, most_genes, folder = arguments
+    bound_memory(_size(Path(path)))
     readers = {"h5ad": read_h5ad, "matrix": read_matrix, "folder": read_folder}
     words: dict[str, Any]
     try:

@@ -63,7 +63,7 @@ def write_checkpoint(path: Path, tensors: StateDict, mark: Mark) -> None:
     """
     values = {slot: getattr(mark, slot) for slot in Mark.__slots__}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         with written_beside(path) as beside:
             save_file(whole, beside, metadata={_FIELD: json.dumps(values)})

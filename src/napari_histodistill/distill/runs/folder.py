@@ -25,7 +25,7 @@ from pathlib import Path
 from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.differences import differences, in_a_sentence
 from napari_histodistill.distill.recipes.files import read_toml, recipe_text, validated
-from napari_histodistill.errors import InputError, refused_by_disk
+from napari_histodistill.errors import ComputeError, InputError, refused_by_disk
 from napari_histodistill.files import (
     check_tree,
     is_beside,
@@ -130,6 +130,24 @@ def check_run(folder: Path) -> None:
     except OSError as error:
         msg = f"{folder} cannot be read ({error.strerror})."
         raise InputError(msg) from error
+
+
+def check_there(folder: Path) -> None:
+    """Refuse to write to a run whose disk went away since it began.
+
+    Otherwise its folders would be made anew, on whatever disk has their place now.
+
+    Raises
+    ------
+    ComputeError
+        If the run is not there.
+    """
+    if not (folder / CONFIG).is_file():
+        msg = (
+            f"{folder}: cannot be written (it is not there any more: its disk may be "
+            "away); continue the run when it is back."
+        )
+        raise ComputeError(msg)
 
 
 def read_run(folder: Path) -> tuple[DistillConfig, dict[str, str]]:

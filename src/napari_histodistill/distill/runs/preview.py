@@ -104,6 +104,7 @@ class Previews:
         steps = self._config.schedule.steps
         home = self._folder / PREVIEW
         try:
+            home.mkdir(exist_ok=True)  # not its parents: their disk may be away
             write_bare_student(
                 home / f"{_STEM}{done:08}", self._config, self._split, net
             )

@@ -23,6 +23,7 @@ from napari_histodistill.distill.runs.folder import (
     STOP,
     STUDENT,
     check_run,
+    check_there,
     read_run,
 )
 from napari_histodistill.distill.runs.preview import Previews, remove_previews
@@ -342,6 +343,7 @@ class _Run:
     def _save(self, trainer: Trainer, mark: Mark) -> Mark:
         if not self.writes:
             return mark
+        check_there(self.folder)
         # The best first: after a kill between the two, these steps are taken again and
         # write it again.
         places = self.folder / CHECKPOINTS
@@ -358,6 +360,7 @@ class _Run:
 
         if not self.writes:
             return self.folder / STUDENT
+        check_there(self.folder)
         if which == BEST:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)

@@ -17,7 +17,11 @@ from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import SegmentCache
 from napari_histodistill.slides.codecs.filebytes import digest_path
 from napari_histodistill.slides.formats.associated import with_associated
-from napari_histodistill.slides.formats.dicom_image import DicomImage, read_header
+from napari_histodistill.slides.formats.dicom_image import (
+    DicomImage,
+    read_header,
+    value_errors,
+)
 from napari_histodistill.slides.formats.dicom_limits import (
     DicomOutline,
     check_dicom,
@@ -224,7 +228,7 @@ def _size(header: Any, image: DicomImage) -> PhysicalSize:
         return physical_size(
             float(spacing[0]) * 1000, float(spacing[1]) * 1000, "DICOM PixelSpacing"
         )
-    except (AttributeError, IndexError, ValueError, TypeError):
+    except value_errors():
         pass
     height, width = (header.get(f"ImagedVolume{a}") for a in ("Height", "Width"))
     if not height or not width:
@@ -253,7 +257,7 @@ def _stated_size(path: Path) -> tuple[int, int]:
 def _icc_profile(header: Any) -> bytes | None:
     try:
         return header.OpticalPathSequence[0].ICCProfile or None
-    except (AttributeError, IndexError, TypeError):
+    except value_errors():
         return None
 
 

@@ -309,6 +309,16 @@ class DicomImage:
         return np.frombuffer(offsets, np.int64), np.frombuffer(counts, np.int64)
 
 
+def value_errors() -> tuple[type[Exception], ...]:
+    """Return what pydicom raises where a value is missing, or not what its type says.
+
+    Values are parsed on first access, so any of them may raise, at any depth.
+    """
+    from pydicom.errors import BytesLengthException
+
+    return (*DECODE_ERRORS, BytesLengthException, OSError, EOFError)
+
+
 def read_header(path: Path) -> tuple[Any, int]:
     """Return everything before the pixels, and the offset at which these begin.
 
@@ -328,7 +338,7 @@ def read_header(path: Path) -> tuple[Any, int]:
             start = file.tell()
             for _ in header:  # values are parsed, and warned about, on first access
                 pass
-    except (*DECODE_ERRORS, InvalidDicomError, OSError, EOFError) as error:
+    except (*value_errors(), InvalidDicomError) as error:
         msg = f"{path.name}: this DICOM file is damaged ({reason(error)})."
         raise SlideError(msg) from error
     from pydicom.uid import VLWholeSlideMicroscopyImageStorage
@@ -378,7 +388,7 @@ def _frame_numbers(header: Any, tiles: int, frames: int) -> npt.NDArray[np.int32
             place = group.PlanePositionSlideSequence[0]
             y = int(place.RowPositionInTotalImagePixelMatrix) - 1
             x = int(place.ColumnPositionInTotalImagePixelMatrix) - 1
-        except (AttributeError, IndexError, ValueError, TypeError) as error:
+        except value_errors() as error:
             msg = f"{frame + 1}. frame without a place in the DICOM header"
             raise SlideError(msg) from error
         if y % th or x % tw:
