@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults import raw_dicom
 from tests.faults import raw_tiff as raw
 from tests.faults.raw_tiff import Entry, Page, number, raw_tiff, text, tiled_page
 from tests.faults.seeds import recipe_seeds, spec_seeds
@@ -66,6 +67,28 @@ def _grey(**changes: object) -> Page:
         raw.PHOTOMETRIC: number(raw.PHOTOMETRIC, 1),
     }
     return Page(entries, page.data).with_tags(**changes)
+
+
+def _frame_at(row: bytes) -> bytes:
+    """Return a slide of frames that say where they lie."""
+    place = raw_dicom.element(0x0048021F, "SL", row)
+    places = raw_dicom.element(0x0048021A, "SQ", raw_dicom.item(place))
+    frames = raw_dicom.element(0x52009230, "SQ", raw_dicom.item(places))
+    full = raw_dicom.element(0x00209311, "CS", "TILED_FULL")
+    sparse = raw_dicom.element(0x00209311, "CS", "TILED_SPARSE")
+    content = raw_dicom.dicom(after=frames)
+    assert content.count(full) == 1
+    return content.replace(full, sparse)
+
+
+def _profile_as(kind: str, value: bytes) -> bytes:
+    """Return a slide whose colour profile is written as another type."""
+    profile = raw_dicom.element(0x00282000, kind, value)
+    path = raw_dicom.element(0x00480105, "SQ", raw_dicom.item(profile))
+    rows = raw_dicom.element(0x00480007, "UL", 64)
+    content = raw_dicom.dicom()
+    assert content.count(rows) == 1
+    return content.replace(rows, rows + path)
 
 
 FOUND = {
@@ -127,6 +150,16 @@ FOUND = {
     ),
     "a picture's name of 10^5": ("manifest", b"image\n" + b"a." * 50_000 + b"\n"),
     "a header of 10^5": ("manifest", b"a" * 100_000 + b"\n"),
+    "a whole number of two bytes": (
+        "dicom",
+        raw_dicom.dicom(before=raw_dicom.element(0x00080001, "UL", bytes(2))),
+    ),
+    "µm per pixel of another type": (
+        "dicom",
+        raw_dicom.dicom().replace(b"\x28\0\x30\0DS", b"\x28\0\x30\0FD"),
+    ),
+    "a frame's place of two bytes": ("dicom", _frame_at(bytes(2))),
+    "a colour profile of another type": ("dicom", _profile_as("UL", bytes(2))),
     "a NUL in a name": ("manifest", b"image\na\0b.png\n"),
 }
 

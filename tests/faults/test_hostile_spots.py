@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ pytest.importorskip("pandas", reason="spots need the extra [spatial]")
 from napari_histodistill.distill.layers import hdf5_files, spot_process  # noqa: E402
 from napari_histodistill.distill.layers.spot_files import read_spots  # noqa: E402
 from napari_histodistill.errors import InputError  # noqa: E402
+from napari_histodistill.running import SAFE_PATH, python_command  # noqa: E402
 from tests.faults.hostile_spots import (  # noqa: E402
     GENES,
     SPOTS,
@@ -372,6 +374,26 @@ def test_damage_never_escapes_as_another_error(tmp_path, monkeypatch):
         except InputError as error:
             assert str(error).startswith(f"{k}.h5ad")  # noqa: PT017
             assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capped on Linux only")
+def test_a_text_that_claims_gigabytes_takes_none(tmp_path):
+    """One byte more in a pointer, and the library takes what it says."""
+    path = tmp_path / "spots.h5ad"
+    with good(path) as file:
+        place = file["obs/_index"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[place + 3] = 0x7F
+    path.write_bytes(content)
+    command = python_command(
+        spot_process.__name__, "h5ad", str(path), "9", str(tmp_path)
+    )
+    process = subprocess.Popen(command, env=os.environ | SAFE_PATH)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert used.ru_maxrss < 2**20, "KiB"
+    with pytest.raises(InputError, match=r"spots\.h5ad"):
+        read_spots(path)
 
 
 @pytest.mark.parametrize(

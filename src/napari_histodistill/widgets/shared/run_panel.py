@@ -88,8 +88,9 @@ class RunPanel(QWidget):
         explain(self.button, RUN_TIP, why_not)
         self.stop.hide()
         self.bar.hide()
-        # What stands in the way is worth a line of its own, not only a tooltip.
-        if why_not or self._obstacle:
+        # What stands in the way is worth a line of its own, not only a tooltip; but not
+        # in place of what was said since: why a slide could not be opened.
+        if why_not != self._obstacle or not self.message.text():
             self._put(why_not)
         self._obstacle = why_not
 
