@@ -73,12 +73,37 @@ def _frame_at(row: bytes) -> bytes:
     """Return a slide of frames that say where they lie."""
     place = raw_dicom.element(0x0048021F, "SL", row)
     places = raw_dicom.element(0x0048021A, "SQ", raw_dicom.item(place))
-    frames = raw_dicom.element(0x52009230, "SQ", raw_dicom.item(places))
+    return _sparse(raw_dicom.element(0x52009230, "SQ", raw_dicom.item(places)))
+
+
+def _sparse(frames: bytes) -> bytes:
+    """Return a slide that may leave tiles out."""
     full = raw_dicom.element(0x00209311, "CS", "TILED_FULL")
     sparse = raw_dicom.element(0x00209311, "CS", "TILED_SPARSE")
     content = raw_dicom.dicom(after=frames)
     assert content.count(full) == 1
     return content.replace(full, sparse)
+
+
+def _with(tag: int, kind: str, value: str, content: bytes) -> bytes:
+    """Return a slide with one element more, where its tag belongs."""
+    rows = raw_dicom.element(0x00480007, "UL", 64)
+    columns = raw_dicom.element(0x00480006, "UL", 128)
+    mine = raw_dicom.element(tag, kind, value)
+    if tag < 0x00480006:
+        first = (
+            columns
+            if b"MORE" not in content
+            else raw_dicom.element(0x00480002, "CS", "MORE")
+        )
+        return content.replace(first, mine + first)
+    return content.replace(rows, rows + mine)
+
+
+# OpenSlide passes these over, so that it is pydicom that reads them.
+MANY_PLANES = _with(
+    0x00480303, "CS", "MANY", raw_dicom.dicom().replace(b"\x30\0DS", b"\x34\0DS")
+)
 
 
 def _profile_as(kind: str, value: bytes) -> bytes:
@@ -159,6 +184,22 @@ FOUND = {
         raw_dicom.dicom().replace(b"\x28\0\x30\0DS", b"\x28\0\x30\0FD"),
     ),
     "a frame's place of two bytes": ("dicom", _frame_at(bytes(2))),
+    "a kind of picture that is a number": (
+        "dicom",
+        MANY_PLANES.replace(
+            raw_dicom.element(0x00080008, "CS", "ORIGINAL\\PRIMARY\\VOLUME\\NONE"),
+            raw_dicom.element(0x00080008, "UL", 128),
+        ),
+    ),
+    "frames that are a number": (
+        "dicom",
+        _sparse(raw_dicom.element(0x52009230, "US", 7)),
+    ),
+    "focal planes that are a word": ("dicom", MANY_PLANES),
+    "a volume of words": (
+        "dicom",
+        _with(0x00480001, "CS", "MUCH", _with(0x00480002, "CS", "MORE", MANY_PLANES)),
+    ),
     "a colour profile of another type": ("dicom", _profile_as("UL", bytes(2))),
     "a NUL in a name": ("manifest", b"image\na\0b.png\n"),
 }

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import zarr
+from zarr.storage import LocalStore
 
 from napari_histodistill.distill.pairs.store import read_pairs
-from napari_histodistill.errors import StoreError
+from napari_histodistill.errors import SlideError, StoreError
+from napari_histodistill.slides import open_slide
+from tests.slides.formats.test_omezarr import write as write_slide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +60,8 @@ LIES: dict[str, dict[str, Any]] = {
     },
     "pictures of 2^40 px": {"sparse": (4, 2**20, 2**20, 3)},
     "arrays of different lengths": {"region": (7,)},
+    "positions of 2^20 numbers": {"position_um": (4, 2**20)},
+    "regions of two numbers": {"region": (4, 2)},
     "a newer version": {"meta": META | {"format_version": 99}},
     "no regions": {"meta": META | {"regions": []}},
     "partners that are not there": {"meta": META | {"partners": [{"name": "x"}]}},
@@ -69,6 +74,27 @@ def test_pairs_that_lie(lie, tmp_path):
     path = write(tmp_path / "pairs.zarr", **LIES[lie])
     with pytest.raises(StoreError, match=r"pairs\.zarr.*(damaged|newer)"):
         read_pairs(path)
+
+
+def test_pictures_in_chunks_of_one_pixel(tmp_path):
+    path = write(tmp_path / "pairs.zarr", sparse=(4, 128, 128, 3))
+    entry = path / "sparse" / "zarr.json"
+    said = json.loads(entry.read_text())
+    said["chunk_grid"]["configuration"]["chunk_shape"] = [1, 1, 1, 1]
+    entry.write_text(json.dumps(said))
+    with pytest.raises(StoreError, match=r"196,608 chunks of 1 values"):
+        read_pairs(path)
+
+
+def test_a_slide_in_chunks_of_one_pixel(tmp_path):
+    path = tmp_path / "slide.zarr"
+    write_slide(LocalStore(path), [np.zeros((3, 512, 512), np.uint8)])
+    entry = path / "0" / "zarr.json"
+    said = json.loads(entry.read_text())
+    said["chunk_grid"]["configuration"]["chunk_shape"] = [1, 1, 1]
+    entry.write_text(json.dumps(said))
+    with pytest.raises(SlideError, match=r"786,432 chunks of 1 values"):
+        open_slide(path)
 
 
 def test_json_without_end(tmp_path):

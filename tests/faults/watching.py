@@ -121,7 +121,8 @@ def _newest(scratch: Path) -> str:
 
 
 def _keep(folder: Path, seed: int, kind: str, detail: str) -> None:
-    files = [p for p in (folder / "scratch").glob("*") if p.suffix != ".png"]
+    files = [p for p in (folder / "scratch").glob("*") if p.is_file()]
+    files = [p for p in files if p.suffix != ".png"]
     newest = max(files, key=lambda p: p.stat().st_mtime_ns)
     name = f"{seed}-{kind}{''.join(newest.suffixes)}"
     shutil.copy(newest, folder / name)

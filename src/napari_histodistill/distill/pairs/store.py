@@ -185,6 +185,9 @@ def read_pairs(path: Path | str) -> StoredPairs:
             raise StoreError(msg)
         arrays: list[Any] = [group[k] for k in ("region", "confidence", "position_um")]
         titles = ["sparse", *(f"partner-{k}" for k in range(len(meta["partners"])))]
+        if [array.shape[1:] for array in arrays] != [(), (), (2,)]:
+            msg = "its regions, confidence or positions have another shape"
+            raise ValueError(msg)
         _check_rows([*arrays, *(group[title] for title in titles)])
         region, confidence, position = (array[:] for array in arrays)
         # Older stores held one section and did not name it.

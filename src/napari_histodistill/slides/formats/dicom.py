@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def open_dicom(path: Path) -> Slide:
         first = images[0]
         colours = _colours(first.header, first)
         size = _size(first.header, first)
-        planes = int(first.header.get("TotalPixelMatrixFocalPlanes", 1) or 1)
+        planes = _focal_planes(first.header)
         notes = (*first.notes, *broken)
         if planes > 1:
             notes = (*notes, f"{planes} focal planes: the first is shown")
@@ -169,15 +170,30 @@ def _siblings(path: Path, header: Any) -> tuple[list[Path], dict[str, Path]]:
             other, _ = read_header(file)
         except SlideError:
             continue
-        kinds = set(other.get("ImageType") or ())
+        kinds = _kinds(other)
         name = next((ASSOCIATED[k] for k in ASSOCIATED if k in kinds), None)
         if name is not None:
             others[name] = file
         elif _same_paths(other, header):
             volumes.append(file)
-    own = set(header.get("ImageType") or ()) & set(ASSOCIATED)
+    own = _kinds(header) & set(ASSOCIATED)
     # A label that the user opened is shown by itself, without the slide.
     return ([path], {}) if own else ([path, *volumes], others)
+
+
+def _kinds(header: Any) -> set[str]:
+    """Return what a file says that its picture is; a number says nothing."""
+    found = header.get("ImageType")
+    if isinstance(found, str):
+        return {found}
+    return set(map(str, found)) if isinstance(found, Collection) else set()
+
+
+def _focal_planes(header: Any) -> int:
+    try:
+        return int(header.get("TotalPixelMatrixFocalPlanes", 1) or 1)
+    except value_errors():
+        return 1
 
 
 def _of_series(path: Path, series: str | None) -> list[Path]:
@@ -230,10 +246,14 @@ def _size(header: Any, image: DicomImage) -> PhysicalSize:
         )
     except value_errors():
         pass
-    height, width = (header.get(f"ImagedVolume{a}") for a in ("Height", "Width"))
+    sides = [header.get(f"ImagedVolume{a}") for a in ("Height", "Width")]
+    try:
+        height, width = (float(side or 0) for side in sides)
+    except value_errors():
+        height = width = 0.0
     if not height or not width:
         return PhysicalSize(None, ("the file does not state µm per pixel",))
-    y, x = float(height) * 1000 / image.height, float(width) * 1000 / image.width
+    y, x = height * 1000 / image.height, width * 1000 / image.width
     if not math.isclose(y, x, rel_tol=0.05):
         note = f"an imaged volume of {height:g} × {width:g} mm does not fit the pixels"
         return PhysicalSize(None, ("the file does not state µm per pixel", note))

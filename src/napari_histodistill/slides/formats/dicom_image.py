@@ -106,7 +106,7 @@ class DicomImage:
         self._file = FileBytes(path)
         try:
             self._offsets, self._counts = self._find_frames(start, frames)
-        except (struct.error, ValueError, MemoryError) as error:
+        except (struct.error, ValueError, TypeError, MemoryError) as error:
             self._file.close()
             msg = f"{path.name}: the table of frames is damaged ({reason(error)})."
             raise SlideError(msg) from error
@@ -374,10 +374,12 @@ def _pixel_type(header: Any) -> np.dtype[Any]:
 
 def _frame_numbers(header: Any, tiles: int, frames: int) -> npt.NDArray[np.int32]:
     """Return the frame of each tile; of several planes or optical paths, the first."""
+    from pydicom.sequence import Sequence
+
     groups = header.get("PerFrameFunctionalGroupsSequence")
     full = header.get("DimensionOrganizationType") == "TILED_FULL"
     found = np.full(tiles, MISSING, np.int32)
-    if full or not groups:
+    if full or not isinstance(groups, Sequence):
         stored = min(tiles, frames)
         found[:stored] = np.arange(stored)
         return found

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MAX_CHUNK_BYTES = 2**28
 MAX_METADATA_BYTES = 2**24
+MANY_CHUNKS, SMALL_CHUNK = 2**15, 1024
+"""More chunks than these, of fewer values than those, take minutes to be not there."""
+
 METADATA = frozenset({".zattrs", ".zarray", ".zgroup", ".zmetadata", "zarr.json"})
 
 CODECS = frozenset(
@@ -52,7 +55,7 @@ def check_files(path: Path) -> None:
 
 
 def check_array(array: Any, what: str) -> None:
-    """Refuse an array that does not hold numbers, or whose chunks are too large.
+    """Refuse an array of no numbers, or with chunks that are too large or too many.
 
     Raises
     ------
@@ -66,6 +69,12 @@ def check_array(array: Any, what: str) -> None:
     size = math.prod(array.chunks) * dtype.itemsize
     if not 0 < size <= MAX_CHUNK_BYTES:
         msg = f"{what} has chunks of {size} bytes"
+        raise ValueError(msg)
+    values = math.prod(array.chunks)
+    sides = zip(array.shape, array.chunks, strict=True)
+    count = math.prod(-(-side // chunk) for side, chunk in sides)
+    if count > MANY_CHUNKS and values < SMALL_CHUNK:
+        msg = f"{what} has {count:,} chunks of {values} values"
         raise ValueError(msg)
     for codec in _codecs(array.metadata):
         if codec not in CODECS:
