@@ -379,7 +379,7 @@ def _frame_numbers(header: Any, tiles: int, frames: int) -> npt.NDArray[np.int32
     groups = header.get("PerFrameFunctionalGroupsSequence")
     full = header.get("DimensionOrganizationType") == "TILED_FULL"
     found = np.full(tiles, MISSING, np.int32)
-    if full or not isinstance(groups, Sequence):
+    if full or not groups or not isinstance(groups, Sequence):
         stored = min(tiles, frames)
         found[:stored] = np.arange(stored)
         return found
