@@ -113,7 +113,8 @@ def test_a_grey_image_is_all_tissue(rng):
 
 
 @pytest.mark.parametrize(
-    ("mpp", "by_default"), [(None, 600), (1.0, 600), (0.5, 300), (0.25, 150), (0.1, 150)]
+    ("mpp", "by_default"),
+    [(None, 600), (1.0, 600), (0.5, 300), (0.25, 150), (0.1, 150)],
 )
 def test_the_finest_level_under_the_limit_is_looked_at(mpp, by_default):
     """But none finer than is needed, if the slide has a coarser one."""
