@@ -39,20 +39,21 @@ NAPARI = "napari, dask over tifffile's zarr store"
 WINDOW_PX = (1300, 850)
 
 
-def moves(seed: int) -> Iterator[Move]:
-    """Yield a walk over the slide: pan, zoom in, pan, zoom out, jump elsewhere."""
+def moves(seed: int, side_px: int = SIDE_PX) -> Iterator[Move]:
+    """Yield a walk of 200 frames: pan, zoom in, jump elsewhere, pan, and so on."""
     rng = np.random.default_rng(seed)
-    places = tissue_places()
+    places = tissue_places(side_px=side_px)
     for zoom in (1 / 64, 1 / 16, 1 / 4, 1.0, 1 / 8):
         y, x = places[rng.integers(len(places))]
         heading = rng.uniform(0, 2 * np.pi)
-        for _ in range(16):  # a drag: an eighth of the canvas per frame
-            y += 100 / zoom * np.sin(heading)
-            x += 100 / zoom * np.cos(heading)
-            y, x = (float(np.clip(v, 0, SIDE_PX)) for v in (y, x))
+        step = 100 / zoom * np.array([np.sin(heading), np.cos(heading)])
+        for _ in range(32):  # a drag: an eighth of the canvas per frame
+            there = np.array([y, x]) + step
+            step = np.where((there < 0) | (there > side_px), -step, step)  # turn back
+            y, x = (float(v) for v in np.array([y, x]) + step)
             yield y, x, zoom
-        for step in range(8):  # a turn of the wheel
-            yield y, x, zoom * 1.25 ** (step + 1)
+        for turn in range(8):  # of the wheel
+            yield y, x, zoom * 1.25 ** (turn + 1)
 
 
 @dataclass
