@@ -113,8 +113,8 @@ class Marked:
 class StripedSource:
     """A source as it is looked at: damage is striped, and its tiles are remembered.
 
-    A slide and its lazy arrays share one, so that the arrays keep the files open but not
-    the slide, and a slide that is let go of closes at once.
+    A slide and its lazy arrays share one. So the arrays keep the files open and not the
+    slide, and there is no circle: what is let go of closes at once.
 
     Parameters
     ----------
