@@ -17,6 +17,7 @@ less. Run by itself: ``python -m tests.bench.viewing [SIDE]``.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import sys
 import tempfile
@@ -161,6 +162,10 @@ class _Bare(LevelArray):
     def __init__(self, source: StripedSource, level: int) -> None:
         super().__init__(source, level)
         self.chunks = (self.EDGE_PX, self.EDGE_PX, self.shape[2])
+        self.size = math.prod(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self[:, :, :]
 
 
 def add_bare(window: Window, path: Path) -> Any:
