@@ -280,6 +280,7 @@ def test_compare_shows_nothing(compare, server, clean, qtbot, tmp_path):
     clean(viewer)
 
 
+@pytest.mark.slow
 def test_distil_shows_nothing(open_distil, clean, qtbot, painted):
     viewer, widget = open_distil()
     with serving(Server(slide_files(image=painted.sparse))) as server:
