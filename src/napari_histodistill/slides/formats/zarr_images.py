@@ -77,8 +77,10 @@ class ZarrImage:
         """What it is by its kind and names; None if they do not say."""
         if self.is_labels:
             return "other"
-        roles = [role for known in self.names if (role := role_of_name(known))]
-        return roles[-1] if roles else None
+        role: ImageRole | None = None
+        for known in self.names:
+            role = role_of_name(known) or role
+        return role
 
     def choice(self, index: int, name: str, role: ImageRole) -> ImageChoice:
         """Return what a person chooses by."""
@@ -192,7 +194,7 @@ def _chosen(
     unsaid = [i.levels for i in found if i.said is None]
     sizes = [(lv.shape[0] * lv.shape[1], lv.size.mpp) for lv in unsaid]
     by_size = iter(roles_by_size(sizes))
-    roles = [i.said or next(by_size) for i in found]
+    roles = [next(by_size) if i.said is None else i.said for i in found]
     choices = tuple(
         i.choice(k, n, role)
         for k, (i, n, role) in enumerate(zip(found, names, roles, strict=True))

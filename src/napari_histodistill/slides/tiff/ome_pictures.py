@@ -167,6 +167,7 @@ def _picture(group: list[OmeImage], files: FileSet, name: str, title: str) -> Pi
         channels=image.channels,
         notes=image.notes,
         is_page=len(image.planes) == 1 and page is not None,
+        top=float(2**image.bits - 1) if image.bits else None,
     )
 
 

@@ -49,6 +49,8 @@ class Picture:
         Remarks for the user.
     is_page : bool
         Whether its finest level is a single page, which can be shown beside a slide.
+    top : float or None
+        The value of full brightness, if the file states how many bits are filled.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Picture:
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     is_page: bool = False
+    top: float | None = None
 
 
 def page_picture(page: Any, name: str, role: ImageRole | None = None) -> Picture:

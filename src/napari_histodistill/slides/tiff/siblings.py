@@ -148,8 +148,8 @@ class FileSet:
         theirs = ome_block(pages[0].description).uuid if pages else ""
         if self._is_copy(pages):
             msg = (
-                f"{self._name}: {why}, but {path.name} beside it is a copy of this one; "
-                "put the right one there."
+                f"{self._name}: {why}, but {path.name} beside it is a copy of this "
+                "one; put the right one there."
             )
             raise SlideError(msg)
         if theirs and plane.uuid and theirs != plane.uuid:
