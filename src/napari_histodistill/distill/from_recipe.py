@@ -17,6 +17,7 @@ from napari_histodistill.distill.experiments.config import ExperimentConfig
 from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.config import FrozenConfig
 from napari_histodistill.errors import InputError, refused_by_disk
+from napari_histodistill.running import last_value
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -124,11 +125,7 @@ def train_student(
         resume=resume,
         machine=Machine(device=device, threads=threads),
     )
-    while True:
-        try:
-            next(reports)
-        except StopIteration as end:
-            return Path(end.value)
+    return Path(last_value(reports))
 
 
 def training_reports(  # noqa: PLR0913 - what a caller names, named here
