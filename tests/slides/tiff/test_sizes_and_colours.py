@@ -98,6 +98,16 @@ def test_axes_that_differ_are_asked_about(tmp_path, resolution):
         assert slide.require_mpp().mean == 0.5
 
 
+@pytest.mark.parametrize("axis", ["X", "Y"])
+def test_one_axis_of_ome_alone_is_no_size_and_is_said(tmp_path, axis):
+    metadata = {"axes": "YXS", f"PhysicalSize{axis}": 0.5}
+    path = tmp_path / "one.ome.tif"
+    tifffile.imwrite(path, IMAGE, photometric="rgb", ome=True, metadata=metadata)
+    with open_slide(path) as slide:
+        assert slide.mpp is None
+        assert f"PhysicalSize{axis} is stated" in slide.info.notes[0]
+
+
 NAMES = {
     "words": ("Red", "Green", "Blue"),
     "letters": ("r", "g", "b"),

@@ -205,7 +205,11 @@ def _ome_size(pixels: ET.Element) -> PhysicalSize:
     for axis in "YX":
         text = pixels.get(f"PhysicalSize{axis}")
         if text is None:
-            return PhysicalSize()
+            other = "X" if axis == "Y" else "Y"
+            if pixels.get(f"PhysicalSize{other}") is None:
+                return PhysicalSize()
+            note = f"PhysicalSize{other} is stated, PhysicalSize{axis} is not"
+            return PhysicalSize(None, (note,))
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
         value = length_um(text, unit)
         if value is None:
