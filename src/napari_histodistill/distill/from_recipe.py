@@ -263,10 +263,16 @@ def _started(
     *,
     resume: bool,
 ) -> Path:
+    from napari_histodistill.distill.pairs.store import is_pairs
+    from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
     from napari_histodistill.distill.runs.folder import start_run
 
     refuse_leftovers(target, resume=resume)
     place = home / recipe.data.folder if data is None else Path(data)
+    if not target.exists() and not is_pairs(place):
+        read_tile_folder(
+            place
+        )  # refused before a folder is made that stands in the way
     return start_run(recipe, target, place, home=home)
 
 
