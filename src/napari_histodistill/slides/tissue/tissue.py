@@ -203,7 +203,8 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
         background may be black or white, is taken to be all tissue.
     max_side_px : int
         The finest level of at most this size is used that is not finer than
-        :data:`FINEST_UM`; the coarsest of those that are small enough, if all are finer.
+        :data:`FINEST_UM`; the coarsest of those that are small enough, if all are
+        finer.
 
     Returns
     -------
@@ -248,7 +249,9 @@ def _level_to_look_at(slide: Slide, max_side_px: int) -> int:
     if mpp is None or not small:
         return small[0] if small else len(levels) - 1
     um = [mpp.mean * slide.downsamples[k] for k in small]
-    return next((k for k, n in zip(small, um) if n >= FINEST_UM), small[-1])
+    return next(
+        (k for k, n in zip(small, um, strict=True) if n >= FINEST_UM), small[-1]
+    )
 
 
 def stained(
