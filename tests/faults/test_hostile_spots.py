@@ -381,7 +381,7 @@ def test_a_text_that_claims_gigabytes_takes_none(tmp_path):
     """One byte more in a pointer, and the library takes what it says."""
     path = tmp_path / "spots.h5ad"
     with good(path) as file:
-        place = file["obs/_index"].id.get_offset()
+        place = file["var/_index"].id.get_offset()
     content = bytearray(path.read_bytes())
     content[place + 3] = 0x7F
     path.write_bytes(content)
