@@ -12,6 +12,7 @@ from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
+    StudentCombo,
     explain,
     hint,
     info_button,
@@ -22,7 +23,6 @@ from napari_histodistill.widgets.shared.controls import (
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
-from napari_histodistill.widgets.shared.student_combo import StudentCombo
 
 REGIONS = (
     (RegionChoice.WHOLE, "Whole", "Compare on all tissue of the slide."),

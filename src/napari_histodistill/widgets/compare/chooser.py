@@ -26,9 +26,8 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
-from napari_histodistill.widgets.shared.controls import set_tip
+from napari_histodistill.widgets.shared.controls import OPEN_TITLE, set_tip
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
-from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
 class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):

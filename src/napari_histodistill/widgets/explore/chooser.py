@@ -28,10 +28,9 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
-from napari_histodistill.widgets.shared.controls import set_tip
+from napari_histodistill.widgets.shared.controls import OPEN_TITLE, set_tip
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
-from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
 class Choosing(SlideChoosing[ExploreSession, Overlays]):

@@ -12,6 +12,7 @@ from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.stain import StainRow
 from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
+    StudentCombo,
     explain,
     info_button,
     plain_tip,
@@ -21,7 +22,6 @@ from napari_histodistill.widgets.shared.controls import (
 )
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
-from napari_histodistill.widgets.shared.student_combo import StudentCombo
 
 REGIONS = (
     (RegionChoice.WHOLE, "Whole", "Run on all tissue of the slide."),

@@ -11,7 +11,7 @@ import html
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import (
     QComboBox,
@@ -31,6 +31,12 @@ class PlainLabel(QLabel):
         super().__init__()
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setText(text)
+
+
+def make_plain(root: QWidget) -> None:
+    """Have every label below a widget that others made show its text as it is."""
+    for label in root.findChildren(QLabel):
+        label.setTextFormat(Qt.TextFormat.PlainText)
 
 
 class HasTip(Protocol):
@@ -125,6 +131,21 @@ def keep_within_dock(combo: QComboBox) -> None:
     combo.setMinimumContentsLength(8)
 
 
+class _WheelFilter(QObject):
+    def eventFilter(self, _watched: QObject, event: QEvent) -> bool:
+        """Let whoever scrolls have the wheel."""
+        if event.type() != QEvent.Type.Wheel:
+            return False
+        event.ignore()
+        return True
+
+
+def leave_wheel(widget: QWidget) -> None:
+    """Have the mouse wheel scroll the panel: nobody changes a value by scrolling."""
+    widget.installEventFilter(_WheelFilter(widget))
+    widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+
 def fill_combo(
     combo: QComboBox, names: Sequence[str], current: int, *, empty: str
 ) -> None:
@@ -136,6 +157,41 @@ def fill_combo(
         combo.addItem(empty)
     combo.setCurrentIndex(current if names else 0)
     combo.blockSignals(False)
+
+
+OPEN_TITLE = "Open a model: choose its folder"
+"""Title of the dialogue that follows the last line."""
+
+
+class StudentCombo(QComboBox):
+    """Students by name; the last line opens a bundle folder.
+
+    Attributes
+    ----------
+    student_chosen : Signal(int)
+        Index among the students that were shown.
+    open_bundle : Signal
+        The last line was chosen.
+    """
+
+    student_chosen = Signal(int)
+    open_bundle = Signal()
+
+    def __init__(self, tooltip: str) -> None:
+        super().__init__()
+        set_tip(self, tooltip)
+        keep_within_dock(self)
+        self.activated.connect(self._activated)
+
+    def show_students(self, names: Sequence[str], current: int) -> None:
+        """List students; the first stands there where ``current`` is −1."""
+        fill_combo(self, [*names, "+ open a model…"], max(current, 0), empty="")
+
+    def _activated(self, index: int) -> None:
+        if index == self.count() - 1:
+            self.open_bundle.emit()
+        else:
+            self.student_chosen.emit(index)
 
 
 class Swatch(QWidget):

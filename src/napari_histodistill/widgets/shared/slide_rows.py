@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
@@ -27,6 +26,7 @@ from napari_histodistill.widgets.shared.controls import (
     fill_combo,
     hint,
     keep_within_dock,
+    leave_wheel,
     row,
     set_tip,
 )
@@ -106,8 +106,9 @@ class ImageRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.combo = _StillCombo()
+        self.combo = QComboBox()
         keep_within_dock(self.combo)
+        leave_wheel(self.combo)
         set_tip(self.combo, IMAGE_TIP)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -126,14 +127,6 @@ class ImageRow(QWidget):
     def lock(self, why: str) -> None:
         """Disable it, saying why; "" unlocks."""
         explain(self.combo, IMAGE_TIP, why)
-
-
-class _StillCombo(QComboBox):
-    """A combo that the mouse wheel leaves alone: a label is shown only on purpose."""
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        """Leave the wheel to the panel, which scrolls."""
-        event.ignore()
 
 
 class RgbRow(QWidget):
