@@ -26,7 +26,7 @@ from napari_histodistill.samples.fetching import (
     remote_slide,
 )
 from napari_histodistill.slides import open_slide
-from napari_histodistill.widgets.shared.controls import heading, hint, set_tip
+from napari_histodistill.widgets.shared.controls import Hint, heading, set_tip
 from napari_histodistill.widgets.shared.job_pump import JobPump
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class FetchDialog(QDialog):
         self.setModal(False)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setMinimumWidth(WIDTH)
-        self.words = hint(
+        self.words = Hint(
             f"{slide.size_mb:,.1f} MB from {slide.host} ({slide.source}), licence "
             f"{slide.licence}.\n\nIt is checked (SHA-256) and kept in "
             f"{slide.path(folder).parent}, so that it is fetched only once. Nothing "
@@ -122,7 +122,7 @@ class FetchDialog(QDialog):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.hide()
-        self.message = hint()
+        self.message = Hint()
         self.message.hide()
         self.fetch = QPushButton(f"Fetch {slide.size_mb:,.1f} MB")
         set_tip(self.fetch, slide.url)

@@ -11,10 +11,10 @@ from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     PlainLabel,
     StudentCombo,
     explain,
-    hint,
     info_button,
     row,
     set_tip,
@@ -92,10 +92,10 @@ class ChoosePanel(SlideSection):
             "Choose slide and models first.",
         )
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
-        self.sentence = hint()
+        self.sentence = Hint()
         self.students = tuple(StudentCombo(tip) for tip in WHO)
         self.infos = tuple(info_button() for _ in LETTERS)
-        self.words = tuple(hint() for _ in LETTERS)
+        self.words = tuple(Hint() for _ in LETTERS)
         self.swap = QPushButton("Swap")
         self._measure_tip = ""
         self.measure = wide_combo("")
@@ -112,8 +112,7 @@ class ChoosePanel(SlideSection):
     def show_words(self, words: Sequence[str]) -> None:
         """Say what there is of either map."""
         for label, text in zip(self.words, words, strict=True):
-            label.setText(text)
-            label.setVisible(bool(text))
+            label.say(text)
 
     def show_measures(self, chosen: Measure, why_not: Callable[[Measure], str]) -> None:
         """Choose a measure; those that do not fit say why."""

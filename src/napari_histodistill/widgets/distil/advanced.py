@@ -13,7 +13,6 @@ from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import (
     QGridLayout,
     QPushButton,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -36,13 +35,13 @@ from napari_histodistill.distill.recipes.form import (
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import Step, TrainStep
 from napari_histodistill.widgets.shared.controls import (
-    PlainLabel,
+    Hint,
     explain,
-    hint,
     row,
     set_tip,
+    stack,
 )
-from napari_histodistill.widgets.shared.forms import asked, editor
+from napari_histodistill.widgets.shared.forms import editor
 
 EDITOR_PX = 132
 TIP = "Every setting of the training, starting from the preset."
@@ -64,19 +63,15 @@ class AdvancedForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.summary = hint()
+        self.summary = Hint()
         self.reset_all = QPushButton("Reset all")
         set_tip(self.reset_all, "Put every setting back to the preset's.")
         self.reset_all.clicked.connect(lambda: self.reset.emit(None))
         self._rows: dict[object, _Row] = {}
         self._groups: list[tuple[Step, FieldGroup]] = []
         self._form: FieldGroup | None = None
-        self._column = QVBoxLayout(self)
-        self._column.setContentsMargins(0, 0, 0, 0)
-        self._column.setSpacing(3)
-        self._column.addLayout(row(self.summary, self.reset_all))
         self._inside = QWidget()
-        self._column.addWidget(self._inside)
+        self._column = stack(self, row(self.summary, self.reset_all), self._inside)
 
     def row_of(self, *path: str | int) -> _Row:
         """Return the line of a setting."""
@@ -109,10 +104,7 @@ class AdvancedForm(QWidget):
     def _build(self, form: FieldGroup) -> None:
         self._form, self._rows, self._groups = form, {}, []
         inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(3)
-        self._fill(column, form)
+        self._fill(stack(inside), form)
         self._column.replaceWidget(self._inside, inside)
         self._inside.hide()
         self._inside.deleteLater()
@@ -153,19 +145,17 @@ class _Row:
 
     def __init__(self, field: Field) -> None:
         self.field = field
-        self.label = PlainLabel(field.title)
-        self.label.setWordWrap(True)
-        self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.label = Hint(field.title)
         self.back = QToolButton()
         self.back.setText("↺")
         self.back.setAutoRaise(True)
         keep = self.back.sizePolicy()
         keep.setRetainSizeWhenHidden(True)
         self.back.setSizePolicy(keep)
-        self.complaint = hint()
+        self.complaint = Hint()
         words = _tip(field)
         set_tip(self.label, words)
-        self.editor = editor(_type_of(field), options=asked(words))
+        self.editor = editor(_type_of(field), words)
         self.editor.native.setFixedWidth(EDITOR_PX)
         if field.optional:
             self.editor.native.setPlaceholderText("as it comes")
@@ -194,8 +184,7 @@ class _Row:
         self.label.setText(f"● {self.field.title}" if changed else self.field.title)
         self.back.setVisible(changed)
         set_tip(self.back, f"Back to the preset's: {preset or 'empty'}")
-        self.complaint.setText(f"▲ {problem}" if problem else "")
-        self.complaint.setVisible(bool(problem))
+        self.complaint.say(f"▲ {problem}" if problem else "")
 
 
 def _type_of(field: Field) -> Any:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtCore import QObject, QSignalBlocker, Signal
 
 from napari_histodistill.controllers.distil.alignment import (
     NO_PIXELS,
@@ -51,7 +50,10 @@ from napari_histodistill.widgets.distil.layers import (
     show_same,
 )
 from napari_histodistill.widgets.distil.steps import AlignStep
-from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.controls import (
+    explain,
+)
+from napari_histodistill.widgets.shared.forms import ask_file, ask_new_file
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -221,10 +223,7 @@ class Aligning(QObject):
         if known is None:
             return
         if path is None:
-            chosen, _ = QFileDialog.getSaveFileName(
-                self.step, "Save alignment", "alignment.json", FILES
-            )
-            path = Path(chosen) if chosen else None
+            path = ask_new_file("Save alignment", self.step, "alignment.json", FILES)
         if path is not None:
             target, places = path, self._measured()
             if self.bench.attempt(lambda: write_registration(target, known, places)):
@@ -233,10 +232,7 @@ class Aligning(QObject):
     def load(self, path: Path | None = None) -> None:
         """Read a transform; asks for the file where none is given."""
         if path is None:
-            chosen, _ = QFileDialog.getOpenFileName(
-                self.step, "Load alignment", "", FILES
-            )
-            path = Path(chosen) if chosen else None
+            path = ask_file("Load alignment", self.step, FILES)
         session, source = self.bench.session, path
         place = session.aligned
         if source is None or place is None:
@@ -284,9 +280,8 @@ class Aligning(QObject):
         self.step.flicker.setChecked(False)
         self.checker.start()
         if self.checker.square_um is not None:
-            self.step.square.blockSignals(True)
-            self.step.square.setValue(self.checker.square_um)
-            self.step.square.blockSignals(False)
+            with QSignalBlocker(self.step.square):
+                self.step.square.setValue(self.checker.square_um)
 
     def lay(self) -> None:
         """Move the partner's layer, and its landmarks, to where the session says."""

@@ -49,15 +49,15 @@ class Previewing(QObject):
         self._slide: Slide | None = None
         self._requested: tuple[Path, int] | None = None
         self._timer = bench.timer(LOOK_MS, self.look)
-        step.preview.toggled.connect(self._toggled)
-        step.every.valueChanged.connect(lambda _: self._ask())
+        step.previews.wanted.changed.connect(self._toggled)
+        step.previews.steps.changed.connect(lambda _: self._ask())
         step.colouring.activated.connect(lambda _: self.look())
 
     def close(self) -> None:
         """Look no longer; the run leaves no more previews."""
         self._timer.stop()
         self._elsewhere.close()
-        if self.step.preview.isChecked():
+        if self.step.previews.model.wanted:
             self._request(0)
 
     def show(self) -> None:
@@ -70,7 +70,7 @@ class Previewing(QObject):
         if self._may_be_wanted():
             if self.layer is None and self.bench.sparse_layer is not None:
                 self._make_room(self.bench.sparse_layer)
-        elif self.layer is not None and not self.step.preview.isChecked():
+        elif self.layer is not None and not self.step.previews.model.wanted:
             if self.layer in self.bench.viewer.layers:
                 self.bench.viewer.layers.remove(self.layer)
             self.layer = None
@@ -101,7 +101,7 @@ class Previewing(QObject):
     def look(self) -> None:
         """Start painting if there is something new and the canvas is at rest."""
         bench, step = self.bench, self.step
-        if not step.preview.isChecked():
+        if not step.previews.model.wanted:
             return
         self._ask()
         self._elsewhere.begin()
@@ -146,7 +146,7 @@ class Previewing(QObject):
 
     def _painted(self, reports: list[Preview]) -> None:
         layer, slide = self.bench.sparse_layer, self.bench.session.sparse
-        if not self.step.preview.isChecked() or layer is None or slide is None:
+        if not self.step.previews.model.wanted or layer is None or slide is None:
             return
         self.shown = shown = reports[-1]
         painted = self._make_room(layer)
@@ -218,8 +218,8 @@ class Previewing(QObject):
 
     def _ask(self) -> None:
         """Tell the run how often; only when that is news to it."""
-        run, every = self.bench.session.run, self.step.every.value()
-        if run is None or not self.step.preview.isChecked():
+        run, every = self.bench.session.run, self.step.previews.model.steps
+        if run is None or not self.step.previews.model.wanted:
             return
         if self._requested != (run.folder, every):
             self._requested = (run.folder, every)

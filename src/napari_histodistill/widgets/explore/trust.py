@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QToolButton, QWidget
 
 from napari_histodistill.controllers.explore.trust import Note
 from napari_histodistill.controllers.shared.exporting import EXPORTS
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     explain,
     heading,
-    hint,
     row,
     set_tip,
+    stack,
 )
-from napari_histodistill.widgets.shared.export_button import (
+from napari_histodistill.widgets.shared.saving import (
     ExportButton,
     research_label,
 )
@@ -30,7 +31,7 @@ class TrustPanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.headline, self.where, self.notes = hint(), hint(), hint()
+        self.headline, self.where, self.notes = Hint(), Hint(), Hint()
         font = self.headline.font()
         font.setBold(True)
         self.headline.setFont(font)
@@ -44,14 +45,14 @@ class TrustPanel(QWidget):
         self.button = ExportButton(EXPORTS)
         self.button.export.connect(self.export)
         self.research = research_label()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(heading("Trust"))
-        layout.addWidget(self.headline)
-        layout.addWidget(self.where)
-        layout.addLayout(row(self.like_only, self.details))
-        layout.addWidget(self.notes)
+        stack(
+            self,
+            heading("Trust"),
+            self.headline,
+            self.where,
+            row(self.like_only, self.details),
+            self.notes,
+        )
         self.footer = QWidget()
         self.footer.setLayout(row(self.button, QWidget(), self.research, stretch=1))
         self.details.toggled.connect(self._fold)

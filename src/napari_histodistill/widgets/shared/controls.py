@@ -11,15 +11,17 @@ import html
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtpy.QtCore import QEvent, QObject, QRectF, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, QRectF, QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QMessageBox,
     QSizePolicy,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -37,6 +39,22 @@ def make_plain(root: QWidget) -> None:
     """Have every label below a widget that others made show its text as it is."""
     for label in root.findChildren(QLabel):
         label.setTextFormat(Qt.TextFormat.PlainText)
+
+
+class Hint(PlainLabel):
+    """A line of explanation that wraps and can be selected."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        # Without this a long sentence would widen the whole dock.
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+
+    def say(self, words: str) -> None:
+        """Show words; "" takes the line away."""
+        self.setText(words)
+        self.setVisible(bool(words))
 
 
 class HasTip(Protocol):
@@ -78,16 +96,6 @@ def heading(text: str) -> QLabel:
     return label
 
 
-def hint(text: str = "") -> QLabel:
-    """Return a line of explanation that wraps and can be selected."""
-    label = PlainLabel(text)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    # Without this a long sentence would widen the whole dock.
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    return label
-
-
 def info_button(tooltip: str = "") -> QToolButton:
     """Return the small "i" that carries details in its tooltip."""
     button = QToolButton()
@@ -109,6 +117,22 @@ def row(*widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
     for k, widget in enumerate(widgets):
         layout.addWidget(widget, 1 if k == stretch else 0)
     return layout
+
+
+def stack(parent: QWidget | None, *parts: QWidget | QLayout) -> QVBoxLayout:
+    """Lay widgets and rows below each other, in a widget; return the layout."""
+    layout = QVBoxLayout(parent)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    put(layout, *parts)
+    return layout
+
+
+def put(layout: QVBoxLayout, *parts: QWidget | QLayout) -> None:
+    """Lay widgets and rows at the end of a layout."""
+    for part in parts:
+        add = layout.addWidget if isinstance(part, QWidget) else layout.addLayout
+        add(part)
 
 
 def explain(widget: QWidget, tooltip: str, why_not: str = "") -> None:
@@ -150,13 +174,10 @@ def fill_combo(
     combo: QComboBox, names: Sequence[str], current: int, *, empty: str
 ) -> None:
     """List names without sending a signal; ``empty`` is shown if there are none."""
-    combo.blockSignals(True)
-    combo.clear()
-    combo.addItems(list(names))
-    if not names:
-        combo.addItem(empty)
-    combo.setCurrentIndex(current if names else 0)
-    combo.blockSignals(False)
+    with QSignalBlocker(combo):
+        combo.clear()
+        combo.addItems(list(names) or [empty])
+        combo.setCurrentIndex(current if names else 0)
 
 
 OPEN_TITLE = "Open a model: choose its folder"

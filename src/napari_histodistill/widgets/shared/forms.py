@@ -1,13 +1,14 @@
 """Forms: typed models that magicgui turns into editors, and its questions for a file.
 
-A form's model is a frozen dataclass; the annotation of a field says how it is asked for
-(:func:`asked`, :func:`asked_number`). Whatever is shown is plain text, and no editor
-changes because somebody scrolls past it.
+A form's model is a frozen dataclass whose fields say how they are asked for
+(:func:`asked`). Whatever is shown is plain text, and no editor changes because somebody
+scrolls past it.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
@@ -29,90 +30,49 @@ from napari_histodistill.widgets.shared.controls import (
 )
 
 if TYPE_CHECKING:
-    from magicgui.types import FileDialogMode
     from qtpy.QtWidgets import QWidget
 
 ModelT = TypeVar("ModelT")
 
 
+def asked(tip: str, value: Any, **how: Any) -> Any:
+    """Return a field of a model, and how it is asked for: see :func:`editor`."""
+    return field(default=value, metadata={"tip": tip, **how})
+
+
 class NumberBox(FloatSpinBox):
-    """A number with words around it; magicgui's own boxes show no unit.
-
-    Without decimals, its value is an ``int``.
-    """
-
-    def __init__(
-        self,
-        *,
-        value: Any = Undefined,
-        within: tuple[float, float],
-        decimals: int = 0,
-        before: str = "",
-        after: str = "",
-        unknown: str = "",
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        box = self.native
-        box.setDecimals(decimals)
-        box.setPrefix(before)
-        box.setSuffix(after)
-        box.setSpecialValueText(unknown)
-        box.setKeyboardTracking(False)
-        self.range = within
-        if value is not Undefined:
-            self.value = value
+    """A number with its unit, which magicgui's box for whole numbers cannot show."""
 
     def get_value(self) -> float:
-        """Return the number."""
-        value = super().get_value()
-        return float(value) if self.native.decimals() else round(value)
+        """Return the number; an ``int`` where there are no decimals."""
+        value: float = super().get_value()
+        return value if self.native.decimals() else round(value)
 
 
-def asked(tip: str, **options: Any) -> dict[str, Any]:
-    """Return how a value is asked for, to stand in ``Annotated[type, …]``.
+def editor(
+    kind: Any,
+    tip: str,
+    value: Any = Undefined,
+    *,
+    choices: Sequence[tuple[str, Any]] = (),
+    **how: Any,
+) -> Any:
+    """Return magicgui's widget for a type.
 
-    Parameters
-    ----------
-    tip : str
-        Tooltip; shown as it is.
-    **options
-        Of magicgui's widget: ``label``, ``choices``…
+    ``choices`` are pairs of what is shown and what is meant. ``how`` may hold ``name``
+    and ``label``; all else are properties of Qt's widget, such as ``suffix``.
     """
-    return {"tooltip": plain_tip(tip), **options}
-
-
-def asked_number(
-    tip: str, within: tuple[float, float], **options: Any
-) -> dict[str, Any]:
-    """Return how a number is asked for, to stand in ``Annotated[type, …]``.
-
-    Parameters
-    ----------
-    tip : str
-        Tooltip; shown as it is.
-    within : tuple of float
-        Least and largest value.
-    **options
-        ``decimals``, ``step``; ``before`` and ``after``, the words around it;
-        ``unknown``, shown instead of the least value.
-    """
-    return asked(tip, widget_type=NumberBox, within=within, **options)
-
-
-def editor(annotation: Any, value: Any = Undefined, **options: Any) -> Any:
-    """Return magicgui's widget for a type, as our panels want it.
-
-    Parameters
-    ----------
-    annotation : type
-        With :func:`asked` in it.
-    value : Any, optional
-        What stands in it at first.
-    **options
-        For :func:`magicgui.widgets.create_widget`.
-    """
-    made = create_widget(value, annotation, **options)
+    named = {key: how.pop(key) for key in ("name", "label") if key in how}
+    options = {"tooltip": plain_tip(tip), **({"choices": choices} if choices else {})}
+    if kind in (int, float):
+        options["widget_type"] = NumberBox
+        how = {"decimals": 0, "keyboardTracking": False, **how}
+    made = create_widget(annotation=kind, options=options, **named)
+    for key, setting in how.items():
+        if not made.native.setProperty(key, setting):
+            raise AttributeError(key)
+    if value is not Undefined:
+        made.value = value
     leave_wheel(made.native)
     if isinstance(made, ComboBox):
         keep_within_dock(made.native)
@@ -121,31 +81,22 @@ def editor(annotation: Any, value: Any = Undefined, **options: Any) -> Any:
 
 def editors(model: Any) -> list[Any]:
     """Return an editor for each field of a model, with its value."""
-    hints = get_type_hints(type(model), include_extras=True)
+    kinds = get_type_hints(type(model))
     return [
-        editor(hints[one.name], getattr(model, one.name), name=one.name)
-        for one in fields(model)
+        editor(kinds[x.name], value=getattr(model, x.name), name=x.name, **x.metadata)
+        for x in fields(model)
     ]
 
 
 class Form(Container, Generic[ModelT]):
-    """A model's fields, side by side or below each other.
-
-    Parameters
-    ----------
-    model : dataclass
-        What it shows at first.
-    layout : str
-        ``horizontal`` or ``vertical``.
-    labels : bool
-        Whether the fields' labels stand before them.
-    """
+    """A model's fields, side by side or below each other, with or without labels."""
 
     def __init__(
         self, model: ModelT, *, layout: str = "horizontal", labels: bool = False
     ) -> None:
         self._kind = type(model)
         super().__init__(widgets=editors(model), layout=layout, labels=labels)
+        self._tips = {one.name: one.tooltip for one in self}
         self.margins = (0, 0, 0, 0)
         self.native.layout().setSpacing(4)
         make_plain(self.native)
@@ -166,6 +117,12 @@ class Form(Container, Generic[ModelT]):
             with one.changed.blocked():
                 one.value = getattr(model, one.name)
 
+    def lock(self, why: str) -> None:
+        """Disable the form, saying why; "" unlocks."""
+        for one in self:
+            one.enabled = not why
+            one.tooltip = plain_tip(why) or self._tips[one.name]
+
 
 def ask(model: ModelT, title: str, parent: QWidget) -> ModelT | None:
     """Ask for a model in a window of its own; None if it is cancelled."""
@@ -178,28 +135,22 @@ def ask(model: ModelT, title: str, parent: QWidget) -> ModelT | None:
         dialog.native.deleteLater()
 
 
-def ask_path(
-    mode: FileDialogMode,
-    title: str,
-    parent: QWidget,
-    *,
-    start: str = "",
-    files: str = "",
-) -> Path | None:
-    """Ask for a file or folder; None if it is cancelled.
+def ask_file(title: str, parent: QWidget, files: str = "") -> Path | None:
+    """Ask for a file to read, such as ``Tables (*.csv)``; None if it is cancelled."""
+    return _path(show_file_dialog("r", title, "", files, parent))
 
-    Parameters
-    ----------
-    mode : FileDialogMode
-        Whether to open or to write, a file or a folder.
-    title : str
-        Of the dialogue.
-    parent : QWidget
-        Which the dialogue belongs to.
-    start : str
-        Name that is offered.
-    files : str
-        Which files are listed, as Qt says it: ``Tables (*.csv)``.
-    """
-    chosen = show_file_dialog(mode, title, start, files, parent)
+
+def ask_new_file(
+    title: str, parent: QWidget, name: str, files: str = ""
+) -> Path | None:
+    """Ask for a file to write, offering a name; None if it is cancelled."""
+    return _path(show_file_dialog("w", title, name, files, parent))
+
+
+def ask_folder(title: str, parent: QWidget) -> Path | None:
+    """Ask for a folder; None if it is cancelled."""
+    return _path(show_file_dialog("d", title, "", "", parent))
+
+
+def _path(chosen: str | None) -> Path | None:
     return Path(chosen) if chosen else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
@@ -21,43 +22,46 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.shared.image_choice import ImageOffer
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     PlainLabel,
     explain,
     fill_combo,
-    hint,
     keep_within_dock,
     leave_wheel,
     row,
     set_tip,
+    stack,
 )
+from napari_histodistill.widgets.shared.forms import Form, asked
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
 NO_NAMES = "The file does not say what its three channels are:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
 IMAGE_TIP = "Which of the images in this file is looked at."
-COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """What a person says of a slide's pixels; 0 as long as nothing is said."""
+
+    um_per_px: float = asked(
+        "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×, 1 for 10×.",
+        0.0, decimals=4, maximum=9999, singleStep=0.25, suffix=" µm/px",
+        specialValueText="µm/px? 40× is 0.25",
+    )  # fmt: skip
 
 
 class MppRow(QWidget):
     """The µm per pixel, asked for where the file is silent; typed ones can change."""
 
     given = Signal(float)
-    refused = Signal(str)
     measure = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self._given: float | None = None
-        self.field = QComboBox()
-        self.field.setEditable(True)
-        for value, scan in COMMON_MPP:
-            self.field.addItem(f"{value}  ({scan} scan)", value)
-        self.field.setCurrentIndex(-1)
-        set_tip(
-            self.field, "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×."
-        )
-        edit = self.field.lineEdit()
-        edit.setPlaceholderText("µm/px?")
+        self.form = Form(PixelSize())
+        (self.field,) = self.form.natives
         self.use = QPushButton("Use")
         set_tip(self.use, "Take this value for the slide. Everything depends on it.")
         self.ruler = QPushButton("Measure…")
@@ -68,29 +72,24 @@ class MppRow(QWidget):
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.words = hint(NO_MPP)
+        self.words = Hint(NO_MPP)
         layout.addWidget(self.words)
-        layout.addLayout(row(self.field, self.use, self.ruler))
+        layout.addLayout(row(self.form.native, self.use, self.ruler))
         self.use.clicked.connect(self._give)
-        edit.returnPressed.connect(self._give)
+        self.field.lineEdit().returnPressed.connect(self._give)
         self.ruler.clicked.connect(self.measure)
 
     def show_given(self, value: float | None) -> None:
-        """Show what was given so far, None for nothing; text being typed stays."""
+        """Show what was given so far, None for nothing; what is being typed stays."""
         if value == self._given:
             return
         self._given = value
         self.words.setText(NO_MPP if value is None else TYPED_MPP)
-        self.field.setCurrentIndex(-1)
-        self.field.setEditText("" if value is None else f"{value:g}")
+        self.form.show_model(PixelSize(value or 0.0))
 
     def _give(self) -> None:
-        text = self.field.currentText().strip().replace(",", ".")
-        first = text.split()[0] if text else ""
-        try:
-            self.given.emit(float(first))
-        except ValueError:
-            self.refused.emit("µm/px: type a number such as 0.25 or 0.5.")
+        self.field.interpretText()
+        self.given.emit(self.form.model.um_per_px)
 
 
 class ImageRow(QWidget):
@@ -110,11 +109,7 @@ class ImageRow(QWidget):
         keep_within_dock(self.combo)
         leave_wheel(self.combo)
         set_tip(self.combo, IMAGE_TIP)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(6)
-        layout.addWidget(PlainLabel("Image"))
-        layout.addWidget(self.combo, 1)
+        self.setLayout(row(PlainLabel("Image"), self.combo, stretch=1))
         self.combo.activated.connect(self.chosen)
         self.hide()
 
@@ -142,10 +137,7 @@ class RgbRow(QWidget):
             "The slide is drawn as if they were. Say so if tissue looks as it does in "
             "the microscope; three fluorescent stains are not.",
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(hint(NO_NAMES))
-        layout.addLayout(row(self.yes))
+        stack(self, Hint(NO_NAMES), row(self.yes))
         self.yes.clicked.connect(lambda: self.said.emit())
 
 
@@ -212,14 +204,13 @@ class DetailSlider(QSlider):
         super().__init__(Qt.Orientation.Horizontal)
         self._tooltip, self._no_steps = tooltip, no_steps
         self.setPageStep(1)
-        self.words = hint()
+        self.words = Hint()
 
     def show_steps(self, count: int, step: int, words: str) -> None:
         """Set range and words without sending a signal."""
-        self.blockSignals(True)
-        self.setRange(0, max(0, count - 1))
-        self.setValue(step)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.setRange(0, max(0, count - 1))
+            self.setValue(step)
         self.words.setText(words)
 
     def lock(self, why: str) -> None:

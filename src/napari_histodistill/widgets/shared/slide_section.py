@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QPushButton, QWidget
 
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.widgets.shared.controls import (
@@ -16,6 +16,7 @@ from napari_histodistill.widgets.shared.controls import (
     info_button,
     row,
     set_tip,
+    stack,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.slide_rows import (
@@ -110,12 +111,7 @@ class SlideSection(QWidget):
         """Lay the slide's row at a line of the grid, questions about it at the next."""
         self.grid.addWidget(PlainLabel("Slide"), line, 0)
         self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
-        asked = QVBoxLayout()
-        asked.setContentsMargins(0, 0, 0, 0)
-        asked.setSpacing(4)
-        asked.addWidget(self.images)
-        asked.addWidget(self.rgb)
-        asked.addWidget(self.mpp)
+        asked = stack(None, self.images, self.rgb, self.mpp)
         self.grid.addLayout(asked, line + 1, 0, 1, 2)
         self.rgb.hide()
         self.mpp.hide()
