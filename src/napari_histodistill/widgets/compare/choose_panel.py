@@ -18,8 +18,8 @@ from napari_histodistill.widgets.shared.controls import (
     info_button,
     row,
     set_tip,
-    wide_combo,
 )
+from napari_histodistill.widgets.shared.forms import editor
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
@@ -98,8 +98,8 @@ class ChoosePanel(SlideSection):
         self.words = tuple(Hint() for _ in LETTERS)
         self.swap = QPushButton("Swap")
         self._measure_tip = ""
-        self.measure = wide_combo("")
-        self.measure.addItems([text for _, text, _ in MEASURES])
+        measures = [(text, key) for key, text, _ in MEASURES]
+        self.measure = editor(str, "", choices=measures).native
         self.runner = CompareRun()
         self._lay_out()
         self._connect()

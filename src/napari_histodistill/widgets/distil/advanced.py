@@ -12,8 +12,6 @@ from typing import Any, Literal
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import (
     QGridLayout,
-    QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -37,9 +35,12 @@ from napari_histodistill.widgets.distil.steps import Step, TrainStep
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     explain,
+    make_bold,
+    push,
     row,
     set_tip,
     stack,
+    tool,
 )
 from napari_histodistill.widgets.shared.forms import editor
 
@@ -64,8 +65,7 @@ class AdvancedForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.summary = Hint()
-        self.reset_all = QPushButton("Reset all")
-        set_tip(self.reset_all, "Put every setting back to the preset's.")
+        self.reset_all = push("Reset all", "Put every setting back to the preset's.")
         self.reset_all.clicked.connect(lambda: self.reset.emit(None))
         self._rows: dict[object, _Row] = {}
         self._groups: list[tuple[Step, FieldGroup]] = []
@@ -146,9 +146,7 @@ class _Row:
     def __init__(self, field: Field) -> None:
         self.field = field
         self.label = Hint(field.title)
-        self.back = QToolButton()
-        self.back.setText("↺")
-        self.back.setAutoRaise(True)
+        self.back = tool("↺")
         keep = self.back.sizePolicy()
         keep.setRetainSizeWhenHidden(True)
         self.back.setSizePolicy(keep)
@@ -178,9 +176,7 @@ class _Row:
 
     def mark(self, *, changed: bool, preset: str, problem: str) -> None:
         """Show whether it differs from the preset, and what is wrong with it."""
-        font = self.label.font()
-        font.setBold(changed)
-        self.label.setFont(font)
+        make_bold(self.label, bold=changed)
         self.label.setText(f"● {self.field.title}" if changed else self.field.title)
         self.back.setVisible(changed)
         set_tip(self.back, f"Back to the preset's: {preset or 'empty'}")

@@ -102,7 +102,7 @@ class Aligning(QObject):
         step.residuals.picked.connect(self.landmarks.go_to)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
         step.checker.toggled.connect(step.square.setEnabled)
-        self.checker.described.connect(step.show_seen)
+        self.checker.described.connect(step.seen.say)
         self.landmarks.changed.connect(self._refit)
 
     @property
@@ -299,7 +299,7 @@ class Aligning(QObject):
         self._follow_choice()
         session, step = self.bench.session, self.step
         step.say(session.say_alignment(session.aligned or 0))
-        step.ask(self._task())
+        step.task.say(self._task())
         why = why_no_alignment(self.partner)
         explain(step.pick, step.pick_tip, why)
         explain(step.flicker, step.flicker_tip, why)
@@ -537,9 +537,9 @@ class Refining(QObject):
         explain(step.refine, step.refine_tip, why)
         step.undo.setVisible(partner is not None and partner.refinement is not None)
         if self.active:
-            step.show_found(f"Comparing both layers… {self._share:.0%}")
+            step.found.say(f"Comparing both layers… {self._share:.0%}")
         else:
-            step.show_found(self._words())
+            step.found.say(self._words())
 
     def _words(self) -> str:
         found, aligning = self._found, self._aligning

@@ -207,7 +207,7 @@ class Pairing(QObject):
         layers.show_partners(
             titles, [any(x is y for y in bench.partner_layers) for x in offered]
         )
-        layers.mean(session.say_meaning())
+        layers.meaning.say(session.say_meaning())
         layers.say(session.why_no_pairs or session.say_layers())
         busy = bench.pump.is_active(DistilJob.LAYING_OUT)
         self.pairs.say("Laying out pairs…" if busy else session.say_pairs())

@@ -87,7 +87,7 @@ class Previewing(QObject):
         self._slide = slide
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self.shown = self._asked = None
-        self.step.show_seen("")
+        self.step.seen_words.say("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self._first = self._first or self.layer.visible
             self.layer.visible = False
@@ -163,7 +163,7 @@ class Previewing(QObject):
             # Only now: to make a layer and to draw it first takes napari a tenth of a
             # second each. Later it is hidden and shown by its owner.
             self._first, painted.visible = False, True
-        self.step.show_seen(say_preview(shown.sight))
+        self.step.seen_words.say(say_preview(shown.sight))
 
     def _make_room(self, sparse: Image) -> Image:
         """Add an empty layer, unless it is there; it is drawn when it has a picture."""
@@ -194,7 +194,7 @@ class Previewing(QObject):
     def _ended(self, job: Job[Preview]) -> None:
         if job.state is JobState.FAILED:
             # The run may have replaced this student meanwhile; the next one is tried.
-            self.step.show_seen(f"This preview could not be painted: {job.error}")
+            self.step.seen_words.say(f"This preview could not be painted: {job.error}")
 
     def _toggled(self, on: bool) -> None:
         if on:
@@ -204,14 +204,14 @@ class Previewing(QObject):
                 self._first = True
             self._ask()
             self._timer.start()
-            self.step.show_seen("The first preview comes with the next step.")
+            self.step.seen_words.say("The first preview comes with the next step.")
             return
         self._timer.stop()
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self._elsewhere.close()
         self._request(0)
         self._requested = self.shown = None
-        self.step.show_seen("")
+        self.step.seen_words.say("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self.layer.visible = False
         self.show()

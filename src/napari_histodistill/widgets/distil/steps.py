@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QListWidgetItem,
     QProgressBar,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -31,10 +30,13 @@ from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
     explain,
     fill_combo,
+    make_bold,
+    push,
     put,
     row,
     set_tip,
     stack,
+    tool,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.forms import Form, asked, editor
@@ -88,16 +90,11 @@ class Step(QWidget):
 
     def __init__(self, title: str) -> None:
         super().__init__()
-        self.button = QToolButton()
-        self.button.setText(title)
+        self.button = tool(title, "Fold or open this step.")
         self.button.setCheckable(True)
         self.button.setChecked(True)
-        self.button.setAutoRaise(True)
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        set_tip(self.button, "Fold or open this step.")
-        font = self.button.font()
-        font.setBold(True)
-        self.button.setFont(font)
+        make_bold(self.button)
         self.line = Hint()
         self.line.hide()
         self.body = QWidget()
@@ -161,10 +158,6 @@ class LayersStep(Step):
                 item.setCheckState(checks[on])
                 self.partners.addItem(item)
 
-    def mean(self, words: str) -> None:
-        """Say what the choice means."""
-        self.meaning.say(words)
-
     def ticked(self) -> list[bool]:
         """Return which partners are ticked."""
         items = [self.partners.item(k) for k in range(self.partners.count())]
@@ -178,20 +171,16 @@ class AlignStep(Step):
 
     def __init__(self) -> None:
         super().__init__("2  Align")
-        self.pick = QPushButton("Pick landmarks")
-        self.pick.setCheckable(True)
+        self.pick = push("Pick landmarks", stays=True)
         self.pick_tip = (
             "Click a place on the H&E, then the same place on the partner, and so on: "
             "only the layer to click is shown. Press again when done."
         )
         tip = "What the transform may do; the least that fits is best."
         self.kind = editor(str, tip, choices=KINDS).native
-        self.remove = QPushButton("Remove worst")
-        set_tip(self.remove, "Remove the landmark that fits worst.")
-        self.load = QPushButton("Load…")
-        set_tip(self.load, "Read a transform from a file.")
-        self.save = QPushButton("Save…")
-        set_tip(self.save, "Write the transform, with its evidence, to a file.")
+        self.remove = push("Remove worst", "Remove the landmark that fits worst.")
+        self.load = push("Load…", "Read a transform from a file.")
+        self.save = push("Save…", "Write the transform, with its evidence, to a file.")
         self._make_looks()
         self.refine = QPushButton("Refine")
         self.refine_tip = (
@@ -201,14 +190,12 @@ class AlignStep(Step):
         )
         self.undo = QPushButton("Undo refining")
         set_tip(self.undo, "Lay the partner as it was before it was refined.")
-        self.turn = QPushButton("Lay it so")
-        set_tip(
-            self.turn,
+        self.turn = push(
+            "Lay it so",
             "Lay the partner as offered. Nothing is decided by it: place landmarks, or "
             "refine, afterwards; the other button takes it back.",
         )
-        self.turn_back = QPushButton("Turn back")
-        set_tip(self.turn_back, "Lay the partner as before.")
+        self.turn_back = push("Turn back", "Lay the partner as before.")
         self.task, self.found, self.seen = Hint(), Hint(), Hint()
         self.posed = Hint()
         self.residuals = Residuals()
@@ -225,11 +212,9 @@ class AlignStep(Step):
         put(self.column, looks, self.seen)
 
     def _make_looks(self) -> None:
-        self.flicker = QPushButton("Flicker")
-        self.flicker.setCheckable(True)
+        self.flicker = push("Flicker", stays=True)
         self.flicker_tip = "Show both layers in turn: what jumps is not aligned."
-        self.checker = QPushButton("Checkerboard")
-        self.checker.setCheckable(True)
+        self.checker = push("Checkerboard", stays=True)
         self.checker_tip = (
             "Show squares of the two layers in turn, for the part in view: aligned "
             "structures continue across their borders."
@@ -239,23 +224,11 @@ class AlignStep(Step):
         self.square = editor(int, tip, 50, **how).native
         self.square.setEnabled(False)
 
-    def ask(self, task: str) -> None:
-        """Say what to click next, or what is going on."""
-        self.task.say(task)
-
     def show_offer(self, words: str, *, can_turn_back: bool) -> None:
         """Offer to lay the partner otherwise; "" offers nothing."""
         self.posed.say(words)
         self.turn.setVisible(bool(words))
         self.turn_back.setVisible(can_turn_back)
-
-    def show_found(self, words: str) -> None:
-        """Say what refining did."""
-        self.found.say(words)
-
-    def show_seen(self, words: str) -> None:
-        """Say what the checkerboard shows."""
-        self.seen.say(words)
 
 
 class PairsStep(Step):
@@ -316,8 +289,7 @@ class TrainStep(Step):
         (self.title,) = self.saving.natives
         self.title.setPlaceholderText(neutral_title())
         self.words = Hint()
-        self.advanced = QPushButton("Advanced…")
-        self.advanced.setCheckable(True)
+        self.advanced = push("Advanced…", stays=True)
         self.settings = QVBoxLayout()
         self.start = QPushButton("Start")
         self.pause = QPushButton("Pause")
@@ -359,9 +331,8 @@ class TrainStep(Step):
 
     def _add_uses(self) -> None:
         self.use = QPushButton("Use in Explore")
-        self.report = QPushButton("Report")
-        set_tip(
-            self.report,
+        self.report = push(
+            "Report",
             "Open the page on this training: curves, settings, figures, pictures.",
         )
         self.command = QPushButton("Copy as command")
@@ -381,18 +352,10 @@ class TrainStep(Step):
             put(self.column, side_by_side)
         put(self.column, self.classes)
 
-    def show_seen(self, words: str) -> None:
-        """Say what the preview shows."""
-        self.seen_words.say(words)
-
     def offer_classes(self, names: Sequence[str]) -> None:
         """Offer these Labels layers."""
         self.labels.clear()
         self.labels.addItems(list(names))
-
-    def show_classes(self, words: str) -> None:
-        """Show how learning classes goes, or how good they are."""
-        self.fitted.say(words)
 
     def warn(self, words: str) -> None:
         """Say that something looks wrong."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_histodistill.controllers.distil.spots import Positions
 from napari_histodistill.widgets.shared.controls import (
     Hint,
+    push,
     row,
-    set_tip,
     stack,
 )
 from napari_histodistill.widgets.shared.forms import Form, asked
@@ -49,10 +49,8 @@ class UnitQuestion(QWidget):
         self.form = Form(SpotUnits(), layout="vertical")
         self.choice, self.mpp = self.form.natives
         self.form.positions.null_string = "Choose…"
-        self.add = QPushButton("Add")
-        set_tip(self.add, "Lay the spots on the H&E.")
-        self.leave = QPushButton("Never mind")
-        set_tip(self.leave, "Do not use this file.")
+        self.add = push("Add", "Lay the spots on the H&E.")
+        self.leave = push("Never mind", "Do not use this file.")
         stack(self, self.words, self.form.native, row(self.add, self.leave))
         self.form.changed.connect(self._chosen)
         self.add.clicked.connect(lambda: self.answered.emit(self.form.model))

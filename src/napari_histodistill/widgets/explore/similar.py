@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QObject, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
-    QHBoxLayout,
     QPushButton,
     QSlider,
     QWidget,
@@ -66,8 +65,7 @@ class SimilarPanel(QWidget):
         super().__init__()
         self.words = Hint(HOW)
         self.markers: list[QPushButton] = []
-        self._marker_row = QHBoxLayout()
-        self._marker_row.setContentsMargins(0, 0, 0, 0)
+        self._marker_row = row()
         self._marker_row.setSpacing(2)
         self._marker_box = QWidget()
         self._marker_box.setLayout(self._marker_row)

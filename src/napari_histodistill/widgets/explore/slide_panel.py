@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QPushButton, QSizePolicy
+from qtpy.QtWidgets import QSizePolicy
 
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.students.spec import EmbeddingMode
@@ -16,8 +16,8 @@ from napari_histodistill.widgets.shared.controls import (
     explain,
     info_button,
     plain_tip,
+    push,
     row,
-    set_tip,
 )
 from napari_histodistill.widgets.shared.forms import editor
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
@@ -89,9 +89,8 @@ class SlidePanel(SlideSection):
         self.colours = PlainLabel("Colours")
         self.srgb = editor(bool, SRGB_TIP, text="sRGB by the file's ICC profile").native
         self.stain = StainRow()
-        self.tissue = QPushButton("Tissue…")
-        set_tip(
-            self.tissue,
+        self.tissue = push(
+            "Tissue…",
             "See and edit where tissue was found: the model looks only there.",
         )
         every = "Every square, not only tissue"

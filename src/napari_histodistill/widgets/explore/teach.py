@@ -36,6 +36,7 @@ from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
     heading,
+    push,
     row,
     set_tip,
     stack,
@@ -77,8 +78,7 @@ class TeachPanel(QWidget):
         self.add = QToolButton()
         self.add.setText("+")
         set_tip(self.add, "Add another class.")
-        self.paint_button = QPushButton("Paint strokes")
-        self.paint_button.setCheckable(True)
+        self.paint_button = push("Paint strokes", stays=True)
         self.learn_button = QPushButton("Learn from strokes")
         self.save_button = QPushButton("Save as model…")
         self.saving = Form(ModelTitle(), labels=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QToolButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_histodistill.controllers.explore.trust import Note
 from napari_histodistill.controllers.shared.exporting import EXPORTS
@@ -13,9 +13,10 @@ from napari_histodistill.widgets.shared.controls import (
     Hint,
     explain,
     heading,
+    make_bold,
     row,
-    set_tip,
     stack,
+    tool,
 )
 from napari_histodistill.widgets.shared.saving import (
     ExportButton,
@@ -32,14 +33,10 @@ class TrustPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.headline, self.where, self.notes = Hint(), Hint(), Hint()
-        font = self.headline.font()
-        font.setBold(True)
-        self.headline.setFont(font)
-        self.details = QToolButton()
-        self.details.setText("Details")
-        set_tip(self.details, "Show or hide the reasons, and what else to know.")
+        make_bold(self.headline)
+        tip = "Show or hide the reasons, and what else to know."
+        self.details = tool("Details", tip)
         self.details.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.details.setAutoRaise(True)
         self.details.setCheckable(True)
         self.like_only = QCheckBox("Leave out unlike squares")
         self.button = ExportButton(EXPORTS)

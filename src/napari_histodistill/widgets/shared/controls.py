@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLayout,
     QMessageBox,
+    QPushButton,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -90,22 +91,41 @@ def message_box(parent: QWidget, title: str, text: str) -> QMessageBox:
 def heading(text: str) -> QLabel:
     """Return a section's title."""
     label = PlainLabel(text)
-    font = label.font()
-    font.setBold(True)
-    label.setFont(font)
+    make_bold(label)
     return label
+
+
+def make_bold(widget: QWidget, *, bold: bool = True) -> None:
+    """Set a widget's text in bold, or not any more."""
+    font = widget.font()
+    font.setBold(bold)
+    widget.setFont(font)
 
 
 def info_button(tooltip: str = "") -> QToolButton:
     """Return the small "i" that carries details in its tooltip."""
-    button = QToolButton()
-    button.setText("i")
+    button = tool("i", tooltip)
     font = button.font()
     font.setBold(True)
     font.setItalic(True)
     button.setFont(font)
+    return button
+
+
+def tool(text: str, tip: str = "") -> QToolButton:
+    """Return a flat button with a tooltip."""
+    button = QToolButton()
+    button.setText(text)
     button.setAutoRaise(True)
-    set_tip(button, tooltip)
+    set_tip(button, tip)
+    return button
+
+
+def push(text: str, tip: str = "", *, stays: bool = False) -> QPushButton:
+    """Return a button; one that ``stays`` down is pressed a second time to end."""
+    button = QPushButton(text)
+    button.setCheckable(stays)
+    set_tip(button, tip)
     return button
 
 

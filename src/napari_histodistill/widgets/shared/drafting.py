@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
-from qtpy.QtWidgets import QMessageBox, QPushButton, QWidget
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import drafts_dir
 from napari_histodistill.controllers.shared.drafts import (
@@ -25,8 +25,8 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     message_box,
+    push,
     row,
-    set_tip,
     stack,
 )
 
@@ -51,10 +51,8 @@ class DraftRow(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.words = Hint()
-        self.restore_button = QPushButton("Restore")
-        set_tip(self.restore_button, "Put it back as it was.")
-        self.discard_button = QPushButton("Discard")
-        set_tip(self.discard_button, "Delete this draft for good.")
+        self.restore_button = push("Restore", "Put it back as it was.")
+        self.discard_button = push("Discard", "Delete this draft for good.")
         buttons = row(self.restore_button, self.discard_button)
         buttons.setStretch(1, 1)
         stack(self, self.words, buttons)

@@ -21,6 +21,7 @@ from magicgui.widgets import (
     create_widget,
     show_file_dialog,
 )
+from qtpy.QtCore import QEvent, QObject
 
 from napari_histodistill.widgets.shared.controls import (
     keep_within_dock,
@@ -41,12 +42,35 @@ def asked(tip: str, value: Any, **how: Any) -> Any:
 
 
 class NumberBox(FloatSpinBox):
-    """A number with its unit, which magicgui's box for whole numbers cannot show."""
+    """A number with its unit, which magicgui's box for whole numbers cannot show.
+
+    Comma and full stop are both the decimal point: one that Qt drops makes 0,5 to 5.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.native.installEventFilter(_TypingFilter(self.native))
+        line = self.native.lineEdit()
+        line.cursorPositionChanged.connect(self._select_unknown)
 
     def get_value(self) -> float:
         """Return the number; an ``int`` where there are no decimals."""
         value: float = super().get_value()
         return value if self.native.decimals() else round(value)
+
+    def _select_unknown(self, *_: int) -> None:
+        """Select what stands for "not known", which Qt would let nobody type over."""
+        if self.native.text() == self.native.specialValueText():
+            self.native.lineEdit().selectAll()
+
+
+class _TypingFilter(QObject):
+    def eventFilter(self, box: QObject, event: QEvent) -> bool:
+        """Type the decimal point of this computer's language."""
+        typed = event.type() == QEvent.Type.KeyPress and event.text() in {".", ","}
+        if typed:
+            box.lineEdit().insert(box.locale().decimalPoint())
+        return typed
 
 
 def editor(
@@ -71,6 +95,8 @@ def editor(
     for key, setting in how.items():
         if not made.native.setProperty(key, setting):
             raise AttributeError(key)
+    if "singleStep" in how:
+        made.adaptive_step = False
     if value is not Undefined:
         made.value = value
     leave_wheel(made.native)

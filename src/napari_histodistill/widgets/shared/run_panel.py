@@ -13,8 +13,8 @@ from napari_histodistill.maps.engine import EmbedReport
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     explain,
+    push,
     row,
-    set_tip,
     stack,
 )
 from napari_histodistill.widgets.shared.forms import editor
@@ -40,8 +40,7 @@ class RunPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.button = QPushButton("Run")
-        self.stop = QPushButton("Cancel")
-        set_tip(self.stop, "Stop within a second; what is done stays.")
+        self.stop = push("Cancel", "Stop within a second; what is done stays.")
         self.stop.hide()
         self.device = editor(str, DEVICE_TIP, choices=DEVICES).native
         self.bar = QProgressBar()

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
     QComboBox,
-    QHBoxLayout,
     QPushButton,
     QRadioButton,
     QSizePolicy,
@@ -28,6 +27,7 @@ from napari_histodistill.widgets.shared.controls import (
     fill_combo,
     keep_within_dock,
     leave_wheel,
+    push,
     row,
     set_tip,
     stack,
@@ -64,9 +64,8 @@ class MppRow(QWidget):
         (self.field,) = self.form.natives
         self.use = QPushButton("Use")
         set_tip(self.use, "Take this value for the slide. Everything depends on it.")
-        self.ruler = QPushButton("Measure…")
-        set_tip(
-            self.ruler,
+        self.ruler = push(
+            "Measure…",
             "Draw a line along something whose length you know, for example the scale "
             "bar in the picture.",
         )
@@ -131,9 +130,8 @@ class RgbRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.yes = QPushButton("They are red, green, blue")
-        set_tip(
-            self.yes,
+        self.yes = push(
+            "They are red, green, blue",
             "The slide is drawn as if they were. Say so if tissue looks as it does in "
             "the microscope; three fluorescent stains are not.",
         )
@@ -162,16 +160,14 @@ class RegionRow(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._regions = regions
         self._group = QButtonGroup(self)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
         for k, (_, text, tooltip) in enumerate(regions):
             button = QRadioButton(text)
             set_tip(button, tooltip)
             button.setChecked(k == 0)
             self._group.addButton(button, k)
-            layout.addWidget(button)
-        layout.addStretch(1)
+        layout = row(*self._group.buttons(), QWidget(), stretch=len(regions))
+        layout.setSpacing(0)
+        self.setLayout(layout)
         self._group.idClicked.connect(lambda k: self.chosen.emit(regions[k][0]))
 
     def button(self, k: int) -> QAbstractButton:

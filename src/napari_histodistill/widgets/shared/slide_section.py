@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QGridLayout, QWidget
 
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.widgets.shared.controls import (
@@ -14,8 +14,8 @@ from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
     info_button,
+    push,
     row,
-    set_tip,
     stack,
     wide_combo,
 )
@@ -59,8 +59,7 @@ class SlideSection(QWidget):
         self._slide_tip, self._has_slides = slide_tip, False
         self.slide = wide_combo(slide_tip)
         self.slide_info = info_button()
-        self.open = QPushButton("Open…")
-        set_tip(self.open, "Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
+        self.open = push("Open…", "Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
         self.images = ImageRow()
         self.mpp = MppRow()
         self.rgb = RgbRow()
