@@ -155,8 +155,8 @@ def test_choices_are_shown_in_words_and_mean_their_values(qtbot):
 
 
 def test_a_property_that_qt_does_not_have_is_a_mistake(qtbot):
-    with pytest.raises(AttributeError, match="sufix"):
-        editor(int, "", sufix=" px")
+    with pytest.raises(AttributeError, match="ending"):
+        editor(int, "", ending=" px")
 
 
 def test_the_question_of_units_begins_anew_with_every_file(qtbot):

@@ -165,14 +165,13 @@ class _Row:
 
     def show_text(self, text: str) -> None:
         """Put a text into the editor; a cursor in it stays where it is."""
-        if self.text() == text:
-            return
-        with self.editor.changed.blocked():
-            if _type_of(self.field) is str:
-                self.editor.value = text
+        kind = _type_of(self.field)
+        value = text if kind is str else read(self.field, text)
+        if value != self.editor.value:
+            with self.editor.changed.blocked():
+                self.editor.value = value
+            if kind is str:
                 self.editor.native.setCursorPosition(0)  # its beginning tells most
-            else:
-                self.editor.value = read(self.field, text)
 
     def mark(self, *, changed: bool, preset: str, problem: str) -> None:
         """Show whether it differs from the preset, and what is wrong with it."""

@@ -21,7 +21,7 @@ from magicgui.widgets import (
     create_widget,
     show_file_dialog,
 )
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, Qt
 
 from napari_histodistill.widgets.shared.controls import (
     keep_within_dock,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
 ModelT = TypeVar("ModelT")
+POINTS = (Qt.Key.Key_Comma, Qt.Key.Key_Period)
 
 
 def asked(tip: str, value: Any, **how: Any) -> Any:
@@ -67,10 +68,10 @@ class NumberBox(FloatSpinBox):
 class _TypingFilter(QObject):
     def eventFilter(self, box: QObject, event: QEvent) -> bool:
         """Type the decimal point of this computer's language."""
-        typed = event.type() == QEvent.Type.KeyPress and event.text() in {".", ","}
+        typed = event.type() == QEvent.Type.KeyPress and event.key() in POINTS
         if typed:
             box.lineEdit().insert(box.locale().decimalPoint())
-        return typed
+        return bool(typed)
 
 
 def editor(
