@@ -60,7 +60,8 @@ SHOWERS = frozenset((
     "setDescription", "setFormat", "addItem", "addItems", "insertItem",
     "addAction", "addButton", "addTab", "QLabel", "QPushButton", "QCheckBox",
     "QRadioButton", "QGroupBox", "QAction", "QMessageBox", "QListWidgetItem",
-    "heading", "Hint", "push", "tool", "asked", "editor", "ask", "explain", "say", "say_in_passing", "info_button",
+    "heading", "Hint", "explain", "say", "say_in_passing", "info_button",
+    "push", "tool", "asked", "editor", "ask",
     "wide_combo", "StudentCombo", "fill_combo", "show_words", "show_ready",
     "lock", "refuse", "_put", "PlainLabel", "set_tip", "plain_tip", "message_box",
 ))  # fmt: skip
