@@ -15,6 +15,7 @@ from napari_histodistill.controllers.distil.spots import Positions
 from napari_histodistill.widgets.distil.steps import PreviewWish, TileSize
 from napari_histodistill.widgets.distil.unit_question import SpotUnits, UnitQuestion
 from napari_histodistill.widgets.shared import forms
+from napari_histodistill.widgets.shared.controls import fill_combo, wide_combo
 from napari_histodistill.widgets.shared.forms import Form, ask, asked, editor
 from napari_histodistill.widgets.shared.saving import ModelTitle
 from napari_histodistill.widgets.shared.slide_chooser import KnownLength
@@ -125,19 +126,31 @@ def test_the_usual_scans_are_a_key_away(qtbot):
     assert values == [0.25, 0.5, 0.75, 1.0]
 
 
+def turn_wheel_over(native):
+    turn = QWheelEvent(
+        QPointF(5, 5), QPointF(5, 5), QPoint(0, -120), QPoint(0, -120),
+        Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase, False,
+    )  # fmt: skip
+    QApplication.sendEvent(native, turn)
+    assert not turn.isAccepted(), "the panel scrolls"
+
+
 @pytest.mark.parametrize("which", range(len(OTHERS)), ids=map(names, OTHERS))
 def test_scrolling_past_a_form_changes_nothing(which, qtbot):
     form = Form(OTHERS[which])
     qtbot.addWidget(form.native)
     for native in form.natives:
-        turn = QWheelEvent(
-            QPointF(5, 5), QPointF(5, 5), QPoint(0, -120), QPoint(0, -120),
-            Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
-            Qt.ScrollPhase.NoScrollPhase, False,
-        )  # fmt: skip
-        QApplication.sendEvent(native, turn)
-        assert not turn.isAccepted(), "the panel scrolls"
+        turn_wheel_over(native)
     assert form.model == OTHERS[which]
+
+
+def test_scrolling_past_a_list_of_layers_changes_nothing(qtbot):
+    combo = wide_combo("Layers")
+    qtbot.addWidget(combo)
+    fill_combo(combo, ["a", "b"], 0, empty="")
+    turn_wheel_over(combo)
+    assert combo.currentText() == "a"
 
 
 def test_choices_are_shown_in_words_and_mean_their_values(qtbot):

@@ -170,7 +170,8 @@ def wide_combo(tooltip: str) -> QComboBox:
 
 
 def keep_within_dock(combo: QComboBox) -> None:
-    """Let a combo take the room there is: long file names must not widen the dock."""
+    """Let a combo take the room there is, for long names; the wheel passes it by."""
+    leave_wheel(combo)
     combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     combo.setMinimumContentsLength(8)
 

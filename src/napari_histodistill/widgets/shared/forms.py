@@ -100,9 +100,7 @@ def editor(
         made.adaptive_step = False
     if value is not Undefined:
         made.value = value
-    leave_wheel(made.native)
-    if isinstance(made, ComboBox):
-        keep_within_dock(made.native)
+    (keep_within_dock if isinstance(made, ComboBox) else leave_wheel)(made.native)
     return made
 
 

@@ -10,11 +10,9 @@ from qtpy.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
     QComboBox,
-    QPushButton,
     QRadioButton,
     QSizePolicy,
     QSlider,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -26,7 +24,6 @@ from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
     keep_within_dock,
-    leave_wheel,
     push,
     row,
     set_tip,
@@ -62,18 +59,15 @@ class MppRow(QWidget):
         self._given: float | None = None
         self.form = Form(PixelSize())
         (self.field,) = self.form.natives
-        self.use = QPushButton("Use")
-        set_tip(self.use, "Take this value for the slide. Everything depends on it.")
+        tip = "Take this value for the slide. Everything depends on it."
+        self.use = push("Use", tip)
         self.ruler = push(
             "Measure…",
             "Draw a line along something whose length you know, for example the scale "
             "bar in the picture.",
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         self.words = Hint(NO_MPP)
-        layout.addWidget(self.words)
-        layout.addLayout(row(self.form.native, self.use, self.ruler))
+        stack(self, self.words, row(self.form.native, self.use, self.ruler))
         self.use.clicked.connect(self._give)
         self.field.lineEdit().returnPressed.connect(self._give)
         self.ruler.clicked.connect(self.measure)
@@ -106,7 +100,6 @@ class ImageRow(QWidget):
         super().__init__()
         self.combo = QComboBox()
         keep_within_dock(self.combo)
-        leave_wheel(self.combo)
         set_tip(self.combo, IMAGE_TIP)
         self.setLayout(row(PlainLabel("Image"), self.combo, stretch=1))
         self.combo.activated.connect(self.chosen)
@@ -160,14 +153,16 @@ class RegionRow(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._regions = regions
         self._group = QButtonGroup(self)
+        layout = row()
+        layout.setSpacing(0)
+        self.setLayout(layout)
         for k, (_, text, tooltip) in enumerate(regions):
             button = QRadioButton(text)
             set_tip(button, tooltip)
             button.setChecked(k == 0)
             self._group.addButton(button, k)
-        layout = row(*self._group.buttons(), QWidget(), stretch=len(regions))
-        layout.setSpacing(0)
-        self.setLayout(layout)
+            layout.addWidget(button)
+        layout.addStretch(1)
         self._group.idClicked.connect(lambda k: self.chosen.emit(regions[k][0]))
 
     def button(self, k: int) -> QAbstractButton:
