@@ -87,6 +87,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         panel.images.chosen.connect(self.choose_image)
         panel.mpp.given.connect(lambda value: self.give_mpp(value))
         panel.rgb.said.connect(self.call_rgb)
+        panel.mpp.refused.connect(bench.said)
         panel.mpp.measure.connect(self.measure)
         self._watch = LayerWatch(bench.viewer, self)
         self._watch.listed.connect(self.layers_changed)

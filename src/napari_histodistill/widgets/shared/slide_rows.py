@@ -52,6 +52,7 @@ class MppRow(QWidget):
     """The µm per pixel, asked for where the file is silent; typed ones can change."""
 
     given = Signal(float)
+    refused = Signal(str)
     measure = Signal()
 
     def __init__(self) -> None:
@@ -82,7 +83,10 @@ class MppRow(QWidget):
 
     def _give(self) -> None:
         self.field.interpretText()
-        self.given.emit(self.form.model.um_per_px)
+        if value := self.form.model.um_per_px:
+            self.given.emit(value)
+        else:
+            self.refused.emit("µm/px: type a number such as 0.25 or 0.5.")
 
 
 class ImageRow(QWidget):
