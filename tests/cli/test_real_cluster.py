@@ -250,7 +250,10 @@ def test_a_lost_scheduler_is_a_sentence(process, large_slide, bundle, tmp_path):
 @pytest.mark.parametrize(
     "address", ["", "127.0.0.1", "127.0.0.1:9", "carrier-pigeon://127.0.0.1:1"]
 )
-def test_a_wrong_address_is_a_sentence(process, slide_file, bundle, tmp_path, address):
+def test_a_wrong_address_is_a_sentence(
+    process, slide_file, bundle, tmp_path, monkeypatch, address
+):
+    wait_for_an_answer(monkeypatch, 2)
     options = ("embed", slide_file, "-o", tmp_path / "out", "--student", bundle)
     running = process(*options, "--scheduler", address, "--json")
     out, err = finish(running)
