@@ -220,8 +220,8 @@ class AlignStep(Step):
             "structures continue across their borders."
         )
         tip = "Edge of a square of the checkerboard."
-        how = {"minimum": 1, "maximum": 10000, "suffix": " µm"}
-        self.square = editor(int, tip, 50, **how).native
+        size = editor(int, tip, 50, minimum=1, maximum=10000, suffix=" µm")
+        self.square = size.native
         self.square.setEnabled(False)
 
     def show_offer(self, words: str, *, can_turn_back: bool) -> None:

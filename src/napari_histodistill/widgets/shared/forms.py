@@ -88,7 +88,9 @@ def editor(
     and ``label``; all else are properties of Qt's widget, such as ``suffix``.
     """
     named = {key: how.pop(key) for key in ("name", "label") if key in how}
-    options = {"tooltip": plain_tip(tip), **({"choices": choices} if choices else {})}
+    options: dict[str, Any] = {"tooltip": plain_tip(tip)}
+    if choices:
+        options["choices"] = choices
     if kind in (int, float):
         options["widget_type"] = NumberBox
         how = {"decimals": 0, "keyboardTracking": False, **how}
