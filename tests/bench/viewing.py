@@ -1,20 +1,22 @@
-"""A slide of 100,000 × 100,000 px in the viewer
+"""Slides of 100,000 and of 200,000 px a side in the viewer
 
-Opened, panned and zoomed by moves of the camera, then explored: from the click on Run
-until the first coloured cell is drawn. Under Xvfb the canvas is drawn by the processor
-(Mesa), which also decodes and computes; on a screen with a graphics card frames cost
-less. The baseline is the same file in the same window as a dask array over tifffile's
-zarr store, the usual way into napari.
+Opened, then 200 frames of panning and zooming by moves of the camera. Under Xvfb the
+canvas is drawn by the processor (Mesa), which also decodes and computes; on a screen
+with a graphics card frames cost less. Colour slides are dask arrays over this package's
+reader; two baselines show the same file in the same window: that reader without dask,
+which napari slices itself (what the package gave it before), and dask arrays over
+tifffile's zarr store, the usual way into napari (at 100,000 px only: it is slow).
 
 *Answered* is the time until anything is drawn after a move, with the pixels at hand.
-The last rows are napari's experimental asynchronous slicing, off by default. Run by
-itself: ``python -m tests.bench.viewing``.
+*Asynchronous* is napari's experimental slicing in a thread, off by default. The
+processor's time for a frame, of all cores together, depends less on what else the
+machine does. Run by itself: ``python -m tests.bench.viewing [SIDE]``.
 """
 
 from __future__ import annotations
 
 import gc
-import os
+import math
 import statistics
 import sys
 import tempfile
@@ -24,35 +26,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
+from napari_histodistill.slides.pyramid.damage import StripedSource
+from napari_histodistill.slides.pyramid.level_array import LevelArray
 from tests.bench.figures import Figure
 from tests.bench.large_slide import MPP, SIDE_PX, tissue_places, write_large_slide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Move = tuple[float, float, float]
     """Camera: y and x of the centre in level-0 px, screen pixels per level-0 pixel."""
 
-ROUNDS = 3
-NAPARI = "napari, dask over tifffile's zarr store"
+ROUNDS = 2
+SIDES_PX = (SIDE_PX, 2 * SIDE_PX)
 WINDOW_PX = (1300, 850)
 
 
-def moves(seed: int) -> Iterator[Move]:
-    """Yield a walk over the slide: pan, zoom in, pan, zoom out, jump elsewhere."""
+def moves(seed: int, side_px: int = SIDE_PX) -> Iterator[Move]:
+    """Yield a walk of 200 frames: pan, zoom in, jump elsewhere, pan, and so on."""
     rng = np.random.default_rng(seed)
-    places = tissue_places()
+    places = tissue_places(side_px=side_px)
     for zoom in (1 / 64, 1 / 16, 1 / 4, 1.0, 1 / 8):
         y, x = places[rng.integers(len(places))]
         heading = rng.uniform(0, 2 * np.pi)
-        for _ in range(16):  # a drag: an eighth of the canvas per frame
-            y += 100 / zoom * np.sin(heading)
-            x += 100 / zoom * np.cos(heading)
-            y, x = (float(np.clip(v, 0, SIDE_PX)) for v in (y, x))
+        step = 100 / zoom * np.array([np.sin(heading), np.cos(heading)])
+        for _ in range(32):  # a drag: an eighth of the canvas per frame
+            there = np.array([y, x]) + step
+            step = np.where((there < 0) | (there > side_px), -step, step)  # turn back
+            y, x = (float(v) for v in np.array([y, x]) + step)
             yield y, x, zoom
-        for step in range(8):  # a turn of the wheel
-            yield y, x, zoom * 1.25 ** (step + 1)
+        for turn in range(8):  # of the wheel
+            yield y, x, zoom * 1.25 ** (turn + 1)
 
 
 @dataclass
@@ -63,6 +69,7 @@ class Window:
     app: Any
     drawn: int = 0
     answered: list[float] = field(default_factory=list)
+    worked: list[float] = field(default_factory=list)
 
     @classmethod
     def open(cls) -> Window:
@@ -111,12 +118,14 @@ class Window:
 
         napari draws, learns which pixels are missing, fetches them and draws again: a
         frame has ended when what lies in view was drawn at its resolution. How long it
-        takes until anything is drawn is kept in ``answered``.
+        takes until anything is drawn is kept in ``answered``, the time of all cores in
+        ``worked``.
         """
         y, x, zoom = move
         scale = float(layer.scale[-1])
         camera = self.viewer.scene.camera
         start, seen = time.perf_counter(), self.drawn
+        work = time.process_time()
         camera.center = y * scale, x * scale
         camera.zoom = zoom / scale
         self.until(lambda: self.drawn > seen)
@@ -127,6 +136,7 @@ class Window:
             self.until(lambda: not self.slicing)
             self.app.processEvents()
             if self.drawn == seen and fetched is getattr(layer, "_slice", None):
+                self.worked.append(time.process_time() - work)
                 return time.perf_counter() - start
 
     def close(self) -> None:
@@ -143,7 +153,33 @@ def add_ours(window: Window, path: Path) -> Any:
     return window.viewer.add_image(data, **kwargs)
 
 
-def add_baseline(window: Window, path: Path) -> Any:
+class _Bare(LevelArray):
+    """A level without dask, with the chunks that napari shall read."""
+
+    EDGE_PX = 512
+
+    def __init__(self, source: StripedSource, level: int) -> None:
+        super().__init__(source, level)
+        self.chunks = (self.EDGE_PX, self.EDGE_PX, self.shape[2])
+        self.size = math.prod(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self[:, :, :]
+
+
+def add_bare(window: Window, path: Path) -> Any:
+    """Open it with this package's reader; no dask between it and napari."""
+    from napari_histodistill.layers.slide_layer import slide_layer
+    from napari_histodistill.slides import open_slide
+
+    slide = open_slide(path)
+    source = StripedSource(slide.source, slide.read_pixels(0, 0, 0, 1, 1))
+    data, kwargs, _ = slide_layer(slide)
+    data = [_Bare(source, level) for level in range(len(data))]
+    return window.viewer.add_image(data, **kwargs)
+
+
+def add_zarr(window: Window, path: Path) -> Any:
     """Open it as dask arrays over tifffile's zarr store, one chunk per tile."""
     import dask.array as da
     import tifffile
@@ -167,151 +203,110 @@ class Viewed:
     opened: float
     frames: tuple[float, ...]
     answered: tuple[float, ...]
+    worked: tuple[float, ...]
+    gained_mb: float
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.frames)
-
-    @property
-    def slow(self) -> float:
-        return float(np.percentile(self.frames, 95))
+    @staticmethod
+    def slow(seconds: Sequence[float]) -> float:
+        return float(np.percentile(seconds, 95))
 
 
-def view(
-    add: Callable[[Window, Path], Any],
-    path: Path,
-    seed: int,
-    *,
-    asynchronous: bool = False,
-) -> Viewed:
+@dataclass(frozen=True)
+class Way:
+    """A way of showing a slide, and what its rows are called."""
+
+    add: Callable[[Window, Path], Any]
+    title: str
+    asynchronous: bool = False
+    rounds: int = ROUNDS
+
+
+DASK = Way(add_ours, "dask arrays over our reader")
+BARE = Way(add_bare, "our reader without dask")
+ZARR = Way(add_zarr, "dask over tifffile's zarr store", rounds=1)
+ASYNC = Way(add_ours, "asynchronous", asynchronous=True, rounds=1)
+
+
+def view(way: Way, path: Path, walk: Iterable[Move]) -> Viewed:
     """Open the slide in a new window and walk over it."""
     from napari.settings import get_settings
 
-    get_settings().experimental.async_ = asynchronous
+    get_settings().experimental.async_ = way.asynchronous
     window = Window.open()
     start = time.perf_counter()
-    layer = add(window, path)
+    layer = way.add(window, path)
     window.app.processEvents()
     opened = time.perf_counter() - start
     window.idle()
-    frames = tuple(window.move(layer, move) for move in moves(seed))
+    memory = psutil.Process().memory_info
+    before = memory().rss
+    frames = tuple(window.move(layer, move) for move in walk)
+    gained = (memory().rss - before) / 1e6
     window.close()
     get_settings().experimental.async_ = False
     del layer
     gc.collect()
-    return Viewed(opened, frames, tuple(window.answered))
+    return Viewed(opened, frames, tuple(window.answered), tuple(window.worked), gained)
 
 
-@dataclass(frozen=True)
-class FirstCell:
-    """From the click on Run to the first coloured cell on the canvas."""
-
-    seconds: float
-    share_in_view: float
-    longest_stall: float
-
-
-def first_cell(path: Path, seed: int, student: str = "colon-he") -> FirstCell:
-    """Open the slide in the panel, look at some tissue, press Run, wait for colour."""
-    from qtpy.QtCore import Qt
-    from qtpy.QtTest import QTest
-
-    from napari_histodistill.widgets.explore.dock import ExploreWidget
-    from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
-    from tests.bench.stalls import Gaps
-
-    window = Window.open()
-    widget = ExploreWidget(window.viewer)
-    window.viewer.window.add_dock_widget(widget, area="right")
-    widget.choosing.open_path(path)
-    session, busy = widget.session, widget.bench.pump
-    window.until(lambda: not session.why_not_run and not busy.busy)
-    assert session.student.name == student
-    rng = np.random.default_rng(seed)
-    places = tissue_places()
-    place = places[rng.integers(len(places))]
-    layer = widget.bench.slide_layer
-    camera = window.viewer.scene.camera
-    camera.center = pixels_to_world(layer, *place)
-    camera.zoom = 1 / (8 * float(layer.scale[-1]))  # the canvas shows about 2 mm
-    window.idle()
-    window.rest(0.5)
-    gaps = Gaps()
-    start = time.perf_counter()
-    QTest.mouseClick(widget.run_panel.button, Qt.MouseButton.LeftButton)
-
-    def coloured() -> bool:
-        shown = widget.bench.overlays.get("classes")
-        return shown is not None and bool(np.any(shown.data))
-
-    window.until(coloured)
-    seen = window.drawn
-    window.until(lambda: window.drawn > seen)
-    seconds = time.perf_counter() - start
-    shown = np.argwhere(widget.bench.overlays.get("classes").data)
-    rows, columns = session.live.grid.cells_in(session.view)
-    inside = [
-        rows.start <= r < rows.stop and columns.start <= c < columns.stop
-        for r, c in shown
-    ]
-    window.rest(3.0)
-    widget.mapping.cancel()
-    window.until(lambda: not busy.busy)
-    gaps.stop()
-    widget.shut_down()
-    window.close()
-    return FirstCell(seconds, statistics.fmean(inside), gaps.longest("idle") / 1000)
+QUANTITIES: tuple[tuple[str, str, Callable[[Viewed], float]], ...] = (
+    ("opened and added to the viewer", "s", lambda v: v.opened),
+    ("frame, median", "s", lambda v: statistics.median(v.frames)),
+    ("frame, 95th percentile", "s", lambda v: Viewed.slow(v.frames)),
+    ("answered, median", "s", lambda v: statistics.median(v.answered)),
+    ("processor time of a frame, median", "s", lambda v: statistics.median(v.worked)),
+    ("processor time of a frame, mean", "s", lambda v: statistics.fmean(v.worked)),
+    (
+        "processor time of a frame, 95th percentile",
+        "s",
+        lambda v: Viewed.slow(v.worked),
+    ),
+    ("memory gained in the walk", "MB", lambda v: v.gained_mb),
+)
 
 
-def measure() -> list[Figure]:
+def walked(path: Path, side_px: int, ways: Sequence[Way]) -> dict[Way, list[Viewed]]:
+    """Take the same walks in every way, in turns; each round begins with another."""
+    # The first layer of a process compiles napari's shaders, and fills caches.
+    view(ways[0], path, moves(ROUNDS, side_px))
+    found: dict[Way, list[Viewed]] = {way: [] for way in ways}
+    for seed in range(ROUNDS):
+        first = seed % len(ways)
+        for way in (*ways[first:], *ways[:first]):
+            if seed < way.rounds:
+                found[way].append(view(way, path, moves(seed, side_px)))
+    return found
+
+
+def measure(sides_px: Sequence[int] = SIDES_PX) -> list[Figure]:
     """Return the figures of this section."""
-    ways = (
-        ("ours", add_ours, False),
-        ("baseline", add_baseline, False),
-        ("ours asynchronous", add_ours, True),
-    )
-    found: dict[str, list[Viewed]] = {name: [] for name, _, _ in ways}
-    cells = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_large_slide(Path(folder) / "large.svs")
-        view(
-            add_ours, path, 0
-        )  # the first layer of a process compiles napari's shaders
-        for seed in range(ROUNDS):
-            for name, add, asynchronous in ways:
-                found[name].append(view(add, path, seed, asynchronous=asynchronous))
-        for seed in range(ROUNDS):
-            os.environ["HISTODISTILL_CACHE"] = str(Path(folder) / f"cache {seed}")
-            cells.append(first_cell(path, seed))
+    rows = []
+    for side_px in sides_px:
+        small = side_px == SIDE_PX
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_large_slide(Path(folder) / "large.svs", side_px=side_px)
+            ways = (DASK, BARE, ZARR, ASYNC) if small else (DASK, BARE)
+            found = walked(path, side_px, ways)
+        for base in (BARE, ZARR) if small else (BARE,):
+            rows += _rows(side_px, found, DASK, base)
+        if small:
+            rows += _rows(side_px, found, ASYNC, BARE)[1:4]
+    return rows
 
-    def rows(name: str, what: str, of: Callable[[Viewed], float]) -> Figure:
-        ours, base = ([of(v) for v in found[k]] for k in (name, "baseline"))
-        return Figure(what, tuple(ours), "s", NAPARI, tuple(base))
 
-    share = statistics.fmean(cell.share_in_view for cell in cells)
+def _rows(
+    side_px: int, found: dict[Way, list[Viewed]], way: Way, base: Way
+) -> list[Figure]:
+    prefix = f"{way.title}: " if way is ASYNC else ""
     return [
-        rows("ours", "opened and added to the viewer", lambda v: v.opened),
-        rows("ours", "frame, median", lambda v: v.median),
-        rows("ours", "frame, 95th percentile", lambda v: v.slow),
-        rows("ours", "answered, median", lambda v: statistics.median(v.answered)),
         Figure(
-            "click on Run until the first coloured cells are drawn",
-            tuple(cell.seconds for cell in cells),
-            "s",
-            note=f"{share:.0%} of these cells in view",
-        ),
-        Figure(
-            "longest stall from that click on",
-            tuple(cell.longest_stall for cell in cells),
-            "s",
-        ),
-        rows("ours asynchronous", "asynchronous: frame, median", lambda v: v.median),
-        rows("ours asynchronous", "asynchronous: frame, 95th perc.", lambda v: v.slow),
-        rows(
-            "ours asynchronous",
-            "asynchronous: answered, median",
-            lambda v: statistics.median(v.answered),
-        ),
+            f"{side_px:,} px: {prefix}{what}",
+            tuple(of(v) for v in found[way]),
+            unit,
+            base.title,
+            tuple(of(v) for v in found[base]),
+        )
+        for what, unit, of in QUANTITIES
     ]
 
 
@@ -319,5 +314,5 @@ if __name__ == "__main__":
     from tests.bench.measure import on_a_screen
 
     on_a_screen()
-    for figure in measure():
+    for figure in measure([int(side) for side in sys.argv[1:]] or SIDES_PX):
         sys.stdout.write(f"{figure.row()}\n")

@@ -314,14 +314,14 @@ def test_read_checks_its_arguments():
         slide.read(Region(y=0, x=0, height=2.5, width=2))
 
 
-def test_dask_chunks_stay_near_1024(tmp_path):
+def test_dask_chunks_are_near_512_px(tmp_path):
     made = write_tiff(tmp_path / "s.tif", shape=(2100, 1500), ratios=(1, 2))
     strips = write_tiff(
         tmp_path / "strips.tif", shape=(300, 5000), ratios=(1,), tile=None
     )
     with open_slide(made.path) as slide, open_slide(strips.path) as wide:
-        assert slide.levels[0].chunks[0][0] == 1024
-        assert wide.levels[0].chunks[1][0] == 1024
+        assert slide.levels[0].chunks[0][0] == 512
+        assert wide.levels[0].chunks[1][0] == 512
         block = slide.levels[1][100:200, 300:400].compute()
         np.testing.assert_array_equal(block, made.levels[1][100:200, 300:400])
 

@@ -121,10 +121,9 @@ def slide_layer(
     Returns
     -------
     tuple
-        ``(levels, kwargs, "image")``: a list of lazy arrays, finest first:
-        :class:`LevelArray` ``(height, width, 3)`` for colour slides, dask arrays
-        ``(height, width, channels)`` with ``channel_axis`` for others (napari makes one
-        layer of each channel).
+        ``(levels, kwargs, "image")``: a list of dask arrays, finest first:
+        ``(height, width, 3)`` for colour slides, ``(height, width, channels)`` with
+        ``channel_axis`` for others (napari makes one layer of each channel).
     """
     world = slide.world()
     kwargs: dict[str, Any] = {
@@ -140,8 +139,8 @@ def slide_layer(
         # Shown as what it may be, so that a person can see it and say.
         shown = taken_for_colour(slide)
         kwargs |= {"rgb": True, "contrast_limits": (0, 255)}
-        return list(shown.views), kwargs, "image"
-    levels: list[Any] = list(slide.levels)
+        return list(shown.levels), kwargs, "image"
+    levels = list(slide.levels)
     limits = _channel_limits(slide)
     if len(limits) == 1:
         kwargs |= {"rgb": False, "contrast_limits": limits[0]}

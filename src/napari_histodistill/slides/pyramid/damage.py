@@ -19,7 +19,7 @@ from napari_histodistill.errors import ClosedSlideError, SlideError
 from napari_histodistill.slides.pyramid.levels import Rect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -108,6 +108,41 @@ class Marked:
     bad: npt.NDArray[np.bool_] | None = None
     problem: str = ""
     corners: frozenset[TileCorner] = frozenset()
+
+
+class StripedSource:
+    """A source as it is looked at: damage is striped, and its tiles are remembered.
+
+    A slide and its lazy arrays share one. So the arrays keep the files open and not the
+    slide, and there is no circle: what is let go of closes at once.
+
+    Parameters
+    ----------
+    source : PixelSource
+        The pixels; any thread may read them.
+    like : ndarray
+        ``(1, 1, channels)``: gives type and channels where nothing can be read.
+
+    Attributes
+    ----------
+    unreadable : set of TileCorner
+        Tiles found to be damaged so far.
+    """
+
+    def __init__(self, source: PixelSource, like: npt.NDArray[Any]) -> None:
+        self._source, self.like = source, like
+        self.unreadable: set[TileCorner] = set()
+
+    @property
+    def levels(self) -> Sequence[LevelInfo]:
+        """Size and tile size of every level, finest first."""
+        return self._source.levels
+
+    def read(self, level: int, rect: Rect) -> Marked:
+        """Return the pixels of a rectangle of a level; see :func:`read_marked`."""
+        marked = read_marked(self._source, level, rect, like=self.like)
+        self.unreadable.update(marked.corners)
+        return marked
 
 
 def read_marked(

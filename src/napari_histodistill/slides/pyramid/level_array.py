@@ -1,49 +1,75 @@
-"""One level of a slide as an array that reads only what is sliced."""
+"""The levels of a slide as dask arrays over this package's reader."""
 
 from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.slides.pyramid.levels import Rect
+
 if TYPE_CHECKING:
+    import dask.array as da
     import numpy.typing as npt
 
-    from napari_histodistill.slides.pyramid.damage import Marked
+    from napari_histodistill.slides.pyramid.damage import StripedSource
     from napari_histodistill.slides.pyramid.levels import LevelInfo
 
-CHUNK_PX = 1024
-"""Edge of a dask chunk at level 0; dask's cost grows with the number of blocks."""
+CHUNK_PX = 512
+"""Edge of a chunk: a viewer fetches and uploads whole chunks of what is in view."""
 
-VIEW_PX = 512
-"""Edge of the chunks that napari reads: it fetches and uploads whole chunks."""
+MOST_BLOCKS = 10_000
+"""Most blocks of a level. An operation on a whole array costs dask 3 to 10 µs for each;
+in older versions, so does a slice of it."""
 
 
-class MarkedReader(Protocol):
-    """A slide as its levels need it: sizes, and pixels with damage striped."""
+def lazy_levels(source: StripedSource) -> tuple[da.Array, ...]:
+    """Return the levels as dask arrays ``(height, width, channels)``, finest first.
 
-    @property
-    def level_infos(self) -> tuple[LevelInfo, ...]:
-        """Size and tile size of every level, finest first."""
-        ...
+    Nothing is read before it is computed; :class:`LevelArray` lies underneath.
+    """
+    import dask.array as da
 
-    def read_marked(
-        self, level: int, y: int, x: int, height: int, width: int
-    ) -> Marked:
-        """Return a rectangle given in pixels of the level."""
-        ...
+    def lazy(level: int, info: LevelInfo) -> da.Array:
+        array = LevelArray(source, level)
+        # A name from the content would make two openings of one file share a result in
+        # dask's cache, also after one of them was closed. Inlined, a slice costs recent
+        # versions of dask the same however many blocks there are.
+        return da.from_array(
+            array,
+            chunks=(*chunk_shape(info), array.shape[2]),
+            name=False,
+            asarray=False,
+            meta=np.empty((0, 0, 0), array.dtype),
+            inline_array=True,
+        )
+
+    return tuple(lazy(k, info) for k, info in enumerate(source.levels))
+
+
+def chunk_shape(info: LevelInfo) -> tuple[int, int]:
+    """Return height and width of a level's chunks: a whole number of compressed tiles.
+
+    Their edge is about :data:`CHUNK_PX`, or as much more as it takes to cut the level
+    into no more than :data:`MOST_BLOCKS`.
+    """
+    wish = CHUNK_PX
+    while True:
+        height = chunk_px(info.tile_height, info.height, wish)
+        width = chunk_px(info.tile_width, info.width, wish)
+        blocks = math.ceil(info.height / height) * math.ceil(info.width / width)
+        if blocks <= MOST_BLOCKS:
+            return height, width
+        wish *= 2
 
 
 class LevelArray:
     """One level as an array that reads only what is sliced; safe to use from threads.
 
-    dask accepts it (:attr:`Slide.levels`), and so does napari, which then asks for
-    whole ``chunks`` of what is in view. Without dask in between, a frame costs the same
-    on a slide of any size; dask's cost per frame grows with the number of blocks in the
-    level. These pixels are for looking at: an error would leave a whole chunk black, so
-    damage is striped instead.
+    It lies under the dask arrays of :attr:`Slide.levels`. Its pixels are for looking
+    at: an error would leave a whole chunk black, so damage is striped instead.
 
     Attributes
     ----------
@@ -51,32 +77,15 @@ class LevelArray:
         ``(height, width, channels)``.
     dtype : dtype
         Type of the pixels.
-    chunks : tuple of int
-        Shape that is worth reading at once, as in zarr.
     """
 
     ndim = 3
 
-    def __init__(
-        self, slide: MarkedReader, level: int, probe: npt.NDArray[Any]
-    ) -> None:
-        info = slide.level_infos[level]
-        self.shape = (info.height, info.width, probe.shape[2])
-        self.dtype = probe.dtype
-        self.chunks = (
-            chunk_px(info.tile_height, info.height, VIEW_PX),
-            chunk_px(info.tile_width, info.width, VIEW_PX),
-            probe.shape[2],
-        )
-        self._slide, self._level = slide, level
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
+    def __init__(self, source: StripedSource, level: int) -> None:
+        info, channels = source.levels[level], source.like.shape[2]
+        self.shape = (info.height, info.width, channels)
+        self.dtype = source.like.dtype
+        self._source, self._level = source, level
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Return the pixels at a whole number, a slice or a tuple, as numpy does.
@@ -99,18 +108,23 @@ class LevelArray:
             pixels = np.zeros((max(0, y1 - y0), max(0, x1 - x0), self.shape[2]))
             pixels = pixels.astype(self.dtype)
         else:
-            marked = self._slide.read_marked(self._level, y0, x0, y1 - y0, x1 - x0)
-            pixels = marked.pixels
+            rect = Rect(y0, x0, y1 - y0, x1 - x0)
+            pixels = self._source.read(self._level, rect).pixels
         return pixels[rows, :][..., columns, :][..., keys[2]]
 
-    def __array__(
-        self,
-        dtype: npt.DTypeLike | None = None,
-        copy: bool | None = None,  # noqa: FBT001 - numpy's signature
-    ) -> npt.NDArray[Any]:
-        """Return the whole level: gigabytes at level 0."""
-        whole = self[:, :, :]
-        return whole if dtype is None else whole.astype(dtype)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse: a file that is open here is not open in another process.
+
+        Raises
+        ------
+        TypeError
+            If dask would send it to another process.
+        """
+        msg = (
+            "the pixels of an open slide cannot go to another process; compute with "
+            "dask's threads (scheduler='threads'), or open the slide there."
+        )
+        raise TypeError(msg)
 
 
 def _spanned(key: Any, size: int) -> tuple[int, int, Any]:

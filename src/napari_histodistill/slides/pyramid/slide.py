@@ -16,13 +16,9 @@ import numpy as np
 
 from napari_histodistill.errors import InputError, MissingMppError, SlideError
 from napari_histodistill.geometry import Mpp, Region, WorldTransform
-from napari_histodistill.slides.pyramid.damage import probe, read_marked
+from napari_histodistill.slides.pyramid.damage import StripedSource, probe
 from napari_histodistill.slides.pyramid.images import ImageChoice
-from napari_histodistill.slides.pyramid.level_array import (
-    CHUNK_PX,
-    LevelArray,
-    chunk_px,
-)
+from napari_histodistill.slides.pyramid.level_array import lazy_levels
 from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.limits import extent_problem
 
@@ -148,7 +144,7 @@ class Slide:
                 msg = f"{info.name}: {problem}; the file is damaged or made up."
                 raise SlideError(msg)
         self._probe = probe(source)
-        self._unreadable: set[TileCorner] = set()
+        self._striped = StripedSource(source, self._probe)
         self.scales: tuple[tuple[float, float], ...] = tuple(
             level.scale or (first.height / level.height, first.width / level.width)
             for level in source.levels
@@ -199,19 +195,14 @@ class Slide:
 
     @property
     def levels(self) -> tuple[da.Array, ...]:
-        """Dask arrays ``(height, width, channels)``, finest first, one per level."""
-        if self._levels is None:
-            self._levels = tuple(
-                self._dask_level(k) for k in range(len(self._source.levels))
-            )
-        return self._levels
+        """Dask arrays ``(height, width, channels)``, finest first, one per level.
 
-    @property
-    def views(self) -> tuple[LevelArray, ...]:
-        """Lazy arrays ``(height, width, channels)``, finest first, for a viewer."""
-        return tuple(
-            LevelArray(self, k, self._probe) for k in range(len(self._source.levels))
-        )
+        For viewers and for whoever computes with dask: damage is striped, as in
+        :meth:`read_marked`. They keep the files open while they are referred to.
+        """
+        if self._levels is None:
+            self._levels = lazy_levels(self._striped)
+        return self._levels
 
     @property
     def associated_images(self) -> tuple[str, ...]:
@@ -371,15 +362,12 @@ class Slide:
         ClosedSlideError
             If the slide was closed.
         """
-        rect = Rect(y, x, height, width)
-        marked = read_marked(self._source, level, rect, like=self._probe)
-        self._unreadable |= marked.corners
-        return marked
+        return self._striped.read(level, Rect(y, x, height, width))
 
     @property
     def unreadable(self) -> tuple[TileCorner, ...]:
         """Tiles found to be damaged so far: level, y and x of their corners."""
-        return tuple(sorted(self._unreadable))
+        return tuple(sorted(self._striped.unreadable))
 
     def close(self) -> None:
         """Close the files. Reading afterwards raises a :class:`SlideError`."""
@@ -395,20 +383,6 @@ class Slide:
         h, w = self.shape
         mpp = f"{self.mpp.mean:.4g} µm/px" if self.mpp else "µm/px unknown"
         return f"<Slide {self.name!r} {h} × {w} px, {len(self.scales)} levels, {mpp}>"
-
-    def _dask_level(self, k: int) -> da.Array:
-        import dask.array as da
-
-        info = self._source.levels[k]
-        chunks = (
-            chunk_px(info.tile_height, info.height, CHUNK_PX),
-            chunk_px(info.tile_width, info.width, CHUNK_PX),
-            self._probe.shape[2],
-        )
-        # No `name` from content: two openings of one file must not share dask's cache
-        # after one of them was closed.
-        lazy = self.views[k]
-        return da.from_array(lazy, chunks=chunks, name=False, asarray=False)
 
 
 def _alone(info: SlideInfo, source: PixelSource) -> SlideInfo:

@@ -76,7 +76,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
             self.bench.said.emit(str(error))
             return
         layer.metadata[METADATA_KEY] = other
-        layer.data = list(other.slide.views)
+        layer.data = list(other.slide.levels)
         self.choose_layer(layer)
 
     # --- students -----------------------------------------------------------------
