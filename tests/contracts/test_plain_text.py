@@ -3,7 +3,8 @@
 Qt shows as HTML whatever looks like HTML, in every label that was not told otherwise
 and in every tooltip, which cannot be told. ``widgets/shared/controls.py`` has a label
 that shows plain text, a function that escapes tooltips, and a message box; all of the
-window uses them.
+window uses them. magicgui's labels and tooltips are Qt's: ``widgets/shared/forms.py``
+makes what magicgui makes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOME = PACKAGE / "widgets" / "shared" / "controls.py"
+FORMS = PACKAGE / "widgets" / "shared" / "forms.py"
 
 SETTERS = frozenset((
     "setToolTip", "setWhatsThis", "setInformativeText", "setTextFormat", "setHtml",
@@ -29,8 +31,10 @@ SETTERS = frozenset((
 MAKERS = frozenset((
     "QLabel", "QMessageBox", "QErrorMessage", "QProgressDialog", "QTextEdit",
     "QTextBrowser", "QWhatsThis", "QToolTip",
+    "Container", "Dialog", "Label", "TextEdit", "create_widget", "guiclass", "magicgui",
+    "request_values",
 ))  # fmt: skip
-"""Widgets whose text Qt may take for HTML."""
+"""Widgets, of Qt and of magicgui, whose text Qt may take for HTML."""
 
 
 def _name(node: ast.expr) -> str:
@@ -68,6 +72,8 @@ def past_the_helper(tree: ast.AST) -> list[str]:
         elif isinstance(node, ast.ClassDef):
             bases = {_name(base) for base in node.bases} & MAKERS
             found += [f"class of {base} ({node.lineno})" for base in bases]
+        elif isinstance(node, ast.Assign) and _name(node.targets[0]) == "tooltip":
+            found.append(f"tooltip ({node.lineno})")
         elif isinstance(node, ast.Assign) and _name(node.targets[0]) == "status":
             value = node.value  # napari's status bar is a label of that kind
             if not (isinstance(value, ast.Call) and _name(value.func) == "plain_name"):
@@ -79,7 +85,7 @@ def test_labels_and_tooltips_are_made_in_one_place():
     found = {
         inside(path): names
         for path in (PACKAGE / "widgets").rglob("*.py")
-        if path != HOME
+        if path not in {HOME, FORMS}
         and (names := past_the_helper(ast.parse(path.read_text("utf-8"))))
     }
     assert not found, f"use the functions of {inside(HOME)}: {found}"
@@ -98,6 +104,11 @@ def test_labels_and_tooltips_are_made_in_one_place():
         "QInputDialog.getText(self, 'Name', title)",
         "combo.setItemData(0, title, Qt.ItemDataRole.ToolTipRole)",
         "QToolTip.showText(where, title)",
+        "box = create_widget(annotation=str, options={'tooltip': title})",
+        "form = Container(widgets=[box], labels=True)",
+        "class Mine(Container): ...",
+        "box.tooltip = title",
+        "request_values(values, title=title)",
         "viewer.status = title",
     ],
 )
@@ -110,6 +121,7 @@ def test_a_way_past_the_helper_is_seen(code):
     [
         "set_tip(button, title)",
         "label = PlainLabel(title)",
+        "box = editor(str, title)",
         "QInputDialog.getText(self, 'Name', 'What is it?')",
         "combo.setItemData(0, plain_tip(title), Qt.ItemDataRole.ToolTipRole)",
         "viewer.status = plain_name(title)",

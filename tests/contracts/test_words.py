@@ -60,13 +60,17 @@ SHOWERS = frozenset((
     "setDescription", "setFormat", "addItem", "addItems", "insertItem",
     "addAction", "addButton", "addTab", "QLabel", "QPushButton", "QCheckBox",
     "QRadioButton", "QGroupBox", "QAction", "QMessageBox", "QListWidgetItem",
-    "heading", "hint", "explain", "say", "say_in_passing", "info_button",
+    "heading", "Hint", "explain", "say", "say_in_passing", "info_button",
+    "push", "tool", "asked", "editor", "ask",
     "wide_combo", "StudentCombo", "fill_combo", "show_words", "show_ready",
     "lock", "refuse", "_put", "PlainLabel", "set_tip", "plain_tip", "message_box",
 ))  # fmt: skip
 """Calls whose string arguments are shown."""
 
-SHOWN_KEYWORDS = frozenset(("title", "tooltip", "text", "empty", "why_not"))
+SHOWN_KEYWORDS = frozenset((
+    "title", "tooltip", "text", "empty", "why_not", "label", "suffix", "prefix",
+    "specialValueText",
+))  # fmt: skip
 """Arguments by name that are shown, whatever is called."""
 
 READ_BACK = frozenset((
@@ -96,9 +100,9 @@ FINDERS = frozenset(("findText", "findItems"))
 
 DATA = {
     (
-        "napari_histodistill.widgets.distil.advanced",
-        "text == 'yes'",
-    ): "a recipe's form keeps the value of a switch as yes or no; a check box shows it",
+        "napari_histodistill.widgets.shared.forms",
+        "self.native.text() == self.native.specialValueText()",
+    ): "Qt says in no other way that the words for the unknown are shown",
     (
         "napari_histodistill.distill.layers.space_ranger",
         "kinds == 'Gene Expression'",

@@ -9,10 +9,8 @@ from qtpy.QtCore import QObject, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
     QDialog,
-    QHBoxLayout,
     QProgressBar,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -26,7 +24,13 @@ from napari_histodistill.samples.fetching import (
     remote_slide,
 )
 from napari_histodistill.slides import open_slide
-from napari_histodistill.widgets.shared.controls import heading, hint, set_tip
+from napari_histodistill.widgets.shared.controls import (
+    Hint,
+    heading,
+    push,
+    row,
+    stack,
+)
 from napari_histodistill.widgets.shared.job_pump import JobPump
 
 if TYPE_CHECKING:
@@ -113,7 +117,7 @@ class FetchDialog(QDialog):
         self.setModal(False)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setMinimumWidth(WIDTH)
-        self.words = hint(
+        self.words = Hint(
             f"{slide.size_mb:,.1f} MB from {slide.host} ({slide.source}), licence "
             f"{slide.licence}.\n\nIt is checked (SHA-256) and kept in "
             f"{slide.path(folder).parent}, so that it is fetched only once. Nothing "
@@ -122,20 +126,14 @@ class FetchDialog(QDialog):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.hide()
-        self.message = hint()
+        self.message = Hint()
         self.message.hide()
-        self.fetch = QPushButton(f"Fetch {slide.size_mb:,.1f} MB")
-        set_tip(self.fetch, slide.url)
+        self.fetch = push(f"Fetch {slide.size_mb:,.1f} MB", slide.url)
         self.leave = QPushButton("Not now")
-        column = QVBoxLayout(self)
+        title, buttons = heading(slide.title), row(QWidget(), self.leave, self.fetch)
+        column = stack(self, title, self.words, self.bar, self.message, buttons)
+        column.setContentsMargins(9, 9, 9, 9)
         column.setSpacing(8)
-        for part in (heading(slide.title), self.words, self.bar, self.message):
-            column.addWidget(part)
-        buttons = QHBoxLayout()
-        buttons.addStretch(1)
-        buttons.addWidget(self.leave)
-        buttons.addWidget(self.fetch)
-        column.addLayout(buttons)
         self.fetch.setDefault(True)
         self.fetch.clicked.connect(self.start)
         self.leave.clicked.connect(self.close)

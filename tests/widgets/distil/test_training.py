@@ -57,13 +57,11 @@ def test_settings_changed_by_hand_are_those_of_the_run(open_distil, qtbot, paint
     form = widget.advancing.form
     assert form.isVisibleTo(widget)
     editor = form.row_of("schedule", "batch").editor
-    editor.setText("3000")
-    editor.textEdited.emit("3000")
+    editor.value = "3000"
     assert step.advanced.text() == "Advanced (1)…"
     assert not step.start.isEnabled()
     assert "a batch of 3,000 does not fit" in step.start.toolTip()
-    editor.setText("24")
-    editor.textEdited.emit("24")
+    editor.value = "24"
     assert step.start.isEnabled()
     assert widget.session.recipe("x").schedule.batch == 24
     assert widget.session.recipe("x").title.startswith("My model, 20")

@@ -388,11 +388,16 @@ def test_a_file_opens_without_blocking_and_missing_mpp_is_asked_for(
     assert open_slide(path).mpp is None, "this file is silent"
     assert widget.slide_panel.mpp.isVisible()
     assert "µm per pixel" in widget.run_panel.button.toolTip()
-    widget.slide_panel.mpp.field.setEditText("500")
-    widget.slide_panel.mpp.use.click()
-    assert "cannot be" in widget.run_panel.message.text()
-    widget.slide_panel.mpp.field.setEditText("0.5")
-    widget.slide_panel.mpp.use.click()
+    mpp = widget.slide_panel.mpp
+    mpp.use.click()
+    assert "type a number such as 0.25" in widget.run_panel.message.text()
+    for typed in ("500", "0.5"):
+        qtbot.mouseClick(mpp.field.lineEdit(), Qt.MouseButton.LeftButton)
+        mpp.field.lineEdit().selectAll()
+        qtbot.keyClicks(mpp.field, typed)
+        mpp.use.click()
+        said = "cannot be" in widget.run_panel.message.text()
+        assert said is (typed == "500")
     qtbot.waitUntil(ready(widget), timeout=10000)
     assert tuple(viewer.layers[0].scale) == (0.5, 0.5)
     assert str(viewer.layers[0].units[0]) == "micrometer"

@@ -273,11 +273,11 @@ def test_distil_obeys_nothing(open_viewer, qtbot, tmp_path):
     )  # fmt: skip
     for step in steps:
         step.say(IMAGE)
-    widget.layers_step.mean(IMAGE)
+    widget.layers_step.meaning.say(IMAGE)
     widget.layers_step.unit.ask(IMAGE, (), None)
-    widget.align_step.ask(IMAGE)
-    widget.align_step.show_found(IMAGE)
-    widget.align_step.show_seen(IMAGE)
+    widget.align_step.task.say(IMAGE)
+    widget.align_step.found.say(IMAGE)
+    widget.align_step.seen.say(IMAGE)
     widget.pairs_step.show_kept(any_kept=True, why_not_keep=IMAGE)
     widget.pairs_step.offer_held_out([IMAGE, ESCAPED], 1)
     widget.train_step.warn(IMAGE)

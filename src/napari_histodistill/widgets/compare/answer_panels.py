@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QPushButton,
     QSlider,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -17,11 +16,13 @@ from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.shared.canvas_input import FLICKER
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     PlainLabel,
     explain,
     heading,
-    hint,
+    put,
     row,
+    stack,
 )
 from napari_histodistill.widgets.shared.thumbnails import Thumbnails
 
@@ -49,22 +50,14 @@ class DifferencePanel(QWidget):
         self.threshold_words = PlainLabel("–")
         self.count = PlainLabel("")
         self.places = Thumbnails()
-        self.flicker = hint()
+        self.flicker = Hint()
         self._highest = 1.0
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(heading("Where they differ most"))
         line = row(
-            PlainLabel("From"),
-            self.threshold,
-            self.threshold_words,
-            self.count,
+            PlainLabel("From"), self.threshold, self.threshold_words, self.count,
             stretch=1,
-        )
-        layout.addLayout(line)
-        layout.addWidget(self.places)
-        layout.addWidget(self.flicker)
+        )  # fmt: skip
+        title = heading("Where they differ most")
+        stack(self, title, line, self.places, self.flicker)
         self.threshold.valueChanged.connect(self._threshold_moved)
         self.places.chosen.connect(self.place_chosen)
         self.clear()
@@ -73,9 +66,9 @@ class DifferencePanel(QWidget):
         """Set the slider to the range of the map."""
         self._highest = max(highest, 1e-6)
         explain(self.threshold, "Show only places that differ at least so much.")
-        self.threshold.blockSignals(True)
-        self.threshold.setValue(min(STEPS, round(STEPS * threshold / self._highest)))
-        self.threshold.blockSignals(False)
+        at = min(STEPS, round(STEPS * threshold / self._highest))
+        with QSignalBlocker(self.threshold):
+            self.threshold.setValue(at)
         self.threshold_words.setText(f"{threshold:.2f}")
         self.count.setText(words)
 
@@ -118,7 +111,7 @@ class PlacePanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = hint(HOW_PLACE)
+        self.words = Hint(HOW_PLACE)
         self.follow = QCheckBox("Follow the cursor")
         self.forget = QPushButton("Clear")
         self.rows = tuple(Thumbnails() for _ in LETTERS)
@@ -126,14 +119,10 @@ class PlacePanel(QWidget):
             PlainLabel(f"{letter}\n{sign}")
             for letter, sign in zip(LETTERS, SIGNS, strict=True)
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(heading("What they find alike"))
-        layout.addWidget(self.words)
-        layout.addLayout(row(self.follow, QWidget(), self.forget, stretch=1))
+        line = row(self.follow, QWidget(), self.forget, stretch=1)
+        layout = stack(self, heading("What they find alike"), self.words, line)
         for which, pictures in enumerate(self.rows):
-            layout.addLayout(row(self._labels[which], pictures, stretch=1))
+            put(layout, row(self._labels[which], pictures, stretch=1))
             pictures.chosen.connect(
                 lambda index, which=which: self.neighbour_chosen.emit(which, index)
             )

@@ -11,18 +11,18 @@ from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     PlainLabel,
+    StudentCombo,
     explain,
-    hint,
     info_button,
     row,
     set_tip,
-    wide_combo,
 )
+from napari_histodistill.widgets.shared.forms import editor
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
-from napari_histodistill.widgets.shared.student_combo import StudentCombo
 
 REGIONS = (
     (RegionChoice.WHOLE, "Whole", "Compare on all tissue of the slide."),
@@ -92,14 +92,14 @@ class ChoosePanel(SlideSection):
             "Choose slide and models first.",
         )
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
-        self.sentence = hint()
+        self.sentence = Hint()
         self.students = tuple(StudentCombo(tip) for tip in WHO)
         self.infos = tuple(info_button() for _ in LETTERS)
-        self.words = tuple(hint() for _ in LETTERS)
+        self.words = tuple(Hint() for _ in LETTERS)
         self.swap = QPushButton("Swap")
         self._measure_tip = ""
-        self.measure = wide_combo("")
-        self.measure.addItems([text for _, text, _ in MEASURES])
+        measures = [(text, key) for key, text, _ in MEASURES]
+        self.measure = editor(str, "", choices=measures).native
         self.runner = CompareRun()
         self._lay_out()
         self._connect()
@@ -112,8 +112,7 @@ class ChoosePanel(SlideSection):
     def show_words(self, words: Sequence[str]) -> None:
         """Say what there is of either map."""
         for label, text in zip(self.words, words, strict=True):
-            label.setText(text)
-            label.setVisible(bool(text))
+            label.say(text)
 
     def show_measures(self, chosen: Measure, why_not: Callable[[Measure], str]) -> None:
         """Choose a measure; those that do not fit say why."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from qtpy.QtWidgets import QFileDialog
-
 from napari_histodistill.controllers.compare.jobs import LOADING, OF_THE_MAPS
 from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.shared.job import Job, SlideJob
@@ -26,9 +24,9 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
-from napari_histodistill.widgets.shared.controls import set_tip
+from napari_histodistill.widgets.shared.controls import OPEN_TITLE, set_tip
+from napari_histodistill.widgets.shared.forms import ask_folder
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
-from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
 class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
@@ -104,9 +102,9 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
 
     def ask_bundle(self, which: int) -> None:
         """Let the person pick a bundle folder."""
-        folder = QFileDialog.getExistingDirectory(self.panel, OPEN_TITLE)
-        if folder:
-            self.open_bundle(which, Path(folder))
+        folder = ask_folder(OPEN_TITLE, self.panel)
+        if folder is not None:
+            self.open_bundle(which, folder)
         self.show()
 
     def open_bundle(self, which: int, folder: Path, note: str = "") -> None:

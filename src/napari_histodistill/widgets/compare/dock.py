@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QHBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.shared.background_import import (
@@ -40,9 +40,12 @@ from napari_histodistill.widgets.compare.chooser import CompareChoosing
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.compare.running import Comparing
 from napari_histodistill.widgets.shared.canvas_input import CanvasInput
-from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.controls import (
+    explain,
+    row,
+)
 from napari_histodistill.widgets.shared.dock import line
-from napari_histodistill.widgets.shared.export_button import (
+from napari_histodistill.widgets.shared.saving import (
     ExportButton,
     research_label,
 )
@@ -168,9 +171,5 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
 
     def _last_line(self) -> QWidget:
         box = QWidget()
-        layout = QHBoxLayout(box)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.export_button)
-        layout.addStretch(1)
-        layout.addWidget(research_label())
+        box.setLayout(row(self.export_button, QWidget(), research_label(), stretch=1))
         return box

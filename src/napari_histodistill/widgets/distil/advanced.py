@@ -1,22 +1,17 @@
 """The advanced settings: a form with a row for each, and its wiring.
 
-The form is built from what ``controllers/distil/settings.py`` describes.
+The form is built from what ``controllers/distil/settings.py`` describes; magicgui makes
+its editors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal
 
-from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
     QGridLayout,
-    QLineEdit,
-    QPushButton,
-    QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -31,18 +26,23 @@ from napari_histodistill.distill.recipes.form import (
     Field,
     FieldGroup,
     FieldPath,
+    read,
     text_of,
     value_at,
 )
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import Step, TrainStep
 from napari_histodistill.widgets.shared.controls import (
-    PlainLabel,
+    Hint,
     explain,
-    hint,
+    make_bold,
+    push,
     row,
     set_tip,
+    stack,
+    tool,
 )
+from napari_histodistill.widgets.shared.forms import editor
 
 EDITOR_PX = 132
 TIP = "Every setting of the training, starting from the preset."
@@ -64,19 +64,14 @@ class AdvancedForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.summary = hint()
-        self.reset_all = QPushButton("Reset all")
-        set_tip(self.reset_all, "Put every setting back to the preset's.")
+        self.summary = Hint()
+        self.reset_all = push("Reset all", "Put every setting back to the preset's.")
         self.reset_all.clicked.connect(lambda: self.reset.emit(None))
         self._rows: dict[object, _Row] = {}
         self._groups: list[tuple[Step, FieldGroup]] = []
         self._form: FieldGroup | None = None
-        self._column = QVBoxLayout(self)
-        self._column.setContentsMargins(0, 0, 0, 0)
-        self._column.setSpacing(3)
-        self._column.addLayout(row(self.summary, self.reset_all))
         self._inside = QWidget()
-        self._column.addWidget(self._inside)
+        self._column = stack(self, row(self.summary, self.reset_all), self._inside)
 
     def row_of(self, *path: str | int) -> _Row:
         """Return the line of a setting."""
@@ -109,10 +104,7 @@ class AdvancedForm(QWidget):
     def _build(self, form: FieldGroup) -> None:
         self._form, self._rows, self._groups = form, {}, []
         inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(3)
-        self._fill(column, form)
+        self._fill(stack(inside), form)
         self._column.replaceWidget(self._inside, inside)
         self._inside.hide()
         self._inside.deleteLater()
@@ -126,10 +118,10 @@ class AdvancedForm(QWidget):
         for k, field in enumerate(group.fields):
             line = _Row(field)
             self._rows[field.path] = line
-            line.edited = self._edited(field)
-            line.back.clicked.connect(self._resetter(field))
+            line.editor.changed.connect(partial(self._edited, line))
+            line.back.clicked.connect(partial(self._back, field.path))
             grid.addWidget(line.label, 2 * k, 0)
-            grid.addWidget(line.editor, 2 * k, 1)
+            grid.addWidget(line.editor.native, 2 * k, 1)
             grid.addWidget(line.back, 2 * k, 2)
             grid.addWidget(line.complaint, 2 * k + 1, 0, 1, 3)
         column.addLayout(grid)
@@ -141,11 +133,11 @@ class AdvancedForm(QWidget):
             self._groups.append((step, inside))
             column.addWidget(step)
 
-    def _edited(self, field: Field) -> Callable[[str], None]:
-        return lambda text: self.typed.emit(field, text)
+    def _edited(self, line: _Row, _value: object) -> None:
+        self.typed.emit(line.field, line.text())
 
-    def _resetter(self, field: Field) -> Callable[[], None]:
-        return lambda: self.reset.emit(field.path)
+    def _back(self, path: FieldPath, *_: object) -> None:
+        self.reset.emit(path)
 
 
 class _Row:
@@ -153,88 +145,56 @@ class _Row:
 
     def __init__(self, field: Field) -> None:
         self.field = field
-        self.edited: Callable[[str], None] = lambda _text: None
-        self.label = PlainLabel(field.title)
-        self.label.setWordWrap(True)
-        self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-        self.back = QToolButton()
-        self.back.setText("↺")
-        self.back.setAutoRaise(True)
+        self.label = Hint(field.title)
+        self.back = tool("↺")
         keep = self.back.sizePolicy()
         keep.setRetainSizeWhenHidden(True)
         self.back.setSizePolicy(keep)
-        self.complaint = hint()
-        self.editor, self._read, self._write = _editor(field, self._changed)
-        self.editor.setFixedWidth(EDITOR_PX)
-        words = _sentences([field.help, f"{field.bounds}." if field.bounds else ""])
+        self.complaint = Hint()
+        words = _tip(field)
         set_tip(self.label, words)
-        set_tip(self.editor, words)
+        self.editor = editor(_type_of(field), words)
+        self.editor.native.setFixedWidth(EDITOR_PX)
+        if field.optional:
+            self.editor.native.setPlaceholderText("as it comes")
 
     def text(self) -> str:
         """Return what stands in the editor."""
-        return self._read()
+        value = self.editor.value
+        return value if isinstance(value, str) else text_of(self.field, value)
 
     def show_text(self, text: str) -> None:
         """Put a text into the editor; a cursor in it stays where it is."""
-        if self._read() != text:
-            self.editor.blockSignals(True)
-            self._write(text)
-            self.editor.blockSignals(False)
+        kind = _type_of(self.field)
+        value = text if kind is str else read(self.field, text)
+        if value != self.editor.value:
+            with self.editor.changed.blocked():
+                self.editor.value = value
+            if kind is str:
+                self.editor.native.setCursorPosition(0)  # its beginning tells most
 
     def mark(self, *, changed: bool, preset: str, problem: str) -> None:
         """Show whether it differs from the preset, and what is wrong with it."""
-        font = self.label.font()
-        font.setBold(changed)
-        self.label.setFont(font)
+        make_bold(self.label, bold=changed)
         self.label.setText(f"● {self.field.title}" if changed else self.field.title)
         self.back.setVisible(changed)
         set_tip(self.back, f"Back to the preset's: {preset or 'empty'}")
-        self.complaint.setText(f"▲ {problem}" if problem else "")
-        self.complaint.setVisible(bool(problem))
-
-    def _changed(self, *_: object) -> None:
-        self.edited(self._read())
+        self.complaint.say(f"▲ {problem}" if problem else "")
 
 
-class _Choice(QComboBox):
-    """A list that the wheel scrolls past: nobody changes a setting by scrolling."""
+def _type_of(field: Field) -> Any:
+    """Return the type for which magicgui makes a setting's editor.
 
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        """Let the panel have it."""
-        event.ignore()
-
-
-def _editor(
-    field: Field, changed: Callable[..., None]
-) -> tuple[QWidget, Callable[[], str], Callable[[str], None]]:
-    """Return an editor, how its text is read, and how it is set."""
+    Numbers are text, too: a spin box would clip what cannot be used, where a sentence
+    beside it says why.
+    """
     if field.kind == "switch":
-        box = QCheckBox()
-        box.toggled.connect(changed)
-        return (
-            box,
-            lambda: "yes" if box.isChecked() else "no",
-            lambda text: box.setChecked(text == "yes"),
-        )
-    if field.kind == "choice":
-        choice = _Choice()
-        choice.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        choice.addItems(list(field.choices))
-        choice.currentTextChanged.connect(changed)
-        return choice, choice.currentText, choice.setCurrentText
-    line = QLineEdit()
-    if field.optional:
-        line.setPlaceholderText("as it comes")
-    line.textEdited.connect(changed)
-    return line, line.text, lambda text: _put(line, text)
+        return bool
+    return Literal[field.choices] if field.kind == "choice" else str
 
 
-def _put(line: QLineEdit, text: str) -> None:
-    line.setText(text)
-    line.setCursorPosition(0)  # the beginning of a long text is what tells
-
-
-def _sentences(parts: Iterable[str]) -> str:
+def _tip(field: Field) -> str:
+    parts = [field.help, f"{field.bounds}." if field.bounds else ""]
     return " ".join(p[:1].upper() + p[1:] for p in parts if p)
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtCore import QObject, QSignalBlocker, Signal
 
 from napari_histodistill.controllers.distil.alignment import (
     NO_PIXELS,
@@ -51,7 +50,10 @@ from napari_histodistill.widgets.distil.layers import (
     show_same,
 )
 from napari_histodistill.widgets.distil.steps import AlignStep
-from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.controls import (
+    explain,
+)
+from napari_histodistill.widgets.shared.forms import ask_file, ask_new_file
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -100,7 +102,7 @@ class Aligning(QObject):
         step.residuals.picked.connect(self.landmarks.go_to)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
         step.checker.toggled.connect(step.square.setEnabled)
-        self.checker.described.connect(step.show_seen)
+        self.checker.described.connect(step.seen.say)
         self.landmarks.changed.connect(self._refit)
 
     @property
@@ -221,10 +223,7 @@ class Aligning(QObject):
         if known is None:
             return
         if path is None:
-            chosen, _ = QFileDialog.getSaveFileName(
-                self.step, "Save alignment", "alignment.json", FILES
-            )
-            path = Path(chosen) if chosen else None
+            path = ask_new_file("Save alignment", self.step, "alignment.json", FILES)
         if path is not None:
             target, places = path, self._measured()
             if self.bench.attempt(lambda: write_registration(target, known, places)):
@@ -233,10 +232,7 @@ class Aligning(QObject):
     def load(self, path: Path | None = None) -> None:
         """Read a transform; asks for the file where none is given."""
         if path is None:
-            chosen, _ = QFileDialog.getOpenFileName(
-                self.step, "Load alignment", "", FILES
-            )
-            path = Path(chosen) if chosen else None
+            path = ask_file("Load alignment", self.step, FILES)
         session, source = self.bench.session, path
         place = session.aligned
         if source is None or place is None:
@@ -284,9 +280,8 @@ class Aligning(QObject):
         self.step.flicker.setChecked(False)
         self.checker.start()
         if self.checker.square_um is not None:
-            self.step.square.blockSignals(True)
-            self.step.square.setValue(self.checker.square_um)
-            self.step.square.blockSignals(False)
+            with QSignalBlocker(self.step.square):
+                self.step.square.setValue(self.checker.square_um)
 
     def lay(self) -> None:
         """Move the partner's layer, and its landmarks, to where the session says."""
@@ -304,7 +299,7 @@ class Aligning(QObject):
         self._follow_choice()
         session, step = self.bench.session, self.step
         step.say(session.say_alignment(session.aligned or 0))
-        step.ask(self._task())
+        step.task.say(self._task())
         why = why_no_alignment(self.partner)
         explain(step.pick, step.pick_tip, why)
         explain(step.flicker, step.flicker_tip, why)
@@ -542,9 +537,9 @@ class Refining(QObject):
         explain(step.refine, step.refine_tip, why)
         step.undo.setVisible(partner is not None and partner.refinement is not None)
         if self.active:
-            step.show_found(f"Comparing both layers… {self._share:.0%}")
+            step.found.say(f"Comparing both layers… {self._share:.0%}")
         else:
-            step.show_found(self._words())
+            step.found.say(self._words())
 
     def _words(self) -> str:
         found, aligning = self._found, self._aligning

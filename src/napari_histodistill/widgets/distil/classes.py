@@ -72,9 +72,9 @@ class Fitting(QObject):
         try:
             labels = labelling_of(layer, sparse, session.sparse)
         except HistodistillError as error:
-            self.step.show_classes(str(error))
+            self.step.fitted.say(str(error))
             return
-        self.step.show_classes("Looking at what the layer labels…")
+        self.step.fitted.say("Looking at what the layer labels…")
         self.bench.pump.start(
             fit_work(session.sparse, labels, session.student),
             key=DistilJob.FITTING_CLASSES,
@@ -86,15 +86,15 @@ class Fitting(QObject):
     def _reported(self, reports: list[ClassesFitted | ClassesProgress]) -> None:
         last = reports[-1]
         if isinstance(last, ClassesProgress):
-            self.step.show_classes(f"{last.done:,} of {last.total:,} places seen.")
+            self.step.fitted.say(f"{last.done:,} of {last.total:,} places seen.")
             return
-        self.step.show_classes(
+        self.step.fitted.say(
             f"{last.words} Saved as {WITH_CLASSES}; Use in Explore opens this one."
         )
 
     def _ended(self, job: Job[ClassesFitted | ClassesProgress]) -> None:
         if job.state is JobState.FAILED:
-            self.step.show_classes(job.error)
+            self.step.fitted.say(job.error)
         self.bench.changed.emit()
 
 

@@ -35,7 +35,7 @@ from napari_histodistill.widgets.distil.steps import (
     TrainStep,
 )
 from napari_histodistill.widgets.distil.training import ControlComparing, Distilling
-from napari_histodistill.widgets.shared.controls import hint, message_box
+from napari_histodistill.widgets.shared.controls import Hint, message_box
 from napari_histodistill.widgets.shared.dock import Dock
 from napari_histodistill.widgets.shared.drafting import DraftRow
 
@@ -72,7 +72,7 @@ class DistilWidget(Dock):
         self.bench = DistilBench(viewer, kept, self)
         self.layers_step, self.align_step = LayersStep(), AlignStep()
         self.pairs_step, self.train_step = PairsStep(), TrainStep()
-        self.message, self.draft_row = hint(), DraftRow()
+        self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
         self.aligning = Aligning(self.bench, self.align_step)
@@ -110,8 +110,7 @@ class DistilWidget(Dock):
 
     def say(self, sentence: str) -> None:
         """Show a refusal or failure at the top; "" takes it back."""
-        self.message.setText(sentence)
-        self.message.setVisible(bool(sentence))
+        self.message.say(sentence)
 
     def refresh(self) -> None:
         """Draw every step from the session."""

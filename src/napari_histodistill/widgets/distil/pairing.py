@@ -161,8 +161,8 @@ class Pairing(QObject):
     def preview(self) -> None:
         """Lay out the pairs and read some to look at."""
         bench, step = self.bench, self.pairs
-        mpp, px = step.mpp.value(), step.px.value()
-        if not bench.attempt(lambda: bench.session.sample(mpp, px)):
+        size = step.tiles.model
+        if not bench.attempt(lambda: bench.session.sample(size.um_per_px, size.px)):
             return
         if bench.session.why_no_pairs:
             bench.said.emit(bench.session.why_no_pairs)
@@ -187,7 +187,7 @@ class Pairing(QObject):
 
     def hold_out(self, index: int) -> None:
         """Hold out what was chosen."""
-        self.bench.session.hold_out(self.pairs.held_out.itemData(index))
+        self.bench.session.hold_out(index - 1 if index else None)
         self.bench.changed.emit()
 
     def show(self) -> None:
@@ -207,7 +207,7 @@ class Pairing(QObject):
         layers.show_partners(
             titles, [any(x is y for y in bench.partner_layers) for x in offered]
         )
-        layers.mean(session.say_meaning())
+        layers.meaning.say(session.say_meaning())
         layers.say(session.why_no_pairs or session.say_layers())
         busy = bench.pump.is_active(DistilJob.LAYING_OUT)
         self.pairs.say("Laying out pairs…" if busy else session.say_pairs())

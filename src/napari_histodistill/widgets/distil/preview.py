@@ -49,15 +49,15 @@ class Previewing(QObject):
         self._slide: Slide | None = None
         self._requested: tuple[Path, int] | None = None
         self._timer = bench.timer(LOOK_MS, self.look)
-        step.preview.toggled.connect(self._toggled)
-        step.every.valueChanged.connect(lambda _: self._ask())
+        step.previews.wanted.changed.connect(self._toggled)
+        step.previews.steps.changed.connect(lambda _: self._ask())
         step.colouring.activated.connect(lambda _: self.look())
 
     def close(self) -> None:
         """Look no longer; the run leaves no more previews."""
         self._timer.stop()
         self._elsewhere.close()
-        if self.step.preview.isChecked():
+        if self.step.previews.model.wanted:
             self._request(0)
 
     def show(self) -> None:
@@ -70,7 +70,7 @@ class Previewing(QObject):
         if self._may_be_wanted():
             if self.layer is None and self.bench.sparse_layer is not None:
                 self._make_room(self.bench.sparse_layer)
-        elif self.layer is not None and not self.step.preview.isChecked():
+        elif self.layer is not None and not self.step.previews.model.wanted:
             if self.layer in self.bench.viewer.layers:
                 self.bench.viewer.layers.remove(self.layer)
             self.layer = None
@@ -87,7 +87,7 @@ class Previewing(QObject):
         self._slide = slide
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self.shown = self._asked = None
-        self.step.show_seen("")
+        self.step.seen_words.say("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self._first = self._first or self.layer.visible
             self.layer.visible = False
@@ -101,7 +101,7 @@ class Previewing(QObject):
     def look(self) -> None:
         """Start painting if there is something new and the canvas is at rest."""
         bench, step = self.bench, self.step
-        if not step.preview.isChecked():
+        if not step.previews.model.wanted:
             return
         self._ask()
         self._elsewhere.begin()
@@ -146,7 +146,7 @@ class Previewing(QObject):
 
     def _painted(self, reports: list[Preview]) -> None:
         layer, slide = self.bench.sparse_layer, self.bench.session.sparse
-        if not self.step.preview.isChecked() or layer is None or slide is None:
+        if not self.step.previews.model.wanted or layer is None or slide is None:
             return
         self.shown = shown = reports[-1]
         painted = self._make_room(layer)
@@ -163,7 +163,7 @@ class Previewing(QObject):
             # Only now: to make a layer and to draw it first takes napari a tenth of a
             # second each. Later it is hidden and shown by its owner.
             self._first, painted.visible = False, True
-        self.step.show_seen(say_preview(shown.sight))
+        self.step.seen_words.say(say_preview(shown.sight))
 
     def _make_room(self, sparse: Image) -> Image:
         """Add an empty layer, unless it is there; it is drawn when it has a picture."""
@@ -194,7 +194,7 @@ class Previewing(QObject):
     def _ended(self, job: Job[Preview]) -> None:
         if job.state is JobState.FAILED:
             # The run may have replaced this student meanwhile; the next one is tried.
-            self.step.show_seen(f"This preview could not be painted: {job.error}")
+            self.step.seen_words.say(f"This preview could not be painted: {job.error}")
 
     def _toggled(self, on: bool) -> None:
         if on:
@@ -204,22 +204,22 @@ class Previewing(QObject):
                 self._first = True
             self._ask()
             self._timer.start()
-            self.step.show_seen("The first preview comes with the next step.")
+            self.step.seen_words.say("The first preview comes with the next step.")
             return
         self._timer.stop()
         self.bench.pump.abandon(DistilJob.PREVIEW)
         self._elsewhere.close()
         self._request(0)
         self._requested = self.shown = None
-        self.step.show_seen("")
+        self.step.seen_words.say("")
         if self.layer is not None and self.layer in self.bench.viewer.layers:
             self.layer.visible = False
         self.show()
 
     def _ask(self) -> None:
         """Tell the run how often; only when that is news to it."""
-        run, every = self.bench.session.run, self.step.every.value()
-        if run is None or not self.step.preview.isChecked():
+        run, every = self.bench.session.run, self.step.previews.model.steps
+        if run is None or not self.step.previews.model.wanted:
             return
         if self._requested != (run.folder, every):
             self._requested = (run.folder, every)

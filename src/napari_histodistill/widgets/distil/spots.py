@@ -7,11 +7,9 @@ from pathlib import Path
 
 from napari.layers import Layer
 from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.spots import (
-    Positions,
     answers_for,
     place_on,
     why_no_spots,
@@ -25,7 +23,9 @@ from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.layers import own_to_world
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.steps import LayersStep
+from napari_histodistill.widgets.distil.unit_question import SpotUnits
 from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.forms import ask_file
 
 FILES = f"Spots ({' '.join('*' + ending for ending in ENDINGS)})"
 TIP = (
@@ -49,10 +49,7 @@ class SpotFiles(QObject):
     def choose(self, path: Path | None = None) -> None:
         """Read a file; asks which where none is given."""
         if path is None:
-            chosen, _ = QFileDialog.getOpenFileName(
-                self._step, "Spots from a file", "", FILES
-            )
-            path = Path(chosen) if chosen else None
+            path = ask_file("Spots from a file", self._step, FILES)
         if path is None:
             return
         source = path
@@ -66,10 +63,10 @@ class SpotFiles(QObject):
             work, key=DistilJob.READING_SPOTS, on_reports=self._read, on_end=self._ended
         )
 
-    def answer(self, positions: Positions, other_um_per_px: float) -> None:
+    def answer(self, units: SpotUnits) -> None:
         """Lay the file's spots as a person says that its positions are meant."""
         if self._table is not None:
-            self._add(self._table, positions, other_um_per_px)
+            self._add(self._table, units)
 
     def drop(self) -> None:
         """Forget a file that was read."""
@@ -85,7 +82,7 @@ class SpotFiles(QObject):
         self._bench.said.emit("")
         answers = answers_for(table, sparse)
         if not answers:
-            self._add(table)
+            self._add(table, SpotUnits())
             return
         self._table = table
         mpp = None if sparse is None else sparse.usable_mpp
@@ -96,18 +93,13 @@ class SpotFiles(QObject):
             None if mpp is None else mpp.mean,
         )
 
-    def _add(
-        self,
-        table: SpotTable,
-        positions: Positions | None = None,
-        other_um_per_px: float = 1.0,
-    ) -> None:
+    def _add(self, table: SpotTable, units: SpotUnits) -> None:
         bench, sparse = self._bench, self._bench.session.sparse
         if sparse is None:
             return
 
         def add() -> None:
-            placed = place_on(sparse, table, positions, other_um_per_px)
+            placed = place_on(sparse, table, units.positions, units.um_per_px)
             made = spot_layer(
                 placed.spots,
                 size_um=placed.size_um,

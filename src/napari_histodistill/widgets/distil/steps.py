@@ -6,45 +6,77 @@ Layout only; the modules that are named after what they do wire them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QLabel,
-    QLineEdit,
+    QAbstractSpinBox,
     QListWidget,
     QListWidgetItem,
     QProgressBar,
     QPushButton,
-    QSizePolicy,
-    QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_histodistill.controllers.distil.preview import COLOURINGS
+from napari_histodistill.controllers.distil.preview import COLOURINGS, Colouring
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     PlainLabel,
     explain,
-    hint,
+    fill_combo,
+    make_bold,
+    push,
+    put,
     row,
     set_tip,
+    stack,
+    tool,
+    wide_combo,
 )
+from napari_histodistill.widgets.shared.forms import Form, asked, editor
+from napari_histodistill.widgets.shared.saving import ModelTitle
 from napari_histodistill.widgets.shared.slide_rows import ImageRow
 
 KINDS = (
-    ("similarity", "Shift, turn and scale"),
-    ("rigid", "Shift and turn"),
-    ("affine", "Shift, turn, scale and shear"),
+    ("Shift, turn and scale", "similarity"),
+    ("Shift and turn", "rigid"),
+    ("Shift, turn, scale and shear", "affine"),
 )
+NONE = QAbstractSpinBox.ButtonSymbols.NoButtons
+"""Where three fields in a row leave no room for both a unit and buttons."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileSize:
+    """Size of the tiles that pairs are cut into."""
+
+    px: int = asked(
+        "Edge of a tile.", 128, minimum=16, maximum=1024, singleStep=16, suffix=" px"
+    )
+    um_per_px: float = asked(
+        "Resolution that the model sees: 0.5 is a 20× objective.", 0.5, decimals=3,
+        minimum=0.05, maximum=50, singleStep=0.25, suffix=" µm/px", buttonSymbols=NONE,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewWish:
+    """Whether, and how often, a training shows what was learned so far."""
+
+    wanted: bool = asked(
+        "During the training, colour the view by what the model has learned so far.",
+        value=False, text="Preview",
+    )  # fmt: skip
+    steps: int = asked(
+        "How often the training saves a model for the preview.", 50,
+        minimum=1, maximum=100_000, prefix="every ", suffix=" steps",
+    )  # fmt: skip
 
 
 class Step(QWidget):
@@ -58,28 +90,17 @@ class Step(QWidget):
 
     def __init__(self, title: str) -> None:
         super().__init__()
-        self.button = QToolButton()
-        self.button.setText(title)
+        self.button = tool(title, "Fold or open this step.")
         self.button.setCheckable(True)
         self.button.setChecked(True)
-        self.button.setAutoRaise(True)
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        set_tip(self.button, "Fold or open this step.")
-        font = self.button.font()
-        font.setBold(True)
-        self.button.setFont(font)
-        self.line = hint()
+        make_bold(self.button)
+        self.line = Hint()
         self.line.hide()
         self.body = QWidget()
-        self.column = QVBoxLayout(self.body)
+        self.column = stack(self.body)
         self.column.setContentsMargins(4, 0, 0, 0)
-        self.column.setSpacing(4)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(3)
-        layout.addWidget(self.button)
-        layout.addWidget(self.body)
-        layout.addWidget(self.line)
+        stack(self, self.button, self.body, self.line).setSpacing(3)
         self.button.toggled.connect(self._fold)
         self._fold(open_=True)
 
@@ -90,8 +111,7 @@ class Step(QWidget):
 
     def say(self, text: str) -> None:
         """Show what the step decided, or why it cannot decide."""
-        self.line.setText(text)
-        self.line.setVisible(bool(text))
+        self.line.say(text)
 
     def _fold(self, open_: bool) -> None:
         arrow = Qt.ArrowType.DownArrow if open_ else Qt.ArrowType.RightArrow
@@ -104,9 +124,7 @@ class LayersStep(Step):
 
     def __init__(self) -> None:
         super().__init__("1  Layers")
-        self.sparse = QComboBox()
-        set_tip(self.sparse, "The H&E: all that the model will ever see.")
-        self.sparse.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.sparse = wide_combo("The H&E: all that the model will ever see.")
         self.images = ImageRow()
         self.partners = QListWidget()
         set_tip(
@@ -117,38 +135,28 @@ class LayersStep(Step):
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
         self.unit = UnitQuestion()
-        self.meaning = hint()
+        self.meaning = Hint()
         self.meaning.hide()
-        self.column.addLayout(row(PlainLabel("H&E"), self.sparse, stretch=1))
-        self.column.addWidget(self.images)
-        self.column.addLayout(row(PlainLabel("Partner"), self.spots))
-        self.column.addWidget(self.partners)
-        self.column.addWidget(self.unit)
-        self.column.addWidget(self.meaning)
+        first = row(PlainLabel("H&E"), self.sparse, stretch=1)
+        second = row(PlainLabel("Partner"), self.spots)
+        put(self.column, first, self.images, second)
+        put(self.column, self.partners, self.unit, self.meaning)
 
     def show_sparse(self, names: Sequence[str], current: int) -> None:
         """Offer these layers as the H&E."""
-        self.sparse.blockSignals(True)
-        self.sparse.clear()
-        self.sparse.addItems(list(names))
-        self.sparse.setCurrentIndex(current)
-        self.sparse.blockSignals(False)
+        fill_combo(self.sparse, names, current, empty="")
 
     def show_partners(self, names: Sequence[str], ticked: Sequence[bool]) -> None:
         """Offer these layers as partners."""
-        self.partners.blockSignals(True)
-        self.partners.clear()
-        for name, on in zip(names, ticked, strict=True):
-            item = QListWidgetItem(name)
-            item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
-            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
-            self.partners.addItem(item)
-        self.partners.blockSignals(False)
-
-    def mean(self, words: str) -> None:
-        """Say what the choice means."""
-        self.meaning.setText(words)
-        self.meaning.setVisible(bool(words))
+        flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable
+        checks = Qt.CheckState.Unchecked, Qt.CheckState.Checked
+        with QSignalBlocker(self.partners):
+            self.partners.clear()
+            for name, on in zip(names, ticked, strict=True):
+                item = QListWidgetItem(name)
+                item.setFlags(flags)
+                item.setCheckState(checks[on])
+                self.partners.addItem(item)
 
     def ticked(self) -> list[bool]:
         """Return which partners are ticked."""
@@ -163,23 +171,16 @@ class AlignStep(Step):
 
     def __init__(self) -> None:
         super().__init__("2  Align")
-        self.pick = QPushButton("Pick landmarks")
-        self.pick.setCheckable(True)
+        self.pick = push("Pick landmarks", stays=True)
         self.pick_tip = (
             "Click a place on the H&E, then the same place on the partner, and so on: "
             "only the layer to click is shown. Press again when done."
         )
-        self.kind = QComboBox()
-        for key, text in KINDS:
-            self.kind.addItem(text, key)
-        set_tip(self.kind, "What the transform may do; the least that fits is best.")
-        self.kind.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.remove = QPushButton("Remove worst")
-        set_tip(self.remove, "Remove the landmark that fits worst.")
-        self.load = QPushButton("Load…")
-        set_tip(self.load, "Read a transform from a file.")
-        self.save = QPushButton("Save…")
-        set_tip(self.save, "Write the transform, with its evidence, to a file.")
+        tip = "What the transform may do; the least that fits is best."
+        self.kind = editor(str, tip, choices=KINDS).native
+        self.remove = push("Remove worst", "Remove the landmark that fits worst.")
+        self.load = push("Load…", "Read a transform from a file.")
+        self.save = push("Save…", "Write the transform, with its evidence, to a file.")
         self._make_looks()
         self.refine = QPushButton("Refine")
         self.refine_tip = (
@@ -189,75 +190,45 @@ class AlignStep(Step):
         )
         self.undo = QPushButton("Undo refining")
         set_tip(self.undo, "Lay the partner as it was before it was refined.")
-        self.turn = QPushButton("Lay it so")
-        set_tip(
-            self.turn,
+        self.turn = push(
+            "Lay it so",
             "Lay the partner as offered. Nothing is decided by it: place landmarks, or "
             "refine, afterwards; the other button takes it back.",
         )
-        self.turn_back = QPushButton("Turn back")
-        set_tip(self.turn_back, "Lay the partner as before.")
-        self.task, self.found, self.seen = hint(), hint(), hint()
-        self.posed = hint()
+        self.turn_back = push("Turn back", "Lay the partner as before.")
+        self.task, self.found, self.seen = Hint(), Hint(), Hint()
+        self.posed = Hint()
         self.residuals = Residuals()
         for hidden in (
             *(self.task, self.found, self.seen, self.residuals, self.undo),
             *(self.posed, self.turn, self.turn_back),
         ):
             hidden.hide()
-        self.column.addLayout(row(self.pick, self.kind, stretch=1))
-        self.column.addWidget(self.task)
-        self.column.addWidget(self.posed)
-        self.column.addLayout(row(self.turn, self.turn_back))
-        self.column.addWidget(self.residuals)
-        self.column.addLayout(row(self.remove, self.load, self.save))
-        self.column.addLayout(row(self.refine, self.undo))
-        self.column.addWidget(self.found)
-        self.column.addLayout(row(self.flicker, self.checker, self.square, stretch=2))
-        self.column.addWidget(self.seen)
+        put(self.column, row(self.pick, self.kind, stretch=1), self.task, self.posed)
+        put(self.column, row(self.turn, self.turn_back), self.residuals)
+        put(self.column, row(self.remove, self.load, self.save))
+        put(self.column, row(self.refine, self.undo), self.found)
+        looks = row(self.flicker, self.checker, self.square, stretch=2)
+        put(self.column, looks, self.seen)
 
     def _make_looks(self) -> None:
-        self.flicker = QPushButton("Flicker")
-        self.flicker.setCheckable(True)
+        self.flicker = push("Flicker", stays=True)
         self.flicker_tip = "Show both layers in turn: what jumps is not aligned."
-        self.checker = QPushButton("Checkerboard")
-        self.checker.setCheckable(True)
+        self.checker = push("Checkerboard", stays=True)
         self.checker_tip = (
             "Show squares of the two layers in turn, for the part in view: aligned "
             "structures continue across their borders."
         )
-        self.square = QDoubleSpinBox()
-        self.square.setRange(1, 10000)
-        self.square.setDecimals(0)
-        self.square.setValue(50)
+        tip = "Edge of a square of the checkerboard."
+        size = editor(int, tip, 50, minimum=1, maximum=10000, suffix=" µm")
+        self.square = size.native
         self.square.setEnabled(False)
-        self.square.setSuffix(" µm")
-        self.square.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
-        self.square.setKeyboardTracking(False)
-        set_tip(self.square, "Edge of a square of the checkerboard.")
-
-    def ask(self, task: str) -> None:
-        """Say what to click next, or what is going on."""
-        _show_words(self.task, task)
 
     def show_offer(self, words: str, *, can_turn_back: bool) -> None:
         """Offer to lay the partner otherwise; "" offers nothing."""
-        _show_words(self.posed, words)
+        self.posed.say(words)
         self.turn.setVisible(bool(words))
         self.turn_back.setVisible(can_turn_back)
-
-    def show_found(self, words: str) -> None:
-        """Say what refining did."""
-        _show_words(self.found, words)
-
-    def show_seen(self, words: str) -> None:
-        """Say what the checkerboard shows."""
-        _show_words(self.seen, words)
-
-
-def _show_words(label: QLabel, words: str) -> None:
-    label.setText(words)
-    label.setVisible(bool(words))
 
 
 class PairsStep(Step):
@@ -265,41 +236,23 @@ class PairsStep(Step):
 
     def __init__(self) -> None:
         super().__init__("3  Pairs")
-        self.px = QSpinBox()
-        self.px.setRange(16, 1024)
-        self.px.setSingleStep(16)
-        self.px.setValue(128)
-        self.px.setSuffix(" px")
-        self.mpp = QDoubleSpinBox()
-        self.mpp.setRange(0.05, 50)
-        self.mpp.setDecimals(3)
-        self.mpp.setSingleStep(0.25)
-        self.mpp.setValue(0.5)
-        self.mpp.setSuffix(" µm/px")
-        # Three fields in a row: buttons would leave no room for the unit.
-        self.mpp.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.tiles = Form(TileSize())
+        self.px, self.mpp = self.tiles.natives
         self.preview = QPushButton("Preview")
         set_tip(self.preview, "Lay out the pairs and look at some. Nothing is written.")
         self.gallery = TwinGallery()
         self.keep = QPushButton("Keep, add a section")
         self.forget = QPushButton("Forget kept sections")
         set_tip(self.forget, "Forget the sections that were kept; no file is deleted.")
-        self.held_out = QComboBox()
-        set_tip(
-            self.held_out,
+        self.held_out = wide_combo(
             "Held out for validation: the model never learns from it. A whole section "
-            "says more about other slides, but then only the others teach.",
-        )
-        self.held_out.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
+            "says more about other slides, but then only the others teach."
         )
         self.held_out_row = QWidget()
         inside = row(PlainLabel("Validate on"), self.held_out, stretch=1)
         self.held_out_row.setLayout(inside)
-        self.column.addLayout(row(self.px, self.mpp, self.preview, stretch=1))
-        self.column.addWidget(self.gallery)
-        self.column.addLayout(row(self.keep, self.forget))
-        self.column.addWidget(self.held_out_row)
+        put(self.column, row(self.tiles.native, self.preview), self.gallery)
+        put(self.column, row(self.keep, self.forget), self.held_out_row)
 
     def show_kept(self, any_kept: bool, why_not_keep: str) -> None:
         """Offer what can be done with sections; their tiles are all of one size."""
@@ -311,30 +264,13 @@ class PairsStep(Step):
         )
         self.forget.setVisible(any_kept)
         cut = "All sections have tiles of one size." if any_kept else ""
-        explain(self.px, "Edge of a tile.", cut)
-        explain(
-            self.mpp,
-            "Resolution that the model sees: 0.5 is a 20× objective.",
-            cut,
-        )
+        self.tiles.lock(cut)
 
     def offer_held_out(self, sections: Sequence[str], chosen: int | None) -> None:
         """Offer what can be held out, where there are several sections."""
         self.held_out_row.setVisible(len(sections) > 1)
-        self.held_out.blockSignals(True)
-        self.held_out.clear()
-        self.held_out.addItem("regions of every section", None)
-        for number, name in enumerate(sections):
-            self.held_out.addItem(f"all of {name}", number)
-        self.held_out.setCurrentIndex(0 if chosen is None else chosen + 1)
-        self.held_out.blockSignals(False)
-
-
-def _title_field() -> QLineEdit:
-    field = QLineEdit()
-    field.setPlaceholderText(neutral_title())
-    set_tip(field, "What the model is called. No layer's name is saved in it.")
-    return field
+        names = ["regions of every section", *(f"all of {name}" for name in sections)]
+        fill_combo(self.held_out, names, 0 if chosen is None else chosen + 1, empty="")
 
 
 class TrainStep(Step):
@@ -342,19 +278,18 @@ class TrainStep(Step):
 
     def __init__(self) -> None:
         super().__init__("4  Train")
-        self.preset = QComboBox()
-        for preset in PRESETS:
-            self.preset.addItem(preset.title, preset.key)
-        self.alone = QCheckBox("without the partner")
-        set_tip(
-            self.alone,
+        presets = [(preset.title, preset.key) for preset in PRESETS]
+        self.preset = editor(str, "", choices=presets).native
+        tip = (
             "Train the control: a model that never sees the partner, everything else "
-            "being the same. The comparison shows what the partner taught.",
+            "being the same. The comparison shows what the partner taught."
         )
-        self.title = _title_field()
-        self.words = hint()
-        self.advanced = QPushButton("Advanced…")
-        self.advanced.setCheckable(True)
+        self.alone = editor(bool, tip, text="without the partner").native
+        self.saving = Form(ModelTitle(), labels=True)
+        (self.title,) = self.saving.natives
+        self.title.setPlaceholderText(neutral_title())
+        self.words = Hint()
+        self.advanced = push("Advanced…", stays=True)
         self.settings = QVBoxLayout()
         self.start = QPushButton("Start")
         self.pause = QPushButton("Pause")
@@ -368,18 +303,12 @@ class TrainStep(Step):
         self.bar.hide()
         self.curves = Curves()
         self.curves.hide()
-        self.warning = hint()
+        self.warning = Hint()
         self.warning.hide()
-        self.column.addLayout(row(self.preset, self.advanced))
-        self.column.addWidget(self.alone)
-        self.column.addLayout(row(PlainLabel("Title"), self.title, stretch=1))
-        self.column.addWidget(self.words)
-        self.column.addLayout(self.settings)
-        self.column.addLayout(row(self.start, self.pause, self.stop))
-        self.column.addWidget(self.smaller)
-        self.column.addWidget(self.bar)
-        self.column.addWidget(self.curves)
-        self.column.addWidget(self.warning)
+        put(self.column, row(self.preset, self.advanced), self.alone)
+        put(self.column, self.saving.native, self.words, self.settings)
+        put(self.column, row(self.start, self.pause, self.stop), self.smaller)
+        put(self.column, self.bar, self.curves, self.warning)
         self._add_preview()
         self._add_uses()
         # Where it stands belongs beside the title, not below all the buttons.
@@ -389,80 +318,45 @@ class TrainStep(Step):
         layout.insertWidget(1, self.line)
 
     def _add_preview(self) -> None:
-        self.preview = QCheckBox("Preview")
-        set_tip(
-            self.preview,
-            "During the training, colour the view by what the model has learned "
-            "so far.",
-        )
-        self.every = QSpinBox()
-        self.every.setRange(1, 100_000)
-        self.every.setValue(50)
-        self.every.setPrefix("every ")
-        self.every.setSuffix(" steps")
-        self.every.setKeyboardTracking(False)
-        set_tip(self.every, "How often the training saves a model for the preview.")
-        self.colouring = QComboBox()
-        for key, text in COLOURINGS.items():
-            self.colouring.addItem(text, key)
-        set_tip(self.colouring, "What the colours of the preview mean.")
-        self.colouring.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
-        )
+        self.previews = Form(PreviewWish())
+        self.preview, self.every = self.previews.natives
+        colours = [(text, key) for key, text in COLOURINGS.items()]
+        tip = "What the colours of the preview mean."
+        self.colouring = editor(Colouring, tip, choices=colours).native
         self.colouring.hide()
-        self.seen_words = hint()
+        self.seen_words = Hint()
         self.seen_words.hide()
         self.preview.toggled.connect(self.colouring.setVisible)
-        self.column.addLayout(row(self.preview, self.every))
-        self.column.addWidget(self.colouring)
-        self.column.addWidget(self.seen_words)
+        put(self.column, self.previews.native, self.colouring, self.seen_words)
 
     def _add_uses(self) -> None:
         self.use = QPushButton("Use in Explore")
-        self.report = QPushButton("Report")
-        set_tip(
-            self.report,
+        self.report = push(
+            "Report",
             "Open the page on this training: curves, settings, figures, pictures.",
         )
         self.command = QPushButton("Copy as command")
         set_tip(self.command, "Copy the command line that trains the same again.")
         self.folder = QPushButton("Open folder")
         set_tip(self.folder, "Settings, events, curves, pairs and the model.")
-        self.labels = QComboBox()
-        set_tip(self.labels, "A Labels layer that shows the classes on this slide.")
-        self.labels.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.labels = wide_combo("A Labels layer that shows the classes on this slide.")
         self.fit = QPushButton("Learn classes from")
-        self.fitted = hint()
+        self.fitted = Hint()
         self.classes = QWidget()
-        inside = QVBoxLayout(self.classes)
-        inside.setContentsMargins(0, 0, 0, 0)
-        inside.setSpacing(4)
-        inside.addLayout(row(self.fit, self.labels, stretch=1))
-        inside.addWidget(self.fitted)
+        stack(self.classes, row(self.fit, self.labels, stretch=1), self.fitted)
         self.fitted.hide()
         self.classes.hide()
         for pair in ((self.use, self.report), (self.command, self.folder)):
             side_by_side = row(*pair)
             side_by_side.setStretch(1, 1)
-            self.column.addLayout(side_by_side)
-        self.column.addWidget(self.classes)
-
-    def show_seen(self, words: str) -> None:
-        """Say what the preview shows."""
-        self.seen_words.setText(words)
-        self.seen_words.setVisible(bool(words))
+            put(self.column, side_by_side)
+        put(self.column, self.classes)
 
     def offer_classes(self, names: Sequence[str]) -> None:
         """Offer these Labels layers."""
         self.labels.clear()
         self.labels.addItems(list(names))
 
-    def show_classes(self, words: str) -> None:
-        """Show how learning classes goes, or how good they are."""
-        self.fitted.setText(words)
-        self.fitted.setVisible(bool(words))
-
     def warn(self, words: str) -> None:
         """Say that something looks wrong."""
-        self.warning.setText(f"▲ {words}" if words else "")
-        self.warning.setVisible(bool(words))
+        self.warning.say(f"▲ {words}" if words else "")

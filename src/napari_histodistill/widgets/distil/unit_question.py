@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_histodistill.controllers.distil.spots import Positions
-from napari_histodistill.widgets.shared.controls import hint, row, set_tip
+from napari_histodistill.widgets.shared.controls import (
+    Hint,
+    push,
+    row,
+    stack,
+)
+from napari_histodistill.widgets.shared.forms import Form, asked
+
+
+@dataclass(frozen=True, slots=True)
+class SpotUnits:
+    """What a file's positions are; None as long as nobody said."""
+
+    positions: Positions | None = asked("What the file's positions are.", None)
+    um_per_px: float = asked(
+        "How many µm a pixel of that image spans.", 0.5,
+        decimals=4, minimum=0.01, maximum=100, suffix=" µm/px",
+    )  # fmt: skip
 
 
 class UnitQuestion(QWidget):
@@ -16,70 +34,43 @@ class UnitQuestion(QWidget):
 
     Attributes
     ----------
-    answered : Signal(object, float)
-        A :class:`Positions`, and µm per pixel of the other image.
+    answered : Signal(object)
+        The :class:`SpotUnits`.
     dropped : Signal
         The file is not to be used.
     """
 
-    answered = Signal(object, float)
+    answered = Signal(object)
     dropped = Signal()
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = hint()
-        self.choice = QComboBox()
-        self.mpp = QDoubleSpinBox()
-        self.mpp.setRange(0.01, 100)
-        self.mpp.setDecimals(4)
-        self.mpp.setValue(0.5)
-        self.mpp.setSuffix(" µm/px")
-        set_tip(self.mpp, "How many µm a pixel of that image spans.")
-        self.add = QPushButton("Add")
-        set_tip(self.add, "Lay the spots on the H&E.")
-        self.leave = QPushButton("Never mind")
-        set_tip(self.leave, "Do not use this file.")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
-        column.addWidget(self.words)
-        column.addLayout(row(self.choice, self.mpp))
-        column.addLayout(row(self.add, self.leave))
-        self.choice.currentIndexChanged.connect(lambda _index: self._chosen())
-        self.add.clicked.connect(self._answer)
+        self.words = Hint()
+        self.form = Form(SpotUnits(), layout="vertical")
+        self.choice, self.mpp = self.form.natives
+        self.form.positions.null_string = "Choose…"
+        self.add = push("Add", "Lay the spots on the H&E.")
+        self.leave = push("Never mind", "Do not use this file.")
+        stack(self, self.words, self.form.native, row(self.add, self.leave))
+        self.form.changed.connect(self._chosen)
+        self.add.clicked.connect(lambda: self.answered.emit(self.form.model))
         self.leave.clicked.connect(self.dropped.emit)
         self.hide()
 
     def ask(
         self, words: str, answers: Sequence[Positions], he_um_per_px: float | None
     ) -> None:
-        """Show the question.
-
-        Parameters
-        ----------
-        words : str
-            The question.
-        answers : sequence of Positions
-            What fits the file.
-        he_um_per_px : float or None
-            Of the H&E, shown beside its pixels.
-        """
+        """Show the question, with the answers that fit the file."""
+        size = "" if he_um_per_px is None else f" ({he_um_per_px:.3g} µm)"
+        sizes = {Positions.HE_PIXELS: size}
+        offered = [(f"{x.value}{sizes.get(x, '')}", x) for x in answers]
         self.words.setText(words)
-        self.choice.clear()
-        self.choice.addItem("Choose…", None)
-        for answer in answers:
-            known = answer is Positions.HE_PIXELS and he_um_per_px is not None
-            size = f" ({he_um_per_px:.3g} µm)" if known else ""
-            self.choice.addItem(f"{answer.value}{size}", answer)
+        self.form.positions.choices = lambda _box: offered
+        self.form.show_model(SpotUnits())
         self._chosen()
         self.show()
 
-    def _chosen(self) -> None:
-        chosen = self.choice.currentData()
+    def _chosen(self, *_: object) -> None:
+        chosen = self.form.model.positions
         self.mpp.setVisible(chosen is Positions.OTHER_PIXELS)
         self.add.setEnabled(chosen is not None)
-
-    def _answer(self) -> None:
-        chosen = self.choice.currentData()
-        if chosen is not None:
-            self.answered.emit(chosen, self.mpp.value())

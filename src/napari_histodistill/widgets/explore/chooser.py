@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtpy.QtWidgets import QFileDialog
-
 from napari_histodistill.controllers.explore.jobs import (
     OF_THE_MAP,
     OF_THE_SLIDE,
@@ -28,10 +26,10 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
-from napari_histodistill.widgets.shared.controls import set_tip
+from napari_histodistill.widgets.shared.controls import OPEN_TITLE, set_tip
+from napari_histodistill.widgets.shared.forms import ask_folder
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
-from napari_histodistill.widgets.shared.student_combo import OPEN_TITLE
 
 
 class Choosing(SlideChoosing[ExploreSession, Overlays]):
@@ -112,9 +110,9 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
 
     def ask_bundle(self) -> None:
         """Let the person pick a bundle folder."""
-        folder = QFileDialog.getExistingDirectory(self.panel, OPEN_TITLE)
-        if folder:
-            self.open_bundle(Path(folder))
+        folder = ask_folder(OPEN_TITLE, self.panel)
+        if folder is not None:
+            self.open_bundle(folder)
         self.show()
 
     def open_bundle(self, folder: Path) -> None:

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSlider,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -25,13 +24,14 @@ from napari_histodistill.controllers.shared.wording import (
 )
 from napari_histodistill.widgets.shared.controls import (
     HatchSwatch,
+    Hint,
     Histogram,
     PlainLabel,
     Swatch,
     heading,
-    hint,
     row,
     set_tip,
+    stack,
 )
 
 SURE_TIP = "Leave out squares where the model is less sure than this."
@@ -53,7 +53,7 @@ class ClassesPanel(QWidget):
         self._names: tuple[tuple[str, str], ...] = ()
         self._rows = QWidget()
         self._grid = self._new_grid(self._rows)
-        self.empty = hint(EMPTY)
+        self.empty = Hint(EMPTY)
         self.sure = QSlider(Qt.Orientation.Horizontal)
         self.sure.setRange(0, 100)
         set_tip(self.sure, SURE_TIP)
@@ -62,7 +62,7 @@ class ClassesPanel(QWidget):
         self.back = QPushButton("Back to the model's classes")
         set_tip(self.back, "Show what the model was trained on, not your strokes.")
         self.back.hide()
-        self.hatched = hint()
+        self.hatched = Hint()
         self._hatched_row = QWidget()
         self._hatched_row.setLayout(row(HatchSwatch(), self.hatched, stretch=1))
         self._sure_row = QWidget()
@@ -70,15 +70,15 @@ class ClassesPanel(QWidget):
             PlainLabel("Show only where ≥"), self.sure, self.sure_words, stretch=1
         )
         self._sure_row.setLayout(sure_row)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(heading("Classes"))
-        layout.addWidget(self.empty)
-        layout.addWidget(self._rows)
-        layout.addWidget(self._hatched_row)
-        layout.addWidget(self._sure_row)
-        layout.addWidget(self.back)
+        stack(
+            self,
+            heading("Classes"),
+            self.empty,
+            self._rows,
+            self._hatched_row,
+            self._sure_row,
+            self.back,
+        )
         self.sure.valueChanged.connect(self._sure_changed)
         self.back.clicked.connect(self.own_classes)
         self.show_rows(())

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QObject, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
-    QHBoxLayout,
     QPushButton,
     QSlider,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -32,12 +30,13 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     PlainLabel,
     explain,
     heading,
-    hint,
     row,
     set_tip,
+    stack,
 )
 from napari_histodistill.widgets.shared.slide_layers import go_to
 from napari_histodistill.widgets.shared.thumbnails import THUMBNAIL_PX, Thumbnails
@@ -64,10 +63,9 @@ class SimilarPanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = hint(HOW)
+        self.words = Hint(HOW)
         self.markers: list[QPushButton] = []
-        self._marker_row = QHBoxLayout()
-        self._marker_row.setContentsMargins(0, 0, 0, 0)
+        self._marker_row = row()
         self._marker_row.setSpacing(2)
         self._marker_box = QWidget()
         self._marker_box.setLayout(self._marker_row)
@@ -77,18 +75,12 @@ class SimilarPanel(QWidget):
         self.count = PlainLabel("")
         self._range = (0.0, 1.0)
         self.places = Thumbnails()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(heading("Find similar"))
-        layout.addWidget(self.words)
-        layout.addWidget(self._marker_box)
         line = row(
             PlainLabel("Threshold"), self.threshold, self.threshold_words, self.count,
             stretch=1,
         )  # fmt: skip
-        layout.addLayout(line)
-        layout.addWidget(self.places)
+        title = heading("Find similar")
+        stack(self, title, self.words, self._marker_box, line, self.places)
         self.threshold.valueChanged.connect(self._threshold_moved)
         self.places.chosen.connect(self.place_chosen)
         self.show_prompts(Prompts())
@@ -131,11 +123,9 @@ class SimilarPanel(QWidget):
         self._range = limits
         explain(self.threshold, "Show only what is at least this similar (1 = equal).")
         low, high = limits
-        self.threshold.blockSignals(True)
-        self.threshold.setValue(
-            round(STEPS * (threshold - low) / max(high - low, 1e-6))
-        )
-        self.threshold.blockSignals(False)
+        at = round(STEPS * (threshold - low) / max(high - low, 1e-6))
+        with QSignalBlocker(self.threshold):
+            self.threshold.setValue(at)
         self.threshold_words.setText(f"{threshold:.2f}")
         self.count.setText(words)
 

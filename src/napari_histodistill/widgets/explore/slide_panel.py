@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QPushButton, QSizePolicy
+from qtpy.QtWidgets import QSizePolicy
 
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.stain import StainRow
 from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
+    StudentCombo,
     explain,
     info_button,
     plain_tip,
+    push,
     row,
-    set_tip,
-    wide_combo,
 )
+from napari_histodistill.widgets.shared.forms import editor
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
 from napari_histodistill.widgets.shared.slide_section import SlideSection
-from napari_histodistill.widgets.shared.student_combo import StudentCombo
 
 REGIONS = (
     (RegionChoice.WHOLE, "Whole", "Run on all tissue of the slide."),
@@ -81,29 +81,29 @@ class SlidePanel(SlideSection):
         super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
         self.student = StudentCombo(MODEL_TIP)
         self.student_info = info_button()
-        self.mode = wide_combo(MODE_TIP)
-        for _, text, tooltip in MODES:
-            self.mode.addItem(text)
-            last = self.mode.count() - 1
-            self.mode.setItemData(last, plain_tip(tooltip), Qt.ItemDataRole.ToolTipRole)
+        modes = [(text, mode) for mode, text, _ in MODES]
+        self.mode = editor(str, MODE_TIP, choices=modes).native
+        for k, (_, _, tip) in enumerate(MODES):
+            self.mode.setItemData(k, plain_tip(tip), Qt.ItemDataRole.ToolTipRole)
         self.mode.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self.colours = PlainLabel("Colours")
-        self.srgb = QCheckBox("sRGB by the file's ICC profile")
+        self.srgb = editor(bool, SRGB_TIP, text="sRGB by the file's ICC profile").native
         self.stain = StainRow()
-        self.tissue = QPushButton("Tissue…")
-        set_tip(
-            self.tissue,
+        self.tissue = push(
+            "Tissue…",
             "See and edit where tissue was found: the model looks only there.",
         )
-        self.every_square = QCheckBox("Every square, not only tissue")
-        set_tip(self.every_square, EVERY_SQUARE_TIP)
+        every = "Every square, not only tissue"
+        self.every_square = editor(bool, EVERY_SQUARE_TIP, text=every).native
         self._lay_out()
         self.every_square.clicked.connect(self.every_square_wanted)
         self.tissue.clicked.connect(self.edit_tissue)
         self.srgb.clicked.connect(self.srgb_wanted)
         self.student.student_chosen.connect(self.student_chosen)
         self.student.open_bundle.connect(self.open_bundle)
-        self.mode.activated.connect(lambda k: self.mode_chosen.emit(MODES[k][0]))
+        self.mode.activated.connect(
+            lambda k: self.mode_chosen.emit(self.mode.itemData(k))
+        )
 
     def show_students(self, names: Sequence[str], current: int) -> None:
         """List the students, and the way to open another."""
@@ -111,7 +111,7 @@ class SlidePanel(SlideSection):
 
     def show_mode(self, mode: EmbeddingMode) -> None:
         """Choose how the model looks."""
-        self.mode.setCurrentIndex([key for key, _, _ in MODES].index(mode))
+        self.mode.setCurrentIndex(self.mode.findData(mode))
 
     def show_every_square(self, *, every: bool) -> None:
         """Tick whether the model looks at every square."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.staining import StainChoice, StainFitted
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.widgets.explore.bench import ExploreBench
-from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.controls import (
+    explain,
+    push,
+    row,
+)
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 
 TIP = (
@@ -35,14 +39,8 @@ class StainRow(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.check = QCheckBox("Normalise")
-        self.preview = QPushButton("Preview")
-        self.preview.setCheckable(True)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.check)
-        layout.addStretch(1)
-        layout.addWidget(self.preview)
+        self.preview = push("Preview", stays=True)
+        self.setLayout(row(self.check, QWidget(), self.preview, stretch=1))
         self.check.clicked.connect(self.wanted)
         self.preview.clicked.connect(self.previewed)
 

@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QSignalBlocker, Signal
 from qtpy.QtWidgets import (
     QComboBox,
-    QFileDialog,
-    QLineEdit,
     QPushButton,
-    QSizePolicy,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -35,15 +31,20 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.controls import (
-    PlainLabel,
+    Hint,
     Swatch,
     explain,
+    fill_combo,
     heading,
-    hint,
+    push,
     row,
     set_tip,
+    stack,
+    wide_combo,
 )
+from napari_histodistill.widgets.shared.forms import Form, ask_new_file
 from napari_histodistill.widgets.shared.overlays import OverlayKind
+from napari_histodistill.widgets.shared.saving import ModelTitle
 
 if TYPE_CHECKING:
     from napari.utils.events import Event
@@ -56,7 +57,6 @@ STOPPED = "Learning was stopped. Press Learn from strokes again."
 
 PAINT_TIP = "Paint strokes of the chosen class on the slide. Press again to stop."
 LEARN_TIP = "Learn the painted classes and colour the whole map by them."
-TITLE_TIP = "What the saved model is called. The slide's name is not saved with it."
 SAVE_TIP = "Keep what was taught as a model of its own, for other slides."
 
 
@@ -72,37 +72,32 @@ class TeachPanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.names = QComboBox()
+        self.names = wide_combo("The class you paint. Type to rename it.")
         self.names.setEditable(True)
         self.names.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        set_tip(self.names, "The class you paint. Type to rename it.")
-        self.names.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.add = QToolButton()
         self.add.setText("+")
         set_tip(self.add, "Add another class.")
-        self.paint_button = QPushButton("Paint strokes")
-        self.paint_button.setCheckable(True)
+        self.paint_button = push("Paint strokes", stays=True)
         self.learn_button = QPushButton("Learn from strokes")
         self.save_button = QPushButton("Save as model…")
-        self.title = QLineEdit()
+        self.saving = Form(ModelTitle(), labels=True)
+        (self.title,) = self.saving.natives
         self.title.setPlaceholderText(neutral_title())
-        set_tip(self.title, TITLE_TIP)
-        self._title_row = QWidget()
-        self._title_row.setLayout(row(PlainLabel("Title"), self.title, stretch=1))
-        self.words = hint()
+        self.words = Hint()
         self.words.hide()
         self._swatch = Swatch("#000000")
         self._first = row(
             self._swatch, self.names, self.add, self.paint_button, stretch=1
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(heading("Teach"))
-        layout.addLayout(self._first)
-        layout.addLayout(row(self.learn_button, self.save_button))
-        layout.addWidget(self._title_row)
-        layout.addWidget(self.words)
+        stack(
+            self,
+            heading("Teach"),
+            self._first,
+            row(self.learn_button, self.save_button),
+            self.saving.native,
+            self.words,
+        )
         self.names.activated.connect(self.class_chosen)
         self.names.lineEdit().editingFinished.connect(self._renamed)
         self.add.clicked.connect(self.class_added)
@@ -112,11 +107,7 @@ class TeachPanel(QWidget):
 
     def show_classes(self, classes: Sequence[ClassSpec], current: int) -> None:
         """List the classes that can be painted."""
-        self.names.blockSignals(True)
-        self.names.clear()
-        self.names.addItems([c.name for c in classes])
-        self.names.setCurrentIndex(current)
-        self.names.blockSignals(False)
+        fill_combo(self.names, [c.name for c in classes], current, empty="")
         swatch = Swatch(classes[current].color)
         set_tip(swatch, "The colour of its strokes.")
         self._first.replaceWidget(self._swatch, swatch)
@@ -129,18 +120,16 @@ class TeachPanel(QWidget):
         explain(self.paint_button, PAINT_TIP, paint)
         explain(self.learn_button, LEARN_TIP, learn)
         explain(self.save_button, SAVE_TIP, save)
-        self._title_row.setVisible(not save)
+        self.saving.visible = not save
 
     def say(self, sentence: str) -> None:
         """Show a sentence."""
-        self.words.setText(sentence)
-        self.words.setVisible(bool(sentence))
+        self.words.say(sentence)
 
     def show_painting(self, painting: bool) -> None:
         """Press or release the paint button without sending a signal."""
-        self.paint_button.blockSignals(True)
-        self.paint_button.setChecked(painting)
-        self.paint_button.blockSignals(False)
+        with QSignalBlocker(self.paint_button):
+            self.paint_button.setChecked(painting)
 
     def _renamed(self) -> None:
         self.class_renamed.emit(self.names.currentIndex(), self.names.currentText())
@@ -250,11 +239,10 @@ class Teaching(QObject):
 
     def ask_folder(self) -> None:
         """Let the person name the new student's folder."""
-        path, _ = QFileDialog.getSaveFileName(
-            self.panel, "Save as model: name a folder", "my-model"
-        )
-        if path:
-            self.save(Path(path))
+        title = "Save as model: name a folder"
+        path = ask_new_file(title, self.panel, "my-model")
+        if path is not None:
+            self.save(path)
 
     def save(self, folder: Path) -> None:
         """Save what was taught as a bundle."""
@@ -267,7 +255,7 @@ class Teaching(QObject):
                 session.student,
                 session.taught,
                 folder,
-                title=self.panel.title.text(),
+                title=self.panel.saving.model.title,
                 mode=session.mode,
             ),
             key=ExploreJob.SAVING,

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_histodistill.controllers.explore.trust import Note
 from napari_histodistill.controllers.shared.exporting import EXPORTS
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     explain,
     heading,
-    hint,
+    make_bold,
     row,
-    set_tip,
+    stack,
+    tool,
 )
-from napari_histodistill.widgets.shared.export_button import (
+from napari_histodistill.widgets.shared.saving import (
     ExportButton,
     research_label,
 )
@@ -30,28 +32,24 @@ class TrustPanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.headline, self.where, self.notes = hint(), hint(), hint()
-        font = self.headline.font()
-        font.setBold(True)
-        self.headline.setFont(font)
-        self.details = QToolButton()
-        self.details.setText("Details")
-        set_tip(self.details, "Show or hide the reasons, and what else to know.")
+        self.headline, self.where, self.notes = Hint(), Hint(), Hint()
+        make_bold(self.headline)
+        tip = "Show or hide the reasons, and what else to know."
+        self.details = tool("Details", tip)
         self.details.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.details.setAutoRaise(True)
         self.details.setCheckable(True)
         self.like_only = QCheckBox("Leave out unlike squares")
         self.button = ExportButton(EXPORTS)
         self.button.export.connect(self.export)
         self.research = research_label()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(heading("Trust"))
-        layout.addWidget(self.headline)
-        layout.addWidget(self.where)
-        layout.addLayout(row(self.like_only, self.details))
-        layout.addWidget(self.notes)
+        stack(
+            self,
+            heading("Trust"),
+            self.headline,
+            self.where,
+            row(self.like_only, self.details),
+            self.notes,
+        )
         self.footer = QWidget()
         self.footer.setLayout(row(self.button, QWidget(), self.research, stretch=1))
         self.details.toggled.connect(self._fold)

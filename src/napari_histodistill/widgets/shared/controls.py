@@ -11,15 +11,18 @@ import html
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QRectF, QSignalBlocker, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QMessageBox,
+    QPushButton,
     QSizePolicy,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -31,6 +34,28 @@ class PlainLabel(QLabel):
         super().__init__()
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setText(text)
+
+
+def make_plain(root: QWidget) -> None:
+    """Have every label below a widget that others made show its text as it is."""
+    for label in root.findChildren(QLabel):
+        label.setTextFormat(Qt.TextFormat.PlainText)
+
+
+class Hint(PlainLabel):
+    """A line of explanation that wraps and can be selected."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        # Without this a long sentence would widen the whole dock.
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+
+    def say(self, words: str) -> None:
+        """Show words; "" takes the line away."""
+        self.setText(words)
+        self.setVisible(bool(words))
 
 
 class HasTip(Protocol):
@@ -66,32 +91,41 @@ def message_box(parent: QWidget, title: str, text: str) -> QMessageBox:
 def heading(text: str) -> QLabel:
     """Return a section's title."""
     label = PlainLabel(text)
-    font = label.font()
-    font.setBold(True)
-    label.setFont(font)
+    make_bold(label)
     return label
 
 
-def hint(text: str = "") -> QLabel:
-    """Return a line of explanation that wraps and can be selected."""
-    label = PlainLabel(text)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    # Without this a long sentence would widen the whole dock.
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    return label
+def make_bold(widget: QWidget, *, bold: bool = True) -> None:
+    """Set a widget's text in bold, or not any more."""
+    font = widget.font()
+    font.setBold(bold)
+    widget.setFont(font)
 
 
 def info_button(tooltip: str = "") -> QToolButton:
     """Return the small "i" that carries details in its tooltip."""
-    button = QToolButton()
-    button.setText("i")
+    button = tool("i", tooltip)
     font = button.font()
     font.setBold(True)
     font.setItalic(True)
     button.setFont(font)
+    return button
+
+
+def tool(text: str, tip: str = "") -> QToolButton:
+    """Return a flat button with a tooltip."""
+    button = QToolButton()
+    button.setText(text)
     button.setAutoRaise(True)
-    set_tip(button, tooltip)
+    set_tip(button, tip)
+    return button
+
+
+def push(text: str, tip: str = "", *, stays: bool = False) -> QPushButton:
+    """Return a button; one that ``stays`` down is pressed a second time to end."""
+    button = QPushButton(text)
+    button.setCheckable(stays)
+    set_tip(button, tip)
     return button
 
 
@@ -103,6 +137,22 @@ def row(*widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
     for k, widget in enumerate(widgets):
         layout.addWidget(widget, 1 if k == stretch else 0)
     return layout
+
+
+def stack(parent: QWidget | None, *parts: QWidget | QLayout) -> QVBoxLayout:
+    """Lay widgets and rows below each other, in a widget; return the layout."""
+    layout = QVBoxLayout(parent)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    put(layout, *parts)
+    return layout
+
+
+def put(layout: QVBoxLayout, *parts: QWidget | QLayout) -> None:
+    """Lay widgets and rows at the end of a layout."""
+    for part in parts:
+        add = layout.addWidget if isinstance(part, QWidget) else layout.addLayout
+        add(part)
 
 
 def explain(widget: QWidget, tooltip: str, why_not: str = "") -> None:
@@ -120,22 +170,70 @@ def wide_combo(tooltip: str) -> QComboBox:
 
 
 def keep_within_dock(combo: QComboBox) -> None:
-    """Let a combo take the room there is: long file names must not widen the dock."""
+    """Let a combo take the room there is, for long names; the wheel passes it by."""
+    leave_wheel(combo)
     combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     combo.setMinimumContentsLength(8)
+
+
+class _WheelFilter(QObject):
+    def eventFilter(self, _watched: QObject, event: QEvent) -> bool:
+        """Let whoever scrolls have the wheel."""
+        if event.type() != QEvent.Type.Wheel:
+            return False
+        event.ignore()
+        return True
+
+
+def leave_wheel(widget: QWidget) -> None:
+    """Have the mouse wheel scroll the panel: nobody changes a value by scrolling."""
+    widget.installEventFilter(_WheelFilter(widget))
+    widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
 
 def fill_combo(
     combo: QComboBox, names: Sequence[str], current: int, *, empty: str
 ) -> None:
     """List names without sending a signal; ``empty`` is shown if there are none."""
-    combo.blockSignals(True)
-    combo.clear()
-    combo.addItems(list(names))
-    if not names:
-        combo.addItem(empty)
-    combo.setCurrentIndex(current if names else 0)
-    combo.blockSignals(False)
+    with QSignalBlocker(combo):
+        combo.clear()
+        combo.addItems(list(names) or [empty])
+        combo.setCurrentIndex(current if names else 0)
+
+
+OPEN_TITLE = "Open a model: choose its folder"
+"""Title of the dialogue that follows the last line."""
+
+
+class StudentCombo(QComboBox):
+    """Students by name; the last line opens a bundle folder.
+
+    Attributes
+    ----------
+    student_chosen : Signal(int)
+        Index among the students that were shown.
+    open_bundle : Signal
+        The last line was chosen.
+    """
+
+    student_chosen = Signal(int)
+    open_bundle = Signal()
+
+    def __init__(self, tooltip: str) -> None:
+        super().__init__()
+        set_tip(self, tooltip)
+        keep_within_dock(self)
+        self.activated.connect(self._activated)
+
+    def show_students(self, names: Sequence[str], current: int) -> None:
+        """List students; the first stands there where ``current`` is −1."""
+        fill_combo(self, [*names, "+ open a model…"], max(current, 0), empty="")
+
+    def _activated(self, index: int) -> None:
+        if index == self.count() - 1:
+            self.open_bundle.emit()
+        else:
+            self.student_chosen.emit(index)
 
 
 class Swatch(QWidget):

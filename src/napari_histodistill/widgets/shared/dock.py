@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QCloseEvent, QShowEvent
-from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
+
+from napari_histodistill.widgets.shared.controls import stack
 
 
 class Dock(QWidget):
@@ -74,20 +76,16 @@ class Dock(QWidget):
     def lay_out(self, sections: Iterable[QWidget], *, spacing: int) -> None:
         """Put sections below each other, in a column that scrolls if it must."""
         inside = QWidget()
-        column = QVBoxLayout(inside)
+        column = stack(inside, *sections)
         column.setContentsMargins(8, 6, 8, 6)
         column.setSpacing(spacing)
-        for section in sections:
-            column.addWidget(section)
         column.addStretch(1)
         scroll = QScrollArea()
         scroll.setWidget(inside)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(scroll)
+        stack(self, scroll)
         self.setMinimumWidth(self._size.width() - 20)
 
     def sizeHint(self) -> QSize:

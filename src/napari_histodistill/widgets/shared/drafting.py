@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
-from qtpy.QtWidgets import QMessageBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_histodistill.cache import drafts_dir
 from napari_histodistill.controllers.shared.drafts import (
@@ -22,7 +22,13 @@ from napari_histodistill.controllers.shared.drafts import (
 )
 from napari_histodistill.controllers.shared.job import Job, Work
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.widgets.shared.controls import hint, message_box, row, set_tip
+from napari_histodistill.widgets.shared.controls import (
+    Hint,
+    message_box,
+    push,
+    row,
+    stack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,17 +50,12 @@ class DraftRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = hint()
-        self.restore_button = QPushButton("Restore")
-        set_tip(self.restore_button, "Put it back as it was.")
-        self.discard_button = QPushButton("Discard")
-        set_tip(self.discard_button, "Delete this draft for good.")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.words)
-        layout.addLayout(row(self.restore_button, self.discard_button))
-        layout.itemAt(1).layout().setStretch(1, 1)
+        self.words = Hint()
+        self.restore_button = push("Restore", "Put it back as it was.")
+        self.discard_button = push("Discard", "Delete this draft for good.")
+        buttons = row(self.restore_button, self.discard_button)
+        buttons.setStretch(1, 1)
+        stack(self, self.words, buttons)
         self.restore_button.clicked.connect(self.restore)
         self.discard_button.clicked.connect(self.discard)
         self.hide()

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QProgressBar,
-    QPushButton,
-    QSizePolicy,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QProgressBar, QPushButton, QWidget
 
 from napari_histodistill.controllers.shared.wording import (
     progress_in_words,
     remark_in_words,
 )
 from napari_histodistill.maps.engine import EmbedReport
-from napari_histodistill.widgets.shared.controls import explain, hint, row, set_tip
+from napari_histodistill.widgets.shared.controls import (
+    Hint,
+    explain,
+    push,
+    row,
+    stack,
+)
+from napari_histodistill.widgets.shared.forms import editor
 
 DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
 
@@ -40,30 +40,21 @@ class RunPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.button = QPushButton("Run")
-        self.stop = QPushButton("Cancel")
-        set_tip(self.stop, "Stop within a second; what is done stays.")
+        self.stop = push("Cancel", "Stop within a second; what is done stays.")
         self.stop.hide()
-        self.device = QComboBox()
-        self.device.addItems([text for text, _ in DEVICES])
-        set_tip(self.device, DEVICE_TIP)
-        self.device.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.device = editor(str, DEVICE_TIP, choices=DEVICES).native
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(True)
         self.bar.hide()
-        self.message = hint()
+        self.message = Hint()
         self._obstacle = self._remark = ""
         self._is_passing = False
         self._device_tip, self._device_locked = DEVICE_TIP, ""
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
         buttons = row(self.button, self.stop, self.device)
         for place, share in enumerate((2, 2, 3)):
             buttons.setStretch(place, share)
-        layout.addLayout(buttons)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.message)
+        stack(self, buttons, self.bar, self.message)
         self.button.clicked.connect(self.run)
         self.stop.clicked.connect(self.cancel)
         self.device.activated.connect(lambda k: self.device_chosen.emit(DEVICES[k][1]))

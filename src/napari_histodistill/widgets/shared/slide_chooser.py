@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic
@@ -10,7 +11,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
-from qtpy.QtWidgets import QFileDialog, QInputDialog
 
 from napari_histodistill.addresses import shown
 from napari_histodistill.controllers.shared.job import Job, JobKey, SlideJob
@@ -27,6 +27,7 @@ from napari_histodistill.layers.reader import FILE_ENDINGS
 from napari_histodistill.layers.slide_layer import slide_of
 from napari_histodistill.slides import Slide, open_slide
 from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
+from napari_histodistill.widgets.shared.forms import ask, ask_file, asked
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
     add_slide,
@@ -39,6 +40,16 @@ from napari_histodistill.widgets.shared.slide_layers import (
 from napari_histodistill.widgets.shared.slide_section import SlideSection
 
 FILE_PATTERNS = " ".join(f"*{ending}" for ending in FILE_ENDINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLength:
+    """Length of the line that was drawn."""
+
+    length_um: float = asked(
+        "As the scale bar says.", 100.0, label="How long is the line?",
+        decimals=1, minimum=0.1, maximum=1e6, suffix=" µm",
+    )  # fmt: skip
 
 
 class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
@@ -185,14 +196,10 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
 
     def ask_slide(self) -> None:
         """Let the person pick a file."""
-        path, _ = QFileDialog.getOpenFileName(
-            self.panel,
-            "Open slide",
-            "",
-            f"Slides ({FILE_PATTERNS});;All files (*)",
-        )
-        if path:
-            self.open_path(Path(path))
+        files = f"Slides ({FILE_PATTERNS});;All files (*)"
+        path = ask_file("Open slide", self.panel, files)
+        if path is not None:
+            self.open_path(path)
 
     def give_mpp(self, value: float, source: str = "typed by the user") -> None:
         """Take the µm per pixel from the person."""
@@ -238,12 +245,10 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
             return
         line = np.asarray(self._ruler.data[-1], float)
         pixels = float(np.linalg.norm(line[-1] - line[0]))
-        length, given = QInputDialog.getDouble(
-            self.panel, "Known length", "How long is the line, in µm?", 100, 0.1, 1e6, 1
-        )
-        if given and pixels > 0:
+        known = ask(KnownLength(), "Known length", self.panel)
+        if known is not None and pixels > 0:
             viewer.layers.remove(self._ruler)
-            self.give_mpp(length / pixels, "typed: measured by the user")
+            self.give_mpp(known.length_um / pixels, "typed: measured by the user")
 
     def _slide_picked(self, index: int) -> None:
         if 0 <= index < len(self._layers):

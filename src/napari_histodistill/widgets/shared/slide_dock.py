@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Generic
 
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QFileDialog
 
 from napari_histodistill.cache import cache_note
 from napari_histodistill.controllers.shared.exporting import (
@@ -20,6 +19,7 @@ from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
 from napari_histodistill.widgets.shared.dock import Dock
+from napari_histodistill.widgets.shared.forms import ask_new_file
 from napari_histodistill.widgets.shared.slide_layers import world_to_pixels
 
 if TYPE_CHECKING:
@@ -117,10 +117,8 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
     def _ask_file(self, key: ExportKey) -> Path | None:
         kind, slide = kind_of(key), self.session.slide
         stem = Path(slide.name if slide else "slide").stem
-        chosen, _ = QFileDialog.getSaveFileName(
-            self, kind.title.rstrip("…"), f"{stem}{self.file_suffix}{kind.ending}"
-        )
-        return Path(chosen) if chosen else None
+        name = f"{stem}{self.file_suffix}{kind.ending}"
+        return ask_new_file(kind.title.rstrip("…"), self, name)
 
     def _note_cache(self) -> None:
         """Say once that maps are not kept, where the cache cannot be written to."""

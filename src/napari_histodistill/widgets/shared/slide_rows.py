@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
     QComboBox,
-    QHBoxLayout,
-    QPushButton,
     QRadioButton,
     QSizePolicy,
     QSlider,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_histodistill.controllers.shared.image_choice import ImageOffer
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.widgets.shared.controls import (
+    Hint,
     PlainLabel,
     explain,
     fill_combo,
-    hint,
     keep_within_dock,
+    push,
     row,
     set_tip,
+    stack,
 )
+from napari_histodistill.widgets.shared.forms import Form, asked
 
 NO_MPP = "The file does not say how many µm a pixel spans:"
 NO_NAMES = "The file does not say what its three channels are:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
 IMAGE_TIP = "Which of the images in this file is looked at."
-COMMON_MPP = (("0.25", "40×"), ("0.5", "20×"), ("1.0", "10×"))
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """What a person says of a slide's pixels; 0 as long as nothing is said."""
+
+    um_per_px: float = asked(
+        "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×, 1 for 10×.",
+        0.0, decimals=4, maximum=9999, singleStep=0.25, suffix=" µm/px",
+        specialValueText="µm/px? 40× is 0.25",
+    )  # fmt: skip
 
 
 class MppRow(QWidget):
@@ -48,48 +58,34 @@ class MppRow(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._given: float | None = None
-        self.field = QComboBox()
-        self.field.setEditable(True)
-        for value, scan in COMMON_MPP:
-            self.field.addItem(f"{value}  ({scan} scan)", value)
-        self.field.setCurrentIndex(-1)
-        set_tip(
-            self.field, "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×."
-        )
-        edit = self.field.lineEdit()
-        edit.setPlaceholderText("µm/px?")
-        self.use = QPushButton("Use")
-        set_tip(self.use, "Take this value for the slide. Everything depends on it.")
-        self.ruler = QPushButton("Measure…")
-        set_tip(
-            self.ruler,
+        self.form = Form(PixelSize())
+        (self.field,) = self.form.natives
+        tip = "Take this value for the slide. Everything depends on it."
+        self.use = push("Use", tip)
+        self.ruler = push(
+            "Measure…",
             "Draw a line along something whose length you know, for example the scale "
             "bar in the picture.",
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.words = hint(NO_MPP)
-        layout.addWidget(self.words)
-        layout.addLayout(row(self.field, self.use, self.ruler))
+        self.words = Hint(NO_MPP)
+        stack(self, self.words, row(self.form.native, self.use, self.ruler))
         self.use.clicked.connect(self._give)
-        edit.returnPressed.connect(self._give)
+        self.field.lineEdit().returnPressed.connect(self._give)
         self.ruler.clicked.connect(self.measure)
 
     def show_given(self, value: float | None) -> None:
-        """Show what was given so far, None for nothing; text being typed stays."""
+        """Show what was given so far, None for nothing; what is being typed stays."""
         if value == self._given:
             return
         self._given = value
         self.words.setText(NO_MPP if value is None else TYPED_MPP)
-        self.field.setCurrentIndex(-1)
-        self.field.setEditText("" if value is None else f"{value:g}")
+        self.form.show_model(PixelSize(value or 0.0))
 
     def _give(self) -> None:
-        text = self.field.currentText().strip().replace(",", ".")
-        first = text.split()[0] if text else ""
-        try:
-            self.given.emit(float(first))
-        except ValueError:
+        self.field.interpretText()
+        if value := self.form.model.um_per_px:
+            self.given.emit(value)
+        else:
             self.refused.emit("µm/px: type a number such as 0.25 or 0.5.")
 
 
@@ -106,14 +102,10 @@ class ImageRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.combo = _StillCombo()
+        self.combo = QComboBox()
         keep_within_dock(self.combo)
         set_tip(self.combo, IMAGE_TIP)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(6)
-        layout.addWidget(PlainLabel("Image"))
-        layout.addWidget(self.combo, 1)
+        self.setLayout(row(PlainLabel("Image"), self.combo, stretch=1))
         self.combo.activated.connect(self.chosen)
         self.hide()
 
@@ -128,14 +120,6 @@ class ImageRow(QWidget):
         explain(self.combo, IMAGE_TIP, why)
 
 
-class _StillCombo(QComboBox):
-    """A combo that the mouse wheel leaves alone: a label is shown only on purpose."""
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        """Leave the wheel to the panel, which scrolls."""
-        event.ignore()
-
-
 class RgbRow(QWidget):
     """Asks whether three channels without names are a colour image."""
 
@@ -143,16 +127,12 @@ class RgbRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.yes = QPushButton("They are red, green, blue")
-        set_tip(
-            self.yes,
+        self.yes = push(
+            "They are red, green, blue",
             "The slide is drawn as if they were. Say so if tissue looks as it does in "
             "the microscope; three fluorescent stains are not.",
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(hint(NO_NAMES))
-        layout.addLayout(row(self.yes))
+        stack(self, Hint(NO_NAMES), row(self.yes))
         self.yes.clicked.connect(lambda: self.said.emit())
 
 
@@ -177,9 +157,9 @@ class RegionRow(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._regions = regions
         self._group = QButtonGroup(self)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout = row()
         layout.setSpacing(0)
+        self.setLayout(layout)
         for k, (_, text, tooltip) in enumerate(regions):
             button = QRadioButton(text)
             set_tip(button, tooltip)
@@ -219,14 +199,13 @@ class DetailSlider(QSlider):
         super().__init__(Qt.Orientation.Horizontal)
         self._tooltip, self._no_steps = tooltip, no_steps
         self.setPageStep(1)
-        self.words = hint()
+        self.words = Hint()
 
     def show_steps(self, count: int, step: int, words: str) -> None:
         """Set range and words without sending a signal."""
-        self.blockSignals(True)
-        self.setRange(0, max(0, count - 1))
-        self.setValue(step)
-        self.blockSignals(False)
+        with QSignalBlocker(self):
+            self.setRange(0, max(0, count - 1))
+            self.setValue(step)
         self.words.setText(words)
 
     def lock(self, why: str) -> None:

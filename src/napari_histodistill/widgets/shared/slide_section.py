@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QWidget
 
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.widgets.shared.controls import (
@@ -14,8 +14,9 @@ from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
     info_button,
+    push,
     row,
-    set_tip,
+    stack,
     wide_combo,
 )
 from napari_histodistill.widgets.shared.slide_rows import (
@@ -58,8 +59,7 @@ class SlideSection(QWidget):
         self._slide_tip, self._has_slides = slide_tip, False
         self.slide = wide_combo(slide_tip)
         self.slide_info = info_button()
-        self.open = QPushButton("Open…")
-        set_tip(self.open, "Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
+        self.open = push("Open…", "Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
         self.images = ImageRow()
         self.mpp = MppRow()
         self.rgb = RgbRow()
@@ -110,12 +110,7 @@ class SlideSection(QWidget):
         """Lay the slide's row at a line of the grid, questions about it at the next."""
         self.grid.addWidget(PlainLabel("Slide"), line, 0)
         self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
-        asked = QVBoxLayout()
-        asked.setContentsMargins(0, 0, 0, 0)
-        asked.setSpacing(4)
-        asked.addWidget(self.images)
-        asked.addWidget(self.rgb)
-        asked.addWidget(self.mpp)
+        asked = stack(None, self.images, self.rgb, self.mpp)
         self.grid.addLayout(asked, line + 1, 0, 1, 2)
         self.rgb.hide()
         self.mpp.hide()

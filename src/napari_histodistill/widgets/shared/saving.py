@@ -1,14 +1,26 @@
-"""The export menu of a panel."""
+"""What is asked before something is saved: a model's title, what to export."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QMenu, QToolButton
 
 from napari_histodistill.controllers.shared.exporting import ExportKind
 from napari_histodistill.widgets.shared.controls import PlainLabel, set_tip
+from napari_histodistill.widgets.shared.forms import asked
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTitle:
+    """What a model that is saved is called; empty for a neutral title."""
+
+    title: str = asked(
+        "What the model is called. No layer's or slide's name is saved in it.", "",
+        label="Title",
+    )  # fmt: skip
 
 
 class ExportButton(QToolButton):
