@@ -398,6 +398,12 @@ def test_a_file_opens_without_blocking_and_missing_mpp_is_asked_for(
         mpp.use.click()
         said = "cannot be" in widget.run_panel.message.text()
         assert said is (typed == "500")
+    # What scanners usually write need not be typed.
+    usual = {action.text(): action for action in mpp.common.menu().actions()}
+    usual["0.25 µm/px (40× scan)"].trigger()
+    assert mpp.form.model.um_per_px == 0.25
+    usual["0.5 µm/px (20× scan)"].trigger()
+    mpp.use.click()
     qtbot.waitUntil(ready(widget), timeout=10000)
     assert tuple(viewer.layers[0].scale) == (0.5, 0.5)
     assert str(viewer.layers[0].units[0]) == "micrometer"

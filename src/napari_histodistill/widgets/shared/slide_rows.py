@@ -10,9 +10,11 @@ from qtpy.QtWidgets import (
     QAbstractButton,
     QButtonGroup,
     QComboBox,
+    QMenu,
     QRadioButton,
     QSizePolicy,
     QSlider,
+    QToolButton,
     QWidget,
 )
 
@@ -34,6 +36,9 @@ from napari_histodistill.widgets.shared.forms import Form, asked
 NO_MPP = "The file does not say how many µm a pixel spans:"
 NO_NAMES = "The file does not say what its three channels are:"
 TYPED_MPP = "How many µm a pixel spans, as you gave it; correct it here:"
+COMMON_MPP = ((0.25, "40×"), (0.5, "20×"), (1.0, "10×"))
+"""What scanners usually write: µm per pixel, and the objective."""
+
 IMAGE_TIP = "Which of the images in this file is looked at."
 
 
@@ -44,7 +49,7 @@ class PixelSize:
     um_per_px: float = asked(
         "How many µm one pixel spans: 0.25 for a 40× scan, 0.5 for 20×, 1 for 10×.",
         0.0, decimals=4, maximum=9999, singleStep=0.25, suffix=" µm/px",
-        specialValueText="µm/px? 40× is 0.25",
+        specialValueText="µm/px?",
     )  # fmt: skip
 
 
@@ -60,6 +65,15 @@ class MppRow(QWidget):
         self._given: float | None = None
         self.form = Form(PixelSize())
         (self.field,) = self.form.natives
+        self.common = QToolButton()
+        self.common.setText("Usual" + 4 * "\N{NO-BREAK SPACE}")
+        self.common.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        set_tip(self.common, "What scanners usually write, to choose from.")
+        menu = QMenu(self)
+        for value, objective in COMMON_MPP:
+            action = menu.addAction(f"{value:g} µm/px ({objective} scan)")
+            action.triggered.connect(lambda _=False, mpp=value: self._put(mpp))
+        self.common.setMenu(menu)
         tip = "Take this value for the slide. Everything depends on it."
         self.use = push("Use", tip)
         self.ruler = push(
@@ -68,7 +82,8 @@ class MppRow(QWidget):
             "bar in the picture.",
         )
         self.words = Hint(NO_MPP)
-        stack(self, self.words, row(self.form.native, self.use, self.ruler))
+        buttons = (self.common, self.use, self.ruler)
+        stack(self, self.words, row(self.form.native, *buttons))
         self.use.clicked.connect(self._give)
         self.field.lineEdit().returnPressed.connect(self._give)
         self.ruler.clicked.connect(self.measure)
@@ -79,7 +94,10 @@ class MppRow(QWidget):
             return
         self._given = value
         self.words.setText(NO_MPP if value is None else TYPED_MPP)
-        self.form.show_model(PixelSize(value or 0.0))
+        self._put(value or 0.0)
+
+    def _put(self, value: float) -> None:
+        self.form.show_model(PixelSize(value))
 
     def _give(self) -> None:
         self.field.interpretText()
