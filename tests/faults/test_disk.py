@@ -276,9 +276,7 @@ def test_a_store_of_another_student_or_a_newer_version(place, tmp_path):
     assert meta.read_text() == newer
 
 
-def test_a_clock_that_goes_backwards(
-    place, tmp_path, monkeypatch, embedded, distilled
-):
+def test_a_clock_that_goes_backwards(place, tmp_path, monkeypatch, embedded, distilled):
     slide = tmp_path / "slide.ome.tif"
     shutil.copy(place.slide, slide)
     future = time.time() + 10 * 365 * 86400

@@ -55,10 +55,11 @@ def make_workplace(folder: Path) -> Workplace:
 def write_slide(path: Path, *, cells: tuple[int, int] = (30, 40)) -> Path:
     """Write coloured squares of 40 px: tissue without glass, at 0.5 µm per pixel."""
     from napari_histodistill.slides.tissue.writing import write_pyramid
+    from tests.fakes import grained
 
     rng = np.random.default_rng(1)
     coarse = rng.integers(60, 200, (*cells, 3), np.uint8)
-    image = coarse.repeat(40, axis=0).repeat(40, axis=1)
+    image = grained(coarse.repeat(40, axis=0).repeat(40, axis=1))
     return write_pyramid(path, image, mpp=0.5, compression="zlib")
 
 

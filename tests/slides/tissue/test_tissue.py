@@ -112,10 +112,15 @@ def test_a_grey_image_is_all_tissue(rng):
     assert find_tissue(slide_of(image)).fraction == 1
 
 
-def test_the_finest_level_under_the_limit_is_looked_at():
-    slide = array_slide(tissue_image(600, 800), levels=3)
-    assert find_tissue(slide).mask.shape == (600, 800)
-    assert find_tissue(slide, max_side_px=500).mask.shape == (300, 400)
+@pytest.mark.parametrize(
+    ("mpp", "by_default"),
+    [(None, 600), (1.0, 600), (0.5, 300), (0.25, 150), (0.1, 150)],
+)
+def test_the_finest_level_under_the_limit_is_looked_at(mpp, by_default):
+    """But none finer than is needed, if the slide has a coarser one."""
+    slide = array_slide(tissue_image(600, 800), levels=3, mpp=mpp)
+    assert find_tissue(slide).mask.shape[0] == by_default
+    assert find_tissue(slide, max_side_px=500).mask.shape[0] == min(by_default, 300)
     assert find_tissue(slide, max_side_px=10).mask.shape == (150, 200)
 
 

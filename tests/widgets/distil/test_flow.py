@@ -182,8 +182,8 @@ def test_a_killed_training_says_so_and_goes_on(open_distil, qtbot, painted):
     run = widget.session.run
     os.kill(run._process.pid, signal.SIGKILL)
     wait_until(qtbot, lambda: not widget.session.works)
-    wait_until(qtbot, lambda: widget.train_step.start.text() == "Go on")
-    assert "it was killed" in widget.train_step.line.text()
+    wait_until(qtbot, lambda: "it was killed" in widget.train_step.line.text())
+    assert widget.train_step.start.text() == "Go on"
     before = len(widget.session.run.view().events)
     widget.train_step.start.click()
     assert widget.session.run.folder == run.folder

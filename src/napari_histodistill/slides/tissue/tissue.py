@@ -40,6 +40,10 @@ TEXTURE = 0.015
 """Unevenness of optical density (standard deviation within the blur) that only tissue
 has: glass, even dusty or noisy, stays below 0.005, the palest stroma above 0.02."""
 
+FINEST_UM = 0.9
+"""µm per pixel from which a level is looked at, where there is one: a finer one takes
+ten times as long and shows no other tissue."""
+
 BLUR_UM = 8.0
 """Width of the blur at which nuclei blend with the pale stroma around them, in µm:
 the scale at which tissue is distinguished from glass."""
@@ -195,7 +199,8 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
         brighter than the background counts as tissue; a single grey channel, whose
         background may be black or white, is taken to be all tissue.
     max_side_px : int
-        The finest level of at most this size is used.
+        The finest level of at most this size is used that is not finer than
+        :data:`FINEST_UM`; the coarsest of those that are small enough, if all are finer.
 
     Returns
     -------
@@ -206,8 +211,7 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     SlideError
         If no part of the level can be read.
     """
-    sizes = [max(info.height, info.width) for info in slide.level_infos]
-    level = next((k for k, n in enumerate(sizes) if n <= max_side_px), len(sizes) - 1)
+    level = _level_to_look_at(slide, max_side_px)
     info = slide.level_infos[level]
     marked = slide.read_marked(level, 0, 0, info.height, info.width)
     pixels, missing = marked.pixels, marked.bad
@@ -232,6 +236,15 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     if missing is not None:
         mask |= missing
     return TissueMask(mask, slide.shape)
+
+
+def _level_to_look_at(slide: Slide, max_side_px: int) -> int:
+    mpp, levels = slide.usable_mpp, list(enumerate(slide.level_infos))
+    small = [k for k, info in levels if max(info.height, info.width) <= max_side_px]
+    if mpp is None or not small:
+        return small[0] if small else len(levels) - 1
+    um = [mpp.mean * slide.downsamples[k] for k in small]
+    return next((k for k, n in zip(small, um) if n >= FINEST_UM), small[-1])
 
 
 def stained(
