@@ -10,8 +10,15 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from napari_histodistill.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """For the environment of a process of ours: the working folder is no place to import
@@ -25,6 +32,16 @@ def python_command(module: str, *arguments: str) -> list[str]:
     off, as :data:`SAFE_PATH` does for the processes that this one starts.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def last_value(work: Generator[object, None, T]) -> T:
+    """Run work to its end, hearing none of its reports, and return its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class CancelToken:

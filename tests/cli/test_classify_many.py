@@ -106,6 +106,7 @@ def test_a_broken_slide_does_not_end_the_run(run, folder, bundle, tmp_path):
     page = (out / "summary.html").read_text("utf-8")
     assert page.index("d.tif") < page.index("b.svs") < page.index("a.tif")
     assert "1 FAILED" in page
+    assert page.count("b.svs") == 2, "its name and its error, in the table"
     assert str(folder) not in page
 
 
@@ -152,7 +153,9 @@ def test_the_verdict_is_in_all_three_summaries(run, judging, tmp_path):
     assert all(row["like_mm2"] for row in rows(out))
     page = (out / "summary.html").read_text("utf-8")
     assert "✓ 1 LIKE · ▲ 1 UNLIKE" in page
-    assert "Even the nearest third" in page
+    assert page.count("Even the nearest third") == 1, "in the table, not once more"
+    assert page.count("▲ UNLIKE") == 1
+    assert page.index("Even the nearest third") < page.index("<img")
 
 
 def test_a_hostile_name_is_shown_and_no_more(run, folder, bundle, tmp_path):

@@ -205,3 +205,19 @@ def test_a_store_that_another_process_made_meanwhile(
     monkeypatch.undo()
     again = run("embed", slide_file, "-o", tmp_path / "out", "--student", bundle)
     assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize("command", ["embed", "classify", "similar", "distill"])
+def test_a_file_is_no_folder(command, run, slide_file, bundle, store_of, tmp_path):
+    taken = tmp_path / "notes.txt"
+    taken.write_text("mine")
+    words = {
+        "embed": (slide_file, "--student", bundle),
+        "classify": (slide_file, "--student", bundle),
+        "similar": (store_of(tmp_path / "stores"), "--at", "100,100"),
+        "distill": (SMOKE,),
+    }
+    outcome = run(command, *words[command], "-o", taken)
+    assert outcome.code == 2
+    assert f"-o {taken}: this is a file; choose a folder" in outcome.err
+    assert taken.read_text() == "mine"

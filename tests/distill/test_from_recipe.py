@@ -131,6 +131,21 @@ def test_the_frozen_arm_looks_at_the_place_before_it_computes(
     assert (tmp_path / "a-file").read_text() == "words"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_tiles_that_are_not_there_leave_no_run_behind(home, tmp_path, there):
+    data, target = tmp_path / "tiles", tmp_path / "run"
+    if there:
+        data.mkdir()
+        (data / "manifest.csv").write_text("picture\n1.png\n")
+    with pytest.raises(InputError, match=str(data)):
+        train_student(home / "small.toml", target, data=data)
+    assert not target.exists()
+    # The same command with the right folder is not in its own way.
+    reports = training_reports(home / "small.toml", target)
+    assert next(reports).kind == "started"
+    reports.close()
+
+
 def test_an_experiment_is_sent_to_its_own_door(tmp_path):
     recipe = TRAINING / "ebhi-mask.toml"
     with pytest.raises(InputError, match=r"is an experiment.*run_experiment"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -123,6 +124,30 @@ def test_a_line_of_a_pen_on_glass_is_named(squares):
     # Nothing but ink: no square shows tissue.
     image[: 6 * TILE] = 245
     assert Oddity.INK in judged(image, squares=squares).oddities
+
+
+@pytest.mark.parametrize("squares", [300, None])
+def test_pen_that_was_left_out_is_named_where_little_was_seen(squares):
+    """A person should know why so little was seen."""
+    image = np.full((8 * TILE, 10 * TILE, 3), 245, np.uint8)
+    image[TILE : 3 * TILE, : 3 * TILE] = OWN[: 2 * TILE, : 3 * TILE]
+    slide, who = slide_of(image), student()
+    grid = plan_grid(slide, who)
+    cells = np.zeros(grid.shape, np.bool_)
+    cells[1:3, :3] = True
+    found = judge_slide(slide, who, cells, grid, squares=squares)
+    assert found.oddities == (Oddity.FEW_SQUARES,)
+    image[4 * TILE : 6 * TILE] = (30, 60, 200)
+    slide = slide_of(image)
+    found = judge_slide(slide, who, cells, grid, squares=squares)
+    assert found.verdict is Verdict.TOO_LITTLE
+    assert found.oddities == (Oddity.FEW_SQUARES, Oddity.INK)
+    area = re.search(r"Pen was found on ([\d.]+) mm² \((\d+)%", found.reasons[1])
+    assert float(area[1]) == pytest.approx(20 * (TILE / 1e3) ** 2, rel=0.2)
+    assert int(area[2]) == pytest.approx(20 / 26 * 100, abs=10)
+    everything = np.ones(grid.shape, np.bool_)  # then nothing was left out
+    found = judge_slide(slide, who, everything, grid, squares=squares)
+    assert not any("left out" in reason for reason in found.reasons)
 
 
 def test_every_square_is_judged_where_it_is_asked_for():

@@ -158,6 +158,12 @@ def test_between_like_and_unlike(rng):
     between = (high.above(60, 0.05) + low.above(60, 0.001, 5)) / 2
     found = judge(known, seen(np.full(60, between)), LOOK)
     assert (found.verdict, found.oddities) == (Verdict.TOO_LITTLE, (Oddity.BETWEEN,))
+    # Enough was seen: it is the answer that lies between.
+    said = headline(found, "tiny")
+    assert said.startswith("TOO LITTLE to say: between LIKE and UNLIKE what tiny")
+    assert trust_facts(found)["verdict"] == "too little"
+    few = replace(found, oddities=(Oddity.BETWEEN, Oddity.FEW_SQUARES))
+    assert headline(few, "tiny").startswith("TOO LITTLE to say whether this slide is")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,9 @@ def refuse_occupied(out: Path, *results: str, option: str = "-o") -> None:
             f"another {option}."
         )
         raise InputError(msg)
+    if out.exists() and not out.is_dir():
+        msg = f"{option} {out}: this is a file; choose a folder, or a new name for one."
+        raise InputError(msg)
     taken = next((name for name in results if in_the_way(out / name)), None)
     if taken is not None:
         msg = (

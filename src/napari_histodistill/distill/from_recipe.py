@@ -17,6 +17,7 @@ from napari_histodistill.distill.experiments.config import ExperimentConfig
 from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.config import FrozenConfig
 from napari_histodistill.errors import InputError, refused_by_disk
+from napari_histodistill.running import last_value
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -124,11 +125,7 @@ def train_student(
         resume=resume,
         machine=Machine(device=device, threads=threads),
     )
-    while True:
-        try:
-            next(reports)
-        except StopIteration as end:
-            return Path(end.value)
+    return Path(last_value(reports))
 
 
 def training_reports(  # noqa: PLR0913 - what a caller names, named here
@@ -266,10 +263,16 @@ def _started(
     *,
     resume: bool,
 ) -> Path:
+    from napari_histodistill.distill.pairs.store import is_pairs
+    from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
     from napari_histodistill.distill.runs.folder import start_run
 
     refuse_leftovers(target, resume=resume)
     place = home / recipe.data.folder if data is None else Path(data)
+    if not target.exists() and not is_pairs(place):
+        read_tile_folder(
+            place
+        )  # refused before a folder is made that stands in the way
     return start_run(recipe, target, place, home=home)
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from napari_histodistill.export.cohort_table import SlideSummary, percents, plain
 from napari_histodistill.export.figure import VERDICT_COLORS
 from napari_histodistill.export.safe_writing import write_file
-from napari_histodistill.students.trust import Verdict, headline
+from napari_histodistill.students.trust import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_histodistill.maps.classes import ClassArea
@@ -90,7 +90,7 @@ def cohort_html(
         f"<p>{_counted(slides)}</p>",
         *(f'<p class="quiet">{_shown(note)}</p>' for note in notes),
         _table(slides),
-        *(_section(slide, student) for slide in slides),
+        *(_section(slide) for slide in slides if slide.figure),
         '<p class="quiet">Research use only: not a medical device, not for diagnosis. '
         "<em>Like</em> does not say that a class is right.</p>",
     ]
@@ -169,18 +169,9 @@ def _area(area: ClassArea, percent: float) -> str:
     return words
 
 
-def _section(slide: SlideSummary, student: str) -> str:
-    """Return a slide's verdict, first and in words, and its figure."""
-    head = f"<h2><bdi>{_shown(slide.name)}</bdi></h2>"
-    if slide.trust is None:
-        return f"{head}\n<p>{_badge(slide)} {_shown(slide.error)}</p>"
-    verdict = f"<p>{_badge(slide)} {_shown(headline(slide.trust, student))}</p>"
-    reasons = _items(slide.trust.reasons)
+def _section(slide: SlideSummary) -> str:
+    """Return a slide's figure, which bears its verdict; the table says why."""
     inside = base64.b64encode(slide.figure).decode("ascii")
     words = f"Class map of {_shown(slide.name)}"
     picture = f'<img alt="{words}" src="data:image/png;base64,{inside}">'
-    return "\n".join((head, verdict, reasons, picture if inside else ""))
-
-
-def _items(texts: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_shown(text)}</li>" for text in texts) + "</ul>"
+    return f"<h2><bdi>{_shown(slide.name)}</bdi></h2>\n{picture}"

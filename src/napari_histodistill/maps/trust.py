@@ -33,6 +33,7 @@ from napari_histodistill.students.trust import (
     NO_REFERENCE,
     TAUGHT,
     Oddity,
+    PenLeftOut,
     SeenSquares,
     SlideTrust,
     Verdict,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 SQUARES = 300
 """Squares that a verdict is taken from by default."""
 
-_METHOD = 1
+_METHOD = 2
 """Counted up when the same squares would be judged otherwise."""
 _BATCH = 8
 _HALF_STAINED, _SOME_STAINED = 0.5, 0.1
@@ -130,10 +131,10 @@ def judge_slide(  # noqa: PLR0913 - what a caller names, named here
     looker = _Looker(slide, student, reference, grid, cancel or CancelToken())
     alone = _apart(cells, grid, seed)
     # Few squares may be called like only if the slide has no others.
-    whole = len(alone) < ENOUGH and _is_all(slide, cells, grid)
+    around = _around(slide, cells, grid) if len(alone) < ENOUGH else _Around()
     if squares is None:
-        return looker.judge_all(cells, alone, progress, whole=whole)
-    return looker.judge_some(alone, squares, progress, whole=whole)
+        return looker.judge_all(cells, alone, progress, around)
+    return looker.judge_some(alone, squares, progress, around)
 
 
 def why_no_reference(student: Student) -> str:
@@ -225,8 +226,7 @@ class _Looker:
         alone: Places,
         squares: int,
         progress: Callable[[int, int], None] | None,
-        *,
-        whole: bool,
+        around: _Around,
     ) -> SlideTrust:
         """Judge squares of tissue in this order until there are enough."""
         most = min(len(alone), _LOOKED_AT * squares)
@@ -246,7 +246,8 @@ class _Looker:
             cells=np.concatenate(places).astype(np.int32),
             logs=np.concatenate([np.empty(0), *(one.logs for one in found)]),
             speak=np.ones(count, np.bool_),
-            whole=whole and read == len(alone),
+            whole=around.whole and read == len(alone),
+            pen=around.pen,
         )
         tiles = [tile for one in found for tile in one.tiles]
         return self._judged(seen, tiles, _Pens.together(one.pens for one in found))
@@ -256,8 +257,7 @@ class _Looker:
         cells: Cells,
         alone: Places,
         progress: Callable[[int, int], None] | None,
-        *,
-        whole: bool,
+        around: _Around,
     ) -> SlideTrust:
         """Judge every square; those that hardly overlap speak for the slide."""
         order = np.argwhere(cells)
@@ -288,8 +288,9 @@ class _Looker:
             cells=np.concatenate(places).astype(np.int32),
             logs=np.concatenate(logs),
             speak=np.concatenate(speak),
-            whole=whole,
+            whole=around.whole,
             every=True,
+            pen=around.pen,
         )
         return self._judged(every, tiles, _Pens.together(pens))
 
@@ -334,10 +335,25 @@ class _Looker:
         return None if damaged else raster.pixels
 
 
-def _is_all(slide: Slide, cells: Cells, grid: TileGrid) -> bool:
-    """Whether these cells hold all tissue that is found on the slide."""
-    tissue = find_tissue(slide).cells(grid) & grid.tiles_on_slide()
-    return not bool((tissue & ~cells).any())
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What else is on the slide: whether no other tissue is, and pen left out."""
+
+    whole: bool = False
+    pen: PenLeftOut | None = None
+
+
+def _around(slide: Slide, cells: Cells, grid: TileGrid) -> _Around:
+    found = find_tissue(slide)
+    on_slide = grid.tiles_on_slide()
+    whole = not bool((found.cells(grid) & on_slide & ~cells).any())
+    if not found.pen_fraction or not (on_slide & ~cells).any():
+        return _Around(whole)
+    mpp = grid.slide_mpp
+    mm2 = slide.shape[0] * mpp.y * slide.shape[1] * mpp.x / 1e6
+    pen = found.pen_fraction
+    share = pen / (pen + found.fraction)
+    return _Around(whole, PenLeftOut(mm2=pen * mm2, share=share))
 
 
 def _apart(cells: Cells, grid: TileGrid, seed: int) -> Places:

@@ -42,6 +42,8 @@ ENOUGH_CASES = 20
 """Cases trained on below which no slide is called like: the limits are too wide."""
 BROWN, DARK, INK, BLUR = 0.10, 0.2, 0.015, -0.6
 """Limits of looks where the training cases themselves stay far within them."""
+PEN = 0.02
+"""Share of what is stained from which pen that was left out is named."""
 COARSE = 1.25
 """Slides so many times coarser than the student's µm per pixel are named odd."""
 
@@ -117,17 +119,24 @@ def trust_facts(trust: SlideTrust) -> dict[str, Any]:
     }
 
 
+def lies_between(trust: SlideTrust) -> bool:
+    """Whether enough was seen, and lies between like and unlike."""
+    odd = trust.oddities
+    return Oddity.BETWEEN in odd and Oddity.FEW_SQUARES not in odd
+
+
 def headline(trust: SlideTrust, student: str) -> str:
     """Return a verdict as a sentence for people; ``student`` is its name."""
+    too_little = f" whether this slide is like what {student} learned from."
+    if lies_between(trust):
+        too_little = f": between LIKE and UNLIKE what {student} learned from."
     words = {
         Verdict.LIKE: f"LIKE what {student} learned from.",
         Verdict.UNLIKE: (
             f"UNLIKE what {student} learned from: its classes were never tested on "
             "such a slide."
         ),
-        Verdict.TOO_LITTLE: (
-            f"TOO LITTLE to say whether this slide is like what {student} learned from."
-        ),
+        Verdict.TOO_LITTLE: f"TOO LITTLE to say{too_little}",
     }
     judged = ""
     if trust.unlike_share is not None:
@@ -155,6 +164,22 @@ def unjudged(reason: str = NO_REFERENCE) -> SlideTrust:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PenLeftOut:
+    """Pen that was left out when squares were chosen, since it is no tissue.
+
+    Attributes
+    ----------
+    mm2 : float
+        Its area.
+    share : float
+        The same as a share of all that is stained, pen and tissue.
+    """
+
+    mm2: float
+    share: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SeenSquares:
     """Squares of a slide that were looked at.
@@ -172,6 +197,8 @@ class SeenSquares:
         Whether the slide has no other squares that could speak.
     every : bool
         Whether every computed square is among them.
+    pen : PenLeftOut or None
+        Pen beside the squares, if it is worth a word.
     """
 
     cells: npt.NDArray[np.int32]
@@ -179,6 +206,7 @@ class SeenSquares:
     speak: npt.NDArray[np.bool_]
     whole: bool
     every: bool = False
+    pen: PenLeftOut | None = None
 
 
 def judge(
@@ -207,7 +235,8 @@ def judge(
         *_odd_scale(coarse),
         *_odd_tissue(reference, logs[seen.speak], whole=seen.whole),
     ]
-    oddities = tuple(oddity for oddity, _ in found)
+    found += _why_so_few(found, seen.pen)
+    oddities = tuple(dict.fromkeys(oddity for oddity, _ in found))
     unlike = logs > reference.square_limit
     return SlideTrust(
         verdict=_verdict_of(oddities),
@@ -312,6 +341,18 @@ def _odd_tissue(
             Oddity.FEW_CASES,
             f"The student learned from {cases} cases; from fewer than {ENOUGH_CASES} "
             "it cannot be told what is like them.",
+        )
+
+
+def _why_so_few(
+    found: list[tuple[Oddity, str]], pen: PenLeftOut | None
+) -> Iterator[tuple[Oddity, str]]:
+    few = any(oddity is Oddity.FEW_SQUARES for oddity, _ in found)
+    if few and pen is not None and pen.share > PEN:
+        yield (
+            Oddity.INK,
+            f"Pen was found on {pen.mm2:.2g} mm² ({pen.share:.0%} of what is stained) "
+            "and left out: it is no tissue.",
         )
 
 

@@ -249,6 +249,9 @@ def test_a_run_is_told_in_one_line():
     assert "left" in say_run(view("running", step))
     slow = {"kind": "started", "step": 0, "warning": "bfloat16 is only emulated."}
     assert say_run(view("running", slow, step)).endswith("left. " + slow["warning"])
+    saving = {"kind": "saving", "step": 150, "message": "writing the encoder"}
+    said = say_run(view("running", step, saving))
+    assert said == "Saving the model: writing the encoder."
     assert say_run(view("paused", step)) == "Paused at step 40 of 150."
     finished = say_run(view("finished", step, judged))
     assert "62% of the time (by chance 3%)" in finished

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import threading
 import time
@@ -34,7 +35,7 @@ from napari_histodistill.maps import trust as core
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.students.spec import CalibrationSpec, ClassSpec
-from napari_histodistill.students.trust import NO_REFERENCE, Verdict
+from napari_histodistill.students.trust import NO_REFERENCE, Oddity, Verdict
 from tests.fakes import colour_student
 from tests.weaves import TILE, reference, woven
 
@@ -130,6 +131,21 @@ def test_a_view_of_few_squares_gets_no_good_word():
     assert session.trust.verdict is Verdict.TOO_LITTLE
     assert headline_on(session).text.startswith("Too little seen to say:")
     assert session.live.snapshot().trust.verdict is Verdict.TOO_LITTLE
+
+
+def test_between_like_and_unlike_is_not_said_to_be_too_little_seen():
+    session = session_on(OWN)
+    judge(session)
+    between = dataclasses.replace(
+        session.map_trust.judged.trust,
+        verdict=Verdict.TOO_LITTLE,
+        oddities=(Oddity.BETWEEN,),
+        reasons=("The squares lie farther out.",),
+    )
+    judged = dataclasses.replace(session.map_trust.judged, trust=between)
+    session.map_trust.judged = judged
+    said = headline_on(session).text
+    assert said == "Between like and unlike: the squares lie farther out."
 
 
 def test_a_student_without_a_reference_says_so():

@@ -78,7 +78,26 @@ def only_a_layer(made):
     made.X = None
 
 
+def a_layer_called(name):
+    def change(made):
+        made.layers[name] = made.X.copy()
+        made.X = np.log1p(made.X)
+
+    return change
+
+
+def in_obs_as(x, y):
+    def change(made):
+        made.obs[x], made.obs[y] = made.obsm.pop("spatial").T
+
+    return change
+
+
 LAYOUTS = {
+    "counts of another name": (a_layer_called("X_Counts"), 'layers["X_Counts"]'),
+    "three dimensions": (other_key("spatial3d"), 'obsm["spatial3d"]'),
+    "MERSCOPE": (in_obs_as("center_x", "center_y"), "from obs: center_x, center_y"),
+    "CosMx": (in_obs_as("CenterX_global_px", "CenterY_global_px"), "CenterX_global"),
     "CSR": (as_sparse(sparse.csr_matrix), ""),
     "CSC": (as_sparse(sparse.csc_matrix), ""),
     "CSR array": (as_sparse(sparse.csr_array), ""),

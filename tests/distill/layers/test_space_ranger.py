@@ -130,9 +130,43 @@ def test_what_is_missing_is_named(folder, tmp_path):
     (home / f"a_{MATRIX}").write_bytes(b"")
     with pytest.raises(InputError, match="holds several matrices"):
         read_folder(home)
-    (tmp_path / "binned_outputs" / "square_008um").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"several sizes of squares \(square_008um\)"):
-        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("above", ["", "outs", "outs/binned_outputs"])
+def test_squares_of_visium_hd(folder, tmp_path, above, counts):
+    bins = tmp_path / "outs" / "binned_outputs"
+    bins.mkdir(parents=True)
+    folder().rename(bins / "square_016um")
+    found = read_folder(tmp_path / above)
+    assert found.values.shape == (60, 11), "the one size that there is"
+    (bins / "square_008um").mkdir()
+    sizes = r"several sizes of squares \(square_008um, square_016um\): choose one"
+    with pytest.raises(InputError, match=sizes):
+        read_folder(tmp_path / above)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine"),
+    [
+        ("experiment.xenium", "Xenium"),
+        ("cell_by_gene.csv", "MERSCOPE"),
+        ("S0_exprMat_file.csv", "CosMx"),
+        ("SS200.gem.gz", "Stereo-seq"),
+    ],
+)
+def test_folders_of_other_machines_are_named(tmp_path, name, machine):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"is of {machine}, .* as .h5ad"):
+        read_spots(tmp_path)
+
+
+def test_the_matrix_of_xenium_is_not_said_to_lack_a_folder(folder):
+    home = folder("cell_feature_matrix.h5")
+    for path in (home / "spatial").iterdir():
+        path.unlink()
+    (home / "spatial").rmdir()
+    with pytest.raises(InputError, match=r"matrix\.h5 is of Xenium, .* as .h5ad"):
+        read_spots(home / "cell_feature_matrix.h5")
 
 
 def test_positions_as_parquet(folder, counts, positions):

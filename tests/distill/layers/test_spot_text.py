@@ -113,6 +113,13 @@ def test_a_table_comes_back(name, tmp_path, table, counts, positions):
     assert found.name == name.split(".")[0]
 
 
+@pytest.mark.parametrize("decimals", ["%.3f", "%.1f"])
+def test_three_decimals_are_no_thousands(tmp_path, table, positions, decimals):
+    text = plain(table, sep=";", float_format=decimals)
+    found = read_spots(write(tmp_path / "a.csv", text))
+    np.testing.assert_allclose(found.positions, positions, atol=0.1)
+
+
 def test_micrometres_in_latin_1(tmp_path, table):
     text = plain(table.rename(columns={"x": "x_µm", "y": "y_µm"}))
     found = read_spots(write(tmp_path / "a.csv", text.encode("latin-1")))
@@ -144,6 +151,22 @@ QUALITY = [
     "cell_id",
     "fov",
     "z_level",
+    "EntityID",
+    "transcript_id",
+    "min_x",
+    "center_x",
+    "CenterX_local_px",
+    "x_local_px",
+    "AspectRatio",
+    "Mean.PanCK",
+    "DAPI_raw",
+    "PolyT_high_pass",
+    "solidity",
+    "eccentricity",
+    "major_axis_length",
+    "Nucleus: Area µm^2",
+    "X (µm)",
+    "qv",
 ]
 
 
@@ -153,7 +176,10 @@ def test_what_is_no_gene(column):
     assert not is_gene(column.upper())
 
 
-@pytest.mark.parametrize("gene", ["ID1", "COL1A1", "PCNA", "CELF1", "SPOT14", "NDRG1"])
+@pytest.mark.parametrize(
+    "gene",
+    ["ID1", "COL1A1", "PCNA", "CELF1", "SPOT14", "NDRG1", "GRID1", "MAX", "MIN1"],
+)
 def test_genes_of_similar_names(gene):
     assert is_gene(gene)
 
@@ -172,6 +198,58 @@ def test_columns_of_quality_are_listed_and_left_out(tmp_path, table, counts):
     assert "Columns of text were left out: remark." in said
     # Fractions among them do not switch the normalisation of the genes off.
     assert "Counts were scaled to 10,000 per spot" in said
+
+
+def test_a_measurement_of_any_name_is_no_gene_beside_counts(tmp_path, table):
+    more = table.assign(mood=np.arange(60) / 7)
+    found = read_spots(write(tmp_path / "a.csv", plain(more)))
+    assert set(found.genes) == set(GENES)
+    said = " ".join(found.notes)
+    assert "no counts, beside counts, were left out: mood." in said
+    assert "Counts were scaled to 10,000 per spot" in said
+
+
+def test_values_that_are_no_counts_are_all_kept(tmp_path, table):
+    logs = table.assign(**{gene: np.log1p(table[gene]) for gene in GENES}, EMPTY=0)
+    logs = logs.assign(WHOLE=np.arange(60) % 2)
+    found = read_spots(write(tmp_path / "a.csv", plain(logs)))
+    assert set(found.genes) == {*GENES, "WHOLE"}
+    assert "Values are not counts and were left unchanged." in found.notes
+
+
+HEADS = {
+    ("Centroid X µm", "Centroid Y µm"): "µm",
+    ("x (µm)", "y (µm)"): "µm",
+    ("X [um]", "Y [um]"): "µm",
+    ("x [px]", "y [px]"): "px",
+    ("CenterX_global_px", "CenterY_global_px"): "px",
+    ("center_x", "center_y"): None,
+    ("xcoord", "ycoord"): None,
+    ("X-Koordinate", "Y-Koordinate"): None,
+}
+
+
+@pytest.mark.parametrize(("names", "unit"), HEADS.items())
+def test_positions_as_other_programs_call_them(tmp_path, table, positions, names, unit):
+    named = table.rename(columns=dict(zip("xy", names, strict=True)))
+    found = read_spots(write(tmp_path / "a.csv", plain(named)))
+    np.testing.assert_allclose(found.positions, positions)
+    assert found.unit == unit
+    assert set(found.genes) == set(GENES)
+
+
+TRANSCRIPTS = {
+    "stereo.txt": "geneID\tx\ty\tMIDCount\nA\t1\t2\t3\nB\t1\t2\t1\n",
+    "xenium.csv": "transcript_id,feature_name,x_location,y_location,qv\n1,A,1,2,40\n",
+    "merscope.csv": ",global_x,global_y,x,y,gene\n0,1,2,3,4,A\n1,2,3,4,5,B\n",
+    "cosmx.csv": "fov,x_global_px,y_global_px,target,CellComp\n1,1,2,A,Nuclear\n",
+}
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_lists_of_transcripts_are_no_spots(tmp_path, name):
+    with pytest.raises(InputError, match=r"lists transcripts, .* Sum them up"):
+        read_spots(write(tmp_path / name, TRANSCRIPTS[name]))
 
 
 def test_a_table_of_cells_without_genes(tmp_path, table):
@@ -206,6 +284,8 @@ def test_positions_of_space_ranger_alone(name, header, tmp_path, table):
         (bytes(range(256)), "it is not a file of text"),
         (b"PK\x03\x04\0\0", "it is not a file of text"),
         (b"x;y;G\n1,234;2,345;3\n4,567;5,678;9\n", "'1,234' may mean 1.234 or 1234"),
+        (b"x;y;G\n800;2;3\n1.500;5;9\n", "'1.500' may mean 1500 or 1.5: write"),
+        (b"x\ty\tG\n8\t900\t3\n5\t1.200\t9\n", "'1.200' may mean 1200 or 1.2"),
         (b"x;y;G\n1,5;2.5;3\n4,5;5.5;9\n", "'x' does not hold numbers only"),
         (b"x,y,G\n1,2\n", "row 1 has 2 fields, the header 3"),
         (b"x,y,G\n1,2,3\n1,2,3,4\n", "row 2 has 4 fields, the header 3"),

@@ -121,3 +121,9 @@ def test_a_recipe_that_is_no_text_is_named(tmp_path):
         read_recipe(path)
     with pytest.raises(InputError, match="cannot be opened"):
         read_recipe(tmp_path / "none.toml")
+
+
+def test_a_recipe_with_the_mark_of_windows_is_read(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe_text(small_config()), "utf-8-sig")
+    assert read_recipe(path) == small_config()

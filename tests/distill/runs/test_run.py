@@ -27,6 +27,7 @@ from napari_histodistill.errors import (
 )
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students import load_student
+from napari_histodistill.students.backends import stages
 from napari_histodistill.students.student import DeviceChoice
 from tests.distill.small_runs import TINY, small_config, write_textures
 
@@ -75,6 +76,23 @@ def test_a_training_reads_its_recipe_once(tiles, tmp_path, monkeypatch):
     list(train(tmp_path / "run", device="cpu"))
     assert (tmp_path / "run" / "report.html").is_file()
     assert read == ["config.toml"], "the report has no need to parse it again"
+
+
+def test_what_follows_the_last_step_is_said(tiles, tmp_path, monkeypatch):
+    """Comparing slides takes a minute or more of one core: nobody should wonder."""
+    monkeypatch.setattr(stages, "_REPORTED", 16)
+    monkeypatch.setattr(stages, "FEWEST_CASES", 4)
+    reports = run(small_config(), tmp_path / "run", tiles)
+    saving = [r.message for r in reports if r.kind == "saving"]
+    assert saving[0] == "writing the encoder"
+    assert "training pairs" in saving[1]
+    assert [m for m in saving if "with: " in m] == [
+        f"fitting what slides are compared with: {k} of 48 tiles" for k in (0, 16, 32)
+    ]
+    assert {r.step for r in reports if r.kind == "saving"} == {6}
+    assert reports[-1].kind == "finished"
+    events = read_events(tmp_path / "run")
+    assert [e["message"] for e in events if e["kind"] == "saving"] == saving
 
 
 @pytest.mark.parametrize("arm", ["unprivileged", "privileged", "triplet", "supervised"])

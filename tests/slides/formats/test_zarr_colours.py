@@ -45,15 +45,45 @@ def test_16_bit_colour_is_scaled_by_the_stated_window(tmp_path, end):
 
 
 @pytest.mark.parametrize("window", [None, {"start": 9, "end": 9}, {"start": "x"}])
-def test_without_a_usable_window_the_type_decides_and_it_is_said(tmp_path, window):
-    planes = PLANES.astype(np.uint16) * 257
+@pytest.mark.parametrize(("factor", "top"), [(257, 65535), (16, 4095), (1, 255)])
+def test_without_a_usable_window_the_bits_that_are_filled_decide(
+    tmp_path, window, factor, top
+):
+    planes = PLANES.astype(np.uint16) * factor
+    expected = np.rint(255 * (IMAGE * float(factor) / top)).astype(np.uint8)
     with opened(tmp_path, planes, channels("r", "g", "b", window=window)) as slide:
-        np.testing.assert_array_equal(slide.read_pixels(0, 0, 0, 120, 150), IMAGE)
+        np.testing.assert_array_equal(slide.read_pixels(0, 0, 0, 120, 150), expected)
+        assert f"0 to {top} becomes 0 to 255" in slide.info.notes[0]
         assert slide.info.notes[0].endswith("the file states no window")
 
 
-def test_float_colour_is_from_0_to_1(tmp_path):
-    planes = (PLANES / 255).astype(np.float32)
+def test_a_window_the_wrong_way_round_is_turned_and_said(tmp_path):
+    planes = PLANES.astype(np.uint16) * 16
+    omero = channels("R", "G", "B", window={"start": 4080, "end": 0})
+    with opened(tmp_path, planes, omero) as slide:
+        np.testing.assert_array_equal(slide.read_pixels(0, 0, 0, 120, 150), IMAGE)
+        assert slide.info.notes[0].endswith("states its window the wrong way round")
+
+
+@pytest.mark.parametrize("factor", [1, 255])
+def test_an_opacity_of_zero_everywhere_is_ignored(tmp_path, factor):
+    image = PLANES if factor == 1 else PLANES.astype(np.uint16) * 257
+    planes = np.concatenate([np.zeros_like(image[:1]), image])
+    with opened(tmp_path, planes, channels("Alpha", "R", "G", "B")) as slide:
+        np.testing.assert_array_equal(slide.read_pixels(0, 0, 0, 120, 150), IMAGE)
+        assert "its opacity is zero everywhere and is ignored" in slide.info.notes
+        assert "transparent parts are shown white" not in slide.info.notes
+
+
+def test_names_may_say_channel_beside_the_colour(tmp_path):
+    omero = channels("Blue channel", "Green channel", "Red channel")
+    with opened(tmp_path, PLANES[::-1].copy(), omero) as slide:
+        np.testing.assert_array_equal(slide.read_pixels(0, 0, 0, 120, 150), IMAGE)
+
+
+@pytest.mark.parametrize("factor", [1, 255])
+def test_float_colour_is_from_0_to_1_or_to_255(tmp_path, factor):
+    planes = (PLANES / 255 * factor).astype(np.float32)
     with opened(tmp_path, planes, channels("Red", "Green", "Blue")) as slide:
         np.testing.assert_array_equal(slide.read_pixels(0, 0, 0, 120, 150), IMAGE)
 

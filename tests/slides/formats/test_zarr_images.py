@@ -11,6 +11,7 @@ from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.slides import open_slide
 from tests.slides.factory import picture
 from tests.slides.formats.test_omezarr import AXES_CYX, write
+from tests.slides.formats.test_zarr_levels import write_levels
 
 SIZES = {"0": (40, 60), "1": (200, 300), "2": (200, 300)}
 
@@ -185,3 +186,20 @@ def test_an_image_of_labels_is_no_slide(tmp_path):
         open_slide(path)
     with open_slide(path, image=0) as slide:
         assert slide.info.channels == ("grey",)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("unit", "mpp", "role"), [("micrometer", 12.0, "macro"), (None, 1.0, "other")]
+)
+def test_a_label_larger_than_the_scan_is_known_by_its_scale(
+    tmp_path, zarr_format, unit, mpp, role
+):
+    root = tmp_path / "s.zarr"
+    group_of(root, {"bioformats2raw.layout": 3}, zarr_format=zarr_format)
+    for k, size, scale, of in ((0, 90, mpp, unit), (1, 60, 0.5, "micrometer")):
+        level = (picture(size, size), (scale, scale), None)
+        write_levels(root / str(k), [level], unit=of, zarr_format=zarr_format)
+    with open_slide(root) as slide:
+        assert slide.shape == (60, 60)
+        assert [i.role for i in slide.info.images] == [role, "slide"]

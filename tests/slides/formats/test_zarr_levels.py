@@ -114,3 +114,24 @@ def test_a_place_that_cannot_be_is_said_and_not_used(tmp_path, far):
     with open_slide(path) as slide:
         assert slide.info.origin_um == (0.0, 0.0)
         assert any("cannot be a slide's and is not used" in n for n in slide.info.notes)
+
+
+@pytest.mark.parametrize(
+    ("unit", "um"),
+    [
+        ("Micrometer", 1),
+        ("micrometre", 1),
+        ("micrometers", 1),
+        ("microns", 1),
+        ("\\u00B5m", 1),
+        ("\u03bcm", 1),
+        ("Nanometer", 1e-3),
+        ("millimetre", 1e3),
+        ("inches", 25400),
+    ],
+)
+def test_units_are_recognised_as_people_write_them(tmp_path, unit, um):
+    levels = [(picture(20, 30), (0.5 / um, 0.5 / um), (100 / um, 200 / um))]
+    with open_slide(write_levels(tmp_path / "s.zarr", levels, unit=unit)) as slide:
+        assert slide.mpp.mean == pytest.approx(0.5)
+        assert slide.info.origin_um == pytest.approx((100, 200))

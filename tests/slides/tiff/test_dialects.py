@@ -155,17 +155,6 @@ def test_a_fourth_sample_of_unknown_meaning_is_left_out(tmp_path):
         assert "1 extra channel(s) beside red, green, blue left out" in slide.info.notes
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "float32"])
-def test_deep_colour_is_shown_but_not_for_students(tmp_path, dtype):
-    image = (picture(70, 90) * 3).astype(dtype)
-    path = tmp_path / "deep.tif"
-    tifffile.imwrite(path, image, photometric="rgb")
-    with open_slide(path) as slide:
-        assert slide.info.channels == ("red", "green", "blue")
-        assert not slide.info.is_rgb
-        np.testing.assert_array_equal(whole(slide), image)
-
-
 def test_white_is_zero_is_turned_round(tmp_path):
     image = picture(40, 50, 1)[..., 0]
     path = tmp_path / "negative.tif"

@@ -66,6 +66,36 @@ def test_a_macro_larger_than_the_scan_is_known_by_its_scale(tmp_path):
         assert [i.role for i in slide.info.images] == ["macro", "slide"]
 
 
+def test_a_label_larger_than_the_scan_is_known_without_a_name(tmp_path):
+    # of the same proportions: the scan was taken for its second level
+    images = (picture(400, 400, seed=9), "", None, ()), (SCAN, "", 0.5, (HALF,))
+    with open_slide(write_ome(tmp_path / "l.ome.tif", *images)) as slide:
+        np.testing.assert_array_equal(whole(slide), SCAN)
+        np.testing.assert_array_equal(whole(slide, 1), HALF)
+        assert [i.role for i in slide.info.images] == ["other", "slide"]
+
+
+@pytest.mark.parametrize("dpi", [None, 300])
+def test_a_larger_label_of_a_plain_tiff_is_known_without_a_name(tmp_path, dpi):
+    path = tmp_path / "l.tif"
+    printed = {"resolution": (dpi, dpi), "resolutionunit": "INCH"} if dpi else {}
+    with tifffile.TiffWriter(path) as tif:
+        label = picture(400, 400, seed=9)
+        tif.write(label, photometric="rgb", metadata=None, **printed)
+        measured = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+        tif.write(SCAN, photometric="rgb", metadata=None, tile=(64, 64), **measured)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(whole(slide), SCAN)
+        assert (slide.mpp.mean, len(slide.level_infos)) == (0.5, 1)
+        assert [i.role for i in slide.info.images] == ["other", "slide"]
+
+
+def test_a_picture_without_a_scale_is_the_slide_if_it_is_far_larger(tmp_path):
+    images = (picture(520, 400, seed=9), "", None, ()), (SMALL[:40], "", 0.5, ())
+    with open_slide(write_ome(tmp_path / "l.ome.tif", *images)) as slide:
+        assert slide.shape == (520, 400)
+
+
 def test_an_image_called_label_opens_if_it_is_alone(tmp_path):
     path = write_ome(tmp_path / "l.ome.tif", (SCAN, "label", 0.5, ()))
     with open_slide(path) as slide:
@@ -252,6 +282,8 @@ def test_equal_scenes_are_noted(tmp_path):
         ("SlidePreview", "macro"),
         ("Thumbnail", "thumbnail"),
         ("Label_Image", "label"),
+        ("Label of the slide", "label"),
+        ("overview scan", "macro"),
         ("label-free imaging", None),
         ("unlabelled", None),
         ("macrophages", None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import tifffile
@@ -107,6 +109,32 @@ def test_only_names_in_the_folder_are_opened(tmp_path, name):
     blocks = [block(0), block(1, 0, name, U[1])]
     path = write(tmp_path / "c0.ome.tif", IMAGE[..., 0], xml(0, blocks))
     with pytest.raises(SlideError, match="not a name inside its folder"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("folder", ["D:\\scans\\", "/data/scans/", "./", "sub/"])
+def test_a_path_from_elsewhere_finds_the_file_beside_it(tmp_path, folder):
+    blocks = [block(c, 0, f"{folder}c{c}.ome.tif", U[c]) for c in (0, 1)]
+    for c in (0, 1):
+        write(tmp_path / f"c{c}.ome.tif", IMAGE[..., c], xml(c, blocks))
+    np.testing.assert_array_equal(pixels(tmp_path / "c1.ome.tif"), IMAGE)
+
+
+def test_a_path_to_a_link_beside_it_is_not_followed(pair, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "c1.ome.tif"
+    (pair / "c1.ome.tif").rename(elsewhere)
+    (pair / "c1.ome.tif").symlink_to(elsewhere)
+    blocks = [block(0), block(1, 0, "/data/c1.ome.tif", U[1])]
+    path = write(pair / "c0.ome.tif", IMAGE[..., 0], xml(0, blocks))
+    with pytest.raises(SlideError, match="not a name inside its folder"):
+        open_slide(path)
+
+
+def test_a_copy_of_the_file_is_no_other_plane(tmp_path):
+    blocks = [block(0), block(1, 0, "c1.ome.tif", "")]
+    path = write(tmp_path / "c0.ome.tif", IMAGE[..., 0], xml(0, blocks))
+    shutil.copy(path, tmp_path / "c1.ome.tif")
+    with pytest.raises(SlideError, match=r"c1\.ome\.tif beside it is a copy of this"):
         open_slide(path)
 
 

@@ -98,6 +98,16 @@ def test_axes_that_differ_are_asked_about(tmp_path, resolution):
         assert slide.require_mpp().mean == 0.5
 
 
+@pytest.mark.parametrize("axis", ["X", "Y"])
+def test_one_axis_of_ome_alone_is_no_size_and_is_said(tmp_path, axis):
+    metadata = {"axes": "YXS", f"PhysicalSize{axis}": 0.5}
+    path = tmp_path / "one.ome.tif"
+    tifffile.imwrite(path, IMAGE, photometric="rgb", ome=True, metadata=metadata)
+    with open_slide(path) as slide:
+        assert slide.mpp is None
+        assert f"PhysicalSize{axis} is stated" in slide.info.notes[0]
+
+
 NAMES = {
     "words": ("Red", "Green", "Blue"),
     "letters": ("r", "g", "b"),
@@ -147,12 +157,77 @@ def test_other_names_are_not_colour(tmp_path, names):
         assert slide.info.channels == names
 
 
-def test_sixteen_bit_channels_named_for_colours_are_kept_as_they_are(tmp_path):
-    deep = IMAGE.astype(np.uint16) * 100
-    path = write_channels(tmp_path / "c.ome.tif", ("Red", "Green", "Blue"), deep)
+DEPTHS = {
+    "16 bits": (np.uint16, 257, 65535),
+    "12 bits in 16": (np.uint16, 16, 4095),
+    "8 bits in 16": (np.uint16, 1, 255),
+    "float to 1": (np.float32, 1 / 255, 1),
+    "float to 255": (np.float32, 1, 255),
+}
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+@pytest.mark.parametrize("named", [True, False], ids=["channels", "samples"])
+def test_deeper_colour_is_scaled_by_the_bits_that_are_filled(tmp_path, kind, named):
+    dtype, factor, top = DEPTHS[kind]
+    deep = (IMAGE.astype(float) * factor).astype(dtype)
+    deep[3, 4] = np.iinfo(dtype).max if dtype == np.uint16 else 1e4  # a defect
+    path = tmp_path / "d.ome.tif"
+    if named:
+        write_channels(path, ("Red", "Green", "Blue"), deep)
+    else:
+        tifffile.imwrite(path, deep, photometric="rgb")
+    expected = np.rint(255 * (deep / top).clip(0, 1)).astype(np.uint8)
     with open_slide(path) as slide:
+        assert slide.info.is_rgb
+        assert slide.dtype == np.uint8
+        np.testing.assert_array_equal(whole(slide), expected)
+        assert f"0 to {top} becomes 0 to 255, by" in slide.info.notes[-1]
+
+
+def test_stated_bits_go_before_those_that_are_filled(tmp_path):
+    deep = (IMAGE // 4).astype(np.uint16) * 16  # dark: 10 bits would hold it
+    names, path = ["R", "G", "B"], tmp_path / "d.ome.tif"
+    metadata = {"axes": "CYX", "SignificantBits": 12, "Channel": {"Name": names}}
+    planes = np.moveaxis(deep, 2, 0).copy()
+    tifffile.imwrite(
+        path, planes, ome=True, photometric="minisblack", metadata=metadata
+    )
+    with open_slide(path) as slide:
+        expected = np.rint(255 * (deep / 4095)).astype(np.uint8)
+        np.testing.assert_array_equal(whole(slide), expected)
+
+
+def test_deeper_colour_with_opacity_is_composited(tmp_path):
+    alpha = np.full((*IMAGE.shape[:2], 1), 65535, np.uint16)
+    alpha[:10] = 0
+    path = tmp_path / "a.tif"
+    deep = np.dstack([IMAGE.astype(np.uint16) * 257, alpha])
+    tifffile.imwrite(path, deep, photometric="rgb", extrasamples=["unassalpha"])
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(whole(slide)[10:], IMAGE[10:])
+        assert (whole(slide)[:10] == 255).all()
+
+
+@pytest.mark.parametrize("names", [("", "", ""), ("0", "1", "2"), ("Channel:0:0",) * 3])
+@pytest.mark.parametrize("factor", [1, 16])
+def test_three_channels_without_names_are_asked_about(tmp_path, names, factor):
+    image = IMAGE if factor == 1 else IMAGE.astype(np.uint16) * factor
+    path = write_channels(tmp_path / "c.ome.tif", names, image)
+    with open_slide(path) as slide:
+        assert slide.info.needs_rgb
         assert not slide.info.is_rgb
-        np.testing.assert_array_equal(whole(slide), deep)
+    with open_slide(path, rgb=True) as slide:
+        assert slide.info.is_rgb
+        assert np.abs(whole(slide) - IMAGE.astype(float)).max() <= 1
+
+
+def test_an_opacity_channel_of_zero_everywhere_is_ignored(tmp_path):
+    image = np.dstack([np.zeros(IMAGE.shape[:2], np.uint8), IMAGE])
+    path = write_channels(tmp_path / "c.ome.tif", ("A", "R", "G", "B"), image)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(whole(slide), IMAGE)
+        assert "its opacity is zero everywhere and is ignored" in slide.info.notes
 
 
 def test_associated_opacity_is_not_applied_twice(tmp_path):
@@ -194,10 +269,10 @@ def test_an_opacity_that_is_somewhere_is_believed(tmp_path):
 
 
 def test_only_a_sample_of_a_large_level_is_looked_at(tmp_path, monkeypatch):
-    from napari_histodistill.slides.tiff import opacity
+    from napari_histodistill.slides.pyramid import stored
 
-    monkeypatch.setattr(opacity, "WHOLE_PX", 1000)
-    monkeypatch.setattr(opacity, "SIDE_PX", 8)
+    monkeypatch.setattr(stored, "WHOLE_PX", 1000)
+    monkeypatch.setattr(stored, "SIDE_PX", 8)
     image = np.dstack([picture(300, 400), np.zeros((300, 400), np.uint8)])
     options = {"ratios": (1,), "extrasamples": ["unassalpha"]}
     made = write_tiff(tmp_path / "z.tif", image=image, **options)
@@ -213,8 +288,8 @@ def test_only_a_sample_of_a_large_level_is_looked_at(tmp_path, monkeypatch):
     ("dtype", "factor"), [("uint8", 1), ("uint16", 3), ("float32", 3)]
 )
 def test_pixels_of_other_depths_are_kept(tmp_path, dtype, factor):
-    image = (IMAGE * factor).astype(dtype)
+    image = (IMAGE * factor).astype(dtype)[..., 0]
     made = write_tiff(tmp_path / "d.tif", image=image, ratios=(1,))
     with open_slide(made.path) as slide:
         assert slide.dtype == dtype
-        np.testing.assert_array_equal(whole(slide), image)
+        np.testing.assert_array_equal(whole(slide)[..., 0], image)

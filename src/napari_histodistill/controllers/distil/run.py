@@ -40,10 +40,7 @@ def say_run(view: RunView) -> str:
     if view.stopping:
         return f"Stopping, {at}…"
     if view.state == "running" and last is not None:
-        left = last["seconds_left"]
-        soon = f", {duration_in_words(left)} left" if left else ""
-        warning = warning_of(view.events)
-        return f"Training: {at}{soon}." + (f" {warning}" if warning else "")
+        return _say_running(view, at, last["seconds_left"])
     if view.is_paused:
         return f"Paused at {at}."
     if view.state == "finished":
@@ -51,6 +48,14 @@ def say_run(view: RunView) -> str:
     if view.state == "stopped" and last is not None:
         return f"Stopped at {at}; the best model so far is kept." + _found(view)
     return view.message
+
+
+def _say_running(view: RunView, at: str, left: float | None) -> str:
+    if view.events[-1]["kind"] == "saving":
+        return f"Saving the model: {view.events[-1]['message']}."
+    soon = f", {duration_in_words(left)} left" if left else ""
+    warning = warning_of(view.events)
+    return f"Training: {at}{soon}." + (f" {warning}" if warning else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from napari_histodistill.controllers.shared.wording import (
     duration_in_words,
 )
 from napari_histodistill.students.model_card import in_words
-from napari_histodistill.students.trust import Oddity, Verdict
+from napari_histodistill.students.trust import Oddity, Verdict, lies_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,10 @@ def headline_on(session: ExploreSession) -> Note:
         seen = count_in_words(trust.squares)
         return Note(GOOD, f"Like what the model learned from, as far as {seen} tell")
     why = trust.reasons[0] if trust.reasons else ""
-    return Note(CARE, f"Too little seen to say: {why[:1].lower()}{why[1:]}")
+    words = (
+        "Between like and unlike" if lies_between(trust) else "Too little seen to say"
+    )
+    return Note(CARE, f"{words}: {why[:1].lower()}{why[1:]}")
 
 
 def where_on(session: ExploreSession) -> str:

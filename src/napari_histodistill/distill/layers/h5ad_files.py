@@ -47,6 +47,8 @@ POSITION_KEYS = (
     "x_coords",
     "xy",
     "x_xy",
+    "spatial3d",
+    "spatial_3d",
 )
 """Keys of ``obsm`` that hold positions, in upper or lower case, the first found."""
 
@@ -130,7 +132,8 @@ def _positions(file: Hdf5File) -> _Places:
         return _Places(np.stack(places, axis=1), unit, (said,))
     msg = (
         f'{file.name}: there is no obsm["spatial"] with positions; obsm has '
-        f"{shortened([repr(k) for k in keys]) or 'nothing'}."
+        f"{shortened([repr(k) for k in keys]) or 'nothing'}, and no columns of obs are "
+        f"positions ({shortened(columns) or 'none'})."
     )
     raise InputError(msg)
 
@@ -249,6 +252,12 @@ def _values(file: Hdf5File, spots: int) -> tuple[Any, tuple[str, ...], str]:
         (f"layers/{name}", "var", f'layers["{name}"]')
         for wanted in _COUNT_LAYERS
         if (name := _find(file.names("layers"), wanted))
+    ]
+    known = {path for path, _, _ in options}
+    options += [
+        (f"layers/{name}", "var", f'layers["{name}"]')
+        for name in file.names("layers")
+        if "count" in name.lower() and f"layers/{name}" not in known
     ]
     options.append(("X", "var", "X"))
     options += [("raw/X", "raw/var", "raw"), ("raw.X", "raw.var", "raw")]

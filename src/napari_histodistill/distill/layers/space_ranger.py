@@ -62,15 +62,58 @@ def read_folder(path: Path) -> RawSpots:
             raise InputError(msg)
         if found:
             return read_matrix(found[0])
-    if (path / "binned_outputs").is_dir():
-        bins = shortened(sorted(p.name for p in (path / "binned_outputs").iterdir()))
-        msg = f"{path.name} holds several sizes of squares ({bins}): choose one."
+    bins = _bins(path)
+    if len(bins) == 1:
+        return read_folder(bins[0])
+    if bins:
+        names = shortened([p.name for p in bins])
+        msg = f"{path.name} holds several sizes of squares ({names}): choose one."
         raise InputError(msg)
+    refuse_other_machine(path)
     msg = (
         f"{path.name}: there is no filtered_feature_bc_matrix.h5: choose Space "
         "Ranger's folder that holds it beside spatial."
     )
     raise InputError(msg)
+
+
+def _bins(path: Path) -> list[Path]:
+    """Return the folders of Visium HD, one for each size of squares."""
+    for inside in (path, path / "binned_outputs", path / "outs" / "binned_outputs"):
+        if inside.name == "binned_outputs" and inside.is_dir():
+            found = sorted(p for p in inside.iterdir() if p.is_dir())
+            return [p for p in found if not p.is_symlink()]
+    return []
+
+
+_OTHER_MACHINES = {
+    "experiment.xenium": "Xenium",
+    "cell_feature_matrix.h5": "Xenium",
+    "cell_by_gene.csv": "MERSCOPE",
+    "*exprMat_file.csv*": "CosMx",
+    "*.gem.gz": "Stereo-seq",
+    "*.gef": "Stereo-seq",
+}
+"""Files that only one kind of machine writes."""
+
+
+def refuse_other_machine(path: Path) -> None:
+    """Refuse a folder, or a file in one, of a machine that is not read here.
+
+    Raises
+    ------
+    InputError
+        If it is of Xenium, MERSCOPE, CosMx or Stereo-seq.
+    """
+    folder = path if path.is_dir() else path.parent
+    for pattern, machine in _OTHER_MACHINES.items():
+        if any(folder.glob(pattern)):
+            msg = (
+                f"{path.name} is of {machine}, which is not read as it is: write its "
+                "cells or bins, with counts and positions, as .h5ad (spatialdata-io "
+                "and squidpy read it)."
+            )
+            raise InputError(msg)
 
 
 def read_matrix(path: Path) -> RawSpots:
@@ -90,6 +133,7 @@ def read_matrix(path: Path) -> RawSpots:
         values, barcodes, genes, notes = _counts(file)
     spatial = path.parent / "spatial"
     if spatial.is_symlink() or not spatial.is_dir():
+        refuse_other_machine(path)
         msg = (
             f"{path.name}: the folder spatial is missing beside it, which holds the "
             "positions of the spots."

@@ -20,19 +20,30 @@ COLUMNS: tuple[tuple[str, str, LengthUnit | None], ...] = (
     ("y_µm", "x_µm", "µm"),
     ("y_microns", "x_microns", "µm"),
     ("y_micrometer", "x_micrometer", "µm"),
+    ("centroid_y_µm", "centroid_x_µm", "µm"),
+    ("centroid_y_um", "centroid_x_um", "µm"),
     ("pxl_row_in_fullres", "pxl_col_in_fullres", "px"),
     ("pxl_row", "pxl_col", "px"),
     ("imagerow", "imagecol", "px"),
     ("y_px", "x_px", "px"),
     ("pixel_y", "pixel_x", "px"),
     ("y_pixel", "x_pixel", "px"),
+    ("centroid_y_px", "centroid_x_px", "px"),
+    ("centery_global_px", "centerx_global_px", "px"),
+    ("y_global_px", "x_global_px", "px"),
     ("y_centroid", "x_centroid", None),
+    ("centroid_y", "centroid_x", None),
+    ("center_y", "center_x", None),
+    ("global_y", "global_x", None),
     ("y_location", "x_location", None),
     ("y_coord", "x_coord", None),
+    ("ycoord", "xcoord", None),
+    ("y_coordinate", "x_coordinate", None),
+    ("y_koordinate", "x_koordinate", None),
+    ("y_position", "x_position", None),
     ("y", "x", None),
 )
-"""Names of position columns, in upper or lower case, and the unit that a name implies.
-"""
+"""Names of position columns, as :func:`bare_name` gives them, and the unit implied."""
 
 POSITIONS = frozenset(name for y, x, _ in COLUMNS for name in (y, x))
 
@@ -48,7 +59,8 @@ POSITION_HEADER = (
 
 _IDENTITY = r"""
     barcodes?|cell|cell_?id|cell_index|spot|spot_?id|index|id|name|row\.?names|array
-    |sample|sample_id|library|library_id|section|slide|slice|region|batch|fov|fov_name
+    |sample|library|section|slide|slice|region|batch|fov|fov_name|.+_id|entityid
+    |label|class|group|patient|donor|replicate
     |clusters?|cluster_id|seurat_clusters|orig\.ident|annotation|cell_?type|in_tissue
     |array_row|array_col|row|col|z|z_um|z_level|z_centroid
     |(leiden|louvain|kmeans|graphclust|snn_res)([_.\d].*)?
@@ -63,13 +75,48 @@ _QUALITY = r"""
     |n(count|feature)_.+  # Seurat: nCount_RNA
     |(log1p_)?mean_counts|n_cells(_by_counts)?|doublet_scores?|predicted_doublet
     |size_?factors?|s[_.]score|g2m[_.]score
-    |(cell_|nucleus_)?area|volume|perimeter|radius|spot_diameter
+    |(cell_|nucleus_)?(area|volume|perimeter)|radius|spot_diameter|width|height|length
+    |(aspect|perimeter_area)_?ratio|anisotropy|solidity|eccentricity|circularity
+    |roundness|compactness|elongation|(major|minor|max|min)_.*(axis|diameter|caliper).*
+    |(mean|max|min|median|std)[._ ].+  # CosMx: Mean.PanCK; QuPath, scikit-image
+    |.+_(raw|high_pass)  # MERSCOPE: DAPI_raw
+    |(nucleus|cell|cytoplasm|membrane|detection|roi)[: ]\ ?.+  # QuPath: Cell: Area
+    |(center|centroid|global|local)_?[xyz](_.*)?|[xyz]_(local|global|fov|slide)_.+
+    |qv|overlaps_nucleus|nucleus_distance
 """
 _NO_GENE = re.compile(f"{_IDENTITY}|{_QUALITY}", re.VERBOSE)
 
 _ON_TISSUE = {"1": True, "1.0": True, "true": True,
               "0": False, "0.0": False, "false": False}  # fmt: skip
 """As Space Ranger, Python and R write it, in upper or lower case."""
+
+
+_LISTED = ("gene", "geneid", "gene_id", "gene_name", "genename", "feature_name")
+
+
+def bare_name(column: str) -> str:
+    """Return a name in lower case, with one kind of µ and ``_`` between its words.
+
+    Examples
+    --------
+    >>> bare_name("Centroid X [µm]")
+    'centroid_x_µm'
+    """
+    return re.sub(r"[^\w]+|_+", "_", column.strip().lower().replace("μ", "µ")).strip(
+        "_"
+    )
+
+
+def lists_transcripts(columns: Sequence[str]) -> str:
+    """Return the column of texts that holds a gene in each row; empty without one.
+
+    As in files of transcripts (Stereo-seq's GEM, Xenium, MERSCOPE, CosMx), of which
+    each row is a molecule, not a spot.
+    """
+    names = {bare_name(column): column for column in columns}
+    if "cellcomp" in names and "target" in names:
+        return names["target"]
+    return next((names[n] for n in _LISTED if n in names), "")
 
 
 def is_gene(column: str) -> bool:
@@ -79,12 +126,13 @@ def is_gene(column: str) -> bool:
     they would teach where a spot lies, or outweigh all others.
     """
     name = column.strip().lower()
-    return bool(name) and name not in POSITIONS and not _NO_GENE.fullmatch(name)
+    known = bare_name(column) in POSITIONS or _NO_GENE.fullmatch(name)
+    return bool(name) and not known
 
 
 def position_columns(names: Sequence[str]) -> tuple[int, int, LengthUnit | None] | None:
     """Return the places of y and x among columns, and their unit; None without them."""
-    lower = [n.strip().lower().replace("μ", "µ") for n in names]
+    lower = [bare_name(n) for n in names]
     for y, x, unit in COLUMNS:
         if y in lower and x in lower:
             return lower.index(y), lower.index(x), unit

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_histodistill.distill.layers.spot_columns import (
-    COLUMNS,
     POSITION_HEADER,
     POSITIONS,
+    bare_name,
     is_gene,
     keep_on_tissue,
+    lists_transcripts,
     position_columns,
     shortened,
 )
@@ -22,6 +23,7 @@ from napari_histodistill.distill.layers.spot_tables import (
     LengthUnit,
     RawSpots,
     SpotTable,
+    are_counts,
     check_spots,
 )
 from napari_histodistill.distill.layers.spot_text import (
@@ -32,6 +34,8 @@ from napari_histodistill.distill.layers.spot_text import (
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from napari_histodistill.running import CancelToken
 
 _TEXT = (".csv", ".tsv", ".txt")
@@ -97,8 +101,17 @@ def read_spots(
 def _read_table(path: Path) -> RawSpots:
     table = read_text(path)
     lower = [n.lower() for n in table.names]
-    if set(lower) == set(POSITION_HEADER):
+    if set(lower) - {"", "unnamed: 0"} == set(POSITION_HEADER):
         raise InputError(POSITIONS_ALONE.format(path.name))
+    texts = [n for k, n in enumerate(table.names) if not table.is_numeric(k)]
+    listed = lists_transcripts(texts)
+    if listed:
+        msg = (
+            f"{path.name} lists transcripts, with the gene of each in {listed!r}: "
+            "spots need a row each and a column for every gene. Sum them up by cell or "
+            "bin, as .h5ad."
+        )
+        raise InputError(msg)
     y, x, unit = _position_columns(path.name, table)
     genes, notes = _genes(path.name, table, {y, x})
     raw = RawSpots(
@@ -132,7 +145,7 @@ def _genes(
     for k, column in enumerate(table.names):
         if k in taken or not column or column.lower() == "in_tissue":
             continue
-        if column.lower() in POSITIONS:
+        if bare_name(column) in POSITIONS:
             places.append(column)
         elif not is_gene(column):
             quality += [column] if table.is_numeric(k) else []
@@ -140,6 +153,7 @@ def _genes(
             genes.append(k)
         else:
             words.append(column)
+    genes, measured = _counted(table, genes)
     if not genes or not len(table.columns[0]):
         only = f" (only {shortened(quality)})" if quality else ""
         msg = (
@@ -151,6 +165,7 @@ def _genes(
         ("Further columns of positions", places),
         ("Columns of quality and identity", quality),
         ("Columns of text", words),
+        ("Columns that are no counts, beside counts,", measured),
     )
     notes = (
         f"{k} were left out: {shortened(names)}." for k, names in left_out if names
@@ -158,15 +173,33 @@ def _genes(
     return genes, tuple(notes)
 
 
+def _counted(table: TextTable, genes: list[int]) -> tuple[list[int], list[str]]:
+    """Leave out measurements beside counts, whatever they are called.
+
+    One column of fractions would let all others go without normalisation. Where most
+    columns hold counts, those that do not are none of a gene.
+    """
+    used = [k for k in genes if table.columns[k].any()]
+    counts = {k for k in used if are_counts(table.columns[k])}
+    if 2 * len(counts) <= len(used):
+        return genes, []
+    # What is missing or negative is refused later: it may be a count gone wrong.
+    odd = [k for k in used if k not in counts and _has_fractions(table.columns[k])]
+    return [k for k in genes if k not in odd], [table.names[k] for k in odd]
+
+
+def _has_fractions(column: npt.NDArray[Any]) -> bool:
+    return bool(np.isfinite(column).all() and (column != np.rint(column)).any())
+
+
 def _position_columns(
     name: str, table: TextTable
 ) -> tuple[int, int, LengthUnit | None]:
     found = position_columns(table.names)
     if found is None:
-        known = "; ".join(f"{y}, {x}" for y, x, _ in COLUMNS[-1::-3])
         msg = (
             f"{name}: no columns of positions among {shortened(table.names, 6)}: call "
-            f"them {known} or x_um, y_um."
+            "them x, y; x_px, y_px for pixels; or x_um, y_um."
         )
         raise InputError(msg)
     for k in found[:2]:

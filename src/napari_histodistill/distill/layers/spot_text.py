@@ -12,7 +12,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +50,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan", re.IGNORECASE
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 _MAYBE_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
+_POINTS_IN_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")
 _SAMPLE = 200
 
 
@@ -301,6 +302,7 @@ def _has_decimal_commas(name: str, text: str, separator: str) -> bool:
     points = [f for f in fields if _DECIMAL_POINT.fullmatch(f)]
     if any(re.search(r"\.\d{3},\d", f) for f in fields):
         return True
+    _refuse_points_between_thousands(name, text, separator)
     if not commas or points:
         return False
     if all(_MAYBE_THOUSANDS.fullmatch(f) for f in commas):
@@ -311,6 +313,29 @@ def _has_decimal_commas(name: str, text: str, separator: str) -> bool:
         )
         raise InputError(msg)
     return True
+
+
+def _refuse_points_between_thousands(name: str, text: str, separator: str) -> None:
+    """Refuse a column of whole numbers in which all points may part thousands.
+
+    Programs that write decimals write them in every field, or drop zeros at their end:
+    beside 800, 1.500 is not one and a half.
+    """
+    rows = [*islice(_rows(text, separator), 1, _SAMPLE)]
+    rows += [*_rows("\n".join(text.rsplit("\n", _SAMPLE)[1:]), separator)]
+    for fields in zip_longest(*rows, fillvalue=""):
+        words = [field.strip() for field in fields]
+        points = [w for w in words if "." in w]
+        if not points or not all(map(_POINTS_IN_THOUSANDS.fullmatch, points)):
+            continue
+        whole = any(re.fullmatch(r"[-+]?\d+", w) for w in words)
+        if whole and any(w.endswith("0") for w in points):
+            odd = next(w for w in points if w.endswith("0"))
+            msg = (
+                f"{name}: {odd!r} may mean {odd.replace('.', '')} or {float(odd):g}: "
+                "write thousands without a point."
+            )
+            raise InputError(msg)
 
 
 def _column(found: Any, decimal: str) -> npt.NDArray[Any]:

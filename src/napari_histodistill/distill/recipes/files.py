@@ -40,7 +40,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             msg = f"{path}: this is no file but a device or a pipe; copy it to a file."
             raise InputError(msg)
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:  # as Notepad writes
             text = file.read(MAX_CHARACTERS + 1)
         # tomllib's time grows with the square of the number of a key's parts.
         if len(text) > MAX_CHARACTERS or max(_dots(text), default=0) > MAX_DOTS:

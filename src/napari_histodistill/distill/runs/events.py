@@ -29,6 +29,7 @@ EventKind = Literal[
     "preview",
     "changed",
     "paused",
+    "saving",
     "finished",
     "stopped",
     "failed",
@@ -48,7 +49,8 @@ class TrainingReport:
     kind : str
         ``started`` (also after a stop), ``step``, ``validation``, ``checkpoint``,
         ``preview`` (a student to look at was written, or its message says why not),
-        ``changed`` (the recipe, on purpose), ``paused``, ``finished``, ``stopped``,
+        ``changed`` (the recipe, on purpose), ``paused``, ``saving`` (the message says
+        what the student still needs after the last step), ``finished``, ``stopped``,
         ``failed``.
     step, steps : int
         Optimiser steps taken, and how many there will be.

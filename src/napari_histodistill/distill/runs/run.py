@@ -189,10 +189,12 @@ class _Run:
                     yield item
         except Cancelled:
             if mark.step:  # else there is nothing that anyone has learned
-                self._finish(trainer, split, BEST, "stopped")
+                ending = self._finish(trainer, split, BEST, "stopped")
+                yield from self._saving(ending, mark.step)
             raise
         which = BEST if self.config.schedule.keep == "best" else LAST
-        path = self._finish(trainer, split, which, "finished")
+        ending = self._finish(trainer, split, which, "finished")
+        path = yield from self._saving(ending, steps)
         yield TrainingReport("finished", steps, steps, message=str(path))
 
     def _stop_early(self) -> None:
@@ -352,7 +354,7 @@ class _Run:
 
     def _finish(
         self, trainer: Trainer, split: PairSplit, which: str, ending: Ending
-    ) -> Path:
+    ) -> Generator[str, None, Path]:
         from napari_histodistill.distill.runs.report_facts import write_report
         from napari_histodistill.distill.runs.student import write_student
 
@@ -361,10 +363,25 @@ class _Run:
         if which == BEST:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
-        path = write_student(self.folder, self.config, split, trainer.average)
+        path = yield from write_student(
+            self.folder, self.config, split, trainer.average
+        )
         write_report(self.folder, self.config, split, ending=ending)
         remove_previews(self.folder)
         return path
+
+    def _saving(
+        self, parts: Generator[str, None, Path], step: int
+    ) -> Generator[TrainingReport, None, Path]:
+        """Report what is done after the last step, which takes a minute or two."""
+        steps = self.config.schedule.steps
+        while True:
+            try:
+                words = next(parts)
+            except StopIteration as end:
+                path: Path = end.value
+                return path
+            yield TrainingReport("saving", step, steps, message=words)
 
 
 def _emulated(config: DistillConfig, choice: DeviceChoice) -> str:

@@ -11,7 +11,10 @@ import torch
 from napari_histodistill.distill.runs.folder import STUDENT
 from napari_histodistill.distill.scoring.evaluate import case_digest, salt_for
 from napari_histodistill.distill.scoring.scores import accuracies, calibration_of
-from napari_histodistill.students.backends.stages import reference_of_tiles, spread_rows
+from napari_histodistill.students.backends.stages import (
+    reference_in_parts,
+    spread_rows,
+)
 from napari_histodistill.students.bundle import load_student, save_student
 from napari_histodistill.students.head import Head
 from napari_histodistill.students.probe import fit_probe, fit_temperature
@@ -24,6 +27,7 @@ from napari_histodistill.students.spec import (
 from napari_histodistill.students.staining import reference_of
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -44,7 +48,7 @@ _NEVER = -1e4
 
 def write_student(
     folder: Path, config: DistillConfig, split: PairSplit, net: DistillNet
-) -> Path:
+) -> Generator[str, None, Path]:
     """Write ``folder/student``: encoder, head, reference for trust and card.
 
     The head of the arm ``supervised`` is the trained one, its temperature fitted on the
@@ -62,16 +66,23 @@ def write_student(
     net : DistillNet
         The trained net.
 
+    Yields
+    ------
+    str
+        What takes some seconds now, in words.
+
     Returns
     -------
     Path
         The bundle.
     """
     target = folder / STUDENT
+    yield "writing the encoder"
     # Saved without a head first: the head is fitted on the embeddings of the finished
     # student, in the precision it is stored in.
     spec, state = write_bare_student(target, config, split, net)
     student = load_student(target, device="cpu", precision="float32")
+    yield f"looking at its {len(split.train):,} training pairs"
     train = _embed(student, split.train)
     held = None if split.validation is None else _embed(student, split.validation)
     head = _head(config, split, net, train, held)
@@ -82,16 +93,13 @@ def write_student(
             "calibration": _calibration(split, head, held),
         }
     )
-    return save_student(
-        target,
-        final,
-        head=head,
-        encoder_state=state,
-        trust=_reference(split, config),
-    )
+    trust = yield from _reference(split, config)
+    return save_student(target, final, head=head, encoder_state=state, trust=trust)
 
 
-def _reference(split: PairSplit, config: DistillConfig) -> TrustReference | None:
+def _reference(
+    split: PairSplit, config: DistillConfig
+) -> Generator[str, None, TrustReference | None]:
     """Fit what slides are compared with, to all slides or patients that were seen."""
     parts = [split.train, *([split.validation] if split.validation else [])]
     patients = np.concatenate([part.patients for part in parts])
@@ -100,7 +108,14 @@ def _reference(split: PairSplit, config: DistillConfig) -> TrustReference | None
     tiles = [parts[0].sparse[rows[rows < first]]]
     if len(parts) > 1:
         tiles.append(parts[1].sparse[rows[rows >= first] - first])
-    return reference_of_tiles(np.concatenate(tiles), patients[rows])
+    parts_of = reference_in_parts(np.concatenate(tiles), patients[rows])
+    while True:
+        try:
+            done, total = next(parts_of)
+        except StopIteration as end:
+            found: TrustReference | None = end.value
+            return found
+        yield f"fitting what slides are compared with: {done:,} of {total:,} tiles"
 
 
 def write_bare_student(

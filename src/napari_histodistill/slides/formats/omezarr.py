@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from napari_histodistill.slides.formats.zarr_images import (
 )
 from napari_histodistill.slides.formats.zarr_levels import ZARR_ERRORS, Axes
 from napari_histodistill.slides.formats.zarr_limits import check_files
+from napari_histodistill.slides.pyramid.colours import Colours
 from napari_histodistill.slides.pyramid.damage import probe, read_by_tiles
 from napari_histodistill.slides.pyramid.images import choose_image, name_of_image
 from napari_histodistill.slides.pyramid.levels import LevelInfo
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
+from napari_histodistill.slides.pyramid.stored import brightest, is_clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slides.formats.zarr_images import ZarrImage, ZarrListing
-    from napari_histodistill.slides.pyramid.colours import Colours
+    from napari_histodistill.slides.pyramid.colours import Ranges
     from napari_histodistill.slides.pyramid.damage import Damage
     from napari_histodistill.slides.pyramid.levels import Rect
 
@@ -119,6 +122,14 @@ class ZarrSource:
 
     def read_level(self, level: int, rect: Rect) -> npt.NDArray[Any]:
         """Return ``(height, width, channels)``; see :class:`PixelSource`."""
+        return self._colours.apply(self.read_stored(level, rect))
+
+    def take(self, colours: Colours) -> None:
+        """Read with other colours from now on."""
+        self._colours = colours
+
+    def read_stored(self, level: int, rect: Rect) -> npt.NDArray[Any]:
+        """Return stored channels ``(height, width, channels)``, not converted."""
         if self._closed:
             msg = f"{self._name}: the slide was closed; open it again."
             raise ClosedSlideError(msg)
@@ -144,7 +155,7 @@ class ZarrSource:
             pixels = pixels.transpose([left.index(n) for n in "yxc"])
         else:
             pixels = pixels.transpose([left.index(n) for n in "yx"])[..., np.newaxis]
-        return self._colours.apply(np.ascontiguousarray(pixels))
+        return np.ascontiguousarray(pixels)
 
     def read_damaged(self, level: int, rect: Rect, damage: Damage) -> npt.NDArray[Any]:
         """Read what can be read and note the rest; see :func:`read_part`.
@@ -247,7 +258,16 @@ def _slide(container: ZarrContainer, image: str | int | None) -> Slide:
     elif choice.index != choose_image(listing.choices, None, name):
         name = name_of_image(name, choice)
     levels = found.levels
-    colours, ranges = zarr_colours(levels.arrays[0], levels.axes, found.omero)
+    source = ZarrSource(
+        levels.arrays,
+        levels.axes,
+        Colours(()),
+        container.close,
+        name=name,
+        lost=container.lost,
+    )
+    colours, ranges = _colours(found, source)
+    source.take(colours)
     info = SlideInfo(
         name=name,
         path=container.path,
@@ -269,15 +289,20 @@ def _slide(container: ZarrContainer, image: str | int | None) -> Slide:
         images=listing.choices,
         image=listing.index,
     )
-    source = ZarrSource(
-        levels.arrays,
-        levels.axes,
-        colours,
-        container.close,
-        name=name,
-        lost=container.lost,
-    )
     return Slide(with_overviews(source), info)
+
+
+def _colours(found: ZarrImage, source: ZarrSource) -> tuple[Colours, Ranges]:
+    """Return how channels become the slide's; see :func:`zarr_colours`."""
+    levels = found.levels
+    colours, ranges = zarr_colours(
+        levels.arrays[0], levels.axes, found.omero, partial(brightest, source)
+    )
+    if colours.opaque is not None and is_clear(source, colours.alpha):
+        note = "its opacity is zero everywhere and is ignored"
+        opaque = colours.opaque
+        return replace(opaque, notes=(*opaque.notes, note)), ranges
+    return colours, ranges
 
 
 def _digest(container: ZarrContainer, found: ZarrImage) -> str:

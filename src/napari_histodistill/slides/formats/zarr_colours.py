@@ -11,35 +11,46 @@ converters of H&E write them. Three channels without any such word are left to a
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.slides.pyramid.colours import RGB, Colours, over_white
+from napari_histodistill.slides.pyramid.colours import (
+    RGB,
+    Colours,
+    brightest_words,
+    colours_of_planes,
+    name_or_none,
+    scaled_note,
+    to_8_bit,
+    top_of,
+)
 from napari_histodistill.slides.pyramid.damage import read_part
+from napari_histodistill.slides.tiff.ome import colour_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy.typing as npt
 
     from napari_histodistill.slides.formats.zarr_levels import Axes
+    from napari_histodistill.slides.pyramid.colours import Ranges
     from napari_histodistill.slides.pyramid.damage import Damage
     from napari_histodistill.slides.pyramid.levels import LevelInfo, PixelSource, Rect
     from napari_histodistill.slides.pyramid.slide import Slide
 
-Ranges = tuple[tuple[float, float], ...]
-"""For every channel the stored values that are shown as 0 and as 255."""
+Brightest = Callable[[Sequence[int]], float]
+"""Returns the largest value that is stored in channels."""
 
-_NAMES = (("red", "r"), ("green", "g"), ("blue", "b"), ("alpha", "opacity", "a"))
 _COLOURS = ("ff0000", "00ff00", "0000ff")
 _BY_COLOUR = "three channels shown in red, green and blue are taken for a colour image"
 
 
 def zarr_colours(
-    array: Any, axes: Axes, omero: Mapping[str, Any]
+    array: Any, axes: Axes, omero: Mapping[str, Any], brightest: Brightest
 ) -> tuple[Colours, Ranges]:
     """Return how channels become the slide's, and ranges if a person must be asked.
 
@@ -51,22 +62,24 @@ def zarr_colours(
         Its axes.
     omero : mapping
         The image's ``omero`` block, which names and colours the channels.
+    brightest : callable
+        Called if the block states no range of colours deeper than 8 bit.
     """
     if axes.c is None:
         return Colours(("grey",)), ()
     count, dtype = int(array.shape[axes.c]), np.dtype(array.dtype)
     channels = _channels(omero, count)
-    labels = [_label(channel) for channel in channels]
-    order = _order(labels)
+    labels = [name_or_none(str(channel.get("label") or "")) for channel in channels]
+    order = colour_order(labels)
     if order:
-        return _named(order, channels, dtype), ()
-    ranges, _ = _ranges(channels, dtype)
+        return _named(order, channels, dtype, brightest), ()
     if count == 3 and not any(labels):
         if _coloured(channels):
-            told = _named([0, 1, 2], channels, dtype)
+            told = _named((0, 1, 2), channels, dtype, brightest)
             return replace(told, notes=(_BY_COLOUR, *told.notes)), ()
         if not any(channel.get("color") for channel in channels):
-            return Colours(_numbered(labels)), ranges
+            asked = _scaling((0, 1, 2), channels, dtype, brightest)
+            return Colours(_numbered(labels)), asked.ranges
     return Colours(_numbered(labels), notes=_doubt(count, dtype, labels)), ()
 
 
@@ -98,27 +111,9 @@ def taken_for_colour(slide: Slide) -> Slide:
     told = replace(info, channels=RGB, colour_ranges=())
     if dtype == np.uint8:
         return slide.with_info(told)
-    note = _scaled_note(ranges, dtype)
+    note = scaled_note(ranges, dtype)
     told = replace(told, notes=(*info.notes, note))
     return slide.with_info(told, _Scaled(slide.source, to_8_bit(ranges)))
-
-
-def to_8_bit(ranges: Ranges) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]:
-    """Return the function that scales ``(h, w, channels)`` linearly to uint8.
-
-    Values at and below the first of a channel's range are 0, at and above the second
-    255; what is not a number is 0.
-    """
-    low = np.array([a for a, _ in ranges], np.float64)
-    high = np.array([b for _, b in ranges], np.float64)
-
-    def scaled(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        share = (pixels.astype(np.float64) - low) / (high - low)
-        share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
-        whole: npt.NDArray[np.uint8] = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
-        return whole
-
-    return scaled
 
 
 class _Scaled:
@@ -157,26 +152,6 @@ def _channels(omero: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
     return known + [{}] * (count - len(known))
 
 
-def _label(channel: Mapping[str, Any]) -> str:
-    """Return a channel's name; a number or "Channel 0" is none."""
-    label = str(channel.get("label") or "").strip()
-    bare = label.lower().removeprefix("channel").removeprefix("ch").strip(" _:-#")
-    return "" if not bare or bare.isdigit() else label
-
-
-def _order(labels: Sequence[str]) -> list[int]:
-    """Return where red, green, blue (and opacity) are; empty if those are not all."""
-    if len(labels) not in {3, 4}:
-        return []
-    order = []
-    for names in _NAMES[: len(labels)]:
-        at = [k for k, label in enumerate(labels) if label.lower() in names]
-        if len(at) != 1:
-            return []
-        order += at
-    return order
-
-
 def _coloured(channels: Sequence[Mapping[str, Any]]) -> bool:
     return all(
         str(channel.get("color") or "").lstrip("#").lower() == colour
@@ -185,46 +160,59 @@ def _coloured(channels: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _named(
-    order: Sequence[int], channels: Sequence[Mapping[str, Any]], dtype: np.dtype[Any]
+    order: Sequence[int],
+    channels: Sequence[Mapping[str, Any]],
+    dtype: np.dtype[Any],
+    brightest: Brightest,
 ) -> Colours:
     """Return the colours of channels that the file calls red, green, blue."""
-    ranges, stated = _ranges([channels[k] for k in order], dtype)
-    notes: tuple[str, ...] = ()
-    scale = None
-    if dtype != np.uint8:
-        scale = to_8_bit(ranges)
-        why = "" if stated else "; the file states no window"
-        notes = (_scaled_note(ranges, dtype) + why,)
-    if len(order) == 4:
-        notes = (*notes, "transparent parts are shown white")
-    picked = list(order)
-
-    def convert(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        sorted_channels = pixels[..., picked]
-        eight = sorted_channels if scale is None else scale(sorted_channels)
-        if len(picked) == 4:
-            return over_white(eight)
-        return np.ascontiguousarray(eight)
-
-    as_stored = picked == [0, 1, 2] and scale is None
-    return Colours(RGB, None if as_stored else convert, 255, notes)
+    if dtype == np.uint8 and tuple(order) == (0, 1, 2):
+        return Colours(RGB, None, 255)
+    if dtype == np.uint8:
+        return colours_of_planes(order)
+    scaling = _scaling(order, channels, dtype, brightest)
+    notes = (scaled_note(scaling.ranges, dtype, scaling.why),)
+    found = colours_of_planes(order, to_8_bit(scaling.ranges), notes)
+    if found.opaque is None:
+        return found
+    opaque = colours_of_planes(order[:3], to_8_bit(scaling.ranges[:3]), notes)
+    return replace(found, opaque=opaque)
 
 
-def _ranges(
-    channels: Sequence[Mapping[str, Any]], dtype: np.dtype[Any]
-) -> tuple[Ranges, bool]:
-    """Return what is shown as 0 and 255, and whether the file states it for all.
+@dataclass(frozen=True, slots=True)
+class _Scaling:
+    """What is shown as 0 and 255, and by what it was chosen if nothing is stated."""
+
+    ranges: Ranges
+    why: str = ""
+
+
+def _scaling(
+    order: Sequence[int],
+    channels: Sequence[Mapping[str, Any]],
+    dtype: np.dtype[Any],
+    brightest: Brightest,
+) -> _Scaling:
+    """Return how channels are scaled, in this order.
 
     8-bit values are colours already, whatever window they are viewed through.
     """
     if dtype == np.uint8:
-        return ((0.0, 255.0),) * len(channels), True
-    stated = [_window(channel) for channel in channels]
-    whole = (0.0, float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0)
-    return tuple(s or whole for s in stated), all(s is not None for s in stated)
+        return _Scaling(((0.0, 255.0),) * len(order))
+    stated = [_window(channels[k]) for k in order]
+    windows = tuple((min(w), max(w)) for w in stated if w is not None)
+    if len(windows) == len(order):
+        turned = any(w is not None and w[0] > w[1] for w in stated)
+        return _Scaling(windows, _TURNED if turned else "")
+    seen = brightest(list(order[:3]))
+    return _Scaling(((0.0, top_of(dtype, seen)),) * len(order), brightest_words(seen))
+
+
+_TURNED = "; the file states its window the wrong way round"
 
 
 def _window(channel: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the stored values that are shown darkest and brightest, if stated."""
     window = channel.get("window")
     if not isinstance(window, dict):
         return None
@@ -232,13 +220,7 @@ def _window(channel: Mapping[str, Any]) -> tuple[float, float] | None:
         low, high = float(window["start"]), float(window["end"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return (low, high) if math.isfinite(high - low) and low < high else None
-
-
-def _scaled_note(ranges: Ranges, dtype: np.dtype[Any]) -> str:
-    same = len(set(ranges[:3])) == 1
-    shown = ", ".join(f"{a:g} to {b:g}" for a, b in (ranges[:1] if same else ranges))
-    return f"colour of type {dtype} is scaled to 8 bit: {shown} becomes 0 to 255"
+    return (low, high) if math.isfinite(high - low) and low != high else None
 
 
 def _numbered(labels: Sequence[str]) -> tuple[str, ...]:

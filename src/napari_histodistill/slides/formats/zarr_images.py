@@ -28,6 +28,7 @@ from napari_histodistill.slides.pyramid.images import (
     ImageRole,
     choose_image,
     role_of_name,
+    roles_by_size,
 )
 
 if TYPE_CHECKING:
@@ -71,12 +72,19 @@ class ZarrImage:
     omero: Mapping[str, Any]
     is_labels: bool
 
-    def choice(self, index: int, name: str) -> ImageChoice:
+    @property
+    def said(self) -> ImageRole | None:
+        """What it is by its kind and names; None if they do not say."""
+        if self.is_labels:
+            return "other"
+        role: ImageRole | None = None
+        for known in self.names:
+            role = role_of_name(known) or role
+        return role
+
+    def choice(self, index: int, name: str, role: ImageRole) -> ImageChoice:
         """Return what a person chooses by."""
         height, width = self.levels.shape
-        role: ImageRole = "other" if self.is_labels else "slide"
-        for known in () if self.is_labels else self.names:
-            role = role_of_name(known) or role
         return ImageChoice(
             name=name,
             index=index,
@@ -183,8 +191,14 @@ def _chosen(
         n if listed.count(n) == 1 else (i.path or n)
         for n, i in zip(listed, found, strict=True)
     ]
-    pairs = zip(found, names, strict=True)
-    choices = tuple(i.choice(k, n) for k, (i, n) in enumerate(pairs))
+    unsaid = [i.levels for i in found if i.said is None]
+    sizes = [(lv.shape[0] * lv.shape[1], lv.size.mpp) for lv in unsaid]
+    by_size = iter(roles_by_size(sizes))
+    roles = [next(by_size) if i.said is None else i.said for i in found]
+    choices = tuple(
+        i.choice(k, n, role)
+        for k, (i, n, role) in enumerate(zip(found, names, roles, strict=True))
+    )
     if isinstance(image, str) and image not in names:
         wanted = image.strip("/").casefold()
         also = [

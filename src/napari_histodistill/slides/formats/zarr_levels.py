@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.formats.zarr_limits import check_array
 from napari_histodistill.slides.tiff.metadata import (
-    UM_PER_UNIT,
     PhysicalSize,
     physical_size,
+    um_per_unit,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class ZarrLevels:
         For maps, whose pixels are far larger than a microscope's. None without units.
         """
         units = self.units or ()
-        factors = [UM_PER_UNIT[unit] for unit in units if unit in UM_PER_UNIT]
+        factors = [um for unit in units if (um := um_per_unit(unit)) is not None]
         if len(factors) != 2:
             return None
         (fy, fx), y, x = factors, self.axes.y, self.axes.x
@@ -244,12 +244,14 @@ def _size(
     units = _units(multiscale, axes)
     if units is None:
         return PhysicalSize(None, ("the scale has no unit and is not used",))
-    factors = [UM_PER_UNIT.get(unit) for unit in units]
+    factors = [um_per_unit(unit) for unit in units]
     y, x = scale[axes.y], scale[axes.x]
     if factors[0] is None or factors[1] is None:
         if math.isclose(y, 1) and math.isclose(x, 1):
             return PhysicalSize(None, ("the file does not state µm per pixel",))
-        note = f"the scale {y:g} has no unit and is not used"
+        known = [unit for unit in units if unit != "None"]
+        why = f"is in {known[0]!r}, which is no length" if known else "has no unit"
+        note = f"the scale {y:g} {why} and is not used"
         return PhysicalSize(None, (note,))
     return physical_size(y * factors[0], x * factors[1], f"OME-Zarr scale ({units[0]})")
 
@@ -263,7 +265,7 @@ def _origin(
     # Without a size in µm the slide's world is in pixels: a shift in µm has no place.
     if units is None or size.mpp is None or not size.mpp.is_plausible:
         return (0.0, 0.0), ()
-    y, x = (v * UM_PER_UNIT[u] for v, u in zip(stated, units, strict=True))
+    y, x = (v * (um_per_unit(u) or 0) for v, u in zip(stated, units, strict=True))
     if not (abs(y) <= MAX_SHIFT_UM and abs(x) <= MAX_SHIFT_UM):
         note = f"the translation {y:g}, {x:g} µm cannot be a slide's and is not used"
         return (0.0, 0.0), (note,)

@@ -7,7 +7,8 @@ labelled as not being colour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 RGB = ("R", "G", "B")
+
+Ranges = tuple[tuple[float, float], ...]
+"""For every channel the stored values that are shown as 0 and as 255."""
+
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that cameras and scanners fill, whatever type holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,13 @@ class Colours:
         Changes that the user should know about.
     opaque : Colours or None
         For pixels with an opacity: the same without it.
+    order : tuple of int
+        Which stored samples are red, green and blue.
+    alpha : int
+        Which stored sample is the opacity, if there is one.
+    by_brightest : callable or None
+        For colour deeper than 8 bit whose range the file does not state: returns the
+        same, given the largest stored value that was found.
     """
 
     channels: tuple[str, ...]
@@ -44,6 +58,9 @@ class Colours:
     background: float = 0
     notes: tuple[str, ...] = ()
     opaque: Colours | None = None
+    order: tuple[int, ...] = (0, 1, 2)
+    alpha: int = -1
+    by_brightest: Callable[[float], Colours] | None = None
 
     def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return stored pixels ``(h, w, samples)`` as ``(h, w, channels)``."""
@@ -105,24 +122,135 @@ def associated_over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8
 def colours_of_planes(
     order: Sequence[int],
     convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None,
+    notes: tuple[str, ...] = (),
+    *,
+    multiplied: bool = False,
 ) -> Colours:
-    """Return the colours of 8-bit channels that are named red, green, blue.
+    """Return the colours of channels that are red, green, blue, and perhaps opacity.
 
     Parameters
     ----------
     order : sequence of int
         Which channel is red, green, blue, and opacity if there are four.
     convert : callable, optional
-        What must first be done to the stored channels.
+        What must first be done to the stored channels so that they are 8-bit.
+    notes : tuple of str
+        What is to be said of that.
+    multiplied : bool
+        Whether the colours are stored multiplied by their opacity.
     """
     wanted = list(order)
+    over = associated_over_white if multiplied else over_white
 
     def sorted_channels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        stored = pixels if convert is None else convert(pixels)
-        coloured: npt.NDArray[Any] = np.ascontiguousarray(stored[..., wanted])
-        return over_white(coloured) if len(wanted) == 4 else coloured
+        stored = pixels[..., wanted]
+        stored = stored if convert is None else convert(stored)
+        coloured: npt.NDArray[Any] = np.ascontiguousarray(stored)
+        return over(coloured) if len(wanted) == 4 else coloured
 
-    return Colours(RGB, sorted_channels, 255)
+    first = tuple(wanted[:3])
+    if len(wanted) == 3:
+        return Colours(RGB, sorted_channels, 255, notes, order=first)
+    shown = (*notes, "transparent parts are shown white")
+    opaque = colours_of_planes(first, convert, notes)
+    return Colours(
+        RGB, sorted_channels, 255, shown, opaque, order=first, alpha=wanted[3]
+    )
+
+
+def deep_colours(
+    order: Sequence[int],
+    dtype: np.dtype[Any],
+    *,
+    top: float | None = None,
+    seen: float | None = None,
+    multiplied: bool = False,
+) -> Colours:
+    """Return colour of another type than uint8, scaled to it.
+
+    Parameters
+    ----------
+    order : sequence of int
+        Which stored sample is red, green, blue, and opacity if there are four.
+    dtype : numpy dtype
+        Of what is stored.
+    top : float, optional
+        The value that the file says is 255. Without it, the largest value that was
+        found shows how many bits are filled, and until then the type decides.
+    seen : float, optional
+        The largest value that was found.
+    multiplied : bool
+        Whether the colours are stored multiplied by their opacity.
+    """
+    end = top_of(dtype, seen or 0) if top is None else top
+    ranges = ((0.0, end),) * len(order)
+    why = "" if top is not None else brightest_words(seen)
+    notes = (scaled_note(ranges, dtype, why),)
+    scale = to_8_bit(ranges)
+    found = colours_of_planes(order, scale, notes, multiplied=multiplied)
+    if found.opaque is not None:
+        opaque = colours_of_planes(order[:3], to_8_bit(ranges[:3]), notes)
+        found = replace(found, opaque=replace(opaque, background=end))
+    found = replace(found, background=end)
+    if top is not None or seen is not None:
+        return found
+
+    def by_brightest(seen: float) -> Colours:
+        return deep_colours(order, dtype, seen=seen, multiplied=multiplied)
+
+    return replace(found, by_brightest=by_brightest)
+
+
+def top_of(dtype: np.dtype[Any], seen: float) -> float:
+    """Return the value that is shown as 255, by the largest one that was found.
+
+    Twelve bits in a type of 16 would be all but black if the type decided. Floats reach
+    from 0 to 1, or as whole numbers do.
+    """
+    most = float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
+    if seen <= 0:
+        return most if np.isfinite(most) else 1.0
+    if dtype.kind == "f" and seen <= 1.5:  # interpolation overshoots
+        return 1.0
+    tops = [float(2**bits - 1) for bits in _DEPTHS]
+    return min(next((top for top in tops if seen <= top), max(seen, tops[-1])), most)
+
+
+def to_8_bit(ranges: Ranges) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]:
+    """Return the function that scales ``(h, w, channels)`` linearly to uint8.
+
+    Values at and below the first of a channel's range are 0, at and above the second
+    255; what is not a number is 0.
+    """
+    low = np.array([a for a, _ in ranges], np.float64)
+    high = np.array([b for _, b in ranges], np.float64)
+
+    def scaled(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        share = (pixels.astype(np.float64) - low) / (high - low)
+        share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
+        whole: npt.NDArray[np.uint8] = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
+        return whole
+
+    return scaled
+
+
+def scaled_note(ranges: Ranges, dtype: np.dtype[Any], why: str = "") -> str:
+    """Return the sentence that says how values became 8-bit, and by what."""
+    same = len(set(ranges[:3])) == 1
+    shown = ", ".join(f"{a:g} to {b:g}" for a, b in (ranges[:1] if same else ranges))
+    return f"colour of type {dtype} is scaled to 8 bit: {shown} becomes 0 to 255{why}"
+
+
+def brightest_words(seen: float | None) -> str:
+    """Return by what a range was chosen that the file does not state."""
+    by = f", by its brightest value, {seen:g}" if seen else ""
+    return f"{by}; the file states no window"
+
+
+def name_or_none(label: str) -> str:
+    """Return a channel's name; a number or "Channel 0" is none."""
+    bare = re.sub(r"^(channel|ch|c)?[\s_:#-]*[\d:\s]*$", "", label.strip().lower())
+    return label.strip() if bare else ""
 
 
 def first_three(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

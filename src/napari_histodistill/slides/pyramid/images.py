@@ -27,11 +27,21 @@ _WORDS: dict[str, ImageRole] = {
     "thumb": "thumbnail",
     "preview": "thumbnail",
 }
-_BESIDE = {"image", "images", "img", "slide", "picture", "jpg", "jpeg", "png", "tif"}
+_BESIDE = {
+    "image", "images", "img", "slide", "picture", "scan", "of", "the",
+    "jpg", "jpeg", "png", "tif",
+}  # fmt: skip
 """Words that say nothing about what an image is."""
 
 MOST_NAMED = 12
 """Images that an error message lists; a file of strangers may hold thousands."""
+
+MACRO_UM, SCAN_UM = 4.0, 2.0
+"""A picture coarser than the first, in µm per pixel, is the macro of one finer than the
+second: scans are made at 1 µm and finer, macros with a camera at 10 µm and more."""
+
+SMALL_SHARE = 1 / 16
+"""Of the largest picture's pixels; a smaller one of unknown scale is not its equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +125,57 @@ def _unknown(images: Sequence[ImageChoice], image: str | int, name: str) -> str:
         f"{name}: there is no image {image!r} in it; choose one by its name or number: "
         f"{', '.join(listed)}."
     )
+
+
+def roles_by_size(pictures: Sequence[tuple[int, Mpp | None]]) -> list[ImageRole]:
+    """Return what images are of which no name says it, by their size.
+
+    A scan states its µm per pixel more often than a label or macro does. So the main
+    one is the largest that states a scan's, unless another is far larger.
+
+    Parameters
+    ----------
+    pictures : sequence of tuple
+        Number of pixels and µm per pixel, if stated, of each.
+    """
+    scales = [mpp.mean for _, mpp in pictures if mpp is not None]
+    fine = min(scales, default=MACRO_UM) <= SCAN_UM
+
+    def is_macro(mpp: Mpp | None) -> bool:
+        return fine and mpp is not None and mpp.mean > MACRO_UM
+
+    rest = [p for p in pictures if not is_macro(p[1])]
+    scan = max((p for p in rest if is_scan(p[1])), key=_area, default=None)
+    main = max(rest, key=_area, default=None)
+    if main and scan and scan[0] >= SMALL_SHARE * main[0]:
+        main = scan
+    roles: list[ImageRole] = []
+    for picture in pictures:
+        if is_macro(picture[1]):
+            roles.append("macro")
+        else:
+            slide = main is None or _equal(picture, main)
+            roles.append("slide" if slide else "other")
+    return roles
+
+
+def is_scan(mpp: Mpp | None) -> bool:
+    """Whether a µm per pixel is stated, and as fine as that of a scan."""
+    return mpp is not None and mpp.is_plausible and mpp.mean <= SCAN_UM
+
+
+def _area(picture: tuple[int, Mpp | None]) -> int:
+    return picture[0]
+
+
+def _equal(picture: tuple[int, Mpp | None], main: tuple[int, Mpp | None]) -> bool:
+    """Whether a picture can be a scan as well as the main one."""
+    (area, mpp), (main_area, main_mpp) = picture, main
+    if mpp is not None and main_mpp is not None:
+        return 0.5 <= mpp.mean / main_mpp.mean <= 2
+    if is_scan(main_mpp) and area > main_area:
+        return False
+    return area >= SMALL_SHARE * main_area
 
 
 def role_of_name(name: str) -> ImageRole | None:

@@ -18,6 +18,8 @@ from napari_histodistill.slides.pyramid.colours import (
     associated_over_white,
     colours_of_planes,
     colours_of_samples,
+    deep_colours,
+    name_or_none,
 )
 from napari_histodistill.slides.pyramid.images import (
     ImageChoice,
@@ -74,6 +76,8 @@ class TiffLayout:
         All images in the file.
     image : int
         Index of the one that is laid out.
+    asks_rgb : bool
+        Whether it has three channels that the file does not name.
     """
 
     levels: tuple[Pages, ...]
@@ -85,6 +89,7 @@ class TiffLayout:
     notes: tuple[str, ...] = ()
     images: tuple[ImageChoice, ...] = ()
     image: int = 0
+    asks_rgb: bool = False
 
 
 def layout_of(files: FileSet, name: str, image: str | int | None = None) -> TiffLayout:
@@ -317,10 +322,13 @@ def _layout(
         if len(kinds) > 1 or len({p.dtype for p in pages}) > 1:
             msg = f"{name}: the channels of a level differ in size; it is damaged."
             raise SlideError(msg)
-    colours = _colours(levels[0], picture.channels, name)
+    colours = _colours(levels[0], picture, name)
     return TiffLayout(
         levels=levels,
         colours=colours,
+        asks_rgb=len(colours.channels) == 3
+        and colours.channels != RGB
+        and not any(map(name_or_none, colours.channels)),
         vendor=vendor,
         size=picture.size,
         orientation=_orientation(first),
@@ -328,9 +336,10 @@ def _layout(
     )
 
 
-def _colours(pages: Pages, names: Sequence[str], name: str) -> Colours:
+def _colours(pages: Pages, picture: Picture, name: str) -> Colours:
     """Return the colours of a level's pages, which are its channels if several."""
-    colours = page_colours(pages[0], name)
+    names, top = picture.channels, picture.top
+    colours = page_colours(pages[0], name, top)
     if colours.channels == RGB and len(pages) == 1:
         return colours  # whatever the file calls its three samples
     channels = colours.channels
@@ -338,15 +347,26 @@ def _colours(pages: Pages, names: Sequence[str], name: str) -> Colours:
         channels = tuple(f"channel {k + 1}" for k in range(len(pages)))
     if len(names) != len(channels):
         return replace(colours, channels=channels)
-    order = colour_order(names)
-    if order is not None and np.dtype(pages[0].dtype) == np.uint8:
+    order, dtype = colour_order(names), np.dtype(pages[0].dtype)
+    if order is not None and dtype == np.uint8:
         return colours_of_planes(order, colours.convert)
+    if order is not None and dtype.kind in "iuf" and colours.convert is None:
+        return deep_colours(order, dtype, top=top)
     named = tuple(n or c for n, c in zip(names, channels, strict=True))
     return replace(colours, channels=named)
 
 
-def page_colours(page: Any, name: str) -> Colours:
+def page_colours(page: Any, name: str, top: float | None = None) -> Colours:
     """Return what the samples of a page mean.
+
+    Parameters
+    ----------
+    page : TiffPage
+        As tifffile parsed it.
+    name : str
+        Name of the file, for messages.
+    top : float, optional
+        The value of full brightness in colour deeper than 8 bit, if it is stated.
 
     Raises
     ------
@@ -359,9 +379,8 @@ def page_colours(page: Any, name: str) -> Colours:
         msg = f"{name}: {samples} samples per pixel are more than an image has."
         raise SlideError(msg)
     if photometric in {2, 6} and samples >= 3:
-        return _colours_with_opacity(
-            samples, dtype, {int(e) for e in page.extrasamples}
-        )
+        extra = {int(e) for e in page.extrasamples}
+        return _colours_with_opacity(samples, dtype, extra, top)
     if photometric == 3 and samples == 1:
         return Colours(("R", "G", "B"), _palette(page), 0, ("palette colours",))
     if photometric in {0, 1}:
@@ -379,9 +398,12 @@ def page_colours(page: Any, name: str) -> Colours:
 
 
 def _colours_with_opacity(
-    samples: int, dtype: np.dtype[Any], extra: set[int]
+    samples: int, dtype: np.dtype[Any], extra: set[int], top: float | None
 ) -> Colours:
     """Return the colours of RGB; ``extra`` are the kinds of its ExtraSamples."""
+    if dtype.kind in "iuf" and dtype != np.uint8:
+        order = range(4) if samples == 4 and extra & {1, 2} else range(3)
+        return deep_colours(order, dtype, top=top, multiplied=extra == {1})
     colours = colours_of_samples(samples, dtype, alpha=bool(extra & {1, 2}))
     if colours.opaque is not None and extra == {1}:
         return replace(colours, convert=associated_over_white)

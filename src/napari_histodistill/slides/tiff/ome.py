@@ -56,6 +56,8 @@ class OmeImage:
         µm per pixel.
     notes : tuple of str
         Remarks for the user, for example that other focal planes are not shown.
+    bits : int
+        How many bits of a value are filled, as stated; 0 if nothing is.
     """
 
     name: str
@@ -65,6 +67,7 @@ class OmeImage:
     channels: tuple[str, ...]
     size: PhysicalSize
     notes: tuple[str, ...] = ()
+    bits: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +150,14 @@ def _ome_image(
         channels=names,
         size=_ome_size(pixels),
         notes=notes,
+        bits=_bits(pixels),
     )
     return found, first_page + math.prod(sizes.values())
+
+
+def _bits(pixels: ET.Element) -> int:
+    bits = int(pixels.get("SignificantBits", "0"))
+    return bits if 8 <= bits <= 32 and "int" in pixels.get("Type", "") else 0
 
 
 def _ome_planes(
@@ -196,7 +205,11 @@ def _ome_size(pixels: ET.Element) -> PhysicalSize:
     for axis in "YX":
         text = pixels.get(f"PhysicalSize{axis}")
         if text is None:
-            return PhysicalSize()
+            other = "X" if axis == "Y" else "Y"
+            if pixels.get(f"PhysicalSize{other}") is None:
+                return PhysicalSize()
+            note = f"PhysicalSize{other} is stated, PhysicalSize{axis} is not"
+            return PhysicalSize(None, (note,))
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
         value = length_um(text, unit)
         if value is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import SlideError
-from napari_histodistill.slides.pyramid.images import role_of_name
+from napari_histodistill.slides.pyramid.images import is_scan, role_of_name
 from napari_histodistill.slides.tiff.limits import MAX_LEVELS, bounded_pages
 from napari_histodistill.slides.tiff.metadata import resolution_size
 from napari_histodistill.slides.tiff.ome import OmeBlock, ome_block
@@ -136,6 +136,8 @@ def _is_level(first: OmeImage, image: OmeImage, files: FileSet) -> bool:
     large, small = _shape(first, files), _shape(image, files)
     if len(first.planes) != len(image.planes) or not same_proportions(large, small):
         return False
+    if first.size.mpp is None and is_scan(image.size.mpp):
+        return False  # a label that is larger than the scan
     ratio = scale_ratio(first.size.mpp, image.size.mpp)
     shrunk = large[1] / small[1]
     return ratio is None or 0.9 < ratio / shrunk < 1.1
@@ -165,6 +167,7 @@ def _picture(group: list[OmeImage], files: FileSet, name: str, title: str) -> Pi
         channels=image.channels,
         notes=image.notes,
         is_page=len(image.planes) == 1 and page is not None,
+        top=float(2**image.bits - 1) if image.bits else None,
     )
 
 

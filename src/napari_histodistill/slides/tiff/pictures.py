@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.slides.pyramid.images import ImageChoice, role_of_name
+from napari_histodistill.slides.pyramid.images import (
+    ImageChoice,
+    is_scan,
+    role_of_name,
+    roles_by_size,
+)
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, resolution_size
 
 if TYPE_CHECKING:
@@ -20,13 +24,6 @@ Pages = tuple[Any, ...]
 
 MAX_GROUPS = 64
 """Pictures that can have coarser pages; a stack of thousands of planes has none."""
-
-MACRO_UM, SCAN_UM = 4.0, 2.0
-"""A picture coarser than the first, in µm per pixel, is the macro of one finer than the
-second: scans are made at 1 µm and finer, macros with a camera at 10 µm and more."""
-
-SMALL_SHARE = 1 / 16
-"""Of the largest picture's pixels; a smaller one of unknown scale is not its equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +49,8 @@ class Picture:
         Remarks for the user.
     is_page : bool
         Whether its finest level is a single page, which can be shown beside a slide.
+    top : float or None
+        The value of full brightness, if the file states how many bits are filled.
     """
 
     name: str
@@ -63,6 +62,7 @@ class Picture:
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     is_page: bool = False
+    top: float | None = None
 
 
 def page_picture(page: Any, name: str, role: ImageRole | None = None) -> Picture:
@@ -104,31 +104,8 @@ def choices_of(pictures: Sequence[Picture]) -> tuple[ImageChoice, ...]:
 def _roles(pictures: Sequence[Picture]) -> list[ImageRole]:
     """Return what each picture is: what the file says, else by its size."""
     unsaid = [p for p in pictures if p.role is None]
-    scales = [p.size.mpp.mean for p in unsaid if p.size.mpp is not None]
-    finest = min(scales, default=math.inf)
-
-    def is_macro(picture: Picture) -> bool:
-        mpp = picture.size.mpp
-        return mpp is not None and mpp.mean > MACRO_UM and finest <= SCAN_UM
-
-    rest = [p for p in unsaid if not is_macro(p)]
-    main = max(rest, key=lambda p: p.height * p.width, default=None)
-    roles: list[ImageRole] = []
-    for picture in pictures:
-        if picture.role is not None:
-            roles.append(picture.role)
-        elif is_macro(picture):
-            roles.append("macro")
-        else:
-            roles.append("slide" if main is None or _equal(picture, main) else "other")
-    return roles
-
-
-def _equal(picture: Picture, main: Picture) -> bool:
-    """Whether a picture can be a scan as well as the largest one."""
-    if picture.size.mpp is not None and main.size.mpp is not None:
-        return 0.5 <= picture.size.mpp.mean / main.size.mpp.mean <= 2
-    return picture.height * picture.width >= SMALL_SHARE * main.height * main.width
+    found = iter(roles_by_size([(p.height * p.width, p.size.mpp) for p in unsaid]))
+    return [next(found) if p.role is None else p.role for p in pictures]
 
 
 def role_of_page(page: Any) -> ImageRole | None:
@@ -206,7 +183,8 @@ def is_coarser(first: Any, page: Any) -> bool:
     """Whether a page can be a coarser level of another: same samples and proportions.
 
     Writers copy the µm per pixel of the finest page to the others, or state that of
-    each; a page that states another one is another picture.
+    each; a page that states another one is another picture, and so is one that states
+    a scan's where the larger states none.
     """
     if (page.samplesperpixel, page.dtype) != (first.samplesperpixel, first.dtype):
         return False
@@ -215,7 +193,10 @@ def is_coarser(first: Any, page: Any) -> bool:
     )
     if not fits:
         return False
-    ratio = scale_ratio(resolution_size(first).mpp, resolution_size(page).mpp)
+    mpp, own = resolution_size(first).mpp, resolution_size(page).mpp
+    if mpp is None and is_scan(own):
+        return False  # a scan states its scale, a larger label beside it does not
+    ratio = scale_ratio(mpp, own)
     shrunk = first.imagewidth / page.imagewidth
     return ratio is None or ratio < 1.1 or 0.5 < ratio / shrunk < 2
 

@@ -14,7 +14,7 @@ import tifffile
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import reason
-from napari_histodistill.slides.codecs.filebytes import FileBytes
+from napari_histodistill.slides.codecs.filebytes import FileBytes, digest_file
 from napari_histodistill.slides.tiff.limits import bounded_pages
 from napari_histodistill.slides.tiff.ome import Plane, ome_block
 from napari_histodistill.slides.tiff.page import DECODE_ERRORS
@@ -83,7 +83,7 @@ class FileSet:
         """
         if not plane.file:
             return not plane.uuid or not self.uuid or plane.uuid == self.uuid
-        if re.split(r"[/\\]", plane.file)[-1] == self._name:
+        if _bare(plane.file) == self._name:
             return True
         return plane.uuid == self.uuid != "" and self._problem(plane.file) != ""
 
@@ -143,8 +143,15 @@ class FileSet:
             )
             raise SlideError(msg)
         why = f"the plane of channel {channel} is in the file {plane.file}"
-        pages = self._open(self._path(plane.file, why))
+        path = self._path(plane.file, why)
+        pages = self._open(path)
         theirs = ome_block(pages[0].description).uuid if pages else ""
+        if self._is_copy(pages):
+            msg = (
+                f"{self._name}: {why}, but {path.name} beside it is a copy of this "
+                "one; put the right one there."
+            )
+            raise SlideError(msg)
         if theirs and plane.uuid and theirs != plane.uuid:
             msg = (
                 f"{self._name}: {why}, but the file of this name beside it is another "
@@ -153,15 +160,34 @@ class FileSet:
             raise SlideError(msg)
         return pages
 
+    def _is_copy(self, pages: list[Any]) -> bool:
+        """Whether these pages are of a file with the bytes of the one opened."""
+        own = self._files[id(self.tif)]
+        return any(
+            digest_file(self.bytes_of(page)) == digest_file(own) for page in pages[:1]
+        )
+
     def _path(self, name: str, why: str) -> Path:
         problem = self._problem(name)
         if problem:
             msg = f"{self._name}: {why}, {problem}."
             raise SlideError(msg)
-        return self._folder / name
+        return self._folder / self._beside_name(name)
+
+    def _beside_name(self, name: str) -> str:
+        """Return the name that a file has in this folder.
+
+        Some writers state the path that it had where it was written. The folders in it
+        are a stranger's and are never followed, but the file may lie beside this one.
+        """
+        bare = _bare(name)
+        return bare if bare != name and not self._problem_of(bare) else name
 
     def _problem(self, name: str) -> str:
         """Return why a file that is named cannot be read; empty if it can."""
+        return self._problem_of(self._beside_name(name))
+
+    def _problem_of(self, name: str) -> str:
         if name in {"", ".", ".."} or set(name) & set("/\\:\0") or len(name) > 255:
             return "which is not a name inside its folder; put all files into one"
         try:
@@ -186,3 +212,8 @@ class FileSet:
         self._files[id(tif)] = FileBytes(path)
         self._pages[path.name] = bounded_pages(tif.pages, path.name)
         return self._pages[path.name]
+
+
+def _bare(name: str) -> str:
+    """Return a name without the folders before it, of Windows or of others."""
+    return re.split(r"[/\\]", name)[-1]

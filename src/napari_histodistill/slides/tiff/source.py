@@ -19,6 +19,7 @@ import numpy as np
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.codecs.decoding import SegmentCache, reason
 from napari_histodistill.slides.codecs.filebytes import FileBytes, digest_file
+from napari_histodistill.slides.pyramid.colours import top_of
 from napari_histodistill.slides.pyramid.images import (
     choose_image,
     digest_of_image,
@@ -27,8 +28,8 @@ from napari_histodistill.slides.pyramid.images import (
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
+from napari_histodistill.slides.pyramid.stored import brightest, is_clear
 from napari_histodistill.slides.tiff.layout import TiffLayout, layout_of
-from napari_histodistill.slides.tiff.opacity import is_clear
 from napari_histodistill.slides.tiff.orientation import OrientedSource, describe
 from napari_histodistill.slides.tiff.page import DECODE_ERRORS, TiffPageReader
 from napari_histodistill.slides.tiff.siblings import FileSet, parse_tiff
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import tifffile
 
     from napari_histodistill.geometry import Mpp
-    from napari_histodistill.slides.pyramid.colours import Colours
+    from napari_histodistill.slides.pyramid.colours import Colours, Ranges
     from napari_histodistill.slides.pyramid.damage import Damage
     from napari_histodistill.slides.pyramid.levels import PixelSource
 
@@ -212,7 +213,8 @@ def _slide(files: FileSet, file: FileBytes, image: str | int | None) -> Slide:
         for title, (page, colours) in layout.associated.items()
     }
     opened = TiffSource(files.files, cache, levels, layout.colours)
-    layout = _with_alpha_judged(layout, opened)
+    layout = _judged(layout, opened)
+    ranges = _ranges_if_asked(layout, opened)
     source: PixelSource = opened
     if layout.orientation != 1:
         source = OrientedSource(source, layout.orientation)
@@ -237,22 +239,40 @@ def _slide(files: FileSet, file: FileBytes, image: str | int | None) -> Slide:
         digest=digest if is_main else digest_of_image(digest, choice),
         notes=layout.notes,
         icc_profile=profile,
+        colour_ranges=ranges,
         images=layout.images,
         image=layout.image,
     )
     return Slide(with_overviews(source), info, associated)
 
 
-def _with_alpha_judged(layout: TiffLayout, source: TiffSource) -> TiffLayout:
-    """Leave out an opacity that is zero everywhere: it would hide the whole slide."""
+def _judged(layout: TiffLayout, source: TiffSource) -> TiffLayout:
+    """Settle what only pixels show: how bright they are, and an opacity of nothing.
+
+    An opacity that is zero everywhere is left out: it would hide the whole slide.
+    """
     colours = layout.colours
-    if colours.opaque is None or not is_clear(source):
+    if colours.by_brightest is not None:
+        colours = colours.by_brightest(brightest(source, colours.order))
+    if colours.opaque is not None and is_clear(source, colours.alpha):
+        note = "its opacity is zero everywhere and is ignored"
+        colours = replace(colours.opaque, notes=(*colours.opaque.notes, note))
+    if colours is layout.colours:
         return layout
-    note = "its opacity is zero everywhere and is ignored"
-    old = set(colours.notes)
-    notes = (*(n for n in layout.notes if n not in old), note)
-    source.take(colours.opaque)
-    return replace(layout, colours=colours.opaque, notes=notes)
+    old = set(layout.colours.notes)
+    notes = (*(n for n in layout.notes if n not in old), *colours.notes)
+    source.take(colours)
+    return replace(layout, colours=colours, notes=notes)
+
+
+def _ranges_if_asked(layout: TiffLayout, source: TiffSource) -> Ranges:
+    """Return how channels would become colour, if a person says that they are."""
+    if not layout.asks_rgb:
+        return ()
+    dtype = np.dtype(layout.levels[0][0].dtype)
+    if dtype == np.uint8:
+        return ((0.0, 255.0),) * 3
+    return ((0.0, top_of(dtype, brightest(source, range(3)))),) * 3
 
 
 def _associated_reader(

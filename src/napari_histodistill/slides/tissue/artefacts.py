@@ -21,7 +21,7 @@ blue) covers more of a section than pen does, and is then left alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -92,10 +92,25 @@ FOLD_UM = (14.0, 6000.0)
 """Width of a fold, µm, and its least area, µm²: rows of dense nuclei are narrower."""
 
 
+class Artefacts(NamedTuple):
+    """Where a thumbnail shows what is stained or dark, and no tissue.
+
+    Attributes
+    ----------
+    found : ndarray of bool
+        ``(h, w)``: all of it.
+    pen : ndarray of bool
+        ``(h, w)``: the part that has the colour of a pen.
+    """
+
+    found: Bools
+    pen: Bools
+
+
 def artefacts(
     clean: Density, stained: Bools, *, blur_px: float, um: float | None
-) -> Bools:
-    """Return where a thumbnail shows pen, dust, folds or blur.
+) -> Artefacts:
+    """Find pen, dust, folds and blur on a thumbnail.
 
     Parameters
     ----------
@@ -111,8 +126,7 @@ def artefacts(
 
     Returns
     -------
-    ndarray of bool
-        ``(h, w)``.
+    Artefacts
     """
     density = -np.log10(clean)
     coarse = _blurred(density, blur_px)
@@ -129,7 +143,7 @@ def artefacts(
         found |= grey
     if um is not None and um <= FOLD_UM[0]:
         found |= _folded(density, stained & ~found, um)
-    return found
+    return Artefacts(found, ink & stained)
 
 
 def _cold_ink(coarse: Density, mean: Density) -> Bools:

@@ -72,6 +72,8 @@ class TissueMask:
         ``(h, w)``, read-only; covers the whole slide evenly.
     slide_shape : tuple of int
         Height and width of level 0 in pixels.
+    pen_fraction : float
+        Share of the slide, 0 to 1, that has the colour of a pen; it is no tissue.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class TissueMask:
 
     mask: npt.NDArray[np.bool_]
     slide_shape: tuple[int, int]
+    pen_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 2 or self.mask.size == 0:
@@ -200,7 +203,8 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
         background may be black or white, is taken to be all tissue.
     max_side_px : int
         The finest level of at most this size is used that is not finer than
-        :data:`FINEST_UM`; the coarsest of those that are small enough, if all are finer.
+        :data:`FINEST_UM`; the coarsest of those that are small enough, if all are
+        finer.
 
     Returns
     -------
@@ -223,8 +227,9 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     um = mpp.mean * slide.downsamples[level] if mpp else None
     blur = BLUR_PX if um is None else max(BLUR_PX, BLUR_UM / um)
     blur = min(blur, max(mask_side / 32 for mask_side in pixels.shape[:2]))
+    pen = 0.0
     if slide.info.is_rgb:
-        mask = stained(pixels, blur_px=blur, um=um)
+        mask, pen = _stained_and_pen(pixels, blur_px=blur, um=um)
     elif pixels.shape[2] == 1:
         mask = np.ones(pixels.shape[:2], bool)
     else:
@@ -235,7 +240,7 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     mask = ~without_specks(~without_specks(mask, speck), speck)
     if missing is not None:
         mask |= missing
-    return TissueMask(mask, slide.shape)
+    return TissueMask(mask, slide.shape, pen)
 
 
 def _level_to_look_at(slide: Slide, max_side_px: int) -> int:
@@ -244,7 +249,9 @@ def _level_to_look_at(slide: Slide, max_side_px: int) -> int:
     if mpp is None or not small:
         return small[0] if small else len(levels) - 1
     um = [mpp.mean * slide.downsamples[k] for k in small]
-    return next((k for k, n in zip(small, um) if n >= FINEST_UM), small[-1])
+    return next(
+        (k for k, n in zip(small, um, strict=True) if n >= FINEST_UM), small[-1]
+    )
 
 
 def stained(
@@ -257,6 +264,13 @@ def stained(
 
     Pen, dust, folds and blur are left out; ``um`` is µm per pixel, if known.
     """
+    return _stained_and_pen(pixels, blur_px=blur_px, um=um)[0]
+
+
+def _stained_and_pen(
+    pixels: npt.NDArray[np.uint8], *, blur_px: float, um: float | None
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Return where tissue is, and the share of the picture that is pen."""
     from skimage.filters import gaussian
 
     def blurred(values: npt.NDArray[Any], sigma: float) -> npt.NDArray[Any]:
@@ -280,8 +294,8 @@ def stained(
     # Scanners fill unscanned areas with black: no tissue is that dark.
     scanned = brightest > 0.08
     found: npt.NDArray[np.bool_] = mask & scanned
-    found &= ~artefacts(clean, found, blur_px=blur_px, um=um)
-    return found
+    other = artefacts(clean, found, blur_px=blur_px, um=um)
+    return found & ~other.found, float(other.pen.mean())
 
 
 def bright(

@@ -14,6 +14,7 @@ import timm
 import torch
 
 from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.running import last_value
 from napari_histodistill.slides.tissue.looks import oddest_look
 from napari_histodistill.students.backends.forward import scale_and_offset
 from napari_histodistill.students.backends.package_weights import load_package_weights
@@ -21,6 +22,8 @@ from napari_histodistill.students.references.fitting import FEWEST_CASES, fit_re
 from napari_histodistill.students.spec import STAGE_SOURCE, StageSource
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import numpy.typing as npt
 
     from napari_histodistill.students.references.fitting import TrustReference
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _BACKBONE = "tf_efficientnet_lite0"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BATCH = 8
+_REPORTED = 32 * _BATCH
 LEAST_PX, MOST_PX = 128, 256
 """Edges between which tiles are shown to it: below, its last maps have few places;
 above, it costs more than it tells."""
@@ -63,13 +67,35 @@ def reference_of_tiles(
     TrustReference or None
         None if there are too few cases; see :func:`fit_reference`.
     """
+    return last_value(reference_in_parts(tiles, cases, device=device, seed=seed))
+
+
+def reference_in_parts(
+    tiles: npt.NDArray[np.uint8],
+    cases: npt.NDArray[np.str_],
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Generator[tuple[int, int], None, TrustReference | None]:
+    """Do what :func:`reference_of_tiles` does, a few seconds at a time.
+
+    Yields
+    ------
+    tuple of int
+        How many tiles were looked at, and how many there are.
+    """
     rows = spread_rows(cases, seed)
     if len(np.unique(cases[rows])) < FEWEST_CASES:
         return None
     tiles, cases = tiles[rows], cases[rows]
     edge = edge_for(tiles.shape[1])
-    features = StageEncoder(edge_px=edge, device=device)(tiles)
-    return fit_reference(features, cases, look=oddest_look(tiles, cases), edge_px=edge)
+    encoder = StageEncoder(edge_px=edge, device=device)
+    features = []
+    for start in range(0, len(tiles), _REPORTED):
+        yield start, len(tiles)
+        features.append(encoder(tiles[start : start + _REPORTED]))
+    look = oddest_look(tiles, cases)
+    return fit_reference(np.concatenate(features), cases, look=look, edge_px=edge)
 
 
 def spread_rows(cases: npt.NDArray[np.str_], seed: int = 0) -> npt.NDArray[np.intp]:

@@ -1,8 +1,10 @@
-"""Whether an image's opacity is zero everywhere, which its writer cannot have meant."""
+"""What stored pixels show that a file does not say: no opacity at all, their range."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from napari_histodistill.errors import SlideError
 from napari_histodistill.slides.pyramid.levels import Rect
@@ -24,6 +26,9 @@ PARTS = 7
 """Parts along each side of a larger level. Nearly every image is done at the first."""
 
 
+_BRIGHT_SHARE = 0.999
+
+
 class StoredReader(Protocol):
     """A source that can return what is stored."""
 
@@ -34,8 +39,8 @@ class StoredReader(Protocol):
         ...
 
 
-def is_clear(source: StoredReader) -> bool:
-    """Return whether the last sample is zero and the others are not, everywhere.
+def is_clear(source: StoredReader, alpha: int = -1) -> bool:
+    """Return whether the opacity is zero and the others are not, everywhere.
 
     The smallest level is looked at, then the largest: whole if they are small, else in
     parts from the centre outwards, until one is not zero. An image that is black as
@@ -44,19 +49,40 @@ def is_clear(source: StoredReader) -> bool:
     Parameters
     ----------
     source : StoredReader
-        Its pixels have an opacity as their last sample.
+        Its pixels have an opacity among their samples.
+    alpha : int
+        Which sample that is.
     """
     coloured = False
     try:
         for level in dict.fromkeys((len(source.levels) - 1, 0)):
             for rect in _parts(source.levels[level]):
                 pixels = source.read_stored(level, rect)
-                if pixels[..., -1].any():
+                if pixels[..., alpha].any():
                     return False
-                coloured = coloured or bool(pixels[..., :-1].any())
+                coloured = coloured or bool(np.delete(pixels, alpha, axis=2).any())
     except SlideError:
         return False  # what is damaged proves nothing, and is reported when it is read
     return coloured
+
+
+def brightest(source: StoredReader, samples: Sequence[int]) -> float:
+    """Return how bright these samples get in the smallest level; 0 if it is damaged.
+
+    That is the value which one in a thousand exceeds at most: single pixels may be
+    defects. Of a large level only parts are looked at.
+    """
+    level, found = len(source.levels) - 1, 0.0
+    try:
+        for rect in _parts(source.levels[level]):
+            pixels = source.read_stored(level, rect)[..., list(samples)]
+            whole = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+            if whole.size:
+                top = np.quantile(whole, _BRIGHT_SHARE, method="higher")
+                found = max(found, float(top))
+    except SlideError:
+        return 0.0  # reported when it is read
+    return found
 
 
 def _parts(level: LevelInfo) -> Iterator[Rect]:
