@@ -273,6 +273,20 @@ def test_two_runs_on_one_store(tmp_path):
     first.close()
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_run_waits_for_a_verdict_that_is_being_kept(tmp_path, restart):
+    """The window judges a map when its run ends, and *Continue* may come right then."""
+    run(array_slide(), colour_student(), tmp_path / "s")
+    keeping = EmbeddingStore.open(tmp_path / "s", writable=True)
+    keeping.keep_verdict("{}\n")
+    kept = threading.Timer(0.3, keeping.close)
+    kept.start()
+    options = EmbedOptions(restart=restart)
+    *_, last = run(array_slide(), colour_student(), tmp_path / "s", options=options)
+    kept.join()
+    assert last.done == last.total
+
+
 def test_view_first(tmp_path):
     view = Region(y=280, x=520, height=20, width=20)
     asked = []

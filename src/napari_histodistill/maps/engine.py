@@ -43,6 +43,7 @@ from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progress
 from napari_histodistill.maps.provenance import Provenance, provenance_of, store_key
 from napari_histodistill.maps.store import (
+    WAIT_S,
     CellStatus,
     EmbeddingStore,
     remove_store,
@@ -367,7 +368,7 @@ def _open_store(
             return EmbeddingStore.create(
                 path, grid=grid, provenance=provenance, dim=dim, block=block
             )
-    store = EmbeddingStore.open(path, writable=True)
+    store = EmbeddingStore.open(path, writable=True, wait_s=WAIT_S)
     if store.key != store_key(grid, provenance):
         store.close()
         difference = _difference(store, grid, provenance)

@@ -68,6 +68,9 @@ _LOCK = "writer.lock"
 _VERDICT = "trust.json"
 _ARRAYS = ("embeddings", "status", "wanted")
 _TYPES = (np.dtype("float16"), np.dtype("uint8"), np.dtype("bool"))
+WAIT_S = 1.0
+"""Seconds that a run waits for another writer, which may only be keeping a verdict."""
+
 MAX_CELLS = 20_000_000
 """More cells than this come from a mistyped stride."""
 
@@ -168,8 +171,20 @@ class EmbeddingStore:
         return cls.open(path, writable=True)
 
     @classmethod
-    def open(cls, path: Path | str, *, writable: bool = False) -> EmbeddingStore:
+    def open(
+        cls, path: Path | str, *, writable: bool = False, wait_s: float = 0.0
+    ) -> EmbeddingStore:
         """Open a store.
+
+        Parameters
+        ----------
+        path : Path or str
+            Its folder.
+        writable : bool
+            Whether it is to be written to.
+        wait_s : float
+            Seconds to wait for another writer: one that keeps a verdict
+            (:meth:`keep_verdict`) is done in an instant.
 
         Raises
         ------
@@ -191,7 +206,9 @@ class EmbeddingStore:
             raise StoreError(msg)
         with damage(path):
             check_tree(path)
-        lock = WriterLock(path / _LOCK, error=StoreError) if writable else None
+        lock = None
+        if writable:
+            lock = WriterLock(path / _LOCK, error=StoreError, wait_s=wait_s)
         try:
             with damage(path):
                 _check_metadata(path)
@@ -402,13 +419,14 @@ def remove_store(path: Path) -> None:
     """
     if not path.exists():
         return  # another run that starts again was faster
+    if is_store(path):
+        # Taken only to see that nobody writes, and released at once, because Windows
+        # does not rename a folder that holds an open file.
+        WriterLock(path / _LOCK, error=StoreError, wait_s=WAIT_S).release()
     known = {*_ARRAYS, _LOCK, _VERDICT, "zarr.json"}
     if not is_store(path) or any(entry.name not in known for entry in path.iterdir()):
         msg = f"{path}: not (only) an embedding store; delete it by hand."
         raise StoreError(msg)
-    # Taken only to see that nobody writes, and released at once, because Windows does
-    # not rename a folder that holds an open file.
-    WriterLock(path / _LOCK, error=StoreError).release()
     try:
         # Renamed first, so that a kill half way leaves no store with holes.
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.deleted")
