@@ -32,6 +32,7 @@ from napari_histodistill.maps import (
     plan_grid,
 )
 from napari_histodistill.running import CancelToken
+from napari_histodistill.slides import Slide
 from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.student import DeviceChoice, Student
@@ -576,8 +577,7 @@ class Damaged:
 
 def damaged(image, hole, mpp=0.5):
     slide = array_slide(image, mpp=mpp)
-    slide._source = Damaged(slide._source, hole)
-    return slide
+    return Slide(Damaged(slide._source, hole), slide.info)
 
 
 @pytest.mark.parametrize("mode", ["tiles", "tokens"])

@@ -137,7 +137,8 @@ def test_overviews_are_striped_where_their_pixels_come_from_damage(tmp_path):
 def test_tissue_is_found_beside_damage_which_is_not_left_out(tmp_path):
     rng = np.random.default_rng(0)
     image = np.full((900, 1300, 3), 244, np.uint8)
-    image[300:900, 0:500] = rng.integers((160, 80, 150), (190, 110, 180), (600, 500, 3))
+    grains = rng.integers((150, 70, 140), (200, 120, 190), (150, 125, 3))
+    image[300:900, 0:500] = grains.repeat(4, axis=0).repeat(4, axis=1)
     path, _ = damaged_slide(tmp_path, 5, image=image)
     with open_slide(path) as slide:
         tissue = find_tissue(slide)

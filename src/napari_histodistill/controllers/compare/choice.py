@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.map_choice import MapChoice, RegionChoice
-from napari_histodistill.controllers.shared.planning import (
-    Detail,
-)
+from napari_histodistill.controllers.shared.planning import Detail
 from napari_histodistill.controllers.shared.wording import (
     about_in_words,
     duration_in_words,

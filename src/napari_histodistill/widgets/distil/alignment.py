@@ -50,9 +50,7 @@ from napari_histodistill.widgets.distil.layers import (
     show_same,
 )
 from napari_histodistill.widgets.distil.steps import AlignStep
-from napari_histodistill.widgets.shared.controls import (
-    explain,
-)
+from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.forms import ask_file, ask_new_file
 
 if TYPE_CHECKING:
