@@ -51,14 +51,20 @@ ESCAPED = "&lt;img src=x&gt; & co"
 MPP_OF_A_TEST = 0.5
 
 
-def shown_as_html(text):
+def shown_as_html(text, *, links=True):
     """Return whether a text, given to Qt as it is, loads or marks up something."""
     if not Qt.mightBeRichText(text):
         return False
     document = QTextDocument()
     document.setHtml(text)
     seen = document.toHtml()
-    return "<img" in seen or "font-weight:700" in seen or "href" in seen
+    marked_up = "<img" in seen or "font-weight:700" in seen
+    return marked_up or (links and "href" in seen)
+
+
+def loads_or_is_bold(text):
+    """Return the same without links, which some of napari's tips of the day are."""
+    return shown_as_html(text, links=False)
 
 
 def item_tips(model):
@@ -129,8 +135,8 @@ def all_of_napari(viewer):
     panels = (ExploreWidget, CompareWidget, DistilWidget)
     ours = [p for kind in panels for p in window.findChildren(kind)]
     assert ours
-    # napari's own hints are marked up, by napari: only pictures, links and bold count.
-    found = obeyed(window, may_be_marked_up=shown_as_html) + tips
+    # napari's own hints are marked up, by napari: only pictures and bold count.
+    found = obeyed(window, may_be_marked_up=loads_or_is_bold) + tips
     return found + [text for panel in ours for text in obeyed(panel)]
 
 

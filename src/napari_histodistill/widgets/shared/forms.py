@@ -51,24 +51,21 @@ class NumberBox(FloatSpinBox):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.native.installEventFilter(_TypingFilter(self.native))
-        line = self.native.lineEdit()
-        line.cursorPositionChanged.connect(self._select_unknown)
 
     def get_value(self) -> float:
         """Return the number; an ``int`` where there are no decimals."""
         value: float = super().get_value()
         return value if self.native.decimals() else round(value)
 
-    def _select_unknown(self, *_: int) -> None:
-        """Select what stands for "not known", which Qt would let nobody type over."""
-        if self.native.text() == self.native.specialValueText():
-            self.native.lineEdit().selectAll()
-
 
 class _TypingFilter(QObject):
     def eventFilter(self, box: QObject, event: QEvent) -> bool:
-        """Type the decimal point of this computer's language."""
-        typed = event.type() == QEvent.Type.KeyPress and event.key() in POINTS
+        """Type over "not known", and the decimal point of this computer's language."""
+        if event.type() != QEvent.Type.KeyPress:
+            return False
+        if box.text() == box.specialValueText():
+            box.selectAll()  # Qt would let nobody type into or over it
+        typed = event.key() in POINTS
         if typed:
             box.lineEdit().insert(box.locale().decimalPoint())
         return bool(typed)
