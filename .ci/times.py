@@ -36,8 +36,6 @@ def table(parts: dict[str, Any], total_s: float) -> list[str]:
     """Return the lines: environments first, each part, the total."""
     rows = []
     for name, part in parts.items():
-        if "result" not in part:  # the package's own build, or interrupted
-            continue
         # What runs before `commands` (`commands_pre`) makes the environment.
         commands = [
             one for one in part.get("test", []) if one["run_id"].startswith("commands[")
@@ -55,7 +53,9 @@ def main(total_s: str, *reports: str) -> None:
     parts: dict[str, Any] = {}
     for report in reports:
         if Path(report).exists():
-            parts |= json.loads(Path(report).read_text("utf-8")).get("testenvs", {})
+            found = json.loads(Path(report).read_text("utf-8")).get("testenvs", {})
+            # A report names parts, too, that were not its own, without a result.
+            parts |= {name: part for name, part in found.items() if "result" in part}
     if not parts:
         return
     sys.stdout.reconfigure(errors="replace")  # a console that knows no "µ"

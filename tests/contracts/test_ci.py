@@ -45,7 +45,7 @@ def test_the_times_of_a_run_add_up_and_end_with_what_each_part_said(tmp_path):
         ),
         "gui": part(("commands[0]", 5, "E\n1 failed in 4s\n"), success=False),
     }
-    last = {"gui": parts.pop("gui")}
+    last = {"gui": parts.pop("gui"), "types": {}, "core": {"setup": []}}
     reports = tmp_path / "report-1.json", tmp_path / "report-2.json"
     for report, some in zip(reports, (parts, last), strict=True):
         report.write_text(json.dumps({"testenvs": some}), "utf-8")
