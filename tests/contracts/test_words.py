@@ -101,7 +101,7 @@ FINDERS = frozenset(("findText", "findItems"))
 DATA = {
     (
         "napari_histodistill.widgets.shared.forms",
-        "self.native.text() == self.native.specialValueText()",
+        "box.text() == box.specialValueText()",
     ): "Qt says in no other way that the words for the unknown are shown",
     (
         "napari_histodistill.distill.layers.space_ranger",
