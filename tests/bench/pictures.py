@@ -348,6 +348,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", choices=[*PICTURES, []])
     asked = parser.parse_args(arguments)
+    asked.folder.mkdir(parents=True, exist_ok=True)
     for name in asked.names or PICTURES:
         PICTURES[name](asked.folder / f"{name}.png")
         sys.stdout.write(f"{name}.png\n")
