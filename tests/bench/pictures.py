@@ -9,6 +9,7 @@ colon. A picture is looked at before it is committed: nothing here judges it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -350,7 +351,10 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     asked.folder.mkdir(parents=True, exist_ok=True)
     for name in asked.names or PICTURES:
-        PICTURES[name](asked.folder / f"{name}.png")
+        # What was drawn for one picture is not offered again in the next.
+        with tempfile.TemporaryDirectory() as drafts:
+            os.environ["HISTODISTILL_DRAFTS"] = drafts
+            PICTURES[name](asked.folder / f"{name}.png")
         sys.stdout.write(f"{name}.png\n")
     return 0
 
