@@ -270,9 +270,8 @@ def _started(
     refuse_leftovers(target, resume=resume)
     place = home / recipe.data.folder if data is None else Path(data)
     if not target.exists() and not is_pairs(place):
-        read_tile_folder(
-            place
-        )  # refused before a folder is made that stands in the way
+        # Refused before a folder is made, which would stand in the way.
+        read_tile_folder(place)
     return start_run(recipe, target, place, home=home)
 
 

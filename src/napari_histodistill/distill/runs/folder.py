@@ -135,7 +135,7 @@ def check_run(folder: Path) -> None:
 def check_there(folder: Path) -> None:
     """Refuse to write to a run whose disk went away since it began.
 
-    Otherwise its folders would be made anew, on whatever disk has their place now.
+    Otherwise its folders would be made again, on the disk that has their place now.
 
     Raises
     ------

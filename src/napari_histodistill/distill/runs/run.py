@@ -376,7 +376,7 @@ class _Run:
     def _saving(
         self, parts: Generator[str, None, Path], step: int
     ) -> Generator[TrainingReport, None, Path]:
-        """Report what is done after the last step, which takes a minute or two."""
+        """Report what is done after the last step, which may take a minute."""
         steps = self.config.schedule.steps
         while True:
             try:

@@ -197,7 +197,7 @@ class Slide:
     def levels(self) -> tuple[da.Array, ...]:
         """Dask arrays ``(height, width, channels)``, finest first, one per level.
 
-        For viewers and for whoever computes with dask: damage is striped, as in
+        For viewers and for all that compute with dask: damage is striped, as in
         :meth:`read_marked`. They keep the files open while they are referred to.
         """
         if self._levels is None:

@@ -178,7 +178,7 @@ def keep_within_dock(combo: QComboBox) -> None:
 
 class _WheelFilter(QObject):
     def eventFilter(self, _watched: QObject, event: QEvent) -> bool:
-        """Let whoever scrolls have the wheel."""
+        """Leave the wheel to the panel, which scrolls."""
         if event.type() != QEvent.Type.Wheel:
             return False
         event.ignore()
