@@ -9,6 +9,7 @@ import pytest
 from napari_histodistill import samples
 from napari_histodistill.samples.fetching import REMOTE
 from napari_histodistill.students import load_student
+from tests.forked import start_fresh
 
 
 @pytest.fixture
@@ -42,6 +43,21 @@ def test_every_command_goes_on_with_one_note(
         assert len(notes(outcome)) == 1
     store = out / "small.ome.zarr"
     assert run("similar", store, "--at", "300,300", "-o", tmp_path / "like").code == 0
+
+
+def test_a_library_without_a_home_adds_no_words(
+    no_cache, slide_file, bundle, tmp_path, monkeypatch
+):
+    """A new process: matplotlib looks for its own folder when it is imported."""
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setenv("HISTODISTILL_CPU_BACKEND", "torch")
+    options = ("-o", tmp_path / "out", "--student", bundle)
+    process = start_fresh(("classify", slide_file, *options))
+    _out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert "matplotlib" not in err.lower()
 
 
 def test_samples_backends_and_downloads_have_a_place(no_cache):

@@ -9,6 +9,7 @@ Commands import what they need when they run: ``histodistill --help`` loads no t
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -130,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Anywhere, since people add it at the end of a line that failed.
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"]
+    # Where there is no home it says so at length; our own note of the cache is enough.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     run = typer.main.get_command(app)
     try:
         code = run.main(given, prog_name="histodistill", standalone_mode=False)
