@@ -108,7 +108,7 @@ def test_the_wish_holds_for_parts_that_come_later(unsure):
 
 def test_the_wish_outlives_a_new_run():
     session = ran_session()
-    session.live.show_at_least(0.7)
+    session.show_at_least(0.7)
     run(session, restart=True)
     assert session.live.min_confidence == 0.7
 
