@@ -16,13 +16,12 @@ import numpy as np
 from napari_histodistill.controllers.explore.judging import (
     Judged,
     JudgeProgress,
-    MapTrust,
     judge_work,
 )
+from napari_histodistill.controllers.explore.memory import RememberingChoice
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
-from napari_histodistill.controllers.shared.map_choice import MapChoice
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
     IndexBuilt,
@@ -72,34 +71,22 @@ _NEXT = {
 """What the button would do with a stored map."""
 
 
-class ExploreSession(MapChoice):
+class ExploreSession(RememberingChoice):
     """State of one *Explore slide* panel; no Qt, no napari.
 
     Attributes
     ----------
-    live : LiveMap or None
-        The map as far as it is computed.
-    prompts, similar : Prompts, SimilarResult or None
-        What was clicked and the answer.
-    taught : Taught or None
-        A probe fitted to strokes, in place of the student's own head.
-    map_trust : MapTrust
-        Whether the map is like what the student learned from, as far as is known.
     running : bool
-        Whether a run is going on.
+        Whether a run is going on, of this slide or of one that was left since.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.live: LiveMap | None = None
-        self.prompts = Prompts()
-        self.similar: SimilarResult | None = None
-        self.taught: Taught | None = None
         self.running = False
+        self._run_live: LiveMap | None = None
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
         self._looked_for: tuple[Slide | None, Path] | None = None
-        self.map_trust = MapTrust()
 
     @property
     def has_map(self) -> bool:
@@ -154,12 +141,12 @@ class ExploreSession(MapChoice):
         """
         plan = self.plan()
         slide, student, detail = self.slide, self.student, self.detail
-        if slide is None or student is None or detail is None:
-            raise InputError(self.why_not_run)
+        if slide is None or student is None or detail is None or self.running:
+            raise InputError(self.why_not_start)
         if restart or self.live is None or self.taught is not None:
             self._new_map(detail, student)
         assert self.live is not None
-        self.running = True
+        self.running, self._run_live = True, self.live
         return run_work(
             slide,
             student,
@@ -167,13 +154,18 @@ class ExploreSession(MapChoice):
             restart=restart,
             # Another panel or process may have stored more than is on screen.
             known=self.live.status.copy(),
-            focus=lambda: self.view,
+            focus=lambda: self.view if self.slide is slide else None,
         )
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether the run that is going on fills the map on screen."""
+        return self.running and self._run_live is self.live
+
     def take_update(self, update: RunUpdate) -> None:
-        """Take what a run reports."""
-        if update.patch is not None and self.live is not None:
-            self.live.apply(update.patch)
+        """Take what a run reports, on screen or not."""
+        if update.patch is not None and self._run_live is not None:
+            self._run_live.apply(update.patch)
 
     def take_patches(self, patches: Sequence[Patch]) -> None:
         """Take cells of a stored map."""
@@ -188,7 +180,7 @@ class ExploreSession(MapChoice):
 
     def run_ended(self) -> None:
         """Note that no run is going any more."""
-        self.running = False
+        self.running, self._run_live = False, None
 
     def class_rows(self) -> tuple[ClassRow, ...]:
         """Return the legend: of the map, or of what the student could find."""
@@ -200,6 +192,13 @@ class ExploreSession(MapChoice):
             ClassRow(name=c.name, color=c.color, cells=0, mm2=0.0, histogram=())
             for c in self.student.spec.classes
         )
+
+    @property
+    def why_not_start(self) -> str:
+        """Why a run cannot be started now; "" if it can."""
+        if self.running and not self.runs_here:
+            return "A run on another slide is going on: wait for it, or cancel it."
+        return self.why_not_run
 
     @property
     def run_action(self) -> RunAction:
@@ -378,7 +377,7 @@ class ExploreSession(MapChoice):
     @property
     def why_not_teach(self) -> str:
         """Why nothing can be learned from strokes now; "" if it can."""
-        if self.running:
+        if self.runs_here:
             return "Wait until the run is done, or cancel it."
         if self.live is None:
             return "Run the model first: what it has seen is learned from."
@@ -432,10 +431,10 @@ class ExploreSession(MapChoice):
         return "" if self.live else "Nothing to export yet: run a model first."
 
     def say_run_ended(self, job: Job[object]) -> str:
-        """Return how a run ended, in a sentence."""
+        """Return how a run ended, in a sentence; to be asked before it is noted."""
         if job.state is JobState.FAILED:
             return job.error
-        done = count_in_words(self.live.cells_done if self.live else 0)
+        done = count_in_words(self._run_live.cells_done if self._run_live else 0)
         if job.state is JobState.DONE:
             return f"Done: {done}, stored for next time."
         return f"Stopped. {done} are kept; Continue goes on."

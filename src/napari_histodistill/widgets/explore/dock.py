@@ -108,6 +108,12 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             on_click=self._clicked,
             on_toggle=self.classes_panel.toggle,
             on_peek=self._peek,
+            keys={
+                "N": partial(self.choosing.step, 1),
+                "P": partial(self.choosing.step, -1),
+                "J": partial(self.similar_panel.places.step, 1),
+                "K": partial(self.similar_panel.places.step, -1),
+            },
             describe=self.describe,
         )
         self._settle = QTimer(self)
@@ -168,7 +174,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self._settle.stop()
         self.canvas.close()
         self.choosing.close()
-        self.bench.drop_overlays(keep_layers=True)
+        self.bench.let_go()
         for dispose in self._disposers:
             dispose()
         self._disposers.clear()
@@ -183,6 +189,9 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.trust_panel.export.connect(self.export)
         self.teaching.saved.connect(self._student_saved)
         self.teaching.taught.connect(self.mapping.show_taught)
+        bench.put.connect(self._clear_words)
+        bench.put.connect(self.mapping.show_resumed)
+        bench.put.connect(self.searching.show_resumed)
         self._settle.timeout.connect(self._view_settled)
         camera, layers = bench.viewer.scene.camera.events, bench.viewer.layers.events
         self._listen(camera.center, self._view_moved)
@@ -199,6 +208,13 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     def _adopt_keys(self, _event: Event | None = None) -> None:
         if self.bench.slide_layer is not None:
             self.canvas.adopt(self.bench.slide_layer)
+
+    def _clear_words(self) -> None:
+        """Take back what was said of the slide that was left."""
+        self.teach_panel.say("")
+        if not self.session.running:
+            self.run_panel.say("")
+        self.mapping.show()
 
     def _view_moved(self, _event: Event | None = None) -> None:
         self._settle.start()

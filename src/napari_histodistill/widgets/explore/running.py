@@ -43,6 +43,7 @@ class Mapping(QObject):
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
         self._has_cells = False
+        self._run_slide = ""
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
         slide_panel.step_chosen.connect(self.choose_step)
@@ -110,7 +111,8 @@ class Mapping(QObject):
         self.bench.pump.abandon(
             ExploreJob.STORED_MAP, ExploreJob.LEARNING, ExploreJob.JUDGING
         )
-        self._has_cells = False
+        self._has_cells, layer = False, self.bench.slide_layer
+        self.bench.run_layer, self._run_slide = layer, layer.name if layer else ""
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
             work,
@@ -137,6 +139,11 @@ class Mapping(QObject):
         self._draw()
         self.bench.changed.emit()
 
+    def show_resumed(self) -> None:
+        """Draw the map that is remembered of the slide that was just chosen."""
+        if self.bench.session.live is not None:
+            self._draw()
+
     # --- drawing ------------------------------------------------------------------
 
     def show(self) -> None:
@@ -151,7 +158,7 @@ class Mapping(QObject):
         panel.lock(session.why_locked)
         if not session.running:
             title = RUN_TITLES[session.run_action]
-            self.run_panel.show_ready(title, session.why_not_run)
+            self.run_panel.show_ready(title, session.why_not_start)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)
@@ -188,13 +195,17 @@ class Mapping(QObject):
         self._redraw()
 
     def _progressed(self, updates: list[RunUpdate]) -> None:
+        session = self.bench.session
         self._look()
+        elsewhere = "" if session.runs_here else self._run_slide
         for update in updates:
-            self.bench.session.take_update(update)
+            session.take_update(update)
             if update.report.message:  # said once: it must not drown in the others
-                self.run_panel.show_report(update.report)
-        self.run_panel.show_report(updates[-1].report)
-        if any(update.patch is not None for update in updates):
+                self.run_panel.show_report(update.report, elsewhere)
+        report = updates[-1].report
+        self.run_panel.show_report(report, elsewhere)
+        self.bench.ran.emit(report.done / max(1, report.total))
+        if not elsewhere and any(update.patch is not None for update in updates):
             self._redraw()
             self._show_legend()
             if not self._has_cells:
@@ -203,9 +214,11 @@ class Mapping(QObject):
 
     def _ended(self, job: Job[object]) -> None:
         session = self.bench.session
+        words = session.say_run_ended(job)
+        elsewhere = "" if session.runs_here else f"{self._run_slide}: "
         session.run_ended()
         self.bench.changed.emit()
-        self.run_panel.say(session.say_run_ended(job))
+        self.run_panel.say(elsewhere + words)
 
     def _stored_shown(self, job: Job[object], since: str) -> None:
         self.bench.report_end(job)

@@ -7,7 +7,7 @@ the user paints or draws, the keys mean what napari says.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +54,8 @@ class CanvasInput:
         ``(looking)`` when Space is pressed and released.
     on_flicker : callable, optional
         ``(looking)`` when :data:`FLICKER` is pressed and released.
+    keys : mapping, optional
+        What other keys do, by their names.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class CanvasInput:
         on_toggle: Callable[[int], None] | None = None,
         on_peek: Callable[[bool], None] | None = None,
         on_flicker: Callable[[bool], None] | None = None,
+        keys: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
         self._viewer = viewer
         self._on_click, self._on_toggle, self._on_peek = on_click, on_toggle, on_peek
         self._on_flicker, self._describe = on_flicker, describe
+        self._keys = dict(keys or {})
         self._saying = False
         # Weakly: a layer that was taken away, and the slide in it, must be let go.
         self._keyed: weakref.WeakSet[Layer] = weakref.WeakSet()
@@ -111,6 +115,7 @@ class CanvasInput:
                 found["Space"] = self._peek
             if self._on_flicker is not None:
                 found[FLICKER] = self._flicker
+            found |= {key: self._navigating(act) for key, act in self._keys.items()}
         return found
 
     def _toggler(
@@ -121,6 +126,13 @@ class CanvasInput:
                 on_toggle(index)
 
         return toggle
+
+    def _navigating(self, act: Callable[[], None]) -> Callable[[object], None]:
+        def do(_target: object) -> None:
+            if is_navigating(self._viewer):
+                act()
+
+        return do
 
     def _flicker(self, _viewer: ViewerModel) -> Generator[None]:
         assert self._on_flicker is not None

@@ -86,6 +86,7 @@ class Overlays:
             OverlayKind, tuple[tuple[ClassSpec, ...], frozenset[int]]
         ] = {}
         self._visible_before: dict[OverlayKind, bool] = {}
+        self._resting: list[Layer] = []
         self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
         self._hatched: Sequence[npt.NDArray[np.uint8]] | None = None
         for name in MOVES:
@@ -342,6 +343,27 @@ class Overlays:
             if (layer := self.get(kind)) is not None:
                 layer.visible = visible
         self._visible_before = {}
+
+    def rest(self) -> None:
+        """Hide all while another slide is looked at; what holds nothing goes."""
+        drawn = self.hand_made()
+        for kind in map(OverlayKind, overlays.HAND_MADE):
+            layer = self.get(kind)
+            if layer is not None and all(layer is not mine for mine in drawn):
+                self._remove(kind)
+        self.hide_stain()
+        self._resting = []
+        for layer in filter(None, map(self.get, list(self._layers))):
+            if layer.visible:
+                self._resting.append(layer)
+                self._put_aside(layer)
+
+    def wake(self) -> None:
+        """Show again what was shown when the slide was left."""
+        for layer in self._resting:
+            if layer in self._viewer.layers:
+                layer.visible = True
+        self._resting = []
 
     def close(self, *, keep_layers: bool) -> None:
         """Stop following the slide layer; optionally take all overlays away.
