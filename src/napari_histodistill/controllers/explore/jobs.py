@@ -15,6 +15,7 @@ class ExploreJob(JobKey):
     LEARNING = "Learning from strokes"
     SAVING = "Saving"
     JUDGING = "Comparing with what the model learned from"
+    OVERVIEW = "Reading the overview"
     FITTING_STAIN = "Measuring the stain"
 
 

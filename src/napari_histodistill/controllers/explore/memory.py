@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from napari_histodistill.controllers.explore.judging import MapTrust
+from napari_histodistill.controllers.explore.showing import WhatIsShown
 from napari_histodistill.controllers.shared.map_choice import MapChoice
 from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
 
@@ -44,6 +45,7 @@ class _Kept:
     prompts: Prompts
     similar: SimilarResult | None
     map_trust: MapTrust
+    at_least: float
 
 
 class RememberingChoice(MapChoice):
@@ -61,6 +63,8 @@ class RememberingChoice(MapChoice):
         A probe fitted to strokes, in place of the student's own head.
     map_trust : MapTrust
         Whether the map is like what the student learned from, as far as is known.
+    showing : WhatIsShown
+        What a person chose to see of the map.
     """
 
     def __init__(self) -> None:
@@ -70,6 +74,7 @@ class RememberingChoice(MapChoice):
         self.similar: SimilarResult | None = None
         self.taught: Taught | None = None
         self.map_trust = MapTrust()
+        self.showing = WhatIsShown()
         self._kept: dict[int, _Kept] = {}
 
     def choose_slide(self, slide: Slide | None) -> None:
@@ -77,6 +82,7 @@ class RememberingChoice(MapChoice):
         if self.slide is not None:
             self._keep(self.slide)
         self.map_trust = MapTrust()  # the other one is kept with its slide
+        self.showing.show_at_least(0.0)
         super().choose_slide(slide)
         kept = None if slide is None else self._kept.get(id(slide))
         if kept is not None and kept.slide() is slide:
@@ -100,6 +106,7 @@ class RememberingChoice(MapChoice):
             prompts=self.prompts,
             similar=self.similar,
             map_trust=self.map_trust,
+            at_least=self.showing.at_least,
         )
         gone = [key for key, kept in self._kept.items() if kept.slide() is None]
         for key in gone:
@@ -117,6 +124,7 @@ class RememberingChoice(MapChoice):
         same = kept.mode == self.mode and student is self.student
         self.tissue, self.every_square = kept.tissue, kept.every_square
         self.region, self.shape = kept.region, kept.shape
+        self.showing.show_at_least(kept.at_least)
         self._lay_steps(keep=kept.stride_px if same else None)
         self.step_is_chosen = same and kept.step_is_chosen
         if not same or kept.live is None or self.detail is None:

@@ -8,6 +8,7 @@ given to the session's ``take_…`` methods, and the widget draws what the sessi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from napari_histodistill.controllers.explore.judging import (
     judge_work,
 )
 from napari_histodistill.controllers.explore.memory import RememberingChoice
+from napari_histodistill.controllers.explore.showing import (
+    Shown,
+)
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
@@ -147,6 +151,7 @@ class ExploreSession(RememberingChoice):
             self._new_map(detail, student)
         assert self.live is not None
         self.running, self._run_live = True, self.live
+        self.showing.map_begins()
         return run_work(
             slide,
             student,
@@ -175,6 +180,7 @@ class ExploreSession(RememberingChoice):
 
     def show_at_least(self, confidence: float) -> None:
         """Show only the squares of the map that are at least this sure (0 to 1)."""
+        self.showing.show_at_least(confidence)
         if self.live is not None:
             self.live.show_at_least(confidence)
 
@@ -190,8 +196,20 @@ class ExploreSession(RememberingChoice):
             return ()
         return tuple(
             ClassRow(name=c.name, color=c.color, cells=0, mm2=0.0, histogram=())
-            for c in self.student.spec.classes
+            for c in self.showing.coloured(self.student.spec.classes)
         )
+
+    def recolour(self, index: int, color: str) -> None:
+        """Draw a class of the legend in another colour, here and in exports."""
+        rows = self.class_rows()
+        if not 0 <= index < len(rows):
+            return
+        self.showing.recolour(rows[index].name, color)
+        if self.live is not None:
+            self.live.recolour(self.showing.coloured(self.live.classes))
+        if self.taught is not None:
+            coloured = self.showing.coloured(self.taught.classes)
+            self.taught = replace(self.taught, classes=coloured)
 
     @property
     def why_not_start(self) -> str:
@@ -330,6 +348,7 @@ class ExploreSession(RememberingChoice):
             msg = "Nothing is computed there: click on tissue that the map covers."
             raise InputError(msg)
         self.prompts = self.prompts.added(Prompt(y, x, like))
+        self.showing.choose(Shown.ALIKE)
 
     def remove_prompt(self, index: int) -> None:
         """Take a click back; without a "like this" the search ends."""
@@ -406,11 +425,12 @@ class ExploreSession(RememberingChoice):
         """Show the taught classes in place of the student's."""
         if self.live is None:
             return
-        sure = self.live.min_confidence
-        self.taught = taught
-        self.live = LiveMap(self.live.grid, taught.classes, self.live.mode)
+        classes = self.showing.coloured(taught.classes)
+        self.taught = replace(taught, classes=classes)
+        self.live = LiveMap(self.live.grid, classes, self.live.mode)
         self.live.apply(taught.patch)
-        self.live.show_at_least(sure)
+        self.live.show_at_least(self.showing.at_least)
+        self.showing.map_begins()
         self._heed()
 
     def forget_taught(self) -> Work | None:
@@ -475,6 +495,9 @@ class ExploreSession(RememberingChoice):
                 parts.append("unlike what the model learned from")
         elif self.live.status[row, column] == CellStatus.UNREADABLE:
             parts.append("unreadable")
+        likely, spec = float(self.live.heat[row, column]), self.live.heat_class
+        if spec is not None and np.isfinite(likely):
+            parts.append(f"probability of {class_in_words(spec.name)} {likely:.0%}")
         if self.similar is not None:
             value = float(self.similar.similarity.values[row, column])
             if np.isfinite(value):
@@ -484,9 +507,9 @@ class ExploreSession(RememberingChoice):
     # --- inside -------------------------------------------------------------------
 
     def _new_map(self, detail: Detail, student: Student) -> None:
-        sure = self.live.min_confidence if self.live else 0.0
-        self.live = LiveMap(detail.grid, student.spec.classes, self.mode)
-        self.live.show_at_least(sure)
+        classes = self.showing.coloured(student.spec.classes)
+        self.live = LiveMap(detail.grid, classes, self.mode)
+        self.live.show_at_least(self.showing.at_least)
         self.taught = None
         self._index, self._indexed_cells = None, 0
         self.map_trust.forget()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
@@ -31,6 +31,9 @@ RUN_TITLES = {
 class Mapping(QObject):
     """Keeps plan, run, class layer and legend in step."""
 
+    drawn = Signal()
+    """The map on screen has other squares."""
+
     def __init__(
         self,
         bench: ExploreBench,
@@ -51,8 +54,6 @@ class Mapping(QObject):
         slide_panel.every_square_wanted.connect(self.choose_every_square)
         run_panel.run.connect(self.run)
         run_panel.cancel.connect(self.cancel)
-        classes_panel.toggled.connect(self._eyes_changed)
-        classes_panel.confidence_chosen.connect(self._confidence_changed)
         classes_panel.own_classes.connect(self.forget_taught)
 
     # --- choosing -----------------------------------------------------------------
@@ -99,6 +100,8 @@ class Mapping(QObject):
         session = self.bench.session
         self._look()
         self._take_edited_tissue()
+        if self.bench.overlays is not None:
+            self.bench.overlays.step_aside()
         restart = session.run_action is RunAction.AGAIN
         try:
             if restart:
@@ -176,7 +179,8 @@ class Mapping(QObject):
         detail, student = session.detail, session.student
         if overlays is None or detail is None or student is None:
             return
-        overlays.make_room(detail.grid, student.spec.classes)
+        classes = session.showing.coloured(student.spec.classes)
+        overlays.make_room(detail.grid, classes)
 
     def _show_stored(self, work: Work | None) -> None:
         if work is None:
@@ -231,7 +235,6 @@ class Mapping(QObject):
     def _draw(self) -> None:
         session, overlays = self.bench.session, self.bench.overlays
         if overlays is not None and session.live is not None:
-            session.show_at_least(self.classes_panel.sure.value() / 100)
             self._show_legend()
             overlays.show_classes(session.live, self.classes_panel.hidden)
 
@@ -240,8 +243,11 @@ class Mapping(QObject):
             self.bench.overlays.refresh_classes()
 
     def _show_legend(self) -> None:
-        self.classes_panel.show_rows(self.bench.session.class_rows())
-        self.classes_panel.back.setVisible(self.bench.session.taught is not None)
+        session = self.bench.session
+        self.classes_panel.show_rows(
+            session.class_rows(), taught=session.taught is not None
+        )
+        self.drawn.emit()
 
     def _drop(self) -> None:
         """Take the present map off the screen; it stays stored."""
@@ -269,15 +275,3 @@ class Mapping(QObject):
 
             mask = np.array(layer.data) > 0
             session.take_tissue(TissueMask.from_array(mask, session.slide.shape))
-
-    def _eyes_changed(self) -> None:
-        live, overlays = self.bench.session.live, self.bench.overlays
-        if live is not None and overlays is not None:
-            overlays.hide_classes(live, self.classes_panel.hidden)
-
-    def _confidence_changed(self, confidence: float) -> None:
-        session = self.bench.session
-        if session.live is not None:
-            session.show_at_least(confidence)
-            self._redraw()
-            self._show_legend()
