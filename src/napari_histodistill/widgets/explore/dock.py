@@ -76,7 +76,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__(napari_viewer, ExploreBench)
-        self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
+        self.slide_panel, self.run_panel = SlidePanel(), RunPanel(starts_over=True)
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
         self.draft_row = DraftRow()
@@ -167,6 +167,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.bench.pump.close()
         self._settle.stop()
         self.canvas.close()
+        self.mapping.close()
         self.choosing.close()
         self.bench.drop_overlays(keep_layers=True)
         for dispose in self._disposers:
