@@ -39,8 +39,8 @@ _QUICK_CELLS = 200_000
 """Above, small blocks would be too many files."""
 
 BETWEEN_CELLS = (
-    "What is drawn lies between the squares of the map: draw a larger region, or choose "
-    "a finer detail."
+    "What is drawn lies between the squares of the map: draw a larger region, or "
+    "choose a finer detail."
 )
 
 

@@ -171,7 +171,8 @@ class RunPanel(QWidget):
 
 def _more_button() -> tuple[QToolButton, QAction]:
     """Return the button with the menu beside Run, and the line to start over."""
-    button = tool("\N{MIDLINE HORIZONTAL ELLIPSIS}", MORE_TIP)
+    # Room for the menu's arrow, which napari's theme draws over the text.
+    button = tool("More" + 4 * "\N{NO-BREAK SPACE}", MORE_TIP)
     button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
     menu = QMenu(button)
     menu.setToolTipsVisible(True)

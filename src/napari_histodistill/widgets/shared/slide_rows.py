@@ -177,7 +177,7 @@ class RegionRow(QWidget):
         self._regions = regions
         self._group = QButtonGroup(self)
         layout = row()
-        layout.setSpacing(0)
+        layout.setSpacing(8)
         self.setLayout(layout)
         for k, (_, text, tooltip) in enumerate(regions):
             button = QRadioButton(text)
