@@ -39,7 +39,7 @@ class _Kept:
     tissue: TissueMask | None
     every_square: bool
     region: RegionChoice
-    shape: npt.NDArray[np.float64] | None
+    shapes: tuple[npt.NDArray[np.float64], ...]
     live: LiveMap | None
     taught: Taught | None
     prompts: Prompts
@@ -100,7 +100,7 @@ class RememberingChoice(MapChoice):
             tissue=self.tissue,
             every_square=self.every_square,
             region=self.region,
-            shape=self.shape,
+            shapes=self.shapes,
             live=self.live,
             taught=self.taught,
             prompts=self.prompts,
@@ -123,7 +123,7 @@ class RememberingChoice(MapChoice):
         student = None if kept.student is None else kept.student()
         same = kept.mode == self.mode and student is self.student
         self.tissue, self.every_square = kept.tissue, kept.every_square
-        self.region, self.shape = kept.region, kept.shape
+        self.region, self.shapes = kept.region, kept.shapes
         self.showing.show_at_least(kept.at_least)
         self._lay_steps(keep=kept.stride_px if same else None)
         self.step_is_chosen = same and kept.step_is_chosen

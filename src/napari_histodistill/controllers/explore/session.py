@@ -24,6 +24,7 @@ from napari_histodistill.controllers.explore.showing import (
     Shown,
 )
 from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
+from napari_histodistill.controllers.shared.estimating import start_over_in_words
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from napari_histodistill.controllers.explore.hatching import Levels
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
@@ -63,14 +66,15 @@ class RunAction(Enum):
     """Compute a map."""
     CONTINUE = "continue"
     """Compute what is missing of the map on screen."""
-    AGAIN = "again"
-    """Let the finished map go and compute it from scratch."""
+    DONE = "done"
+    """Nothing: all that was asked for is computed. To compute it again is a choice of
+    its own, :meth:`ExploreSession.start_over_question`."""
 
 
 _NEXT = {
     RunAction.RUN: "Run goes on.",
     RunAction.CONTINUE: "Continue goes on.",
-    RunAction.AGAIN: "Run again computes it from scratch.",
+    RunAction.DONE: "All of it is computed.",
 }
 """What the button would do with a stored map."""
 
@@ -96,6 +100,11 @@ class ExploreSession(RememberingChoice):
     def has_map(self) -> bool:
         """Whether a map of this choice is on screen."""
         return self.live is not None
+
+    @property
+    def map_status(self) -> npt.NDArray[np.uint8] | None:
+        """Status of the cells of the map on screen; None without one."""
+        return None if self.live is None else self.live.status
 
     def drop_map(self) -> None:
         """Let the map on screen go, if any; the choice stays, and the store."""
@@ -187,6 +196,7 @@ class ExploreSession(RememberingChoice):
     def run_ended(self) -> None:
         """Note that no run is going any more."""
         self.running, self._run_live = False, None
+        self.estimator.forget_paces()
 
     def class_rows(self) -> tuple[ClassRow, ...]:
         """Return the legend: of the map, or of what the student could find."""
@@ -221,16 +231,28 @@ class ExploreSession(RememberingChoice):
     @property
     def run_action(self) -> RunAction:
         """The meaning of the Run button now."""
-        if self.live is None or not self.live.cells_done:
+        if self.live is None or not self.live.cells_done or self.why_not_run:
             return RunAction.RUN
-        return RunAction.CONTINUE if self.cells_missing else RunAction.AGAIN
+        return RunAction.CONTINUE if self.cells_missing else RunAction.DONE
+
+    @property
+    def start_over_question(self) -> str:
+        """What starting over would throw away and cost; "" if there is nothing."""
+        if self.live is None or not self.live.cells_done or self.student is None:
+            return ""
+        if self.why_not_run:
+            return ""
+        again = self.estimator.estimate(
+            self.plan(), self.student, tiles_per_s=self.tiles_per_s
+        )
+        return start_over_in_words(self.live.cells_done, again)
 
     @property
     def cells_missing(self) -> int:
         """Wanted cells that the present map does not have yet."""
         if self.live is None or self.why_not_run:
             return 0
-        wanted = self.plan().wanted_cells()
+        wanted = self.estimator.wanted(self.plan())
         return int((wanted & (self.live.status == CellStatus.PENDING)).sum())
 
     @property

@@ -78,7 +78,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__(napari_viewer, ExploreBench)
-        self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
+        self.slide_panel, self.run_panel = SlidePanel(), RunPanel(starts_over=True)
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
         self.showing_panel, self.draft_row = ShowingPanel(), DraftRow()
@@ -185,6 +185,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self._settle.stop()
         self.canvas.close()
         self.on_canvas.close()
+        self.mapping.close()
         self.choosing.close()
         self.bench.let_go()
         for dispose in self._disposers:

@@ -14,18 +14,26 @@ from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.explore.drawing import Drawing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
+from napari_histodistill.widgets.shared.controls import confirmed
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.run_panel import RunPanel
-from napari_histodistill.widgets.shared.slide_layers import selected_polygon
+from napari_histodistill.widgets.shared.slide_layers import drawn_polygons
 
 RUN_TITLES = {
     RunAction.RUN: "Run",
     RunAction.CONTINUE: "Continue",
-    RunAction.AGAIN: "Run again",
+    RunAction.DONE: "Run",
 }
 """What the button says."""
+
+NOTHING_TO_RUN = (
+    "All squares there are computed. Choose or draw another region, choose a finer "
+    "detail, or start over (the menu beside)."
+)
+NO_MAP = "There is no map yet that could be thrown away."
 
 
 class Mapping(QObject):
@@ -54,13 +62,24 @@ class Mapping(QObject):
         slide_panel.every_square_wanted.connect(self.choose_every_square)
         run_panel.run.connect(self.run)
         run_panel.cancel.connect(self.cancel)
+        run_panel.start_over.connect(self.start_over)
+        self.drawing = Drawing(bench)
+        self.drawing.altered.connect(self._regions_altered)
         classes_panel.own_classes.connect(self.forget_taught)
 
     # --- choosing -----------------------------------------------------------------
 
+    def close(self) -> None:
+        """Let go of the layer that is drawn on."""
+        self.drawing.close()
+
     def choose_region(self, region: RegionChoice) -> None:
-        """Cover the whole slide, the view, or a shape."""
+        """Cover the whole slide, the view, or what is drawn: then drawing begins."""
         self.bench.session.choose_region(region)
+        if region is RegionChoice.SHAPE:
+            self.drawing.start()
+        else:
+            self.drawing.put_down()
         self._look()
         self.bench.changed.emit()
 
@@ -96,13 +115,22 @@ class Mapping(QObject):
     # --- running ------------------------------------------------------------------
 
     def run(self) -> None:
-        """Compute the map, or what is missing of it."""
+        """Compute what is missing of the map; nothing that is there is lost."""
+        self._run(restart=False)
+
+    def start_over(self) -> None:
+        """Throw the map away and compute it again, if the user says so."""
+        question = self.bench.session.start_over_question
+        if question and confirmed(self.run_panel, "Start over", question):
+            self._run(restart=True)
+
+    def _run(self, *, restart: bool) -> None:
         session = self.bench.session
+        self.drawing.put_down()
         self._look()
         self._take_edited_tissue()
         if self.bench.overlays is not None:
             self.bench.overlays.step_aside()
-        restart = session.run_action is RunAction.AGAIN
         try:
             if restart:
                 self._drop()
@@ -152,6 +180,7 @@ class Mapping(QObject):
     def show(self) -> None:
         """Draw plan, button and legend; show a stored map if there is one."""
         session, panel = self.bench.session, self.slide_panel
+        self.drawing.follow()
         if session.region is RegionChoice.SHAPE:
             self._look()
         self._look_for_stored()
@@ -160,8 +189,13 @@ class Mapping(QObject):
         panel.show_every_square(every=session.every_square)
         panel.lock(session.why_locked)
         if not session.running:
-            title = RUN_TITLES[session.run_action]
-            self.run_panel.show_ready(title, session.why_not_start)
+            action = session.run_action
+            why_not = NOTHING_TO_RUN if action is RunAction.DONE else ""
+            self.run_panel.show_ready(
+                RUN_TITLES[action], session.why_not_start or why_not
+            )
+            asks = session.start_over_question
+            self.run_panel.show_start_over("" if asks else NO_MAP)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)
@@ -230,6 +264,11 @@ class Mapping(QObject):
         if job.state is JobState.DONE and session.live is not None:
             self.run_panel.say(session.say_stored(since))
 
+    def _regions_altered(self) -> None:
+        if self.bench.session.region is RegionChoice.SHAPE:
+            self._look()
+            self.bench.changed.emit()
+
     # --- inside -------------------------------------------------------------------
 
     def _draw(self) -> None:
@@ -265,7 +304,8 @@ class Mapping(QObject):
         session, layer = self.bench.session, self.bench.slide_layer
         self.bench.look()
         if session.region is RegionChoice.SHAPE and layer is not None:
-            session.take_shape(selected_polygon(self.bench.viewer, layer))
+            ours = self.drawing.layer
+            session.take_shapes(drawn_polygons(self.bench.viewer, layer, ours))
 
     def _take_edited_tissue(self) -> None:
         overlays, session = self.bench.overlays, self.bench.session

@@ -25,9 +25,15 @@ from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRo
 from napari_histodistill.widgets.shared.slide_section import SlideSection
 
 REGIONS = (
-    (RegionChoice.WHOLE, "Whole", "Run on all tissue of the slide."),
+    (RegionChoice.WHOLE, "Whole slide", "Run on all tissue of the slide."),
     (RegionChoice.VIEW, "View", "Run on the tissue that the canvas shows now."),
-    (RegionChoice.SHAPE, "Shape", "Run inside the selected shape of a Shapes layer."),
+    (
+        RegionChoice.SHAPE,
+        "Drawn",
+        "Run inside regions that you draw: click the corners of one on the slide and "
+        "double-click the last. Press Drawn again to draw another; they add up. To "
+        "take one away, select it in the layer Regions to run on and press Delete.",
+    ),
 )
 MODES: tuple[tuple[EmbeddingMode, str, str], ...] = (
     (
@@ -153,10 +159,10 @@ class SlidePanel(SlideSection):
         grid.addWidget(self.srgb, 4, 1)
         grid.addWidget(PlainLabel("Stain"), 5, 0)
         grid.addWidget(self.stain, 5, 1)
-        grid.addWidget(PlainLabel("Region"), 6, 0)
+        grid.addWidget(PlainLabel("Where"), 6, 0)
         grid.addWidget(self.regions, 6, 1)
         grid.addWidget(PlainLabel("Detail"), 7, 0)
         grid.addLayout(row(self.detail, self.mode), 7, 1)
-        grid.addLayout(row(self.detail_words, self.tissue), 8, 1)
-        grid.addWidget(self.every_square, 9, 1)
+        grid.addWidget(self.detail_words, 8, 0, 1, 2)
+        grid.addLayout(row(self.every_square, self.tissue), 9, 0, 1, 2)
         self.show_colours(offered=False, srgb=False)

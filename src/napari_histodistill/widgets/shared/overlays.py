@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Labels, Layer, Points
+from napari.layers import Image, Labels, Layer, Points, Shapes
 
 from napari_histodistill.controllers.explore.hatching import hatching_world
 from napari_histodistill.controllers.shared.live_map import LiveMap
@@ -46,6 +46,8 @@ class OverlayKind(StrEnum):
     SIMILAR = "similar"
     MARKERS = "markers"
     STROKES = "strokes"
+    REGION = "region"
+    """Outlines drawn to say what a run covers."""
     TISSUE = "tissue"
     STAIN = "stain"
     DIFFERENCE = "difference"
@@ -136,6 +138,12 @@ class Overlays:
         ):
             found.append(tissue)
         return found
+
+    def _drawn(self) -> list[Layer]:
+        """Return all that a person drew: what was painted, and regions."""
+        region = self.get(OverlayKind.REGION)
+        has_regions = region is not None and len(region.data)
+        return [*self.hand_made(), *([region] if has_regions else [])]
 
     def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
         """Draw a class map; the layer and the live map share one array.
@@ -380,6 +388,33 @@ class Overlays:
         """Take the normalised slide away."""
         self._remove(OverlayKind.STAIN)
 
+    def show_region(self) -> Shapes:
+        """Return the layer to draw regions on, made if it is not there."""
+        layer: Shapes | None = self.get(OverlayKind.REGION)
+        if layer is None:
+            made = overlays.region_layer(
+                self._um(), width=self._outline(), affine=self._affine()
+            )
+            layer = self._add(OverlayKind.REGION, made)
+        layer.visible = True
+        self.fit_outlines()
+        return layer
+
+    def fit_outlines(self) -> None:
+        """Draw the outlines of regions as wide on screen as before a zoom."""
+        layer: Shapes | None = self.get(OverlayKind.REGION)
+        if layer is None:
+            return
+        layer.current_edge_width = width = self._outline()
+        if any(abs(w / width - 1) > 0.2 for w in layer.edge_width):
+            layer.edge_width = [width] * len(layer.edge_width)
+
+    def _outline(self) -> float:
+        """Return the width of an outline in level-0 pixels, at the present zoom."""
+        um_per_px = abs(float(self._slide_layer.scale[-1])) or 1.0
+        zoom = max(self._viewer.scene.camera.zoom, 1e-9)
+        return float(overlays.REGION_WIDTH_PX / zoom / um_per_px)
+
     def remove_search(self) -> None:
         """Take the heatmap and the markers away."""
         self._remove(OverlayKind.SIMILAR)
@@ -413,7 +448,7 @@ class Overlays:
 
     def rest(self) -> None:
         """Hide all while another slide is looked at; what holds nothing goes."""
-        drawn = self.hand_made()
+        drawn = self._drawn()
         for kind in map(OverlayKind, overlays.HAND_MADE):
             layer = self.get(kind)
             if layer is not None and all(layer is not mine for mine in drawn):
@@ -440,7 +475,7 @@ class Overlays:
         for name in MOVES:
             getattr(self._slide_layer.events, name).disconnect(self._follow)
         if not keep_layers:
-            drawn = self.hand_made()
+            drawn = self._drawn()
             for kind, layer in list(self._layers.items()):
                 if any(layer is mine for mine in drawn):
                     self._put_aside(layer)
@@ -448,13 +483,16 @@ class Overlays:
                     self._remove(kind)
         self._layers.clear()
 
-    def _lay_out_again(self, layer: Labels) -> None:
+    def _lay_out_again(self, layer: Labels | Shapes) -> None:
+        if isinstance(layer, Shapes):
+            layer.scale, layer.affine = self._um(), self._affine()
+            return
         world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
         place = placement(world, self._affine())
         for name in ("scale", "translate", "affine"):
             setattr(layer, name, place[name])
 
-    def _put_aside(self, layer: Labels) -> None:
+    def _put_aside(self, layer: Labels | Shapes) -> None:
         layer.mode = "pan_zoom"  # a hidden layer must not be painted on
         layer.visible = False
         layers = self._viewer.layers
