@@ -13,6 +13,9 @@ class ExploreJob(JobKey):
     RANKING = "Ranking"
     THUMBNAILS = "Thumbnails"
     LEARNING = "Learning from strokes"
+    HOLDING = "Getting ready to learn"
+    ASKING = "Looking for squares to ask about"
+    ANNOTATIONS = "Annotations"
     SAVING = "Saving"
     JUDGING = "Comparing with what the model learned from"
     FITTING_STAIN = "Measuring the stain"
@@ -27,6 +30,8 @@ OF_THE_MAP = (
     ExploreJob.JUDGING,
     *OF_THE_SEARCH,
     ExploreJob.LEARNING,
+    ExploreJob.HOLDING,
+    ExploreJob.ASKING,
 )
 """Jobs that have no meaning once another student looks."""
 
@@ -34,6 +39,7 @@ OF_THE_SLIDE = (
     SlideJob.FINDING_TISSUE,
     SlideJob.READING,
     ExploreJob.FITTING_STAIN,
+    ExploreJob.ANNOTATIONS,
     *OF_THE_MAP,
 )
 """Jobs that have no meaning once another slide is chosen."""
