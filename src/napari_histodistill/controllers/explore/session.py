@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.controllers.explore.held import HeldEmbeddings
 from napari_histodistill.controllers.explore.judging import (
     Judged,
     JudgeProgress,
     judge_work,
 )
 from napari_histodistill.controllers.explore.memory import RememberingChoice
-from napari_histodistill.controllers.explore.showing import (
-    Shown,
+from napari_histodistill.controllers.explore.showing import Shown
+from napari_histodistill.controllers.explore.teaching import (
+    Missing,
+    Strokes,
+    Taught,
+    TeachMemory,
+    hold_work,
+    teach_work,
 )
-from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
 from napari_histodistill.controllers.shared.estimating import start_over_in_words
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
@@ -95,6 +101,7 @@ class ExploreSession(RememberingChoice):
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
         self._looked_for: tuple[Slide | None, Path] | None = None
+        self.teach_memory = TeachMemory()
 
     @property
     def has_map(self) -> bool:
@@ -112,6 +119,7 @@ class ExploreSession(RememberingChoice):
         self._indexed_cells = 0
         self.prompts = Prompts()
         self.map_trust.forget()
+        self.teach_memory.forget()
 
     def put_map_away(self) -> None:
         """Let the map on screen go; the stored one may be looked for again."""
@@ -427,7 +435,7 @@ class ExploreSession(RememberingChoice):
     @property
     def why_not_save(self) -> str:
         """Why there is no taught student to save; "" if there is."""
-        return "" if self.taught else "Learn from strokes first, then save."
+        return "" if self.taught else "Paint strokes of two classes first, then save."
 
     def teach_work(self, strokes: Strokes) -> Work:
         """Return work that fits a probe to strokes.
@@ -438,19 +446,32 @@ class ExploreSession(RememberingChoice):
             If there is no map to learn from.
         """
         path = self.store_path
-        if path is None or self.why_not_similar:
+        if path is None or self.live is None or self.why_not_similar:
             msg = "Run the model first: strokes are learned from what it has seen."
             raise InputError(msg)
-        return teach_work(strokes, store_path=path)
+        held = self.teach_memory.of(path, self.live.status)
+        return teach_work(
+            strokes, store_path=path, held=held, start=self.teach_memory.last
+        )
 
-    def take_taught(self, taught: Taught) -> None:
+    def hold_work(self) -> Work | None:
+        """Return work that reads what strokes are learned from; None if not needed."""
+        path = self.store_path
+        if path is None or self.live is None or self.why_not_teach:
+            return None
+        held = self.teach_memory.of(path, self.live.status)
+        return hold_work(path) if held is None else None
+
+    def take_taught(self, report: HeldEmbeddings | Missing | Taught) -> None:
         """Show the taught classes in place of the student's."""
-        if self.live is None:
+        if isinstance(report, HeldEmbeddings):
+            self.teach_memory.held = report
+        if self.live is None or not isinstance(report, Taught):
             return
-        classes = self.showing.coloured(taught.classes)
-        self.taught = replace(taught, classes=classes)
-        self.live = LiveMap(self.live.grid, classes, self.live.mode)
-        self.live.apply(taught.patch)
+        coloured = self.showing.coloured(report.classes)
+        self.taught = self.teach_memory.last = replace(report, classes=coloured)
+        self.live = LiveMap(self.live.grid, coloured, self.live.mode)
+        self.live.apply(report.patch)
         self.live.show_at_least(self.showing.at_least)
         self.showing.map_begins()
         self._heed()
