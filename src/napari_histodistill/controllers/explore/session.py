@@ -203,7 +203,7 @@ class ExploreSession(RememberingChoice):
 
     def run_ended(self) -> None:
         """Note that no run is going any more."""
-        self.running, self._run_live = False, None
+        self.running = False
         self.estimator.forget_paces()
 
     def class_rows(self) -> tuple[ClassRow, ...]:
@@ -494,7 +494,7 @@ class ExploreSession(RememberingChoice):
         return "" if self.live else "Nothing to export yet: run a model first."
 
     def say_run_ended(self, job: Job[object]) -> str:
-        """Return how a run ended, in a sentence; to be asked before it is noted."""
+        """Return how the last run ended, in a sentence."""
         if job.state is JobState.FAILED:
             return job.error
         done = count_in_words(self._run_live.cells_done if self._run_live else 0)

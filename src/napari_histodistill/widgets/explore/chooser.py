@@ -115,9 +115,8 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         """Choose the next slide of the list (1) or the one before (−1)."""
         index = self.worklist.neighbour(self.bench.slide_layer, by)
         if index < 0:
-            self.bench.said.emit(
-                "This is the last." if by > 0 else "This is the first."
-            )
+            end = "last" if by > 0 else "first"
+            self.bench.said.emit(f"This is the {end} of the list.")
         else:
             self._slide_picked(index)
 
