@@ -313,10 +313,7 @@ class ExploreSession(RememberingChoice):
         trust = judged.trust
         n, seen = int(trust.unlike.sum()), count_in_words(trust.squares)
         left_out = ", left out" if self.map_trust.left_out is not None else ""
-        if trust.squares >= judged.squares:
-            areas = ". Areas: without / with them" if left_out else ""
-            return f"Unlike the training{left_out}: {n:,} of all {seen}{areas}"
-        return f"Unlike the training: {n:,} of {seen} compared, with what lies around"
+        return f"Unlike the training{left_out}: {n:,} of {seen}"
 
     def judge_work(self) -> Work | None:
         """Return work that judges the map on screen; None if that is done, or cannot.
