@@ -128,7 +128,7 @@ def classify_slide(
         )
         found = found.like_only() if options.like_only else found
         areas = found.areas()
-        if empty := why_empty(found):
+        if empty := why_empty(found, headless=True):
             tell(f"{plan.slide.name}: {empty}")
         result = {
             "trust": trust_facts(trust),

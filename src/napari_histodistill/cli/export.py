@@ -86,7 +86,7 @@ def export(
         else:
             found, result = _class_map(Path(source), student, min_confidence)
             if not squares:
-                refuse_empty(found)
+                refuse_empty(found, headless=True)
             output_folder(out.absolute().parent)
             _write(found, to, out, split=split, squares=squares)
             result |= {"format": to.value, "output": str(out)}

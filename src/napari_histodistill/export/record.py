@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def line_of(found: ClassMap) -> str:
     if facts["stain_normalised"]:
         parts.append("stain normalised")
     if facts["min_confidence"]:
-        parts.append(f"at least {facts['min_confidence']:.0%} sure")
+        parts.append(f"at least {100 * facts['min_confidence']:.3g} % sure")
     if facts["hidden_classes"]:
         parts.append(f"hidden: {', '.join(facts['hidden_classes'])}")
     if facts["unlike_left_out"]:
@@ -102,20 +103,28 @@ def line_of(found: ClassMap) -> str:
     return " · ".join([*parts, f"{PROGRAM} {facts['version']}", facts["written"]])
 
 
-def refuse_empty(found: ClassMap) -> None:
+def refuse_empty(found: ClassMap, *, headless: bool = False) -> None:
     """Refuse a map in which no square has a class.
 
     Raises
     ------
     InputError
-        If so; the message says what hides everything, and what to do.
+        If so; the message is that of :func:`why_empty`.
     """
-    if why := why_empty(found):
+    if why := why_empty(found, headless=headless):
         raise InputError(why)
 
 
-def why_empty(found: ClassMap) -> str:
-    """Return what hides every square of a map, and what to do; "" if one is shown."""
+def why_empty(found: ClassMap, *, headless: bool = False) -> str:
+    """Return what hides every square of a map, and what to do; "" if one is shown.
+
+    Parameters
+    ----------
+    found : ClassMap
+        Map to be written.
+    headless : bool
+        Whether options of the command line are named in place of controls.
+    """
     if (found.labels > 0).any():
         return ""
     done = np.isfinite(found.probabilities).all(axis=-1)
@@ -131,11 +140,14 @@ def why_empty(found: ClassMap) -> str:
     if found.left_out is not None and found.trust is not None:
         rows, columns = found.trust.cells[found.trust.unlike].T
         unlike[rows, columns] = True
+    surest = math.floor(1000 * float(sure.max())) / 10
+    lower = "give a lower --min-confidence" if headless else "lower that limit"
+    again = "leave out --like-only" if headless else "show them again"
     hides = {
-        f"no square is at least {floor:.0%} sure (the surest is {sure.max():.0%}); "
-        "lower that limit (--min-confidence on the command line)": sure < floor,
+        f"no square is at least {100 * floor:.3g} % sure (the surest is "
+        f"{surest:.3g} %); {lower}": sure < floor,
         "all of its squares are unlike what the model learned from, and left out; "
-        "show them again (no --like-only on the command line)": unlike[done],
+        f"{again}": unlike[done],
         f"the classes that were found ({', '.join(sorted(set(names)))}) are hidden; "
         "show one of them": np.isin(names, hidden),
     }

@@ -88,7 +88,8 @@ def test_a_filter_that_hides_everything_is_named_before_anything_is_written(sess
         with pytest.raises(InputError, match=r"\(gland, stroma\) are hidden"):
             prepared_export(session, kind.key, both)
     session.live.show_at_least(0.9999999)
-    with pytest.raises(InputError, match=r"no square is at least 100% sure \(the sure"):
+    too_much = r"at least 100 % sure \(the surest is 99\.\d %\); lower that"
+    with pytest.raises(InputError, match=too_much):
         prepared_export(session, ExportKey.CLASS_OUTLINES, ())
 
 
