@@ -186,6 +186,36 @@ def similarity_layer(
     return values, kwargs, "image"
 
 
+def probability_layer(
+    values: npt.NDArray[np.float32],
+    grid: TileGrid,
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Probability",
+) -> LayerTuple:
+    """Return an Image layer of the grid's size, whose colours reach from 0 to 1.
+
+    Parameters
+    ----------
+    values : ndarray
+        ``(rows, columns)`` float32 from 0 to 1, NaN where nothing is shown. Kept, not
+        copied: change it in place and refresh the layer.
+    grid : TileGrid
+        Grid of the cells.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
+    name : str
+        Name of the layer.
+    """
+    kwargs = image_placement(grid.world(), affine) | {
+        "name": name,
+        "colormap": similarity_colormap(),
+        "contrast_limits": (0.0, 1.0),
+        "opacity": 0.6,
+    }
+    return values, kwargs, "image"
+
+
 def tissue_layer(
     mask: npt.NDArray[np.bool_],
     slide_shape: tuple[int, int],

@@ -121,6 +121,7 @@ class MapChoice:
         """Explore another slide, or none; what belonged to the old one is dropped."""
         self.slide, self.tissue = slide, None
         self.view, self.shapes = None, ()
+        self.region = RegionChoice.WHOLE
         self.replan()
 
     def choose_student(self, student: Student | None, tiles_per_s: float = 0.0) -> None:

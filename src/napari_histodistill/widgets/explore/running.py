@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
@@ -39,6 +39,9 @@ NO_MAP = "There is no map yet that could be thrown away."
 class Mapping(QObject):
     """Keeps plan, run, class layer and legend in step."""
 
+    drawn = Signal()
+    """The map on screen has other squares."""
+
     def __init__(
         self,
         bench: ExploreBench,
@@ -51,6 +54,7 @@ class Mapping(QObject):
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
         self._has_cells = False
+        self._run_slide = ""
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
         slide_panel.step_chosen.connect(self.choose_step)
@@ -61,8 +65,6 @@ class Mapping(QObject):
         run_panel.start_over.connect(self.start_over)
         self.drawing = Drawing(bench)
         self.drawing.altered.connect(self._regions_altered)
-        classes_panel.toggled.connect(self._eyes_changed)
-        classes_panel.confidence_chosen.connect(self._confidence_changed)
         classes_panel.own_classes.connect(self.forget_taught)
 
     # --- choosing -----------------------------------------------------------------
@@ -127,6 +129,8 @@ class Mapping(QObject):
         self.drawing.put_down()
         self._look()
         self._take_edited_tissue()
+        if self.bench.overlays is not None:
+            self.bench.overlays.step_aside()
         try:
             if restart:
                 self._drop()
@@ -138,7 +142,8 @@ class Mapping(QObject):
         self.bench.pump.abandon(
             ExploreJob.STORED_MAP, ExploreJob.LEARNING, ExploreJob.JUDGING
         )
-        self._has_cells = False
+        self._has_cells, layer = False, self.bench.slide_layer
+        self.bench.run_layer, self._run_slide = layer, layer.name if layer else ""
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
             work,
@@ -165,6 +170,11 @@ class Mapping(QObject):
         self._draw()
         self.bench.changed.emit()
 
+    def show_resumed(self) -> None:
+        """Draw the map that is remembered of the slide that was just chosen."""
+        if self.bench.session.live is not None:
+            self._draw()
+
     # --- drawing ------------------------------------------------------------------
 
     def show(self) -> None:
@@ -180,8 +190,8 @@ class Mapping(QObject):
         panel.lock(session.why_locked)
         if not session.running:
             action = session.run_action
-            self.run_panel.show_ready(RUN_TITLES[action], session.why_not_run)
-            if action is RunAction.DONE:
+            self.run_panel.show_ready(RUN_TITLES[action], session.why_not_start)
+            if action is RunAction.DONE and not session.why_not_start:
                 self.run_panel.show_nothing_to_do(NOTHING_TO_RUN)
             asks = session.start_over_question
             self.run_panel.show_start_over("" if asks else NO_MAP)
@@ -202,7 +212,8 @@ class Mapping(QObject):
         detail, student = session.detail, session.student
         if overlays is None or detail is None or student is None:
             return
-        overlays.make_room(detail.grid, student.spec.classes)
+        classes = session.showing.coloured(student.spec.classes)
+        overlays.make_room(detail.grid, classes)
 
     def _show_stored(self, work: Work | None) -> None:
         if work is None:
@@ -221,13 +232,17 @@ class Mapping(QObject):
         self._redraw()
 
     def _progressed(self, updates: list[RunUpdate]) -> None:
+        session = self.bench.session
         self._look()
+        elsewhere = "" if session.runs_here else self._run_slide
         for update in updates:
-            self.bench.session.take_update(update)
+            session.take_update(update)
             if update.report.message:  # said once: it must not drown in the others
-                self.run_panel.show_report(update.report)
-        self.run_panel.show_report(updates[-1].report)
-        if any(update.patch is not None for update in updates):
+                self.run_panel.show_report(update.report, elsewhere)
+        report = updates[-1].report
+        self.run_panel.show_report(report, elsewhere)
+        self.bench.ran.emit(report.done / max(1, report.total))
+        if not elsewhere and any(update.patch is not None for update in updates):
             self._redraw()
             self._show_legend()
             if not self._has_cells:
@@ -236,9 +251,11 @@ class Mapping(QObject):
 
     def _ended(self, job: Job[object]) -> None:
         session = self.bench.session
+        words = session.say_run_ended(job)
+        elsewhere = "" if session.runs_here else f"{self._run_slide}: "
         session.run_ended()
         self.bench.changed.emit()
-        self.run_panel.say(session.say_run_ended(job))
+        self.run_panel.say(elsewhere + words)
 
     def _stored_shown(self, job: Job[object], since: str) -> None:
         self.bench.report_end(job)
@@ -256,7 +273,6 @@ class Mapping(QObject):
     def _draw(self) -> None:
         session, overlays = self.bench.session, self.bench.overlays
         if overlays is not None and session.live is not None:
-            session.show_at_least(self.classes_panel.sure.value() / 100)
             self._show_legend()
             overlays.show_classes(session.live, self.classes_panel.hidden)
 
@@ -265,8 +281,11 @@ class Mapping(QObject):
             self.bench.overlays.refresh_classes()
 
     def _show_legend(self) -> None:
-        self.classes_panel.show_rows(self.bench.session.class_rows())
-        self.classes_panel.back.setVisible(self.bench.session.taught is not None)
+        session = self.bench.session
+        self.classes_panel.show_rows(
+            session.class_rows(), taught=session.taught is not None
+        )
+        self.drawn.emit()
 
     def _drop(self) -> None:
         """Take the present map off the screen; it stays stored."""
@@ -295,15 +314,3 @@ class Mapping(QObject):
 
             mask = np.array(layer.data) > 0
             session.take_tissue(TissueMask.from_array(mask, session.slide.shape))
-
-    def _eyes_changed(self) -> None:
-        live, overlays = self.bench.session.live, self.bench.overlays
-        if live is not None and overlays is not None:
-            overlays.hide_classes(live, self.classes_panel.hidden)
-
-    def _confidence_changed(self, confidence: float) -> None:
-        session = self.bench.session
-        if session.live is not None:
-            session.show_at_least(confidence)
-            self._redraw()
-            self._show_legend()

@@ -142,8 +142,16 @@ class RunPanel(QWidget):
         self.stop.setText("Stopping…")
         self.stop.setEnabled(False)
 
-    def show_report(self, report: EmbedReport) -> None:
-        """Show how far a run is; what it remarked stays in sight until it ends."""
+    def show_report(self, report: EmbedReport, elsewhere: str = "") -> None:
+        """Show how far a run is; what it remarked stays in sight until it ends.
+
+        Parameters
+        ----------
+        report : EmbedReport
+            What the run reported last.
+        elsewhere : str
+            Name of the slide it is on, where that is not the one on screen.
+        """
         if report.message and report.cells_per_s:
             self._remark = remark_in_words(report)
         if not report.cells_per_s:
@@ -156,7 +164,8 @@ class RunPanel(QWidget):
         self.bar.setValue(round(1000 * report.done / max(1, report.total)))
         self.bar.setUpdatesEnabled(True)
         progress = progress_in_words(report)
-        self._put(" ".join(filter(None, (progress, self._remark))))
+        where = f"{elsewhere}:" if elsewhere else ""
+        self._put(" ".join(filter(None, (where, progress, self._remark))))
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the bar, until there is another."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Shapes
+from napari.layers import Image, Layer, Shapes
 
 from napari_histodistill.controllers.shared.job import Work
 from napari_histodistill.controllers.shared.viewing import (
@@ -18,6 +18,7 @@ from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import (
     OVERLAY_MARK,
+    ref_of,
     slide_layer,
     slide_of,
 )
@@ -79,6 +80,43 @@ def show_one_image(viewer: ViewerModel, layer: Image) -> None:
         slide = slide_of(other.metadata)
         if slide is not None and slide.home == chosen.home:
             other.visible = slide.info.image == chosen.info.image
+
+
+def layers_of_slide(viewer: ViewerModel, layer: Image) -> list[Layer]:
+    """Return all layers of a layer's slide: one, or one per channel."""
+    chosen = ref_of(layer.metadata)
+    if chosen is None:
+        return [layer]
+    return [x for x in viewer.layers if ref_of(x.metadata) is chosen]
+
+
+def show_only(viewer: ViewerModel, layer: Image) -> None:
+    """Show a slide's layers and hide those of other slides.
+
+    Only layers that were opened as slides are hidden: what a person added otherwise is
+    theirs, and where napari lays its layers out in a grid, all are meant to be seen.
+    """
+    mine = layers_of_slide(viewer, layer)
+    for other in viewer.layers:
+        if any(other is x for x in mine):
+            other.visible = True
+        elif ref_of(other.metadata) is not None and not viewer.canvas.grid.enabled:
+            other.visible = False
+
+
+def pictures_over(viewer: ViewerModel, layer: Image) -> list[Layer]:
+    """Return visible pictures of a person's own that lie over a slide."""
+    if viewer.canvas.grid.enabled:
+        return []
+    above = list(viewer.layers)[viewer.layers.index(layer) + 1 :]
+    return [
+        x
+        for x in above
+        if isinstance(x, Image)
+        and x.visible
+        and ref_of(x.metadata) is None
+        and OVERLAY_MARK not in x.metadata
+    ]
 
 
 def layer_mpp(layer: Image) -> Mpp | None:
