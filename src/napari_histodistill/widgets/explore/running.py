@@ -190,10 +190,9 @@ class Mapping(QObject):
         panel.lock(session.why_locked)
         if not session.running:
             action = session.run_action
-            why_not = NOTHING_TO_RUN if action is RunAction.DONE else ""
-            self.run_panel.show_ready(
-                RUN_TITLES[action], session.why_not_start or why_not
-            )
+            self.run_panel.show_ready(RUN_TITLES[action], session.why_not_start)
+            if action is RunAction.DONE and not session.why_not_start:
+                self.run_panel.show_nothing_to_do(NOTHING_TO_RUN)
             asks = session.start_over_question
             self.run_panel.show_start_over("" if asks else NO_MAP)
         if session.student is not None:
