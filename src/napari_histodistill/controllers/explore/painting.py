@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.spec import ClassSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+
+    import numpy.typing as npt
 
 PALETTE = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
@@ -52,7 +56,8 @@ class PaintedClasses:
     @property
     def are_new(self) -> bool:
         """Whether nobody has named or added any yet."""
-        return [c.name for c in self._classes] == list(FIRST_NAMES)
+        first = list(zip(FIRST_NAMES, PALETTE, strict=False))
+        return [(c.name, c.color) for c in self._classes] == first
 
     def choose(self, index: int) -> None:
         """Paint this class from now on."""
@@ -79,6 +84,80 @@ class PaintedClasses:
             raise InputError(msg) from error
         self._classes[index] = renamed
 
+    def recolour(self, index: int, color: str) -> None:
+        """Give a class another colour, such as ``#e69f00``."""
+        self._classes[index] = ClassSpec(name=self._classes[index].name, color=color)
+
+    def why_not_remove(self, painted: Collection[int]) -> str:
+        """Return why the present class must stay; "" if it may go.
+
+        Parameters
+        ----------
+        painted : collection of int
+            Labels that are painted on a slide.
+        """
+        if len(self._classes) == 2:
+            return "Two classes are the fewest that can be told apart."
+        if self.label in painted:
+            name = self._classes[self.current].name
+            return f"{name} is painted: erase its strokes first."
+        return ""
+
+    def remove(self) -> npt.NDArray[np.uint8]:
+        """Take the present class, which is not painted, away.
+
+        Returns
+        -------
+        ndarray
+            ``(256,)`` uint8: the label that each label has from now on.
+        """
+        gone = self.label
+        del self._classes[self.current]
+        self.current = min(self.current, len(self._classes) - 1)
+        labels = np.arange(256, dtype=np.uint8)
+        labels[gone] = 0
+        labels[gone + 1 :] -= 1
+        return labels
+
+    def merge(
+        self, classes: Sequence[ClassSpec], *, replace: bool = False
+    ) -> npt.NDArray[np.uint8]:
+        """Offer others' classes, too; one of a name that is known is that class.
+
+        Parameters
+        ----------
+        classes : sequence of ClassSpec
+            The others', class ``k`` with label ``k + 1``.
+        replace : bool
+            Whether those on offer, which nobody has painted or named, may go.
+
+        Returns
+        -------
+        ndarray
+            ``(256,)`` uint8: the label here of each of the others' labels.
+
+        Raises
+        ------
+        InputError
+            If there would be more than there are colours; nothing is changed then.
+        """
+        kept = [] if replace and self.are_new and len(classes) > 1 else self._classes
+        names = [c.name for c in kept]
+        new = [c for c in classes if c.name not in names]
+        if len(kept) + len(new) > len(PALETTE):
+            msg = (
+                f"{len(kept) + len(new)} classes are too many: {len(PALETTE)} are as "
+                "many as colours can tell apart."
+            )
+            raise InputError(msg)
+        self._classes = [*kept, *new]
+        self.current = min(self.current, len(self._classes) - 1)
+        names = [c.name for c in self._classes]
+        labels = np.zeros(256, np.uint8)
+        for k, spec in enumerate(classes):
+            labels[k + 1] = names.index(spec.name) + 1
+        return labels
+
     def add(self) -> None:
         """Offer one more class, and paint it from now on.
 
@@ -93,5 +172,7 @@ class PaintedClasses:
             raise InputError(msg)
         used = {c.name for c in self._classes}
         letter = next(c for c in "ABCDEFGHIJ" if f"tissue {c}" not in used)
-        self._classes.append(ClassSpec(name=f"tissue {letter}", color=PALETTE[count]))
+        taken = {c.color for c in self._classes}
+        color = next(c for c in PALETTE if c not in taken)
+        self._classes.append(ClassSpec(name=f"tissue {letter}", color=color))
         self.current = count
