@@ -123,7 +123,7 @@ def test_names_that_a_class_cannot_have_are_bent_and_stay_apart(tmp_path):
 
 def test_derived_classes_have_a_list_of_names(tmp_path):
     found = read(
-        tmp_path, feature([box(4, 8, 80, 160)], name="", **{}),
+        tmp_path, feature([box(4, 8, 80, 160)], name=""),
         {**feature([box(4, 8, 80, 160)]), "properties": {
             "classification": {"names": ["Immune", "CD3"], "color": [1, 2, 3]}}},
     )  # fmt: skip

@@ -39,8 +39,14 @@ STROKE_UM = 8.0
 STROKE_MAX_SIDE = 2048
 """Painting is only smooth on small arrays."""
 
-HAND_MADE = ("strokes", "tissue")
+HAND_MADE = ("strokes", "tissue", "region")
 """Kinds of overlays that hold what the user has drawn: not ours to throw away."""
+
+REGION_COLOR = "#f0e442"
+"""Yellow, told from every H&E hue."""
+
+REGION_WIDTH_PX = 3
+"""Width of a region's outline on screen."""
 
 MARKER_COLORS = {True: "#009e73", False: "#d55e00"}
 """Colours of "like this" and "not like this"; the symbols differ too."""
@@ -180,6 +186,36 @@ def similarity_layer(
     return values, kwargs, "image"
 
 
+def probability_layer(
+    values: npt.NDArray[np.float32],
+    grid: TileGrid,
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Probability",
+) -> LayerTuple:
+    """Return an Image layer of the grid's size, whose colours reach from 0 to 1.
+
+    Parameters
+    ----------
+    values : ndarray
+        ``(rows, columns)`` float32 from 0 to 1, NaN where nothing is shown. Kept, not
+        copied: change it in place and refresh the layer.
+    grid : TileGrid
+        Grid of the cells.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
+    name : str
+        Name of the layer.
+    """
+    kwargs = image_placement(grid.world(), affine) | {
+        "name": name,
+        "colormap": similarity_colormap(),
+        "contrast_limits": (0.0, 1.0),
+        "opacity": 0.6,
+    }
+    return values, kwargs, "image"
+
+
 def tissue_layer(
     mask: npt.NDArray[np.bool_],
     slide_shape: tuple[int, int],
@@ -232,6 +268,41 @@ def stroke_layer(
         "multiscale": False,
     }
     return np.zeros(shape, np.uint8), kwargs, "labels"
+
+
+def region_layer(
+    mpp: tuple[float, float],
+    *,
+    width: float,
+    affine: npt.NDArray[np.float64],
+    name: str = "Regions to run on",
+) -> LayerTuple:
+    """Return an empty Shapes layer to draw regions on, outlines only.
+
+    Parameters
+    ----------
+    mpp : tuple of float
+        µm per level-0 pixel ``(y, x)``.
+    width : float
+        Of an outline, level-0 pixels.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
+    name : str
+        Name of the layer.
+    """
+    kwargs = {
+        "name": name,
+        "ndim": 2,
+        "scale": mpp,
+        "affine": affine,
+        "units": ("um", "um"),
+        "face_color": "transparent",
+        "edge_color": REGION_COLOR,
+        "edge_width": width,
+        "opacity": 1.0,
+        "blending": "translucent_no_depth",
+    }
+    return None, kwargs, "shapes"
 
 
 def marker_layer(

@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING
 from napari_histodistill.addresses import WebAddress, shown, url_of
 from napari_histodistill.errors import HistodistillError, InputError, SlideError
 from napari_histodistill.layers.plain_names import plain_name
+from napari_histodistill.layers.worklist import FILE_ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_histodistill.layers.slide_layer import LayerTuple
 
-FILE_ENDINGS = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu",
-    ".qptiff", ".svslide", ".dcm", ".czi", ".zarr", ".zarr.zip",
-)  # fmt: skip
-"""Names that we offer to read; ``napari.yaml`` lists the same as patterns.
-
-There it also lists signed addresses: what napari finds no reader for, it repeats whole.
-"""
+__all__ = ["FILE_ENDINGS", "get_reader", "read_slides"]
 
 _MARKUP = re.compile(r"<[\s!/]*[a-zA-Z][^>]*>|<\?xml|&lt;")
 """What Qt may take for HTML; it looks at the first tag of a text, which it may cut."""

@@ -99,16 +99,14 @@ def slide_of(metadata: Mapping[str, Any]) -> Slide | None:
     return None if ref is None else ref.slide
 
 
-def units_of(slide: Slide) -> tuple[str, str]:
-    """Return the units of the slide's world: µm, or pixels without a usable mpp."""
-    unit = "um" if slide.usable_mpp is not None else "pixel"
-    return (unit, unit)
-
-
 def slide_layer(
     slide: Slide, *, translate: tuple[float, float] | None = None
 ) -> LayerTuple:
     """Return one napari layer tuple for a slide.
+
+    The layer's unit is always µm, since napari refuses to draw layers of different
+    units together: a slide whose µm per pixel is not known is *placed* at 1 µm per
+    pixel until a person gives it. What is known is in its :class:`SlideRef`.
 
     Parameters
     ----------
@@ -130,7 +128,7 @@ def slide_layer(
         "name": plain_name(slide.name),
         "scale": world.scale,
         "translate": _origin(slide) if translate is None else translate,
-        "units": units_of(slide),
+        "units": ("um", "um"),
         "multiscale": True,
         "cache": False,
         "metadata": {METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)},

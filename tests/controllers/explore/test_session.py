@@ -94,7 +94,7 @@ def test_why_not_run_walks_through_the_reasons():
     session.choose_student(colour_student())
     assert session.why_not_run == ""
     session.choose_region(RegionChoice.SHAPE)
-    assert "Draw a shape" in session.why_not_run
+    assert "Draw a region" in session.why_not_run
     session.choose_region(RegionChoice.VIEW)
     assert "view" in session.why_not_run
     with pytest.raises(InputError, match="view"):
@@ -140,10 +140,10 @@ def test_the_view_and_a_shape_count_fewer_cells():
     assert 0 < session.plan().wanted_cells().sum() < whole
     words = session.detail_in_words
     session.choose_region(RegionChoice.SHAPE)
-    session.take_shape(np.array([[150.0, 150], [150, 350], [300, 250]]))
+    session.take_shapes((np.array([[150.0, 150], [150, 350], [300, 250]]),))
     assert 0 < session.plan().wanted_cells().sum() < whole
     assert session.detail_in_words != words
-    session.take_shape(np.array([[150.0, 150], [150, 151], [151, 150.5]]))
+    session.take_shapes((np.array([[150.0, 150], [150, 151], [151, 150.5]]),))
     with pytest.raises(InputError, match="between the squares"):
         session.plan().wanted_cells()
 
@@ -158,7 +158,7 @@ def test_a_run_fills_the_map_and_the_store_is_shown_the_next_time():
     run(session)
     live = session.live
     assert session.cells_missing == 0
-    assert session.run_action is RunAction.AGAIN
+    assert session.run_action is RunAction.DONE
     assert live.labels[live.grid.cell_at(*GLAND)] == 2
     assert live.labels[live.grid.cell_at(*STROMA)] == 1
     assert live.labels[live.grid.cell_at(*GLASS)] == 0

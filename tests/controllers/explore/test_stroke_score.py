@@ -136,8 +136,7 @@ def test_a_stroke_that_contradicts_the_rest_is_found_where_it_lies():
 def test_noise_is_about_chance():
     """No class can be told: what is held out is right by luck only."""
     shares = [
-        score_strokes(*placed(noise=30.0, seed=seed), KINDS).share
-        for seed in range(20)
+        score_strokes(*placed(noise=30.0, seed=seed), KINDS).share for seed in range(20)
     ]
     assert 0.4 < np.mean(shares) < 0.6
 
@@ -146,7 +145,9 @@ def test_a_region_that_all_else_contradicts_is_not_learned_by_heart():
     """Squares of one stroke are alike: cross-validation by square would praise them."""
     rng = np.random.default_rng(1)
     grid = grid_of(cells=(40, 60))
-    cells, box = flat(grid, *[(10 * k, 15 * j, 3, 4) for j in range(2) for k in range(4)])
+    cells, box = flat(
+        grid, *[(10 * k, 15 * j, 3, 4) for j in range(2) for k in range(4)]
+    )
     look = rng.standard_normal((8, 64))  # each stroke its own look, no class in it
     x = (look[box] + 0.05 * rng.standard_normal((len(cells), 64))).astype(np.float32)
     score = score_strokes(x, cells, box // 4, grid, KINDS)
@@ -162,7 +163,9 @@ def test_many_regions_are_held_out_together():
     grid = grid_of(cells=(80, 80))
     cells, box = flat(grid, *[(4 * (k // 15), 4 * (k % 15), 1, 1) for k in range(60)])
     y = box % 2
-    x = (y[:, None] * 3 + np.random.default_rng(0).standard_normal((60, 8))).astype("f4")
+    x = (y[:, None] * 3 + np.random.default_rng(0).standard_normal((60, 8))).astype(
+        "f4"
+    )
     score = score_strokes(x, cells, y, grid, KINDS, between=lambda: calls.append(1))
     assert len(calls) == 10
     assert sum(n for _, n in score.counts) == 60

@@ -10,8 +10,8 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore import held
+from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.explore.teaching import (
     Missing,
     Strokes,

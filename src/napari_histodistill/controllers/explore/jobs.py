@@ -18,6 +18,7 @@ class ExploreJob(JobKey):
     ANNOTATIONS = "Annotations"
     SAVING = "Saving"
     JUDGING = "Comparing with what the model learned from"
+    OVERVIEW = "Reading the overview"
     FITTING_STAIN = "Measuring the stain"
 
 

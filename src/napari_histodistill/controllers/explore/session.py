@@ -8,18 +8,20 @@ given to the session's ``take_…`` methods, and the widget draws what the sessi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.controllers.explore.held import HeldEmbeddings
 from napari_histodistill.controllers.explore.judging import (
     Judged,
     JudgeProgress,
-    MapTrust,
     judge_work,
 )
-from napari_histodistill.controllers.explore.held import HeldEmbeddings
+from napari_histodistill.controllers.explore.memory import RememberingChoice
+from napari_histodistill.controllers.explore.showing import Shown
 from napari_histodistill.controllers.explore.teaching import (
     Missing,
     Strokes,
@@ -28,9 +30,9 @@ from napari_histodistill.controllers.explore.teaching import (
     hold_work,
     teach_work,
 )
+from napari_histodistill.controllers.shared.estimating import start_over_in_words
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
-from napari_histodistill.controllers.shared.map_choice import MapChoice
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
     IndexBuilt,
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from napari_histodistill.controllers.explore.hatching import Levels
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
@@ -68,52 +72,46 @@ class RunAction(Enum):
     """Compute a map."""
     CONTINUE = "continue"
     """Compute what is missing of the map on screen."""
-    AGAIN = "again"
-    """Let the finished map go and compute it from scratch."""
+    DONE = "done"
+    """Nothing: all that was asked for is computed. To compute it again is a choice of
+    its own, :meth:`ExploreSession.start_over_question`."""
 
 
 _NEXT = {
     RunAction.RUN: "Run goes on.",
     RunAction.CONTINUE: "Continue goes on.",
-    RunAction.AGAIN: "Run again computes it from scratch.",
+    RunAction.DONE: "All of it is computed.",
 }
 """What the button would do with a stored map."""
 
 
-class ExploreSession(MapChoice):
+class ExploreSession(RememberingChoice):
     """State of one *Explore slide* panel; no Qt, no napari.
 
     Attributes
     ----------
-    live : LiveMap or None
-        The map as far as it is computed.
-    prompts, similar : Prompts, SimilarResult or None
-        What was clicked and the answer.
-    taught : Taught or None
-        A probe fitted to strokes, in place of the student's own head.
-    map_trust : MapTrust
-        Whether the map is like what the student learned from, as far as is known.
     running : bool
-        Whether a run is going on.
+        Whether a run is going on, of this slide or of one that was left since.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.live: LiveMap | None = None
-        self.prompts = Prompts()
-        self.similar: SimilarResult | None = None
-        self.taught: Taught | None = None
         self.running = False
+        self._run_live: LiveMap | None = None
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
         self._looked_for: tuple[Slide | None, Path] | None = None
-        self.map_trust = MapTrust()
         self.teach_memory = TeachMemory()
 
     @property
     def has_map(self) -> bool:
         """Whether a map of this choice is on screen."""
         return self.live is not None
+
+    @property
+    def map_status(self) -> npt.NDArray[np.uint8] | None:
+        """Status of the cells of the map on screen; None without one."""
+        return None if self.live is None else self.live.status
 
     def drop_map(self) -> None:
         """Let the map on screen go, if any; the choice stays, and the store."""
@@ -164,12 +162,13 @@ class ExploreSession(MapChoice):
         """
         plan = self.plan()
         slide, student, detail = self.slide, self.student, self.detail
-        if slide is None or student is None or detail is None:
-            raise InputError(self.why_not_run)
+        if slide is None or student is None or detail is None or self.running:
+            raise InputError(self.why_not_start)
         if restart or self.live is None or self.taught is not None:
             self._new_map(detail, student)
         assert self.live is not None
-        self.running = True
+        self.running, self._run_live = True, self.live
+        self.showing.map_begins()
         return run_work(
             slide,
             student,
@@ -177,13 +176,18 @@ class ExploreSession(MapChoice):
             restart=restart,
             # Another panel or process may have stored more than is on screen.
             known=self.live.status.copy(),
-            focus=lambda: self.view,
+            focus=lambda: self.view if self.slide is slide else None,
         )
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether the run that is going on fills the map on screen."""
+        return self.running and self._run_live is self.live
+
     def take_update(self, update: RunUpdate) -> None:
-        """Take what a run reports."""
-        if update.patch is not None and self.live is not None:
-            self.live.apply(update.patch)
+        """Take what a run reports, on screen or not."""
+        if update.patch is not None and self._run_live is not None:
+            self._run_live.apply(update.patch)
 
     def take_patches(self, patches: Sequence[Patch]) -> None:
         """Take cells of a stored map."""
@@ -193,12 +197,14 @@ class ExploreSession(MapChoice):
 
     def show_at_least(self, confidence: float) -> None:
         """Show only the squares of the map that are at least this sure (0 to 1)."""
+        self.showing.show_at_least(confidence)
         if self.live is not None:
             self.live.show_at_least(confidence)
 
     def run_ended(self) -> None:
         """Note that no run is going any more."""
-        self.running = False
+        self.running, self._run_live = False, None
+        self.estimator.forget_paces()
 
     def class_rows(self) -> tuple[ClassRow, ...]:
         """Return the legend: of the map, or of what the student could find."""
@@ -208,22 +214,53 @@ class ExploreSession(MapChoice):
             return ()
         return tuple(
             ClassRow(name=c.name, color=c.color, cells=0, mm2=0.0, histogram=())
-            for c in self.student.spec.classes
+            for c in self.showing.coloured(self.student.spec.classes)
         )
+
+    def recolour(self, index: int, color: str) -> None:
+        """Draw a class of the legend in another colour, here and in exports."""
+        rows = self.class_rows()
+        if not 0 <= index < len(rows):
+            return
+        self.showing.recolour(rows[index].name, color)
+        if self.live is not None:
+            self.live.recolour(self.showing.coloured(self.live.classes))
+        if self.taught is not None:
+            coloured = self.showing.coloured(self.taught.classes)
+            self.taught = replace(self.taught, classes=coloured)
+
+    @property
+    def why_not_start(self) -> str:
+        """Why a run cannot be started now; "" if it can."""
+        if self.running and not self.runs_here:
+            return "A run on another slide is going on: wait for it, or cancel it."
+        return self.why_not_run
 
     @property
     def run_action(self) -> RunAction:
         """The meaning of the Run button now."""
-        if self.live is None or not self.live.cells_done:
+        if self.live is None or not self.live.cells_done or self.why_not_run:
             return RunAction.RUN
-        return RunAction.CONTINUE if self.cells_missing else RunAction.AGAIN
+        return RunAction.CONTINUE if self.cells_missing else RunAction.DONE
+
+    @property
+    def start_over_question(self) -> str:
+        """What starting over would throw away and cost; "" if there is nothing."""
+        if self.live is None or not self.live.cells_done or self.student is None:
+            return ""
+        if self.why_not_run:
+            return ""
+        again = self.estimator.estimate(
+            self.plan(), self.student, tiles_per_s=self.tiles_per_s
+        )
+        return start_over_in_words(self.live.cells_done, again)
 
     @property
     def cells_missing(self) -> int:
         """Wanted cells that the present map does not have yet."""
         if self.live is None or self.why_not_run:
             return 0
-        wanted = self.plan().wanted_cells()
+        wanted = self.estimator.wanted(self.plan())
         return int((wanted & (self.live.status == CellStatus.PENDING)).sum())
 
     @property
@@ -341,6 +378,7 @@ class ExploreSession(MapChoice):
             msg = "Nothing is computed there: click on tissue that the map covers."
             raise InputError(msg)
         self.prompts = self.prompts.added(Prompt(y, x, like))
+        self.showing.choose(Shown.ALIKE)
 
     def remove_prompt(self, index: int) -> None:
         """Take a click back; without a "like this" the search ends."""
@@ -388,7 +426,7 @@ class ExploreSession(MapChoice):
     @property
     def why_not_teach(self) -> str:
         """Why nothing can be learned from strokes now; "" if it can."""
-        if self.running:
+        if self.runs_here:
             return "Wait until the run is done, or cancel it."
         if self.live is None:
             return "Run the model first: what it has seen is learned from."
@@ -430,11 +468,12 @@ class ExploreSession(MapChoice):
             self.teach_memory.held = report
         if self.live is None or not isinstance(report, Taught):
             return
-        sure = self.live.min_confidence
-        self.taught = self.teach_memory.last = report
-        self.live = LiveMap(self.live.grid, report.classes, self.live.mode)
+        coloured = self.showing.coloured(report.classes)
+        self.taught = self.teach_memory.last = replace(report, classes=coloured)
+        self.live = LiveMap(self.live.grid, coloured, self.live.mode)
         self.live.apply(report.patch)
-        self.live.show_at_least(sure)
+        self.live.show_at_least(self.showing.at_least)
+        self.showing.map_begins()
         self._heed()
 
     def forget_taught(self) -> Work | None:
@@ -455,10 +494,10 @@ class ExploreSession(MapChoice):
         return "" if self.live else "Nothing to export yet: run a model first."
 
     def say_run_ended(self, job: Job[object]) -> str:
-        """Return how a run ended, in a sentence."""
+        """Return how a run ended, in a sentence; to be asked before it is noted."""
         if job.state is JobState.FAILED:
             return job.error
-        done = count_in_words(self.live.cells_done if self.live else 0)
+        done = count_in_words(self._run_live.cells_done if self._run_live else 0)
         if job.state is JobState.DONE:
             return f"Done: {done}, stored for next time."
         return f"Stopped. {done} are kept; Continue goes on."
@@ -499,6 +538,9 @@ class ExploreSession(MapChoice):
                 parts.append("unlike what the model learned from")
         elif self.live.status[row, column] == CellStatus.UNREADABLE:
             parts.append("unreadable")
+        likely, spec = float(self.live.heat[row, column]), self.live.heat_class
+        if spec is not None and np.isfinite(likely):
+            parts.append(f"probability of {class_in_words(spec.name)} {likely:.0%}")
         if self.similar is not None:
             value = float(self.similar.similarity.values[row, column])
             if np.isfinite(value):
@@ -508,9 +550,9 @@ class ExploreSession(MapChoice):
     # --- inside -------------------------------------------------------------------
 
     def _new_map(self, detail: Detail, student: Student) -> None:
-        sure = self.live.min_confidence if self.live else 0.0
-        self.live = LiveMap(detail.grid, student.spec.classes, self.mode)
-        self.live.show_at_least(sure)
+        classes = self.showing.coloured(student.spec.classes)
+        self.live = LiveMap(detail.grid, classes, self.mode)
+        self.live.show_at_least(self.showing.at_least)
         self.taught = None
         self._index, self._indexed_cells = None, 0
         self.map_trust.forget()

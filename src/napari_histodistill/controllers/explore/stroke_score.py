@@ -217,7 +217,9 @@ def score_strokes(
     if counts.min() < ENOUGH:
         return StrokeScore(named, temperature=temperature)
     found = tuple(
-        _region(cells[region == r], logits[region == r].argmax(axis=1), k, grid, classes)
+        _region(
+            cells[region == r], logits[region == r].argmax(axis=1), k, grid, classes
+        )
         for r, k in enumerate(kind.tolist())
     )
     right = np.array([r.right for r in found])
@@ -241,7 +243,11 @@ def wilson(share: float, count: float) -> tuple[float, float]:
 
 
 def _region(
-    cells: Ints, found: Ints, painted: int, grid: TileGrid, classes: tuple[ClassSpec, ...]
+    cells: Ints,
+    found: Ints,
+    painted: int,
+    grid: TileGrid,
+    classes: tuple[ClassSpec, ...],
 ) -> StrokeRegion:
     votes = np.bincount(found, minlength=len(classes))
     most = int(votes.argmax())

@@ -193,8 +193,6 @@ def hold_work(store_path: Path) -> Work:
     """Read a map's embeddings, and what fits them, before the first stroke ends."""
 
     def work(cancel: CancelToken) -> Iterator[HeldEmbeddings]:
-        import scipy.ndimage
-        import skimage.measure
         import sklearn.linear_model  # type: ignore[import-untyped]  # noqa: F401
 
         found = embeddings_of(store_path, None, cancel)

@@ -99,6 +99,10 @@ class LiveMap:
     shown : ndarray
         What the layer draws: labels that are sure enough. Always the same array, so
         a layer can hold it; which one may be said with :meth:`draw_into`.
+    heat : ndarray
+        ``(rows, columns)`` float32: the probability of the class that
+        :meth:`show_probability` chose, NaN where it is not shown. Always the same
+        array.
     """
 
     def __init__(
@@ -118,6 +122,8 @@ class LiveMap:
         self._probabilities = np.full(
             (*grid.shape, len(self.classes)), np.nan, np.float32
         )
+        self.heat = np.full(grid.shape, np.nan, np.float32)
+        self._heat_of: int | None = None
         self._min_confidence = 0.0
         self._areas = grid.areas_mm2()
 
@@ -140,6 +146,40 @@ class LiveMap:
         """Draw into an array of the grid's shape that a layer has already."""
         shown[:] = self.shown
         self.shown = shown
+
+    @property
+    def heat_class(self) -> ClassSpec | None:
+        """The class whose probability :attr:`heat` holds; None if it is empty."""
+        return None if self._heat_of is None else self.classes[self._heat_of]
+
+    def recolour(self, classes: Sequence[ClassSpec]) -> None:
+        """Take the same classes with other names or colours."""
+        self.classes = tuple(classes)
+
+    def show_probability(self, index: int | None) -> None:
+        """Keep :attr:`heat` the probability of a class; None keeps it empty."""
+        if index != self._heat_of:
+            self._heat_of = index
+            self._show(slice(None), slice(None))
+
+    def hidden_cells(self, hidden: Collection[int] = ()) -> tuple[int, int]:
+        """Return how many cells of a class are not drawn, and how many there are.
+
+        Parameters
+        ----------
+        hidden : collection of int
+            Indices of classes that are not shown.
+        """
+        drawn = self.shown > 0
+        for k in hidden:
+            drawn &= self.shown != k + 1
+        known = int((self.labels > 0).sum())
+        return known - int(drawn.sum()), known
+
+    def hidden_heat(self) -> tuple[int, int]:
+        """Return how many cells :attr:`heat` leaves out, and how many there are."""
+        known = int((self.labels > 0).sum())
+        return known - int(np.isfinite(self.heat).sum()), known
 
     def show_at_least(self, confidence: float) -> None:
         """Show only cells that are at least this sure (0 to 1)."""
@@ -239,6 +279,11 @@ class LiveMap:
     def _show(self, rows: slice, columns: slice) -> None:
         labels = self.labels[rows, columns]
         wanted = self.confidence[rows, columns] >= self._min_confidence
-        if self._leaves_out:
-            wanted &= ~self._unlike[rows, columns]
-        self.shown[rows, columns] = np.where(wanted, labels, 0)
+        like = ~self._unlike[rows, columns] if self._leaves_out else True
+        self.shown[rows, columns] = np.where(wanted & like, labels, 0)
+        if self._heat_of is None:
+            self.heat[rows, columns] = np.nan
+            return
+        sure = self._probabilities[rows, columns, self._heat_of]
+        wanted = (sure >= self._min_confidence) & like & (labels > 0)
+        self.heat[rows, columns] = np.where(wanted, sure, np.nan)

@@ -66,6 +66,13 @@ def area_in_words(mm2: float) -> str:
     return f"{mm2:.3f} mm²"
 
 
+def magnification_in_words(um_per_px: float) -> str:
+    """Return what a microscope would call it: "≈ 10×" for 1 µm per screen pixel."""
+    times = 10 / um_per_px
+    digits = 0 if times >= 10 else 1 if times >= 1 else 2
+    return f"≈ {times:.{digits}f}×"
+
+
 def progress_in_words(report: EmbedReport, *, speed: bool = True) -> str:
     """Return how far a run is: "40 of 1,200 squares · 31 squares/s · 38 s left"."""
     parts = [f"{report.done:,} of {report.total:,} squares"]

@@ -39,7 +39,7 @@ from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.chooser import CompareChoosing
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.compare.running import Comparing
-from napari_histodistill.widgets.shared.canvas_input import CanvasInput
+from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasKeys
 from napari_histodistill.widgets.shared.controls import (
     explain,
     row,
@@ -100,7 +100,7 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
             self.bench.viewer,
             on_click=self._clicked,
             describe=self.describe,
-            on_flicker=self._flicker,
+            keys=CanvasKeys(on_flicker=self._flicker),
         )
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)

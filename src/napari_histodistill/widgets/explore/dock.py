@@ -33,13 +33,15 @@ from napari_histodistill.widgets.explore.chooser import Choosing
 from napari_histodistill.widgets.explore.judging import Judging
 from napari_histodistill.widgets.explore.keeping import PaintKeeping
 from napari_histodistill.widgets.explore.legend import ClassesPanel
+from napari_histodistill.widgets.explore.on_canvas import OnCanvas
 from napari_histodistill.widgets.explore.running import Mapping
+from napari_histodistill.widgets.explore.showing import Showing, ShowingPanel
 from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.explore.stain import Staining
 from napari_histodistill.widgets.explore.teach import Teaching, TeachPanel
 from napari_histodistill.widgets.explore.trust import TrustPanel
-from napari_histodistill.widgets.shared.canvas_input import CanvasInput
+from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasKeys
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.drafting import DraftRow
 from napari_histodistill.widgets.shared.overlays import Overlays
@@ -76,13 +78,14 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         students: list[StudentChoice] | None = None,
     ) -> None:
         super().__init__(napari_viewer, ExploreBench)
-        self.slide_panel, self.run_panel = SlidePanel(), RunPanel()
+        self.slide_panel, self.run_panel = SlidePanel(), RunPanel(starts_over=True)
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
-        self.draft_row = DraftRow()
+        self.showing_panel, self.draft_row = ShowingPanel(), DraftRow()
         sections = (
             self.draft_row,
-            self.slide_panel, self.run_panel, line(), self.classes_panel, line(),
+            self.slide_panel, self.run_panel, line(),
+            self.showing_panel, self.classes_panel, line(),
             self.trust_panel, line(), self.similar_panel, line(), self.teach_panel,
             line(), self.trust_panel.footer,
         )  # fmt: skip
@@ -102,13 +105,26 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.judging = Judging(self.bench, self.trust_panel, self.classes_panel)
         self.searching = Searching(self.bench, self.similar_panel)
         self.teaching = Teaching(self.bench, self.teach_panel)
+        self.showing = Showing(self.bench, self.showing_panel, self.classes_panel)
+        self.on_canvas = OnCanvas(
+            self.bench, self.showing_panel, self.classes_panel, self
+        )
         self.keeping = PaintKeeping(self.bench, self.teaching, self.draft_row)
         self.canvas = CanvasInput(
             self.bench.viewer,
             on_click=self._clicked,
-            on_toggle=self.classes_panel.toggle,
-            on_peek=self._peek,
             describe=self.describe,
+            keys=CanvasKeys(
+                on_toggle=self.showing.press_digit,
+                on_peek=self._peek,
+                on_opacity=self.showing.step_opacity,
+                others={
+                    "N": partial(self.choosing.step, 1),
+                    "P": partial(self.choosing.step, -1),
+                    "J": partial(self.similar_panel.places.step, 1),
+                    "K": partial(self.similar_panel.places.step, -1),
+                },
+            ),
         )
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
@@ -134,6 +150,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.searching.show()
         self.teaching.show()
         self.judging.show()
+        self.showing.show()
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the progress bar; "" takes the last one back."""
@@ -167,8 +184,10 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.bench.pump.close()
         self._settle.stop()
         self.canvas.close()
+        self.on_canvas.close()
+        self.mapping.close()
         self.choosing.close()
-        self.bench.drop_overlays(keep_layers=True)
+        self.bench.let_go()
         for dispose in self._disposers:
             dispose()
         self._disposers.clear()
@@ -183,6 +202,13 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.trust_panel.export.connect(self.export)
         self.teaching.saved.connect(self._student_saved)
         self.teaching.taught.connect(self.mapping.show_taught)
+        bench.put.connect(self._clear_words)
+        bench.put.connect(self.mapping.show_resumed)
+        bench.put.connect(self.searching.show_resumed)
+        self.classes_panel.renamed.connect(self._rename_taught)
+        self.classes_panel.all_wanted.connect(self._show_all)
+        self.showing.drawn.connect(self.on_canvas.show)
+        self.mapping.drawn.connect(self.showing.show_counts)
         self._settle.timeout.connect(self._view_settled)
         camera, layers = bench.viewer.scene.camera.events, bench.viewer.layers.events
         self._listen(camera.center, self._view_moved)
@@ -200,7 +226,15 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         if self.bench.slide_layer is not None:
             self.canvas.adopt(self.bench.slide_layer)
 
+    def _clear_words(self) -> None:
+        """Take back what was said of the slide that was left."""
+        self.teach_panel.say("")
+        if not self.session.running:
+            self.run_panel.say("")
+        self.mapping.show()
+
     def _view_moved(self, _event: Event | None = None) -> None:
+        self.on_canvas.follow()
         self._settle.start()
 
     def _view_settled(self) -> None:
@@ -213,6 +247,16 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     def _peek(self, looking: bool) -> None:
         if self.bench.overlays is not None:
             self.bench.overlays.peek(looking)
+
+    def _show_all(self) -> None:
+        self.showing.show_all()
+        if self.session.map_trust.leave_out:
+            self.judging.leave_out(wanted=False)
+
+    def _rename_taught(self, name: str, wish: str) -> None:
+        names = [spec.name for spec in self.teaching.classes.all]
+        if name in names:
+            self.teaching.rename(names.index(name), wish)
 
     def _student_saved(self, folder: Path) -> None:
         self.choosing.add_student(

@@ -85,7 +85,10 @@ class Judging(QObject):
     def _redraw(self) -> None:
         if self.bench.overlays is not None:
             self.bench.overlays.refresh_classes()
-        self.classes_panel.show_rows(self.bench.session.class_rows())
+        session = self.bench.session
+        self.classes_panel.show_rows(
+            session.class_rows(), taught=session.taught is not None
+        )
 
     def _show_hatching(self) -> None:
         session, overlays = self.bench.session, self.bench.overlays

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
@@ -14,22 +14,33 @@ from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.explore.drawing import Drawing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
+from napari_histodistill.widgets.shared.controls import confirmed
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.run_panel import RunPanel
-from napari_histodistill.widgets.shared.slide_layers import selected_polygon
+from napari_histodistill.widgets.shared.slide_layers import drawn_polygons
 
 RUN_TITLES = {
     RunAction.RUN: "Run",
     RunAction.CONTINUE: "Continue",
-    RunAction.AGAIN: "Run again",
+    RunAction.DONE: "Run",
 }
 """What the button says."""
+
+NOTHING_TO_RUN = (
+    "All squares there are computed. Choose or draw another region, choose a finer "
+    "detail, or start over (the menu beside)."
+)
+NO_MAP = "There is no map yet that could be thrown away."
 
 
 class Mapping(QObject):
     """Keeps plan, run, class layer and legend in step."""
+
+    drawn = Signal()
+    """The map on screen has other squares."""
 
     def __init__(
         self,
@@ -43,6 +54,7 @@ class Mapping(QObject):
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
         self._has_cells = False
+        self._run_slide = ""
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
         slide_panel.step_chosen.connect(self.choose_step)
@@ -50,15 +62,24 @@ class Mapping(QObject):
         slide_panel.every_square_wanted.connect(self.choose_every_square)
         run_panel.run.connect(self.run)
         run_panel.cancel.connect(self.cancel)
-        classes_panel.toggled.connect(self._eyes_changed)
-        classes_panel.confidence_chosen.connect(self._confidence_changed)
+        run_panel.start_over.connect(self.start_over)
+        self.drawing = Drawing(bench)
+        self.drawing.altered.connect(self._regions_altered)
         classes_panel.own_classes.connect(self.forget_taught)
 
     # --- choosing -----------------------------------------------------------------
 
+    def close(self) -> None:
+        """Let go of the layer that is drawn on."""
+        self.drawing.close()
+
     def choose_region(self, region: RegionChoice) -> None:
-        """Cover the whole slide, the view, or a shape."""
+        """Cover the whole slide, the view, or what is drawn: then drawing begins."""
         self.bench.session.choose_region(region)
+        if region is RegionChoice.SHAPE:
+            self.drawing.start()
+        else:
+            self.drawing.put_down()
         self._look()
         self.bench.changed.emit()
 
@@ -94,11 +115,22 @@ class Mapping(QObject):
     # --- running ------------------------------------------------------------------
 
     def run(self) -> None:
-        """Compute the map, or what is missing of it."""
+        """Compute what is missing of the map; nothing that is there is lost."""
+        self._run(restart=False)
+
+    def start_over(self) -> None:
+        """Throw the map away and compute it again, if the user says so."""
+        question = self.bench.session.start_over_question
+        if question and confirmed(self.run_panel, "Start over", question):
+            self._run(restart=True)
+
+    def _run(self, *, restart: bool) -> None:
         session = self.bench.session
+        self.drawing.put_down()
         self._look()
         self._take_edited_tissue()
-        restart = session.run_action is RunAction.AGAIN
+        if self.bench.overlays is not None:
+            self.bench.overlays.step_aside()
         try:
             if restart:
                 self._drop()
@@ -110,7 +142,8 @@ class Mapping(QObject):
         self.bench.pump.abandon(
             ExploreJob.STORED_MAP, ExploreJob.LEARNING, ExploreJob.JUDGING
         )
-        self._has_cells = False
+        self._has_cells, layer = False, self.bench.slide_layer
+        self.bench.run_layer, self._run_slide = layer, layer.name if layer else ""
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
             work,
@@ -137,11 +170,17 @@ class Mapping(QObject):
         self._draw()
         self.bench.changed.emit()
 
+    def show_resumed(self) -> None:
+        """Draw the map that is remembered of the slide that was just chosen."""
+        if self.bench.session.live is not None:
+            self._draw()
+
     # --- drawing ------------------------------------------------------------------
 
     def show(self) -> None:
         """Draw plan, button and legend; show a stored map if there is one."""
         session, panel = self.bench.session, self.slide_panel
+        self.drawing.follow()
         if session.region is RegionChoice.SHAPE:
             self._look()
         self._look_for_stored()
@@ -150,8 +189,13 @@ class Mapping(QObject):
         panel.show_every_square(every=session.every_square)
         panel.lock(session.why_locked)
         if not session.running:
-            title = RUN_TITLES[session.run_action]
-            self.run_panel.show_ready(title, session.why_not_run)
+            action = session.run_action
+            why_not = NOTHING_TO_RUN if action is RunAction.DONE else ""
+            self.run_panel.show_ready(
+                RUN_TITLES[action], session.why_not_start or why_not
+            )
+            asks = session.start_over_question
+            self.run_panel.show_start_over("" if asks else NO_MAP)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)
@@ -169,7 +213,8 @@ class Mapping(QObject):
         detail, student = session.detail, session.student
         if overlays is None or detail is None or student is None:
             return
-        overlays.make_room(detail.grid, student.spec.classes)
+        classes = session.showing.coloured(student.spec.classes)
+        overlays.make_room(detail.grid, classes)
 
     def _show_stored(self, work: Work | None) -> None:
         if work is None:
@@ -188,13 +233,17 @@ class Mapping(QObject):
         self._redraw()
 
     def _progressed(self, updates: list[RunUpdate]) -> None:
+        session = self.bench.session
         self._look()
+        elsewhere = "" if session.runs_here else self._run_slide
         for update in updates:
-            self.bench.session.take_update(update)
+            session.take_update(update)
             if update.report.message:  # said once: it must not drown in the others
-                self.run_panel.show_report(update.report)
-        self.run_panel.show_report(updates[-1].report)
-        if any(update.patch is not None for update in updates):
+                self.run_panel.show_report(update.report, elsewhere)
+        report = updates[-1].report
+        self.run_panel.show_report(report, elsewhere)
+        self.bench.ran.emit(report.done / max(1, report.total))
+        if not elsewhere and any(update.patch is not None for update in updates):
             self._redraw()
             self._show_legend()
             if not self._has_cells:
@@ -203,9 +252,11 @@ class Mapping(QObject):
 
     def _ended(self, job: Job[object]) -> None:
         session = self.bench.session
+        words = session.say_run_ended(job)
+        elsewhere = "" if session.runs_here else f"{self._run_slide}: "
         session.run_ended()
         self.bench.changed.emit()
-        self.run_panel.say(session.say_run_ended(job))
+        self.run_panel.say(elsewhere + words)
 
     def _stored_shown(self, job: Job[object], since: str) -> None:
         self.bench.report_end(job)
@@ -213,12 +264,16 @@ class Mapping(QObject):
         if job.state is JobState.DONE and session.live is not None:
             self.run_panel.say(session.say_stored(since))
 
+    def _regions_altered(self) -> None:
+        if self.bench.session.region is RegionChoice.SHAPE:
+            self._look()
+            self.bench.changed.emit()
+
     # --- inside -------------------------------------------------------------------
 
     def _draw(self) -> None:
         session, overlays = self.bench.session, self.bench.overlays
         if overlays is not None and session.live is not None:
-            session.show_at_least(self.classes_panel.sure.value() / 100)
             self._show_legend()
             overlays.show_classes(session.live, self.classes_panel.hidden)
 
@@ -227,8 +282,11 @@ class Mapping(QObject):
             self.bench.overlays.refresh_classes()
 
     def _show_legend(self) -> None:
-        self.classes_panel.show_rows(self.bench.session.class_rows())
-        self.classes_panel.back.setVisible(self.bench.session.taught is not None)
+        session = self.bench.session
+        self.classes_panel.show_rows(
+            session.class_rows(), taught=session.taught is not None
+        )
+        self.drawn.emit()
 
     def _drop(self) -> None:
         """Take the present map off the screen; it stays stored."""
@@ -246,7 +304,8 @@ class Mapping(QObject):
         session, layer = self.bench.session, self.bench.slide_layer
         self.bench.look()
         if session.region is RegionChoice.SHAPE and layer is not None:
-            session.take_shape(selected_polygon(self.bench.viewer, layer))
+            ours = self.drawing.layer
+            session.take_shapes(drawn_polygons(self.bench.viewer, layer, ours))
 
     def _take_edited_tissue(self) -> None:
         overlays, session = self.bench.overlays, self.bench.session
@@ -256,15 +315,3 @@ class Mapping(QObject):
 
             mask = np.array(layer.data) > 0
             session.take_tissue(TissueMask.from_array(mask, session.slide.shape))
-
-    def _eyes_changed(self) -> None:
-        live, overlays = self.bench.session.live, self.bench.overlays
-        if live is not None and overlays is not None:
-            overlays.hide_classes(live, self.classes_panel.hidden)
-
-    def _confidence_changed(self, confidence: float) -> None:
-        session = self.bench.session
-        if session.live is not None:
-            session.show_at_least(confidence)
-            self._redraw()
-            self._show_legend()

@@ -7,7 +7,8 @@ the user paints or draws, the keys mean what napari says.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,9 @@ CLICK_PX = 4
 
 KEYS = tuple(str(k) for k in range(1, 10))
 
+FAINTER, STRONGER = "[", "]"
+"""While labels are painted, napari sizes the brush with them."""
+
 FLICKER = "G"
 """napari and its layers have no use for it; F fills labels and raises shapes."""
 
@@ -37,6 +41,31 @@ def is_navigating(viewer: ViewerModel) -> bool:
     return active is None or str(getattr(active, "mode", "pan_zoom")) == "pan_zoom"
 
 
+@dataclass(frozen=True, slots=True)
+class CanvasKeys:
+    """What our keys do; those that are None keep napari's meaning.
+
+    Attributes
+    ----------
+    on_toggle : callable or None
+        ``(index)`` for the digits, 0 for key 1.
+    on_peek : callable or None
+        ``(looking)`` when Space is pressed and released.
+    on_flicker : callable or None
+        ``(looking)`` when :data:`FLICKER` is pressed and released.
+    on_opacity : callable or None
+        ``(steps)``, −1 or 1, for :data:`FAINTER` and :data:`STRONGER`.
+    others : mapping
+        What other keys do, by their names, outside of painting and drawing.
+    """
+
+    on_toggle: Callable[[int], None] | None = None
+    on_peek: Callable[[bool], None] | None = None
+    on_flicker: Callable[[bool], None] | None = None
+    on_opacity: Callable[[int], None] | None = None
+    others: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+
+
 class CanvasInput:
     """Turns what happens on the canvas into calls; :meth:`close` undoes all of it.
 
@@ -48,12 +77,8 @@ class CanvasInput:
         ``(world position, shift)`` for a click that was not a drag.
     describe : callable
         ``(world position)`` → words for the status bar; "" leaves napari's.
-    on_toggle : callable, optional
-        ``(index)`` for the digits, 0 for key 1.
-    on_peek : callable, optional
-        ``(looking)`` when Space is pressed and released.
-    on_flicker : callable, optional
-        ``(looking)`` when :data:`FLICKER` is pressed and released.
+    keys : CanvasKeys
+        What our keys do.
     """
 
     def __init__(
@@ -62,13 +87,10 @@ class CanvasInput:
         *,
         on_click: Callable[[Sequence[float], bool], None],
         describe: Callable[[Sequence[float]], str],
-        on_toggle: Callable[[int], None] | None = None,
-        on_peek: Callable[[bool], None] | None = None,
-        on_flicker: Callable[[bool], None] | None = None,
+        keys: CanvasKeys,
     ) -> None:
         self._viewer = viewer
-        self._on_click, self._on_toggle, self._on_peek = on_click, on_toggle, on_peek
-        self._on_flicker, self._describe = on_flicker, describe
+        self._on_click, self._describe, self._keys = on_click, describe, keys
         self._saying = False
         # Weakly: a layer that was taken away, and the slide in it, must be let go.
         self._keyed: weakref.WeakSet[Layer] = weakref.WeakSet()
@@ -103,14 +125,20 @@ class CanvasInput:
     def _meanings(self, target: ViewerModel | Layer) -> dict[str, KeyAction]:
         """Return what keys mean over the viewer or over one of its layers."""
         found: dict[str, KeyAction] = {}
-        if self._on_toggle is not None:
+        if self._keys.on_toggle is not None:
             for k, key in enumerate(KEYS):
-                found[key] = self._toggler(k, self._on_toggle)
+                found[key] = self._toggler(k, self._keys.on_toggle)
         if target is self._viewer:
-            if self._on_peek is not None:
+            if self._keys.on_peek is not None:
                 found["Space"] = self._peek
-            if self._on_flicker is not None:
+            if self._keys.on_flicker is not None:
                 found[FLICKER] = self._flicker
+            if self._keys.on_opacity is not None:
+                found[FAINTER] = self._stepper(-1, self._keys.on_opacity)
+                found[STRONGER] = self._stepper(1, self._keys.on_opacity)
+            found |= {
+                key: self._navigating(act) for key, act in self._keys.others.items()
+            }
         return found
 
     def _toggler(
@@ -122,14 +150,26 @@ class CanvasInput:
 
         return toggle
 
+    def _navigating(self, act: Callable[[], None]) -> Callable[[object], None]:
+        def do(_target: object) -> None:
+            if is_navigating(self._viewer):
+                act()
+
+        return do
+
+    def _stepper(
+        self, steps: int, on_opacity: Callable[[int], None]
+    ) -> Callable[[object], None]:
+        return lambda _target: on_opacity(steps)
+
     def _flicker(self, _viewer: ViewerModel) -> Generator[None]:
-        assert self._on_flicker is not None
-        self._on_flicker(True)
+        assert self._keys.on_flicker is not None
+        self._keys.on_flicker(True)
         yield
-        self._on_flicker(False)
+        self._keys.on_flicker(False)
 
     def _peek(self, viewer: ViewerModel) -> Generator[None]:
-        assert self._on_peek is not None
+        assert self._keys.on_peek is not None
         active = viewer.layers.selection.active
         if not is_navigating(viewer) and active is not None:
             # napari's own meaning: hold to pan while painting.
@@ -138,9 +178,9 @@ class CanvasInput:
             yield
             active.mode = before
             return
-        self._on_peek(True)
+        self._keys.on_peek(True)
         yield
-        self._on_peek(False)
+        self._keys.on_peek(False)
 
     def _pressed(self, viewer: ViewerModel, event: Event) -> Generator[None]:
         if event.button != 1 or not is_navigating(viewer):

@@ -11,9 +11,19 @@ import html
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtpy.QtCore import QEvent, QObject, QRectF, QSignalBlocker, QSize, Qt, Signal
+from qtpy.QtCore import (
+    QEvent,
+    QObject,
+    QRect,
+    QRectF,
+    QSignalBlocker,
+    QSize,
+    Qt,
+    Signal,
+)
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QComboBox,
     QHBoxLayout,
     QLabel,
@@ -88,11 +98,36 @@ def message_box(parent: QWidget, title: str, text: str) -> QMessageBox:
     return box
 
 
+def confirmed(parent: QWidget, verb: str, question: str) -> bool:
+    """Ask before something is lost; the button that does it says what it does."""
+    box = message_box(parent, verb, question)
+    box.setIcon(QMessageBox.Icon.Warning)
+    yes = box.addButton(verb, QMessageBox.ButtonRole.DestructiveRole)
+    no = box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(no)
+    box.exec()
+    said_yes = box.clickedButton() is yes
+    box.deleteLater()
+    return said_yes
+
+
 def heading(text: str) -> QLabel:
     """Return a section's title."""
     label = PlainLabel(text)
     make_bold(label)
     return label
+
+
+def keep_room(widget: QWidget) -> None:
+    """Leave a widget's room empty while it is hidden, so that nothing else moves."""
+    policy = widget.sizePolicy()
+    policy.setRetainSizeWhenHidden(True)
+    widget.setSizePolicy(policy)
+
+
+def keep_lines(label: QLabel, lines: int) -> None:
+    """Reserve the room of so many lines of text."""
+    label.setMinimumHeight(lines * label.fontMetrics().lineSpacing())
 
 
 def make_bold(widget: QWidget, *, bold: bool = True) -> None:
@@ -176,6 +211,11 @@ def keep_within_dock(combo: QComboBox) -> None:
     combo.setMinimumContentsLength(8)
 
 
+def room_for(label: QLabel, longest: str) -> None:
+    """Give a label the width of its longest text, so that nothing beside it moves."""
+    label.setMinimumWidth(label.fontMetrics().horizontalAdvance(longest) + 4)
+
+
 class _WheelFilter(QObject):
     def eventFilter(self, _watched: QObject, event: QEvent) -> bool:
         """Leave the wheel to the panel, which scrolls."""
@@ -254,6 +294,26 @@ class Swatch(QWidget):
         painter.end()
 
 
+class SwatchButton(QAbstractButton):
+    """A square of colour that is pressed to choose another."""
+
+    def __init__(self, color: str) -> None:
+        super().__init__()
+        self.color = color
+        self.setFixedSize(QSize(16, 16))
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Fill the square; with a border while it has the focus."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        edge = self.palette().color(self.foregroundRole())
+        painter.setPen(edge if self.hasFocus() else Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(self.color))
+        painter.drawRoundedRect(QRectF(self.rect()).adjusted(1, 1, -1, -1), 2, 2)
+        painter.end()
+
+
 class HatchSwatch(QWidget):
     """A square of diagonal lines, as the hatching of a map."""
 
@@ -264,11 +324,21 @@ class HatchSwatch(QWidget):
     def paintEvent(self, _event: QPaintEvent) -> None:
         """Draw dark lines with light edges."""
         painter = QPainter(self)
-        for start in range(-14, 14, 6):
-            for shift, color in ((0, "black"), (2, "white")):
-                painter.setPen(QPen(QColor(color), 2))
-                painter.drawLine(start + shift, 14, start + shift + 14, 0)
+        paint_hatching(painter, self.rect())
         painter.end()
+
+
+def paint_hatching(painter: QPainter, square: QRect) -> None:
+    """Draw dark lines with light edges into a square."""
+    painter.save()
+    painter.setClipRect(square)
+    side, left, bottom = square.width(), square.left(), square.top() + square.height()
+    for start in range(left - side, left + side, 6):
+        for shift, color in ((0, "black"), (2, "white")):
+            painter.setPen(QPen(QColor(color), 2))
+            at = start + shift
+            painter.drawLine(at, bottom, at + side, bottom - side)
+    painter.restore()
 
 
 class Histogram(QWidget):

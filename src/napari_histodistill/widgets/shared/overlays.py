@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Labels, Layer, Points
+from napari.layers import Image, Labels, Layer, Points, Shapes
 
 from napari_histodistill.controllers.explore.hatching import hatching_world
 from napari_histodistill.controllers.shared.live_map import LiveMap
@@ -39,11 +39,15 @@ class OverlayKind(StrEnum):
     """The kinds of overlay; the value marks the layer, whatever it is called."""
 
     CLASSES = "classes"
+    PROBABILITY = "probability"
+    """Of one class, as a heatmap."""
     HATCHING = "hatching"
     """Marks squares that are unlike what the student learned from."""
     SIMILAR = "similar"
     MARKERS = "markers"
     STROKES = "strokes"
+    REGION = "region"
+    """Outlines drawn to say what a run covers."""
     TISSUE = "tissue"
     STAIN = "stain"
     DIFFERENCE = "difference"
@@ -54,6 +58,12 @@ class OverlayKind(StrEnum):
     PLACE = "place"
     """A place that was asked about, with its neighbours."""
 
+
+IN_TURN = (OverlayKind.CLASSES, OverlayKind.PROBABILITY, OverlayKind.SIMILAR)
+"""Of these, one is shown at a time."""
+
+HATCHED = (OverlayKind.CLASSES, OverlayKind.PROBABILITY)
+"""The hatching speaks of classes, and is shown with them."""
 
 MOVES = ("scale", "translate", "rotate", "shear", "affine")
 
@@ -86,6 +96,10 @@ class Overlays:
             OverlayKind, tuple[tuple[ClassSpec, ...], frozenset[int]]
         ] = {}
         self._visible_before: dict[OverlayKind, bool] = {}
+        self._resting: list[Layer] = []
+        self._peeks = False
+        self._shown: OverlayKind | None = OverlayKind.CLASSES
+        self._opacity: dict[OverlayKind, float] = {}
         self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
         self._hatched: Sequence[npt.NDArray[np.uint8]] | None = None
         for name in MOVES:
@@ -125,6 +139,12 @@ class Overlays:
             found.append(tissue)
         return found
 
+    def _drawn(self) -> list[Layer]:
+        """Return all that a person drew: what was painted, and regions."""
+        region = self.get(OverlayKind.REGION)
+        has_regions = region is not None and len(region.data)
+        return [*self.hand_made(), *([region] if has_regions else [])]
+
     def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
         """Draw a class map; the layer and the live map share one array.
 
@@ -139,8 +159,55 @@ class Overlays:
             live.draw_into(layer.data)
         self.refresh_classes()
         self._colour(layer, live.classes, hidden)
-        if not layer.visible:
-            layer.visible = True
+        self._set_visible(OverlayKind.CLASSES, self._shown is OverlayKind.CLASSES)
+
+    def show_probability(self, live: LiveMap, name: str) -> None:
+        """Draw the live map's heatmap; the layer and the live map share one array."""
+        layer: Image | None = self.get(OverlayKind.PROBABILITY)
+        if layer is not None and layer.data is live.heat:
+            layer.name = name
+            self.refresh_classes()
+            return
+        made = overlays.probability_layer(
+            live.heat, live.grid, affine=self._affine(), name=name
+        )
+        if layer is None or layer.data.shape != live.heat.shape:
+            self._remove(OverlayKind.PROBABILITY)
+            self._add_to_turn(OverlayKind.PROBABILITY, made)
+            return
+        layer.data, layer.name = live.heat, name
+
+    def show_only(self, kind: OverlayKind | None) -> None:
+        """Show one of :data:`IN_TURN`, and what belongs to it; None shows none.
+
+        A layer that a person hides or shows in napari's own list stays so until
+        something else is chosen.
+        """
+        if kind is self._shown:
+            return
+        self._shown = kind
+        for one in IN_TURN:
+            self._set_visible(one, one is kind)
+        self._set_visible(OverlayKind.HATCHING, kind in HATCHED)
+
+    def show_clicked(self, shown: bool) -> None:
+        """Show or hide the markers of a search."""
+        self._set_visible(OverlayKind.MARKERS, shown)
+
+    def set_opacity(self, kind: OverlayKind, opacity: float) -> None:
+        """Have a kind cover the tissue so much, also where its layer is yet to come."""
+        if self._opacity.get(kind) == opacity:
+            return  # what a person set in napari's own controls stays
+        self._opacity[kind] = opacity
+        if (layer := self.get(kind)) is not None:
+            layer.opacity = opacity
+
+    def step_aside(self) -> None:
+        """Hide what a map would be hidden by; it comes back when it is used."""
+        self.hide_stain()
+        for kind in (OverlayKind.STROKES, OverlayKind.TISSUE):
+            if (layer := self.get(kind)) is not None and layer.visible:
+                self._put_aside(layer)
 
     def make_room(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> None:
         """Have an empty class layer drawn now, so that no run has to wait for it."""
@@ -149,7 +216,8 @@ class Overlays:
             self._colour(layer, classes, ())
             if not layer.visible:
                 layer.data[:] = 0  # what was hidden is of a map that was dropped
-                layer.visible = True
+                self._shown = OverlayKind.CLASSES
+                self._set_visible(OverlayKind.CLASSES, True)
 
     def _class_layer(self, grid: TileGrid, classes: Sequence[ClassSpec]) -> Labels:
         """Return the class layer, made or laid out again for a grid."""
@@ -172,10 +240,10 @@ class Overlays:
         return layer
 
     def refresh_classes(self) -> None:
-        """Draw the live map's array again, as cheaply as napari can."""
-        layer = self.get(OverlayKind.CLASSES)
-        if layer is not None:
-            layer.refresh(thumbnail=False, extent=False, highlight=False)
+        """Draw the live map's arrays again, as cheaply as napari can."""
+        for kind in HATCHED:
+            if (layer := self.get(kind)) is not None:
+                layer.refresh(thumbnail=False, extent=False, highlight=False)
 
     def hide_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
         """Make classes transparent."""
@@ -207,11 +275,13 @@ class Overlays:
             levels, hatching_world(grid), affine=self._affine()
         )
         layer = self._add(OverlayKind.HATCHING, made)
-        classes, layers = self.get(OverlayKind.CLASSES), self._viewer.layers
-        if classes is not None:
+        layers = self._viewer.layers
+        maps = [layers.index(one) for k in HATCHED if (one := self.get(k)) is not None]
+        if maps:
             # Right over the map: what a person paints or searches lies above.
-            layers.move(layers.index(layer), layers.index(classes) + 1)
+            layers.move(layers.index(layer), max(maps) + 1)
         self._hatched = levels
+        self._set_visible(OverlayKind.HATCHING, self._shown in HATCHED)
 
     def remove_hatching(self) -> None:
         """Take the lines away."""
@@ -225,13 +295,12 @@ class Overlays:
         if layer is not None and layer.data.shape == values.shape:
             layer.data = values
             self.set_threshold(result)
-            layer.visible = True
             return
         self._remove(OverlayKind.SIMILAR)
         made = overlays.similarity_layer(
             values, grid, threshold=result.threshold, affine=self._affine()
         )
-        self._add(OverlayKind.SIMILAR, made)
+        self._add_to_turn(OverlayKind.SIMILAR, made)
 
     def set_threshold(self, result: SimilarResult) -> None:
         """Make what lies below the threshold transparent."""
@@ -273,6 +342,7 @@ class Overlays:
             layer = self._add(OverlayKind.STROKES, made)
             layer.brush_size = 8
         layer.colormap = overlays.class_colors(classes)
+        layer.visible = True
         return layer
 
     def put_strokes(
@@ -282,7 +352,6 @@ class Overlays:
         layer = self.show_strokes(classes)
         layer.data = strokes
         self._lay_out_again(layer)  # painted at other µm, they have another size
-        layer.visible = True
         return layer
 
     def put_tissue(self, mask: npt.NDArray[np.uint8]) -> Labels:
@@ -302,6 +371,7 @@ class Overlays:
             )
             layer = self._add(OverlayKind.TISSUE, made)
             self._tissue = np.asarray(tissue.mask, bool)
+        layer.visible = True
         return layer
 
     def show_stain(self, stains: StainMap) -> None:
@@ -318,6 +388,33 @@ class Overlays:
         """Take the normalised slide away."""
         self._remove(OverlayKind.STAIN)
 
+    def show_region(self) -> Shapes:
+        """Return the layer to draw regions on, made if it is not there."""
+        layer: Shapes | None = self.get(OverlayKind.REGION)
+        if layer is None:
+            made = overlays.region_layer(
+                self._um(), width=self._outline(), affine=self._affine()
+            )
+            layer = self._add(OverlayKind.REGION, made)
+        layer.visible = True
+        self.fit_outlines()
+        return layer
+
+    def fit_outlines(self) -> None:
+        """Draw the outlines of regions as wide on screen as before a zoom."""
+        layer: Shapes | None = self.get(OverlayKind.REGION)
+        if layer is None:
+            return
+        layer.current_edge_width = width = self._outline()
+        if any(abs(w / width - 1) > 0.2 for w in layer.edge_width):
+            layer.edge_width = [width] * len(layer.edge_width)
+
+    def _outline(self) -> float:
+        """Return the width of an outline in level-0 pixels, at the present zoom."""
+        um_per_px = abs(float(self._slide_layer.scale[-1])) or 1.0
+        zoom = max(self._viewer.scene.camera.zoom, 1e-9)
+        return float(overlays.REGION_WIDTH_PX / zoom / um_per_px)
+
     def remove_search(self) -> None:
         """Take the heatmap and the markers away."""
         self._remove(OverlayKind.SIMILAR)
@@ -326,22 +423,49 @@ class Overlays:
     def remove_map(self) -> None:
         """Take away what belongs to one map."""
         self._hide(OverlayKind.CLASSES)
+        self._remove(OverlayKind.PROBABILITY)
         self.remove_hatching()
         self.remove_search()
+        self._shown = None
 
     def peek(self, looking: bool) -> None:
-        """Hide the coloured overlays while the bare tissue is looked at."""
-        kinds = (OverlayKind.CLASSES, OverlayKind.HATCHING, OverlayKind.SIMILAR)
+        """Hide everything of ours while the bare tissue is looked at."""
+        if looking == self._peeks:
+            return
         if looking:
-            shown = {k: layer for k in kinds if (layer := self.get(k)) is not None}
+            shown = {
+                k: layer for k in OverlayKind if (layer := self.get(k)) is not None
+            }
             self._visible_before = {k: layer.visible for k, layer in shown.items()}
+            self._peeks = True
             for layer in shown.values():
                 layer.visible = False
             return
+        self._peeks = False
         for kind, visible in self._visible_before.items():
-            if (layer := self.get(kind)) is not None:
-                layer.visible = visible
+            self._set_visible(kind, visible)
         self._visible_before = {}
+
+    def rest(self) -> None:
+        """Hide all while another slide is looked at; what holds nothing goes."""
+        drawn = self._drawn()
+        for kind in map(OverlayKind, overlays.HAND_MADE):
+            layer = self.get(kind)
+            if layer is not None and all(layer is not mine for mine in drawn):
+                self._remove(kind)
+        self.hide_stain()
+        self._resting = []
+        for layer in filter(None, map(self.get, list(self._layers))):
+            if layer.visible:
+                self._resting.append(layer)
+                self._put_aside(layer)
+
+    def wake(self) -> None:
+        """Show again what was shown when the slide was left."""
+        for layer in self._resting:
+            if layer in self._viewer.layers:
+                layer.visible = True
+        self._resting = []
 
     def close(self, *, keep_layers: bool) -> None:
         """Stop following the slide layer; optionally take all overlays away.
@@ -351,7 +475,7 @@ class Overlays:
         for name in MOVES:
             getattr(self._slide_layer.events, name).disconnect(self._follow)
         if not keep_layers:
-            drawn = self.hand_made()
+            drawn = self._drawn()
             for kind, layer in list(self._layers.items()):
                 if any(layer is mine for mine in drawn):
                     self._put_aside(layer)
@@ -359,13 +483,16 @@ class Overlays:
                     self._remove(kind)
         self._layers.clear()
 
-    def _lay_out_again(self, layer: Labels) -> None:
+    def _lay_out_again(self, layer: Labels | Shapes) -> None:
+        if isinstance(layer, Shapes):
+            layer.scale, layer.affine = self._um(), self._affine()
+            return
         world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
         place = placement(world, self._affine())
         for name in ("scale", "translate", "affine"):
             setattr(layer, name, place[name])
 
-    def _put_aside(self, layer: Labels) -> None:
+    def _put_aside(self, layer: Labels | Shapes) -> None:
         layer.mode = "pan_zoom"  # a hidden layer must not be painted on
         layer.visible = False
         layers = self._viewer.layers
@@ -388,6 +515,8 @@ class Overlays:
         data, kwargs, layer_type = made
         section = self._slide.info.section
         kwargs["metadata"] = {OVERLAY_MARK: kind, OVERLAY_OF: section}
+        if kind in self._opacity:
+            kwargs["opacity"] = self._opacity[kind]
         active = self._viewer.layers.selection.active
         layer = getattr(self._viewer, f"add_{layer_type}")(data, **kwargs)
         self._layers[kind] = layer
@@ -396,9 +525,26 @@ class Overlays:
             self._viewer.layers.selection.active = active
         return layer
 
+    def _add_to_turn(self, kind: OverlayKind, made: LayerTuple) -> None:
+        """Add one of the layers that are shown in turn, below what a person draws."""
+        layer, layers = self._add(kind, made), self._viewer.layers
+        if (classes := self.get(OverlayKind.CLASSES)) is not None:
+            layers.move(layers.index(layer), layers.index(classes) + 1)
+        self._set_visible(kind, self._shown is kind)
+
+    def _set_visible(self, kind: OverlayKind, visible: bool) -> None:
+        """Show or hide a layer; while the tissue is bare, once it is not any more."""
+        layer = self.get(kind)
+        if layer is None:
+            return
+        if self._peeks:
+            self._visible_before[kind] = visible
+            visible = False
+        if layer.visible != visible:
+            layer.visible = visible
+
     def _hide(self, kind: OverlayKind) -> None:
-        if (layer := self.get(kind)) is not None:
-            layer.visible = False
+        self._set_visible(kind, False)
 
     def _remove(self, kind: OverlayKind) -> None:
         layer = self.get(kind)

@@ -16,6 +16,7 @@ from napari_histodistill.controllers.shared.exporting import (
     kind_of,
 )
 from napari_histodistill.controllers.shared.job import SlideJob, Work
+from napari_histodistill.controllers.shared.wording import magnification_in_words
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
 from napari_histodistill.widgets.shared.dock import Dock
@@ -94,7 +95,12 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
         layer = self.bench.slide_layer
         if layer is None:
             return ""
-        return self.session.describe(*world_to_pixels(layer, world))
+        words = self.session.describe(*world_to_pixels(layer, world))
+        if not words or self.session.slide is None or not self.session.slide.usable_mpp:
+            return words
+        # Layers lie in µm, so the zoom is in screen pixels per µm.
+        zoom = self.bench.viewer.scene.camera.zoom
+        return f"{words} · {magnification_in_words(1 / zoom)}"
 
     def export(self, key: ExportKey, path: Path | None = None) -> None:
         """Export what the panel shows; asks for the file where none is given."""

@@ -53,6 +53,10 @@ class Thumbnails(QListWidget):
         if item is not None:
             item.setIcon(_icon(image))
 
+    def step(self, by: int) -> None:
+        """Go to the next place (1) or to the one before (−1)."""
+        self.setCurrentRow(max(0, min(self.currentRow() + by, self.count() - 1)))
+
     def _row_changed(self, index: int) -> None:
         if index >= 0:
             self.chosen.emit(index)
@@ -60,13 +64,14 @@ class Thumbnails(QListWidget):
 
 def _icon(image: npt.NDArray[np.uint8]) -> QIcon:
     """Return an icon that looks the same when selected: a tint would be a stain."""
-    pixmap = _pixmap(image)
+    pixmap = pixmap_of(image)
     icon = QIcon(pixmap)
     icon.addPixmap(pixmap, QIcon.Mode.Selected)
     return icon
 
 
-def _pixmap(image: npt.NDArray[np.uint8]) -> QPixmap:
+def pixmap_of(image: npt.NDArray[np.uint8]) -> QPixmap:
+    """Return a picture, ``(h, w, 3)`` uint8, as Qt paints it."""
     image = np.ascontiguousarray(image)
     height, width, _ = image.shape
     pixels = QImage(image.data, width, height, 3 * width, QImage.Format.Format_RGB888)
