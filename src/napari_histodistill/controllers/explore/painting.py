@@ -1,7 +1,8 @@
-"""The classes that a person paints: their names, their colours, the present one."""
+"""The classes that a person paints, and strokes that come from a file or go to one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,15 @@ from napari_histodistill.errors import InputError
 from napari_histodistill.students.spec import ClassSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
+
+    from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.geometry import Region
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides.pyramid.slide import SlideInfo
 
 PALETTE = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
@@ -176,3 +183,117 @@ class PaintedClasses:
         color = next(c for c in PALETTE if c not in taken)
         self._classes.append(ClassSpec(name=f"tissue {letter}", color=color))
         self.current = count
+
+
+def pixels_under(
+    square: Region, shape: tuple[int, int], slide_shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the pixels of an array, stretched over the slide, that a square covers.
+
+    Those whose centre lies in it; the one at its centre where there is none.
+
+    Parameters
+    ----------
+    square : Region
+        Level-0 pixels.
+    shape, slide_shape : tuple of int
+        Of the array, and of level 0.
+
+    Returns
+    -------
+    rows, columns : ndarray of int
+        ``(n,)`` each.
+    """
+
+    def along(
+        start: float, side: float, count: int, whole: int
+    ) -> npt.NDArray[np.intp]:
+        middles = (np.arange(count) + 0.5) * whole / count
+        inside = np.flatnonzero((middles >= start) & (middles < start + side))
+        nearest = min(count - 1, max(0, int((start + side / 2) * count / whole)))
+        return inside if len(inside) else np.array([nearest])
+
+    rows = along(square.y, square.height, shape[0], slide_shape[0])
+    columns = along(square.x, square.width, shape[1], slide_shape[1])
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    return grid[0].ravel(), grid[1].ravel()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnnotationsRead:
+    """Annotations of a file, painted as strokes.
+
+    Attributes
+    ----------
+    labels : ndarray
+        ``(h, w)`` uint8, over the whole slide: ``k + 1`` for the file's class ``k``.
+    classes : tuple of ClassSpec
+        The file's classes.
+    words : str
+        What was read and what was left out, in sentences.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    classes: tuple[ClassSpec, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class StrokesWritten:
+    """Strokes lie in a file."""
+
+    path: Path
+
+
+def read_annotations_work(
+    path: Path, slide: SlideInfo, slide_shape: tuple[int, int], shape: tuple[int, int]
+) -> Work:
+    """Read the classified polygons of a GeoJSON file and paint them on an array.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    slide : SlideInfo
+        Says from where the file's positions count.
+    slide_shape, shape : tuple of int
+        Height and width of the slide, level-0 pixels, and of the array.
+    """
+
+    def work(cancel: CancelToken) -> Iterator[AnnotationsRead]:
+        from napari_histodistill.export.annotations import read_annotations
+
+        found = read_annotations(path, slide_shape, bounds_origin=slide.bounds_origin)
+        labels = found.painted(shape, slide_shape, between=cancel.check)
+        count = len(found.polygons)
+        shapes = f"{count:,} shape{'s' * (count != 1)}"
+        words = " ".join([f"Painted {shapes} of {path.name}.", *found.notes])
+        yield AnnotationsRead(labels, found.classes, words)
+
+    return work
+
+
+def write_strokes_work(
+    path: Path,
+    labels: npt.NDArray[np.uint8],
+    classes: tuple[ClassSpec, ...],
+    slide: SlideInfo,
+    slide_shape: tuple[int, int],
+) -> Work:
+    """Write strokes as GeoJSON polygons with classes."""
+
+    def work(cancel: CancelToken) -> Iterator[StrokesWritten]:
+        from napari_histodistill.export.geojson import write_strokes_geojson
+
+        cancel.check()
+        written = write_strokes_geojson(
+            labels,
+            classes,
+            slide_shape,
+            path,
+            bounds_origin=slide.bounds_origin,
+            origin_um=slide.origin_um,
+        )
+        yield StrokesWritten(written)
+
+    return work
