@@ -432,7 +432,14 @@ class ExploreSession(RememberingChoice):
     @property
     def why_not_save(self) -> str:
         """Why there is no taught student to save; "" if there is."""
+        if self.taught is not None and self.taught.score is None:
+            return "A moment: what was taught is being tried on strokes held out."
         return "" if self.taught else "Paint strokes of two classes first, then save."
+
+    @property
+    def why_not_ask(self) -> str:
+        """Why there are no squares to ask about; "" if there are."""
+        return "" if self.taught else "Paint strokes of two classes first, then ask."
 
     def teach_work(self, strokes: Strokes) -> Work:
         """Return work that fits a probe to strokes.

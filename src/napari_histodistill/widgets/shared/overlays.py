@@ -12,7 +12,7 @@ from napari.layers import Image, Labels, Layer, Points, Shapes
 from napari_histodistill.controllers.explore.hatching import hatching_world
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
-from napari_histodistill.geometry import Mpp
+from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers import overlays
 from napari_histodistill.layers.overlay_placement import placement, thumbnail_world
 from napari_histodistill.layers.slide_layer import (
@@ -339,6 +339,21 @@ class Overlays:
         layer.face_color = kwargs["face_color"]
         layer.symbol = kwargs["symbol"]
         layer.selected_data = set()
+
+    def show_question(self, square: Region) -> None:
+        """Frame the square that is asked about."""
+        (y, x), layer = square.center, self.get(OverlayKind.PLACE)
+        if layer is not None:
+            layer.data = np.array([[y - 0.5, x - 0.5]])
+            return
+        made = overlays.question_layer(
+            (y, x), square.height, self._um(), affine=self._affine()
+        )
+        self._add(OverlayKind.PLACE, made)
+
+    def remove_question(self) -> None:
+        """Take the frame away."""
+        self._remove(OverlayKind.PLACE)
 
     def show_strokes(self, classes: Sequence[ClassSpec]) -> Labels:
         """Return the layer to paint on, made if it is not there."""
