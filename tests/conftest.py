@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.order import longest_first
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # A busy machine is no failure: how long an example takes is not what is tested.
@@ -25,6 +27,12 @@ DATA = Path(
     )
 )
 """Real images that are not part of the repository; tests skip without them."""
+
+
+@pytest.hookimpl(trylast=True)  # what shuffles them has done so
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = longest_first(items, workers)
 
 
 def pytest_runtest_setup(item: pytest.Function) -> None:

@@ -202,6 +202,7 @@ def test_a_run_folder_takes_no_other_folders(run, tiles, tmp_path):
     assert not (tmp_path / "run" / "events.jsonl").exists()
 
 
+@pytest.mark.slow(17)
 def test_paper_recipe_takes_a_step(tmp_path):
     """The published settings, at their own sizes but for batch and projector."""
     tiles = write_textures(tmp_path / "tiles", px=224)

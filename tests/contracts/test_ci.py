@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.contracts.repository import ROOT
+from tests.order import longest_first
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,3 +76,27 @@ def test_the_workflow_runs_the_same_command_everywhere_we_claim_to_run():
     )
     assert matrix["python"] == claimed
     assert ".ci/test" in {step.get("run") for step in job["steps"]}
+
+
+class Test:
+    """A test of so many seconds; 0: not marked as slow."""
+
+    __test__ = False
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.args = (seconds,)
+
+    def get_closest_marker(self, name: str) -> Test | None:
+        return self if self.seconds and name == "slow" else None
+
+
+def test_the_longest_tests_start_first_on_every_worker():
+    items = [Test(s) for s in (0, 0, 30, 0, 10, 0, 60, 0, 0, 20)]
+    assert [t.seconds for t in longest_first(items, 1)][:4] == [60, 30, 20, 10]
+    ordered = longest_first(items, 2)
+    assert [t.seconds for t in ordered] == [60, 20, 0, 0, 0, 30, 10, 0, 0, 0]
+    plain = [t for t in items if not t.seconds]
+    assert [t for t in ordered if not t.seconds] == plain, "else the order is kept"
+    assert set(longest_first(items, 3)) == set(items)
+    assert longest_first([], 2) == []

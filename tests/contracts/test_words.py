@@ -454,7 +454,7 @@ DECIDING = {
     "a title": "if job.title != other: stop()",
 }
 INNOCENT = {
-    "a type": "if session.run_action is RunAction.AGAIN: start()",
+    "a type": "if session.run_action is RunAction.DONE: start()",
     "napari's mode": 'if layer.mode == "pan_zoom": pass',
     "a key of a file": 'steps = [e for e in events if e["kind"] == "step"]',
     "data of a combo": 'if combo.currentData() == "auto": pass',

@@ -217,6 +217,7 @@ def test_opening_has_a_limit_of_its_own(monkeypatch):
         open_slide(server.url)
 
 
+@pytest.mark.slow(20)
 def test_a_coarsest_level_that_claims_to_be_huge_takes_little(little_memory):
     with (
         serving(Server(hostile.array_of(4_000_000, "float64"))) as server,

@@ -14,7 +14,7 @@ def killer(place, tmp_path_factory) -> Killer:
     return Killer(place, folder, seed=20260, starter=start_forked)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(21)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_killed_command_ends_as_one_left_alone(killer, command):
     found = killer.kill(command, times=2)

@@ -111,6 +111,7 @@ def test_an_experiment_imports_nothing_from_the_working_folder(trap, tiles, tmp_
     assert last.failed == 0
 
 
+@pytest.mark.slow(14)
 def test_previews_import_nothing_from_the_working_folder(trap):
     away = EmbedProcess()
     away.begin()

@@ -54,12 +54,13 @@ def test_a_second_slide_can_lie_beside():
 
 
 @pytest.mark.parametrize("mpp", [None, Mpp(352.9, 352.9, "a label in inches")])
-def test_without_a_scale_that_can_be_true_the_world_is_in_pixels(mpp):
+def test_without_a_scale_that_can_be_true_it_is_placed_in_um_and_nothing_claimed(mpp):
     slide = slide_from_arrays([tissue_image()], name="colon", mpp=mpp)
     _, kwargs, _ = slide_layer(slide)
     assert kwargs["scale"] == (1, 1)
-    assert kwargs["units"] == ("pixel", "pixel"), "one pixel is not one micrometre"
+    assert kwargs["units"] == ("um", "um"), "napari draws no two units together"
     assert kwargs["metadata"]["histodistill"].mpp == mpp, "what the file says is kept"
+    assert slide_of(kwargs["metadata"]).usable_mpp is None, "1 µm/px is nowhere claimed"
 
 
 def test_a_person_is_believed():

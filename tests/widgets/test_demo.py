@@ -20,7 +20,7 @@ open_demo(ihc_sample(), screenshot=Path({path!r}), student=None)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 def test_the_demo_writes_a_picture_with_both_maps_and_ends(tmp_path):
     from PIL import Image
 

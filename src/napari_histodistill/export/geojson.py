@@ -9,7 +9,9 @@ Annotations › Split* takes it apart there; for programs that read simple polyg
 (TIAToolbox, napari-geojson) ``split=True`` does so here.
 
 The member ``trust`` says whether the slide is like what the student learned from, and
-every feature names the verdict. The member ``frame`` says what the numbers are: pixels
+every feature names the verdict. The member ``provenance`` says where the map comes
+from and what of it is shown: slide, model and digest, mode, step, µm per pixel, filter,
+version. The member ``frame`` says what the numbers are: pixels
 of level 0, where they start, and where the slide's first pixel lies in µm if its file
 places it.
 """
@@ -22,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.export.outlines import outline, pieces_of
+from napari_histodistill.errors import InputError
+from napari_histodistill.export.outlines import outline, outline_between, pieces_of
+from napari_histodistill.export.record import facts_of
 from napari_histodistill.export.safe_writing import write_file
 from napari_histodistill.students.trust import trust_facts
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.ranking import RankedRegion
+    from napari_histodistill.students.spec import ClassSpec
 
 _MARK = "napari-histodistill"
 _REGION_COLOR = "#d55e00"
@@ -82,6 +87,8 @@ def write_geojson(
     mpp = class_map.grid.slide_mpp
     frame = _frame(class_map.bounds_origin, class_map.origin_um)
     said = {} if trust is None else {"trust": trust_facts(trust)}
+    if facts := facts_of(class_map):
+        said["provenance"] = facts
     frame |= {"um_per_pixel_yx": [mpp.y, mpp.x]}
     return _write(features, path, frame, said)
 
@@ -122,6 +129,7 @@ def write_regions_geojson(
     score: str = "Similarity",
     bounds_origin: tuple[int, int] | None = None,
     origin_um: tuple[float, float] = (0.0, 0.0),
+    provenance: dict[str, Any] | None = None,
 ) -> Path:
     """Write the bounding boxes of ranked regions, best first.
 
@@ -138,6 +146,9 @@ def write_regions_geojson(
         slide's :class:`SlideInfo` or the store's :class:`Provenance`.
     origin_um : tuple of float
         World position ``(y, x)`` of the slide's first pixel, µm, of the same.
+    provenance : dict, optional
+        What the file says of itself, JSON: see
+        :func:`~napari_histodistill.export.record.record_facts`.
 
     Raises
     ------
@@ -169,6 +180,57 @@ def write_regions_geojson(
                 measurements=measurements,
             )
         )
+    said = {"provenance": provenance} if provenance else {}
+    return _write(features, path, _frame(bounds_origin, origin_um), said)
+
+
+def write_strokes_geojson(
+    labels: npt.NDArray[np.uint8],
+    classes: Sequence[ClassSpec],
+    slide_shape: tuple[int, int],
+    path: Path | str,
+    *,
+    bounds_origin: tuple[int, int] | None = None,
+    origin_um: tuple[float, float] = (0.0, 0.0),
+) -> Path:
+    """Write painted strokes as polygons, one for each stroke of a class.
+
+    :func:`~napari_histodistill.export.annotations.read_annotations` reads them back,
+    and painting them on an array of the same size gives the same strokes.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``(h, w)`` uint8, stretched exactly over the slide: ``k + 1`` for class ``k``.
+    classes : sequence of ClassSpec
+        Names and colours; labels beyond them are left out.
+    slide_shape : tuple of int
+        Height and width of level 0 in pixels.
+    path : path
+        For example ``strokes.geojson``.
+    bounds_origin : tuple of int, optional
+        ``(y, x)`` from which positions count, as for :func:`write_geojson`.
+    origin_um : tuple of float
+        Where the slide's first pixel lies, if its file places it.
+
+    Raises
+    ------
+    InputError
+        If nothing is painted, a file that is not an earlier export is there, or it
+        cannot be written.
+    """
+    y = np.linspace(0, slide_shape[0], labels.shape[0] + 1)
+    x = np.linspace(0, slide_shape[1], labels.shape[1] + 1)
+    features = [
+        _feature(
+            _geometry([polygon], bounds_origin), spec.name, spec.color, measurements={}
+        )
+        for k, spec in enumerate(classes)
+        for polygon in outline_between(labels == k + 1, y, x).geoms
+    ]
+    if not features:
+        msg = "Nothing is painted yet: there are no strokes to write."
+        raise InputError(msg)
     return _write(features, path, _frame(bounds_origin, origin_um))
 
 

@@ -44,6 +44,29 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
     shapely MultiPolygon
         Coordinates are ``(x, y)``, as in GeoJSON; empty if no cell is set.
     """
+    height, width = grid.cell_size
+    rows, columns = grid.shape
+    # The last row and column end with the slide, wherever their cells end.
+    y = np.append(np.arange(rows) * height, grid.slide_height)
+    x = np.append(np.arange(columns) * width, grid.slide_width)
+    return outline_between(cells, y, x)
+
+
+def outline_between(
+    cells: npt.NDArray[np.bool_],
+    y: npt.NDArray[np.float64],
+    x: npt.NDArray[np.float64],
+) -> Any:
+    """Merge cells into polygons, as :func:`outline` does, between any edges.
+
+    Parameters
+    ----------
+    cells : ndarray of bool
+        ``(rows, columns)``.
+    y, x : ndarray
+        ``(rows + 1,)`` and ``(columns + 1,)`` float: the cells' edges, in the unit of
+        the polygons.
+    """
     pieces = pieces_of(cells)
     shells: dict[int, list[Point]] = {}
     holes: dict[int, list[list[Point]]] = {}
@@ -55,7 +78,7 @@ def outline(cells: npt.NDArray[np.bool_], grid: TileGrid) -> Any:
             holes.setdefault(piece, []).append(ring)
     polygons = [
         shapely.Polygon(
-            _to_slide(shell, grid), [_to_slide(h, grid) for h in holes.get(piece, ())]
+            _placed(shell, y, x), [_placed(h, y, x) for h in holes.get(piece, ())]
         )
         for piece, shell in sorted(shells.items())
     ]
@@ -163,12 +186,9 @@ def _area(ring: list[Point]) -> float:
     return float((column * after_row - after_column * row).sum()) / 2
 
 
-def _to_slide(ring: list[Point], grid: TileGrid) -> npt.NDArray[np.float64]:
-    """Return ``(n, 2)``: x and y in level-0 pixels."""
-    height, width = grid.cell_size
-    rows, columns = grid.shape
+def _placed(
+    ring: list[Point], y: npt.NDArray[np.float64], x: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return ``(n, 2)``: x and y of a ring's corners."""
     row, column = np.array(ring).T
-    # The last row and column end with the slide, wherever their cells end.
-    x = np.where(column >= columns, grid.slide_width, column * width)
-    y = np.where(row >= rows, grid.slide_height, row * height)
-    return np.stack([x, y], axis=1)
+    return np.stack([x[column], y[row]], axis=1)

@@ -39,8 +39,14 @@ STROKE_UM = 8.0
 STROKE_MAX_SIDE = 2048
 """Painting is only smooth on small arrays."""
 
-HAND_MADE = ("strokes", "tissue")
+HAND_MADE = ("strokes", "tissue", "region")
 """Kinds of overlays that hold what the user has drawn: not ours to throw away."""
+
+REGION_COLOR = "#f0e442"
+"""Yellow, told from every H&E hue."""
+
+REGION_WIDTH_PX = 3
+"""Width of a region's outline on screen."""
 
 MARKER_COLORS = {True: "#009e73", False: "#d55e00"}
 """Colours of "like this" and "not like this"; the symbols differ too."""
@@ -264,6 +270,41 @@ def stroke_layer(
     return np.zeros(shape, np.uint8), kwargs, "labels"
 
 
+def region_layer(
+    mpp: tuple[float, float],
+    *,
+    width: float,
+    affine: npt.NDArray[np.float64],
+    name: str = "Regions to run on",
+) -> LayerTuple:
+    """Return an empty Shapes layer to draw regions on, outlines only.
+
+    Parameters
+    ----------
+    mpp : tuple of float
+        µm per level-0 pixel ``(y, x)``.
+    width : float
+        Of an outline, level-0 pixels.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
+    name : str
+        Name of the layer.
+    """
+    kwargs = {
+        "name": name,
+        "ndim": 2,
+        "scale": mpp,
+        "affine": affine,
+        "units": ("um", "um"),
+        "face_color": "transparent",
+        "edge_color": REGION_COLOR,
+        "edge_width": width,
+        "opacity": 1.0,
+        "blending": "translucent_no_depth",
+    }
+    return None, kwargs, "shapes"
+
+
 def marker_layer(
     prompts: Sequence[tuple[float, float, bool]],
     mpp: tuple[float, float],
@@ -298,6 +339,45 @@ def marker_layer(
         "face_color": [MARKER_COLORS[like] for *_, like in prompts] or "white",
     }
     return points, kwargs, "points"
+
+
+def question_layer(
+    place: tuple[float, float],
+    side: float,
+    mpp: tuple[float, float],
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Which class is this?",
+) -> LayerTuple:
+    """Return a Points layer that frames a square that is asked about.
+
+    Parameters
+    ----------
+    place : tuple of float
+        Centre of the square, level-0 pixels ``(y, x)``, edge convention.
+    side : float
+        Its side, level-0 pixels.
+    mpp : tuple of float
+        µm per level-0 pixel ``(y, x)``.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
+    name : str
+        Name of the layer.
+    """
+    kwargs: dict[str, Any] = {
+        "name": name,
+        "scale": mpp,
+        "affine": affine,
+        "units": ("um", "um"),
+        "size": side,
+        "symbol": "square",
+        "face_color": "transparent",
+        "border_color": "black",
+        "border_width": 0.06,
+        "canvas_size_limits": (16, 10_000),
+        "blending": "translucent_no_depth",
+    }
+    return np.array([place], float) - 0.5, kwargs, "points"
 
 
 def marker_symbol(*, like: bool) -> str:

@@ -1,7 +1,8 @@
 """A slide as a napari layer: a lazy pyramid in µm that remembers where it came from.
 
 ``metadata["histodistill"]`` of every slide layer is a :class:`SlideRef`; a widget that
-is given any layer can ask :func:`slide_of` for the open slide behind it.
+is given any layer can ask :func:`slide_of` for the open slide behind it. What is known
+of it stands in words beside that (``slide_facts.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.layers.plain_names import plain_name
+from napari_histodistill.layers.slide_facts import FACTS_KEY, slide_facts
 from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
 
 if TYPE_CHECKING:
@@ -99,16 +101,14 @@ def slide_of(metadata: Mapping[str, Any]) -> Slide | None:
     return None if ref is None else ref.slide
 
 
-def units_of(slide: Slide) -> tuple[str, str]:
-    """Return the units of the slide's world: µm, or pixels without a usable mpp."""
-    unit = "um" if slide.usable_mpp is not None else "pixel"
-    return (unit, unit)
-
-
 def slide_layer(
     slide: Slide, *, translate: tuple[float, float] | None = None
 ) -> LayerTuple:
     """Return one napari layer tuple for a slide.
+
+    The layer's unit is always µm, since napari refuses to draw layers of different
+    units together: a slide whose µm per pixel is not known is *placed* at 1 µm per
+    pixel until a person gives it. What is known is in its :class:`SlideRef`.
 
     Parameters
     ----------
@@ -130,10 +130,13 @@ def slide_layer(
         "name": plain_name(slide.name),
         "scale": world.scale,
         "translate": _origin(slide) if translate is None else translate,
-        "units": units_of(slide),
+        "units": ("um", "um"),
         "multiscale": True,
         "cache": False,
-        "metadata": {METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)},
+        "metadata": {
+            METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp),
+            FACTS_KEY: slide_facts(slide),
+        },
     }
     if slide.info.is_rgb or slide.info.needs_rgb:
         # Shown as what it may be, so that a person can see it and say.

@@ -33,6 +33,11 @@ _FINEST_STRIDE_PX = 0.1
 _WIDEST_STRIDE_UM = 1e6
 """A metre, longer than any glass slide."""
 
+# A window of 768 px and half a tile around it: half a second for a small student on two
+# cores. With the halo, tokens agree with those of endless windows (cosine of centred
+# embeddings: median .9996, 1st percentile .989, Lite0 on H&E); without it, .98 and .68.
+_TOKEN_BLOCK_PX = 768
+
 
 def plan_grid(
     slide: Slide,
@@ -113,6 +118,15 @@ def plan_grid(
     if not grid.tiles_on_slide().any():
         raise _too_wide(slide, grid)
     return grid
+
+
+def block_edge(grid: TileGrid, mode: EmbeddingMode, student: Student) -> int:
+    """Return a block's edge in cells: about a second of work, a window of fair size."""
+    if mode == "tokens":
+        return max(1, _TOKEN_BLOCK_PX // grid.stride_px)
+    on_cpu = student.device.name.startswith("cpu")
+    # Small strides share pixels: more cells from one read.
+    return 8 if on_cpu else 16
 
 
 def check_mode(student: Student, mode: EmbeddingMode) -> None:

@@ -32,6 +32,7 @@ from napari_histodistill.maps.block_reading import Raster, read_window
 from napari_histodistill.maps.embedding_plan import (
     BlockQueue,
     WorkUnit,
+    block_edge,
     check_grid,
     check_mode,
     check_slide,
@@ -66,10 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["EmbedOptions", "EmbedReport", "embed_slide", "plan_grid"]
 
 _POLL_S = 0.1
-# A window of 768 px and half a tile around it: half a second for a small student on two
-# cores. With the halo, tokens agree with those of endless windows (cosine of centred
-# embeddings: median .9996, 1st percentile .989, Lite0 on H&E); without it, .98 and .68.
-_TOKEN_BLOCK_PX = 768
 
 
 def embed_slide(  # noqa: PLR0913 - what a caller names, named here
@@ -361,7 +358,7 @@ def _open_store(
     if options.restart and path.exists():
         remove_store(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        block = options.block or _block_cells(grid, provenance.mode, student)
+        block = options.block or block_edge(grid, provenance.mode, student)
         dim = student.spec.embedding_dim
         # Where another run was faster, opening its store names it, or continues it.
         with suppress(StoreTakenError):
@@ -410,12 +407,3 @@ def _other_slide(have: Provenance, wanted: Provenance) -> str:
         if one != other:
             return f"slide {one!r} instead of {other!r}"
     return f"slide {have.slide_name!r} before its file or its colours changed"
-
-
-def _block_cells(grid: TileGrid, mode: EmbeddingMode, student: Student) -> int:
-    """Return a block's edge in cells: about a second of work, a window of fair size."""
-    if mode == "tokens":
-        return max(1, _TOKEN_BLOCK_PX // grid.stride_px)
-    on_cpu = student.device.name.startswith("cpu")
-    # Small strides share pixels: more cells from one read.
-    return 8 if on_cpu else 16

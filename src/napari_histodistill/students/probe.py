@@ -16,7 +16,7 @@ from napari_histodistill.students.folds import folds_around_every_class
 from napari_histodistill.students.head import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -101,6 +101,68 @@ def fit_probe(
         return _choose_and_fit(x, y, who, seed)
 
 
+def fit_head(
+    embeddings: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    *,
+    start: Head | None = None,
+) -> Head:
+    """Fit a probe of :data:`DEFAULT_STRENGTH` without choosing or calibrating anything.
+
+    Takes a hundredth of a second for a few hundred samples, where :func:`fit_probe`
+    fits twenty-one times: for probes that are fitted again after every stroke.
+
+    Parameters
+    ----------
+    embeddings, labels
+        As for :func:`fit_probe`.
+    start : Head or None
+        A head of the same classes to start from; the answer is the same within the
+        tolerance of the fit, and comes sooner.
+
+    Raises
+    ------
+    InputError
+        As :func:`fit_probe` does.
+    """
+    from threadpoolctl import threadpool_limits
+
+    x, y = _checked(embeddings, labels, None)
+    with threadpool_limits(1, user_api="blas"):
+        weight, bias = _fit(_standardise(x), y, DEFAULT_STRENGTH, start)
+    return Head(weight, bias)
+
+
+def held_out_logits(
+    embeddings: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    fold: npt.NDArray[np.intp],
+    *,
+    between: Callable[[], object] = lambda: None,
+) -> Floats:
+    """Return the logits of each sample by a :func:`fit_head` that never saw its fold.
+
+    Parameters
+    ----------
+    embeddings, labels
+        As for :func:`fit_probe`.
+    fold : ndarray
+        ``(n,)`` int; every class must have samples outside each fold.
+    between : callable
+        Called before every fit; it may raise to end the work.
+
+    Returns
+    -------
+    ndarray
+        ``(n, classes)`` float32.
+    """
+    from threadpoolctl import threadpool_limits
+
+    x, y = _checked(embeddings, labels, fold)
+    with threadpool_limits(1, user_api="blas"):
+        return _held_out_logits(x, y, fold, DEFAULT_STRENGTH, between)
+
+
 def _choose_and_fit(
     x: Floats, y: Labels, who: npt.NDArray[np.generic], seed: int
 ) -> ProbeFit:
@@ -163,15 +225,23 @@ def _standardise(x: Floats) -> _Standard:
     return (x - mean) / scale, mean, scale
 
 
-def _fit(standard: _Standard, y: Labels, strength: float) -> tuple[Floats, Floats]:
+def _fit(
+    standard: _Standard, y: Labels, strength: float, start: Head | None = None
+) -> tuple[Floats, Floats]:
     """Return weight ``(classes, dim)`` and bias for raw embeddings."""
     from sklearn.linear_model import LogisticRegression
 
     features, mean, scale = standard
     # With a tolerance of 1e-3, predictions no longer change when the fit stops.
     model: Any = LogisticRegression(
-        C=strength, class_weight="balanced", max_iter=2000, tol=1e-3
+        C=strength,
+        class_weight="balanced",
+        max_iter=2000,
+        tol=1e-3,
+        warm_start=start is not None,
     )
+    if start is not None:
+        model.coef_, model.intercept_ = _on_standardised(start, mean, scale)
     model.fit(features, y)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # two classes: scikit-learn only stores the difference
@@ -182,12 +252,28 @@ def _fit(standard: _Standard, y: Labels, strength: float) -> tuple[Floats, Float
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
+def _on_standardised(
+    head: Head, mean: Floats, scale: Floats
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return a head as scikit-learn's coefficients on standardised features."""
+    weight, bias = head.weight.astype(np.float64), head.bias.astype(np.float64)
+    if len(weight) == 2:  # scikit-learn only stores the difference
+        weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+    bias = bias + weight @ mean
+    return weight * np.where(np.isfinite(scale), scale, 0), bias
+
+
 def _held_out_logits(
-    x: Floats, y: Labels, fold: npt.NDArray[np.intp], strength: float
+    x: Floats,
+    y: Labels,
+    fold: npt.NDArray[np.intp],
+    strength: float,
+    between: Callable[[], object] = lambda: None,
 ) -> Floats:
     """Return ``(n, classes)``: each sample's logits from a fit that never saw it."""
     logits = np.zeros((len(y), y.max() + 1), np.float32)
     for train, test in _splits(fold):
+        between()
         weight, bias = _fit(_standardise(x[train]), y[train], strength)
         logits[test] = x[test] @ weight.T + bias
     return logits

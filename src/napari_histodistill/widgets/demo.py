@@ -103,7 +103,7 @@ class _Conductor:
         elif not self._ran and not session.why_not_run:
             self._ran = True
             self._choose_detail()
-            if session.run_action is not RunAction.AGAIN:
+            if session.run_action is not RunAction.DONE:
                 self.widget.mapping.run()
             else:
                 self.step()

@@ -314,6 +314,7 @@ def test_the_answer_to_an_older_question_is_dropped():
     assert session.place is None
 
 
+@pytest.mark.slow(16)
 def test_another_choice_drops_what_was_computed():
     session = open_session()
     run(session)

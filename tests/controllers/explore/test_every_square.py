@@ -23,13 +23,13 @@ def test_every_square_is_planned_estimated_and_run():
     assert session.detail.cells == rows * columns
     assert session.detail_in_words != said
     assert run(session).live.cells_done == rows * columns
-    assert session.run_action is RunAction.AGAIN
+    assert session.run_action is RunAction.DONE
 
 
 def test_the_map_of_tissue_stays_and_continue_adds_the_glass():
     session = run(session_for())
     before = session.live
-    assert session.run_action is RunAction.AGAIN
+    assert session.run_action is RunAction.DONE
     session.choose_every_square(every=True)
     assert session.live is before
     assert session.run_action is RunAction.CONTINUE
@@ -38,7 +38,7 @@ def test_the_map_of_tissue_stays_and_continue_adds_the_glass():
     assert session.live is before
     assert session.live.cells_done == before.status.size
     session.choose_every_square(every=False)
-    assert session.run_action is RunAction.AGAIN
+    assert session.run_action is RunAction.DONE
 
 
 def test_the_stored_map_of_tissue_is_shown_when_every_square_is_wanted():

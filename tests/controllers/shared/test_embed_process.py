@@ -57,6 +57,7 @@ def test_it_says_what_the_student_says_here(lasting, student, bundle, rng):
     np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow(20)
 def test_what_goes_wrong_there_is_said_here(lasting, tmp_path):
     with pytest.raises(BundleError, match="there is no student"):
         lasting.embed(tmp_path / "x", np.zeros((1, 8, 8, 3), np.uint8), CancelToken())
@@ -72,6 +73,7 @@ def test_waiting_ends_when_asked(away, monkeypatch):
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow(50)
 def test_a_process_that_dies_is_named_and_followed_by_another(
     away, bundle, monkeypatch
 ):

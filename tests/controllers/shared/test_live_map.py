@@ -79,7 +79,7 @@ def test_a_layer_can_hold_the_array_for_ever():
     for update in work(CancelToken()):
         session.take_update(update)
         seen.append(int((held > 0).sum()))
-    session.live.show_at_least(0.5)
+    session.show_at_least(0.5)
     assert session.live.shown is held
     assert held.any()
     assert len(set(seen)) > 2, "the map fills while the run goes on"

@@ -88,7 +88,7 @@ def test_wanted_cells_lie_in_region_tissue_and_shape(tmp_path):
         store_path=tmp_path,
         region=Region(y=0, x=0, height=100, width=800),
         tissue=TissueMask(mask, (600, 800)),
-        polygon=square,
+        polygons=(square,),
     )
     rows, columns = np.nonzero(plan.wanted_cells())
     y, x = grid.centers()

@@ -82,7 +82,7 @@ def fake_process(job, token):
     return 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(38)
 def test_an_experiment_from_start_to_table(tiles, tmp_path):
     config = small_experiment(experiment={"folds": ["1", "2"]})
     reports = run_all(config, tmp_path / "out", tiles, workers=2)

@@ -98,6 +98,7 @@ def test_a_folder_that_is_no_run_has_no_command(tmp_path):
     shutil.which("histodistill", path=str(SCRIPTS)) is None,
     reason="the command is not installed beside this Python",
 )
+@pytest.mark.slow(17)
 def test_the_very_command_trains_the_same_student_again(tmp_path):
     tiles = write_textures(tmp_path / "tiles")
     # float32 on one thread: the same machine then gives the same bytes.

@@ -101,7 +101,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused(tiles, tmp_path):
         train_in_processes(tmp_path / "run", count=2, device="cpu")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(18)
 def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
     """By the files in the run's folder, like one process; and they can go on."""
     schedule = {"steps": 3000, "batch": 12, "checkpoint_every": 4, "report_every": 1}

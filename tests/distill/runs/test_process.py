@@ -43,7 +43,7 @@ def until(what, seconds=90.0):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_run_lives_in_its_own_process(tiles, tmp_path):
     """Started, paused, continued, killed, resumed, stopped: one story, one process."""
     folder = start_run(small_config(schedule=LONG), tmp_path / "run", tiles)

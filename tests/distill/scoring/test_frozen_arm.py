@@ -122,6 +122,7 @@ def subsample(folder: TileFolder, step: int) -> TileFolder:
     return TileFolder(folder.folder, kept)
 
 
+@pytest.mark.slow(13)
 @pytest.mark.data
 def test_some_real_cases_score_plausibly_and_out_of_fold(data):
     folder = subsample(read_tile_folder(data / "ebhi"), 6)
@@ -140,8 +141,8 @@ def test_some_real_cases_score_plausibly_and_out_of_fold(data):
     assert (head.argmax(axis=1) == truth).mean() > 0.9  # it has seen these tiles
 
 
+@pytest.mark.slow(33)
 @pytest.mark.data
-@pytest.mark.slow
 def test_all_real_tiles_give_the_figures_on_the_card(data, monkeypatch):
     pytest.importorskip("openvino", reason="torch takes a minute and a half for them")
     monkeypatch.setenv("HISTODISTILL_CPU_BACKEND", "openvino")

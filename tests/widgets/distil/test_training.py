@@ -77,6 +77,7 @@ def test_settings_changed_by_hand_are_those_of_the_run(open_distil, qtbot, paint
     assert not form.isVisibleTo(widget)
 
 
+@pytest.mark.slow(100)
 def test_a_training_is_looked_at_reported_and_given_classes(
     open_distil, qtbot, painted, monkeypatch
 ):

@@ -134,7 +134,7 @@ def test_a_run_fills_the_map_and_the_legend(ran):
     assert session.live.shown is viewer.layers["Class map"].data
     assert {e.text() for e in widget.classes_panel.eyes} == {"stroma", "gland"}
     assert all("mm²" in a.text() for a in widget.classes_panel.areas)
-    assert widget.run_panel.button.text() == "Run again"
+    assert widget.run_panel.button.text() == "Run"
     assert widget.run_panel.message.text().startswith("Done:")
     grid = session.live.grid
     assert session.live.classes[session.live.labels[grid.cell_at(*GLAND)] - 1].name == (
@@ -371,7 +371,7 @@ def test_the_second_time_the_stored_map_is_shown_at_once(ran, qtbot):
     )
     assert widget.session.live.cells_done == done
     assert widget.run_panel.message.text().startswith("Stored map from ")
-    assert widget.run_panel.button.text() == "Run again"
+    assert widget.run_panel.button.text() == "Run"
 
 
 def test_a_file_opens_without_blocking_and_missing_mpp_is_asked_for(

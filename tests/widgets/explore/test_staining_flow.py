@@ -135,7 +135,7 @@ def test_the_stain_is_fitted_whatever_ends_the_fit(explore, qtbot, monkeypatch):
     qtbot.waitUntil(ready(widget), timeout=20000)
     tick(widget.slide_panel.stain.check)
     assert widget.bench.pump.is_active(ExploreJob.FITTING_STAIN)
-    widget.slide_panel.slide.activated.emit(0)
+    widget.slide_panel.slide.picked.emit(0)
     widget.bench.pump.abandon(ExploreJob.FITTING_STAIN)
     widget.bench.changed.emit()
     qtbot.waitUntil(ready(widget), timeout=20000)

@@ -72,7 +72,7 @@ def test_hatching_lies_on_the_slide_and_goes_with_it(judged, qtbot):
     np.testing.assert_allclose(hatching.extent.world[0][-2:], low[-2:] + 100, atol=1e-3)
     add_slide(viewer, slide_of(HALVES, "another"))
     qtbot.waitUntil(idle(widget), timeout=20000)
-    assert hatching not in viewer.layers
+    assert not hatching.visible
     assert widget.trust_panel.headline.text() == "● Nothing to judge yet."
     assert widget.classes_panel.hatched.text() == ""
 

@@ -13,6 +13,9 @@ class ExploreJob(JobKey):
     RANKING = "Ranking"
     THUMBNAILS = "Thumbnails"
     LEARNING = "Learning from strokes"
+    HOLDING = "Getting ready to learn"
+    ASKING = "Looking for squares to ask about"
+    ANNOTATIONS = "Annotations"
     SAVING = "Saving"
     JUDGING = "Comparing with what the model learned from"
     OVERVIEW = "Reading the overview"
@@ -28,6 +31,8 @@ OF_THE_MAP = (
     ExploreJob.JUDGING,
     *OF_THE_SEARCH,
     ExploreJob.LEARNING,
+    ExploreJob.HOLDING,
+    ExploreJob.ASKING,
 )
 """Jobs that have no meaning once another student looks."""
 
@@ -35,6 +40,7 @@ OF_THE_SLIDE = (
     SlideJob.FINDING_TISSUE,
     SlideJob.READING,
     ExploreJob.FITTING_STAIN,
+    ExploreJob.ANNOTATIONS,
     *OF_THE_MAP,
 )
 """Jobs that have no meaning once another slide is chosen."""

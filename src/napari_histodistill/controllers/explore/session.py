@@ -14,20 +14,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.controllers.explore.held import HeldEmbeddings
 from napari_histodistill.controllers.explore.judging import (
     Judged,
     JudgeProgress,
-    MapTrust,
     judge_work,
 )
-from napari_histodistill.controllers.explore.showing import (
-    Shown,
-    WhatIsShown,
+from napari_histodistill.controllers.explore.memory import RememberingChoice
+from napari_histodistill.controllers.explore.showing import Shown
+from napari_histodistill.controllers.explore.teaching import (
+    Missing,
+    Strokes,
+    Taught,
+    TeachMemory,
+    hold_work,
+    teach_work,
 )
-from napari_histodistill.controllers.explore.teaching import Strokes, Taught, teach_work
+from napari_histodistill.controllers.shared.estimating import start_over_in_words
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
-from napari_histodistill.controllers.shared.map_choice import MapChoice
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
 from napari_histodistill.controllers.shared.similar import (
     IndexBuilt,
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from napari_histodistill.controllers.explore.hatching import Levels
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
@@ -65,54 +72,46 @@ class RunAction(Enum):
     """Compute a map."""
     CONTINUE = "continue"
     """Compute what is missing of the map on screen."""
-    AGAIN = "again"
-    """Let the finished map go and compute it from scratch."""
+    DONE = "done"
+    """Nothing: all that was asked for is computed. To compute it again is a choice of
+    its own, :meth:`ExploreSession.start_over_question`."""
 
 
 _NEXT = {
     RunAction.RUN: "Run goes on.",
     RunAction.CONTINUE: "Continue goes on.",
-    RunAction.AGAIN: "Run again computes it from scratch.",
+    RunAction.DONE: "All of it is computed.",
 }
 """What the button would do with a stored map."""
 
 
-class ExploreSession(MapChoice):
+class ExploreSession(RememberingChoice):
     """State of one *Explore slide* panel; no Qt, no napari.
 
     Attributes
     ----------
-    live : LiveMap or None
-        The map as far as it is computed.
-    prompts, similar : Prompts, SimilarResult or None
-        What was clicked and the answer.
-    taught : Taught or None
-        A probe fitted to strokes, in place of the student's own head.
-    map_trust : MapTrust
-        Whether the map is like what the student learned from, as far as is known.
-    showing : WhatIsShown
-        What a person chose to see of the map.
     running : bool
-        Whether a run is going on.
+        Whether a run is going on, of this slide or of one that was left since.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.live: LiveMap | None = None
-        self.prompts = Prompts()
-        self.similar: SimilarResult | None = None
-        self.taught: Taught | None = None
         self.running = False
+        self._run_live: LiveMap | None = None
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
         self._looked_for: tuple[Slide | None, Path] | None = None
-        self.map_trust = MapTrust()
-        self.showing = WhatIsShown()
+        self.teach_memory = TeachMemory()
 
     @property
     def has_map(self) -> bool:
         """Whether a map of this choice is on screen."""
         return self.live is not None
+
+    @property
+    def map_status(self) -> npt.NDArray[np.uint8] | None:
+        """Status of the cells of the map on screen; None without one."""
+        return None if self.live is None else self.live.status
 
     def drop_map(self) -> None:
         """Let the map on screen go, if any; the choice stays, and the store."""
@@ -120,6 +119,7 @@ class ExploreSession(MapChoice):
         self._indexed_cells = 0
         self.prompts = Prompts()
         self.map_trust.forget()
+        self.teach_memory.forget()
 
     def put_map_away(self) -> None:
         """Let the map on screen go; the stored one may be looked for again."""
@@ -162,12 +162,12 @@ class ExploreSession(MapChoice):
         """
         plan = self.plan()
         slide, student, detail = self.slide, self.student, self.detail
-        if slide is None or student is None or detail is None:
-            raise InputError(self.why_not_run)
+        if slide is None or student is None or detail is None or self.running:
+            raise InputError(self.why_not_start)
         if restart or self.live is None or self.taught is not None:
             self._new_map(detail, student)
         assert self.live is not None
-        self.running = True
+        self.running, self._run_live = True, self.live
         self.showing.map_begins()
         return run_work(
             slide,
@@ -176,13 +176,18 @@ class ExploreSession(MapChoice):
             restart=restart,
             # Another panel or process may have stored more than is on screen.
             known=self.live.status.copy(),
-            focus=lambda: self.view,
+            focus=lambda: self.view if self.slide is slide else None,
         )
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether the run that is going on fills the map on screen."""
+        return self.running and self._run_live is self.live
+
     def take_update(self, update: RunUpdate) -> None:
-        """Take what a run reports."""
-        if update.patch is not None and self.live is not None:
-            self.live.apply(update.patch)
+        """Take what a run reports, on screen or not."""
+        if update.patch is not None and self._run_live is not None:
+            self._run_live.apply(update.patch)
 
     def take_patches(self, patches: Sequence[Patch]) -> None:
         """Take cells of a stored map."""
@@ -199,6 +204,7 @@ class ExploreSession(MapChoice):
     def run_ended(self) -> None:
         """Note that no run is going any more."""
         self.running = False
+        self.estimator.forget_paces()
 
     def class_rows(self) -> tuple[ClassRow, ...]:
         """Return the legend: of the map, or of what the student could find."""
@@ -224,18 +230,37 @@ class ExploreSession(MapChoice):
             self.taught = replace(self.taught, classes=coloured)
 
     @property
+    def why_not_start(self) -> str:
+        """Why a run cannot be started now; "" if it can."""
+        if self.running and not self.runs_here:
+            return "A run on another slide is going on: wait for it, or cancel it."
+        return self.why_not_run
+
+    @property
     def run_action(self) -> RunAction:
         """The meaning of the Run button now."""
-        if self.live is None or not self.live.cells_done:
+        if self.live is None or not self.live.cells_done or self.why_not_run:
             return RunAction.RUN
-        return RunAction.CONTINUE if self.cells_missing else RunAction.AGAIN
+        return RunAction.CONTINUE if self.cells_missing else RunAction.DONE
+
+    @property
+    def start_over_question(self) -> str:
+        """What starting over would throw away and cost; "" if there is nothing."""
+        if self.live is None or not self.live.cells_done or self.student is None:
+            return ""
+        if self.why_not_run:
+            return ""
+        again = self.estimator.estimate(
+            self.plan(), self.student, tiles_per_s=self.tiles_per_s
+        )
+        return start_over_in_words(self.live.cells_done, again)
 
     @property
     def cells_missing(self) -> int:
         """Wanted cells that the present map does not have yet."""
         if self.live is None or self.why_not_run:
             return 0
-        wanted = self.plan().wanted_cells()
+        wanted = self.estimator.wanted(self.plan())
         return int((wanted & (self.live.status == CellStatus.PENDING)).sum())
 
     @property
@@ -398,7 +423,7 @@ class ExploreSession(MapChoice):
     @property
     def why_not_teach(self) -> str:
         """Why nothing can be learned from strokes now; "" if it can."""
-        if self.running:
+        if self.runs_here:
             return "Wait until the run is done, or cancel it."
         if self.live is None:
             return "Run the model first: what it has seen is learned from."
@@ -407,7 +432,14 @@ class ExploreSession(MapChoice):
     @property
     def why_not_save(self) -> str:
         """Why there is no taught student to save; "" if there is."""
-        return "" if self.taught else "Learn from strokes first, then save."
+        if self.taught is not None and self.taught.score is None:
+            return "A moment: what was taught is being tried on strokes held out."
+        return "" if self.taught else "Paint strokes of two classes first, then save."
+
+    @property
+    def why_not_ask(self) -> str:
+        """Why there are no squares to ask about; "" if there are."""
+        return "" if self.taught else "Paint strokes of two classes first, then ask."
 
     def teach_work(self, strokes: Strokes) -> Work:
         """Return work that fits a probe to strokes.
@@ -418,19 +450,32 @@ class ExploreSession(MapChoice):
             If there is no map to learn from.
         """
         path = self.store_path
-        if path is None or self.why_not_similar:
+        if path is None or self.live is None or self.why_not_similar:
             msg = "Run the model first: strokes are learned from what it has seen."
             raise InputError(msg)
-        return teach_work(strokes, store_path=path)
+        held = self.teach_memory.of(path, self.live.status)
+        return teach_work(
+            strokes, store_path=path, held=held, start=self.teach_memory.last
+        )
 
-    def take_taught(self, taught: Taught) -> None:
+    def hold_work(self) -> Work | None:
+        """Return work that reads what strokes are learned from; None if not needed."""
+        path = self.store_path
+        if path is None or self.live is None or self.why_not_teach:
+            return None
+        held = self.teach_memory.of(path, self.live.status)
+        return hold_work(path) if held is None else None
+
+    def take_taught(self, report: HeldEmbeddings | Missing | Taught) -> None:
         """Show the taught classes in place of the student's."""
-        if self.live is None:
+        if isinstance(report, HeldEmbeddings):
+            self.teach_memory.held = report
+        if self.live is None or not isinstance(report, Taught):
             return
-        classes = self.showing.coloured(taught.classes)
-        self.taught = replace(taught, classes=classes)
-        self.live = LiveMap(self.live.grid, classes, self.live.mode)
-        self.live.apply(taught.patch)
+        coloured = self.showing.coloured(report.classes)
+        self.taught = self.teach_memory.last = replace(report, classes=coloured)
+        self.live = LiveMap(self.live.grid, coloured, self.live.mode)
+        self.live.apply(report.patch)
         self.live.show_at_least(self.showing.at_least)
         self.showing.map_begins()
         self._heed()
@@ -453,10 +498,10 @@ class ExploreSession(MapChoice):
         return "" if self.live else "Nothing to export yet: run a model first."
 
     def say_run_ended(self, job: Job[object]) -> str:
-        """Return how a run ended, in a sentence."""
+        """Return how the last run ended, in a sentence."""
         if job.state is JobState.FAILED:
             return job.error
-        done = count_in_words(self.live.cells_done if self.live else 0)
+        done = count_in_words(self._run_live.cells_done if self._run_live else 0)
         if job.state is JobState.DONE:
             return f"Done: {done}, stored for next time."
         return f"Stopped. {done} are kept; Continue goes on."

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.shared.live_map import Patch
-from napari_histodistill.controllers.shared.wording import (
-    count_in_words,
-    neutral_title,
+from napari_histodistill.controllers.explore.held import (
+    HeldEmbeddings,
+    embeddings_of,
 )
+from napari_histodistill.controllers.explore.stroke_score import (
+    StrokeScore,
+    score_strokes,
+)
+from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.errors import InputError
+from napari_histodistill.maps.store import CellStatus
 from napari_histodistill.students.model_card import in_markdown
+from napari_histodistill.students.probe import fit_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,16 +30,17 @@ if TYPE_CHECKING:
     import torch
 
     from napari_histodistill.controllers.shared.job import Work
-    from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import TileGrid
-    from napari_histodistill.students.probe import ProbeFit
+    from napari_histodistill.students.head import Head
     from napari_histodistill.students.spec import (
         ClassSpec,
         EmbeddingMode,
         StudentSpec,
     )
     from napari_histodistill.students.student import Student
+
+TESTING = "Trying it on strokes held out…"
 
 LEFT_OUT = " Labels that are not a class were left out."
 
@@ -74,31 +82,43 @@ class Taught:
 
     Attributes
     ----------
-    fit : ProbeFit
-        Head, strength, cross-validated score.
+    head : Head
+        Fitted to the painted cells.
+    kinds : tuple of int
+        Which of the classes on offer were painted, in the head's order.
     classes : tuple of ClassSpec
-        Those that were painted, in the head's order.
+        Those classes.
     patch : Patch
         The whole grid.
     cells : int
         Painted cells that it was fitted on.
+    score : StrokeScore or None
+        How right it is on strokes held out; None until that is measured.
     """
 
-    fit: ProbeFit
+    head: Head
+    kinds: tuple[int, ...]
     classes: tuple[ClassSpec, ...]
     patch: Patch
     cells: int
+    score: StrokeScore | None = None
 
     @property
     def score_in_words(self) -> str:
-        """How it did on strokes that were held out; "" where none could be."""
-        score = self.fit.score
-        return "" if score is None else f"{score:.0%} right on held-out strokes"
+        """How right it is on strokes held out; "" until that is measured."""
+        return "" if self.score is None else self.score.in_words()
 
     def summary(self) -> str:
         """Return what was learned, in a sentence."""
-        tested = f"; {self.score_in_words}" if self.score_in_words else ""
-        return f"Learned from {count_in_words(self.cells)}{tested}."
+        score = self.score_in_words or TESTING
+        return f"{score[:1].upper()}{score[1:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why nothing can be learned from the strokes yet, in a sentence."""
+
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,94 +128,145 @@ class StudentSaved:
     folder: Path
 
 
+class TeachMemory:
+    """What stays between strokes: the map's embeddings, and the last fit.
+
+    Attributes
+    ----------
+    held : HeldEmbeddings or None
+        Of the map that was taught last, unless it is too large.
+    last : Taught or None
+        From which the next fit starts.
+    """
+
+    def __init__(self) -> None:
+        self.held: HeldEmbeddings | None = None
+        self.last: Taught | None = None
+
+    def forget(self) -> None:
+        """Let the embeddings go."""
+        self.held = self.last = None
+
+    def of(
+        self, store_path: Path, status: npt.NDArray[np.uint8]
+    ) -> HeldEmbeddings | None:
+        """Return what is held of a map; None if it has to be read."""
+        held = self.held
+        return held if held is not None and held.holds(store_path, status) else None
+
+
 def painted_cells(
     strokes: Strokes, grid: TileGrid
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return which cells lie under strokes, as what, and under which stroke.
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return which cells lie under strokes, and as what.
 
-    A cell under several classes takes the one that covers most of it. Strokes are
-    connected runs of one colour; cells of one stroke look alike, so a fair test of the
-    probe holds out whole strokes.
+    A cell under several classes takes the one that covers most of it.
 
     Returns
     -------
-    cells, labels, strokes : ndarray of int
-        ``(n,)`` each: flat index into the grid, class index, stroke number.
+    cells, labels : ndarray of int
+        ``(n,)`` each: flat index into the grid, ascending, and class index.
     """
-    from skimage.measure import label
-
     painted = strokes.known
     h, w = painted.shape
     rows, columns = grid.shape
     height, width = grid.cell_size
-    y, x = np.nonzero(painted)
+    y, x = np.divmod(np.flatnonzero(painted), w)
     if not len(y):
         none = np.zeros(0, np.intp)
-        return none, none, none
-    connected = label(painted, connectivity=2)
-    row = ((y + 0.5) * grid.slide_height / h / height).astype(np.intp)
-    column = ((x + 0.5) * grid.slide_width / w / width).astype(np.intp)
-    cell = np.minimum(row, rows - 1) * columns + np.minimum(column, columns - 1)
-    votes = np.zeros((rows * columns, len(strokes.classes)), np.int32)
+        return none, none
+    # Computed for each line of pixels, then looked up: there may be millions painted.
+    row = ((np.arange(h) + 0.5) * grid.slide_height / h / height).astype(np.intp)
+    column = ((np.arange(w) + 0.5) * grid.slide_width / w / width).astype(np.intp)
+    row, column = np.minimum(row, rows - 1), np.minimum(column, columns - 1)
+    cell = row[y] * columns + column[x]
+    first, kinds = int(cell.min()), len(strokes.classes)
     kind = painted[y, x].astype(np.intp) - 1
-    np.add.at(votes, (cell, kind), 1)
+    votes = np.bincount(
+        (cell - first) * kinds + kind, minlength=(int(cell.max()) - first + 1) * kinds
+    ).reshape(-1, kinds)
     cells = np.flatnonzero(votes.any(axis=1))
-    labels = votes[cells].argmax(axis=1)
-    stroke = np.zeros(rows * columns, np.intp)
-    stroke[cell] = connected[y, x]
-    return cells, labels, stroke[cells]
+    return cells + first, votes[cells].argmax(axis=1)
 
 
-def teach_work(strokes: Strokes, *, store_path: Path) -> Work:
-    """Fit a probe to the strokes and classify every stored cell with it."""
+def hold_work(store_path: Path) -> Work:
+    """Read a map's embeddings, and what fits them, before the first stroke ends."""
 
-    def work(cancel: CancelToken) -> Iterator[Taught]:
-        from napari_histodistill.maps.classes import head_probabilities
-        from napari_histodistill.maps.store import EmbeddingStore
-        from napari_histodistill.students.probe import fit_probe
+    def work(cancel: CancelToken) -> Iterator[HeldEmbeddings]:
+        import sklearn.linear_model  # noqa: F401
 
-        store = EmbeddingStore.open(store_path)
-        grid, status = store.grid, store.status
-        cells, labels, groups = painted_cells(strokes, grid)
-        done = status.ravel()[cells] == 1
-        cells, labels, groups = cells[done], labels[done], groups[done]
-        used = _check(strokes, labels, painted=len(done))
-        fit = fit_probe(
-            _embeddings_of(store, cells, cancel),
-            np.searchsorted(used, labels),
-            groups=groups if _enough_strokes(labels, groups) else None,
-        )
-        whole = slice(0, grid.shape[0]), slice(0, grid.shape[1])
-        probabilities = np.empty((*grid.shape, len(used)), np.float32)
-        for block in store.slabs():
-            cancel.check()
-            probabilities[block] = head_probabilities(
-                store.read(block), status[block], fit.head
-            )
-        yield Taught(
-            fit,
-            tuple(strokes.classes[k] for k in used),
-            Patch(*whole, status, probabilities),
-            len(cells),
-        )
+        found = embeddings_of(store_path, None, cancel)
+        if isinstance(found, HeldEmbeddings):
+            yield found
 
     return work
 
 
-def _embeddings_of(
-    store: EmbeddingStore, cells: npt.NDArray[np.intp], cancel: CancelToken
-) -> npt.NDArray[np.float32]:
-    """Return ``(n, dim)`` of cells given by flat index, in ascending order."""
-    columns = store.grid.shape[1]
-    found = np.empty((len(cells), store.dim), np.float32)
-    for block in store.slabs():
-        first, last = block[0].start * columns, block[0].stop * columns
-        here = (cells >= first) & (cells < last)
-        if here.any():
-            cancel.check()
-            rows = store.read(block).reshape(-1, store.dim)
-            found[here] = rows[cells[here] - first]
-    return found
+def teach_work(
+    strokes: Strokes,
+    *,
+    store_path: Path,
+    held: HeldEmbeddings | None = None,
+    start: Taught | None = None,
+) -> Work:
+    """Fit a probe to the strokes, classify every stored cell, then try it on strokes.
+
+    Parameters
+    ----------
+    strokes : Strokes
+        What was painted.
+    store_path : Path
+        Where the map is stored.
+    held : HeldEmbeddings or None
+        Its embeddings, if they are in memory; otherwise those that were read are the
+        first report, unless there are too many to hold.
+    start : Taught or None
+        What was learned last, to start from.
+
+    Yields
+    ------
+    HeldEmbeddings, Missing or Taught
+        Learned first, without a score; again once the score is known, with the
+        temperature that fits strokes held out.
+    """
+
+    def work(
+        cancel: CancelToken,
+    ) -> Iterator[HeldEmbeddings | Missing | Taught]:
+        embeddings = embeddings_of(store_path, held, cancel)
+        if held is None and isinstance(embeddings, HeldEmbeddings):
+            yield embeddings
+        grid, status = embeddings.grid, embeddings.status
+        cells, labels = painted_cells(strokes, grid)
+        done = status.ravel()[cells] == CellStatus.DONE
+        painted, cells, labels = len(cells), cells[done], labels[done]
+        used = np.unique(labels)
+        if len(used) < 2:
+            yield Missing(_what_is_missing(strokes, used, painted=painted))
+            return
+        kinds, y = tuple(used.tolist()), np.searchsorted(used, labels)
+        known = start is not None and start.kinds == kinds
+        x = embeddings.of(cells, cancel)
+        before = start.head if start is not None and known else None
+        if before is not None and before.weight.shape[1] != x.shape[1]:
+            before = None  # of another model
+        head = fit_head(x, y, start=before)
+        if before is not None:  # until it is measured again
+            head = replace(head, temperature=before.temperature)
+        whole = slice(0, grid.shape[0]), slice(0, grid.shape[1])
+
+        def drawn(head: Head) -> Patch:
+            return Patch(*whole, status, embeddings.probabilities(head, cancel))
+
+        classes = tuple(strokes.classes[k] for k in kinds)
+        taught = Taught(head, kinds, classes, drawn(head), len(cells))
+        yield taught
+        score = score_strokes(x, cells, y, grid, classes, between=cancel.check)
+        cancel.check()
+        head = replace(head, temperature=score.temperature)
+        yield replace(taught, head=head, patch=drawn(head), score=score)
+
+    return work
 
 
 def save_work(
@@ -230,7 +301,7 @@ def save_work(
         from napari_histodistill.students.spec import Training
 
         cancel.check()
-        head = taught.fit.head
+        head = taught.head
         spec = student.spec.model_copy(
             update={
                 "name": _spec_name(folder.name),
@@ -266,28 +337,19 @@ def save_work(
     return work
 
 
-def _check(
-    strokes: Strokes, labels: npt.NDArray[np.intp], *, painted: int
-) -> npt.NDArray[np.intp]:
-    """Return the class indices that can be used, or say what is missing."""
-    used = np.unique(labels)
-    if len(used) >= 2:
-        return used
-    if painted and not len(labels):
-        msg = (
+def _what_is_missing(
+    strokes: Strokes, used: npt.NDArray[np.intp], *, painted: int
+) -> str:
+    """Return what to do before something can be learned."""
+    if painted and not len(used):
+        return (
             "The strokes lie where nothing was computed: paint on tissue that the map "
             "covers, or run the model there first."
         )
-    elif len(used) == 1:
+    if len(used) == 1:
         name = strokes.classes[int(used[0])].name
-        msg = f"Only {name!r} is painted: paint a stroke of a second class, then learn."
-    else:
-        msg = "Nothing is painted yet: paint a stroke of each class, then learn."
-    raise InputError(msg)
-
-
-def _enough_strokes(labels: npt.NDArray[np.intp], groups: npt.NDArray[np.intp]) -> bool:
-    return all(len(np.unique(groups[labels == k])) >= 2 for k in np.unique(labels))
+        return f"Only {name!r} is painted: paint a stroke of a second class."
+    return "Nothing is painted yet: paint a stroke of each class."
 
 
 def _own_weights(student: Student) -> dict[str, torch.Tensor] | None:
@@ -311,17 +373,16 @@ def _spec_name(text: str) -> str:
 
 def _card(spec: StudentSpec, student: Student, taught: Taught, seen: str) -> str:
     names = ", ".join(c.name for c in taught.classes)
-    score = taught.fit.score
+    score = taught.score
     tested = (
-        "not tested (too few strokes to hold some out)"
+        "Not tested on strokes held out."
         if score is None
-        else f"{score:.2f} cross-validated on the painted cells only"
+        else f"Tried on it: {score.in_words()}. {score.details()}"
     )
     return (
         f"# {in_markdown(spec.title)}\n\n"
         f"`{spec.name}`, a taught student. "
         f"Encoder: {student.name}. Classes: {names}. Fitted to {taught.cells} painted "
-        f"cells of one slide ({seen}: look with the same); balanced accuracy "
-        f"{tested}. One slide says nothing of "
-        "another: check it before you trust it. Research use only.\n"
+        f"cells of one slide ({seen}: look with the same). {tested} One slide says "
+        "nothing of another: check it before you trust it. Research use only.\n"
     )

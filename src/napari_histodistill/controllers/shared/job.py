@@ -50,6 +50,7 @@ class SlideJob(JobKey):
     """Jobs that every panel about a slide has."""
 
     OPENING = "Opening"
+    LISTING = "Listing slides"
     READING = "Reading pixels"
     FINDING_TISSUE = "Finding tissue"
     IMPORTING = "Importing"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.controllers.shared.estimating import Estimator, RunEstimate
 from napari_histodistill.controllers.shared.planning import (
     BETWEEN_CELLS,
     Detail,
@@ -17,10 +18,7 @@ from napari_histodistill.controllers.shared.planning import (
     store_path_of,
     stored_since,
 )
-from napari_histodistill.controllers.shared.wording import (
-    about_in_words,
-    duration_in_words,
-)
+from napari_histodistill.controllers.shared.wording import about_in_words
 from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
@@ -30,12 +28,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.controllers.shared.planning import Polygons
     from napari_histodistill.slides import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 
 LOADING = "The model is being loaded: a moment."
+DRAW_FIRST = "Draw a region: click its corners on the slide, double-click the last one."
 LOOKING_AT_STAIN = "The slide's stain is being measured: a moment."
 
 
@@ -46,7 +46,7 @@ class RegionChoice(Enum):
     VIEW = "view"
     """What the canvas shows."""
     SHAPE = "shape"
-    """The inside of a drawn shape."""
+    """The inside of drawn shapes."""
 
 
 class MapChoice:
@@ -70,8 +70,8 @@ class MapChoice:
         What Run covers.
     view : Region or None
         What the canvas shows, level-0 px; read by the worker, so only ever replaced.
-    shape : ndarray or None
-        ``(n, 2)`` level-0 px: the drawn shape.
+    shapes : tuple of ndarray
+        Each ``(n, 2)`` level-0 px: the drawn shapes, which add up.
     steps, step : tuple of Detail, int
         Strides on offer and the chosen one.
     step_is_chosen : bool
@@ -93,18 +93,24 @@ class MapChoice:
         self.mode: EmbeddingMode = "tiles"
         self.region = RegionChoice.WHOLE
         self.view: Region | None = None
-        self.shape: npt.NDArray[np.float64] | None = None
+        self.shapes: Polygons = ()
         self.steps: tuple[Detail, ...] = ()
         self.step = 0
         self.step_is_chosen = False
         self.trouble = ""
         self.student_trouble = ""
         self.is_loading = self.waits_for_stain = False
+        self.estimator = Estimator()
 
     @property
     def has_map(self) -> bool:
         """Whether a map of this choice is on screen."""
         return False
+
+    @property
+    def map_status(self) -> npt.NDArray[np.uint8] | None:
+        """Status of the cells of the map on screen; None without one."""
+        return None
 
     def drop_map(self) -> None:
         """Let the map on screen go, if any; the choice stays, and the store."""
@@ -114,7 +120,8 @@ class MapChoice:
     def choose_slide(self, slide: Slide | None) -> None:
         """Explore another slide, or none; what belonged to the old one is dropped."""
         self.slide, self.tissue = slide, None
-        self.view = self.shape = None
+        self.view, self.shapes = None, ()
+        self.region = RegionChoice.WHOLE
         self.replan()
 
     def choose_student(self, student: Student | None, tiles_per_s: float = 0.0) -> None:
@@ -160,9 +167,13 @@ class MapChoice:
         """Note what the canvas shows, level-0 pixels; None for nothing of the slide."""
         self.view = view
 
-    def take_shape(self, shape: npt.NDArray[np.float64] | None) -> None:
-        """Take the drawn shape, ``(n, 2)`` level-0 pixels ``(y, x)``; None for none."""
-        self.shape = shape
+    def take_shapes(self, shapes: Polygons) -> None:
+        """Take the drawn shapes, each ``(n, 2)`` level-0 pixels ``(y, x)``."""
+        same = len(shapes) == len(self.shapes) and all(
+            map(np.array_equal, shapes, self.shapes)
+        )
+        if not same:
+            self.shapes = shapes
 
     def choose_step(self, step: int) -> None:
         """Take one of :attr:`steps`."""
@@ -261,8 +272,8 @@ class MapChoice:
             return self._why_no_student()
         if self.trouble:
             return self.trouble
-        if self.region is RegionChoice.SHAPE and self.shape is None:
-            return "Draw a shape in a Shapes layer and select it, or choose a region."
+        if self.region is RegionChoice.SHAPE and not self.shapes:
+            return DRAW_FIRST
         if self.region is RegionChoice.VIEW and self.view is None:
             return "The view shows no part of the slide."
         return self._why_no_shape()
@@ -279,15 +290,22 @@ class MapChoice:
 
     @property
     def detail_in_words(self) -> str:
-        """Stride, count and, if known, time: "64 µm · about 2,100 squares · ~8 s"."""
+        """Stride, count and, if known, time: "64 µm · 2,104 squares · 8 s"."""
         detail = self.detail
         if detail is None:
             return ""
-        cells = self._cells_in_region(detail)
-        parts = [f"{detail.stride_um:.3g} µm", about_in_words(cells)]
-        if self.tiles_per_s and self.mode == "tiles":
-            parts.append(f"~{duration_in_words(cells / self.tiles_per_s)}")
-        return " · ".join(parts)
+        estimate = self.estimate
+        what = about_in_words(detail.cells) if estimate is None else estimate.in_words()
+        return f"{detail.stride_um:.3g} µm · {what}"
+
+    @property
+    def estimate(self) -> RunEstimate | None:
+        """What Run would compute now, and how long it would take; None if it cannot."""
+        if self.why_not_run or self.student is None:
+            return None
+        return self.estimator.estimate(
+            self.plan(), self.student, self.map_status, self.tiles_per_s
+        )
 
     def plan(self) -> RunPlan:
         """Return what Run would do now.
@@ -307,7 +325,7 @@ class MapChoice:
             mode=self.mode,
             store_path=self._store_path(detail),
             region=self.view if self.region is RegionChoice.VIEW else None,
-            polygon=self.shape if self.region is RegionChoice.SHAPE else None,
+            polygons=self.shapes if self.region is RegionChoice.SHAPE else (),
             tissue=self.tissue,
             every_square=self.every_square,
         )
@@ -324,11 +342,12 @@ class MapChoice:
     def _why_no_shape(self) -> str:
         if (
             self.region is not RegionChoice.SHAPE
-            or self.shape is None
+            or not self.shapes
             or self.detail is None
         ):
             return ""
-        covers = any(True for _ in rows_inside(self.detail.grid, self.shape))
+        grid = self.detail.grid
+        covers = any(True for shape in self.shapes for _ in rows_inside(grid, shape))
         return "" if covers else BETWEEN_CELLS
 
     @property
@@ -359,26 +378,3 @@ class MapChoice:
         if self.slide is None or self.student is None:
             raise InputError(self.why_not_run)
         return store_path_of(self.slide, self.student, detail.grid, self.mode)
-
-    def _cells_in_region(self, detail: Detail) -> int:
-        if self.region is RegionChoice.WHOLE or (
-            self.region is RegionChoice.VIEW and self.view is None
-        ):
-            return detail.cells
-        rows, columns = detail.grid.shape
-        share = detail.cells / (rows * columns)
-        area = self.view if self.region is RegionChoice.VIEW else _bounds(self.shape)
-        if area is None:
-            return detail.cells
-        inside = detail.grid.cells_in(area)
-        count = np.prod([s.stop - s.start for s in inside])
-        return max(1, round(float(count) * share))
-
-
-def _bounds(polygon: npt.NDArray[np.float64] | None) -> Region | None:
-    if polygon is None:
-        return None
-    (y0, x0), (y1, x1) = polygon.min(axis=0), polygon.max(axis=0)
-    if y1 <= y0 or x1 <= x0:
-        return None
-    return Region(y=float(y0), x=float(x0), height=float(y1 - y0), width=float(x1 - x0))

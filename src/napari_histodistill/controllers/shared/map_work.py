@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from napari_histodistill.controllers.shared.estimating import Stopwatch
 from napari_histodistill.controllers.shared.live_map import Patch
+from napari_histodistill.controllers.shared.planning import run_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask
     from napari_histodistill.students.student import Student
-
-_QUICK_BLOCK = 4
-_QUICK_CELLS = 200_000
-"""Above, small blocks would be too many files."""
 
 
 class StudentLoader(Protocol):
@@ -155,27 +153,21 @@ def run_work(
             mode=plan.mode,
             tissue=_tissue_of(plan, slide),
             region=plan.region,
-            options=EmbedOptions(restart=restart, block=_block_cells(plan, student)),
+            options=EmbedOptions(
+                restart=restart, block=run_block(plan.grid, plan.mode, student)
+            ),
             cancel=cancel,
             focus=focus,
         )
+        watch = Stopwatch(plan, student)
         # The engine looks for tissue first; from its second report on the store stands.
         yield RunUpdate(next(reports))
-        yield from _with_patches(reports, plan.store_path, student, known)
+        try:
+            yield from _with_patches(reports, plan.store_path, student, known, watch)
+        finally:
+            watch.keep()
 
     return work
-
-
-def _block_cells(plan: RunPlan, student: Student) -> int | None:
-    """Return a block's edge in cells, where the user watches; None for any.
-
-    A processor takes a second for the engine's own blocks: too long to see colour, and
-    too much of it lies beside the view.
-    """
-    rows, columns = plan.grid.shape
-    few = rows * columns <= _QUICK_CELLS
-    on_cpu = student.device.name.startswith("cpu")
-    return _QUICK_BLOCK if few and on_cpu and plan.mode == "tiles" else None
 
 
 def _with_patches(
@@ -183,6 +175,7 @@ def _with_patches(
     path: Path,
     student: Student,
     known: npt.NDArray[np.uint8] | None,
+    watch: Stopwatch,
 ) -> Iterator[RunUpdate]:
     from napari_histodistill.maps.store import EmbeddingStore
 
@@ -195,7 +188,10 @@ def _with_patches(
             for block in store.slabs():
                 if not np.array_equal(status[block], shown[block]):
                     yield RunUpdate(report, patch_of(store, block, student))
-        patch = patch_of(store, report.block, student) if report.block else None
+        patch = None
+        if report.block:
+            patch = patch_of(store, report.block, student)
+            watch.saw(report.block, patch.status)
         yield RunUpdate(report, patch)
 
 
@@ -231,7 +227,7 @@ def _tissue_of(plan: RunPlan, slide: Slide) -> Tissue:
     """Return what the engine is to keep to, by the plan's switch, mask and shape."""
     from napari_histodistill.slides.tissue.tissue import find_tissue
 
-    shape = plan.polygon_cells()
+    shape = plan.drawn_cells()
     if plan.every_square:
         return shape
     if shape is None:

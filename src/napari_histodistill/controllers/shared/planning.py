@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import EmbeddingMode
     from napari_histodistill.students.student import Student
 
+    Polygons = tuple[npt.NDArray[np.float64], ...]
+
 DIVISORS = (1, 2, 4, 7, 14, 28)
 """Fractions of a tile that the Detail slider offers (7 is 32 px of 224)."""
 
@@ -32,9 +34,13 @@ READABLE_CELLS = 200
 MOST_CELLS = 4_000_000
 """Finer steps are not offered: the map would no longer be a small array."""
 
+_QUICK_BLOCK = 4
+_QUICK_CELLS = 200_000
+"""Above, small blocks would be too many files."""
+
 BETWEEN_CELLS = (
-    "The drawn shape lies between the squares of the map: draw a larger one, or choose "
-    "a finer detail."
+    "What is drawn lies between the squares of the map: draw a larger region, or "
+    "choose a finer detail."
 )
 
 
@@ -71,8 +77,9 @@ class RunPlan:
         How embeddings are laid.
     region : Region or None
         Level-0 pixels; None for the whole slide.
-    polygon : ndarray or None
-        ``(n, 2)`` float, level-0 pixels ``(y, x)``, edge convention: a drawn shape.
+    polygons : tuple of ndarray
+        Each ``(n, 2)`` float, level-0 pixels ``(y, x)``, edge convention: drawn shapes,
+        which add up; empty for no such limit.
     tissue : TissueMask or None
         None until it was found: a run then looks for it first.
     every_square : bool
@@ -85,7 +92,7 @@ class RunPlan:
     mode: EmbeddingMode
     store_path: Path
     region: Region | None = None
-    polygon: npt.NDArray[np.float64] | None = None
+    polygons: Polygons = ()
     tissue: TissueMask | None = None
     every_square: bool = False
 
@@ -95,22 +102,24 @@ class RunPlan:
         cells[self.grid.cells_in(self.region) if self.region else ...] = True
         if self.tissue is not None and not self.every_square:
             cells &= self.tissue.cells(self.grid)
-        polygon = self.polygon_cells()
-        return cells if polygon is None else cells & polygon
+        cells &= self.grid.tiles_on_slide()
+        drawn = self.drawn_cells()
+        return cells if drawn is None else cells & drawn
 
-    def polygon_cells(self) -> npt.NDArray[np.bool_] | None:
-        """Return the cells whose centre lies in the polygon, or None without one.
+    def drawn_cells(self) -> npt.NDArray[np.bool_] | None:
+        """Return the cells whose centre lies in a drawn shape, or None without one.
 
         Raises
         ------
         InputError
-            If the shape is too small to hold the centre of a single cell.
+            If the shapes are too small to hold the centre of a single cell.
         """
-        if self.polygon is None:
+        if not self.polygons:
             return None
         inside = np.zeros(self.grid.shape, bool)
-        for row, columns in rows_inside(self.grid, self.polygon):
-            inside[row, columns] = True
+        for polygon in self.polygons:
+            for row, columns in rows_inside(self.grid, polygon):
+                inside[row, columns] = True
         if not inside.any():
             raise InputError(BETWEEN_CELLS)
         return inside
@@ -185,6 +194,22 @@ def finest_step(steps: tuple[Detail, ...], most_cells: int) -> int | None:
     """Return the index of the finest step with at most so many cells; None if none."""
     fitting = [k for k, step in enumerate(steps) if step.cells <= most_cells]
     return fitting[-1] if fitting else None
+
+
+def run_block(grid: TileGrid, mode: EmbeddingMode, student: Student) -> int:
+    """Return a block's edge in cells, where the user watches.
+
+    A processor takes a second for the engine's own blocks: too long to see colour, and
+    too much of it lies beside the view.
+    """
+    from napari_histodistill.maps.embedding_plan import block_edge
+
+    rows, columns = grid.shape
+    few = rows * columns <= _QUICK_CELLS
+    on_cpu = student.device.name.startswith("cpu")
+    if few and on_cpu and mode == "tiles":
+        return _QUICK_BLOCK
+    return block_edge(grid, mode, student)
 
 
 def store_path_of(

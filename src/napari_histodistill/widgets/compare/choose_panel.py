@@ -22,7 +22,10 @@ from napari_histodistill.widgets.shared.controls import (
 from napari_histodistill.widgets.shared.forms import editor
 from napari_histodistill.widgets.shared.run_panel import RunPanel
 from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRow
-from napari_histodistill.widgets.shared.slide_section import SlideSection
+from napari_histodistill.widgets.shared.slide_section import (
+    SlideCombo,
+    SlideSection,
+)
 
 REGIONS = (
     (RegionChoice.WHOLE, "Whole", "Compare on all tissue of the slide."),
@@ -91,7 +94,8 @@ class ChoosePanel(SlideSection):
             "Distance of the places that are compared: finer takes longer.",
             "Choose slide and models first.",
         )
-        super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
+        self.slide: SlideCombo = SlideCombo(SLIDE_TIP)
+        super().__init__(self.slide, RegionRow(REGIONS), detail)
         self.sentence = Hint()
         self.students = tuple(StudentCombo(tip) for tip in WHO)
         self.infos = tuple(info_button() for _ in LETTERS)
@@ -137,7 +141,9 @@ class ChoosePanel(SlideSection):
     def _lay_out(self) -> None:
         grid = self.grid
         grid.addWidget(self.sentence, 0, 0, 1, 2)
-        self.lay_out_slide(1)
+        grid.addWidget(PlainLabel("Slide"), 1, 0)
+        grid.addLayout(row(self.slide, self.slide_info, self.open), 1, 1)
+        self.lay_out_questions(2)
         for k, letter in enumerate(LETTERS):
             grid.addWidget(PlainLabel(letter), 3 + 2 * k, 0)
             grid.addLayout(row(self.students[k], self.infos[k]), 3 + 2 * k, 1)

@@ -128,7 +128,7 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         bench, panel, session = self.bench, self.panel, self.bench.session
         layers = [id(x) for x in self._layers]
         current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
-        panel.show_slides([x.name for x in self._layers], current)
+        panel.slide.show_slides([x.name for x in self._layers], current)
         set_tip(panel.slide_info, slide_words(session.slide))
         panel.show_students([s.title for s in self._students], self._current)
         for info, index in zip(panel.infos, self._current, strict=True):

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from napari.layers import Image
+
 from napari_histodistill.controllers.explore.jobs import (
     OF_THE_MAP,
     OF_THE_SLIDE,
     ExploreJob,
 )
 from napari_histodistill.controllers.explore.session import ExploreSession
-from napari_histodistill.controllers.shared.job import Job
+from napari_histodistill.controllers.explore.worklist import (
+    OpenSlide,
+    RowState,
+    SlidesListed,
+    Worklist,
+    badge_on,
+    partly,
+    worklist_work,
+)
+from napari_histodistill.controllers.shared.job import Job, JobState, SlideJob
 from napari_histodistill.controllers.shared.map_work import (
     StudentLoaded,
     StudentLoader,
@@ -30,6 +41,7 @@ from napari_histodistill.widgets.shared.controls import OPEN_TITLE, set_tip
 from napari_histodistill.widgets.shared.forms import ask_folder
 from napari_histodistill.widgets.shared.overlays import Overlays
 from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
+from napari_histodistill.widgets.shared.slide_layers import layers_of_slide
 
 
 class Choosing(SlideChoosing[ExploreSession, Overlays]):
@@ -49,6 +61,8 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         students: Sequence[StudentChoice],
     ) -> None:
         super().__init__(bench, panel)
+        self.worklist = Worklist()
+        self._removed_at = 0
         self._load_student = load_student
         self._students = list(students)
         self._current_student = 0 if students else -1
@@ -57,11 +71,128 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         panel.student_chosen.connect(self.choose_student)
         panel.open_bundle.connect(self.ask_bundle)
         panel.srgb_wanted.connect(self.choose_colours)
+        panel.open_folder.connect(self.ask_worklist)
+        panel.slide.removed.connect(self.remove_row)
+        bench.ran.connect(self._run_went_on)
 
     def slide_put(self) -> None:
         """Load the first student now: nothing can be done without a slide."""
         if not self._student_asked and self._students:
             self.choose_student(self._current_student)
+        self.bench.put.emit()
+
+    def knows_tissue(self) -> bool:
+        """Whether the tissue of the slide that was just put there is known."""
+        return self.bench.session.tissue is not None
+
+    # --- the list -----------------------------------------------------------------
+
+    def ask_worklist(self) -> None:
+        """Let the person pick a folder of slides."""
+        folder = ask_folder("Open a folder of slides", self.panel)
+        if folder is not None:
+            self.open_worklist(folder)
+
+    def open_worklist(self, folder: Path) -> None:
+        """List the slides of a folder; the first is opened if none is looked at."""
+        self.bench.pump.start(
+            worklist_work(folder),
+            key=SlideJob.LISTING,
+            on_reports=self._listed,
+            on_end=self.bench.report_end,
+        )
+
+    def remove_row(self, index: int) -> None:
+        """Take a slide out of the list, with its layers."""
+        gone, self._removed_at = self.worklist.remove(index), index
+        layer = next((x for x in self._layers if x is gone), None)
+        if layer is None:
+            self.show()
+            return
+        for x in layers_of_slide(self.bench.viewer, layer):
+            self.bench.viewer.layers.remove(x)
+
+    def step(self, by: int) -> None:
+        """Choose the next slide of the list (1) or the one before (−1)."""
+        index = self.worklist.neighbour(self.bench.slide_layer, by)
+        if index < 0:
+            end = "last" if by > 0 else "first"
+            self.bench.said.emit(f"This is the {end} of the list.")
+        else:
+            self._slide_picked(index)
+
+    def _listed(self, reports: list[SlidesListed]) -> None:
+        files = reports[-1].files
+        new = self.worklist.add_files(files)
+        self.bench.said.emit(f"{new} of {len(files)} slides are new in the list.")
+        self.show()
+        if self.bench.slide_layer is None and new:
+            self.step(1)
+
+    def _slide_picked(self, index: int) -> None:
+        rows = self.worklist.rows
+        row = rows[index] if 0 <= index < len(rows) else None
+        if row is None or row.state is RowState.BROKEN:
+            return
+        if row.layer is not None:
+            self.choose_layer(row.layer)
+        elif row.path is not None:
+            self.worklist.give_up()
+            self.worklist.begin(row.path)
+            self.open_path(row.path)
+            self.show()
+
+    def _opened(self, path: Path, job: Job[object]) -> None:
+        if job.state is JobState.FAILED:
+            self.worklist.fail(path, job.error)
+        self.worklist.give_up()
+        super()._opened(path, job)
+
+    def _leave(self) -> None:
+        bench = self.bench
+        if bench.session.running and bench.run_layer not in bench.viewer.layers:
+            bench.pump.abandon(ExploreJob.RUN)
+            bench.session.run_ended()
+        super()._leave()
+        bench.forget_closed()
+        bench.changed.emit()
+
+    def _why_stay(self, added: Image) -> str:
+        """Return why a layer that was just added is not looked at now; "" if it is.
+
+        A slide is opened to be looked at, and what is drawn on the other waits for it;
+        any other picture may be anything.
+        """
+        return "" if ref_of(added.metadata) is not None else super()._why_stay(added)
+
+    def _next_layer(self) -> Image | None:
+        """Return the slide nearest in the list to the one that is gone."""
+        rows = self.worklist.rows
+        here = self.worklist.row_of(self.bench.slide_layer)
+        at = self._removed_at if here is None else rows.index(here)
+        near = sorted(
+            (abs(k - at), k, layer)
+            for k, row in enumerate(rows)
+            for layer in self._layers
+            if layer is row.layer
+        )
+        return near[0][2] if near else super()._next_layer()
+
+    def _leave_jobs(self, other: Image | None) -> None:
+        """End what has no meaning once another slide is chosen; a run goes on."""
+        bench = self.bench
+        layer = bench.run_layer
+        altered = other is layer and bench.slide_layer is layer
+        if bench.session.running and layer in bench.viewer.layers and not altered:
+            bench.pump.abandon(*(job for job in self.jobs if job is not ExploreJob.RUN))
+        else:
+            super()._leave_jobs(other)
+
+    def _run_went_on(self, share: float) -> None:
+        row = self.worklist.row_of(self.bench.run_layer)
+        if row is not None:
+            row.badge = partly(share)
+            self._show_list()
 
     def choose_colours(self, srgb: bool) -> None:
         """Show the slide in sRGB by the file's ICC profile, or as it is stored."""
@@ -129,9 +260,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
     def show(self) -> None:
         """Draw the panel."""
         bench, panel = self.bench, self.panel
-        layers = [id(x) for x in self._layers]
-        current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
-        panel.show_slides([x.name for x in self._layers], current)
+        self._show_list()
         set_tip(panel.slide_info, slide_words(bench.session.slide))
         panel.show_students([s.title for s in self._students], self._current_student)
         if self._current_student >= 0:
@@ -143,6 +272,15 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
             offered=ref is not None and ref.has_profile,
             srgb=ref is not None and ref.stored is not None,
         )
+
+    def _show_list(self) -> None:
+        bench, worklist = self.bench, self.worklist
+        worklist.follow([_open_slide(layer) for layer in self._layers])
+        here = worklist.row_of(bench.slide_layer)
+        if here is not None:
+            here.badge = badge_on(bench.session)
+        rows = worklist.rows
+        self.panel.slide.show_rows(rows, -1 if here is None else rows.index(here))
 
     def _student_loaded(self, reports: list[StudentLoaded]) -> None:
         loaded = reports[-1]
@@ -160,3 +298,9 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         self.bench.session.run_ended()
         if self.bench.overlays is not None:
             self.bench.overlays.remove_map()
+
+
+def _open_slide(layer: Image) -> OpenSlide:
+    ref = ref_of(layer.metadata)
+    path = None if ref is None or ref.slide.info.image else ref.path
+    return OpenSlide(layer, layer.name, path)

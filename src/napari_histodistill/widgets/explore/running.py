@@ -14,18 +14,26 @@ from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.students.spec import EmbeddingMode
 from napari_histodistill.widgets.explore.bench import ExploreBench
+from napari_histodistill.widgets.explore.drawing import Drawing
 from napari_histodistill.widgets.explore.legend import ClassesPanel
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
+from napari_histodistill.widgets.shared.controls import confirmed
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from napari_histodistill.widgets.shared.run_panel import RunPanel
-from napari_histodistill.widgets.shared.slide_layers import selected_polygon
+from napari_histodistill.widgets.shared.slide_layers import drawn_polygons
 
 RUN_TITLES = {
     RunAction.RUN: "Run",
     RunAction.CONTINUE: "Continue",
-    RunAction.AGAIN: "Run again",
+    RunAction.DONE: "Run",
 }
 """What the button says."""
+
+NOTHING_TO_RUN = (
+    "All squares there are computed. Choose or draw another region, choose a finer "
+    "detail, or start over (the menu beside)."
+)
+NO_MAP = "There is no map yet that could be thrown away."
 
 
 class Mapping(QObject):
@@ -46,6 +54,7 @@ class Mapping(QObject):
         self.slide_panel, self.run_panel = slide_panel, run_panel
         self.classes_panel = classes_panel
         self._has_cells = False
+        self._run_slide = ""
         slide_panel.region_chosen.connect(self.choose_region)
         slide_panel.mode_chosen.connect(self.choose_mode)
         slide_panel.step_chosen.connect(self.choose_step)
@@ -53,13 +62,24 @@ class Mapping(QObject):
         slide_panel.every_square_wanted.connect(self.choose_every_square)
         run_panel.run.connect(self.run)
         run_panel.cancel.connect(self.cancel)
+        run_panel.start_over.connect(self.start_over)
+        self.drawing = Drawing(bench)
+        self.drawing.altered.connect(self._regions_altered)
         classes_panel.own_classes.connect(self.forget_taught)
 
     # --- choosing -----------------------------------------------------------------
 
+    def close(self) -> None:
+        """Let go of the layer that is drawn on."""
+        self.drawing.close()
+
     def choose_region(self, region: RegionChoice) -> None:
-        """Cover the whole slide, the view, or a shape."""
+        """Cover the whole slide, the view, or what is drawn: then drawing begins."""
         self.bench.session.choose_region(region)
+        if region is RegionChoice.SHAPE:
+            self.drawing.start()
+        else:
+            self.drawing.put_down()
         self._look()
         self.bench.changed.emit()
 
@@ -95,13 +115,22 @@ class Mapping(QObject):
     # --- running ------------------------------------------------------------------
 
     def run(self) -> None:
-        """Compute the map, or what is missing of it."""
+        """Compute what is missing of the map; nothing that is there is lost."""
+        self._run(restart=False)
+
+    def start_over(self) -> None:
+        """Throw the map away and compute it again, if the user says so."""
+        question = self.bench.session.start_over_question
+        if question and confirmed(self.run_panel, "Start over", question):
+            self._run(restart=True)
+
+    def _run(self, *, restart: bool) -> None:
         session = self.bench.session
+        self.drawing.put_down()
         self._look()
         self._take_edited_tissue()
         if self.bench.overlays is not None:
             self.bench.overlays.step_aside()
-        restart = session.run_action is RunAction.AGAIN
         try:
             if restart:
                 self._drop()
@@ -113,7 +142,8 @@ class Mapping(QObject):
         self.bench.pump.abandon(
             ExploreJob.STORED_MAP, ExploreJob.LEARNING, ExploreJob.JUDGING
         )
-        self._has_cells = False
+        self._has_cells, layer = False, self.bench.slide_layer
+        self.bench.run_layer, self._run_slide = layer, layer.name if layer else ""
         # Started first: it reads and computes while the panel is drawn.
         self.bench.pump.start(
             work,
@@ -140,11 +170,17 @@ class Mapping(QObject):
         self._draw()
         self.bench.changed.emit()
 
+    def show_resumed(self) -> None:
+        """Draw the map that is remembered of the slide that was just chosen."""
+        if self.bench.session.live is not None:
+            self._draw()
+
     # --- drawing ------------------------------------------------------------------
 
     def show(self) -> None:
         """Draw plan, button and legend; show a stored map if there is one."""
         session, panel = self.bench.session, self.slide_panel
+        self.drawing.follow()
         if session.region is RegionChoice.SHAPE:
             self._look()
         self._look_for_stored()
@@ -153,8 +189,12 @@ class Mapping(QObject):
         panel.show_every_square(every=session.every_square)
         panel.lock(session.why_locked)
         if not session.running:
-            title = RUN_TITLES[session.run_action]
-            self.run_panel.show_ready(title, session.why_not_run)
+            action = session.run_action
+            self.run_panel.show_ready(RUN_TITLES[action], session.why_not_start)
+            if action is RunAction.DONE and not session.why_not_start:
+                self.run_panel.show_nothing_to_do(NOTHING_TO_RUN)
+            asks = session.start_over_question
+            self.run_panel.show_start_over("" if asks else NO_MAP)
         if session.student is not None:
             device = session.student.device
             self.run_panel.show_device(device.label, device.reason)
@@ -200,13 +240,17 @@ class Mapping(QObject):
         self._redraw()
 
     def _progressed(self, updates: list[RunUpdate]) -> None:
+        session = self.bench.session
         self._look()
+        elsewhere = "" if session.runs_here else self._run_slide
         for update in updates:
-            self.bench.session.take_update(update)
+            session.take_update(update)
             if update.report.message:  # said once: it must not drown in the others
-                self.run_panel.show_report(update.report)
-        self.run_panel.show_report(updates[-1].report)
-        if any(update.patch is not None for update in updates):
+                self.run_panel.show_report(update.report, elsewhere)
+        report = updates[-1].report
+        self.run_panel.show_report(report, elsewhere)
+        self.bench.ran.emit(report.done / max(1, report.total))
+        if not elsewhere and any(update.patch is not None for update in updates):
             self._redraw()
             self._show_legend()
             if not self._has_cells:
@@ -215,15 +259,22 @@ class Mapping(QObject):
 
     def _ended(self, job: Job[object]) -> None:
         session = self.bench.session
+        words = session.say_run_ended(job)
+        elsewhere = "" if session.runs_here else f"{self._run_slide}: "
         session.run_ended()
         self.bench.changed.emit()
-        self.run_panel.say(session.say_run_ended(job))
+        self.run_panel.say(elsewhere + words)
 
     def _stored_shown(self, job: Job[object], since: str) -> None:
         self.bench.report_end(job)
         session = self.bench.session
         if job.state is JobState.DONE and session.live is not None:
             self.run_panel.say(session.say_stored(since))
+
+    def _regions_altered(self) -> None:
+        if self.bench.session.region is RegionChoice.SHAPE:
+            self._look()
+            self.bench.changed.emit()
 
     # --- inside -------------------------------------------------------------------
 
@@ -260,7 +311,8 @@ class Mapping(QObject):
         session, layer = self.bench.session, self.bench.slide_layer
         self.bench.look()
         if session.region is RegionChoice.SHAPE and layer is not None:
-            session.take_shape(selected_polygon(self.bench.viewer, layer))
+            ours = self.drawing.layer
+            session.take_shapes(drawn_polygons(self.bench.viewer, layer, ours))
 
     def _take_edited_tissue(self) -> None:
         overlays, session = self.bench.overlays, self.bench.session

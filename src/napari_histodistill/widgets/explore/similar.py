@@ -239,6 +239,12 @@ class Searching(QObject):
         if session.similar is None:
             panel.clear()
 
+    def show_resumed(self) -> None:
+        """Show the answer that is remembered of the slide that was just chosen."""
+        result = self.bench.session.similar
+        if result is not None:
+            self._show_answer(result)
+
     def _answered(self, reports: list[IndexBuilt | SimilarResult]) -> None:
         news = [r for r in reports if self.bench.session.take_answer(r)]
         result = self.bench.session.similar

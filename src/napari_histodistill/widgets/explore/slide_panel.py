@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.students.spec import EmbeddingMode
+from napari_histodistill.widgets.explore.slide_list import SlideList
 from napari_histodistill.widgets.explore.stain import StainRow
 from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
@@ -24,9 +25,15 @@ from napari_histodistill.widgets.shared.slide_rows import DetailSlider, RegionRo
 from napari_histodistill.widgets.shared.slide_section import SlideSection
 
 REGIONS = (
-    (RegionChoice.WHOLE, "Whole", "Run on all tissue of the slide."),
+    (RegionChoice.WHOLE, "Whole slide", "Run on all tissue of the slide."),
     (RegionChoice.VIEW, "View", "Run on the tissue that the canvas shows now."),
-    (RegionChoice.SHAPE, "Shape", "Run inside the selected shape of a Shapes layer."),
+    (
+        RegionChoice.SHAPE,
+        "Drawn",
+        "Run inside regions that you draw: click the corners of one on the slide and "
+        "double-click the last. Press Drawn again to draw another; they add up. To "
+        "take one away, select it in the layer Regions to run on and press Delete.",
+    ),
 )
 MODES: tuple[tuple[EmbeddingMode, str, str], ...] = (
     (
@@ -55,7 +62,10 @@ EVERY_SQUARE_TIP = (
     "Look at glass, pen, folds and blur, too, not only where tissue was found. They "
     "get a class like everything else: the model knows no other answer."
 )
-SLIDE_TIP = "Which of the opened slides to explore."
+FOLDER_TIP = (
+    "List all slides of a folder, to be looked at one after another: N is the next, P "
+    "the one before."
+)
 SRGB_TIP = (
     "Show the slide, to you and to the model, in the colours that its ICC profile "
     "means; otherwise as the scanner stored them, which is what models were trained "
@@ -68,6 +78,7 @@ class SlidePanel(SlideSection):
 
     student_chosen = Signal(int)
     open_bundle = Signal()
+    open_folder = Signal()
     mode_chosen = Signal(str)
     edit_tissue = Signal()
     every_square_wanted = Signal(bool)
@@ -78,7 +89,11 @@ class SlidePanel(SlideSection):
             "Distance between the squares of the map: finer takes longer.",
             "Choose slide and model first.",
         )
-        super().__init__(SLIDE_TIP, RegionRow(REGIONS), detail)
+        self.slide: SlideList = SlideList()
+        super().__init__(self.slide, RegionRow(REGIONS), detail)
+        self.folder = push("Folder…", FOLDER_TIP)
+        for button in (self.open, self.folder):
+            button.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self.student = StudentCombo(MODEL_TIP)
         self.student_info = info_button()
         modes = [(text, mode) for mode, text, _ in MODES]
@@ -96,6 +111,7 @@ class SlidePanel(SlideSection):
         every = "Every square, not only tissue"
         self.every_square = editor(bool, EVERY_SQUARE_TIP, text=every).native
         self._lay_out()
+        self.folder.clicked.connect(self.open_folder)
         self.every_square.clicked.connect(self.every_square_wanted)
         self.tissue.clicked.connect(self.edit_tissue)
         self.srgb.clicked.connect(self.srgb_wanted)
@@ -132,18 +148,21 @@ class SlidePanel(SlideSection):
         explain(self.every_square, EVERY_SQUARE_TIP, why)
 
     def _lay_out(self) -> None:
-        self.lay_out_slide(0)
         grid = self.grid
-        grid.addWidget(PlainLabel("Model"), 2, 0)
-        grid.addLayout(row(self.student, self.student_info), 2, 1)
-        grid.addWidget(self.colours, 3, 0)
-        grid.addWidget(self.srgb, 3, 1)
-        grid.addWidget(PlainLabel("Stain"), 4, 0)
-        grid.addWidget(self.stain, 4, 1)
-        grid.addWidget(PlainLabel("Region"), 5, 0)
-        grid.addWidget(self.regions, 5, 1)
-        grid.addWidget(PlainLabel("Detail"), 6, 0)
-        grid.addLayout(row(self.detail, self.mode), 6, 1)
-        grid.addLayout(row(self.detail_words, self.tissue), 7, 1)
-        grid.addWidget(self.every_square, 8, 1)
+        buttons = (PlainLabel("Slides"), self.slide_info, QWidget())
+        grid.addLayout(row(*buttons, self.open, self.folder, stretch=2), 0, 0, 1, 2)
+        grid.addWidget(self.slide, 1, 0, 1, 2)
+        self.lay_out_questions(2)
+        grid.addWidget(PlainLabel("Model"), 3, 0)
+        grid.addLayout(row(self.student, self.student_info), 3, 1)
+        grid.addWidget(self.colours, 4, 0)
+        grid.addWidget(self.srgb, 4, 1)
+        grid.addWidget(PlainLabel("Stain"), 5, 0)
+        grid.addWidget(self.stain, 5, 1)
+        grid.addWidget(PlainLabel("Where"), 6, 0)
+        grid.addWidget(self.regions, 6, 1)
+        grid.addWidget(PlainLabel("Detail"), 7, 0)
+        grid.addLayout(row(self.detail, self.mode), 7, 1)
+        grid.addWidget(self.detail_words, 8, 0, 1, 2)
+        grid.addLayout(row(self.every_square, self.tissue), 9, 0, 1, 2)
         self.show_colours(offered=False, srgb=False)

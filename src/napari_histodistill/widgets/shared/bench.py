@@ -68,10 +68,10 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
 
     def put_slide(self, layer: Image | None, slide: Slide | None) -> None:
         """Look at the slide behind a layer, or at nothing."""
-        self.drop_overlays(keep_layers=False)
+        self._leave_slide()
         self.slide_layer = layer
         self.session.choose_slide(slide)
-        self._make_overlays()
+        self._take_up_slide()
         self.changed.emit()
 
     def put_mpp(
@@ -107,7 +107,7 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
                     other.metadata[METADATA_KEY] = now
                 _scale_to(other, slide.mpp)
         self._make_overlays()
-        self.viewer.reset_view()
+        self.viewer.reset_view(layers=[layer])
         self.changed.emit()
 
     def put_rgb(self) -> None:
@@ -147,6 +147,14 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
         if job.state is JobState.FAILED:
             self.said.emit(job.error)
         self.changed.emit()
+
+    def _leave_slide(self) -> None:
+        """Take what lies over the slide off the screen: another is looked at."""
+        self.drop_overlays(keep_layers=False)
+
+    def _take_up_slide(self) -> None:
+        """Have the overlays of the slide that was just chosen."""
+        self._make_overlays()
 
     def _make_overlays(self) -> None:
         slide, layer = self.session.slide, self.slide_layer

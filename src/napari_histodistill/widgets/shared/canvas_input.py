@@ -7,8 +7,8 @@ the user paints or draws, the keys mean what napari says.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,12 +55,15 @@ class CanvasKeys:
         ``(looking)`` when :data:`FLICKER` is pressed and released.
     on_opacity : callable or None
         ``(steps)``, −1 or 1, for :data:`FAINTER` and :data:`STRONGER`.
+    others : mapping
+        What other keys do, by their names, outside of painting and drawing.
     """
 
     on_toggle: Callable[[int], None] | None = None
     on_peek: Callable[[bool], None] | None = None
     on_flicker: Callable[[bool], None] | None = None
     on_opacity: Callable[[int], None] | None = None
+    others: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
 
 class CanvasInput:
@@ -133,6 +136,9 @@ class CanvasInput:
             if self._keys.on_opacity is not None:
                 found[FAINTER] = self._stepper(-1, self._keys.on_opacity)
                 found[STRONGER] = self._stepper(1, self._keys.on_opacity)
+            found |= {
+                key: self._navigating(act) for key, act in self._keys.others.items()
+            }
         return found
 
     def _toggler(
@@ -143,6 +149,13 @@ class CanvasInput:
                 on_toggle(index)
 
         return toggle
+
+    def _navigating(self, act: Callable[[], None]) -> Callable[[object], None]:
+        def do(_target: object) -> None:
+            if is_navigating(self._viewer):
+                act()
+
+        return do
 
     def _stepper(
         self, steps: int, on_opacity: Callable[[int], None]

@@ -98,11 +98,36 @@ def message_box(parent: QWidget, title: str, text: str) -> QMessageBox:
     return box
 
 
+def confirmed(parent: QWidget, verb: str, question: str) -> bool:
+    """Ask before something is lost; the button that does it says what it does."""
+    box = message_box(parent, verb, question)
+    box.setIcon(QMessageBox.Icon.Warning)
+    yes = box.addButton(verb, QMessageBox.ButtonRole.DestructiveRole)
+    no = box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(no)
+    box.exec()
+    said_yes = box.clickedButton() is yes
+    box.deleteLater()
+    return said_yes
+
+
 def heading(text: str) -> QLabel:
     """Return a section's title."""
     label = PlainLabel(text)
     make_bold(label)
     return label
+
+
+def keep_room(widget: QWidget) -> None:
+    """Leave a widget's room empty while it is hidden, so that nothing else moves."""
+    policy = widget.sizePolicy()
+    policy.setRetainSizeWhenHidden(True)
+    widget.setSizePolicy(policy)
+
+
+def keep_lines(label: QLabel, lines: int) -> None:
+    """Reserve the room of so many lines of text."""
+    label.setMinimumHeight(lines * label.fontMetrics().lineSpacing())
 
 
 def make_bold(widget: QWidget, *, bold: bool = True) -> None:
@@ -184,13 +209,6 @@ def keep_within_dock(combo: QComboBox) -> None:
     leave_wheel(combo)
     combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     combo.setMinimumContentsLength(8)
-
-
-def keep_room(widget: QWidget) -> None:
-    """Leave a widget's room empty while it is hidden, so that nothing moves."""
-    policy = widget.sizePolicy()
-    policy.setRetainSizeWhenHidden(True)
-    widget.setSizePolicy(policy)
 
 
 def room_for(label: QLabel, longest: str) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Labels, Layer, Points
+from napari.layers import Image, Labels, Layer, Points, Shapes
 
 from napari_histodistill.controllers.explore.hatching import hatching_world
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
-from napari_histodistill.geometry import Mpp
+from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers import overlays
 from napari_histodistill.layers.overlay_placement import placement, thumbnail_world
 from napari_histodistill.layers.slide_layer import (
@@ -46,6 +46,8 @@ class OverlayKind(StrEnum):
     SIMILAR = "similar"
     MARKERS = "markers"
     STROKES = "strokes"
+    REGION = "region"
+    """Outlines drawn to say what a run covers."""
     TISSUE = "tissue"
     STAIN = "stain"
     DIFFERENCE = "difference"
@@ -94,6 +96,7 @@ class Overlays:
             OverlayKind, tuple[tuple[ClassSpec, ...], frozenset[int]]
         ] = {}
         self._visible_before: dict[OverlayKind, bool] = {}
+        self._resting: list[Layer] = []
         self._peeks = False
         self._shown: OverlayKind | None = OverlayKind.CLASSES
         self._opacity: dict[OverlayKind, float] = {}
@@ -135,6 +138,12 @@ class Overlays:
         ):
             found.append(tissue)
         return found
+
+    def _drawn(self) -> list[Layer]:
+        """Return all that a person drew: what was painted, and regions."""
+        region = self.get(OverlayKind.REGION)
+        has_regions = region is not None and len(region.data)
+        return [*self.hand_made(), *([region] if has_regions else [])]
 
     def show_classes(self, live: LiveMap, hidden: Collection[int]) -> None:
         """Draw a class map; the layer and the live map share one array.
@@ -331,6 +340,21 @@ class Overlays:
         layer.symbol = kwargs["symbol"]
         layer.selected_data = set()
 
+    def show_question(self, square: Region) -> None:
+        """Frame the square that is asked about."""
+        (y, x), layer = square.center, self.get(OverlayKind.PLACE)
+        if layer is not None:
+            layer.data = np.array([[y - 0.5, x - 0.5]])
+            return
+        made = overlays.question_layer(
+            (y, x), square.height, self._um(), affine=self._affine()
+        )
+        self._add(OverlayKind.PLACE, made)
+
+    def remove_question(self) -> None:
+        """Take the frame away."""
+        self._remove(OverlayKind.PLACE)
+
     def show_strokes(self, classes: Sequence[ClassSpec]) -> Labels:
         """Return the layer to paint on, made if it is not there."""
         layer: Labels | None = self.get(OverlayKind.STROKES)
@@ -390,6 +414,33 @@ class Overlays:
         """Take the normalised slide away."""
         self._remove(OverlayKind.STAIN)
 
+    def show_region(self) -> Shapes:
+        """Return the layer to draw regions on, made if it is not there."""
+        layer: Shapes | None = self.get(OverlayKind.REGION)
+        if layer is None:
+            made = overlays.region_layer(
+                self._um(), width=self._outline(), affine=self._affine()
+            )
+            layer = self._add(OverlayKind.REGION, made)
+        layer.visible = True
+        self.fit_outlines()
+        return layer
+
+    def fit_outlines(self) -> None:
+        """Draw the outlines of regions as wide on screen as before a zoom."""
+        layer: Shapes | None = self.get(OverlayKind.REGION)
+        if layer is None:
+            return
+        layer.current_edge_width = width = self._outline()
+        if any(abs(w / width - 1) > 0.2 for w in layer.edge_width):
+            layer.edge_width = [width] * len(layer.edge_width)
+
+    def _outline(self) -> float:
+        """Return the width of an outline in level-0 pixels, at the present zoom."""
+        um_per_px = abs(float(self._slide_layer.scale[-1])) or 1.0
+        zoom = max(self._viewer.scene.camera.zoom, 1e-9)
+        return float(overlays.REGION_WIDTH_PX / zoom / um_per_px)
+
     def remove_search(self) -> None:
         """Take the heatmap and the markers away."""
         self._remove(OverlayKind.SIMILAR)
@@ -421,6 +472,27 @@ class Overlays:
             self._set_visible(kind, visible)
         self._visible_before = {}
 
+    def rest(self) -> None:
+        """Hide all while another slide is looked at; what holds nothing goes."""
+        drawn = self._drawn()
+        for kind in map(OverlayKind, overlays.HAND_MADE):
+            layer = self.get(kind)
+            if layer is not None and all(layer is not mine for mine in drawn):
+                self._remove(kind)
+        self.hide_stain()
+        self._resting = []
+        for layer in filter(None, map(self.get, list(self._layers))):
+            if layer.visible:
+                self._resting.append(layer)
+                self._put_aside(layer)
+
+    def wake(self) -> None:
+        """Show again what was shown when the slide was left."""
+        for layer in self._resting:
+            if layer in self._viewer.layers:
+                layer.visible = True
+        self._resting = []
+
     def close(self, *, keep_layers: bool) -> None:
         """Stop following the slide layer; optionally take all overlays away.
 
@@ -429,7 +501,7 @@ class Overlays:
         for name in MOVES:
             getattr(self._slide_layer.events, name).disconnect(self._follow)
         if not keep_layers:
-            drawn = self.hand_made()
+            drawn = self._drawn()
             for kind, layer in list(self._layers.items()):
                 if any(layer is mine for mine in drawn):
                     self._put_aside(layer)
@@ -437,13 +509,16 @@ class Overlays:
                     self._remove(kind)
         self._layers.clear()
 
-    def _lay_out_again(self, layer: Labels) -> None:
+    def _lay_out_again(self, layer: Labels | Shapes) -> None:
+        if isinstance(layer, Shapes):
+            layer.scale, layer.affine = self._um(), self._affine()
+            return
         world = thumbnail_world(layer.data.shape, self._slide.shape, self._um())
         place = placement(world, self._affine())
         for name in ("scale", "translate", "affine"):
             setattr(layer, name, place[name])
 
-    def _put_aside(self, layer: Labels) -> None:
+    def _put_aside(self, layer: Labels | Shapes) -> None:
         layer.mode = "pan_zoom"  # a hidden layer must not be painted on
         layer.visible = False
         layers = self._viewer.layers

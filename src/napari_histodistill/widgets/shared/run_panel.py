@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QProgressBar, QPushButton, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QAction
+from qtpy.QtWidgets import QMenu, QProgressBar, QPushButton, QToolButton, QWidget
 
 from napari_histodistill.controllers.shared.wording import (
     progress_in_words,
@@ -13,9 +14,13 @@ from napari_histodistill.maps.engine import EmbedReport
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     explain,
+    keep_lines,
+    keep_room,
     push,
     row,
+    set_tip,
     stack,
+    tool,
 )
 from napari_histodistill.widgets.shared.forms import editor
 
@@ -24,6 +29,15 @@ DEVICES = (("Auto", "auto"), ("CPU", "cpu"))
 DEVICE_TIP = "Where the model computes."
 DEVICE_LOCKED = "Cancel the run first, then change where the model computes."
 
+START_OVER = "Start over…"
+START_OVER_TIP = (
+    "Throw the map away and compute it again. You are asked first, and told what it "
+    "costs."
+)
+RUNNING = "Cancel the run first, then start over."
+MORE_TIP = "More: throw the map away and start over."
+MESSAGE_LINES = 2
+
 RUN_TIP = (
     "Let the model look at the tissue. The map fills in while it works, starting with "
     "what you look at."
@@ -31,13 +45,25 @@ RUN_TIP = (
 
 
 class RunPanel(QWidget):
-    """The button that starts, the button that stops, and the bar between them."""
+    """The button that starts, the button that stops, and the bar between them.
+
+    Parameters
+    ----------
+    starts_over : bool
+        Whether there is a menu to throw a map away and compute it again.
+
+    Attributes
+    ----------
+    start_over : Signal
+        That was chosen; nothing is asked yet.
+    """
 
     run = Signal()
     cancel = Signal()
+    start_over = Signal()
     device_chosen = Signal(str)
 
-    def __init__(self) -> None:
+    def __init__(self, *, starts_over: bool = False) -> None:
         super().__init__()
         self.button = QPushButton("Run")
         self.stop = push("Cancel", "Stop within a second; what is done stays.")
@@ -46,17 +72,23 @@ class RunPanel(QWidget):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(True)
+        keep_room(self.bar)
         self.bar.hide()
         self.message = Hint()
+        self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
+        keep_lines(self.message, MESSAGE_LINES)
+        self.more, self.again = _more_button()
+        self.more.setVisible(starts_over)
         self._obstacle = self._remark = ""
         self._is_passing = False
         self._device_tip, self._device_locked = DEVICE_TIP, ""
-        buttons = row(self.button, self.stop, self.device)
-        for place, share in enumerate((2, 2, 3)):
+        buttons = row(self.button, self.stop, self.more, self.device)
+        for place, share in enumerate((2, 2, 0, 3)):
             buttons.setStretch(place, share)
         stack(self, buttons, self.bar, self.message)
         self.button.clicked.connect(self.run)
         self.stop.clicked.connect(self.cancel)
+        self.again.triggered.connect(lambda: self.start_over.emit())
         self.device.activated.connect(lambda k: self.device_chosen.emit(DEVICES[k][1]))
 
     def show_device(self, label: str, reason: str) -> None:
@@ -72,7 +104,7 @@ class RunPanel(QWidget):
         explain(self.device, self._device_tip, why)
 
     def show_ready(self, text: str, why_not: str) -> None:
-        """Show the Run button as "Run", "Continue" or "Run again"."""
+        """Show the Run button as "Run" or "Continue"."""
         self.button.setText(text)
         self.button.show()
         self._lock_device("")
@@ -85,9 +117,18 @@ class RunPanel(QWidget):
             self._put(why_not)
         self._obstacle = why_not
 
+    def show_nothing_to_do(self, why: str) -> None:
+        """Disable Run; the tooltip says why. Nothing stands in the way."""
+        explain(self.button, RUN_TIP, why)
+
+    def show_start_over(self, why_not: str) -> None:
+        """Offer to start over, or say why that cannot be."""
+        explain(self.more, MORE_TIP, why_not)
+
     def show_running(self) -> None:
         """Turn Run into Cancel and show the bar."""
         self._remark = ""
+        self.show_start_over(RUNNING)
         self._lock_device(DEVICE_LOCKED)
         self.button.hide()
         self.stop.setText("Cancel")
@@ -101,8 +142,16 @@ class RunPanel(QWidget):
         self.stop.setText("Stopping…")
         self.stop.setEnabled(False)
 
-    def show_report(self, report: EmbedReport) -> None:
-        """Show how far a run is; what it remarked stays in sight until it ends."""
+    def show_report(self, report: EmbedReport, elsewhere: str = "") -> None:
+        """Show how far a run is; what it remarked stays in sight until it ends.
+
+        Parameters
+        ----------
+        report : EmbedReport
+            What the run reported last.
+        elsewhere : str
+            Name of the slide it is on, where that is not the one on screen.
+        """
         if report.message and report.cells_per_s:
             self._remark = remark_in_words(report)
         if not report.cells_per_s:
@@ -115,7 +164,8 @@ class RunPanel(QWidget):
         self.bar.setValue(round(1000 * report.done / max(1, report.total)))
         self.bar.setUpdatesEnabled(True)
         progress = progress_in_words(report)
-        self._put(" ".join(filter(None, (progress, self._remark))))
+        where = f"{elsewhere}:" if elsewhere else ""
+        self._put(" ".join(filter(None, (where, progress, self._remark))))
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the bar, until there is another."""
@@ -130,3 +180,16 @@ class RunPanel(QWidget):
     def _put(self, words: str) -> None:
         self.message.setText(words)
         self._is_passing = False
+
+
+def _more_button() -> tuple[QToolButton, QAction]:
+    """Return the button with the menu beside Run, and the line to start over."""
+    # Room for the menu's arrow, which napari's theme draws over the text.
+    button = tool("More" + 4 * "\N{NO-BREAK SPACE}", MORE_TIP)
+    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    menu = QMenu(button)
+    menu.setToolTipsVisible(True)
+    action = menu.addAction(START_OVER)
+    set_tip(action, START_OVER_TIP)
+    button.setMenu(menu)
+    return button, action

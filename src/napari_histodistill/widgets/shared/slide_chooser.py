@@ -34,7 +34,8 @@ from napari_histodistill.widgets.shared.slide_layers import (
     adopt_work,
     layer_mpp,
     layer_of_image,
-    show_one_image,
+    pictures_over,
+    show_only,
     slide_layers,
 )
 from napari_histodistill.widgets.shared.slide_section import SlideSection
@@ -125,12 +126,13 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
             return
         added = [x for x in layers if all(x is not y for y in self._layers)]
         current = self.bench.slide_layer
-        if current is not None and all(x is not current for x in layers):
+        if any(all(x is not y for y in layers) for x in self._layers):
             # napari may be about to remove overlays too, and trips if they are gone.
             self._gone.start()
-            return
+            if current is not None and all(x is not current for x in layers):
+                return
         self._layers = layers
-        why_stay = self._why_stay() if added else ""
+        why_stay = self._why_stay(added[-1]) if added else ""
         if why_stay:
             self.show()
             self.bench.said.emit(f"{added[-1].name} is in the list; {why_stay}")
@@ -144,11 +146,12 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         if layer is not None and self._is_chosen(layer):
             self.show()
             return
-        self.bench.pump.abandon(*self.jobs)
-        self.bench.session.run_ended()
+        self._leave_jobs(layer)
         if layer is None:
             self.bench.put_slide(None, None)
             return
+        if self.is_in_front():
+            self._show_alone(layer)
         slide = self._slide_behind(layer)
         if slide is not None:
             self._put(layer, slide)
@@ -167,19 +170,15 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
 
         def add(reports: list[SlideOpened]) -> None:
             for report in reports:
-                made = add_slide(self.bench.viewer, report.slide)
-                if image is not None:
-                    show_one_image(self.bench.viewer, made)
-                if not self.bench.session.running:
-                    # Asked for here, so meant to be looked at.
-                    self.choose_layer(made)
+                # Asked for here, so meant to be looked at.
+                self.choose_layer(add_slide(self.bench.viewer, report.slide))
 
         self.bench.said.emit(f"Opening {Path(shown(path)).name}…")
         self.bench.pump.start(
             open_work(partial(open_slide, image=image), path),
             key=SlideJob.OPENING,
             on_reports=add,
-            on_end=self._opened,
+            on_end=partial(self._opened, path),
         )
 
     def choose_image(self, index: int) -> None:
@@ -191,7 +190,6 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         if there is None:
             self.open_path(slide.home, image=index)
             return
-        show_one_image(viewer, there)
         self.choose_layer(there)
 
     def ask_slide(self) -> None:
@@ -254,12 +252,38 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         if 0 <= index < len(self._layers):
             self.choose_layer(self._layers[index])
 
+    def knows_tissue(self) -> bool:
+        """Whether the tissue of the slide that was just put there is known."""
+        return False
+
+    def is_in_front(self) -> bool:
+        """Whether the panel is seen, so that it may say what the canvas shows."""
+        return bool(self.panel.isVisible())
+
+    def _leave_jobs(self, _other: Image | None) -> None:
+        """End what has no meaning once another slide is chosen."""
+        self.bench.pump.abandon(*self.jobs)
+        self.bench.session.run_ended()
+
+    def _show_alone(self, layer: Image) -> None:
+        """Show a slide and none of the others, and have the canvas fit it."""
+        show_only(self.bench.viewer, layer)
+        self.bench.viewer.reset_view(layers=[layer])
+
     def _leave(self) -> None:
         """Go on from a layer that is no longer in the viewer."""
         self._layers = slide_layers(self.bench.viewer)
-        self.choose_layer(self._layers[-1] if self._layers else None)
+        current = self.bench.slide_layer
+        if current is None or all(x is not current for x in self._layers):
+            self.choose_layer(self._next_layer())
+        else:
+            self.show()
 
-    def _why_stay(self) -> str:
+    def _next_layer(self) -> Image | None:
+        """Return what is looked at once the chosen layer is gone."""
+        return self._layers[-1] if self._layers else None
+
+    def _why_stay(self, _added: Image) -> str:
         """Return why a layer that was just added is not looked at now; "" if it is."""
         layer, overlays = self.bench.slide_layer, self.bench.overlays
         if layer is None:
@@ -297,10 +321,17 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
 
     def _put(self, layer: Image, slide: Slide) -> None:
         self.bench.put_slide(layer, slide)
-        if slide.usable_mpp is not None:
-            self.bench.viewer.canvas.overlays.scale_bar.visible = True
-        self._find_tissue()
+        # Without its µm per pixel a slide is drawn in some size: no bar measures that.
+        known = slide.usable_mpp is not None
+        self.bench.viewer.canvas.overlays.scale_bar.visible = known
+        if not self.knows_tissue():
+            self._find_tissue()
         self.slide_put()
+        over = pictures_over(self.bench.viewer, layer)
+        if over and self.is_in_front():
+            self.bench.said.emit(
+                f"{over[-1].name} lies over it: hide it in the list of layers."
+            )
 
     def _find_tissue(self) -> None:
         slide = self.bench.session.slide
@@ -315,6 +346,6 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
     def _tissue_found(self, reports: list[TissueFound]) -> None:
         self.bench.session.take_tissue(reports[-1].tissue)
 
-    def _opened(self, job: Job[object]) -> None:
+    def _opened(self, _path: Path, job: Job[object]) -> None:
         self.bench.said.emit(job.error)
         self.bench.changed.emit()

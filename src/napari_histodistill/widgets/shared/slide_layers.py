@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Shapes
+from napari.layers import Image, Layer, Shapes
 
 from napari_histodistill.controllers.shared.job import Work
 from napari_histodistill.controllers.shared.viewing import (
@@ -18,6 +18,7 @@ from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import (
     OVERLAY_MARK,
+    ref_of,
     slide_layer,
     slide_of,
 )
@@ -79,6 +80,43 @@ def show_one_image(viewer: ViewerModel, layer: Image) -> None:
         slide = slide_of(other.metadata)
         if slide is not None and slide.home == chosen.home:
             other.visible = slide.info.image == chosen.info.image
+
+
+def layers_of_slide(viewer: ViewerModel, layer: Image) -> list[Layer]:
+    """Return all layers of a layer's slide: one, or one per channel."""
+    chosen = ref_of(layer.metadata)
+    if chosen is None:
+        return [layer]
+    return [x for x in viewer.layers if ref_of(x.metadata) is chosen]
+
+
+def show_only(viewer: ViewerModel, layer: Image) -> None:
+    """Show a slide's layers and hide those of other slides.
+
+    Only layers that were opened as slides are hidden: what a person added otherwise is
+    theirs, and where napari lays its layers out in a grid, all are meant to be seen.
+    """
+    mine = layers_of_slide(viewer, layer)
+    for other in viewer.layers:
+        if any(other is x for x in mine):
+            other.visible = True
+        elif ref_of(other.metadata) is not None and not viewer.canvas.grid.enabled:
+            other.visible = False
+
+
+def pictures_over(viewer: ViewerModel, layer: Image) -> list[Layer]:
+    """Return visible pictures of a person's own that lie over a slide."""
+    if viewer.canvas.grid.enabled:
+        return []
+    above = list(viewer.layers)[viewer.layers.index(layer) + 1 :]
+    return [
+        x
+        for x in above
+        if isinstance(x, Image)
+        and x.visible
+        and ref_of(x.metadata) is None
+        and OVERLAY_MARK not in x.metadata
+    ]
 
 
 def layer_mpp(layer: Image) -> Mpp | None:
@@ -159,30 +197,51 @@ def go_to(viewer: ViewerModel, layer: Image, region: Region, share: float) -> No
         camera.zoom = zoom
 
 
-def selected_polygon(
-    viewer: ViewerModel, layer: Image
-) -> npt.NDArray[np.float64] | None:
-    """Return the selected shape as level-0 pixels ``(n, 2)``; None if there is none.
+def drawn_polygons(
+    viewer: ViewerModel, layer: Image, ours: Shapes | None = None
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the drawn regions as level-0 pixels, each ``(n, 2)``.
 
-    Without a selection, the last shape of the active (or only) Shapes layer counts.
+    A Shapes layer of the user's own counts where it is active, or where nothing is
+    drawn on ours: its selected shapes, or all.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where the layers are.
+    layer : Image
+        The slide.
+    ours : Shapes, optional
+        The layer that *Drawn* made; all of its shapes count.
     """
-    shapes = _shapes_layer(viewer)
-    if shapes is None or not len(shapes.data):
+    shapes = _shapes_layer(viewer, ours)
+    if shapes is None:
+        return ()
+    chosen = set() if shapes is ours else set(shapes.selected_data)
+    found = (_outline(shapes, k) for k in sorted(chosen or range(len(shapes.data))))
+    return tuple(
+        np.array([world_to_pixels(layer, shapes.data_to_world(c)) for c in corners])
+        for corners in found
+        if corners is not None
+    )
+
+
+def _outline(shapes: Shapes, k: int) -> npt.NDArray[np.float64] | None:
+    """Return the corners of a shape, ``(n, 2)``; None if it encloses nothing."""
+    corners = np.asarray(shapes.data[k], float)
+    if str(shapes.shape_type[k]) in ("line", "path") or len(corners) < 3:
         return None
-    chosen = max(shapes.selected_data, default=len(shapes.data) - 1)
-    corners = np.asarray(shapes.data[chosen])
-    if str(shapes.shape_type[chosen]) in ("line", "path") or len(corners) < 3:
-        return None
-    if str(shapes.shape_type[chosen]) == "ellipse":
+    if str(shapes.shape_type[k]) == "ellipse":
         corners = ellipse_outline(corners)
-    world = np.array([shapes.data_to_world(c) for c in corners])
-    return np.array([world_to_pixels(layer, w) for w in world])
+    return corners
 
 
-def _shapes_layer(viewer: ViewerModel) -> Shapes | None:
+def _shapes_layer(viewer: ViewerModel, ours: Shapes | None) -> Shapes | None:
     active = viewer.layers.selection.active
-    if isinstance(active, Shapes):
+    if isinstance(active, Shapes) and OVERLAY_MARK not in active.metadata:
         return active
+    if ours is not None and len(ours.data):
+        return ours
     known = [
         layer
         for layer in viewer.layers

@@ -25,6 +25,7 @@ from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
     explain,
     fill_combo,
+    keep_lines,
     keep_within_dock,
     push,
     row,
@@ -176,7 +177,7 @@ class RegionRow(QWidget):
         self._regions = regions
         self._group = QButtonGroup(self)
         layout = row()
-        layout.setSpacing(0)
+        layout.setSpacing(8)
         self.setLayout(layout)
         for k, (_, text, tooltip) in enumerate(regions):
             button = QRadioButton(text)
@@ -217,7 +218,9 @@ class DetailSlider(QSlider):
         super().__init__(Qt.Orientation.Horizontal)
         self._tooltip, self._no_steps = tooltip, no_steps
         self.setPageStep(1)
-        self.words = Hint()
+        self.words = PlainLabel()
+        self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        keep_lines(self.words, 1)
 
     def show_steps(self, count: int, step: int, words: str) -> None:
         """Set range and words without sending a signal."""
@@ -225,6 +228,7 @@ class DetailSlider(QSlider):
             self.setRange(0, max(0, count - 1))
             self.setValue(step)
         self.words.setText(words)
+        set_tip(self.words, words)
 
     def lock(self, why: str) -> None:
         """Disable it, saying why; "" unlocks where there are steps."""

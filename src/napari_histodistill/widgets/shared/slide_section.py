@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QWidget
+from qtpy.QtCore import Signal, SignalInstance
+from qtpy.QtWidgets import QComboBox, QGridLayout, QWidget
 
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.widgets.shared.controls import (
-    PlainLabel,
     explain,
     fill_combo,
     info_button,
+    keep_within_dock,
     push,
-    row,
     stack,
-    wide_combo,
 )
 from napari_histodistill.widgets.shared.slide_rows import (
     DetailSlider,
@@ -30,6 +28,46 @@ from napari_histodistill.widgets.shared.slide_rows import (
 if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.slide_session import SlideSession
 
+NO_SLIDE = "Open a slide first: drop a file here, or press Open…."
+
+
+class SlidePicker(Protocol):
+    """The control by which a slide is picked; emits ``picked`` with its row."""
+
+    @property
+    def picked(self) -> SignalInstance:
+        """Emitted with the row of the slide."""
+
+    def lock(self, why: str) -> None:
+        """Disable it, saying why; "" unlocks."""
+
+
+class SlideCombo(QComboBox):
+    """The opened slides by name.
+
+    Parameters
+    ----------
+    tooltip : str
+        What it is for.
+    """
+
+    picked = Signal(int)
+
+    def __init__(self, tooltip: str) -> None:
+        super().__init__()
+        self._tooltip, self._has_slides = tooltip, False
+        keep_within_dock(self)
+        self.activated.connect(self.picked)
+
+    def show_slides(self, names: Sequence[str], current: int) -> None:
+        """List the slides; ``current`` is −1 for none."""
+        self._has_slides = bool(names)
+        fill_combo(self, names, current, empty="no slide yet")
+
+    def lock(self, why: str) -> None:
+        """Disable it, saying why; "" unlocks where there are slides."""
+        explain(self, self._tooltip, why or ("" if self._has_slides else NO_SLIDE))
+
 
 class SlideSection(QWidget):
     """The section with which *Explore slide* and *Compare students* begin.
@@ -39,8 +77,8 @@ class SlideSection(QWidget):
 
     Parameters
     ----------
-    slide_tip : str
-        Tooltip of the slide combo.
+    slide : SlidePicker
+        Which slide is looked at.
     regions : RegionRow
         Which parts of a slide can be chosen.
     detail : DetailSlider
@@ -53,11 +91,10 @@ class SlideSection(QWidget):
     step_chosen = Signal(int)
 
     def __init__(
-        self, slide_tip: str, regions: RegionRow, detail: DetailSlider
+        self, slide: SlidePicker, regions: RegionRow, detail: DetailSlider
     ) -> None:
         super().__init__()
-        self._slide_tip, self._has_slides = slide_tip, False
-        self.slide = wide_combo(slide_tip)
+        self.slide: SlidePicker = slide
         self.slide_info = info_button()
         self.open = push("Open…", "Open a slide file (SVS, TIFF, NDPI, MRXS, DICOM…).")
         self.images = ImageRow()
@@ -70,15 +107,10 @@ class SlideSection(QWidget):
         self.grid.setHorizontalSpacing(6)
         self.grid.setVerticalSpacing(4)
         self.grid.setColumnStretch(1, 1)
-        self.slide.activated.connect(self.slide_chosen)
+        slide.picked.connect(self.slide_chosen)
         self.open.clicked.connect(self.open_slide)
         self.regions.chosen.connect(self.region_chosen)
         self.detail.valueChanged.connect(self.step_chosen)
-
-    def show_slides(self, names: Sequence[str], current: int) -> None:
-        """List the slides; ``current`` is −1 for none."""
-        self._has_slides = bool(names)
-        fill_combo(self.slide, names, current, empty="no slide yet")
 
     def show_steps(self, count: int, step: int, words: str) -> None:
         """Set the detail slider's range and what it says."""
@@ -98,19 +130,16 @@ class SlideSection(QWidget):
 
     def lock(self, why: str) -> None:
         """Disable what must not change during a run; "" unlocks."""
-        none = "Open a slide first: drop a file here, or press Open…."
-        explain(self.slide, self._slide_tip, why or ("" if self._has_slides else none))
+        self.slide.lock(why)
         self.images.lock(why)
         explain(self.mpp, "", why)
         explain(self.rgb, "", why)
         self.detail.lock(why)
         self.regions.lock(why)
 
-    def lay_out_slide(self, line: int) -> None:
-        """Lay the slide's row at a line of the grid, questions about it at the next."""
-        self.grid.addWidget(PlainLabel("Slide"), line, 0)
-        self.grid.addLayout(row(self.slide, self.slide_info, self.open), line, 1)
+    def lay_out_questions(self, line: int) -> None:
+        """Lay the questions about a slide at a line of the grid."""
         asked = stack(None, self.images, self.rgb, self.mpp)
-        self.grid.addLayout(asked, line + 1, 0, 1, 2)
+        self.grid.addLayout(asked, line, 0, 1, 2)
         self.rgb.hide()
         self.mpp.hide()

@@ -53,6 +53,10 @@ class Thumbnails(QListWidget):
         if item is not None:
             item.setIcon(_icon(image))
 
+    def step(self, by: int) -> None:
+        """Go to the next place (1) or to the one before (−1)."""
+        self.setCurrentRow(max(0, min(self.currentRow() + by, self.count() - 1)))
+
     def _row_changed(self, index: int) -> None:
         if index >= 0:
             self.chosen.emit(index)
