@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.planning import RunPlan
     from napari_histodistill.students.student import Student
 
-    Cells = npt.NDArray[np.bool_]
+    CellMask = npt.NDArray[np.bool_]
     Status = npt.NDArray[np.uint8]
 
 ENOUGH_SQUARES = 64
@@ -105,7 +105,7 @@ class RunEstimate:
         return ("" if self.is_timed else "about ") + duration_in_words(self.seconds)
 
 
-def tiles_worth(cells: Cells, block: int, plan: RunPlan) -> float:
+def tiles_worth(cells: CellMask, block: int, plan: RunPlan) -> float:
     """Return what it costs to compute cells, in tiles' worth of pixels.
 
     Parameters
@@ -131,16 +131,16 @@ def tiles_worth(cells: Cells, block: int, plan: RunPlan) -> float:
     return float(windows[touched(cells, block)].sum())
 
 
-def touched(cells: Cells, block: int) -> Cells:
+def touched(cells: CellMask, block: int) -> CellMask:
     """Return which blocks of a grid hold one of the cells."""
     by_row = np.logical_or.reduceat(cells, range(0, cells.shape[0], block), axis=0)
-    found: Cells = np.logical_or.reduceat(
+    found: CellMask = np.logical_or.reduceat(
         by_row, range(0, cells.shape[1], block), axis=1
     )
     return found
 
 
-def computed_with(missing: Cells, needed: Cells, block: int) -> Cells:
+def computed_with(missing: CellMask, needed: CellMask, block: int) -> CellMask:
     """Return the cells that a run computes: blocks are computed whole.
 
     Parameters
@@ -152,7 +152,7 @@ def computed_with(missing: Cells, needed: Cells, block: int) -> Cells:
     """
     rows, columns = missing.shape
     whole = touched(missing, block).repeat(block, 0).repeat(block, 1)
-    found: Cells = whole[:rows, :columns] & needed
+    found: CellMask = whole[:rows, :columns] & needed
     return found
 
 
@@ -179,14 +179,14 @@ class Estimator:
 
     def __init__(self) -> None:
         self._plan: RunPlan | None = None
-        self._cells: Cells | None = None
+        self._cells: CellMask | None = None
         self._paces: dict[Path, Pace | None] = {}
 
     def forget_paces(self) -> None:
         """Read the paces again: a run has ended."""
         self._paces.clear()
 
-    def wanted(self, plan: RunPlan) -> Cells:
+    def wanted(self, plan: RunPlan) -> CellMask:
         """Return a plan's cells, ``(rows, columns)``; do not write to them.
 
         Raises
