@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
@@ -214,6 +214,14 @@ class Mapping(QObject):
             return
         classes = session.showing.coloured(student.spec.classes)
         overlays.make_room(detail.grid, classes)
+        if classes:
+            # A layer a turn of the event loop: together they would be felt.
+            QTimer.singleShot(0, self._make_room_for_heat)
+
+    def _make_room_for_heat(self) -> None:
+        session, overlays = self.bench.session, self.bench.overlays
+        if overlays is not None and session.detail is not None:
+            overlays.make_room_for_heat(session.detail.grid)
 
     def _show_stored(self, work: Work | None) -> None:
         if work is None:
