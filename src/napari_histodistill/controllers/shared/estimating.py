@@ -38,6 +38,7 @@ ENOUGH_SQUARES = 64
 """A run that computed fewer says little about the next one's speed."""
 
 _ENOUGH_S = 1.0
+_ENOUGH_BLOCKS = 4
 _MOST_BYTES = 4096
 _HALO_TILES = 1.0
 """Tokens: what is read around the tiles of a block, in tiles, both sides together."""
@@ -259,7 +260,7 @@ class Stopwatch:
         self._began = time.perf_counter()
         self._first_at = self._last_at = 0.0
         self._first_tiles = self._tiles = 0.0
-        self._squares = 0
+        self._squares = self._blocks = 0
 
     def saw(self, block: tuple[slice, slice], status: Status) -> None:
         """Count a block that was just computed, by the status of its cells."""
@@ -271,6 +272,7 @@ class Stopwatch:
             self._first_at, self._first_tiles = now, tiles
         self._last_at = now
         self._tiles += tiles
+        self._blocks += 1
         self._squares += int(np.count_nonzero(cells))
 
     @property
@@ -278,7 +280,8 @@ class Stopwatch:
         """The run's speed; None if it was too short to say."""
         spent = self._last_at - self._first_at
         tiles = self._tiles - self._first_tiles
-        if self._squares < ENOUGH_SQUARES or tiles <= 0 or spent < _ENOUGH_S:
+        few = self._squares < ENOUGH_SQUARES or self._blocks < _ENOUGH_BLOCKS
+        if few or tiles <= 0 or spent < _ENOUGH_S:
             return None
         per_s = tiles / spent
         start = self._first_at - self._began - self._first_tiles / per_s
