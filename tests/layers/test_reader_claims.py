@@ -9,11 +9,12 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_histodistill.errors import SlideError
+from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.layers.reader import get_reader
 from napari_histodistill.layers.slide_layer import slide_of
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.fakes import tissue_image
+from tests.slides.formats.test_omezarr import write
 
 OURS = (
     "a.svs", "A.SVS", "a.tif", "a.ome.tiff", "a.ndpi", "a.mrxs", "a.qptiff",
@@ -21,7 +22,7 @@ OURS = (
     "https://host/a.zarr", "https://host/a.zarr?sig=1", "https://host/a.zarr#1",
 )  # fmt: skip
 FOREIGN = (
-    "a.png", "a.csv", "a.npy", "a", "", ".", "/", "tif", "a.tif.txt", "a.zip",
+    "a.png", "a.csv", "a.npy", "a", "", "tif", "a.tif.txt", "a.zip",
     "https://example.org/a.jpg", "a.svs.bak", "\0.png", "x" * 5000,
 )  # fmt: skip
 
@@ -46,9 +47,37 @@ def test_lists_are_ours_only_if_every_file_is():
 def test_folders_of_other_things_are_left_to_others(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
-    (photos / "a.tif").touch()
+    (photos / "a.png").touch()
     assert get_reader(str(photos)) is None
+    assert get_reader(str(tmp_path)) is None, "two levels down"
+    (photos / "a.tif").touch()
     assert get_reader([str(photos), str(photos / "a.tif")]) is None
+
+
+def test_a_folder_that_holds_one_slide_is_that_slide(tmp_path):
+    (tmp_path / "case").mkdir()
+    write_pyramid(tmp_path / "case" / "a.tif", tissue_image(64, 64), mpp=1.0)
+    (tmp_path / "case" / "notes.txt").touch()
+    folder = str(tmp_path / "case")
+    ((_, kwargs, _),) = get_reader(folder)(folder)
+    assert kwargs["name"] == "a.tif"
+    slide_of(kwargs["metadata"]).close()
+
+
+def test_a_folder_of_slides_is_refused_with_what_opens_it(tmp_path):
+    for name in ("a.svs", "b.svs"):
+        (tmp_path / name).touch()
+    read = get_reader(str(tmp_path))
+    with pytest.raises(InputError, match=r"holds 2 slides: open it by Folder… in"):
+        read(str(tmp_path))
+
+
+def test_an_ome_zarr_by_any_name_is_ours(tmp_path):
+    image = tissue_image(64, 64).transpose(2, 0, 1)
+    write(str(tmp_path / "image"), [image], zarr_format=2)
+    ((_, kwargs, _),) = get_reader(tmp_path / "image")(tmp_path / "image")
+    assert kwargs["scale"] == pytest.approx((0.5, 0.5))
+    slide_of(kwargs["metadata"]).close()
 
 
 def test_the_answer_opens_no_file(tmp_path, monkeypatch):

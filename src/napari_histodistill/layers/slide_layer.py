@@ -1,7 +1,8 @@
 """A slide as a napari layer: a lazy pyramid in µm that remembers where it came from.
 
 ``metadata["histodistill"]`` of every slide layer is a :class:`SlideRef`; a widget that
-is given any layer can ask :func:`slide_of` for the open slide behind it.
+is given any layer can ask :func:`slide_of` for the open slide behind it. What is known
+of it stands in words beside that (``slide_facts.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.layers.plain_names import plain_name
+from napari_histodistill.layers.slide_facts import FACTS_KEY, slide_facts
 from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
 
 if TYPE_CHECKING:
@@ -131,7 +133,10 @@ def slide_layer(
         "units": ("um", "um"),
         "multiscale": True,
         "cache": False,
-        "metadata": {METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp)},
+        "metadata": {
+            METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp),
+            FACTS_KEY: slide_facts(slide),
+        },
     }
     if slide.info.is_rgb or slide.info.needs_rgb:
         # Shown as what it may be, so that a person can see it and say.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FILE_ENDINGS = (
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu",
-    ".qptiff", ".svslide", ".dcm", ".czi", ".zarr", ".zarr.zip",
+    ".qptiff", ".svslide", ".dcm", ".czi", ".zarr", ".zarr.zip", ".ozx",
 )  # fmt: skip
 """Names that we offer to read; ``napari.yaml`` lists the same as patterns.
 

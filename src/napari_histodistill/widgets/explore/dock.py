@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
+from napari_histodistill.controllers.explore.exports import prepared_export
 from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.shared.background_import import (
     import_work,
     load_student_in_background,
 )
-from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
+from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import StudentLoader
@@ -85,6 +86,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
         self.showing_panel, self.draft_row = ShowingPanel(), DraftRow()
+        self.saved_row = self.trust_panel.saved
         sections = (
             self.draft_row,
             self.slide_panel, self.run_panel, line(),
@@ -168,18 +170,9 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         if self.session.live is not None:
             self.searching.click(y, x, like=not shift)
 
-    def work_to_export(self, key: ExportKey, path: Path) -> Work:
-        """Return work that writes one export of the map or the search."""
-        live, hidden = self.session.live, self.classes_panel.hidden
-        classes = live.snapshot(hidden=hidden) if live else None
-        slide = self.session.slide
-        return export_work(
-            key,
-            path,
-            classes=classes,
-            similar=self.session.similar,
-            slide=slide.info if slide else None,
-        )
+    def prepare_export(self, key: ExportKey) -> Callable[[Path], Work]:
+        """Return what writes one export of the map or the search, as shown now."""
+        return prepared_export(self.session, key, self.classes_panel.hidden)
 
     def may_close(self) -> bool:
         """Ask before what was painted is lost, where no draft of it could be kept."""
