@@ -28,8 +28,8 @@ __all__ = ["add_slide", "ran"]
 
 pytestmark = pytest.mark.gui
 
-OTHER_GLANDS = ((390, 360), (210, 520), (390, 600))
-OTHER_STROMA = ((110, 650), (500, 700), (60, 400))
+GLANDS = (GLAND, (390, 360), (210, 520))
+STROMAS = ((300, 640), (130, 400), (450, 500))
 
 
 class NoWeights:
@@ -137,7 +137,7 @@ def test_the_score_and_a_stroke_that_contradicts_the_rest(ran, qtbot):
     panel.paint_button.setChecked(True)
     strokes = widget.teaching.layer
     scale = np.array(strokes.data.shape) / (600, 800)
-    for label, places in ((1, (GLAND, *OTHER_GLANDS)), (2, (STROMA, *OTHER_STROMA))):
+    for label, places in ((1, GLANDS), (2, STROMAS)):
         for place in places:
             y, x = (np.array(place) * scale).astype(int)
             strokes.data[y - 2 : y + 3, x - 2 : x + 3] = label
@@ -149,7 +149,7 @@ def test_the_score_and_a_stroke_that_contradicts_the_rest(ran, qtbot):
     assert "No stroke contradicts" in panel.go.toolTip()
     assert "(about 100 % right" in widget.trust_panel.notes.text()
 
-    wrong = (450, 500)
+    wrong = (450, 150)
     y, x = (np.array(wrong) * scale).astype(int)
     strokes.data[y - 2 : y + 3, x - 2 : x + 3] = 1
     strokes.refresh()
