@@ -147,8 +147,8 @@ def painted_slide(path: Path) -> None:
         for k, tissue in enumerate(tissues):
             dab(strokes, truth, truth.classes.index(tissue), k + 1)
         strokes.refresh()
-        widget.teach_panel.learn_button.click()
         wait(lambda: widget.session.taught is not None and idle(widget)())
+        widget.teach_panel.paint_button.setChecked(False)
         y, x = deepest(truth, truth.classes.index("crowded gland"))[0]
         px = truth.um_per_px / slide.world().scale[0]
         widget.searching.click(y * px, x * px, like=True)
