@@ -136,7 +136,16 @@ def test_classify(run, slide_file, bundle, tmp_path):
     collection = json.loads((out / "class_map.geojson").read_text("utf-8"))
     assert collection["type"] == "FeatureCollection"
     assert (out / "areas.csv").read_text("utf-8").count("\n") >= 3
-    assert "image-label" in zarr.open_group(out / "class_map.zarr", mode="r").attrs
+    labels = zarr.open_group(out / "class_map.zarr", mode="r").attrs
+    assert "image-label" in labels
+    about = collection["provenance"]
+    assert about == labels["provenance"]
+    assert about["model_digest"] == result["student_digest"]
+    assert about["slide"] == slide_file.name
+    assert (about["mode"], about["um_per_px"]) == (
+        "tiles",
+        result["slide_mpp"]["value"],
+    )
     left = {p.name for p in out.iterdir()}
     assert left == {
         "class_map.geojson",
@@ -179,6 +188,9 @@ def test_similar(run, store, tmp_path):
         "regions.geojson",
         "similarity.png",
     }
+    about = json.loads((out / "regions.geojson").read_text("utf-8"))["provenance"]
+    assert about["like_at"] == [[170, 240]]
+    assert about["model_digest"] == result["student_digest"]
     with Image.open(out / "similarity.png") as picture:
         assert picture.mode == "RGBA"
     text = run(*options, "--limit", "1")
@@ -210,6 +222,53 @@ def test_export_a_class_map(form, name, run, store, bundle, tmp_path):
     assert outcome.code == 0, outcome.err
     assert outcome.json["output"] == str(path)
     assert path.exists()
+
+
+def test_an_export_that_the_limit_makes_empty_is_refused(run, store, bundle, tmp_path):
+    out = tmp_path / "new" / "a"
+    for form in ("geojson", "ome-zarr", "csv"):
+        options = ("export", store, "--to", form, "-o", out, "--student", bundle)
+        refused = run(*options, "--min-confidence", "1")
+        assert refused.code == 2
+        assert "no square is at least 100 % sure (the surest is 99" in refused.err
+        assert "give a lower --min-confidence" in refused.err
+        assert not out.parent.exists()
+
+
+def test_a_table_of_squares(run, store, bundle, tmp_path):
+    out = tmp_path / "squares.csv"
+    options = ("export", store, "--to", "csv", "-o", out, "--student", bundle)
+    assert run(*options, "--squares", "--min-confidence", "1").code == 0
+    with EmbeddingStore.open(store) as opened:
+        done = int((opened.status == 1).sum())
+        digest = opened.provenance.student_digest
+    lines = out.read_text("utf-8").splitlines()
+    assert lines[0] == "x,y,x_um,y_um,class,probability,p_stroma,p_gland,like"
+    assert len(lines) == 1 + done
+    assert {line.split(",")[4] for line in lines[1:]} == {""}, "the limit hides all"
+    about = json.loads((tmp_path / "squares.csv.json").read_text("utf-8"))
+    assert (about["model_digest"], about["min_confidence"]) == (digest, 1.0)
+    refused = run("export", store, "--to", "geojson", "-o", out, "--squares")
+    assert refused.code == 2
+    assert "--squares: only a CSV" in refused.err
+
+
+def test_classify_says_what_hides_everything_and_leaves_no_empty_map(
+    run, slide_file, bundle, tmp_path
+):
+    options = ("classify", slide_file, "-o", tmp_path, "--student", bundle, "--json")
+    shown = run(*options).json
+    assert shown["nothing_shown"] == ""
+    hidden = run(*options, "--min-confidence", "1")
+    assert hidden.code == 0
+    assert "Nothing would be written: no square is at least 100 % sure" in hidden.err
+    assert "lower --min-confidence" in hidden.json["nothing_shown"]
+    gone = {"geojson", "ome_zarr"}
+    assert set(shown["outputs"]) - set(hidden.json["outputs"]) == gone
+    assert not any(
+        (tmp_path / n).exists() for n in ("class_map.geojson", "class_map.zarr")
+    )
+    assert "stroma,0," in (tmp_path / "areas.csv").read_text("utf-8")
 
 
 def test_export_asks_for_the_student_that_is_not_installed(run, store, tmp_path):

@@ -181,7 +181,7 @@ def test_positions_count_from_the_corner_of_what_was_scanned(tmp_path):
 )
 def test_a_bad_file_is_one_clear_sentence(tmp_path, content, words):
     path = written(tmp_path, content)
-    with pytest.raises(InputError, match="annotations.geojson: ") as caught:
+    with pytest.raises(InputError, match=r"annotations\.geojson: ") as caught:
         read_annotations(path, SLIDE)
     assert words in str(caught.value)
     assert str(tmp_path) not in str(caught.value)

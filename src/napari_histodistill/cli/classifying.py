@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -95,6 +96,7 @@ def classify_slide(
     HistodistillError
         If it cannot be done; nothing was written if the slide is at fault.
     """
+    from napari_histodistill.export.record import why_empty
     from napari_histodistill.maps import class_map
     from napari_histodistill.maps.cohort import open_task
     from napari_histodistill.students.trust import trust_facts
@@ -126,6 +128,8 @@ def classify_slide(
         )
         found = found.like_only() if options.like_only else found
         areas = found.areas()
+        if empty := why_empty(found, headless=True):
+            tell(f"{plan.slide.name}: {empty}")
         result = {
             "trust": trust_facts(trust),
             "slide": shown(slide),
@@ -153,6 +157,7 @@ def classify_slide(
             ),
             "min_confidence": options.min_confidence,
             "like_only": options.like_only,
+            "nothing_shown": empty,
             "outputs": {
                 **_write_class_map(
                     found, out, plan.slide, runner.name, split=options.split
@@ -164,6 +169,7 @@ def classify_slide(
         }
         write_json(out / "summary.json", result)
         text = [*trust_text(trust, runner.spec), "", _class_text(result)]
+        text += [empty] if empty else []
         return Classified(
             facts=result,
             text="\n".join(text),
@@ -203,14 +209,21 @@ def _write_class_map(
         write_geojson,
     )
     from napari_histodistill.export.figure import overview, write_figure
+    from napari_histodistill.export.record import why_empty
 
+    geojson, labels = out / "class_map.geojson", out / "class_map.zarr"
     picture = out / "figure.png"
-    outputs = {
-        "geojson": write_geojson(found, out / "class_map.geojson", split=split),
-        "ome_zarr": write_class_labels(found, out / "class_map.zarr"),
-        "csv": write_areas(found, out / "areas.csv"),
-        "figure": write_figure(found, overview(slide), student, picture),
-    }
+    outputs = {}
+    if why_empty(found):
+        # No empty file, and none of an earlier run that would be taken for this one's.
+        geojson.unlink(missing_ok=True)
+        if labels.exists():
+            shutil.rmtree(labels)
+    else:
+        outputs["geojson"] = write_geojson(found, geojson, split=split)
+        outputs["ome_zarr"] = write_class_labels(found, labels)
+    outputs["csv"] = write_areas(found, out / "areas.csv")
+    outputs["figure"] = write_figure(found, overview(slide), student, picture)
     return {name: str(path) for name, path in outputs.items()}
 
 

@@ -60,20 +60,35 @@ def export(
         ),
     ] = 0.0,
     split: SplitOption = False,
+    squares: Annotated[
+        bool,
+        typer.Option(
+            "--squares",
+            help="CSV: a line for every square in place of areas: position, class, "
+            "probabilities, like or unlike.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Export a class map or a student for other programs."""
+    from napari_histodistill.export.record import refuse_empty
+
     with answering(as_json=json) as answer:
         refuse_occupied(out.absolute().parent)
         if split and to is not Format.geojson:
             msg = f"--split: only GeoJSON has polygons; leave it out with --to {to}."
             raise InputError(msg)
+        if squares and to is not Format.csv:
+            msg = f"--squares: only a CSV is a table; leave it out with --to {to}."
+            raise InputError(msg)
         if to is Format.wsinfer:
             result = _export_student(source, out)
         else:
             found, result = _class_map(Path(source), student, min_confidence)
+            if not squares:
+                refuse_empty(found, headless=True)
             output_folder(out.absolute().parent)
-            _write(found, to, out, split=split)
+            _write(found, to, out, split=split, squares=squares)
             result |= {"format": to.value, "output": str(out)}
         answer.give(result, str(out))
 
@@ -143,16 +158,19 @@ def _class_map(
     }
 
 
-def _write(found: ClassMap, to: Format, out: Path, *, split: bool) -> None:
+def _write(
+    found: ClassMap, to: Format, out: Path, *, split: bool, squares: bool
+) -> None:
     from napari_histodistill.export import (
         write_areas,
         write_class_labels,
         write_geojson,
+        write_squares,
     )
 
     writers: dict[Format, Callable[[ClassMap, Path], Path]] = {
         Format.geojson: partial(write_geojson, split=split),
         Format.ome_zarr: write_class_labels,
-        Format.csv: write_areas,
+        Format.csv: write_squares if squares else write_areas,
     }
     writers[to](found, out)

@@ -58,12 +58,14 @@ def similar(
         write_regions_geojson,
         write_similarity,
     )
+    from napari_histodistill.export.record import record_facts
     from napari_histodistill.maps import (
         EmbeddingStore,
         rank_regions,
         similarity_map,
         suggest_threshold,
     )
+    from napari_histodistill.maps.provenance import MapRecord
 
     began = time.perf_counter()
     like = [parse_point(text, "--at") for text in at]
@@ -83,10 +85,16 @@ def similar(
             "geojson": out / "regions.geojson",
             "png": out / "similarity.png",
         }
-        write_similarity(heat, outputs["ome_zarr"])
+        about = record_facts(MapRecord(made_by=made_by), heat.grid) | {
+            "like_at": [list(place) for place in like],
+            "not_like_at": [list(place) for place in unlike],
+            "threshold": level,
+        }
+        write_similarity(heat, outputs["ome_zarr"], provenance=about)
         write_regions(
             regions,
             outputs["csv"],
+            provenance=about,
             slide_mpp=heat.grid.slide_mpp,
             origin_um=heat.origin_um,
         )
@@ -95,6 +103,7 @@ def similar(
             outputs["geojson"],
             bounds_origin=made_by.bounds_origin,
             origin_um=heat.origin_um,
+            provenance=about,
         )
         write_whole(outputs["png"], lambda path: write_heatmap(heat, path))
         result = {

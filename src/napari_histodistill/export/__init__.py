@@ -6,7 +6,7 @@ from napari_histodistill.export.omezarr import (
     write_difference,
     write_similarity,
 )
-from napari_histodistill.export.table import write_areas, write_regions
+from napari_histodistill.export.table import write_areas, write_regions, write_squares
 from napari_histodistill.export.wsinfer import export_wsinfer
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "write_regions",
     "write_regions_geojson",
     "write_similarity",
+    "write_squares",
 ]

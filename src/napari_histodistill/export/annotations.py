@@ -44,7 +44,7 @@ class Annotations:
     Attributes
     ----------
     classes : tuple of ClassSpec
-        In the order in which they occur; names are kept as far as a class may have them.
+        In the order in which they occur, with names that a class may have.
     polygons : tuple of (int, shapely Polygon)
         Index of the class and the shape, ``(x, y)`` in level-0 pixels of the slide.
     notes : tuple of str
@@ -144,7 +144,7 @@ class _Found:
         if named is None:
             self._unclassified += 1
             return
-        parts = geometry.get("coordinates")
+        parts = feature["geometry"].get("coordinates")
         for rings in [parts] if kind == "Polygon" else self._listed(parts, number):
             polygon = self._polygon(rings, number)
             if polygon is None:
@@ -218,8 +218,8 @@ class _Found:
 
     def _wrong(self, number: int, what: str) -> InputError:
         return InputError(
-            f"{self._path.name}: feature {number:,} {what}; export it from QuPath again "
-            "(File › Export objects as GeoJSON)."
+            f"{self._path.name}: feature {number:,} {what}; export it from QuPath "
+            "again (File › Export objects as GeoJSON)."
         )
 
     def _too_many(self, what: str) -> InputError:

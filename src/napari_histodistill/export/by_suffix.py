@@ -86,8 +86,8 @@ def export_map(found: ClassMap | SimilarityMap, path: str | Path) -> Path:
     >>> with open_slide(ihc_sample()) as slide:
     ...     *_, last = embed_slide(slide, student, "colon.zarr")
     >>> areas = export_map(class_map("colon.zarr", student), "areas.csv")
-    >>> areas.read_text().splitlines()[0]
-    'class,cells,mm2,percent,judged,unlike,all_mm2,like_mm2,verdict'
+    >>> areas.read_text().splitlines()[0].split(",")[:4]
+    ['class', 'cells', 'mm2', 'percent']
     """
     target = Path(path)
     what, writers = (

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from napari_histodistill.export.record import line_of
 from napari_histodistill.export.safe_writing import write_file
 from napari_histodistill.students.trust import Verdict, headline, unjudged
 
@@ -50,7 +51,7 @@ _OPACITY, _HATCH_OPACITY = 0.4, 0.8
 _PERIOD_PX, _DARK_PX, _LIGHT_PX = 8, 2, 4
 _INK, _QUIET, _PAPER = (34, 34, 34), (90, 90, 90), (255, 255, 255)
 _MOST_REASONS = 3
-_ROW_PX, _SWATCH_PX, _BAND_PX = 40, 18, 16
+_ROW_PX, _SWATCH_PX, _BAND_PX, _FOOT_PX = 40, 18, 16, 17
 _UNITS = ((1000.0, "mm"), (1.0, "µm"), (0.001, "nm"))
 
 
@@ -93,7 +94,8 @@ def class_figure(found: ClassMap, slide: Pixels, student: str) -> bytes:
 
     The verdict is its headline; squares that were judged and are unlike what the
     student learned from are hatched, whether or not they have a class. At most about
-    1,000 px wide and high, whatever the slide's size.
+    1,000 px wide and high, whatever the slide's size. The line at its foot says where
+    the map comes from, see :func:`~napari_histodistill.export.record.line_of`.
 
     Parameters
     ----------
@@ -117,7 +119,10 @@ def class_figure(found: ClassMap, slide: Pixels, student: str) -> bytes:
     top = band + MARGIN_PX // 2 + 18 * len(below) + MARGIN_PX
     rows = _legend_rows(found)
     tall = max(picture.height + 56, _ROW_PX * len(rows))
-    canvas = Image.new("RGB", (width, top + tall + MARGIN_PX + 18), _PAPER)
+    made = _wrapped(line_of(found), _font(12), room) if found.record else []
+    foot = [*made, "Research use only: not a medical device, not for diagnosis."]
+    height = top + tall + MARGIN_PX + 18 + _FOOT_PX * len(made)
+    canvas = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(canvas)
     _draw_band(draw, trust.verdict, title, width, band)
     for k, line in enumerate(below):
@@ -132,8 +137,9 @@ def class_figure(found: ClassMap, slide: Pixels, student: str) -> bytes:
         wide = LEGEND_PX - _SWATCH_PX - 10
         draw.text((x + 28, y), _shortened(name, _font(14), wide), _INK, _font(14))
         draw.text((x + 28, y + 18), figures, _QUIET, _font(12))
-    foot = "Research use only: not a medical device, not for diagnosis."
-    draw.text((MARGIN_PX, canvas.height - 26), foot, _QUIET, _font(12))
+    for k, line in enumerate(reversed(foot)):
+        at = MARGIN_PX, canvas.height - 26 - _FOOT_PX * k
+        draw.text(at, line, _QUIET, _font(12))
     return _png(canvas)
 
 

@@ -9,7 +9,9 @@ Annotations › Split* takes it apart there; for programs that read simple polyg
 (TIAToolbox, napari-geojson) ``split=True`` does so here.
 
 The member ``trust`` says whether the slide is like what the student learned from, and
-every feature names the verdict. The member ``frame`` says what the numbers are: pixels
+every feature names the verdict. The member ``provenance`` says where the map comes
+from and what of it is shown: slide, model and digest, mode, step, µm per pixel, filter,
+version. The member ``frame`` says what the numbers are: pixels
 of level 0, where they start, and where the slide's first pixel lies in µm if its file
 places it.
 """
@@ -24,6 +26,7 @@ import numpy as np
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.export.outlines import outline, outline_between, pieces_of
+from napari_histodistill.export.record import facts_of
 from napari_histodistill.export.safe_writing import write_file
 from napari_histodistill.students.trust import trust_facts
 
@@ -84,6 +87,8 @@ def write_geojson(
     mpp = class_map.grid.slide_mpp
     frame = _frame(class_map.bounds_origin, class_map.origin_um)
     said = {} if trust is None else {"trust": trust_facts(trust)}
+    if facts := facts_of(class_map):
+        said["provenance"] = facts
     frame |= {"um_per_pixel_yx": [mpp.y, mpp.x]}
     return _write(features, path, frame, said)
 
@@ -124,6 +129,7 @@ def write_regions_geojson(
     score: str = "Similarity",
     bounds_origin: tuple[int, int] | None = None,
     origin_um: tuple[float, float] = (0.0, 0.0),
+    provenance: dict[str, Any] | None = None,
 ) -> Path:
     """Write the bounding boxes of ranked regions, best first.
 
@@ -140,6 +146,9 @@ def write_regions_geojson(
         slide's :class:`SlideInfo` or the store's :class:`Provenance`.
     origin_um : tuple of float
         World position ``(y, x)`` of the slide's first pixel, µm, of the same.
+    provenance : dict, optional
+        What the file says of itself, JSON: see
+        :func:`~napari_histodistill.export.record.record_facts`.
 
     Raises
     ------
@@ -171,7 +180,8 @@ def write_regions_geojson(
                 measurements=measurements,
             )
         )
-    return _write(features, path, _frame(bounds_origin, origin_um))
+    said = {"provenance": provenance} if provenance else {}
+    return _write(features, path, _frame(bounds_origin, origin_um), said)
 
 
 def write_strokes_geojson(

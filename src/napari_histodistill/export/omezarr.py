@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.export.record import facts_of
 from napari_histodistill.export.safe_writing import new_folder
 from napari_histodistill.files import read_plain
 from napari_histodistill.geometry import WorldTransform
@@ -70,11 +71,18 @@ def write_class_labels(class_map: ClassMap, path: Path | str) -> Path:
     extra: dict[str, Any] = {"image-label": label}
     if class_map.trust is not None:
         extra["trust"] = trust_facts(class_map.trust)
+    if facts := facts_of(class_map):
+        extra["provenance"] = facts
     world = _world(class_map)
     return _write(class_map.labels, world, Path(path), CLASSES, extra)
 
 
-def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
+def write_similarity(
+    similarity: SimilarityMap,
+    path: Path | str,
+    *,
+    provenance: dict[str, Any] | None = None,
+) -> Path:
     """Write a similarity map as a float32 image, NaN where nothing was computed.
 
     Parameters
@@ -83,6 +91,9 @@ def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
         Map with values from −1 to 1.
     path : path
         A folder, for example ``similarity.ome.zarr``.
+    provenance : dict, optional
+        What the file says of itself, JSON: see
+        :func:`~napari_histodistill.export.record.record_facts`.
 
     Raises
     ------
@@ -97,12 +108,19 @@ def write_similarity(similarity: SimilarityMap, path: Path | str) -> Path:
         "active": True,
         "window": {"min": -1.0, "max": 1.0, "start": 0.0, "end": top},
     }
-    extra = {"omero": {"version": _VERSION, "channels": [channel]}}
+    extra: dict[str, Any] = {"omero": {"version": _VERSION, "channels": [channel]}}
+    if provenance:
+        extra["provenance"] = provenance
     world = _world(similarity)
     return _write(similarity.values, world, Path(path), SIMILARITY, extra)
 
 
-def write_difference(difference: DifferenceMap, path: Path | str) -> Path:
+def write_difference(
+    difference: DifferenceMap,
+    path: Path | str,
+    *,
+    provenance: dict[str, Any] | None = None,
+) -> Path:
     """Write a difference map as a float32 image, NaN where nothing was compared.
 
     Parameters
@@ -112,6 +130,8 @@ def write_difference(difference: DifferenceMap, path: Path | str) -> Path:
         deviations.
     path : path
         A folder, for example ``difference.ome.zarr``.
+    provenance : dict, optional
+        What the file says of itself, JSON.
 
     Raises
     ------
@@ -127,10 +147,12 @@ def write_difference(difference: DifferenceMap, path: Path | str) -> Path:
         "active": True,
         "window": {"min": low, "max": top, "start": low, "end": top},
     }
-    extra = {
+    extra: dict[str, Any] = {
         "omero": {"version": _VERSION, "channels": [channel]},
         "histodistill": {"summary": difference.summary()},
     }
+    if provenance:
+        extra["provenance"] = provenance
     return _write(values, _world(difference), Path(path), DIFFERENCE, extra)
 
 

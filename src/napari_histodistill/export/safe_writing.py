@@ -36,7 +36,7 @@ def write_file(
         If something else is there, or the place cannot be written to.
     """
     path = Path(path)
-    _refuse_strangers(path, lambda: holds_ours(path, is_ours))
+    refuse_strangers(path, is_ours)
     with _trouble(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
@@ -80,6 +80,17 @@ def holds_ours(path: Path, is_ours: Callable[[str], bool]) -> bool:
 def folder_holds_ours(path: Path, is_ours: Callable[[Path], bool]) -> bool:
     """Return whether a folder is an earlier export, or empty."""
     return path.is_dir() and (not any(path.iterdir()) or is_ours(path))
+
+
+def refuse_strangers(path: Path, is_ours: Callable[[str], bool]) -> None:
+    """Refuse a place where something else is than an earlier export.
+
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    _refuse_strangers(path, lambda: holds_ours(path, is_ours))
 
 
 def _refuse_strangers(path: Path, is_ours: Callable[[], bool]) -> None:

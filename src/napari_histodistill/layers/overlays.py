@@ -341,6 +341,45 @@ def marker_layer(
     return points, kwargs, "points"
 
 
+def question_layer(
+    place: tuple[float, float],
+    side: float,
+    mpp: tuple[float, float],
+    *,
+    affine: npt.NDArray[np.float64],
+    name: str = "Which class is this?",
+) -> LayerTuple:
+    """Return a Points layer that frames a square that is asked about.
+
+    Parameters
+    ----------
+    place : tuple of float
+        Centre of the square, level-0 pixels ``(y, x)``, edge convention.
+    side : float
+        Its side, level-0 pixels.
+    mpp : tuple of float
+        µm per level-0 pixel ``(y, x)``.
+    affine : ndarray
+        ``(3, 3)``, see :func:`~napari_histodistill.layers.overlay_placement.moved_by`.
+    name : str
+        Name of the layer.
+    """
+    kwargs: dict[str, Any] = {
+        "name": name,
+        "scale": mpp,
+        "affine": affine,
+        "units": ("um", "um"),
+        "size": side,
+        "symbol": "square",
+        "face_color": "transparent",
+        "border_color": "black",
+        "border_width": 0.06,
+        "canvas_size_limits": (16, 10_000),
+        "blending": "translucent_no_depth",
+    }
+    return np.array([place], float) - 0.5, kwargs, "points"
+
+
 def marker_symbol(*, like: bool) -> str:
     """Return napari's symbol of a prompt; prompts differ in shape as well as colour."""
     return "disc" if like else "cross"

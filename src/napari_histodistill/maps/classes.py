@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
+from napari_histodistill.maps.provenance import MapRecord
 from napari_histodistill.maps.store import CellStatus, EmbeddingStore
 from napari_histodistill.maps.trust import kept_trust
 
@@ -85,6 +86,8 @@ class ClassMap:
     origin_um : tuple of float
         World position ``(y, x)`` of the slide's first pixel, µm; see
         :class:`SlideInfo`.
+    record : MapRecord or None
+        How the map came about; None if that is not known.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -97,6 +100,7 @@ class ClassMap:
     left_out: npt.NDArray[np.uint8] | None = None
     bounds_origin: tuple[int, int] | None = None
     origin_um: tuple[float, float] = (0.0, 0.0)
+    record: MapRecord | None = None
 
     def areas(self) -> tuple[ClassArea, ...]:
         """Return cells and area of every class, in the head's order, zeros included."""
@@ -164,7 +168,11 @@ class ClassMap:
 
     def at_least(self, confidence: float) -> ClassMap:
         """Return the map in which less confident cells have no class."""
-        return self._where(self.confidence >= confidence)
+        found = self._where(self.confidence >= confidence)
+        if found.record is None:
+            return found
+        floor = max(confidence, found.record.min_confidence)
+        return replace(found, record=replace(found.record, min_confidence=floor))
 
     def _where(self, keep: npt.NDArray[np.bool_]) -> ClassMap:
         return replace(
@@ -253,6 +261,7 @@ def class_map(
         trust=kept_trust(store, student, status == CellStatus.DONE),
         bounds_origin=made_by.bounds_origin,
         origin_um=made_by.origin_um,
+        record=MapRecord(made_by=made_by, title=student.spec.title),
     )
 
 

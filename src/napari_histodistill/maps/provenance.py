@@ -100,6 +100,31 @@ class Provenance:
         return f"{self.student_name}{', stain normalised' if self.stains else ''}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRecord:
+    """How a map came about, and what of it is shown: what its exports carry.
+
+    Attributes
+    ----------
+    made_by : Provenance
+        Slide, student and mode.
+    title : str
+        Of the student, for people.
+    min_confidence : float
+        Cells below this probability have no class.
+    hidden : tuple of str
+        Classes that are not shown.
+    is_taught : bool
+        Whether the classes were learned from strokes, not the student's own.
+    """
+
+    made_by: Provenance
+    title: str = ""
+    min_confidence: float = 0.0
+    hidden: tuple[str, ...] = ()
+    is_taught: bool = False
+
+
 def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Provenance:
     """Return the provenance of a run of this student on this slide.
 

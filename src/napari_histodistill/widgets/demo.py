@@ -17,9 +17,9 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_histodistill.controllers.explore.query_place import query_place
 from napari_histodistill.controllers.explore.session import RunAction
 from napari_histodistill.controllers.shared.planning import finest_step
+from napari_histodistill.controllers.shared.query_place import query_place
 from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.errors import ComputeError
 from napari_histodistill.layers.slide_layer import slide_layer

@@ -21,6 +21,7 @@ from napari_histodistill.controllers.explore.teaching import Strokes
 from napari_histodistill.controllers.explore.trust import (
     CARE,
     GOOD,
+    hatching_tip,
     headline_on,
     like_only_tip,
     notes_on,
@@ -99,9 +100,8 @@ def test_other_tissue_is_not_to_be_read(mode):
     assert where_on(session).startswith("100% of 80 squares compared")
     assert session.trust.verdict is Verdict.UNLIKE
     assert session.hatching
-    assert session.hatching_in_words.startswith(
-        "Unlike the training: 80 of all 80 squares"
-    )
+    assert session.hatching_in_words == "Unlike the training: 80 of 80 squares"
+    assert "Areas" not in hatching_tip(session)
     reasons = [n.text for n in notes_on(session)]
     assert session.trust.reasons[0] in reasons
     assert "unlike what the model learned from" in session.describe(100, 100)
@@ -196,6 +196,7 @@ def test_unlike_squares_are_left_out_of_map_areas_and_exports(tmp_path):
         sum(row.mm2 for row in before)
     )
     assert "left out" in session.hatching_in_words
+    assert "Areas in the list" in hatching_tip(session)
 
     snapshot = session.live.snapshot()
     assert snapshot.left_out.sum() > 0

@@ -6,6 +6,7 @@ import pytest
 
 from napari_histodistill.controllers.explore.painting import PALETTE, PaintedClasses
 from napari_histodistill.errors import InputError
+from napari_histodistill.students.spec import ClassSpec
 
 
 def names(classes):
@@ -58,3 +59,58 @@ def test_there_are_as_many_classes_as_colours():
     with pytest.raises(InputError, match="8 classes are as many"):
         classes.add()
     assert len(classes.all) == len(PALETTE)
+
+
+def test_a_colour_is_changed_and_not_given_twice():
+    classes = PaintedClasses()
+    classes.recolour(0, PALETTE[2])
+    assert classes.all[0] == ClassSpec(name="tissue A", color=PALETTE[2])
+    assert not classes.are_new, "somebody chose a colour: it is kept as a draft"
+    classes.add()
+    assert classes.all[2].color == PALETTE[0]
+
+
+def test_only_a_class_that_is_not_painted_is_removed():
+    classes = PaintedClasses()
+    assert "fewest" in classes.why_not_remove(())
+    classes.add()
+    classes.choose(1)
+    assert classes.why_not_remove({1, 2}) == (
+        "tissue B is painted: erase its strokes first."
+    )
+    assert classes.why_not_remove({1, 3}) == ""
+    labels = classes.remove()
+    assert names(classes) == ["tissue A", "tissue C"]
+    assert labels[[0, 1, 3]].tolist() == [0, 1, 2]
+    assert classes.current == 1
+
+
+def test_anothers_classes_join_by_name():
+    theirs = [ClassSpec(name=n, color="#123456") for n in ("crypt", "tissue B")]
+    classes = PaintedClasses()
+    labels = classes.merge(theirs)
+    assert names(classes) == ["tissue A", "tissue B", "crypt"]
+    assert labels[:4].tolist() == [0, 3, 2, 0]
+    assert classes.all[1].color == PALETTE[1], "a class that is here keeps its colour"
+
+
+def test_classes_that_nobody_used_make_room():
+    theirs = [ClassSpec(name=n, color="#123456") for n in ("crypt", "stroma")]
+    classes = PaintedClasses()
+    assert classes.merge(theirs, replace=True)[:3].tolist() == [0, 1, 2]
+    assert names(classes) == ["crypt", "stroma"]
+    named = PaintedClasses()
+    named.rename(0, "mine")
+    named.merge(theirs, replace=True)
+    assert names(named) == ["mine", "tissue B", "crypt", "stroma"]
+    alone = PaintedClasses()
+    alone.merge(theirs[:1], replace=True)
+    assert len(alone.all) == 3, "one class alone teaches nothing"
+
+
+def test_too_many_classes_change_nothing():
+    theirs = [ClassSpec(name=f"c{k}", color="#123456") for k in range(7)]
+    classes = PaintedClasses()
+    with pytest.raises(InputError, match="9 classes are too many: 8"):
+        classes.merge(theirs)
+    assert names(classes) == ["tissue A", "tissue B"]

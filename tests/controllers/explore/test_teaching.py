@@ -272,7 +272,7 @@ def test_one_stroke_of_each_class_is_enough():
 def test_teaching_keeps_the_wished_confidence_and_the_way_back():
     session = ran_session()
     own = session.live.labels.copy()
-    session.live.show_at_least(0.6)
+    session.show_at_least(0.6)
     teach(session, *TWO_KINDS)
     assert session.live.min_confidence == 0.6
     for patch in drive(session.forget_taught()):

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
+import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from shapely.geometry import Point, shape
 
+from napari_histodistill import __version__
+from napari_histodistill.controllers.explore.exports import prepared_export
 from napari_histodistill.controllers.shared.exporting import (
     EXPORTS,
+    FIGURE,
     Exported,
     ExportKey,
+    Ingredient,
+    Proposal,
     export_work,
+    folder_to_open,
     kind_of,
+    proposed_path,
 )
 from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 from napari_histodistill.running import CancelToken
@@ -33,19 +43,17 @@ def session():
 
 
 def export(session, key, path, *, hidden=()):
-    work = export_work(
-        key, path, classes=session.live.snapshot(hidden=hidden), similar=session.similar
-    )
-    (written,) = drive(work)
+    (written,) = drive(prepared_export(session, key, hidden)(path))
     assert written == Exported(path)
     return path
 
 
-@pytest.mark.parametrize("kind", EXPORTS, ids=lambda kind: kind.key.name)
+@pytest.mark.parametrize("kind", [*EXPORTS, FIGURE], ids=lambda kind: kind.key.name)
 def test_every_line_of_the_menu_writes_its_file(session, tmp_path, kind):
     path = export(session, kind.key, tmp_path / f"Fall Ü 1{kind.ending}")
     assert path.exists()
-    assert [p.name for p in tmp_path.iterdir()] == [path.name], "and nothing beside it"
+    beside = {f"{path.name}.json"} if kind.key is ExportKey.SQUARES else set()
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, *beside}
     assert kind_of(kind.key) is kind
     assert kind.title.endswith("…")
     assert kind.tooltip
@@ -66,9 +74,138 @@ def test_what_is_hidden_or_unsure_is_not_exported(session, tmp_path):
     features = json.loads(path.read_text(encoding="utf-8"))["features"]
     names = {f["properties"]["classification"]["name"] for f in features}
     assert names == {"gland"}
-    session.live.show_at_least(1.1)
-    path = export(session, ExportKey.CLASS_OUTLINES, tmp_path / "b.geojson")
-    assert json.loads(path.read_text(encoding="utf-8"))["features"] == []
+
+
+def test_a_filter_that_hides_everything_is_named_before_anything_is_written(session):
+    every_line = [k for k in (*EXPORTS, FIGURE) if k.needs is Ingredient.CLASSES]
+    for kind in every_line:
+        prepared_export(session, kind.key, ())
+    both = {0, 1}
+    for kind in every_line:
+        if kind.key is ExportKey.SQUARES:
+            prepared_export(session, kind.key, both)  # lists what is hidden, too
+            continue
+        with pytest.raises(InputError, match=r"\(gland, stroma\) are hidden"):
+            prepared_export(session, kind.key, both)
+    session.live.show_at_least(0.9999999)
+    too_much = r"at least 100 % sure \(the surest is 99\.\d %\); lower that"
+    with pytest.raises(InputError, match=too_much):
+        prepared_export(session, ExportKey.CLASS_OUTLINES, ())
+
+
+def test_every_format_carries_where_the_map_comes_from(session, tmp_path):
+    session.live.show_at_least(0.6)
+    path = export(session, ExportKey.CLASS_OUTLINES, tmp_path / "a.geojson", hidden={0})
+    said = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    student, slide = session.student, session.slide
+    assert said == {
+        "program": "napari-histodistill",
+        "version": __version__,
+        "written": said["written"],
+        "slide": slide.name,
+        "slide_digest": slide.info.digest,
+        "model": student.name,
+        "model_title": student.spec.title,
+        "model_digest": student.digest,
+        "stain_normalised": False,
+        "mode": "tiles",
+        "step_um": session.detail.stride_um,
+        "um_per_px": slide.usable_mpp.mean,
+        "um_per_px_source": slide.usable_mpp.source,
+        "classes_from": "model",
+        "min_confidence": 0.6,
+        "hidden_classes": ["stroma"],
+        "unlike_left_out": False,
+        "verdict": "",
+    }
+    time.strptime(said["written"], "%Y-%m-%d")
+    image = export(session, ExportKey.CLASS_LABELS, tmp_path / "a.zarr", hidden={0})
+    assert zarr.open_group(image, mode="r").attrs["provenance"] == said
+    table = export(session, ExportKey.SQUARES, tmp_path / "b.csv", hidden={0})
+    assert json.loads(Path(f"{table}.json").read_text(encoding="utf-8")) == said
+    areas = export(session, ExportKey.CLASS_AREAS, tmp_path / "a.csv", hidden={0})
+    with areas.open(encoding="utf-8", newline="") as file:
+        (first, *_) = csv.DictReader(file)
+    for name in ("slide", "model_digest", "mode", "um_per_px_source", "written"):
+        assert first[name] == str(said[name])
+    assert first["hidden_classes"] == "stroma"
+    places = export(session, ExportKey.SIMILAR_PLACES, tmp_path / "p.geojson")
+    searched = json.loads(places.read_text(encoding="utf-8"))["provenance"]
+    assert searched["model_digest"] == student.digest
+    assert searched["like_at"] == [list(GLAND)]
+    assert "hidden_classes" not in searched, "a search does not go by classes"
+
+
+def test_the_table_of_squares_lists_each_with_its_place(session, tmp_path):
+    live = session.live
+    live.show_at_least(0.9)
+    path = export(session, ExportKey.SQUARES, tmp_path / "a.csv", hidden={0})
+    found = pd.read_csv(path)
+    assert len(found) == live.cells_done
+    assert list(found)[:6] == ["x", "y", "x_um", "y_um", "class", "probability"]
+    mpp = session.slide.usable_mpp
+    for line in found.sample(20, random_state=1).itertuples():
+        row, column = live.grid.cell_at(line.y, line.x)
+        ys, xs = live.grid.centers()
+        y, x = ys[row], xs[column]
+        assert (line.y, line.x) == pytest.approx((y, x), abs=0.05)
+        assert line.y_um == pytest.approx((y - 0.5) * mpp.y, abs=0.01)
+        chances = line.p_stroma, line.p_gland
+        assert chances == pytest.approx(live.probabilities_at(row, column), abs=1e-4)
+        is_gland = live.shown[row, column] == 2
+        assert line[5] == "gland" if is_gland else np.isnan(line[5])
+        heat = session.similar.similarity.values[row, column]
+        assert line.similarity == pytest.approx(heat, abs=1e-4)
+    assert found["like"].isna().all(), "nothing was compared"
+    again = export(session, ExportKey.SQUARES, tmp_path / "a.csv")
+    assert len(pd.read_csv(again)) == live.cells_done, "an earlier one is replaced"
+
+
+def test_a_strangers_file_beside_the_table_is_left_alone(session, tmp_path):
+    mine = tmp_path / "a.csv.json"
+    mine.write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=r"a\.csv\.json: a file is there"):
+        export(session, ExportKey.SQUARES, tmp_path / "a.csv")
+    assert [p.name for p in tmp_path.iterdir()] == [mine.name]
+
+
+# --- where to -----------------------------------------------------------------------
+
+
+def test_a_file_is_proposed_beside_the_slide_and_named_as_it(tmp_path):
+    slide = tmp_path / "Fall Ü 1.svs"
+    assert proposed_path(slide, slide.name, ".geojson") == Proposal(
+        tmp_path / "Fall Ü 1.geojson"
+    )
+    inside = tmp_path / "plate.zarr" / "A" / "1"
+    inside.mkdir(parents=True)
+    assert proposed_path(inside, "1", ".csv").path == tmp_path / "1.csv"
+
+
+def test_where_the_slides_folder_cannot_be_another_is_proposed_and_said(tmp_path):
+    gone = tmp_path / "gone" / "a.svs"
+    last = tmp_path / "last"
+    last.mkdir()
+    found = proposed_path(gone, "a.svs", ".csv", last)
+    assert found.path == last / "a.csv"
+    assert found.note == (
+        f"{gone.parent} cannot be written to: the last folder is proposed."
+    )
+    nowhere = proposed_path(None, "https://x/a:b.svs?token=1", ".csv", gone.parent)
+    assert nowhere.path.parent == Path.home()
+    assert nowhere.path.name == "https___x_a_b.csv"
+    assert "no folder of this computer" in nowhere.note
+
+
+def test_only_a_folder_is_opened_and_never_one_that_would_be_started(tmp_path):
+    folder = tmp_path / "odd #1 ü %20;rm"
+    folder.mkdir()
+    assert folder_to_open(folder / "a.geojson") == folder
+    evil = tmp_path / "Evil.app" / "Contents"
+    evil.mkdir(parents=True)
+    assert folder_to_open(evil / "a.csv") == tmp_path
+    assert folder_to_open(tmp_path / "gone" / "a.csv") is None
+    assert folder_to_open(tmp_path / "a.ome.zarr") == tmp_path, "not into the Zarr"
 
 
 def test_the_table_is_the_legend(session, tmp_path):

@@ -79,7 +79,7 @@ def test_a_layer_can_hold_the_array_for_ever():
     for update in work(CancelToken()):
         session.take_update(update)
         seen.append(int((held > 0).sum()))
-    session.live.show_at_least(0.5)
+    session.show_at_least(0.5)
     assert session.live.shown is held
     assert held.any()
     assert len(set(seen)) > 2, "the map fills while the run goes on"
@@ -108,7 +108,7 @@ def test_the_wish_holds_for_parts_that_come_later(unsure):
 
 def test_the_wish_outlives_a_new_run():
     session = ran_session()
-    session.live.show_at_least(0.7)
+    session.show_at_least(0.7)
     run(session, restart=True)
     assert session.live.min_confidence == 0.7
 

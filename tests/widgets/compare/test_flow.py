@@ -224,7 +224,8 @@ def check_exports(qtbot, widget, tmp_path):
     ):
         widget.export(key, tmp_path / name)
         wait_until(qtbot, idle(widget))
-        assert widget.choose_panel.runner.message.text() == f"Wrote {name}."
+        assert widget.saved_row.where.path == tmp_path / name
+        assert widget.saved_row.open.isVisible()
     compared = widget.session.compared
     features = json.loads((tmp_path / "d.geojson").read_text())["features"]
     assert len(features) == len(compared.ranked)
@@ -232,7 +233,10 @@ def check_exports(qtbot, widget, tmp_path):
     assert features[0]["properties"]["measurements"]["Difference"] == pytest.approx(
         compared.ranked[0].score
     )
+    about = json.loads((tmp_path / "d.geojson").read_text())["provenance"]
+    assert about["model_a_digest"] != about["model_b_digest"]
     table = (tmp_path / "d.csv").read_text().splitlines()
+    assert about["model_b_digest"] in table[1]
     assert table[0].startswith("rank,difference,")
     assert len(table) == 1 + len(compared.ranked)
     stored = zarr.open_array(tmp_path / "d.ome.zarr" / "0", mode="r")[:]

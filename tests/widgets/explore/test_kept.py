@@ -237,12 +237,12 @@ def test_a_shape_between_the_cells_is_said_and_a_larger_one_runs(ran, qtbot):
         units=("um", "um"),
     )
     widget.slide_panel.regions.button(2).click()
-    assert "draw a larger one" in widget.run_panel.message.text()
+    assert "draw a larger region" in widget.run_panel.message.text()
     assert not widget.run_panel.button.isEnabled()
     assert widget.session.live.cells_done, "the map is still there"
     shapes.data = [[(75.0, 75.0), (75, 175), (150, 175), (150, 75)]]
     wait_until(qtbot, widget.run_panel.button.isEnabled)
-    assert "larger one" not in widget.run_panel.message.text()
+    assert "larger region" not in widget.run_panel.message.text()
     assert layer in viewer.layers
 
 

@@ -203,7 +203,7 @@ class ExploreSession(RememberingChoice):
 
     def run_ended(self) -> None:
         """Note that no run is going any more."""
-        self.running, self._run_live = False, None
+        self.running = False
         self.estimator.forget_paces()
 
     def class_rows(self) -> tuple[ClassRow, ...]:
@@ -313,10 +313,7 @@ class ExploreSession(RememberingChoice):
         trust = judged.trust
         n, seen = int(trust.unlike.sum()), count_in_words(trust.squares)
         left_out = ", left out" if self.map_trust.left_out is not None else ""
-        if trust.squares >= judged.squares:
-            areas = ". Areas: without / with them" if left_out else ""
-            return f"Unlike the training{left_out}: {n:,} of all {seen}{areas}"
-        return f"Unlike the training: {n:,} of {seen} compared, with what lies around"
+        return f"Unlike the training{left_out}: {n:,} of {seen}"
 
     def judge_work(self) -> Work | None:
         """Return work that judges the map on screen; None if that is done, or cannot.
@@ -435,7 +432,14 @@ class ExploreSession(RememberingChoice):
     @property
     def why_not_save(self) -> str:
         """Why there is no taught student to save; "" if there is."""
+        if self.taught is not None and self.taught.score is None:
+            return "A moment: what was taught is being tried on strokes held out."
         return "" if self.taught else "Paint strokes of two classes first, then save."
+
+    @property
+    def why_not_ask(self) -> str:
+        """Why there are no squares to ask about; "" if there are."""
+        return "" if self.taught else "Paint strokes of two classes first, then ask."
 
     def teach_work(self, strokes: Strokes) -> Work:
         """Return work that fits a probe to strokes.
@@ -494,7 +498,7 @@ class ExploreSession(RememberingChoice):
         return "" if self.live else "Nothing to export yet: run a model first."
 
     def say_run_ended(self, job: Job[object]) -> str:
-        """Return how a run ended, in a sentence; to be asked before it is noted."""
+        """Return how the last run ended, in a sentence."""
         if job.state is JobState.FAILED:
             return job.error
         done = count_in_words(self._run_live.cells_done if self._run_live else 0)

@@ -193,7 +193,7 @@ def hold_work(store_path: Path) -> Work:
     """Read a map's embeddings, and what fits them, before the first stroke ends."""
 
     def work(cancel: CancelToken) -> Iterator[HeldEmbeddings]:
-        import sklearn.linear_model  # type: ignore[import-untyped]  # noqa: F401
+        import sklearn.linear_model  # noqa: F401
 
         found = embeddings_of(store_path, None, cancel)
         if isinstance(found, HeldEmbeddings):

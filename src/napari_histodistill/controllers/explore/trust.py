@@ -92,6 +92,17 @@ def like_only_tip(session: ExploreSession) -> str:
     return f"{text} Takes about {wait} of one processor core."
 
 
+def hatching_tip(session: ExploreSession) -> str:
+    """Return what is hatched, and what that does to areas."""
+    text = "Squares that are unlike what the model learned from, of those compared."
+    judged, trust = session.map_trust.judged, session.trust
+    if judged is not None and trust is not None and trust.squares < judged.squares:
+        text += " What lies around them is hatched, too."
+    if session.map_trust.left_out is not None:
+        text += " Areas in the list: without / with them."
+    return text
+
+
 def _subject(spec: StudentSpec) -> str:
     """Return what a model is for, as words in a sentence: "colon H&E"."""
     words = spec.title.partition(":")[0].strip() or spec.name

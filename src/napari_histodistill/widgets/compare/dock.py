@@ -7,7 +7,7 @@ session and the viewer in step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from napari_histodistill.controllers.shared.background_import import (
 from napari_histodistill.controllers.shared.exporting import (
     DIFFERENCE_EXPORTS,
     ExportKey,
+    check_difference,
     export_difference_work,
 )
 from napari_histodistill.controllers.shared.job import SlideJob, Work
@@ -43,10 +44,12 @@ from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasK
 from napari_histodistill.widgets.shared.controls import (
     explain,
     row,
+    stack,
 )
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.saving import (
     ExportButton,
+    SavedRow,
     research_label,
 )
 from napari_histodistill.widgets.shared.slide_dock import SlideDock
@@ -82,7 +85,8 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
         super().__init__(napari_viewer, CompareBench)
         self.choose_panel = ChoosePanel()
         self.difference_panel, self.place_panel = DifferencePanel(), PlacePanel()
-        self.export_button = ExportButton(DIFFERENCE_EXPORTS)
+        self.export_button = ExportButton(DIFFERENCE_EXPORTS, "Save…")
+        self.saved_row = SavedRow()
         self.lay_out(
             (self.choose_panel, line(), self.difference_panel, line(),
              self.place_panel, line(), self._last_line()),
@@ -145,14 +149,20 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
         """Return what is known of a place; nothing while another tab is in front."""
         return super().describe(world) if self.isVisible() else ""
 
-    def work_to_export(self, key: ExportKey, path: Path) -> Work:
-        """Return work that writes one export of the comparison."""
-        slide = self.session.slide
-        info = slide.info if slide else None
-        compared = self.session.compared
+    def prepare_export(self, key: ExportKey) -> Callable[[Path], Work]:
+        """Return what writes one export of the comparison, as it is now."""
+        slide, compared = self.session.slide, self.session.compared
         difference = compared.difference if compared else None
         ranked = compared.ranked if compared else ()
-        return export_difference_work(key, path, difference, ranked, info)
+        check_difference(key, difference, ranked)
+        students = self.session.students
+
+        def work(path: Path) -> Work:
+            return export_difference_work(
+                key, path, difference, ranked, slide, students
+            )
+
+        return work
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""
@@ -171,5 +181,6 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
 
     def _last_line(self) -> QWidget:
         box = QWidget()
-        box.setLayout(row(self.export_button, QWidget(), research_label(), stretch=1))
+        last = row(self.export_button, QWidget(), research_label(), stretch=1)
+        stack(box, last, self.saved_row)
         return box

@@ -62,6 +62,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
     ) -> None:
         super().__init__(bench, panel)
         self.worklist = Worklist()
+        self._removed_at = 0
         self._load_student = load_student
         self._students = list(students)
         self._current_student = 0 if students else -1
@@ -103,7 +104,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
 
     def remove_row(self, index: int) -> None:
         """Take a slide out of the list, with its layers."""
-        gone = self.worklist.remove(index)
+        gone, self._removed_at = self.worklist.remove(index), index
         layer = next((x for x in self._layers if x is gone), None)
         if layer is None:
             self.show()
@@ -115,9 +116,8 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         """Choose the next slide of the list (1) or the one before (−1)."""
         index = self.worklist.neighbour(self.bench.slide_layer, by)
         if index < 0:
-            self.bench.said.emit(
-                "This is the last." if by > 0 else "This is the first."
-            )
+            end = "last" if by > 0 else "first"
+            self.bench.said.emit(f"This is the {end} of the list.")
         else:
             self._slide_picked(index)
 
@@ -166,13 +166,17 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         return "" if ref_of(added.metadata) is not None else super()._why_stay(added)
 
     def _next_layer(self) -> Image | None:
-        rows, gone = self.worklist.rows, self.bench.slide_layer
-        here = [k for k, row in enumerate(rows) if row.layer is gone and gone]
-        around = sorted(
-            (k for k, row in enumerate(rows) if row.layer in self._layers),
-            key=lambda k: abs(k - (here[0] if here else len(rows))),
+        """Return the slide nearest in the list to the one that is gone."""
+        rows = self.worklist.rows
+        here = self.worklist.row_of(self.bench.slide_layer)
+        at = self._removed_at if here is None else rows.index(here)
+        near = sorted(
+            (abs(k - at), k, layer)
+            for k, row in enumerate(rows)
+            for layer in self._layers
+            if layer is row.layer
         )
-        return rows[around[0]].layer if around else super()._next_layer()
+        return near[0][2] if near else super()._next_layer()
 
     def _leave_jobs(self, other: Image | None) -> None:
         """End what has no meaning once another slide is chosen; a run goes on."""

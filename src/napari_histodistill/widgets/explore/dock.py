@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
+from napari_histodistill.controllers.explore.exports import prepared_export
 from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.shared.background_import import (
     import_work,
     load_student_in_background,
 )
-from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
+from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import StudentLoader
@@ -39,7 +40,10 @@ from napari_histodistill.widgets.explore.showing import Showing, ShowingPanel
 from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.explore.stain import Staining
-from napari_histodistill.widgets.explore.teach import Teaching, TeachPanel
+from napari_histodistill.widgets.explore.teach.annotations import Annotating
+from napari_histodistill.widgets.explore.teach.asking import Asking
+from napari_histodistill.widgets.explore.teach.panel import TeachPanel
+from napari_histodistill.widgets.explore.teach.teaching import Teaching
 from napari_histodistill.widgets.explore.trust import TrustPanel
 from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasKeys
 from napari_histodistill.widgets.shared.dock import line
@@ -82,6 +86,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.classes_panel, self.teach_panel = ClassesPanel(), TeachPanel()
         self.similar_panel, self.trust_panel = SimilarPanel(), TrustPanel()
         self.showing_panel, self.draft_row = ShowingPanel(), DraftRow()
+        self.saved_row = self.trust_panel.saved
         sections = (
             self.draft_row,
             self.slide_panel, self.run_panel, line(),
@@ -105,6 +110,8 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.judging = Judging(self.bench, self.trust_panel, self.classes_panel)
         self.searching = Searching(self.bench, self.similar_panel)
         self.teaching = Teaching(self.bench, self.teach_panel)
+        self.asking = Asking(self.bench, self.teach_panel, self.teaching)
+        self.annotating = Annotating(self.bench, self.teach_panel, self.teaching)
         self.showing = Showing(self.bench, self.showing_panel, self.classes_panel)
         self.on_canvas = OnCanvas(
             self.bench, self.showing_panel, self.classes_panel, self
@@ -115,7 +122,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             on_click=self._clicked,
             describe=self.describe,
             keys=CanvasKeys(
-                on_toggle=self.showing.press_digit,
+                on_toggle=self._press_digit,
                 on_peek=self._peek,
                 on_opacity=self.showing.step_opacity,
                 others={
@@ -123,6 +130,8 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
                     "P": partial(self.choosing.step, -1),
                     "J": partial(self.similar_panel.places.step, 1),
                     "K": partial(self.similar_panel.places.step, -1),
+                    "S": self.asking.skip,
+                    "Escape": self.asking.stop,
                 },
             ),
         )
@@ -161,18 +170,9 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         if self.session.live is not None:
             self.searching.click(y, x, like=not shift)
 
-    def work_to_export(self, key: ExportKey, path: Path) -> Work:
-        """Return work that writes one export of the map or the search."""
-        live, hidden = self.session.live, self.classes_panel.hidden
-        classes = live.snapshot(hidden=hidden) if live else None
-        slide = self.session.slide
-        return export_work(
-            key,
-            path,
-            classes=classes,
-            similar=self.session.similar,
-            slide=slide.info if slide else None,
-        )
+    def prepare_export(self, key: ExportKey) -> Callable[[Path], Work]:
+        """Return what writes one export of the map or the search, as shown now."""
+        return prepared_export(self.session, key, self.classes_panel.hidden)
 
     def may_close(self) -> bool:
         """Ask before what was painted is lost, where no draft of it could be kept."""
@@ -181,6 +181,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer."""
         self.keeping.close()
+        self.teaching.close()
         self.bench.pump.close()
         self._settle.stop()
         self.canvas.close()
@@ -202,6 +203,8 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.trust_panel.export.connect(self.export)
         self.teaching.saved.connect(self._student_saved)
         self.teaching.taught.connect(self.mapping.show_taught)
+        self.teaching.untaught.connect(self.mapping.forget_taught)
+        self.teaching.recoloured.connect(self._recolour_taught)
         bench.put.connect(self._clear_words)
         bench.put.connect(self.mapping.show_resumed)
         bench.put.connect(self.searching.show_resumed)
@@ -257,6 +260,16 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         names = [spec.name for spec in self.teaching.classes.all]
         if name in names:
             self.teaching.rename(names.index(name), wish)
+
+    def _recolour_taught(self, name: str, color: str) -> None:
+        self.session.showing.recolour(name, color)
+        rows = [row.name for row in self.session.class_rows()]
+        if self.session.taught is not None and name in rows:
+            self.showing.recolour(rows.index(name), color)
+
+    def _press_digit(self, index: int) -> None:
+        if not self.asking.answer(index):
+            self.showing.press_digit(index)
 
     def _student_saved(self, folder: Path) -> None:
         self.choosing.add_student(

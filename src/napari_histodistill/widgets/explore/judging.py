@@ -7,6 +7,7 @@ from qtpy.QtCore import QObject
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.judging import Judged, JudgeProgress
 from napari_histodistill.controllers.explore.trust import (
+    hatching_tip,
     headline_on,
     like_only_tip,
     notes_on,
@@ -98,4 +99,6 @@ class Judging(QObject):
                 overlays.show_hatching(hatching, session.live.grid)
             else:
                 overlays.remove_hatching()
-        self.classes_panel.show_hatched(session.hatching_in_words)
+        self.classes_panel.show_hatched(
+            session.hatching_in_words, tooltip=hatching_tip(session)
+        )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.students.spec import ClassSpec
     from napari_histodistill.widgets.explore.bench import ExploreBench
-    from napari_histodistill.widgets.explore.teach import Teaching
+    from napari_histodistill.widgets.explore.teach.teaching import Teaching
 
     Pixels = npt.NDArray[np.uint8]
 

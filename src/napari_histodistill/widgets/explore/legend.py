@@ -193,10 +193,10 @@ class ClassesPanel(QWidget):
         self.hidden_words.setText(words)
         explain(self.all, ALL_TIP, "" if count else NONE_HIDDEN)
 
-    def show_hatched(self, words: str) -> None:
+    def show_hatched(self, words: str, *, tooltip: str = "") -> None:
         """Say what the hatching means; "" where nothing is hatched."""
         self.hatched.setText(words)
-        set_tip(self.hatched, words)
+        set_tip(self.hatched, f"{words}. {tooltip}" if words else "")
         self._hatch_swatch.setVisible(bool(words))
 
     def _sure_changed(self, percent: int) -> None:

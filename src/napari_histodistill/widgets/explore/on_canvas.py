@@ -135,7 +135,6 @@ class OnCanvas(QObject):
         for box in (self.legend, self.overview):
             if box is not None:
                 box.hide()
-                box.setParent(None)
                 box.deleteLater()
         self._forget()
 

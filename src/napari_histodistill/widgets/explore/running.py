@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
 from napari_histodistill.controllers.explore.session import RunAction
@@ -190,10 +190,9 @@ class Mapping(QObject):
         panel.lock(session.why_locked)
         if not session.running:
             action = session.run_action
-            why_not = NOTHING_TO_RUN if action is RunAction.DONE else ""
-            self.run_panel.show_ready(
-                RUN_TITLES[action], session.why_not_start or why_not
-            )
+            self.run_panel.show_ready(RUN_TITLES[action], session.why_not_start)
+            if action is RunAction.DONE and not session.why_not_start:
+                self.run_panel.show_nothing_to_do(NOTHING_TO_RUN)
             asks = session.start_over_question
             self.run_panel.show_start_over("" if asks else NO_MAP)
         if session.student is not None:
@@ -215,6 +214,14 @@ class Mapping(QObject):
             return
         classes = session.showing.coloured(student.spec.classes)
         overlays.make_room(detail.grid, classes)
+        if classes:
+            # A layer a turn of the event loop: together they would be felt.
+            QTimer.singleShot(0, self._make_room_for_heat)
+
+    def _make_room_for_heat(self) -> None:
+        session, overlays = self.bench.session, self.bench.overlays
+        if overlays is not None and session.detail is not None:
+            overlays.make_room_for_heat(session.detail.grid)
 
     def _show_stored(self, work: Work | None) -> None:
         if work is None:

@@ -8,24 +8,26 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_histodistill.controllers.explore.trust import Note
-from napari_histodistill.controllers.shared.exporting import EXPORTS
+from napari_histodistill.controllers.shared.exporting import EXPORTS, FIGURE
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     explain,
     heading,
     make_bold,
+    push,
     row,
     stack,
     tool,
 )
 from napari_histodistill.widgets.shared.saving import (
     ExportButton,
+    SavedRow,
     research_label,
 )
 
 
 class TrustPanel(QWidget):
-    """The verdict and its details; in ``footer``, the exports and a last word."""
+    """The verdict and its details; in ``footer``, saving and a last word."""
 
     export = Signal(object)
     like_only_wanted = Signal(bool)
@@ -41,6 +43,9 @@ class TrustPanel(QWidget):
         self.like_only = QCheckBox("Leave out unlike squares")
         self.button = ExportButton(EXPORTS)
         self.button.export.connect(self.export)
+        self.figure = push("Figure…", FIGURE.tooltip)
+        self.figure.clicked.connect(lambda: self.export.emit(FIGURE.key))
+        self.saved = SavedRow()
         self.research = research_label()
         stack(
             self,
@@ -51,7 +56,8 @@ class TrustPanel(QWidget):
             self.notes,
         )
         self.footer = QWidget()
-        self.footer.setLayout(row(self.button, QWidget(), self.research, stretch=1))
+        buttons = row(self.button, self.figure, QWidget(), self.research, stretch=2)
+        stack(self.footer, buttons, self.saved)
         self.details.toggled.connect(self._fold)
         self.like_only.clicked.connect(self.like_only_wanted)
         self._fold(shown=False)
@@ -71,10 +77,13 @@ class TrustPanel(QWidget):
         explain(self.like_only, tooltip, why_not)
 
     def explain(self, why_not: str) -> None:
-        """Enable the export menu, or say why not."""
+        """Enable saving, or say why not."""
         explain(
-            self.button, "Take the map elsewhere: QuPath, OME-Zarr, tables.", why_not
+            self.button,
+            "Save the map as it is shown, for QuPath, OME-Zarr, or as a table.",
+            why_not,
         )
+        explain(self.figure, FIGURE.tooltip, why_not)
 
     def _fold(self, shown: bool) -> None:
         arrow = Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow

@@ -12,7 +12,7 @@ from napari.layers import Image, Labels, Layer, Points, Shapes
 from napari_histodistill.controllers.explore.hatching import hatching_world
 from napari_histodistill.controllers.shared.live_map import LiveMap
 from napari_histodistill.controllers.shared.similar import Prompts, SimilarResult
-from napari_histodistill.geometry import Mpp
+from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers import overlays
 from napari_histodistill.layers.overlay_placement import placement, thumbnail_world
 from napari_histodistill.layers.slide_layer import (
@@ -165,17 +165,31 @@ class Overlays:
         """Draw the live map's heatmap; the layer and the live map share one array."""
         layer: Image | None = self.get(OverlayKind.PROBABILITY)
         if layer is not None and layer.data is live.heat:
-            layer.name = name
             self.refresh_classes()
-            return
-        made = overlays.probability_layer(
-            live.heat, live.grid, affine=self._affine(), name=name
-        )
-        if layer is None or layer.data.shape != live.heat.shape:
-            self._remove(OverlayKind.PROBABILITY)
+        else:
+            layer = self._heat_layer(live.heat, live.grid)
+        if layer.name != name:
+            layer.name = name
+
+    def make_room_for_heat(self, grid: TileGrid) -> None:
+        """Have an empty heatmap drawn now, so that the first look does not wait.
+
+        It is transparent all over until something is shown in its place.
+        """
+        if self.get(OverlayKind.PROBABILITY) is None:
+            layer = self._heat_layer(np.full(grid.shape, np.nan, np.float32), grid)
+            layer.visible = not self._peeks
+
+    def _heat_layer(self, values: npt.NDArray[np.float32], grid: TileGrid) -> Image:
+        """Return the layer of one class's probability, made or laid out again."""
+        layer: Image | None = self.get(OverlayKind.PROBABILITY)
+        made = overlays.probability_layer(values, grid, affine=self._affine())
+        if layer is None:
             self._add_to_turn(OverlayKind.PROBABILITY, made)
-            return
-        layer.data, layer.name = live.heat, name
+            return self._layers[OverlayKind.PROBABILITY]
+        layer.data = values
+        _lay_out(layer, made)
+        return layer
 
     def show_only(self, kind: OverlayKind | None) -> None:
         """Show one of :data:`IN_TURN`, and what belongs to it; None shows none.
@@ -233,10 +247,7 @@ class Overlays:
             return added
         if not fits:
             layer.data = labels
-        _, place, _ = made
-        for name in ("scale", "translate", "affine"):
-            if not np.array_equal(np.asarray(getattr(layer, name)), place[name]):
-                setattr(layer, name, place[name])
+        _lay_out(layer, made)
         return layer
 
     def refresh_classes(self) -> None:
@@ -328,6 +339,21 @@ class Overlays:
         layer.face_color = kwargs["face_color"]
         layer.symbol = kwargs["symbol"]
         layer.selected_data = set()
+
+    def show_question(self, square: Region) -> None:
+        """Frame the square that is asked about."""
+        (y, x), layer = square.center, self.get(OverlayKind.PLACE)
+        if layer is not None:
+            layer.data = np.array([[y - 0.5, x - 0.5]])
+            return
+        made = overlays.question_layer(
+            (y, x), square.height, self._um(), affine=self._affine()
+        )
+        self._add(OverlayKind.PLACE, made)
+
+    def remove_question(self) -> None:
+        """Take the frame away."""
+        self._remove(OverlayKind.PLACE)
 
     def show_strokes(self, classes: Sequence[ClassSpec]) -> Labels:
         """Return the layer to paint on, made if it is not there."""
@@ -423,7 +449,7 @@ class Overlays:
     def remove_map(self) -> None:
         """Take away what belongs to one map."""
         self._hide(OverlayKind.CLASSES)
-        self._remove(OverlayKind.PROBABILITY)
+        self._hide(OverlayKind.PROBABILITY)
         self.remove_hatching()
         self.remove_search()
         self._shown = None
@@ -551,3 +577,11 @@ class Overlays:
         self._layers.pop(kind, None)
         if layer is not None:
             self._viewer.layers.remove(layer)
+
+
+def _lay_out(layer: Layer, made: LayerTuple) -> None:
+    """Lay a layer where a new one would lie."""
+    _, place, _ = made
+    for name in ("scale", "translate", "affine"):
+        if not np.array_equal(np.asarray(getattr(layer, name)), place[name]):
+            setattr(layer, name, place[name])

@@ -117,6 +117,10 @@ class RunPanel(QWidget):
             self._put(why_not)
         self._obstacle = why_not
 
+    def show_nothing_to_do(self, why: str) -> None:
+        """Disable Run; the tooltip says why. Nothing stands in the way."""
+        explain(self.button, RUN_TIP, why)
+
     def show_start_over(self, why_not: str) -> None:
         """Offer to start over, or say why that cannot be."""
         explain(self.more, MORE_TIP, why_not)

@@ -14,6 +14,7 @@ from napari_histodistill.controllers.shared.exporting import (
     Exported,
     ExportKey,
     kind_of,
+    proposed_path,
 )
 from napari_histodistill.controllers.shared.job import SlideJob, Work
 from napari_histodistill.controllers.shared.wording import magnification_in_words
@@ -21,11 +22,14 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
 from napari_histodistill.widgets.shared.dock import Dock
 from napari_histodistill.widgets.shared.forms import ask_new_file
+from napari_histodistill.widgets.shared.saving import SavedRow
 from napari_histodistill.widgets.shared.slide_layers import world_to_pixels
 
 if TYPE_CHECKING:
     import napari
     from napari.components import ViewerModel
+
+    from napari_histodistill.slides import Slide
 
 WIDTH, HEIGHT = 340, 760
 
@@ -50,9 +54,12 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
         What the parts of the panel share.
     file_suffix : str
         What is added to the slide's name to call an exported file.
+    saved_row : SavedRow
+        Where the file that was written last stands; the panel makes it.
     """
 
     bench: Bench[SessionT, OverlaysT]
+    saved_row: SavedRow
     file_suffix = ""
 
     def __init__(
@@ -66,6 +73,9 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
         viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
         self.bench = make_bench(viewer, self)
         self.bench.changed.connect(self._note_cache)
+        self.bench.changed.connect(self._forget_written)
+        self._last_folder: Path | None = None
+        self._written_of: Slide | None = None
 
     @property
     def session(self) -> SessionT:
@@ -80,8 +90,8 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
         """Answer a click on the slide, if there is an answer; level-0 pixels."""
         raise NotImplementedError
 
-    def work_to_export(self, key: ExportKey, path: Path) -> Work:
-        """Return work that writes one export.
+    def prepare_export(self, key: ExportKey) -> Callable[[Path], Work]:
+        """Return what gives the work that writes one export, of what is shown now.
 
         Raises
         ------
@@ -89,6 +99,10 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
             If there is nothing of that kind to export.
         """
         raise NotImplementedError
+
+    def work_to_export(self, key: ExportKey, path: Path) -> Work:
+        """Return work that writes one export; raises as :meth:`prepare_export`."""
+        return self.prepare_export(key)(path)
 
     def describe(self, world: Sequence[float]) -> str:
         """Return what is known of a place, for the status bar; "" leaves napari's."""
@@ -104,17 +118,18 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
 
     def export(self, key: ExportKey, path: Path | None = None) -> None:
         """Export what the panel shows; asks for the file where none is given."""
+        try:
+            prepared = self.prepare_export(key)
+        except HistodistillError as error:
+            self.say(str(error))
+            return
         if path is None:
             path = self._ask_file(key)
         if path is None:
             return
-        try:
-            work = self.work_to_export(key, path)
-        except HistodistillError as error:
-            self.say(str(error))
-            return
+        self._last_folder = path.parent
         self.bench.pump.start(
-            work,
+            prepared(path),
             key=SlideJob.EXPORTING,
             on_reports=self._exported,
             on_end=self.bench.report_end,
@@ -122,9 +137,14 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
 
     def _ask_file(self, key: ExportKey) -> Path | None:
         kind, slide = kind_of(key), self.session.slide
-        stem = Path(slide.name if slide else "slide").stem
-        name = f"{stem}{self.file_suffix}{kind.ending}"
-        return ask_new_file(kind.title.rstrip("…"), self, name)
+        proposal = proposed_path(
+            slide.home if slide else None,
+            slide.name if slide else "",
+            f"{self.file_suffix}{kind.ending}",
+            self._last_folder,
+        )
+        self.say(proposal.note)
+        return ask_new_file(kind.title.rstrip("…"), self, str(proposal.path))
 
     def _note_cache(self) -> None:
         """Say once that maps are not kept, where the cache cannot be written to."""
@@ -132,8 +152,14 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
             self.bench.changed.disconnect(self._note_cache)
             show_warning(note)
 
+    def _forget_written(self) -> None:
+        """Say nothing of a file of another slide."""
+        if self.session.slide is not self._written_of:
+            self._written_of = self.session.slide
+            self.saved_row.forget()
+
     def _exported(self, reports: list[Exported]) -> None:
-        self.say(f"Wrote {reports[-1].path.name}.")
+        self.saved_row.show_written(reports[-1].path)
 
     def _clicked(self, world: Sequence[float], shift: bool) -> None:
         layer, slide = self.bench.slide_layer, self.session.slide

@@ -1,0 +1,1 @@
+"""Teach in *Explore slide*: strokes, annotations and answers become classes."""
