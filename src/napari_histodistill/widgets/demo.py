@@ -281,6 +281,7 @@ class _Teach(_Play):
         self._strokes = four_strokes(self._zones)
         self._painting: Iterator[Stroke] | None = None
         self._painted = 0
+        self._all_painted = False
 
     def go_on(self) -> None:
         """Paint, then wait until all strokes were learned from."""
@@ -290,7 +291,7 @@ class _Teach(_Play):
             self._prepare()
             self._paint_next()
         elif (
-            self._painted == len(self._strokes)
+            self._all_painted
             and taught is not None
             and len(taught.classes) == len(self._strokes)
         ):
@@ -302,7 +303,7 @@ class _Teach(_Play):
         while len(teaching.classes.all) < len(self._strokes):
             teaching.add_class()
         for k, stroke in enumerate(self._strokes):
-            teaching.rename(k, stroke.tissue.replace(" ", "-"))
+            teaching.rename(k, stroke.tissue)
         teaching.paint(True)
 
     def _paint_next(self) -> None:
@@ -316,6 +317,8 @@ class _Teach(_Play):
             self.say("learning from the strokes…")
             self.widget.teaching.paint(False)
             self.widget.teaching.learn()
+            self._all_painted = True
+            self.step()
             return
         self.say(f"a stroke over {stroke.tissue}…")
         layer = overlays.get(OverlayKind.STROKES)
@@ -326,7 +329,7 @@ class _Teach(_Play):
     def _compare(self) -> None:
         live = self.widget.session.live
         assert live is not None
-        names = np.array(["", *(c.name.replace("-", " ") for c in live.classes)])
+        names = np.array(["", *(c.name for c in live.classes)])
         found = agreement(names[live.labels], live.grid, self._zones)
         self.say(found.in_words())
 
