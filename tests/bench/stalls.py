@@ -77,7 +77,7 @@ def one_run(slide_path: Path, cache: Path) -> Gaps:
     """Open, run, search; return the gaps by phase."""
     import napari
 
-    from napari_histodistill.controllers.explore.query_place import query_place
+    from napari_histodistill.controllers.shared.query_place import query_place
     from napari_histodistill.widgets.explore.dock import ExploreWidget
 
     os.environ["HISTODISTILL_CACHE"] = str(cache)

@@ -16,7 +16,6 @@ from napari_histodistill.controllers.shared.job import JobState
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
-from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.fakes import PURPLE, ColourBackend, array_slide, colour_student, tissue_image
 from tests.slides.formats.test_omezarr import write
@@ -235,59 +234,6 @@ def test_painting_is_not_asking(ran):
     click(viewer, layer, GLAND)
     assert not widget.session.prompts.items
     assert viewer.layers["Teach: strokes"].data.any()
-
-
-def test_strokes_teach_a_student_that_can_be_saved(ran, qtbot, tmp_path):
-    viewer, widget, layer = ran()
-    panel = widget.teach_panel
-    assert not panel.title.isVisible(), "there is nothing to call so"
-    panel.learn_button.click()
-    assert "Nothing is painted" in wait_for_words(qtbot, widget, panel)
-    panel.paint_button.setChecked(True)
-    drag(viewer, layer, (190, 220), (230, 260))
-    widget.teaching.choose_class(1)
-    drag(viewer, layer, (480, 200), (500, 600))
-    widget.teaching.rename(1, "my stroma")
-    QTest.mouseClick(panel.learn_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: widget.session.taught is not None, timeout=15000)
-    qtbot.waitUntil(idle(widget), timeout=10000)
-    live = widget.session.live
-    assert [c.name for c in live.classes] == ["tissue A", "my stroma"]
-    assert viewer.layers["Class map"].data is live.shown
-    assert live.labels[live.grid.cell_at(*GLAND)] == 1
-    assert live.labels[live.grid.cell_at(*STROMA)] == 2
-    assert viewer.layers.selection.active is layer, "painting has ended"
-
-    student = widget.session.student
-    student.backend.module = _NoWeights()
-    assert panel.title.isVisible()
-    assert panel.title.placeholderText().startswith("My model, 20")
-    panel.title.setText("Glands of mine")
-    widget.teaching.save(tmp_path / "mine")
-    qtbot.waitUntil(idle(widget), timeout=10000)
-    assert (tmp_path / "mine" / "spec.json").exists(), panel.words.text()
-    assert load_spec(tmp_path / "mine").title == "Glands of mine"
-    titles = [
-        widget.slide_panel.student.itemText(k)
-        for k in range(widget.slide_panel.student.count())
-    ]
-    assert any(t.startswith("mine") for t in titles)
-
-    widget.classes_panel.back.click()
-    qtbot.waitUntil(idle(widget), timeout=10000)
-    assert [c.name for c in widget.session.live.classes] == ["stroma", "gland"]
-
-
-class _NoWeights:
-    def state_dict(self):
-        import torch
-
-        return {"nothing": torch.zeros(1)}
-
-
-def wait_for_words(qtbot, widget, panel):
-    qtbot.waitUntil(idle(widget), timeout=10000)
-    return panel.words.text()
 
 
 def drag(viewer, layer, start, end):

@@ -245,6 +245,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.bench.look()
         # What is looked at is read: damage may have come to light.
         self.judging.show_notes()
+        self.mapping.drawing.fit_outlines()
         if self.session.region is RegionChoice.VIEW:
             self.mapping.show()
 

@@ -97,7 +97,7 @@ class SlideList(QTreeWidget):
             self.addTopLevelItem(item)
         for column, text in enumerate((name, badge)):
             item.setText(column, text)
-            item.setToolTip(column, plain_tip(tip))
+            item.setData(column, Qt.ItemDataRole.ToolTipRole, plain_tip(tip))
         item.setDisabled(not usable)
 
     def _mark(self, current: int) -> None:

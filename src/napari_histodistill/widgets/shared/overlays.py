@@ -245,6 +245,9 @@ class Overlays:
         if layer is None:
             self._coloured[OverlayKind.CLASSES] = (tuple(classes), frozenset())
             added: Labels = self._add(OverlayKind.CLASSES, made)
+            if (strokes := self.get(OverlayKind.STROKES)) is not None:
+                layers = self._viewer.layers
+                layers.move(layers.index(added), layers.index(strokes))
             return added
         if not fits:
             layer.data = labels

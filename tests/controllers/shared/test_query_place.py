@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_histodistill.controllers.explore.query_place import query_place
 from napari_histodistill.controllers.shared.live_map import LiveMap, Patch
+from napari_histodistill.controllers.shared.query_place import query_place
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import TileGrid
 from napari_histodistill.students.spec import ClassSpec
