@@ -127,7 +127,7 @@ def test_every_control_explains_itself(explore):
 def test_a_run_fills_the_map_and_the_legend(ran):
     viewer, widget, layer = ran()
     session = widget.session
-    assert [x.name for x in viewer.layers] == ["array", "Class map"]
+    assert [x.name for x in viewer.layers] == ["array", "Class map", "Probability"]
     assert viewer.layers.selection.active is layer
     assert viewer.canvas.overlays.scale_bar.visible
     assert session.live.shown is viewer.layers["Class map"].data
@@ -277,6 +277,9 @@ def test_the_status_bar_says_what_is_under_the_cursor(ran):
     viewer.status = "napari's own words"
     assert viewer.status.startswith("gland ")
     assert "µm" in viewer.status
+    viewer.scene.camera.zoom = 4  # screen pixels per µm
+    viewer.status = "napari's own words"
+    assert viewer.status.endswith("≈ 40×")
 
 
 def test_cancel_keeps_what_was_done_and_continue_goes_on(explore, qtbot):

@@ -65,7 +65,6 @@ class SimilarPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.words = Hint(HOW)
-        self.words.setAlignment(Qt.AlignmentFlag.AlignTop)
         keep_lines(self.words, 2)
         self.markers: list[QPushButton] = []
         self._marker_row = row()
@@ -216,7 +215,7 @@ class Searching(QObject):
                 on_reports=self._answered,
                 on_end=self.bench.report_end,
             )
-        self.show()
+        self.bench.changed.emit()
 
     def set_threshold(self, threshold: float) -> None:
         """Show the heatmap from here on at once; rank when the slider rests."""
