@@ -6,10 +6,13 @@ strokes teach four tissues, and the map that follows is compared with what was p
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import napari
@@ -41,7 +44,7 @@ DEMO_CELLS = 1100
 STROKE_MS = 400
 """Between two strokes of the lesson: a person sees them come."""
 
-BRUSH_UM = 60.0
+BRUSH_UM = 30.0
 """Radius of the lesson's brush."""
 
 LESSON_STUDENT = "imagenet-lite0"
@@ -123,10 +126,26 @@ def show_lesson(
     """
     from napari_histodistill.samples import ihc_sample
 
-    with _Stage(student, say) as stage:
+    with _drafts_thrown_away(), _Stage(student, say) as stage:
         stage.add(lesson.slide)
         stage.add(ihc_sample(), name=BROWN_NAME)
         _perform(stage, _Teach(stage, lesson.truth), screenshot)
+
+
+@contextmanager
+def _drafts_thrown_away() -> Iterator[None]:
+    """Keep no draft: nobody wants to go on with the lesson's strokes the next time."""
+    name = "HISTODISTILL_DRAFTS"
+    before = os.environ.get(name)
+    with TemporaryDirectory() as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
 
 
 def _lesson(say: Say) -> Lesson:
