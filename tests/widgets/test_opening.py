@@ -31,6 +31,7 @@ def known():
         plugins.register(PluginManifest.from_file(MANIFEST))
 
 
+@pytest.mark.either_qt
 def test_a_folder_of_slides_is_a_worklist(known, open_viewer, qtbot, tmp_path):
     for name in ("s2.ome.tif", "s10.ome.tif"):
         write_pyramid(tmp_path / name, tissue_image(300, 400), mpp=0.5)

@@ -44,8 +44,11 @@ DEMO_CELLS = 1100
 STROKE_MS = 400
 """Between two strokes of the lesson: a person sees them come."""
 
-BRUSH_UM = 30.0
+BRUSH_UM = 60.0
 """Radius of the lesson's brush."""
+
+STROKE_COLORS = ("#f0e442", "#56b4e9", "#009e73", "#d55e00")
+"""Told apart on the purple of what lies below them too."""
 
 LESSON_STUDENT = "imagenet-lite0"
 """It brings no classes of its own, so that all that is seen is taught."""
@@ -323,6 +326,7 @@ class _Teach(_Play):
             teaching.add_class()
         for k, stroke in enumerate(self._strokes):
             teaching.rename(k, stroke.tissue)
+            teaching.recolour(k, STROKE_COLORS[k])
         teaching.paint(True)
 
     def _paint_next(self) -> None:
