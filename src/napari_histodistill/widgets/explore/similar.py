@@ -34,6 +34,7 @@ from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
     explain,
     heading,
+    keep_lines,
     row,
     set_tip,
     stack,
@@ -64,6 +65,8 @@ class SimilarPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.words = Hint(HOW)
+        self.words.setAlignment(Qt.AlignmentFlag.AlignTop)
+        keep_lines(self.words, 2)
         self.markers: list[QPushButton] = []
         self._marker_row = row()
         self._marker_row.setSpacing(2)
