@@ -25,7 +25,6 @@ from napari_histodistill.widgets.shared.saving import (
     research_label,
 )
 
-
 VERDICT_LINES = 6
 """Room of the headline and the line below it, which both may wrap."""
 
