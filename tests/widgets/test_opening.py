@@ -31,6 +31,7 @@ def known():
         plugins.register(PluginManifest.from_file(MANIFEST))
 
 
+@pytest.mark.either_qt
 def test_a_folder_of_slides_is_a_worklist(known, open_viewer, qtbot, tmp_path):
     for name in ("s2.ome.tif", "s10.ome.tif"):
         write_pyramid(tmp_path / name, tissue_image(300, 400), mpp=0.5)
@@ -42,6 +43,8 @@ def test_a_folder_of_slides_is_a_worklist(known, open_viewer, qtbot, tmp_path):
     rows = panel.choosing.worklist.rows
     assert [row.name for row in rows] == ["s2.ome.tif", "s3.svs", "s10.ome.tif"]
     assert rows[0].state is RowState.OPEN
+    panel.choosing.give_mpp(0.25)
+    assert "0.25 × 0.25" in panel.bench.slide_layer.metadata["slide"]["µm per pixel"]
     # Another folder by the same way comes into the same panel.
     viewer.open(str(tmp_path), plugin=opening.PLUGIN)
     assert viewer.window._qt_window.findChildren(ExploreWidget) == [panel]

@@ -6,10 +6,13 @@ strokes teach four tissues, and the map that follows is compared with what was p
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import napari
@@ -43,6 +46,9 @@ STROKE_MS = 400
 
 BRUSH_UM = 60.0
 """Radius of the lesson's brush."""
+
+STROKE_COLORS = ("#f0e442", "#56b4e9", "#009e73", "#d55e00")
+"""Told apart on the purple of what lies below them too."""
 
 LESSON_STUDENT = "imagenet-lite0"
 """It brings no classes of its own, so that all that is seen is taught."""
@@ -123,10 +129,26 @@ def show_lesson(
     """
     from napari_histodistill.samples import ihc_sample
 
-    with _Stage(student, say) as stage:
+    with _drafts_thrown_away(), _Stage(student, say) as stage:
         stage.add(lesson.slide)
         stage.add(ihc_sample(), name=BROWN_NAME)
         _perform(stage, _Teach(stage, lesson.truth), screenshot)
+
+
+@contextmanager
+def _drafts_thrown_away() -> Iterator[None]:
+    """Keep no draft: nobody wants to go on with the lesson's strokes the next time."""
+    name = "HISTODISTILL_DRAFTS"
+    before = os.environ.get(name)
+    with TemporaryDirectory() as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
 
 
 def _lesson(say: Say) -> Lesson:
@@ -304,6 +326,7 @@ class _Teach(_Play):
             teaching.add_class()
         for k, stroke in enumerate(self._strokes):
             teaching.rename(k, stroke.tissue)
+            teaching.recolour(k, STROKE_COLORS[k])
         teaching.paint(True)
 
     def _paint_next(self) -> None:

@@ -124,6 +124,7 @@ def test_every_control_explains_itself(explore):
     assert not silent
 
 
+@pytest.mark.either_qt
 def test_a_run_fills_the_map_and_the_legend(ran):
     viewer, widget, layer = ran()
     session = widget.session
@@ -150,6 +151,7 @@ def test_the_map_lies_where_the_tissue_is(ran):
         assert widget.session.live.classes[value - 1].name == name
 
 
+@pytest.mark.either_qt
 def test_click_shift_click_threshold_and_jump(ran, qtbot):
     viewer, widget, layer = ran()
     session, panel = widget.session, widget.similar_panel
@@ -247,6 +249,7 @@ def drag(viewer, layer, start, end):
     QTest.mouseRelease(native, Qt.MouseButton.LeftButton, pos=b)
 
 
+@pytest.mark.either_qt
 def test_keys_toggle_classes_and_space_peeks(ran, qtbot):
     viewer, widget, _layer = ran()
     native = viewer.window._qt_viewer.canvas.native
@@ -574,6 +577,7 @@ def test_the_panel_is_closed_during_a_run(explore, qtbot):
     qtbot.wait(20)
 
 
+@pytest.mark.either_qt
 def test_the_window_is_closed_during_a_run(explore, qtbot):
     viewer, widget = explore(slow_student())
     add_slide(viewer, array_slide())
