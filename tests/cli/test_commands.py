@@ -230,7 +230,7 @@ def test_an_export_that_the_limit_makes_empty_is_refused(run, store, bundle, tmp
         options = ("export", store, "--to", form, "-o", out, "--student", bundle)
         refused = run(*options, "--min-confidence", "1")
         assert refused.code == 2
-        assert "no square is at least 100 % sure (the surest is 99" in refused.err
+        assert "no square is at least 100 % sure (the surest is 8" in refused.err
         assert "give a lower --min-confidence" in refused.err
         assert not out.parent.exists()
 

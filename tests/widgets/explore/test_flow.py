@@ -124,10 +124,11 @@ def test_every_control_explains_itself(explore):
     assert not silent
 
 
+@pytest.mark.either_qt
 def test_a_run_fills_the_map_and_the_legend(ran):
     viewer, widget, layer = ran()
     session = widget.session
-    assert [x.name for x in viewer.layers] == ["array", "Class map"]
+    assert [x.name for x in viewer.layers] == ["array", "Class map", "Probability"]
     assert viewer.layers.selection.active is layer
     assert viewer.canvas.overlays.scale_bar.visible
     assert session.live.shown is viewer.layers["Class map"].data
@@ -150,6 +151,7 @@ def test_the_map_lies_where_the_tissue_is(ran):
         assert widget.session.live.classes[value - 1].name == name
 
 
+@pytest.mark.either_qt
 def test_click_shift_click_threshold_and_jump(ran, qtbot):
     viewer, widget, layer = ran()
     session, panel = widget.session, widget.similar_panel
@@ -247,6 +249,7 @@ def drag(viewer, layer, start, end):
     QTest.mouseRelease(native, Qt.MouseButton.LeftButton, pos=b)
 
 
+@pytest.mark.either_qt
 def test_keys_toggle_classes_and_space_peeks(ran, qtbot):
     viewer, widget, _layer = ran()
     native = viewer.window._qt_viewer.canvas.native
@@ -277,6 +280,9 @@ def test_the_status_bar_says_what_is_under_the_cursor(ran):
     viewer.status = "napari's own words"
     assert viewer.status.startswith("gland ")
     assert "µm" in viewer.status
+    viewer.scene.camera.zoom = 4  # screen pixels per µm
+    viewer.status = "napari's own words"
+    assert viewer.status.endswith("≈ 40×")
 
 
 def test_cancel_keeps_what_was_done_and_continue_goes_on(explore, qtbot):
@@ -571,6 +577,7 @@ def test_the_panel_is_closed_during_a_run(explore, qtbot):
     qtbot.wait(20)
 
 
+@pytest.mark.either_qt
 def test_the_window_is_closed_during_a_run(explore, qtbot):
     viewer, widget = explore(slow_student())
     add_slide(viewer, array_slide())

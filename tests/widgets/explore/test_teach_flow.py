@@ -61,6 +61,7 @@ def names(widget):
     return [spec.name for spec in widget.session.live.classes]
 
 
+@pytest.mark.either_qt
 def test_every_stroke_is_learned_and_the_brush_stays_in_hand(ran, qtbot, tmp_path):
     viewer, widget, layer = ran()
     panel, session = widget.teach_panel, widget.session

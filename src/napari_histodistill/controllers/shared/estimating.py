@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.planning import RunPlan
     from napari_histodistill.students.student import Student
 
-    Cells = npt.NDArray[np.bool_]
+    CellMask = npt.NDArray[np.bool_]
     Status = npt.NDArray[np.uint8]
 
 ENOUGH_SQUARES = 64
 """A run that computed fewer says little about the next one's speed."""
 
 _ENOUGH_S = 1.0
+_ENOUGH_BLOCKS = 4
 _MOST_BYTES = 4096
 _HALO_TILES = 1.0
 """Tokens: what is read around the tiles of a block, in tiles, both sides together."""
@@ -105,7 +106,7 @@ class RunEstimate:
         return ("" if self.is_timed else "about ") + duration_in_words(self.seconds)
 
 
-def tiles_worth(cells: Cells, block: int, plan: RunPlan) -> float:
+def tiles_worth(cells: CellMask, block: int, plan: RunPlan) -> float:
     """Return what it costs to compute cells, in tiles' worth of pixels.
 
     Parameters
@@ -131,16 +132,16 @@ def tiles_worth(cells: Cells, block: int, plan: RunPlan) -> float:
     return float(windows[touched(cells, block)].sum())
 
 
-def touched(cells: Cells, block: int) -> Cells:
+def touched(cells: CellMask, block: int) -> CellMask:
     """Return which blocks of a grid hold one of the cells."""
     by_row = np.logical_or.reduceat(cells, range(0, cells.shape[0], block), axis=0)
-    found: Cells = np.logical_or.reduceat(
+    found: CellMask = np.logical_or.reduceat(
         by_row, range(0, cells.shape[1], block), axis=1
     )
     return found
 
 
-def computed_with(missing: Cells, needed: Cells, block: int) -> Cells:
+def computed_with(missing: CellMask, needed: CellMask, block: int) -> CellMask:
     """Return the cells that a run computes: blocks are computed whole.
 
     Parameters
@@ -152,7 +153,7 @@ def computed_with(missing: Cells, needed: Cells, block: int) -> Cells:
     """
     rows, columns = missing.shape
     whole = touched(missing, block).repeat(block, 0).repeat(block, 1)
-    found: Cells = whole[:rows, :columns] & needed
+    found: CellMask = whole[:rows, :columns] & needed
     return found
 
 
@@ -179,14 +180,14 @@ class Estimator:
 
     def __init__(self) -> None:
         self._plan: RunPlan | None = None
-        self._cells: Cells | None = None
+        self._cells: CellMask | None = None
         self._paces: dict[Path, Pace | None] = {}
 
     def forget_paces(self) -> None:
         """Read the paces again: a run has ended."""
         self._paces.clear()
 
-    def wanted(self, plan: RunPlan) -> Cells:
+    def wanted(self, plan: RunPlan) -> CellMask:
         """Return a plan's cells, ``(rows, columns)``; do not write to them.
 
         Raises
@@ -259,7 +260,7 @@ class Stopwatch:
         self._began = time.perf_counter()
         self._first_at = self._last_at = 0.0
         self._first_tiles = self._tiles = 0.0
-        self._squares = 0
+        self._squares = self._blocks = 0
 
     def saw(self, block: tuple[slice, slice], status: Status) -> None:
         """Count a block that was just computed, by the status of its cells."""
@@ -271,6 +272,7 @@ class Stopwatch:
             self._first_at, self._first_tiles = now, tiles
         self._last_at = now
         self._tiles += tiles
+        self._blocks += 1
         self._squares += int(np.count_nonzero(cells))
 
     @property
@@ -278,7 +280,8 @@ class Stopwatch:
         """The run's speed; None if it was too short to say."""
         spent = self._last_at - self._first_at
         tiles = self._tiles - self._first_tiles
-        if self._squares < ENOUGH_SQUARES or tiles <= 0 or spent < _ENOUGH_S:
+        few = self._squares < ENOUGH_SQUARES or self._blocks < _ENOUGH_BLOCKS
+        if few or tiles <= 0 or spent < _ENOUGH_S:
             return None
         per_s = tiles / spent
         start = self._first_at - self._began - self._first_tiles / per_s

@@ -74,6 +74,12 @@ class Drawing(QObject):
         if slide is not None and self.bench.viewer.layers.selection.active is layer:
             self.bench.viewer.layers.selection.active = slide
 
+    def fit_outlines(self) -> None:
+        """Keep outlines as wide on screen as before a zoom; not while one is drawn."""
+        layer, overlays = self.layer, self.bench.overlays
+        if overlays is not None and layer is not None and not is_drawing(layer):
+            overlays.fit_outlines()
+
     def follow(self) -> None:
         """Listen to the layer of the slide that is looked at now."""
         layer = self.layer
@@ -96,7 +102,13 @@ class Drawing(QObject):
 
     def _finished(self) -> None:
         layer = self.layer
-        if layer is not None and str(layer.mode).startswith("add_"):
+        if layer is not None and is_drawing(layer):
             self.put_down()
+            self.fit_outlines()
             self.bench.said.emit("")
         self.altered.emit()
+
+
+def is_drawing(layer: Shapes) -> bool:
+    """Whether a tool that draws is in hand."""
+    return str(layer.mode).startswith("add_")
