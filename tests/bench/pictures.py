@@ -21,18 +21,14 @@ import napari
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
-from scipy.ndimage import distance_transform_edt
 
-from napari_histodistill.controllers.shared.student_list import StudentChoice
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
-from napari_histodistill.samples import synthetic_slide, synthetic_truth
+from napari_histodistill.samples import ihc_sample
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
-from napari_histodistill.slides import Slide, open_slide, slide_from_arrays
-from napari_histodistill.students.bundle import load_spec
+from napari_histodistill.slides import Slide, slide_from_arrays
 from napari_histodistill.widgets.demo import open_demo
 from napari_histodistill.widgets.distil.dock import DistilWidget
-from napari_histodistill.widgets.explore.dock import ExploreWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,66 +114,12 @@ def centre(viewer: napari.Viewer, place_um: tuple[float, float], zoom: float) ->
 
 def demo(path: Path) -> None:
     """What ``histodistill demo`` shows."""
-    open_demo(None, screenshot=path, student="colon-he")
+    open_demo(None, screenshot=path)
 
 
-def painted_slide(path: Path) -> None:
-    """Three tissues of the painted slide taught by strokes, one place clicked."""
-    name = "imagenet-lite0"
-    with window() as viewer:
-        students = [StudentChoice(name, load_spec(name))]
-        widget = dock(viewer, ExploreWidget(viewer, students=students), "Explore slide")
-        slide = open_slide(synthetic_slide())
-        layer = add(viewer, slide)
-        widget.choosing.choose_layer(layer)
-        wait(lambda: not widget.session.why_not_run)
-        viewer.reset_view()
-        settle(0.3)
-        widget.mapping.run()
-        wait(lambda: widget.session.live is not None and idle(widget)())
-        truth = synthetic_truth()
-        tissues = ["stroma", "gland", "crowded gland"]
-        while len(widget.teaching.classes.all) < len(tissues):
-            widget.teaching.add_class()
-        for k, tissue in enumerate(tissues):
-            widget.teaching.rename(k, tissue)
-        widget.teach_panel.paint_button.setChecked(True)
-        strokes = widget.bench.overlays.get("strokes")
-
-        for k, tissue in enumerate(tissues):
-            dab(strokes, truth, truth.classes.index(tissue), k + 1)
-        strokes.refresh()
-        widget.teach_panel.learn_button.click()
-        wait(lambda: widget.session.taught is not None and idle(widget)())
-        y, x = deepest(truth, truth.classes.index("crowded gland"))[0]
-        px = truth.um_per_px / slide.world().scale[0]
-        widget.searching.click(y * px, x * px, like=True)
-        wait(lambda: widget.session.similar is not None and idle(widget)())
-        save(viewer, path)
-        widget.shut_down()
-
-
-def deepest(truth: Any, tissue: int, count: int = 2) -> list[tuple[int, int]]:
-    """Return places of the truth that lie deepest in a tissue, far from each other."""
-    depth = distance_transform_edt(np.pad(truth.labels == tissue, 1))[1:-1, 1:-1]
-    found = []
-    for _ in range(count):
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        found.append((int(y), int(x)))
-        rows, columns = np.ogrid[: depth.shape[0], : depth.shape[1]]
-        away = np.hypot(rows - y, columns - x) * truth.um_per_px
-        depth[away < 500] = 0
-    return found
-
-
-def dab(strokes: Any, truth: Any, tissue: int, label: int) -> None:
-    """Paint a disc of 90 µm at the deepest places of a tissue."""
-    scale = np.asarray(strokes.scale[-2:])
-    rows, columns = np.indices(strokes.data.shape)
-    at = np.stack([rows, columns], -1) * scale + np.asarray(strokes.translate[-2:])
-    for place in deepest(truth, tissue):
-        where = np.asarray(place) * truth.um_per_px
-        strokes.data[np.hypot(*np.moveaxis(at - where, -1, 0)) < 90] = label
+def brown_stain(path: Path) -> None:
+    """What is said of a slide that the student did not learn from."""
+    open_demo(ihc_sample(), screenshot=path, student="colon-he")
 
 
 # --- Distil a student ---------------------------------------------------------------
@@ -335,7 +277,7 @@ def compare(path: Path) -> None:
 
 PICTURES: dict[str, Callable[[Path], None]] = {
     "demo": demo,
-    "painted-slide": painted_slide,
+    "brown-stain": brown_stain,
     "distil-train": distil_train,
     "distil-align": distil_align,
     "distil-preview": distil_preview,

@@ -1,8 +1,9 @@
-"""``histodistill demo``: a real student on real tissue, seen in a picture."""
+"""``histodistill demo``: a lesson on a painted slide, seen in a picture."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -13,21 +14,28 @@ pytestmark = pytest.mark.gui
 
 SHOW = """
 from pathlib import Path
-from napari_histodistill.samples import ihc_sample
-from napari_histodistill.widgets.demo import open_demo
+from napari_histodistill.samples.synthetic import paint_slide
+from napari_histodistill.slides.tissue.writing import write_pyramid
+from napari_histodistill.widgets.demo import LESSON_STUDENT, Lesson, show_lesson
 
-open_demo(ihc_sample(), screenshot=Path({path!r}), student=None)
+picture, truth = paint_slide(1600, 2200)
+slide = write_pyramid(Path({folder!r}, "painted.ome.tif"), picture, mpp=0.5)
+show_lesson(
+    Lesson(slide, truth),
+    screenshot=Path({folder!r}, "demo.png"),
+    student=LESSON_STUDENT,
+    say=print,
+)
 """
 
 
-@pytest.mark.slow(60)
-def test_the_demo_writes_a_picture_with_both_maps_and_ends(tmp_path):
+@pytest.mark.slow(40)
+def test_the_demo_teaches_what_was_painted_and_writes_a_picture(tmp_path):
     from PIL import Image
 
-    path = tmp_path / "demo.png"
     environment = {k: v for k, v in os.environ.items() if k != "QT_QPA_PLATFORM"}
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SHOW.format(path=str(path))],
+        [sys.executable, "-W", "ignore", "-c", SHOW.format(folder=str(tmp_path))],
         env=environment,
         capture_output=True,
         text=True,
@@ -35,8 +43,16 @@ def test_the_demo_writes_a_picture_with_both_maps_and_ends(tmp_path):
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    said = ended.stdout.splitlines()
+    assert [line for line in said if line.startswith("a stroke over")] == [
+        f"a stroke over {tissue}…"
+        for tissue in ("stroma", "gland", "crowded gland", "lymphoid tissue")
+    ]
+    shares = [int(s) for s in re.findall(r"on (\d+)% of", ended.stdout)]
+    assert len(shares) == 2, ended.stdout
+    assert min(shares) > 50, "chance would be some 40%: most of it is glands"
+    picture = np.asarray(Image.open(tmp_path / "demo.png").convert("RGB")).astype(int)
     assert min(picture.shape[:2]) > 600
-    # The heatmap's green and yellow exist in no other part of window or tissue.
+    # The blue of "gland" exists in no other part of window or tissue.
     red, green, blue = np.moveaxis(picture, 2, 0)
-    assert ((green - red > 15) & (green - blue > 15)).sum() > 1000
+    assert ((green - red > 15) & (blue - green > 5)).sum() > 1000

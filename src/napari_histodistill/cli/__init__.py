@@ -53,7 +53,7 @@ app = typer.Typer(
 )
 # Written here and not taken from docstrings, which `python -OO` drops.
 _COMMANDS: dict[Callable[..., None], str] = {
-    demo: "Open napari with the maps of a sample ready.",
+    demo: "Open napari on a slide with its map, or on a lesson with a painted one.",
     doctor: """Check this installation: device, speed, display.
 
     Exits with 1 if something is broken that every command needs; a missing display or

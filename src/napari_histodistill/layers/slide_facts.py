@@ -1,7 +1,7 @@
 """What a slide's layer says of it in words: for scripts, and for who looks at metadata.
 
-``layer.metadata["slide"]`` of every slide layer, as it was opened. What the panels know
-of it is in the ``SlideRef`` beside it.
+``layer.metadata["slide"]`` of every slide layer; µm per pixel that a person gives in a
+panel are in it, too. What the panels work with is the ``SlideRef`` beside it.
 """
 
 from __future__ import annotations

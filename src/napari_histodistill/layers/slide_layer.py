@@ -89,6 +89,11 @@ class SlideRef:
         return replace(self, slide=self.stored.with_info(info), stored=None)
 
 
+def metadata_of(ref: SlideRef) -> dict[str, Any]:
+    """Return what stands in a slide layer's metadata: its record, and it in words."""
+    return {METADATA_KEY: ref, FACTS_KEY: slide_facts(ref.slide)}
+
+
 def ref_of(metadata: Mapping[str, Any]) -> SlideRef | None:
     """Return the record of a slide in a layer's metadata, or None for other layers."""
     ref = metadata.get(METADATA_KEY)
@@ -133,10 +138,7 @@ def slide_layer(
         "units": ("um", "um"),
         "multiscale": True,
         "cache": False,
-        "metadata": {
-            METADATA_KEY: SlideRef(slide, slide.name, slide.path, slide.mpp),
-            FACTS_KEY: slide_facts(slide),
-        },
+        "metadata": metadata_of(SlideRef(slide, slide.name, slide.path, slide.mpp)),
     }
     if slide.info.is_rgb or slide.info.needs_rgb:
         # Shown as what it may be, so that a person can see it and say.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from napari_histodistill.layers import reader
+from napari_histodistill.widgets.keys import keys_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +55,19 @@ def ask_folder() -> None:
     panel = _panel()
     if panel is not None:
         panel.choosing.ask_worklist()
+
+
+def show_keys() -> None:
+    """Show the keys of *Explore slide*."""
+    from qtpy.QtCore import Qt
+
+    from napari_histodistill.widgets.shared.controls import message_box
+
+    panel = _panel()
+    if panel is not None:
+        box = message_box(panel, "Keys of Explore slide", keys_in_words())
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.open()
 
 
 def prefer_our_reader() -> None:

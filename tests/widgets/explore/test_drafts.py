@@ -73,7 +73,7 @@ def test_a_closed_window_loses_nothing(explore, painted, qtbot):
     overlays = widget.bench.overlays
     np.testing.assert_array_equal(overlays.get("strokes").data, strokes)
     np.testing.assert_array_equal(overlays.get("tissue").data > 0, tissue > 0)
-    assert widget.teach_panel.names.itemText(0) == "crypt"
+    assert widget.teach_panel.chips[0].name.text() == "crypt"
     assert not row.isVisible()
     # The old file goes when the new panel has its own.
     old = files()

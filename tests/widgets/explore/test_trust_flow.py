@@ -8,6 +8,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.explore.showing import Shown
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.maps import trust as core
 from napari_histodistill.slides import slide_from_arrays
@@ -84,6 +85,16 @@ def test_space_shows_the_bare_tissue_without_hatching(judged):
     assert not hatching.visible
     widget.bench.overlays.peek(False)
     assert hatching.visible
+    for kind, hatched in (
+        (Shown.ONE_CLASS, True),
+        (Shown.NOTHING, False),
+        (Shown.CLASSES, True),
+    ):
+        widget.showing_panel.kinds[kind].click()
+        assert hatching.visible is hatched
+    viewer = widget.bench.viewer
+    heat = widget.bench.overlays.get(OverlayKind.PROBABILITY)
+    assert viewer.layers.index(hatching) > viewer.layers.index(heat)
 
 
 def test_unlike_squares_are_left_out_and_come_back(judged, qtbot):

@@ -31,6 +31,7 @@ from tests.widgets.compare import test_flow as comparing
 from tests.widgets.conftest import wait_until
 from tests.widgets.distil import test_flow as distilling
 from tests.widgets.explore import test_flow as exploring
+from tests.widgets.explore.test_teach_flow import NoWeights
 
 pytestmark = pytest.mark.gui
 
@@ -191,10 +192,10 @@ def test_explore_shows_nothing(explore, server, clean, qtbot, tmp_path):
     strokes.data[60:90, 120:160] = 2
     widget.teaching.rename(0, "mine")
     wait_until(qtbot, drafted)
-    press(widget.teach_panel.learn_button)
+    strokes.refresh()
     wait_until(qtbot, lambda: widget.session.taught is not None)
     wait_until(qtbot, exploring.idle(widget))
-    widget.session.student.backend.module = exploring._NoWeights()
+    widget.session.student.backend.module = NoWeights()
     widget.teaching.save(tmp_path / "mine")
     wait_until(qtbot, exploring.idle(widget))
     assert (tmp_path / "mine" / "spec.json").exists(), widget.teach_panel.words.text()

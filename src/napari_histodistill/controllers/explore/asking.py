@@ -128,8 +128,10 @@ def ask_work(
         known.ravel()[cells] = True
         for cell in passed_by:
             known[cell] = True
-        open_cells = (status == CellStatus.DONE) & ~known & np.isfinite(doubts)
-        chosen = spread(np.where(open_cells, doubts, -np.inf), known, ASKED)
+        done = (status == CellStatus.DONE) & np.isfinite(doubts)
+        within = inner(done) & ~known
+        may = within if within.sum() >= ASKED else done & ~known
+        chosen = spread(np.where(may, doubts, -np.inf), known, ASKED)
         names = [spec.name for spec in taught.classes]
         found = []
         for cell in chosen:
@@ -139,6 +141,20 @@ def ask_work(
         yield Questions(tuple(found), second)
 
     return work
+
+
+def inner(done: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the cells whose neighbours are all there: half a glass slide is no class.
+
+    Parameters
+    ----------
+    done : ndarray of bool
+        ``(rows, columns)``.
+    """
+    from scipy.ndimage import binary_erosion
+
+    found: npt.NDArray[np.bool_] = binary_erosion(done, np.ones((3, 3), np.bool_))
+    return found
 
 
 def margins(probabilities: npt.NDArray[np.float32]) -> Doubts:

@@ -131,6 +131,7 @@ class RememberingChoice(MapChoice):
             return
         if self.detail.grid == kept.live.grid:
             self.live, self.taught = kept.live, kept.taught
+            self.live.recolour(self.showing.coloured(self.live.classes))
             self.prompts, self.similar = kept.prompts, kept.similar
             self.map_trust = kept.map_trust
             self.map_trust.progress = None  # a comparison ends with another slide

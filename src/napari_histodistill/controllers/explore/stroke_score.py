@@ -70,7 +70,7 @@ class StrokeRegion:
 
     def in_words(self) -> str:
         """Return what it is and what it looks like, for a list."""
-        return f"{self.painted} looks like {self.looks_like} ({self.share:.0%})"
+        return f"{self.painted} looks like {self.looks_like}"
 
 
 @dataclass(frozen=True, slots=True)

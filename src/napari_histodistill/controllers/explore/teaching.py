@@ -109,9 +109,9 @@ class Taught:
         return "" if self.score is None else self.score.in_words()
 
     def summary(self) -> str:
-        """Return what was learned, in a sentence."""
-        score = self.score_in_words or TESTING
-        return f"{score[:1].upper()}{score[1:]}"
+        """Return how right it is, in a sentence, or that this is being measured."""
+        score = self.score_in_words
+        return f"{score[:1].upper()}{score[1:]}." if score else TESTING
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
 
     def describe(self, world: Sequence[float]) -> str:
         """Return what is known of a place; nothing while another tab is in front."""
-        return super().describe(world) if self.isVisible() else ""
+        return super().describe(world) if self.is_in_front else ""
 
     def prepare_export(self, key: ExportKey) -> Callable[[Path], Work]:
         """Return what writes one export of the comparison, as it is now."""
@@ -176,7 +176,7 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
     # --- wiring -------------------------------------------------------------------
 
     def _flicker(self, looking: bool) -> None:
-        if self.isVisible() or not looking:
+        if self.is_in_front or not looking:
             self.comparing.flicker(looking)
 
     def _last_line(self) -> QWidget:

@@ -180,11 +180,10 @@ class OverviewBox(CanvasBox):
     def show_view(self, corners: Sequence[tuple[float, float]]) -> None:
         """Mark the field of view: corners as shares of height and width, in order."""
         inside = self._inside()
+        left, top = inside.left(), inside.top()
+        width, height = inside.width(), inside.height()
         view = QPolygonF(
-            QPointF(
-                inside.left() + x * inside.width(), inside.top() + y * inside.height()
-            )
-            for y, x in corners
+            [QPointF(left + x * width, top + y * height) for y, x in corners]
         )
         if view != self._view:
             self._view = view

@@ -34,7 +34,7 @@ from napari_histodistill.controllers.shared.student_list import (
     student_words,
 )
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
+from napari_histodistill.layers.slide_layer import metadata_of, ref_of
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.shared.controls import OPEN_TITLE, set_tip
@@ -206,7 +206,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
             self.show()
             self.bench.said.emit(str(error))
             return
-        layer.metadata[METADATA_KEY] = other
+        layer.metadata.update(metadata_of(other))
         layer.data = list(other.slide.levels)
         self.choose_layer(layer)
 

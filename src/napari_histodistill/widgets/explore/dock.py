@@ -210,6 +210,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         bench.put.connect(self.searching.show_resumed)
         self.classes_panel.renamed.connect(self._rename_taught)
         self.classes_panel.all_wanted.connect(self._show_all)
+        self.showing.color_chosen.connect(self._recolour)
         self.showing.drawn.connect(self.on_canvas.show)
         self.mapping.drawn.connect(self.showing.show_counts)
         self._settle.timeout.connect(self._view_settled)
@@ -261,6 +262,14 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         names = [spec.name for spec in self.teaching.classes.all]
         if name in names:
             self.teaching.rename(names.index(name), wish)
+
+    def _recolour(self, index: int, color: str) -> None:
+        name = self.session.class_rows()[index].name
+        names = [spec.name for spec in self.teaching.classes.all]
+        if self.session.taught is not None and name in names:
+            self.teaching.recolour(names.index(name), color)  # the strokes, too
+        else:
+            self.showing.recolour(index, color)
 
     def _recolour_taught(self, name: str, color: str) -> None:
         self.session.showing.recolour(name, color)

@@ -156,6 +156,9 @@ class Showing(QObject):
     drawn = Signal()
     """What is shown may be another, or have other colours."""
 
+    color_chosen = Signal(int, str)
+    """A class's index in the legend, and the colour that it is to have."""
+
     def __init__(
         self,
         bench: ExploreBench,
@@ -233,7 +236,7 @@ class Showing(QObject):
         title = f"Colour of {class_in_words(rows[index].name)}"
         color = choose_color(rows[index].color, title, self.panel)
         if color is not None:
-            self.recolour(index, color)
+            self.color_chosen.emit(index, color)
 
     def recolour(self, index: int, color: str) -> None:
         """Draw a class in another colour."""

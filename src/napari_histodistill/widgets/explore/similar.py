@@ -34,6 +34,7 @@ from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
     explain,
     heading,
+    keep_lines,
     row,
     set_tip,
     stack,
@@ -64,6 +65,7 @@ class SimilarPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.words = Hint(HOW)
+        keep_lines(self.words, 2)
         self.markers: list[QPushButton] = []
         self._marker_row = row()
         self._marker_row.setSpacing(2)
@@ -213,7 +215,7 @@ class Searching(QObject):
                 on_reports=self._answered,
                 on_end=self.bench.report_end,
             )
-        self.show()
+        self.bench.changed.emit()
 
     def set_threshold(self, threshold: float) -> None:
         """Show the heatmap from here on at once; rank when the slider rests."""

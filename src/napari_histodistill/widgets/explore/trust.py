@@ -25,6 +25,9 @@ from napari_histodistill.widgets.shared.saving import (
     research_label,
 )
 
+VERDICT_LINES = 6
+"""Room of the headline and the line below it, which both may wrap."""
+
 
 class TrustPanel(QWidget):
     """The verdict and its details; in ``footer``, saving and a last word."""
@@ -47,11 +50,16 @@ class TrustPanel(QWidget):
         self.figure.clicked.connect(lambda: self.export.emit(FIGURE.key))
         self.saved = SavedRow()
         self.research = research_label()
+        verdict = QWidget()
+        # A verdict that comes must not push away what is below it.
+        lines = stack(verdict, self.headline, self.where)
+        lines.addStretch(1)
+        room = VERDICT_LINES * self.headline.fontMetrics().lineSpacing()
+        verdict.setMinimumHeight(room + lines.spacing())
         stack(
             self,
             heading("Trust"),
-            self.headline,
-            self.where,
+            verdict,
             row(self.like_only, self.details),
             self.notes,
         )

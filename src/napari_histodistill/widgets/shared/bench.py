@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_histodistill.controllers.shared.job import Job, JobKey, JobState
 from napari_histodistill.controllers.shared.slide_session import SlideSession
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.layers.slide_layer import METADATA_KEY, ref_of
+from napari_histodistill.layers.slide_layer import METADATA_KEY, metadata_of, ref_of
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.shared.job_pump import JobPump
 from napari_histodistill.widgets.shared.overlays import Overlays
@@ -104,7 +104,7 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
             same = ref is not None and other.metadata.get(METADATA_KEY) is ref
             if other is layer or same:
                 if now is not None:
-                    other.metadata[METADATA_KEY] = now
+                    other.metadata.update(metadata_of(now))
                 _scale_to(other, slide.mpp)
         self._make_overlays()
         self.viewer.reset_view(layers=[layer])
@@ -126,7 +126,7 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
         if slide is None or layer is None or ref is None:
             return
         self.drop_overlays(keep_layers=False)
-        layer.metadata[METADATA_KEY] = replace(ref, slide=slide)
+        layer.metadata.update(metadata_of(replace(ref, slide=slide)))
         self._make_overlays()
         self.changed.emit()
 

@@ -31,7 +31,11 @@ from qtpy.QtWidgets import (
     QMessageBox,
     QPushButton,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QToolButton,
+    QToolTip,
     QVBoxLayout,
     QWidget,
 )
@@ -196,9 +200,51 @@ def explain(widget: QWidget, tooltip: str, why_not: str = "") -> None:
     set_tip(widget, why_not or tooltip)
 
 
+class NameCombo(QComboBox):
+    """A combo of names, such as those of slides: both ends of a long one are seen.
+
+    The whole name stands in the tooltip, above what the combo is for.
+    """
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Draw the name, elided in the middle."""
+        painter = QStylePainter(self)
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        option.currentText = self.fitting()
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        painter.end()
+
+    def event(self, event: QEvent) -> bool:
+        """Show the whole name where the cursor rests, if it was elided."""
+        is_tip = event.type() == QEvent.Type.ToolTip
+        if is_tip and self.fitting() != self.currentText():
+            tip = plain_tip(self.currentText()) + self.toolTip()
+            QToolTip.showText(event.globalPos(), tip, self)
+            return True
+        handled: bool = super().event(event)
+        return handled
+
+    def fitting(self) -> str:
+        """Return as much of the name as fits, its middle left out."""
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        field = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox,
+            option,
+            QStyle.SubControl.SC_ComboBoxEditField,
+            self,
+        )
+        fitting: str = self.fontMetrics().elidedText(
+            self.currentText(), Qt.TextElideMode.ElideMiddle, field.width() - 4
+        )
+        return fitting
+
+
 def wide_combo(tooltip: str) -> QComboBox:
-    """Return a combo that takes the room there is and no more."""
-    combo = QComboBox()
+    """Return a combo of names that takes the room there is and no more."""
+    combo = NameCombo()
     set_tip(combo, tooltip)
     keep_within_dock(combo)
     return combo

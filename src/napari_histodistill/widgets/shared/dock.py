@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QShowEvent
-from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QDockWidget,
+    QFrame,
+    QMainWindow,
+    QScrollArea,
+    QWidget,
+)
 
 from napari_histodistill.widgets.shared.controls import stack
 
@@ -38,6 +45,11 @@ class Dock(QWidget):
     def is_closed(self) -> bool:
         """Whether the panel has let go."""
         return self._closed
+
+    @property
+    def is_in_front(self) -> bool:
+        """Whether the panel is seen: Qt calls one behind another tab visible, too."""
+        return bool(self.isVisible() and not self.visibleRegion().isEmpty())
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; called once."""
@@ -108,6 +120,7 @@ class Dock(QWidget):
         self._window = window
         window.destroyed.connect(self._window_gone)
         window.installEventFilter(self)
+        QTimer.singleShot(0, self._join_others)
 
     def event(self, event: QEvent) -> bool:
         """Let go also where a dock lets go of us without closing us."""
@@ -117,9 +130,39 @@ class Dock(QWidget):
         handled: bool = super().event(event)
         return handled
 
+    def _join_others(self) -> None:
+        """Become a tab beside the other panels: below them, none has room enough."""
+        window, mine = self._window, self._dock_widget()
+        if self._closed or mine is None or not isinstance(window, QMainWindow):
+            return
+        area = window.dockWidgetArea(mine)
+        for panel in window.findChildren(Dock):
+            theirs = panel._dock_widget()
+            if theirs in (None, mine) or theirs in window.tabifiedDockWidgets(mine):
+                continue
+            if window.dockWidgetArea(theirs) == area and not theirs.isFloating():
+                window.tabifyDockWidget(theirs, mine)
+                mine.show()
+                mine.raise_()
+                return
+
+    def _dock_widget(self) -> QDockWidget | None:
+        parent = self.parentWidget()
+        while parent is not None and not isinstance(parent, QDockWidget):
+            parent = parent.parentWidget()
+        return parent
+
     def _window_gone(self, _window: QObject | None = None) -> None:
         self._window = None
         self.shut_down()
+
+
+def is_in_front(control: QWidget) -> bool:
+    """Return whether the panel that a control belongs to is seen."""
+    panel: QWidget | None = control
+    while panel is not None and not isinstance(panel, Dock):
+        panel = panel.parentWidget()
+    return panel is not None and panel.is_in_front
 
 
 def line() -> QFrame:

@@ -98,6 +98,7 @@ class Overlays:
         self._visible_before: dict[OverlayKind, bool] = {}
         self._resting: list[Layer] = []
         self._peeks = False
+        self._warms = False  # an empty heatmap is visible, to be drawn once
         self._shown: OverlayKind | None = OverlayKind.CLASSES
         self._opacity: dict[OverlayKind, float] = {}
         self._tissue: npt.NDArray[np.bool_] | None = None  # as it was found
@@ -178,7 +179,7 @@ class Overlays:
         """
         if self.get(OverlayKind.PROBABILITY) is None:
             layer = self._heat_layer(np.full(grid.shape, np.nan, np.float32), grid)
-            layer.visible = not self._peeks
+            layer.visible = self._warms = not self._peeks
 
     def _heat_layer(self, values: npt.NDArray[np.float32], grid: TileGrid) -> Image:
         """Return the layer of one class's probability, made or laid out again."""
@@ -197,9 +198,9 @@ class Overlays:
         A layer that a person hides or shows in napari's own list stays so until
         something else is chosen.
         """
-        if kind is self._shown:
+        if kind is self._shown and not self._warms:
             return
-        self._shown = kind
+        self._shown, self._warms = kind, False
         for one in IN_TURN:
             self._set_visible(one, one is kind)
         self._set_visible(OverlayKind.HATCHING, kind in HATCHED)
@@ -244,6 +245,9 @@ class Overlays:
         if layer is None:
             self._coloured[OverlayKind.CLASSES] = (tuple(classes), frozenset())
             added: Labels = self._add(OverlayKind.CLASSES, made)
+            if (strokes := self.get(OverlayKind.STROKES)) is not None:
+                layers = self._viewer.layers
+                layers.move(layers.index(added), layers.index(strokes))
             return added
         if not fits:
             layer.data = labels

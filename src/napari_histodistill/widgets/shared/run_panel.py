@@ -130,6 +130,8 @@ class RunPanel(QWidget):
         self._remark = ""
         self.show_start_over(RUNNING)
         self._lock_device(DEVICE_LOCKED)
+        # One takes the place of the other: what lies below must not move.
+        self.stop.setMinimumHeight(self.button.height())
         self.button.hide()
         self.stop.setText("Cancel")
         self.stop.setEnabled(True)

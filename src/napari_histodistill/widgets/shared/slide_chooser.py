@@ -27,6 +27,7 @@ from napari_histodistill.layers.reader import FILE_ENDINGS
 from napari_histodistill.layers.slide_layer import slide_of
 from napari_histodistill.slides import Slide, open_slide
 from napari_histodistill.widgets.shared.bench import Bench, OverlaysT, SessionT
+from napari_histodistill.widgets.shared.dock import is_in_front
 from napari_histodistill.widgets.shared.forms import ask, ask_file, asked
 from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
@@ -258,7 +259,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
 
     def is_in_front(self) -> bool:
         """Whether the panel is seen, so that it may say what the canvas shows."""
-        return bool(self.panel.isVisible())
+        return is_in_front(self.panel)
 
     def _leave_jobs(self, _other: Image | None) -> None:
         """End what has no meaning once another slide is chosen."""
@@ -268,6 +269,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
     def _show_alone(self, layer: Image) -> None:
         """Show a slide and none of the others, and have the canvas fit it."""
         show_only(self.bench.viewer, layer)
+        self.bench.viewer.layers.selection.active = layer
         self.bench.viewer.reset_view(layers=[layer])
 
     def _leave(self) -> None:

@@ -164,7 +164,7 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
     def _clicked(self, world: Sequence[float], shift: bool) -> None:
         layer, slide = self.bench.slide_layer, self.session.slide
         # A panel behind another tab does not answer.
-        if layer is None or slide is None or not self.isVisible():
+        if layer is None or slide is None or not self.is_in_front:
             return
         y, x = world_to_pixels(layer, world)
         height, width = slide.shape

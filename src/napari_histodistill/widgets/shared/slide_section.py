@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from qtpy.QtCore import Signal, SignalInstance
-from qtpy.QtWidgets import QComboBox, QGridLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QWidget
 
 from napari_histodistill.controllers.shared.image_choice import images_offered
 from napari_histodistill.widgets.shared.controls import (
+    NameCombo,
     explain,
     fill_combo,
     info_button,
@@ -42,7 +43,7 @@ class SlidePicker(Protocol):
         """Disable it, saying why; "" unlocks."""
 
 
-class SlideCombo(QComboBox):
+class SlideCombo(NameCombo):
     """The opened slides by name.
 
     Parameters

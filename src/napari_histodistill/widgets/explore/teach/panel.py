@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtGui import QMouseEvent, QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QGridLayout,
+    QHBoxLayout,
     QLineEdit,
     QPushButton,
     QSizePolicy,
@@ -24,7 +25,6 @@ from napari_histodistill.widgets.shared.controls import (
     explain,
     fill_combo,
     heading,
-    keep_lines,
     push,
     row,
     set_tip,
@@ -62,6 +62,17 @@ NOT_TRIED = "Strokes are compared with the rest once enough places are painted."
 
 COLUMNS = 2
 """Classes side by side."""
+
+
+_WIDE = 10_000
+
+
+def even(*buttons: QPushButton) -> QHBoxLayout:
+    """Return buttons side by side that share the room."""
+    layout = row(*buttons)
+    for k in range(len(buttons)):
+        layout.setStretch(k, 1)
+    return layout
 
 
 class ClassChip(QWidget):
@@ -136,6 +147,7 @@ class TeachPanel(QWidget):
         self.chips: list[ClassChip] = []
         self._classes: tuple[ClassSpec, ...] = ()
         self._group: QButtonGroup | None = None
+        self._hints = False
         self.add, self.remove = tool("+", ADD_TIP), tool("−", REMOVE_TIP)
         self._tools = QWidget()
         self._tools.setLayout(row(self.add, self.remove, QWidget(), stretch=2))
@@ -154,7 +166,6 @@ class TeachPanel(QWidget):
         self.title.setPlaceholderText(neutral_title())
         self.score, self.words = Hint(), Hint()
         for lines in (self.score, self.words):
-            keep_lines(lines, 2)
             lines.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.odd = wide_combo(ODD_TIP)
         self.go = QPushButton("Go there")
@@ -162,11 +173,11 @@ class TeachPanel(QWidget):
             self,
             heading("Teach"),
             self._grid,
-            row(self.paint_button, self.erase_button, self.ask_button, stretch=0),
+            even(self.paint_button, self.erase_button, self.ask_button),
             self.words,
             self.score,
             row(self.odd, self.go, stretch=0),
-            row(self.import_button, self.export_button, stretch=0),
+            even(self.import_button, self.export_button),
             row(self.save_button, self.saving.native, stretch=1),
         )
         self.add.clicked.connect(self.class_added)
@@ -210,7 +221,14 @@ class TeachPanel(QWidget):
 
     def say(self, sentence: str) -> None:
         """Show a sentence; its room stays when there is none."""
+        self._hints = False
         self.words.setText(sentence)
+
+    def hint(self, sentence: str) -> None:
+        """Show what to do next; "" takes back only what was shown so."""
+        if sentence or self._hints:
+            self.say(sentence)
+            self._hints = bool(sentence)
 
     def show_score(self, words: str, details: str) -> None:
         """Show how right what was taught is on strokes held out; "" for nothing."""
@@ -240,6 +258,15 @@ class TeachPanel(QWidget):
         """Press or release *Ask me* without sending a signal."""
         with QSignalBlocker(self.ask_button):
             self.ask_button.setChecked(asking)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Reserve room for two lines, now that the theme has said how high they are."""
+        super().showEvent(event)
+        for lines in (self.score, self.words):
+            text = lines.text()
+            lines.setText("two\nlines")
+            lines.setMinimumHeight(lines.heightForWidth(_WIDE))
+            lines.setText(text)
 
     def _rebuild(self) -> None:
         self._grid.removeWidget(self._tools)

@@ -210,7 +210,7 @@ class Teaching(QObject):
             layer.mode = mode
             self._get_ready()
             if session.taught is None:
-                self.panel.say(NO_MAP_YET if session.why_not_teach else HOW)
+                self.panel.hint(NO_MAP_YET if session.why_not_teach else HOW)
                 self._learned_mark = None  # the student's own classes were looked at
                 if layer.data.any():
                     self.learn()
@@ -236,7 +236,7 @@ class Teaching(QObject):
             return
         if session.why_not_teach or pump.is_active(ExploreJob.STORED_MAP):
             self._waits = True
-            self.panel.say(session.why_not_teach and NO_MAP_YET)
+            self.panel.hint(session.why_not_teach and NO_MAP_YET)
             return
         self._waits, self._learned_mark = False, mark
         strokes = self.strokes()
@@ -262,15 +262,18 @@ class Teaching(QObject):
         if isinstance(last, Missing):
             if session.taught is not None:
                 self.untaught.emit()
-            self.panel.say(last.words if self._followed is not None else "")
+            self.panel.hint(last.words)
         elif isinstance(last, Taught):
-            self.panel.say(self._left_out.strip())
+            self.panel.hint("")
             self.taught.emit()
 
     def _get_ready(self) -> None:
-        """Read what the first stroke is learned from while it is painted."""
-        work = self.bench.session.hold_work()
-        pump = self.bench.pump
+        """Read what the first stroke is learned from, and make room for its map."""
+        session, pump = self.bench.session, self.bench.pump
+        work, overlays = session.hold_work(), self.bench.overlays
+        no_map = overlays is not None and overlays.get(OverlayKind.CLASSES) is None
+        if overlays is not None and no_map and session.live is not None:
+            overlays.make_room(session.live.grid, self.classes.all)
         if work is not None and not pump.is_active(ExploreJob.STORED_MAP):
             pump.start(
                 work,
@@ -355,7 +358,7 @@ class Teaching(QObject):
         taught = session.taught
         score = None if taught is None else taught.score
         self.panel.show_score(
-            "" if taught is None else f"{taught.summary()}.".replace("….", "…"),
+            "" if taught is None else f"{taught.summary()}{self._left_out}",
             "" if score is None else score.details(),
         )
         odd = () if score is None else score.contradictions

@@ -1,0 +1,87 @@
+"""Folders that napari is given, and the commands of its palette."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from napari.settings import get_settings
+from npe2 import PluginManager, PluginManifest
+from qtpy.QtWidgets import QMessageBox
+
+import napari_histodistill
+from napari_histodistill.controllers.explore.worklist import RowState
+from napari_histodistill.slides.tissue.writing import write_pyramid
+from napari_histodistill.widgets import opening
+from napari_histodistill.widgets.explore.dock import ExploreWidget
+from napari_histodistill.widgets.keys import EXPLORE_KEYS
+from tests.fakes import tissue_image
+from tests.widgets.conftest import wait_until
+
+pytestmark = pytest.mark.gui
+
+MANIFEST = Path(napari_histodistill.__file__).with_name("napari.yaml")
+
+
+@pytest.fixture
+def known():
+    """Have napari know the plugin, as it does where that is installed."""
+    plugins = PluginManager.instance()
+    if opening.PLUGIN not in plugins:
+        plugins.register(PluginManifest.from_file(MANIFEST))
+
+
+@pytest.mark.either_qt
+def test_a_folder_of_slides_is_a_worklist(known, open_viewer, qtbot, tmp_path):
+    for name in ("s2.ome.tif", "s10.ome.tif"):
+        write_pyramid(tmp_path / name, tissue_image(300, 400), mpp=0.5)
+    (tmp_path / "s3.svs").write_bytes(b"no slide")
+    viewer = open_viewer()
+    assert viewer.open(str(tmp_path), plugin=opening.PLUGIN) in ([], [None])
+    (panel,) = viewer.window._qt_window.findChildren(ExploreWidget)
+    wait_until(qtbot, lambda: panel.session.slide is not None)
+    rows = panel.choosing.worklist.rows
+    assert [row.name for row in rows] == ["s2.ome.tif", "s3.svs", "s10.ome.tif"]
+    assert rows[0].state is RowState.OPEN
+    panel.choosing.give_mpp(0.25)
+    assert "0.25 × 0.25" in panel.bench.slide_layer.metadata["slide"]["µm per pixel"]
+    # Another folder by the same way comes into the same panel.
+    viewer.open(str(tmp_path), plugin=opening.PLUGIN)
+    assert viewer.window._qt_window.findChildren(ExploreWidget) == [panel]
+    # The keys that are listed are the ones that are bound, and no others.
+    bound = {str(key) for key in viewer.keymap}
+    assert bound == {key for line in EXPLORE_KEYS for key in line.keys}
+    opening.show_keys()
+    (box,) = panel.findChildren(QMessageBox)
+    assert "Space (held): bare tissue" in box.text()
+    box.close()
+    asked = []
+    panel.choosing.ask_worklist = lambda: asked.append("folder")
+    panel.choosing.ask_slide = lambda: asked.append("slide")
+    opening.ask_folder()
+    opening.ask_slide()
+    assert asked == ["folder", "slide"]
+
+
+def test_the_reader_question_is_answered_once_and_other_answers_stay(open_viewer):
+    settings = get_settings().plugins
+    before = settings.extension2reader
+    try:
+        settings.extension2reader = {"*.svs": "another"}
+        opening.prefer_our_reader()
+        chosen = settings.extension2reader
+        assert chosen["*.svs"] == "another"
+        assert chosen["*.ndpi"] == opening.PLUGIN
+        assert "*.tif" not in chosen, "not only slides are named so"
+    finally:
+        settings.extension2reader = before
+
+
+def test_without_a_window_a_folder_is_refused_in_a_sentence(tmp_path):
+    from napari_histodistill.errors import InputError
+
+    for name in ("a.svs", "b.svs"):
+        (tmp_path / name).touch()
+    assert opening.get_reader(str(tmp_path / "a.png")) is None
+    with pytest.raises(InputError, match=r"holds 2 slides: open it by Folder…"):
+        opening.get_reader(str(tmp_path))(str(tmp_path))
