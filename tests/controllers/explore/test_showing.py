@@ -121,7 +121,7 @@ def test_another_class_is_another_heatmap_in_the_same_array():
 def test_what_the_filter_hides_is_counted_in_every_kind():
     session = ran_session()
     total = session.live.cells_done
-    assert str(hidden_squares(session, ())) == f"All {total} squares shown"
+    assert str(hidden_squares(session, ())) == f"0 of {total} squares hidden"
     session.show_at_least(1.0)
     hidden = hidden_squares(session, ())
     assert hidden.count == int((session.live.shown == 0).sum()) - int(
