@@ -160,7 +160,12 @@ def test_own_colours_reach_legend_map_canvas_and_exports(tmp_path):
     assert canvas_legend(session, ()).classes[1] == ("gland", OWN)
     snapshot = session.live.snapshot()
     drive(
-        export_work(ExportKey.CLASS_OUTLINES, tmp_path / "a.geojson", classes=snapshot)
+        export_work(
+            ExportKey.CLASS_OUTLINES,
+            tmp_path / "a.geojson",
+            classes=snapshot,
+            similar=None,
+        )
     )
     red, green, blue = (int(OWN[k : k + 2], 16) for k in (1, 3, 5))
     compact = (tmp_path / "a.geojson").read_text().replace(" ", "").replace("\n", "")
