@@ -15,6 +15,7 @@ from napari_histodistill.export import write_areas, write_regions
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.maps import RankedRegion
 from napari_histodistill.maps.classes import ClassMap
+from napari_histodistill.maps.provenance import MapRecord, Provenance
 from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.students.trust import Oddity, SlideTrust, Verdict
 from tests.fakes import colour_student
@@ -158,3 +159,25 @@ def test_of_texts_only_names_of_classes_and_verdicts_are_in_tables(tmp_path):
         for key, value in row.items():
             if key not in {"class", "verdict"} and value:
                 assert math.isfinite(float(value)), key
+
+
+def test_names_of_slides_and_models_are_no_formulas(tmp_path):
+    made_by = Provenance(
+        slide_digest="5" * 64,
+        slide_name="=HYPERLINK(1)\u202e.svs",
+        slide_path="/somewhere/private",
+        student_digest="7" * 64,
+        student_name="tiny",
+        mode="tiles",
+        precision="float32",
+    )
+    record = MapRecord(made_by=made_by, title="@mine", hidden=("stroma", "gland"))
+    found = replace(_map([[1, 2]]), record=record)
+    path = write_areas(found, tmp_path / "areas.csv")
+    (first, _) = rows(path)
+    assert first["slide"] == "'=HYPERLINK(1)\ufffd.svs"
+    assert first["model_title"] == "'@mine"
+    assert first["hidden_classes"] == "stroma; gland"
+    assert "private" not in path.read_text("utf-8"), "no folder is passed on"
+    write_areas(_map([[1, 2]]), path)
+    assert "slide" not in rows(path)[0], "an earlier table is replaced"

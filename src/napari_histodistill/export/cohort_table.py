@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.classes import ClassArea
     from napari_histodistill.students.trust import SlideTrust
 
+_COMPUTED = ("=", "+", "-", "@")
+"""A spreadsheet takes a text that begins so for a formula."""
+
 _HEADER = (
     "slide",
     "verdict",
@@ -90,6 +93,21 @@ def plain(text: str) -> str:
     return "".join(c if category(c)[0] != "C" else "�" for c in text)
 
 
+def in_a_cell(text: str) -> str:
+    """Return a stranger's text for a table: plain, and no formula.
+
+    A slide may be called "=…", which a spreadsheet would compute; an apostrophe before
+    it, which spreadsheets hide, keeps it a text.
+
+    Examples
+    --------
+    >>> in_a_cell("=1+1"), in_a_cell("case 7")
+    ("'=1+1", 'case 7')
+    """
+    shown = plain(text)
+    return f"'{shown}" if shown.startswith(_COMPUTED) else shown
+
+
 def is_ours(head: str) -> bool:
     """Return whether a file that begins so is such a table."""
     return head.splitlines()[:1] == [",".join(_HEADER)]
@@ -123,9 +141,9 @@ def write_cohort(slides: Sequence[SlideSummary], path: Path) -> Path:
 
 
 def _rows(slide: SlideSummary) -> Iterator[tuple[object, ...]]:
-    trust, name = slide.trust, plain(slide.name)
+    trust, name = slide.trust, in_a_cell(slide.name)
     if trust is None:
-        yield (name, *("",) * (len(_HEADER) - 2), plain(slide.error))
+        yield (name, *("",) * (len(_HEADER) - 2), in_a_cell(slide.error))
         return
     share = "" if trust.unlike_share is None else f"{trust.unlike_share:.4f}"
     for area, percent in zip(slide.areas, percents(slide.areas), strict=True):
@@ -135,5 +153,5 @@ def _rows(slide: SlideSummary) -> Iterator[tuple[object, ...]]:
             "" if area.like_mm2 is None else f"{area.like_mm2:.6f}",
             *(trust.squares, slide.cells),
             "" if slide.um_per_px is None else f"{slide.um_per_px:.6g}",
-            *(plain(slide.um_per_px_source), f"{slide.seconds:.2f}", ""),
+            *(in_a_cell(slide.um_per_px_source), f"{slide.seconds:.2f}", ""),
         )

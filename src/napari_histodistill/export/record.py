@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_histodistill import __version__
 from napari_histodistill.errors import InputError
+from napari_histodistill.export.cohort_table import in_a_cell
 
 if TYPE_CHECKING:
     from napari_histodistill.maps.classes import ClassMap
@@ -72,7 +73,9 @@ def columns_of(facts: dict[str, Any]) -> dict[str, object]:
 def _field(value: object) -> object:
     if isinstance(value, bool):
         return int(value)
-    return "; ".join(map(str, value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    return in_a_cell(value) if isinstance(value, str) else value
 
 
 def line_of(found: ClassMap) -> str:
