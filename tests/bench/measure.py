@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 NAMES = (
     *("starting", "reading", "embedding", "memory", "cancelling", "clicks", "stalls"),
-    *("viewing", "first_cells", "training", "training_stalls", "worklist"),
+    *("viewing", "first_cells", "teaching", "training", "training_stalls", "worklist"),
 )
 
 

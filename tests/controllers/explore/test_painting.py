@@ -85,7 +85,7 @@ def test_only_a_class_that_is_not_painted_is_removed():
     assert classes.current == 1
 
 
-def test_anothers_classes_join_by_name():
+def test_classes_of_other_origin_join_by_name():
     theirs = [ClassSpec(name=n, color="#123456") for n in ("crypt", "tissue B")]
     classes = PaintedClasses()
     labels = classes.merge(theirs)

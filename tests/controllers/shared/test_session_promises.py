@@ -122,7 +122,7 @@ def test_a_run_locks_the_choice_and_says_how_it_ended():
     assert not session.why_locked
     assert not session.why_not_export
     assert not session.why_not_teach
-    assert "Learn from strokes" in session.why_not_save
+    assert "two classes first" in session.why_not_save
 
 
 def test_a_run_that_failed_or_was_stopped_says_so():

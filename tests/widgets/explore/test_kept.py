@@ -347,15 +347,18 @@ def test_a_run_ends_a_fit_that_is_going_on(explore, qtbot, monkeypatch):
         cells = np.argwhere(labels == label)[:6]
         for y, x in ((cells + 0.5) * grid.cell_size * scale).astype(int):
             strokes.data[y, x] = label
-    widget.teach_panel.learn_button.click()
-    assert widget.teach_panel.words.text() == "Learning from the strokes…"
+    widget.teaching.learn()
+    assert widget.bench.pump.is_active(ExploreJob.LEARNING)
     widget.run_panel.button.click()
     assert not widget.bench.pump.is_active(ExploreJob.LEARNING)
-    assert "Press Learn from strokes again" in widget.teach_panel.words.text()
+    assert "once the model has run" in widget.teach_panel.words.text()
+    assert [c.name for c in widget.session.live.classes] == list(names)
     student.backend = SlowBackend()
     wait_until(qtbot, idle(widget), timeout_s=60)
     assert widget.session.cells_missing == 0
-    assert [c.name for c in widget.session.live.classes] == list(names)
+    wait_until(qtbot, lambda: widget.session.taught is not None)
+    wait_until(qtbot, idle(widget))
+    assert (widget.session.live.labels > 0).sum() == widget.session.live.cells_done
 
 
 def test_labels_beyond_the_classes_are_left_out_and_said(ran, qtbot):
@@ -365,9 +368,10 @@ def test_labels_beyond_the_classes_are_left_out_and_said(ran, qtbot):
     strokes.data[:] = 0
     for y, x, label in ((0.35, 0.3, 1), (0.5, 0.8, 2), (0.7, 0.7, 7)):
         strokes.data[int(y * height), int(x * width)] = label
-    widget.teach_panel.learn_button.click()
+    widget.teaching.learn()
     wait_until(qtbot, lambda: widget.session.taught is not None)
     wait_until(qtbot, idle(widget))
-    words = widget.teach_panel.words.text()
-    assert words.startswith("Learned from 2 squares")
+    words = widget.teach_panel.score.text()
+    assert words.startswith("Too few strokes to say")
+    assert widget.session.taught.cells == 2
     assert "not a class were left out" in words

@@ -13,6 +13,7 @@ from napari_histodistill.widgets.shared.controls import (
     Hint,
     explain,
     heading,
+    keep_lines,
     make_bold,
     push,
     row,
@@ -54,8 +55,7 @@ class TrustPanel(QWidget):
         # A verdict that comes must not push away what is below it.
         lines = stack(verdict, self.headline, self.where)
         lines.addStretch(1)
-        room = VERDICT_LINES * self.headline.fontMetrics().lineSpacing()
-        verdict.setMinimumHeight(room + lines.spacing())
+        keep_lines(verdict, VERDICT_LINES, besides=lines.spacing())
         stack(
             self,
             heading("Trust"),

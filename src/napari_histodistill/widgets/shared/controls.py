@@ -8,7 +8,7 @@ tooltip and message is made or set here, as plain text.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qtpy.QtCore import (
@@ -129,9 +129,41 @@ def keep_room(widget: QWidget) -> None:
     widget.setSizePolicy(policy)
 
 
-def keep_lines(label: QLabel, lines: int) -> None:
-    """Reserve the room of so many lines of text."""
-    label.setMinimumHeight(lines * label.fontMetrics().lineSpacing())
+class _RoomKeeper(QObject):
+    """Measures a widget's room again when napari's style gives it another font."""
+
+    def __init__(self, widget: QWidget, reserve: Callable[[], None]) -> None:
+        super().__init__(widget)
+        self._reserve = reserve
+        widget.installEventFilter(self)
+        reserve()
+
+    def eventFilter(self, _watched: QObject | None, event: QEvent | None) -> bool:
+        """Reserve the room for the new font."""
+        if event is not None and event.type() == QEvent.Type.FontChange:
+            self._reserve()
+        return False
+
+
+def keep_lines(widget: QWidget, lines: int, *, besides: int = 0) -> None:
+    """Reserve the room of so many lines of text, and of so many pixels besides."""
+
+    def reserve() -> None:
+        # Text that can be selected is laid out a little higher than its font says.
+        high = widget.fontMetrics().lineSpacing() + 2
+        widget.setMinimumHeight(lines * high + besides)
+
+    _RoomKeeper(widget, reserve)
+
+
+def room_for(label: QLabel, longest: str) -> None:
+    """Give a label the width of its longest text, so that nothing beside it moves."""
+
+    def reserve() -> None:
+        wide = label.fontMetrics().horizontalAdvance(longest)
+        label.setMinimumWidth(wide + 4)
+
+    _RoomKeeper(label, reserve)
 
 
 def make_bold(widget: QWidget, *, bold: bool = True) -> None:
@@ -255,11 +287,6 @@ def keep_within_dock(combo: QComboBox) -> None:
     leave_wheel(combo)
     combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     combo.setMinimumContentsLength(8)
-
-
-def room_for(label: QLabel, longest: str) -> None:
-    """Give a label the width of its longest text, so that nothing beside it moves."""
-    label.setMinimumWidth(label.fontMetrics().horizontalAdvance(longest) + 4)
 
 
 class _WheelFilter(QObject):

@@ -77,7 +77,7 @@ class Teaching(QObject):
         self._followed: Labels | None = None
         self._learned_mark: tuple[object, ...] | None = None
         self._waits = False  # strokes that could not be learned from yet
-        self._was_taught = False
+        self._was_taught = self._is_learning = False
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(SETTLE_MS)
@@ -234,9 +234,10 @@ class Teaching(QObject):
         mark = self._mark(layer)
         if mark == self._learned_mark:
             return
-        if session.why_not_teach or pump.is_active(ExploreJob.STORED_MAP):
+        why_not = session.why_not_teach or session.why_not_similar
+        if why_not or pump.is_active(ExploreJob.STORED_MAP):
             self._waits = True
-            self.panel.hint(session.why_not_teach and NO_MAP_YET)
+            self.panel.hint(why_not and NO_MAP_YET)
             return
         self._waits, self._learned_mark = False, mark
         strokes = self.strokes()
@@ -246,12 +247,13 @@ class Teaching(QObject):
             self.panel.say(str(error))
             return
         self._left_out = LEFT_OUT if strokes.leaves_out else ""
+        self._is_learning = True
         pump.abandon(ExploreJob.HOLDING)
         pump.start(
             work,
             key=ExploreJob.LEARNING,
             on_reports=self._learned,
-            on_end=self._ended,
+            on_end=self._learning_ended,
         )
 
     def _learned(self, reports: list[HeldEmbeddings | Missing | Taught]) -> None:
@@ -266,6 +268,10 @@ class Teaching(QObject):
         elif isinstance(last, Taught):
             self.panel.hint("")
             self.taught.emit()
+
+    def _learning_ended(self, job: Job[object]) -> None:
+        self._is_learning = False
+        self._ended(job)
 
     def _get_ready(self) -> None:
         """Read what the first stroke is learned from, and make room for its map."""
@@ -377,9 +383,13 @@ class Teaching(QObject):
         )
 
     def _wait_for_run(self) -> None:
-        """Have what was taught learned again once a run that replaced it is done."""
-        if self._was_taught and self.bench.session.runs_here:
+        """Have strokes learned again once there is a map in place of the taught one."""
+        session = self.bench.session
+        was_taught = (self._was_taught and session.taught is None) or self._is_learning
+        if was_taught and (session.runs_here or session.live is None):
+            self._is_learning = False
             self._waits, self._learned_mark = True, None
+            self.panel.hint(NO_MAP_YET)
 
     def _show_classes(self) -> None:
         self.panel.show_classes(self.classes.all, self.classes.current)
@@ -418,7 +428,7 @@ class Teaching(QObject):
             before.events.set_data.disconnect(self._painted_on)
             before.events.mode.disconnect(self.show_painting)
             before.events.selected_label.disconnect(self._label_chosen)
-        self._was_taught, self._waits = False, False
+        self._was_taught = self._waits = self._is_learning = False
         if layer is None:
             return
         layer.events.paint.connect(self._painted_on)
