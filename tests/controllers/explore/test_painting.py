@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from napari_histodistill.controllers.explore.painting import PALETTE, PaintedClasses
+from napari_histodistill.controllers.explore.painting import (
+    PALETTE,
+    PaintedClasses,
+    pixels_under,
+    read_annotations_work,
+    write_strokes_work,
+)
 from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Region
+from napari_histodistill.running import CancelToken
 from napari_histodistill.students.spec import ClassSpec
+from tests.fakes import array_slide
 
 
 def names(classes):
@@ -114,3 +126,33 @@ def test_too_many_classes_change_nothing():
     with pytest.raises(InputError, match="9 classes are too many: 8"):
         classes.merge(theirs)
     assert names(classes) == ["tissue A", "tissue B"]
+
+
+@pytest.mark.parametrize(
+    ("square", "rows", "columns"),
+    [
+        (Region(y=40, x=80, height=40, width=40), range(10, 20), range(20, 30)),
+        (Region(y=41, x=81, height=1, width=1), [10], [20]),
+        (Region(y=590, x=790, height=40, width=40), range(148, 150), range(198, 200)),
+    ],
+)
+def test_a_square_covers_the_pixels_whose_centre_lies_in_it(square, rows, columns):
+    found = pixels_under(square, (150, 200), (600, 800))
+    assert set(zip(*map(np.ndarray.tolist, found), strict=True)) == {
+        (row, column) for row in rows for column in columns
+    }
+
+
+def test_strokes_go_to_a_file_and_come_back_where_a_slide_is_cropped(tmp_path):
+    slide = array_slide()
+    info = replace(slide.info, bounds_origin=(40, 80))
+    classes = PaintedClasses().all
+    labels = np.zeros((150, 200), np.uint8)
+    labels[20:30, 30:50], labels[90:95, 100:110] = 1, 2
+    path = tmp_path / "strokes.geojson"
+    list(write_strokes_work(path, labels, classes, info, slide.shape)(CancelToken()))
+    work = read_annotations_work(path, info, slide.shape, labels.shape)
+    (found,) = work(CancelToken())
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.classes == classes
+    assert found.words == "Painted 2 shapes of strokes.geojson."

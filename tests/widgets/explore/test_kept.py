@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_histodistill.controllers.explore import teaching
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
-from napari_histodistill.students import probe
 from tests.fakes import array_slide, colour_student, tissue_image
 from tests.widgets.conftest import wait_until
 from tests.widgets.explore.test_flow import (
@@ -314,13 +314,13 @@ def test_another_student_ends_the_run_of_the_first(explore, qtbot):
 
 
 def test_a_run_ends_a_fit_that_is_going_on(explore, qtbot, monkeypatch):
-    fit = probe.fit_probe
+    fit = teaching.fit_head
 
     def slowly(*args, **kwargs):
         time.sleep(0.5)
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(probe, "fit_probe", slowly)
+    monkeypatch.setattr(teaching, "fit_head", slowly)
     student = colour_student()
     names = ("stroma", "gland", "nothing")
     first = student.spec.classes[0]

@@ -148,7 +148,7 @@ def test_the_score_and_a_stroke_that_contradicts_the_rest(ran, qtbot):
     assert "right on strokes held out (" in panel.score.text()
     assert not panel.go.isEnabled()
     assert "No stroke contradicts" in panel.go.toolTip()
-    assert "(about 100 % right" in widget.trust_panel.notes.text()
+    assert "strokes: about 100 % right" in widget.trust_panel.notes.text()
 
     wrong = (450, 150)
     y, x = (np.array(wrong) * scale).astype(int)

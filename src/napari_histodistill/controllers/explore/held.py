@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import TileGrid
     from napari_histodistill.students.head import Head
 
-    Cells = npt.NDArray[np.intp]
+    FlatCells = npt.NDArray[np.intp]
     Floats = npt.NDArray[np.float32]
 
 MOST_BYTES = 2**29
@@ -42,7 +42,7 @@ class MapEmbeddings(Protocol):
     def status(self) -> npt.NDArray[np.uint8]:
         """``(rows, columns)``: what is known of each cell."""
 
-    def of(self, cells: Cells, cancel: CancelToken) -> Floats:
+    def of(self, cells: FlatCells, cancel: CancelToken) -> Floats:
         """Return ``(n, dim)`` of done cells, by flat index in ascending order."""
 
     def probabilities(self, head: Head, cancel: CancelToken) -> Floats:
@@ -65,7 +65,7 @@ class StoredEmbeddings:
         """``(rows, columns)``: what is known of each cell."""
         return self.store.status
 
-    def of(self, cells: Cells, cancel: CancelToken) -> Floats:
+    def of(self, cells: FlatCells, cancel: CancelToken) -> Floats:
         """Return ``(n, dim)`` of done cells, by flat index in ascending order."""
         columns = self.grid.shape[1]
         found = np.empty((len(cells), self.store.dim), np.float32)
@@ -136,7 +136,7 @@ class HeldEmbeddings:
         done = status == CellStatus.DONE
         return bool((self.status[done] == CellStatus.DONE).all())
 
-    def of(self, cells: Cells, cancel: CancelToken) -> Floats:
+    def of(self, cells: FlatCells, cancel: CancelToken) -> Floats:
         """Return ``(n, dim)`` of done cells, by flat index in ascending order."""
         cancel.check()
         done = np.flatnonzero(self.status.ravel() == CellStatus.DONE)

@@ -200,7 +200,7 @@ def _on_squares(session: ExploreSession) -> Iterator[Note]:
 def _on_classes(session: ExploreSession) -> Iterator[Note]:
     if session.taught is not None:
         score = session.taught.score_in_words
-        tested = f" ({score})" if score else ""
+        tested = f": {score}" if score else ""
         learned = count_in_words(session.taught.cells)
         yield Note(CARE, f"Classes were learned from {learned} under strokes{tested}.")
         return

@@ -41,7 +41,7 @@ from napari_histodistill.widgets.explore.similar import Searching, SimilarPanel
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.explore.stain import Staining
 from napari_histodistill.widgets.explore.teach.annotations import Annotating
-from napari_histodistill.widgets.explore.teach.asking import Asking
+from napari_histodistill.widgets.explore.teach.asking import Questioning
 from napari_histodistill.widgets.explore.teach.panel import TeachPanel
 from napari_histodistill.widgets.explore.teach.teaching import Teaching
 from napari_histodistill.widgets.explore.trust import TrustPanel
@@ -110,7 +110,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         self.judging = Judging(self.bench, self.trust_panel, self.classes_panel)
         self.searching = Searching(self.bench, self.similar_panel)
         self.teaching = Teaching(self.bench, self.teach_panel)
-        self.asking = Asking(self.bench, self.teach_panel, self.teaching)
+        self.asking = Questioning(self.bench, self.teach_panel, self.teaching)
         self.annotating = Annotating(self.bench, self.teach_panel, self.teaching)
         self.showing = Showing(self.bench, self.showing_panel, self.classes_panel)
         self.on_canvas = OnCanvas(

@@ -29,7 +29,7 @@ NONE_LEFT = "There is no square left to ask about: paint, or run the model on mo
 DONE = "That was all for now. Ask me again for more."
 
 
-class Asking(QObject):
+class Questioning(QObject):
     """Keeps questions, canvas and strokes in step."""
 
     def __init__(

@@ -148,6 +148,7 @@ class TeachPanel(QWidget):
         self._classes: tuple[ClassSpec, ...] = ()
         self._group: QButtonGroup | None = None
         self._hints = False
+        self._listed: tuple[tuple[str, ...], bool] | None = None
         self.add, self.remove = tool("+", ADD_TIP), tool("−", REMOVE_TIP)
         self._tools = QWidget()
         self._tools.setLayout(row(self.add, self.remove, QWidget(), stretch=2))
@@ -238,8 +239,9 @@ class TeachPanel(QWidget):
     def show_odd(self, strokes: Sequence[str], *, tried: bool) -> None:
         """List strokes that the others contradict."""
         nothing = NO_ODD if tried else NOT_TRIED
-        listed = [self.odd.itemText(k) for k in range(self.odd.count())]
-        if listed != (list(strokes) or [nothing]):
+        listed = (tuple(strokes), tried)
+        if listed != self._listed:
+            self._listed = listed
             fill_combo(self.odd, strokes, 0, empty=nothing)
         why_not = "" if strokes else nothing
         explain(self.odd, ODD_TIP, why_not)

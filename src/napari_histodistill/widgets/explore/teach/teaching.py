@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,8 @@ class Teaching(QObject):
         self._learned_mark: tuple[object, ...] | None = None
         self._waits = False  # strokes that could not be learned from yet
         self._was_taught = self._is_learning = False
+        # Of every slide's strokes, looked for again only where somebody painted.
+        self._labels: WeakKeyDictionary[Labels, set[int]] = WeakKeyDictionary()
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(SETTLE_MS)
@@ -153,8 +156,9 @@ class Teaching(QObject):
             return
         labels = self.classes.remove()
         for layer in self._all_layers():
-            if layer.data.max(initial=0) > self.classes.label:
+            if layer.data.any():
                 layer.data = labels[layer.data]
+                self._labels.pop(layer, None)
         self._show_colors()
         self.choose_class(self.classes.current)
         self.show()
@@ -420,6 +424,8 @@ class Teaching(QObject):
         before = self._followed
         if layer is before:
             return
+        if layer is not None:
+            self._labels.pop(layer, None)
         self._followed = layer
         if before is not None:
             self.panel.say("")
@@ -442,6 +448,8 @@ class Teaching(QObject):
             self._learned_mark = self._mark(layer)
 
     def _painted_on(self, _event: Event | None = None) -> None:
+        if self._followed is not None:
+            self._labels.pop(self._followed, None)
         self._settle.start()
 
     def _label_chosen(self, _event: Event | None = None) -> None:
@@ -464,5 +472,7 @@ class Teaching(QObject):
         """Return the labels that are painted on any slide."""
         found: set[int] = set()
         for layer in self._all_layers():
-            found |= set(np.flatnonzero(np.bincount(layer.data.ravel())).tolist())
-        return found - {0}
+            if layer not in self._labels:
+                self._labels[layer] = set(np.unique(layer.data[layer.data > 0]))
+            found |= self._labels[layer]
+        return found
