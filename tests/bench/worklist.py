@@ -1,6 +1,6 @@
 """Twenty slides in the list: stalls while choosing, and how soon a map is there
 
-A folder of nineteen painted sections of 4,096 px and one slide of 100,000 px is opened
+A folder of nineteen painted sections of 8,192 px and one slide of 100,000 px is opened
 as a worklist. Every slide is chosen once (and opened by that), the first ten are run,
 then all are chosen three times more. A 10 ms timer notes the gaps between its own
 ticks. The baseline of the stalls is the same window with nothing to do; that of the
@@ -15,29 +15,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import tifffile
 
 from tests.bench.figures import Figure
-from tests.bench.large_slide import painted_squares, write_large_slide
+from tests.bench.large_slide import write_large_slide
 from tests.bench.stalls import Gaps, turning
 
-SMALL, RUN_ON = 19, 10
+SMALL, SIDE_PX, RUN_ON = 19, 8192, 10
 ROUNDS = 3
 
 
 def write_folder(folder: Path) -> None:
     """Write the twenty slides."""
     for k in range(SMALL):
-        a, b, c, d, *_ = painted_squares(np.random.default_rng(k))
-        section = np.concatenate([np.hstack([a, b]), np.hstack([c, d])])
-        tifffile.imwrite(
-            folder / f"section {k + 1}.tif",
-            section,
-            photometric="rgb", tile=(256, 256), compression="jpeg",
-            resolution=(2e4, 2e4), resolutionunit="CENTIMETER",
-        )  # fmt: skip
+        path = folder / f"section {k + 1}.tif"
+        write_large_slide(path, side_px=SIDE_PX, seed=k)
     write_large_slide(folder / "section 20.tif")
 
 
@@ -122,6 +114,7 @@ def _looked_through(
     folder: Path,
 ) -> tuple[list[float], list[float], list[float], list[float], list[float]]:
     window = Window()
+    window.rest(2.0)
     gaps = Gaps()
     window.rest(1.0)
     window.panel.choosing.open_worklist(folder)

@@ -96,7 +96,7 @@ def write_areas(class_map: ClassMap, path: Path | str) -> Path:
         for a in areas
     )
     header = _AREAS + _TRUST
-    return _write((*header, *about), rows, path, earlier=(_AREAS, header))
+    return _write((*header, *about), rows, path, earlier=(_AREAS,), start=_line(header))
 
 
 def write_squares(
@@ -227,7 +227,7 @@ def write_regions(
     )
     header = tuple(score if name == "similarity" else name for name in _REGIONS)
     known = header + (_WORLD if slide_mpp else ())
-    return _write((*known, *about), rows, path, earlier=(header, known))
+    return _write((*known, *about), rows, path, start=_line(header))
 
 
 def _world(

@@ -121,7 +121,7 @@ def test_another_class_is_another_heatmap_in_the_same_array():
 def test_what_the_filter_hides_is_counted_in_every_kind():
     session = ran_session()
     total = session.live.cells_done
-    assert str(hidden_squares(session, ())) == f"All {total} squares shown"
+    assert str(hidden_squares(session, ())) == f"0 of {total} squares hidden"
     session.show_at_least(1.0)
     hidden = hidden_squares(session, ())
     assert hidden.count == int((session.live.shown == 0).sum()) - int(
@@ -160,7 +160,12 @@ def test_own_colours_reach_legend_map_canvas_and_exports(tmp_path):
     assert canvas_legend(session, ()).classes[1] == ("gland", OWN)
     snapshot = session.live.snapshot()
     drive(
-        export_work(ExportKey.CLASS_OUTLINES, tmp_path / "a.geojson", classes=snapshot)
+        export_work(
+            ExportKey.CLASS_OUTLINES,
+            tmp_path / "a.geojson",
+            classes=snapshot,
+            similar=None,
+        )
     )
     red, green, blue = (int(OWN[k : k + 2], 16) for k in (1, 3, 5))
     compact = (tmp_path / "a.geojson").read_text().replace(" ", "").replace("\n", "")

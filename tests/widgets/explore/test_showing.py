@@ -78,7 +78,7 @@ def test_one_thing_is_shown_at_a_time(ran, qtbot):
     assert "squares hidden" in rows.hidden_words.text()
     rows.all.click()
     assert rows.sure.value() == 0
-    assert rows.hidden_words.text().startswith("All ")
+    assert rows.hidden_words.text().startswith("0 of ")
     assert not rows.all.isEnabled()
 
     QTest.keyClick(native(viewer), Qt.Key.Key_1)

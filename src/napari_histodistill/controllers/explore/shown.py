@@ -60,8 +60,6 @@ class HiddenSquares:
         """Return it for people; "" where there is no map."""
         if not self.of:
             return ""
-        if not self.count:
-            return f"All {self.of:,} squares shown"
         return f"{self.count:,} of {self.of:,} squares hidden"
 
 

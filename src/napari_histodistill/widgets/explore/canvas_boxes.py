@@ -101,19 +101,21 @@ class LegendBox(CanvasBox):
             y += line + GAP
         painter.end()
 
-    def _rows(self) -> list[tuple[str, str]]:
-        """Return names and colours; "" for a row without a colour of its own."""
-        rows = list(self.legend.classes[:MOST_ROWS])
+    def _rows(self) -> list[tuple[str, str | None]]:
+        """Return names and colours; "" for a row without one, None for hatching."""
+        rows: list[tuple[str, str | None]] = list(self.legend.classes[:MOST_ROWS])
         if more := len(self.legend.classes) - len(rows):
             rows.append((f"and {more} more", ""))
-        return [*rows, (HATCHED, "")] if self.legend.hatched else rows
+        return [*rows, (HATCHED, None)] if self.legend.hatched else rows
 
-    def _paint_row(self, painter: QPainter, name: str, color: str, at: QRect) -> None:
+    def _paint_row(
+        self, painter: QPainter, name: str, color: str | None, at: QRect
+    ) -> None:
         swatch = QRect(PAD, at.top() + (at.height() - SWATCH) // 2, SWATCH, SWATCH)
-        if color:
-            painter.fillRect(swatch, QColor(color))
-        elif name is HATCHED:
+        if color is None:
             paint_hatching(painter, swatch)
+        elif color:
+            painter.fillRect(swatch, QColor(color))
         painter.setPen(self.palette().color(self.foregroundRole()))
         words = at.adjusted(SWATCH + GAP, 0, 0, 0)
         painter.drawText(words, Qt.AlignmentFlag.AlignVCenter, name)

@@ -56,6 +56,10 @@ class ExportButton(QToolButton):
         self.setMenu(menu)
 
 
+_AIR_PX = 6
+"""Between an elided text and what stands beside it."""
+
+
 class PathLabel(PlainLabel):
     """A path, its middle left out where there is no room; all of it in the tooltip."""
 
@@ -81,7 +85,7 @@ class PathLabel(PlainLabel):
             self.setText("")
             return
         metrics = self.fontMetrics()
-        room = self.width() - metrics.horizontalAdvance(self._words)
+        room = self.width() - metrics.horizontalAdvance(self._words) - _AIR_PX
         middle = Qt.TextElideMode.ElideMiddle
         self.setText(self._words + metrics.elidedText(str(self.path), middle, room))
 
