@@ -56,7 +56,7 @@ class _Page:
 
 def write_large_slide(path: Path, *, side_px: int = SIDE_PX, seed: int = 7) -> Path:
     """Write the slide (Aperio's layout, JPEG 4:2:0); the same seed, the same bytes."""
-    squares = _squares(np.random.default_rng(seed))
+    squares = painted_squares(np.random.default_rng(seed))
     layout = _layout(math.ceil(side_px / SQUARE_PX), np.random.default_rng(seed + 1))
     with path.open("wb") as file:
         file.write(b"II*\0\0\0\0\0")
@@ -82,7 +82,7 @@ def tissue_places(*, side_px: int = SIDE_PX, seed: int = 7) -> npt.NDArray[np.fl
     return np.argwhere(layout < SQUARES) * float(SQUARE_PX) + SQUARE_PX / 2
 
 
-def _squares(rng: np.random.Generator) -> list[Pixels]:
+def painted_squares(rng: np.random.Generator) -> list[Pixels]:
     """Return squares of painted tissue and, last, one of glass."""
     from napari_histodistill.samples import synthetic_slide, synthetic_truth
     from napari_histodistill.samples.tissue_painting import GLASS_RGB

@@ -283,7 +283,7 @@ class _Search(_Play):
         session = self.widget.session
         if session.similar is not None:
             self.end()
-        elif not self._asked:
+        elif session.live is not None and not self._asked:
             self._asked = True
             self.say("looking for what is like one place…")
             self.widget.searching.click(*query_place(session.live), like=True)
@@ -344,7 +344,7 @@ class _Teach(_Play):
             self.step()
             return
         self.say(f"a stroke over {stroke.tissue}…")
-        layer = overlays.get(OverlayKind.STROKES)
+        layer: Any = overlays.get(OverlayKind.STROKES)
         self._painted += 1
         layer.data_setitem(_under(layer, stroke), np.uint8(self._painted))
         QTimer.singleShot(STROKE_MS, self._paint_next)
@@ -357,7 +357,7 @@ class _Teach(_Play):
         self.say(found.in_words())
 
 
-def _under(layer: Any, stroke: Stroke) -> tuple[Any, Any]:
+def _under(layer: Any, stroke: Stroke) -> tuple[Any, ...]:
     """Return the pixels of the stroke layer under a stroke."""
     scale, at = np.asarray(layer.scale[-2:]), np.asarray(layer.translate[-2:])
     corner = at - scale / 2

@@ -133,7 +133,7 @@ def test_too_many_classes_change_nothing():
     [
         (Region(y=40, x=80, height=40, width=40), range(10, 20), range(20, 30)),
         (Region(y=41, x=81, height=1, width=1), [10], [20]),
-        (Region(y=590, x=790, height=40, width=40), range(148, 150), range(198, 200)),
+        (Region(y=591, x=791, height=40, width=40), range(148, 150), range(198, 200)),
     ],
 )
 def test_a_square_covers_the_pixels_whose_centre_lies_in_it(square, rows, columns):

@@ -287,8 +287,10 @@ def difference_facts(
         return {}
     made_by = provenance_of(slide, students[0], "tiles")
     facts = record_facts(MapRecord(made_by=made_by), difference.grid)
-    kept = ("program", "version", "written", "slide", "slide_digest", "mode")
-    kept += ("step_um", "um_per_px", "um_per_px_source")
+    kept = (
+        *("program", "version", "written", "slide", "slide_digest", "mode"),
+        *("step_um", "um_per_px", "um_per_px_source"),
+    )
     found = {key: facts[key] for key in kept} | {"measure": difference.measure}
     for side, student in zip(_SIDES, students, strict=True):
         found[f"model_{side}"] = student.name

@@ -251,7 +251,8 @@ class NameCombo(QComboBox):
     def event(self, event: QEvent) -> bool:
         """Show the whole name where the cursor rests, if it was elided."""
         is_tip = event.type() == QEvent.Type.ToolTip
-        if is_tip and self.fitting() != self.currentText():
+        wide = self.fontMetrics().horizontalAdvance(self.currentText())
+        if is_tip and wide > self._room():
             tip = plain_tip(self.currentText()) + self.toolTip()
             QToolTip.showText(event.globalPos(), tip, self)
             return True
@@ -260,6 +261,13 @@ class NameCombo(QComboBox):
 
     def fitting(self) -> str:
         """Return as much of the name as fits, its middle left out."""
+        middle = Qt.TextElideMode.ElideMiddle
+        fitting: str = self.fontMetrics().elidedText(
+            self.currentText(), middle, self._room()
+        )
+        return fitting
+
+    def _room(self) -> int:
         option = QStyleOptionComboBox()
         self.initStyleOption(option)
         field = self.style().subControlRect(
@@ -268,10 +276,7 @@ class NameCombo(QComboBox):
             QStyle.SubControl.SC_ComboBoxEditField,
             self,
         )
-        fitting: str = self.fontMetrics().elidedText(
-            self.currentText(), Qt.TextElideMode.ElideMiddle, field.width() - 4
-        )
-        return fitting
+        return int(field.width()) - 4
 
 
 def wide_combo(tooltip: str) -> QComboBox:

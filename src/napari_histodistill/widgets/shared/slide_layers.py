@@ -97,10 +97,13 @@ def show_only(viewer: ViewerModel, layer: Image) -> None:
     theirs, and where napari lays its layers out in a grid, all are meant to be seen.
     """
     mine = layers_of_slide(viewer, layer)
+    hides = not viewer.canvas.grid.enabled
     for other in viewer.layers:
+        # napari goes through all layers at each change, and where nothing changes, too.
         if any(other is x for x in mine):
-            other.visible = True
-        elif ref_of(other.metadata) is not None and not viewer.canvas.grid.enabled:
+            if not other.visible:
+                other.visible = True
+        elif hides and other.visible and ref_of(other.metadata) is not None:
             other.visible = False
 
 
