@@ -241,8 +241,9 @@ def test_a_shape_between_the_cells_is_said_and_a_larger_one_runs(ran, qtbot):
     assert not widget.run_panel.button.isEnabled()
     assert widget.session.live.cells_done, "the map is still there"
     shapes.data = [[(75.0, 75.0), (75, 175), (150, 175), (150, 75)]]
-    wait_until(qtbot, widget.run_panel.button.isEnabled)
+    wait_until(qtbot, lambda: not widget.session.why_not_run)
     assert "larger region" not in widget.run_panel.message.text()
+    assert widget.session.plan().wanted_cells().any()
     assert layer in viewer.layers
 
 
