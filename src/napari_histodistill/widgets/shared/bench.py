@@ -16,7 +16,7 @@ from napari_histodistill.layers.slide_layer import METADATA_KEY, metadata_of, re
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.shared.job_pump import JobPump
 from napari_histodistill.widgets.shared.overlays import Overlays
-from napari_histodistill.widgets.shared.slide_layers import view_region
+from napari_histodistill.widgets.shared.slide_layers import fit_view, view_region
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -107,7 +107,7 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
                     other.metadata.update(metadata_of(now))
                 _scale_to(other, slide.mpp)
         self._make_overlays()
-        self.viewer.reset_view(layers=[layer])
+        fit_view(self.viewer, layer)
         self.changed.emit()
 
     def put_rgb(self) -> None:

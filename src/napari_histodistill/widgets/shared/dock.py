@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QShowEvent
@@ -16,6 +17,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.widgets.shared.controls import stack
+
+_NUMBERS = count()
 
 
 class Dock(QWidget):
@@ -36,6 +39,8 @@ class Dock(QWidget):
         super().__init__()
         self._size = QSize(width, height)
         self._closed = False
+        self._is_on_top = True
+        self._number = next(_NUMBERS)
         self._window: QWidget | None = None
         app = QApplication.instance()
         if app is not None:
@@ -49,7 +54,7 @@ class Dock(QWidget):
     @property
     def is_in_front(self) -> bool:
         """Whether the panel is seen: Qt calls one behind another tab visible, too."""
-        return bool(self.isVisible() and not self.visibleRegion().isEmpty())
+        return bool(self.isVisible() and self._is_on_top)
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; called once."""
@@ -120,6 +125,9 @@ class Dock(QWidget):
         self._window = window
         window.destroyed.connect(self._window_gone)
         window.installEventFilter(self)
+        dock = self._dock_widget()
+        if dock is not None:
+            dock.visibilityChanged.connect(self._turned_up)
         QTimer.singleShot(0, self._join_others)
 
     def event(self, event: QEvent) -> bool:
@@ -130,6 +138,10 @@ class Dock(QWidget):
         handled: bool = super().event(event)
         return handled
 
+    def _turned_up(self, on_top: bool) -> None:
+        """Note whether our tab was chosen or another."""
+        self._is_on_top = on_top
+
     def _join_others(self) -> None:
         """Become a tab beside the other panels: below them, none has room enough."""
         window, mine = self._window, self._dock_widget()
@@ -138,12 +150,13 @@ class Dock(QWidget):
         area = window.dockWidgetArea(mine)
         for panel in window.findChildren(Dock):
             theirs = panel._dock_widget()
-            if theirs in (None, mine) or theirs in window.tabifiedDockWidgets(mine):
+            # The newer one joins the older, whichever is laid out first.
+            if theirs in (None, mine) or panel._number > self._number:
                 continue
             if window.dockWidgetArea(theirs) == area and not theirs.isFloating():
                 window.tabifyDockWidget(theirs, mine)
                 mine.show()
-                mine.raise_()
+                QTimer.singleShot(0, mine.raise_)  # once the tabs are there
                 return
 
     def _dock_widget(self) -> QDockWidget | None:

@@ -33,6 +33,7 @@ from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
     add_slide,
     adopt_work,
+    fit_view,
     layer_mpp,
     layer_of_image,
     pictures_over,
@@ -270,7 +271,7 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         """Show a slide and none of the others, and have the canvas fit it."""
         show_only(self.bench.viewer, layer)
         self.bench.viewer.layers.selection.active = layer
-        self.bench.viewer.reset_view(layers=[layer])
+        fit_view(self.bench.viewer, layer)
 
     def _leave(self) -> None:
         """Go on from a layer that is no longer in the viewer."""

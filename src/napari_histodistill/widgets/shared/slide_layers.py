@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
 
 
+FITTING = 0.95
+"""How much of the canvas a slide fills that was just chosen."""
+
+
 def slide_layers(viewer: ViewerModel) -> list[Image]:
     """Return the layers that show a slide, top of the list last; one per slide."""
     found: list[Image] = []
@@ -186,6 +190,19 @@ def view_region(viewer: ViewerModel, layer: Image, slide: Slide) -> Region | Non
     seen = Region(y=y0, x=x0, height=y1 - y0, width=x1 - x0)
     height, width = slide.shape
     return seen.intersection(Region(y=0, x=0, height=height, width=width))
+
+
+def fit_view(viewer: ViewerModel, layer: Image) -> None:
+    """Have the canvas show all of a layer.
+
+    napari's own ``reset_view(layers=…)`` makes a second list of the layers, after which
+    its own list no longer hears from them (seen with 0.9.2).
+    """
+    low, high = layer.extent.world[:, -2:]
+    size = np.maximum(high - low, 1e-9)
+    camera = viewer.scene.camera
+    camera.center = tuple((low + high) / 2)
+    camera.zoom = FITTING * float((np.array(viewer.canvas.size) / size).min())
 
 
 def go_to(viewer: ViewerModel, layer: Image, region: Region, share: float) -> None:
