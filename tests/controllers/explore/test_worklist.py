@@ -11,6 +11,7 @@ from napari_histodistill.controllers.explore.worklist import (
     RowState,
     Worklist,
     badge_on,
+    partly,
     worklist_work,
 )
 from napari_histodistill.errors import InputError
@@ -113,6 +114,8 @@ def test_badges_say_what_is_missing_and_how_far_a_map_is():
     share = half.live.cells_done / (half.live.cells_done + half.cells_missing)
     assert badge_on(half).text == f"◐ {share:.0%}"
     assert badge_on(ran_session()).text == "✔ map"
+    assert partly(0.62).text == "◐ 62%"
+    assert partly(1.0).text == "✔ map", "a run that ended while another was looked at"
 
 
 @pytest.mark.parametrize(("image", "text"), [(OWN, "● like"), (OTHER, "▲ unlike")])

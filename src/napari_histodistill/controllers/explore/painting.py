@@ -104,7 +104,7 @@ class PaintedClasses:
             Labels that are painted on a slide.
         """
         if len(self._classes) == 2:
-            return "Two classes are the fewest that can be told apart."
+            return "Two classes are the fewest that can be learned."
         if self.label in painted:
             name = self._classes[self.current].name
             return f"{name} is painted: erase its strokes first."

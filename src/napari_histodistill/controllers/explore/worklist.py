@@ -210,6 +210,8 @@ class Worklist:
 
 def partly(share: float) -> Badge:
     """Return how much of a slide's map there is, 0 to 1."""
+    if share >= 1:
+        return Badge(f"{MAPPED} map", "Its map is there.")
     return Badge(f"{RUNNING} {share:.0%}", f"{share:.0%} of its map is there.")
 
 

@@ -21,7 +21,7 @@ class ExploreBench(Bench[ExploreSession, Overlays]):
     """The bench of *Explore slide*.
 
     What lies over a slide stays in the viewer, hidden, while another is looked at: to
-    make layers anew takes napari longer than a person waits without a thought.
+    make layers again takes napari longer than a person waits without a thought.
 
     Attributes
     ----------

@@ -80,7 +80,7 @@ class OnCanvas(QObject):
         return False
 
     def show(self) -> None:
-        """Draw both anew: slide, colours or what is wanted may be another."""
+        """Draw both again: slide, colours or what is wanted may be another."""
         if self.legend is None or self.overview is None:
             return
         session, wanted = self.bench.session, self.panel.legend.isChecked()
