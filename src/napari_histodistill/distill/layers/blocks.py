@@ -43,6 +43,25 @@ STEP_PX = 16
 DETAIL_PX = 6.0
 """What is coarser than this is taken away."""
 
+FRAMES_PX = (128, 181, 256, 362)
+"""Longer sides of the frames: blocks are a fourth to a twelfth of them."""
+
+FINER_PX = (512,)
+"""Frames that do not count for the score: serial sections differ in such detail."""
+
+FEWEST = 12
+"""Blocks that can say anything."""
+
+AGREEING = 0.25
+"""Share of blocks that must find their tissue for their way to be believed."""
+
+FINE = 0.6
+"""Share of the smallest blocks from which a place is refined as finely."""
+
+_ROUNDS = 40
+_ROUNDING = 1 / 6
+"""Variance, px², that shifts by whole pixels have of themselves."""
+
 FLATTEST = 0.15
 """Blocks with less contrast than this share of the median's are not asked."""
 
@@ -85,7 +104,28 @@ class Blocks:
         count = len(self.near)
         if count < FEWEST:
             return 0.0
-        return (self.share - CHANCE) * np.sqrt(count / (CHANCE * (1 - CHANCE)))
+        deviation = np.sqrt(CHANCE * (1 - CHANCE) / count)
+        return float((self.share - CHANCE) / deviation)
+
+    def spread(self) -> tuple[float, float]:
+        """Return the share of blocks that found their tissue, and their median way, µm.
+
+        Those lie about where they should, normally; the others anywhere in reach: a
+        mixture of two distributions, fitted by expectation and maximisation.
+        """
+        if len(self.off_um) < FEWEST:
+            return 0.0, float("nan")
+        squared = ((self.off_um / self.um) ** 2).sum(1)
+        anywhere = 1 / (2 * REACH_PX + 1) ** 2
+        share, variance = 0.5, NEAR_PX
+        for _ in range(_ROUNDS):
+            here = share * np.exp(-squared / 2 / variance) / (2 * np.pi * variance)
+            belongs = here / (here + (1 - share) * anywhere)
+            share = float(belongs.mean())
+            weight = max(float(belongs.sum()), 1e-9)
+            variance = max(float((belongs * squared).sum()) / 2 / weight, _ROUNDING)
+        # The median of a distance whose two parts are normal.
+        return share, float(np.sqrt(2 * np.log(2) * variance)) * self.um
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,22 +138,15 @@ class Agreement:
         By how many standard deviations more blocks agree than by chance, at the size
         where most do.
     error_um : float
-        How far off the place is, as those that agree say: median, dense µm. NaN if too
-        few do.
+        How far off the place is, as those that agree say: median, µm of the dense
+        world. NaN if none do.
+    fine : bool
+        Whether the smallest blocks agree, too.
     """
 
     score: float
     error_um: float
-
-
-FRAMES_PX = (128, 181, 256, 362)
-"""Longer sides of the frames: blocks are a fourth to a twelfth of them."""
-
-FINER_PX = (512, 724)
-"""Frames in which the error may also be read."""
-
-FEWEST = 12
-"""Blocks that can say anything."""
+    fine: bool
 
 
 def agreement_of(
@@ -130,23 +163,21 @@ def agreement_of(
     either_sign : bool
         Whether dark may also mean bright.
     """
-    asked = [
-        ask_blocks(laid, either_sign=either_sign)
-        for px in FRAMES_PX
-        if (laid := lay(sparse, dense, matrix, px)) is not None
-    ]
-    scores = [blocks.score for blocks in asked]
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
-    best = int(np.argmax(scores)) if scores else 0
-    return Agreement(
-        max(scores, default=0.0),
-        _error_um(asked[best]) * scale if asked else float("nan"),
-    )
-
-
-def _error_um(blocks: Blocks) -> float:
-    near = np.linalg.norm(blocks.off_um[blocks.near], axis=1)
-    return float(np.median(near)) if len(near) else float("nan")
+    score, error, fine = 0.0, float("nan"), False
+    for px in (*FRAMES_PX, *FINER_PX):
+        if px in FINER_PX and not error > 0:
+            break
+        laid = lay(sparse, dense, matrix, px)
+        if laid is None:
+            break
+        blocks = ask_blocks(laid, either_sign=either_sign)
+        score = max(score, blocks.score) if px in FRAMES_PX else score
+        agreeing, off_um = blocks.spread()
+        if agreeing >= AGREEING:
+            error = off_um * scale
+        fine = px in FINER_PX and agreeing >= FINE
+    return Agreement(score, error, fine)
 
 
 def ask_blocks(laid: Laid, *, either_sign: bool) -> Blocks:
@@ -212,24 +243,16 @@ def _cut(
         for left in range(0, width - wide + 1, STEP_PX)
         if inside[top : top + wide, left : left + wide].mean() > 0.97
     ]
-    windows, blocks = [], []
-    inner = slice(REACH_PX, REACH_PX + BLOCK_PX)
-    for top, left in found:
-        window = np.s_[top : top + wide, left : left + wide]
-        windows.append(here[window])
-        blocks.append(there[window][inner, inner])
     if not found:
         empty = np.empty((0, wide, wide), np.float32)
         return empty, empty, np.empty((0, 2))
-    spreads = np.array(
-        [(w[inner, inner].std(), b.std()) for w, b in zip(windows, blocks)]
+    inner = slice(REACH_PX, REACH_PX + BLOCK_PX)
+    windows, others = (
+        np.stack([grey[t : t + wide, k : k + wide] for t, k in found])
+        for grey in (here, there)
     )
-    usual = np.maximum(np.quantile(spreads, 0.8, axis=0), 1e-4)
-    rich = (spreads > FLATTEST * usual).all(1)
-    return (
-        np.stack(windows)[rich]
-        if rich.any()
-        else np.empty((0, wide, wide), np.float32),
-        np.stack(blocks)[rich] if rich.any() else np.empty((0, wide, wide), np.float32),
-        np.array(found, np.float64)[rich],
-    )
+    blocks = others[:, inner, inner]
+    spreads = np.stack([windows[:, inner, inner].std((1, 2)), blocks.std((1, 2))])
+    usual = np.maximum(np.quantile(spreads, 0.8, axis=1, keepdims=True), 1e-4)
+    rich = (spreads > FLATTEST * usual).all(0)
+    return windows[rich], blocks[rich], np.array(found, np.float64)[rich]

@@ -57,12 +57,16 @@ LEAST_MARGIN = 4.0
 """Margin from which a place is accepted."""
 
 _CANDIDATES, _BATCH, _FINALISTS = 32, 8, 3
-_COARSE_PX, _MIDDLE_PX, _FINE_PX = 128, 256, 1024
+_COARSE_PX, _MIDDLE_PX, _FINE_PX = 96, 256, 1024
 _APART = 0.06
 """Places that differ by less than this share of the section are one."""
 
+_LOOKED_AT = 200
 _BUDGET_S = 20.0
 _LEAST_PX = 200
+_LOST = 0.8
+"""Share of the score that a finer fit must keep: it must not lose what was seen."""
+
 _MOST_STRETCH = 1.35
 """More than this along one axis is no section that was mounted flat."""
 
@@ -144,18 +148,15 @@ def find(
     """
     simpleitk()
     ours, theirs = take_thumbnails(sparse), take_thumbnails(dense.slide, dense)
-    searches = [
-        _Search(one, other, kind, either_sign=dense.kind != "image", cancel=cancel)
-        for one, other in zip(ours, theirs, strict=True)
-    ]
-    if ours[0] is ours[1] and theirs[0] is theirs[1]:
-        searches = searches[:1]
+    looks = tuple(zip(ours, theirs, strict=True))
+    pair = _Pair(looks, kind, dense.kind != "image", cancel)
     best: list[_Place] = []
     # Nuclei first: they are in every stain. If they do not tell, all that lies there.
-    for number, search in enumerate(reversed(searches)):
+    for number, look in enumerate(reversed(range(len(pair.looks)))):
+        search = _Search(pair, look)
         for share in search.run():
-            yield 0.9 * (number + share) / len(searches)
-        best = _apart([*search.places, *best], ours[0])
+            yield 0.9 * (number + share) / len(pair.looks)
+        best = pair.apart([*search.places, *best])
         if _clear(best):
             break
     if not best:
@@ -164,143 +165,145 @@ def find(
             "landmarks."
         )
         raise ComputeError(msg)
-    final = best[0].search.finished(best[0])
+    # The best other place is refined alike, so that the margin is fair.
+    final = pair.apart([pair.finished(place) for place in best[:_FINALISTS]])
     yield 1.0
-    margin = final.score - (best[1].score if len(best) > 1 else 0.0)
-    yield _found(final, margin, kind, dense, landmarks_um)
+    margin = final[0].score - (final[1].score if len(final) > 1 else 0.0)
+    yield _found(final[0], margin, kind, dense, landmarks_um)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
     matrix: Doubles
     agreement: Agreement
-    search: _Search
 
     @property
     def score(self) -> float:
         return self.agreement.score
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pair:
+    """Both layers, in each of the ways to look at them."""
+
+    looks: tuple[tuple[Thumbnail, Thumbnail], ...]
+    kind: RegistrationKind
+    either_sign: bool
+    cancel: CancelToken
+
+    def agreement(self, look: int, matrix: Doubles) -> Agreement:
+        return agreement_of(*self.looks[look], matrix, either_sign=self.either_sign)
+
+    def fitted(
+        self, look: int, start: Doubles, px: int, kind: RegistrationKind
+    ) -> Doubles | None:
+        """Return a place refined; None where there is too little to compare."""
+        laid = lay(*self.looks[look], start, px)
+        if laid is None or laid.inside.sum() < _LEAST_PX or min(laid.sparse.shape) < 16:
+            return None
+        optimiser = Optimiser(laid, kind, self.cancel, budget_s=_BUDGET_S, bounded=True)
+        # All the same: pixels that are as large as those of the coarser frames.
+        shrink = FAR if px > _MIDDLE_PX else (2, 1)
+        try:
+            matrix = start @ optimiser.run(np.eye(3), shrink)
+        except ComputeError:
+            return None  # a wrong start has drifted off the section
+        return matrix if _flat(matrix) else None
+
+    def finished(self, place: _Place) -> _Place:
+        """Return a place with the transform asked for, as fine as blocks agree."""
+        coarse = self._looked_at_both(place, _MIDDLE_PX)
+        if coarse.agreement.fine:
+            return self._looked_at_both(coarse, _FINE_PX)
+        return coarse
+
+    def _looked_at_both(self, place: _Place, px: int) -> _Place:
+        """Return the mean of the fits with either look, if blocks agree as well."""
+        looks = range(len(self.looks))
+        fits = [self.fitted(look, place.matrix, px, self.kind) for look in looks]
+        known = [matrix for matrix in fits if matrix is not None]
+        if not known:
+            return place
+        mean = np.mean(known, axis=0)
+        seen = max(
+            (self.agreement(look, mean) for look in looks), key=lambda a: a.score
+        )
+        return _Place(mean, seen) if seen.score > _LOST * place.score else place
+
+    def apart(self, places: list[_Place]) -> list[_Place]:
+        """Return places best first, without those that are nearly a better one."""
+        ordered = sorted(places, key=lambda place: -place.score)
+        kept = self.distinct([place.matrix for place in ordered], 2 * _APART)
+        return [ordered[k] for k in kept]
+
+    def distinct(
+        self, matrices: list[Doubles], apart: float, most: int | None = None
+    ) -> list[int]:
+        """Return which places are farther than a share of the section from others."""
+        sparse = self.looks[0][0]
+        corners = sparse.corners_um
+        kept: list[int] = []
+        laid = np.empty((0, 4, 2))
+        for number, matrix in enumerate(matrices):
+            scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+            there = apply(matrix, corners)
+            away = np.linalg.norm(laid - there, axis=-1).max(-1, initial=0.0) / scale
+            if (away > apart * sparse.size_um.max()).all():
+                kept.append(number)
+                laid = np.concatenate([laid, there[None]])
+            if len(kept) == most:
+                break
+        return kept
+
+
 class _Search:
     """The search with one look at both layers."""
 
-    def __init__(
-        self,
-        sparse: Thumbnail,
-        dense: Thumbnail,
-        kind: RegistrationKind,
-        *,
-        either_sign: bool,
-        cancel: CancelToken,
-    ) -> None:
-        self._sparse, self._dense, self._kind = sparse, dense, kind
-        self._either_sign, self._cancel = either_sign, cancel
+    def __init__(self, pair: _Pair, look: int) -> None:
+        self._pair, self._look = pair, look
         self.places: list[_Place] = []
 
     def run(self) -> Iterator[float]:
         """Fill ``places``, best first and all apart; yield the share done."""
-        scales = (1.0,) if self._kind == "rigid" else SCALES
+        pair = self._pair
+        scales = (1.0,) if pair.kind == "rigid" else SCALES
         seen = []
         looked = look_for_places(
-            self._sparse,
-            self._dense,
+            *pair.looks[self._look],
             scales,
-            either_sign=self._either_sign,
-            cancel=self._cancel,
+            either_sign=pair.either_sign,
+            cancel=pair.cancel,
         )
         for number, places in enumerate(looked):
             seen += places
             yield 0.5 * (number + 1) / len(scales)
         seen.sort(key=lambda place: -place.score)
-        starts = self._distinct([p.matrix for p in seen[:200]])[:_CANDIDATES]
-        for first in range(0, len(starts), _BATCH):
-            for start in starts[first : first + _BATCH]:
-                self._add(start, _COARSE_PX)
-            yield 0.5 + 0.4 * (first + _BATCH) / len(starts)
-            if _clear(_apart(self.places, self._sparse)):
-                break
-        finalists = _apart(self.places, self._sparse)[:_FINALISTS]
+        matrices = [place.matrix for place in seen[:_LOOKED_AT]]
+        starts = pair.distinct(matrices, _APART, _CANDIDATES)
+        for number, start in enumerate(starts):
+            self._add(matrices[start], _COARSE_PX)
+            if number % _BATCH == _BATCH - 1:
+                yield 0.5 + 0.4 * (number + 1) / len(starts)
+                if _clear(pair.apart(self.places)):
+                    break
+        finalists = pair.apart(self.places)[:_FINALISTS]
         self.places = []
         for place in finalists:
             self._add(place.matrix, _MIDDLE_PX)
-        self.places = _apart(self.places, self._sparse)
+        self.places = pair.apart(self.places)
         yield 1.0
 
-    def finished(self, place: _Place) -> _Place:
-        """Return a place with the transform asked for, as fine as can be seen."""
-        matrix = self._fitted(place.matrix, _FINE_PX, self._kind, FAR)
-        if matrix is None:
-            return place
-        finer = _Place(matrix, self._agreement(matrix), self)
-        # The finer look must not lose what the coarser one saw.
-        return finer if finer.score > 0.8 * place.score else place
-
     def _add(self, start: Doubles, px: int) -> None:
-        kind: RegistrationKind = "rigid" if self._kind == "rigid" else "similarity"
-        matrix = self._fitted(start, px, kind, (2, 1))
-        if matrix is not None and _flat(matrix):
-            self.places.append(_Place(matrix, self._agreement(matrix), self))
-
-    def _agreement(self, matrix: Doubles) -> Agreement:
-        return agreement_of(
-            self._sparse, self._dense, matrix, either_sign=self._either_sign
-        )
-
-    def _fitted(
-        self,
-        start: Doubles,
-        px: int,
-        kind: RegistrationKind,
-        shrink: tuple[int, ...],
-    ) -> Doubles | None:
-        """Return a place refined; None where there is too little to compare."""
-        laid = lay(self._sparse, self._dense, start, px)
-        if laid is None or laid.inside.sum() < _LEAST_PX or min(laid.sparse.shape) < 16:
-            return None
-        optimiser = Optimiser(
-            laid.sparse,
-            laid.dense,
-            laid.inside,
-            um_per_px=laid.um,
-            origin_um=laid.origin_um,
-            kind=kind,
-            cancel=self._cancel,
-            budget_s=_BUDGET_S,
-            reached=laid.inside,
-        )
-        try:
-            return start @ optimiser.run(np.eye(3), shrink)
-        except ComputeError:
-            return None  # a wrong start has drifted off the section
-
-    def _distinct(self, matrices: list[Doubles]) -> list[Doubles]:
-        kept: list[Doubles] = []
-        for matrix in matrices:
-            if all(_gap(matrix, k, self._sparse) > _APART for k in kept):
-                kept.append(matrix)
-        return kept
+        pair = self._pair
+        kind: RegistrationKind = "rigid" if pair.kind == "rigid" else "similarity"
+        matrix = pair.fitted(self._look, start, px, kind)
+        if matrix is not None:
+            self.places.append(_Place(matrix, pair.agreement(self._look, matrix)))
 
 
 def _flat(matrix: Doubles) -> bool:
     stretch = np.linalg.svd(matrix[:2, :2], compute_uv=False)
     return bool(stretch[0] < _MOST_STRETCH * stretch[1])
-
-
-def _gap(one: Doubles, other: Doubles, sparse: Thumbnail) -> float:
-    """Return how far two places are apart, as a share of the section."""
-    corners = sparse.corners_um
-    away = np.linalg.norm(apply(one, corners) - apply(other, corners), axis=1)
-    scale = np.sqrt(abs(np.linalg.det(one[:2, :2])))
-    return float(away.max() / scale / sparse.size_um.max())
-
-
-def _apart(places: list[_Place], sparse: Thumbnail) -> list[_Place]:
-    """Return places best first, without those that are nearly a better one."""
-    kept: list[_Place] = []
-    for place in sorted(places, key=lambda p: -p.score):
-        if all(_gap(place.matrix, k.matrix, sparse) > 2 * _APART for k in kept):
-            kept.append(place)
-    return kept
 
 
 def _clear(places: list[_Place]) -> bool:

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.distill.layers.registration import RegistrationKind
+    from napari_histodistill.distill.layers.thumbnails import Laid
     from napari_histodistill.running import CancelToken
 
     Doubles = npt.NDArray[np.float64]
-    Greys = npt.NDArray[np.float32]
-    Bools = npt.NDArray[np.bool_]
 
 NEAR, FAR = (4, 2), (8, 4, 2)
 """How much the pictures are shrunk, step by step."""
@@ -37,20 +36,16 @@ class Optimiser:
 
     Parameters
     ----------
-    sparse, dense : ndarray
-        ``(h, w)`` float32, in one frame.
-    common : ndarray
-        ``(h, w)`` bool: where they are compared.
-    um_per_px, origin_um : float, tuple of float
-        Edge of a pixel, µm; centre (y, x) of the first.
+    laid : Laid
+        Both pictures in one frame; they are compared where both reach.
     kind : {"rigid", "similarity", "affine"}
         What a step may do.
     cancel : CancelToken
         Asked in every iteration.
     budget_s : float
         Seconds after which a run ends with the best so far.
-    reached : ndarray, optional
-        ``(h, w)`` bool: where ``dense`` is known; everywhere by default.
+    bounded : bool
+        Whether pixels that a step brings in from outside are left out, too.
 
     Raises
     ------
@@ -60,29 +55,23 @@ class Optimiser:
 
     def __init__(
         self,
-        sparse: Greys,
-        dense: Greys,
-        common: Bools,
-        *,
-        um_per_px: float,
-        origin_um: tuple[float, float],
+        laid: Laid,
         kind: RegistrationKind,
         cancel: CancelToken,
+        *,
         budget_s: float,
-        reached: Bools | None = None,
+        bounded: bool = False,
     ) -> None:
         self._itk = simpleitk()
         self._kind, self._cancel, self._budget_s = kind, cancel, budget_s
-        self._sparse = self._itk.GetImageFromArray(sparse)
-        self._dense = self._itk.GetImageFromArray(dense)
-        self._mask = self._itk.GetImageFromArray(common.astype(np.uint8))
-        self._reached = None
-        if reached is not None:
-            self._reached = self._itk.GetImageFromArray(reached.astype(np.uint8))
-        rows, columns = np.nonzero(common)
+        self._bounded = bounded
+        self._sparse = self._itk.GetImageFromArray(laid.sparse)
+        self._dense = self._itk.GetImageFromArray(laid.dense)
+        self._mask = self._itk.GetImageFromArray(laid.inside.astype(np.uint8))
+        rows, columns = np.nonzero(laid.inside)
         self._centre = float(columns.mean()), float(rows.mean())
-        um = np.diag([um_per_px, um_per_px, 1.0])
-        um[:2, 2] = origin_um
+        um = np.diag([laid.um, laid.um, 1.0])
+        um[:2, 2] = laid.origin_um
         swap = np.eye(3)[[1, 0, 2]]
         self._to_um = um @ swap
 
@@ -122,8 +111,8 @@ class Optimiser:
         method = itk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(BINS)
         method.SetMetricFixedMask(self._mask)
-        if self._reached is not None:
-            method.SetMetricMovingMask(self._reached)
+        if self._bounded:
+            method.SetMetricMovingMask(self._mask)
         # Every pixel: with random samples, the answer moved by a pixel with the seed.
         method.SetMetricSamplingStrategy(method.NONE)
         method.SetInterpolator(itk.sitkLinear)

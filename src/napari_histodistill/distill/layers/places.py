@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.layers.thumbnails import Thumbnail
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.layers.thumbnails import Thumbnail
     from napari_histodistill.running import CancelToken
 
     Doubles = npt.NDArray[np.float64]
@@ -90,17 +89,17 @@ def look_for_places(
     for scale in scales:
         edge = max(sparse.size_um.max(), dense.size_um.max() / scale)
         um = float(edge) / EDGE_PX
-        fixed = _Fixed(sparse, um)
+        fixed = _Fixed(sparse, dense, scale, um)
         found: list[Place] = []
         for mirrored in (False, True):
             for degrees in range(0, 360, TURN):
                 cancel.check()
-                linear = scale * _linear(degrees, mirrored=mirrored)
-                found += fixed.peaks(dense, linear, um, either_sign=either_sign)
+                turn = _turn(degrees, mirrored=mirrored)
+                found += fixed.peaks(turn, either_sign=either_sign)
         yield found
 
 
-def _linear(degrees: float, *, mirrored: bool) -> Doubles:
+def _turn(degrees: float, *, mirrored: bool) -> Doubles:
     angle = np.radians(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return turn @ np.diag([1.0, -1.0 if mirrored else 1.0])
@@ -109,34 +108,32 @@ def _linear(degrees: float, *, mirrored: bool) -> Doubles:
 class _Fixed:
     """The sparse thumbnail, transformed once for each scale."""
 
-    def __init__(self, sparse: Thumbnail, um: float) -> None:
+    def __init__(
+        self, sparse: Thumbnail, dense: Thumbnail, scale: float, um: float
+    ) -> None:
         from scipy import fft
 
         self._fft = fft
         reach = int(np.ceil(np.hypot(EDGE_PX, EDGE_PX)))
         self._size = fft.next_fast_len(EDGE_PX + reach, real=True)
-        shape = tuple(max(2, int(round(n / um))) for n in sparse.size_um)
         self._um, self._middle = um, sparse.middle_um
-        self._centre = np.array(shape) / 2 - 0.5
-        identity = np.eye(2)
-        grey, inside = _drawn(sparse, identity, um, shape)
-        self._area = float(inside.sum())
+        self._their_middle = dense.middle_um
+        here = _small(sparse, um)
+        self._there = _small(dense, um * scale)
+        self._whole = np.ones_like(self._there)
+        self._scale = scale
+        self._centre = np.array(here.shape) / 2 - 0.5
+        self._area = float(here.size)
         self._mask, self._one, self._two = (
-            self._forward(x) for x in (inside, grey, grey * grey)
+            self._forward(x) for x in (np.ones_like(here), here, here * here)
         )
 
     def _forward(self, values: Greys) -> Any:
         return self._fft.rfft2(values, (self._size, self._size))
 
-    def peaks(
-        self, dense: Thumbnail, linear: Doubles, um: float, *, either_sign: bool
-    ) -> list[Place]:
-        """Return the best shifts under a linear map, sparse to dense."""
-        # The frame that holds the whole turned partner.
-        back = np.linalg.inv(linear)
-        size = np.abs(back) @ dense.size_um / um
-        shape = tuple(max(2, int(np.ceil(n))) for n in size)
-        grey, inside = _drawn(dense, linear, um, shape)
+    def peaks(self, turn: Doubles, *, either_sign: bool) -> list[Place]:
+        """Return the best shifts under a turn ``(2, 2)``, sparse to dense."""
+        grey, inside = self._turned(turn)
         mask, one, two = (
             np.conj(self._forward(x)) for x in (inside, grey, grey * grey)
         )
@@ -161,44 +158,48 @@ class _Fixed:
         for _ in range(PEAKS):
             at = np.unravel_index(int(value.argmax()), value.shape)
             shift = np.array([k - self._size if k > EDGE_PX else k for k in at])
-            found.append(Place(self._matrix(dense, linear, shape, shift), value[at]))
+            centre = np.array(grey.shape) / 2 - 0.5 + shift
+            found.append(Place(self._matrix(turn, centre), float(value[at])))
             rows, columns = (np.arange(-4, 5) + k for k in at)
             value[np.ix_(rows % self._size, columns % self._size)] = 0
         return found
 
-    def _matrix(
-        self,
-        dense: Thumbnail,
-        linear: Doubles,
-        shape: tuple[int, ...],
-        shift: Doubles,
-    ) -> Doubles:
-        # The partner's middle lies at this pixel of the sparse frame.
-        at = np.array(shape) / 2 - 0.5 + shift
-        here = self._middle + (at - self._centre) * self._um
+    def _turned(self, turn: Doubles) -> tuple[Greys, Greys]:
+        """Return the whole turned partner, and where it reaches."""
+        from scipy.ndimage import affine_transform
+
+        size = np.abs(turn.T) @ np.array(self._there.shape)
+        shape = tuple(max(2, int(np.ceil(n - 1e-6))) for n in size)
+        middle = np.array(self._there.shape) / 2 - 0.5
+        offset = middle - turn @ (np.array(shape) / 2 - 0.5)
+        grey, inside = (
+            affine_transform(values, turn, offset, shape, order=1)
+            for values in (self._there, self._whole)
+        )
+        reached = (inside > 0.5).astype(np.float32)
+        return grey * reached, reached
+
+    def _matrix(self, turn: Doubles, centre: Doubles) -> Doubles:
+        # The partner's middle lies at this pixel of the sparse thumbnail.
+        here = self._middle + (centre - self._centre) * self._um
         matrix = np.eye(3)
-        matrix[:2, :2] = linear
-        matrix[:2, 2] = dense.middle_um - linear @ here
+        matrix[:2, :2] = self._scale * turn
+        matrix[:2, 2] = self._their_middle - matrix[:2, :2] @ here
         return matrix
 
 
-def _drawn(
-    thumbnail: Thumbnail, linear: Doubles, um: float, shape: tuple[int, ...]
-) -> tuple[Greys, Greys]:
-    """Return a thumbnail about its middle, its detail only, and where it reaches."""
+def _small(thumbnail: Thumbnail, um: float) -> Greys:
+    """Return a thumbnail at ``um`` a pixel about the same middle, its detail only."""
     from scipy.ndimage import affine_transform, gaussian_filter
 
-    scale = float(np.sqrt(abs(np.linalg.det(linear))))
-    grey, own = thumbnail.level(um * scale)
-    step = linear * um / own
-    centre = np.array(grey.shape) / 2 - 0.5
-    offset = centre - step @ (np.array(shape) / 2 - 0.5)
-    drawn = [
-        affine_transform(values, step, offset, shape, order=1, mode="constant")
-        for values in (grey, np.ones_like(grey))
+    grey, own = thumbnail.level(um)
+    step = um / own
+    shape = tuple(max(2, round(n / um)) for n in thumbnail.size_um)
+    offset = [
+        n / 2 - 0.5 - step * (m / 2 - 0.5)
+        for n, m in zip(grey.shape, shape, strict=True)
     ]
-    inside = (drawn[1] > 0.5).astype(np.float32)
-    soft = gaussian_filter(drawn[0] * inside, DETAIL_PX, mode="constant")
-    soft /= np.maximum(gaussian_filter(inside, DETAIL_PX, mode="constant"), 1e-3)
-    detail = (drawn[0] - soft) * inside
-    return detail.astype(np.float32), inside
+    small = affine_transform(grey, [step, step], offset, shape, order=1, mode="nearest")
+    weight = gaussian_filter(np.ones_like(small), DETAIL_PX, mode="constant")
+    detail: Greys = small - gaussian_filter(small, DETAIL_PX, mode="constant") / weight
+    return detail

@@ -31,6 +31,7 @@ from napari_histodistill.distill.layers.registration import (
     inverse,
     is_mirrored,
 )
+from napari_histodistill.distill.layers.thumbnails import Laid
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,16 +131,15 @@ def refine(
     """
     halves = _halves(before, landmarks_um, kind)
     rounds = 1 + len(halves)
-    search = Optimiser(
+    laid = Laid(
         overviews.sparse,
         overviews.dense,
         overviews.common,
-        um_per_px=overviews.um_per_px,
-        origin_um=overviews.origin_um,
-        kind=kind,
-        cancel=cancel,
-        budget_s=budget_s / (rounds + 1),
+        overviews.um_per_px,
+        overviews.origin_um,
+        overviews.start,
     )
+    search = Optimiser(laid, kind, cancel, budget_s=budget_s / (rounds + 1))
     step = search.run(np.eye(3))
     if before is None:
         # A coarse start reaches farther, but may get lost in fine texture.
