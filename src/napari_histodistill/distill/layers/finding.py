@@ -23,6 +23,7 @@ from napari_histodistill.distill.layers.optimising import FAR, Optimiser, simple
 from napari_histodistill.distill.layers.places import look_for_places
 from napari_histodistill.distill.layers.refinement import grown
 from napari_histodistill.distill.layers.registration import (
+    CELL_UM,
     FEWEST,
     Registration,
     RegistrationKind,
@@ -375,7 +376,9 @@ def _at_landmarks(
             inliers = known.inliers
             if np.isfinite(known.residuals_um[inliers]).all():
                 before = known.residuals_um
-    if not grown(before[inliers], off[inliers]):
+    # Below a hand's own error, landmarks cannot object.
+    exact = np.median(off[inliers]) < CELL_UM
+    if exact or not grown(before[inliers], off[inliers]):
         return off, inliers, ""
     return (
         *(off, inliers),

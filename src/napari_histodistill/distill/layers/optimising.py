@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Doubles = npt.NDArray[np.float64]
 
+_FEW_PIXELS = 2**17
+
 NEAR, FAR = (4, 2), (8, 4, 2)
 """How much the pictures are shrunk, step by step."""
 
@@ -109,6 +111,8 @@ class Optimiser:
     def _method(self, moved: Any, shrink: tuple[int, ...]) -> Any:
         itk = self._itk
         method = itk.ImageRegistrationMethod()
+        if self._sparse.GetNumberOfPixels() < _FEW_PIXELS:
+            method.SetNumberOfThreads(1)  # sharing out takes longer than the work
         method.SetMetricAsMattesMutualInformation(BINS)
         method.SetMetricFixedMask(self._mask)
         if self._bounded:
