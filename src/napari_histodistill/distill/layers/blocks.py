@@ -150,7 +150,12 @@ class Agreement:
 
 
 def agreement_of(
-    sparse: Thumbnail, dense: Thumbnail, matrix: Doubles, *, either_sign: bool
+    sparse: Thumbnail,
+    dense: Thumbnail,
+    matrix: Doubles,
+    *,
+    either_sign: bool,
+    frames_px: tuple[int, ...] = FRAMES_PX,
 ) -> Agreement:
     """Ask blocks of several sizes.
 
@@ -162,17 +167,19 @@ def agreement_of(
         ``(3, 3)``, sparse world to dense world, µm: the place.
     either_sign : bool
         Whether dark may also mean bright.
+    frames_px : tuple of int
+        Longer sides of the frames, ascending. Fewer are enough for a first look.
     """
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     score, error, fine = 0.0, float("nan"), False
-    for px in (*FRAMES_PX, *FINER_PX):
-        if px in FINER_PX and not error > 0:
+    for px in (*frames_px, *FINER_PX):
+        if px in FINER_PX and (frames_px is not FRAMES_PX or not error > 0):
             break
         laid = lay(sparse, dense, matrix, px)
         if laid is None:
             break
         blocks = ask_blocks(laid, either_sign=either_sign)
-        score = max(score, blocks.score) if px in FRAMES_PX else score
+        score = max(score, blocks.score) if px in frames_px else score
         agreeing, off_um = blocks.spread()
         if agreeing >= AGREEING:
             error = off_um * scale
