@@ -150,7 +150,7 @@ def _compare(
     device: str,
 ) -> dict[str, Any]:
     """Judge two arms; the keys are those of ``evaluate --against --json``."""
-    from napari_histodistill.distill.scoring.arms import ArmsProgress, judge_arms
+    from napari_histodistill.distill.scoring.arms import ArmsJudged, judge_arms
     from napari_histodistill.distill.scoring.helping import say_help
     from napari_histodistill.students import load_student
 
@@ -158,16 +158,17 @@ def _compare(
         [load_student(name, device=device) for name in names]
         for names in (named, against)
     ]
-    said = time.monotonic()
+    said, found = time.monotonic(), None
     with interruptible() as cancel:
-        for found in judge_arms(
+        for step in judge_arms(
             arms[0], arms[1], tiles, protocol=protocol.value, cancel=cancel
         ):
-            if not isinstance(found, ArmsProgress):
-                break
-            if time.monotonic() - said >= PROGRESS_S:
+            if isinstance(step, ArmsJudged):
+                found = step
+            elif time.monotonic() - said >= PROGRESS_S:
                 said = time.monotonic()
-                tell(f"{found.done} of {found.total} tiles")
+                tell(f"{step.done} of {step.total} tiles")
+    assert found is not None
     tell(found.reason)
     for note in found.notes:
         tell(note)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.controllers.compare.noise import (
+    SecondSeed,
+    SeedsFound,
+    seeds_work,
+)
 from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.compare.work import (
     NEIGHBOURS,
@@ -262,6 +267,95 @@ def test_a_measure_that_no_longer_fits_gives_way():
     session.choose_measure("classes")
     session.choose_student(1, blind_pair()[1])
     assert session.measure == "neighbours"
+
+
+def another_seed(of=colour_student, *, digest="e2" * 16, lift=0.0):
+    """Return a student that differs as another seed would: by its border."""
+    student = of()
+    head = student.head
+    student.head = Head(head.weight, head.bias + np.array([lift, -lift], np.float32))
+    student.digest = digest
+    return student
+
+
+def test_a_difference_stands_beside_that_of_two_seeds():
+    session = open_session(colour_student(), coarse_student())
+    assert "looking for a second seed" in session.say_noise()
+    session.take_seeds(SeedsFound())
+    assert "no second seed" in session.say_noise()
+    run(session)
+    assert "Noise is not measured" in session.say_compared()
+    second = SecondSeed(0, 1, another_seed(lift=0.5), 100.0)
+    session.take_seeds(SeedsFound(second=second))
+    assert "another seed of A (seed 1)" in session.say_noise()
+    assert "to compute" in session.say_noise()
+    reports = run(session)
+    assert {r.which for r in reports if isinstance(r, HalfUpdate)} == {0, 1, 2}
+    difference = session.compared.difference
+    assert difference.noise.cells == difference.cells
+    assert session.say_compared().endswith(("within noise.", "more than noise."))
+    assert "map from" in session.say_noise()
+    # Another measure has a noise of its own, from the same three maps.
+    looked = computed(second.student)
+    session.choose_measure("neighbours")
+    for report in drive(session.measure_work()):
+        session.take(report)
+    assert session.compared.difference.noise.figure != difference.noise.figure
+    assert computed(second.student) == looked
+    # Swapped, it is still the other seed of the same student.
+    session.swap()
+    assert session.seeds.second.beside == 1
+    session.choose_noise(measured=False)
+    run(session)
+    assert session.compared.difference.noise is None
+    session.choose_student(0, coarse_student())
+    assert session.seeds is None
+
+
+def test_two_seeds_of_one_recipe_show_noise_and_nothing_else():
+    session = open_session(colour_student(), another_seed(lift=0.5))
+    session.take_seeds(SeedsFound(are_seeds=True))
+    assert "two seeds of one recipe" in session.say_noise()
+    run(session)
+    assert session.say_compared().endswith("within noise.")
+
+
+def test_a_second_seed_is_found_beside_the_student(tmp_path, monkeypatch):
+    """First of the one without a partner: what it has learned is the tissue alone."""
+    from napari_histodistill.distill.runs import kin
+
+    def one(name, seed, taught_by):
+        bundle = tmp_path / name / "student"
+        return bundle, kin.RunKin(
+            bundle, "unprivileged" if taught_by == "none" else "triplet",
+            seed, taught_by, "recipe", seed,
+        )  # fmt: skip
+
+    known = dict(
+        one(name, seed, by)
+        for name, seed, by in (
+            ("alone", 0, "none"), ("alone 1", 1, "none"),
+            ("taught", 0, "ihc"), ("taught 1", 1, "ihc"),
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(kin, "kin_of", known.get)
+    monkeypatch.setattr(
+        kin, "kin_beside", lambda b: [k for p, k in known.items() if p != b]
+    )
+    alone, alone_1, taught, _ = known
+    loaded = []
+
+    def load(name, *, device):
+        loaded.append(name)
+        return another_seed()
+
+    (found,) = drive(seeds_work(load, [taught, alone]))
+    assert (found.second.beside, found.second.seed, loaded) == (1, 1, [alone_1])
+    (found,) = drive(seeds_work(load, [alone, alone_1]))
+    assert found.are_seeds
+    (found,) = drive(seeds_work(load, ["colon-he", "imagenet-lite0"]))
+    assert found == SeedsFound()
+    assert len(loaded) == 1
 
 
 def test_what_is_under_the_cursor_is_said():

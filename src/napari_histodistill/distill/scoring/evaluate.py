@@ -242,7 +242,9 @@ def predicted_labels(
     """
     head = protocol == "head"
     found = (_score_head if head else _probe_of)(student, folder, embeddings)
-    return np.array(found.classes)[found.probabilities.argmax(axis=1)]
+    names: npt.NDArray[np.str_] = np.array(found.classes, np.str_)
+    labels: npt.NDArray[np.str_] = names[found.probabilities.argmax(axis=1)]
+    return labels
 
 
 def unseen_tiles(
