@@ -23,12 +23,17 @@ from napari_histodistill.controllers.compare.work import (
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.controllers.shared.planning import store_path_of
+from napari_histodistill.controllers.shared.student_list import (
+    StudentChoice,
+    titles_apart,
+)
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.maps.engine import embed_slide, plan_grid
 from napari_histodistill.maps.progress import EmbedReport
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students.head import Head
+from napari_histodistill.students.spec import Training
 from tests.controllers.driving import GLAND, GLASS, STROMA, drive, find_once
 from tests.fakes import PURPLE, array_slide, coarse_student, colour_student
 from tests.fakes import tissue_image as plain_tissue
@@ -293,7 +298,7 @@ def test_a_difference_stands_beside_that_of_two_seeds():
     assert {r.which for r in reports if isinstance(r, HalfUpdate)} == {0, 1, 2}
     difference = session.compared.difference
     assert difference.noise.cells == difference.cells
-    assert session.say_compared().endswith(("within noise.", "more than noise."))
+    assert session.say_compared().startswith(("Within noise.", "More than noise."))
     assert "map from" in session.say_noise()
     # Another measure has a noise of its own, from the same three maps.
     looked = computed(second.student)
@@ -317,7 +322,7 @@ def test_two_seeds_of_one_recipe_show_noise_and_nothing_else():
     session.take_seeds(SeedsFound(are_seeds=True))
     assert "two seeds of one recipe" in session.say_noise()
     run(session)
-    assert session.say_compared().endswith("within noise.")
+    assert session.say_compared().startswith("Within noise.")
 
 
 def test_a_second_seed_is_found_beside_the_student(tmp_path, monkeypatch):
@@ -356,6 +361,37 @@ def test_a_second_seed_is_found_beside_the_student(tmp_path, monkeypatch):
     (found,) = drive(seeds_work(load, ["colon-he", "imagenet-lite0"]))
     assert found == SeedsFound()
     assert len(loaded) == 1
+
+
+def test_students_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    from napari_histodistill.distill.runs import kin
+
+    def choice(seed, *partners, digest="", name="m"):
+        folder = tmp_path / f"{seed}{partners}{digest}"
+        seeds[folder] = seed
+        training = Training(
+            data="d", licence="CC0", attribution="a",
+            arm="triplet" if partners else "unprivileged", partners=partners,
+        )  # fmt: skip
+        update = {"name": name, "training": training, "digest": digest * 64}
+        return StudentChoice(folder, colour_student().spec.model_copy(update=update))
+
+    seeds = {}
+    monkeypatch.setattr(
+        kin, "kin_of", lambda p: kin.RunKin(p, "triplet", seeds[p], "", "", 0)
+    )
+    alone, ihc, again = choice(0), choice(0, "image: ihc"), choice(1, "image: ihc")
+    assert titles_apart([alone, choice(0, name="other")]) == [
+        "m · 1 µm/px",
+        "other · 1 µm/px",
+    ]
+    assert titles_apart([ihc, again]) == [f"seed {k} · m · 1 µm/px" for k in range(2)]
+    titles = titles_apart([alone, ihc, again])
+    assert titles[0].startswith("without partner · seed 0 · m")
+    assert titles[1].startswith("triplet · with image: ihc · seed 0 · m")
+    assert len(set(titles)) == 3
+    same = titles_apart([choice(0, digest="a"), choice(0, digest="b")])
+    assert same == [f"{d * 6} · m · 1 µm/px" for d in "ab"]
 
 
 def test_what_is_under_the_cursor_is_said():

@@ -161,6 +161,13 @@ class CompareChoice:
             return f"Noise: not measured. {why}" if self.slide else ""
         return ""
 
+    @property
+    def why_no_noise_choice(self) -> str:
+        """Why there is nothing to choose about noise; "" if there is."""
+        if len(self.students) < len(LETTERS):
+            return "Choose two models first."
+        return self.why_no_noise
+
     def noise_run(self) -> NoiseRun | None:
         """Return the third map of a run; None where noise is not measured."""
         if not self.measures_noise or self.seeds is None or self.why_no_noise:
