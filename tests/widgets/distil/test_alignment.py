@@ -8,7 +8,7 @@ import pytest
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.widgets.distil.checkerboard import TITLE
+from napari_histodistill.widgets.distil.align.checkerboard import TITLE
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from tests.widgets.conftest import wait_until
 from tests.widgets.distil.test_flow import MPP, add, tick

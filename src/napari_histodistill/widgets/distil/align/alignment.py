@@ -41,8 +41,8 @@ from napari_histodistill.distill.layers.registration import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.widgets.distil.bench import SAME, DistilBench
-from napari_histodistill.widgets.distil.checkerboard import CheckerView
-from napari_histodistill.widgets.distil.landmarks import Landmarks, sections
+from napari_histodistill.widgets.distil.align.checkerboard import CheckerView
+from napari_histodistill.widgets.distil.align.landmarks import Landmarks, sections
 from napari_histodistill.widgets.distil.layers import (
     channels_of,
     lay_on,
