@@ -13,6 +13,7 @@ import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.distill.runs.folder import read_run
@@ -78,6 +79,14 @@ def tick(widget, name):
     raise AssertionError(name)
 
 
+def fitted(widget):
+    """Let the landmarks be fitted."""
+    pump, until = widget.bench.pump, time.monotonic() + 20
+    while pump.is_active(DistilJob.FITTING) and time.monotonic() < until:
+        QApplication.processEvents()
+        time.sleep(0.005)
+
+
 def preview(qtbot, widget, px=48):
     widget.pairs_step.px.setValue(px)
     widget.pairs_step.preview.click()
@@ -126,6 +135,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
         assert not he.visible
         there.add([y + SHIFT_PX[0] * 0.5, x + SHIFT_PX[1] * 0.5])
     widget.align_step.pick.click()
+    fitted(widget)
     assert he.visible
     assert dense[0].visible
     said = widget.align_step.line.text()
