@@ -216,7 +216,7 @@ def tell(found: list[BusyGaps]) -> None:
             worked = run.busy[phase]
             sys.stdout.write(
                 f"run {k + 1} {phase:8s} longest {max(gaps):7.1f} ms, over 100 ms: "
-                f"{sum(v > 100 for v in gaps)} of {len(gaps)}; at work {max(worked):6.1f} "
+                f"{sum(v > 100 for v in gaps)} of {len(gaps)}; at work {max(worked):.1f} "
                 f"ms, over 100 ms: {sum(v > 100 for v in worked)}\n"
             )
 

@@ -11,7 +11,7 @@ from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.widgets.distil.align.checkerboard import TITLE
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from tests.widgets.conftest import wait_until
-from tests.widgets.distil.test_flow import MPP, add, fitted, tick
+from tests.widgets.distil.test_flow import MPP, add, begin_picking, fitted, tick
 
 pytestmark = pytest.mark.gui
 
@@ -52,8 +52,7 @@ def open_panel(open_viewer, qtbot, tmp_path, painted):
 
 def pick(widget, there, here=PLACES):
     """Click landmarks by turns."""
-    widget.align_step.pick.click()
-    sides = widget.aligning.landmarks._points
+    sides = begin_picking(widget)
     for one, other in zip(here, there, strict=True):
         sides[0].add(one)
         sides[1].add(other)
@@ -195,8 +194,7 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert all(channel.visible for channel in dense)
     assert not widget.aligning._timer.isActive()
     widget.pairing.tick(dense[0])
-    step.pick.click()
-    widget.aligning.landmarks._points[0].add((50, 50))
+    begin_picking(widget)[0].add((50, 50))
     assert not he.visible
     for channel in dense:
         viewer.layers.remove(channel)

@@ -79,8 +79,10 @@ class DistilWidget(Dock):
         self.keeping = DistilKeeping(self.bench, self.aligning, self.draft_row)
         self.distilling = Distilling(self.bench, self.train_step)
         self.distilling.wrote.connect(self.keeping.sections_trained)
+        self.distilling.using.connect(self.aligning.put_away)
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
+        self.distilling.using.connect(lambda: self.train_step.preview.setChecked(False))
         self.fitting = Fitting(self.bench, self.train_step)
         self.comparing = ControlComparing(self.bench, self.train_step)
         self.ask_close: Callable[[], OnClose] = self._ask_close

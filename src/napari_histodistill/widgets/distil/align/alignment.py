@@ -28,7 +28,7 @@ from napari_histodistill.widgets.distil.align.landmarks import sections
 from napari_histodistill.widgets.distil.align.pair import AlignedPair
 from napari_histodistill.widgets.distil.align.refining import Refining
 from napari_histodistill.widgets.distil.align.turning import Turning
-from napari_histodistill.widgets.distil.bench import DistilBench
+from napari_histodistill.widgets.distil.bench import DistilBench, Turns
 from napari_histodistill.widgets.distil.layers import (
     channels_of,
 )
@@ -63,6 +63,7 @@ class Aligning(AlignedPair):
         self.fitting = LandmarkFitting(self, self.refining)
         self.turning = Turning(self, self.fitting, self.refining)
         self._timer = bench.timer(FLICKER_MS, self._flick)
+        self._turns = Turns(self)
         self._shown: list[tuple[Layer, bool]] = []
         self._drawn: Partner | None = None
         self._away = True  # no pair is chosen
@@ -87,8 +88,14 @@ class Aligning(AlignedPair):
     def close(self) -> None:
         """Let go of the viewer."""
         self._timer.stop()
+        self._turns.stop()
         self.checker.stop()
         self.landmarks.close()
+
+    def put_away(self) -> None:
+        """End what shows both layers in turn: the H&E is looked at alone."""
+        for button in (self.step.pick, self.step.flicker, self.step.checker):
+            button.setChecked(False)
 
     def pick(self, on: bool) -> None:
         """Begin or end picking landmarks."""
@@ -96,11 +103,21 @@ class Aligning(AlignedPair):
         if on and sparse is not None and layer is not None:
             self.step.flicker.setChecked(False)
             self.step.checker.setChecked(False)
-            self.landmarks.start(sparse, layer)
+            parts = self.landmarks.prepare(sparse, layer)
+            if parts:
+                self._turns.start(*parts, self._ask)
+            else:
+                self.landmarks.ask()
         else:
             self.landmarks.stop()
             self._lay_if_registered()
         self.bench.changed.emit()
+
+    def _ask(self) -> None:
+        """Ask for landmarks, if they are still wanted."""
+        if self.step.pick.isChecked():
+            self.landmarks.ask()
+            self.bench.changed.emit()
 
     @property
     def sections(self) -> tuple[str, str] | None:
@@ -300,6 +317,8 @@ class Aligning(AlignedPair):
             layer.visible = not layer.visible
 
     def _task(self) -> str:
+        if self._turns.active:
+            return "A moment: the layers for landmarks are made."
         if not self.landmarks.active:
             return ""
         number = len(self.landmarks.pairs()[0]) + 1
