@@ -41,6 +41,7 @@ from napari_histodistill.controllers.distil.sections import (
 )
 from napari_histodistill.controllers.distil.settings import Draft
 from napari_histodistill.controllers.shared.wording import neutral_title
+from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
@@ -383,6 +384,12 @@ class DistilSession:
             if problems:
                 return f"Advanced: {next(iter(problems.values()))}"
         return ""
+
+    @property
+    def warning(self) -> str:
+        """What is likely wrong with the pairs to train on; empty if nothing is."""
+        found = (why_enlarged(x.plan.sparse, x.plan.sampling) for x in self.sections)
+        return next(filter(None, found), "")
 
     @property
     def why_no_settings(self) -> str:

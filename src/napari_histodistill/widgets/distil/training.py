@@ -230,7 +230,6 @@ class Distilling(QObject):
         step.bar.setValue(round(1000 * (share or 0)))
         step.curves.setVisible(share is not None)
         step.curves.show_events(view.events)
-        step.warn(health_of(view))
         step.say(say_run(view))
         self._enable(view)
 
@@ -248,6 +247,9 @@ class Distilling(QObject):
             writing=self.is_writing,
             starting=self.is_starting,
         )
+        works = view is not None and view.works
+        said = "" if works or can.goes_on else self.bench.session.warning
+        step.warn(said or ("" if view is None else health_of(view)))
         step.start.setText("Go on" if can.goes_on else "Start")
         explain(step.start, START_TIP, can.why_no_start)
         step.smaller.setVisible(can.smaller is not None)
