@@ -76,9 +76,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
     monkeypatch.setenv(
         "HISTODISTILL_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True))
     )
-    monkeypatch.setenv(
-        "HISTODISTILL_DRAFTS", str(tmp_path_factory.mktemp("drafts", numbered=True))
-    )
+    for variable in ("HISTODISTILL_DRAFTS", "HISTODISTILL_SETTINGS"):
+        folder = tmp_path_factory.mktemp(variable.lower(), numbered=True)
+        monkeypatch.setenv(variable, str(folder))
 
 
 @pytest.fixture(autouse=True)
