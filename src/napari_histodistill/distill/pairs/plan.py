@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.pairs.provenance import SectionOrigin
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.pyramid.slide import Slide
     from napari_histodistill.slides.tissue.tissue import TissueMask
@@ -102,6 +103,8 @@ class PairPlan:
         ``(n,)`` int, the spot of every pair, where a partner is a table of spots.
     lost : dict of Lost to int
         Number of places that give no pair, by reason; every reason is there.
+    origin : SectionOrigin or None
+        Where the section comes from, if it is known.
     """
 
     sparse: Slide
@@ -112,6 +115,7 @@ class PairPlan:
     partners: tuple[DenseLayer | Spots, ...]
     spot: npt.NDArray[np.intp] | None
     lost: Mapping[Lost, int]
+    origin: SectionOrigin | None = None
 
     def __len__(self) -> int:
         return len(self.centres_um)
@@ -122,9 +126,15 @@ class PairPlan:
         return " + ".join([self.sparse.name, *(p.name for p in self.partners)])
 
     @property
+    def origins(self) -> tuple[SectionOrigin | None, ...]:
+        """Where the section comes from, as in :class:`.PairPool`."""
+        return (self.origin,)
+
+    @property
     def section_names(self) -> tuple[str, ...]:
-        """Names of the :attr:`sections`: there is one."""
-        return (self.sparse.name,)
+        """Names of the :attr:`sections`: there is one, called by its case if known."""
+        case = "" if self.origin is None else self.origin.case
+        return (case or self.sparse.name,)
 
     @property
     def sections(self) -> npt.NDArray[np.intp]:
