@@ -347,8 +347,8 @@ class DistilSession:
             )
         if self.sparse.usable_mpp is None:
             return (
-                f"{self.sparse.name} does not say how many µm a pixel spans: give its "
-                "layer a scale in µm, or type it in Explore slide."
+                f"{self.sparse.name} does not say how many µm a pixel spans: type it "
+                "in step 1."
             )
         if not self.sparse.info.is_rgb:
             return (
@@ -364,8 +364,8 @@ class DistilSession:
         for partner in self.partners:
             if partner.slide is not None and partner.slide.usable_mpp is None:
                 return (
-                    f"{partner.name} does not say how many µm a pixel spans: give its "
-                    "layer a scale in µm."
+                    f"{partner.name} does not say how many µm a pixel spans: type it "
+                    "in step 1."
                 )
         return ""
 

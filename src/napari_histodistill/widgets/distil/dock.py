@@ -27,6 +27,7 @@ from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
+from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
     AlignStep,
@@ -76,6 +77,9 @@ class DistilWidget(Dock):
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
         self.aligning = Aligning(self.bench, self.align_step)
+        self.scaling = Scaling(
+            self.bench, self.layers_step, self.pairing, self.aligning
+        )
         self.keeping = DistilKeeping(self.bench, self.aligning, self.draft_row)
         self.distilling = Distilling(self.bench, self.train_step)
         self.distilling.wrote.connect(self.keeping.sections_trained)
@@ -118,6 +122,7 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.scaling.show()
         self.aligning.show()
         self.distilling.show()
         self.advancing.show()

@@ -159,6 +159,13 @@ class Aligning(AlignedPair):
             self.bench.session.put_registration(place, registration)
             self.lay()
 
+    def keep_landmarks(self, pixels: BothSides) -> None:
+        """Put landmarks back where they were in the layers' pixels, and fit them."""
+        both = self.both()
+        if both is not None and len(pixels[0]):
+            self.landmarks.put(*both, pixels)
+            self._refit()
+
     def _measured(self) -> LandmarkPairs | None:
         """Return the landmarks in µm and pixels; None without any."""
         own, partner = self.own_landmarks(), self.partner
