@@ -200,7 +200,11 @@ class AlignStep(Step):
         tip = "What the transform may do; the least that fits is best."
         self.kind = editor(str, tip, choices=KINDS).native
         self.remove = push("Remove worst", "Remove the landmark that fits worst.")
-        self.load = push("Load…", "Read a transform from a file.")
+        self.load = push(
+            "Load…",
+            "Read an alignment or landmarks from files: of this program, ANHIR, "
+            "BigWarp, QuPath, elastix or ITK.",
+        )
         self.save = push("Save…", "Write the transform, with its evidence, to a file.")
         self._make_looks()
         self.refine = QPushButton("Refine")
