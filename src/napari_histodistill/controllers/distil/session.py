@@ -115,6 +115,8 @@ class DistilSession:
         Changes by hand of the preset's settings, by their path.
     run : RunProcess or None
         The training, from here or found again.
+    run_of : tuple of Planned
+        Pairs that the run learns from, if it was started from here.
     """
 
     sparse: Slide | None = None
@@ -129,6 +131,7 @@ class DistilSession:
     title: str = ""
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
+    run_of: tuple[Planned, ...] = ()
     on: LayerKey | None = None
 
     # --- what a person does ----------------------------------------------------------
@@ -216,7 +219,7 @@ class DistilSession:
 
     def follow(self, run: RunProcess) -> None:
         """Watch a run, started here or found again."""
-        self.run = run
+        self.run, self.run_of = run, self.trained
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.

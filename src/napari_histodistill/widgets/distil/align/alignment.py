@@ -195,6 +195,7 @@ class Aligning(AlignedPair):
     def show(self) -> None:
         """Draw the step."""
         self._follow_choice()
+        self.checker.leave_other_slide()
         session, step = self.bench.session, self.step
         step.say(session.say_alignment(session.aligned or 0))
         step.task.say(self._task())
@@ -226,10 +227,14 @@ class Aligning(AlignedPair):
         self.step.flicker.setChecked(False)
         if both is not None:
             self._lay_as_before(both)
+            if self.known is None:
+                self.fitting.fit()  # what was being fitted when the pair was left
 
     def _remember(self, both: tuple[Image, Layer]) -> None:
         """Note how the partner lies, for when its layer or this panel comes back."""
-        known, key = self.known, sections(both)
+        # One that is being fitted is fitted again when the pair comes back.
+        known = None if self.fitting.active else self.known
+        key = sections(both)
         if key is not None and known is not None:
             self.landmarks.laid[key] = known
         elif key is not None:
