@@ -40,6 +40,8 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
 
     # Unix sockets stay: X11, D-Bus and multiprocessing talk through them.
     disable_socket(allow_unix_socket=True)
+    if item.get_closest_marker("long") and os.environ.get("HISTODISTILL_LONG") != "1":
+        pytest.skip("takes long (set HISTODISTILL_LONG=1)")
     asked = item.get_closest_marker("data") or "data" in item.fixturenames
     if asked and not DATA.is_dir():
         pytest.skip(f"the shared data is not at {DATA} (set HISTODISTILL_DATA)")

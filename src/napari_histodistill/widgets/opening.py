@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from napari_histodistill.layers import reader
-from napari_histodistill.widgets.keys import choose_keys, write_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +58,8 @@ def ask_folder() -> None:
 
 def show_keys() -> None:
     """Show the keys of *Explore slide*, and let a person choose others."""
+    from napari_histodistill.widgets.keys import choose_keys, write_keys
+
     panel = _panel()
     chosen = None if panel is None else choose_keys(panel.key_names, panel)
     if panel is not None and chosen is not None:
