@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.layers.spot_columns import first_line
+from napari_histodistill.distill.spots.spot_columns import first_line
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import is_plain
 

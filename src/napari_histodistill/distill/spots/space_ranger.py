@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.layers.h5ad_files import read_sparse
-from napari_histodistill.distill.layers.hdf5_files import Hdf5File, open_hdf5
-from napari_histodistill.distill.layers.spot_columns import (
+from napari_histodistill.distill.spots.h5ad_files import read_sparse
+from napari_histodistill.distill.spots.hdf5_files import Hdf5File, open_hdf5
+from napari_histodistill.distill.spots.spot_columns import (
     POSITION_HEADER,
     first_line,
     keep_on_tissue,
     shortened,
     unlike,
 )
-from napari_histodistill.distill.layers.spot_tables import RawSpots, check_size
-from napari_histodistill.distill.layers.spot_text import TextTable, read_text
+from napari_histodistill.distill.spots.spot_tables import RawSpots, check_size
+from napari_histodistill.distill.spots.spot_text import TextTable, read_text
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import is_plain
 

@@ -12,15 +12,15 @@ pytest.importorskip("pandas", reason="spots need the extra [spatial]")
 
 from scipy import sparse  # noqa: E402
 
-from napari_histodistill.distill.layers.space_ranger import (  # noqa: E402
+from napari_histodistill.distill.spots.space_ranger import (  # noqa: E402
     read_folder,
     read_matrix,
 )
-from napari_histodistill.distill.layers.spot_columns import (  # noqa: E402
+from napari_histodistill.distill.spots.spot_columns import (  # noqa: E402
     POSITION_HEADER,
 )
-from napari_histodistill.distill.layers.spot_files import read_spots  # noqa: E402
-from napari_histodistill.distill.layers.spot_tables import check_spots  # noqa: E402
+from napari_histodistill.distill.spots.spot_files import read_spots  # noqa: E402
+from napari_histodistill.distill.spots.spot_tables import check_spots  # noqa: E402
 from napari_histodistill.errors import InputError  # noqa: E402
 
 MATRIX = "filtered_feature_bc_matrix.h5"

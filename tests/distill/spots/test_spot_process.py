@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from napari_histodistill.distill.layers import spot_process
-from napari_histodistill.distill.layers.spot_files import read_spots
+from napari_histodistill.distill.spots import spot_process
+from napari_histodistill.distill.spots.spot_files import read_spots
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
 

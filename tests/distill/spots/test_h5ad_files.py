@@ -11,8 +11,8 @@ import h5py
 import pandas as pd
 from scipy import sparse
 
-from napari_histodistill.distill.layers.h5ad_files import read_h5ad
-from napari_histodistill.distill.layers.spot_tables import check_spots
+from napari_histodistill.distill.spots.h5ad_files import read_h5ad
+from napari_histodistill.distill.spots.spot_tables import check_spots
 from napari_histodistill.errors import InputError
 
 GENES = tuple(f"GENE{k}" for k in range(12))

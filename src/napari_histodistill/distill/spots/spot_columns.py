@@ -13,7 +13,7 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from napari_histodistill.distill.layers.spot_tables import LengthUnit, RawSpots
+    from napari_histodistill.distill.spots.spot_tables import LengthUnit, RawSpots
 
 COLUMNS: tuple[tuple[str, str, LengthUnit | None], ...] = (
     ("y_um", "x_um", "µm"),

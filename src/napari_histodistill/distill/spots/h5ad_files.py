@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csc_array, csr_array
 
-from napari_histodistill.distill.layers.hdf5_files import Hdf5File, open_hdf5
-from napari_histodistill.distill.layers.spot_columns import (
+from napari_histodistill.distill.spots.hdf5_files import Hdf5File, open_hdf5
+from napari_histodistill.distill.spots.spot_columns import (
     keep_on_tissue,
     position_columns,
     shortened,
     unlike,
 )
-from napari_histodistill.distill.layers.spot_tables import (
+from napari_histodistill.distill.spots.spot_tables import (
     MOST_VALUES,
     LengthUnit,
     RawSpots,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_histodistill.distill.layers.spot_tables import SpotTable, check_spots
+from napari_histodistill.distill.spots.spot_tables import SpotTable, check_spots
 from napari_histodistill.errors import InputError
 from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
@@ -158,8 +158,8 @@ def bound_memory(size: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Read what the arguments name, and leave it in the folder named last."""
-    from napari_histodistill.distill.layers.h5ad_files import read_h5ad
-    from napari_histodistill.distill.layers.space_ranger import read_folder, read_matrix
+    from napari_histodistill.distill.spots.h5ad_files import read_h5ad
+    from napari_histodistill.distill.spots.space_ranger import read_folder, read_matrix
 
     source, path, most_genes, folder = arguments
     bound_memory(_size(Path(path)))

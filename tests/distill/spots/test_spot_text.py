@@ -10,8 +10,8 @@ import pytest
 
 pd = pytest.importorskip("pandas", reason="spots need the extra [spatial]")
 
-from napari_histodistill.distill.layers.spot_columns import is_gene  # noqa: E402
-from napari_histodistill.distill.layers.spot_files import read_spots  # noqa: E402
+from napari_histodistill.distill.spots.spot_columns import is_gene  # noqa: E402
+from napari_histodistill.distill.spots.spot_files import read_spots  # noqa: E402
 from napari_histodistill.errors import InputError  # noqa: E402
 
 GENES = tuple(f"GENE{k}" for k in range(12))

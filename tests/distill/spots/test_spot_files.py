@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_histodistill.distill.layers.h5ad_files import read_h5ad
-from napari_histodistill.distill.layers.spot_files import read_spots
-from napari_histodistill.distill.layers.spot_tables import (
+from napari_histodistill.distill.spots.h5ad_files import read_h5ad
+from napari_histodistill.distill.spots.spot_files import read_spots
+from napari_histodistill.distill.spots.spot_tables import (
     are_counts,
     check_overlap,
     log_normalised,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.layers.spot_columns import (
+from napari_histodistill.distill.spots.spot_columns import (
     POSITION_HEADER,
     POSITIONS,
     bare_name,
@@ -17,8 +17,8 @@ from napari_histodistill.distill.layers.spot_columns import (
     position_columns,
     shortened,
 )
-from napari_histodistill.distill.layers.spot_process import SpotSource, read_apart
-from napari_histodistill.distill.layers.spot_tables import (
+from napari_histodistill.distill.spots.spot_process import SpotSource, read_apart
+from napari_histodistill.distill.spots.spot_tables import (
     MOST_GENES,
     LengthUnit,
     RawSpots,
@@ -26,7 +26,7 @@ from napari_histodistill.distill.layers.spot_tables import (
     are_counts,
     check_spots,
 )
-from napari_histodistill.distill.layers.spot_text import (
+from napari_histodistill.distill.spots.spot_text import (
     POSITIONS_ALONE,
     TextTable,
     read_text,
