@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_histodistill.distill.layers.registration import Registration
@@ -73,6 +75,36 @@ class ImageOrigin:
         if mpp is None:
             return cls(info.name, info.section)
         return cls(info.name, info.section, (mpp.y, mpp.x), mpp.source)
+
+    def content(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        scale = self.um_per_px
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "um_per_px": None if scale is None else list(scale),
+            "um_per_px_source": self.um_per_px_source,
+        }
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> ImageOrigin:
+        """Return what :meth:`content` gave.
+
+        Raises
+        ------
+        ValueError, LookupError, TypeError
+            If it is not that.
+        """
+        scale = content["um_per_px"]
+        if scale is not None:
+            y, x = map(float, scale)
+            scale = y, x
+        return cls(
+            _text(content["name"]),
+            _text(content["digest"]),
+            scale,
+            _text(content["um_per_px_source"]),
+        )
 
     def say_scale(self) -> str:
         """Return its µm/px and their source in words."""
@@ -179,7 +211,7 @@ class SectionOrigin:
             "case": self.case,
             "relation": self.relation.value,
             "approved_by": self.approved_by,
-            "he": _image_content(self.sparse),
+            "he": self.sparse.content(),
             "partners": [_partner_content(partner) for partner in self.partners],
         }
 
@@ -193,7 +225,7 @@ class SectionOrigin:
             If it is not that.
         """
         return cls(
-            _image_of(content["he"]),
+            ImageOrigin.read(content["he"]),
             tuple(_partner_of(partner) for partner in content["partners"]),
             SectionRelation(content["relation"]),
             _text(content["approved_by"]),
@@ -201,31 +233,8 @@ class SectionOrigin:
         )
 
 
-def _image_content(image: ImageOrigin) -> dict[str, Any]:
-    scale = image.um_per_px
-    return {
-        "name": image.name,
-        "digest": image.digest,
-        "um_per_px": None if scale is None else list(scale),
-        "um_per_px_source": image.um_per_px_source,
-    }
-
-
-def _image_of(content: dict[str, Any]) -> ImageOrigin:
-    scale = content["um_per_px"]
-    if scale is not None:
-        y, x = map(float, scale)
-        scale = y, x
-    return ImageOrigin(
-        _text(content["name"]),
-        _text(content["digest"]),
-        scale,
-        _text(content["um_per_px_source"]),
-    )
-
-
 def _partner_content(partner: PartnerOrigin) -> dict[str, Any]:
-    return _image_content(partner.image) | {
+    return partner.image.content() | {
         "aligned_by": partner.aligned_by.value,
         "transform": {
             "kind": partner.kind,
@@ -243,7 +252,7 @@ def _partner_of(content: dict[str, Any]) -> PartnerOrigin:
     transform = content["transform"]
     error = transform["error_um"]
     return PartnerOrigin(
-        _image_of(content),
+        ImageOrigin.read(content),
         AlignedBy(content["aligned_by"]),
         _text(transform["kind"]),
         _listed(np.array(transform["matrix"], np.float64).reshape(3, 3)),
