@@ -174,7 +174,7 @@ class PartnerOrigin:
             AlignedBy.LANDMARKS: f"{self.kind}, by {self.landmarks} landmarks",
             AlignedBy.SEARCH: f"{self.kind}, found by what both show",
             AlignedBy.OTHER_PROGRAM: f"{self.kind}, by another program",
-            AlignedBy.PLACED: "as both lie in one frame",
+            AlignedBy.PLACED: "as both were placed",
         }[self.aligned_by]
         if self.error_um is None:
             return f"{by}; its error is not known"
@@ -205,6 +205,26 @@ class SectionOrigin:
     approved_by: str = ""
     case: str = ""
 
+    def say(self, *, names: bool) -> str:
+        """Return it in a line.
+
+        Parameters
+        ----------
+        names : bool
+            Whether files and people are named.
+        """
+        words = [_RELATIONS[self.relation], f"H&E {_named(self.sparse, names)}"]
+        for partner in self.partners:
+            words.append(f"partner {_named(partner.image, names)}")
+            words.append(partner.say_alignment())
+        if not self.approved_by:
+            words.append("nobody has approved the alignment")
+        elif names:
+            words.append(f"alignment approved by {self.approved_by}")
+        else:
+            words.append("alignment approved by a person")
+        return "; ".join(words)
+
     def content(self) -> dict[str, Any]:
         """Return it for JSON."""
         return {
@@ -231,6 +251,17 @@ class SectionOrigin:
             _text(content["approved_by"]),
             _text(content["case"]),
         )
+
+
+_RELATIONS = {
+    SectionRelation.SAME: "the same section",
+    SectionRelation.CONSECUTIVE: "consecutive sections",
+    SectionRelation.UNKNOWN: "nobody said whether they are one section",
+}
+
+
+def _named(image: ImageOrigin, names: bool) -> str:  # noqa: FBT001
+    return f"{image.name}, {image.say_scale()}" if names else image.say_scale()
 
 
 def _partner_content(partner: PartnerOrigin) -> dict[str, Any]:

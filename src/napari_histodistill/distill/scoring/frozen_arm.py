@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -93,13 +93,16 @@ def train_frozen(
     trust = reference_of_tiles(tiles, known)
     spec = _spec(recipe, base.spec, folder, score, salt=salt_for(tiles))
     weights = _own_weights(base)
-    return save_student(
-        target, spec, head=fit.head, encoder_state=weights, trust=trust
-    )
+    return save_student(target, spec, head=fit.head, encoder_state=weights, trust=trust)
 
 
-def _with_encoder(of_head: str, of_encoder: str | None) -> str:
+def _with_encoder(
+    of_head: str,
+    before: Training | None,
+    said: Literal["data", "licence", "attribution"],
+) -> str:
     """Return what the card says of the head's data, and of the encoder's if others."""
+    of_encoder = "" if before is None else str(getattr(before, said))
     if not of_encoder or of_encoder == of_head:
         return of_head
     return f"{of_head} (classes); {of_encoder} (encoder)"
@@ -138,13 +141,12 @@ def _spec(
     )
     before = base.training
     training = Training(
-        data=_with_encoder(recipe.data.description, before and before.data),
-        licence=_with_encoder(recipe.data.licence, before and before.licence),
-        attribution=_with_encoder(
-            recipe.data.attribution, before and before.attribution
-        ),
+        data=_with_encoder(recipe.data.description, before, "data"),
+        licence=_with_encoder(recipe.data.licence, before, "licence"),
+        attribution=_with_encoder(recipe.data.attribution, before, "attribution"),
         arm=recipe.arm,
         tiles=len(folder),
+        partners=None if before is None else before.partners,
         cases=score.cases,
         case_digests=tuple(digests),
         case_salt=salt if digests else None,

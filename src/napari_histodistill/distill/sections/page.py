@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.distill.sections.pictures import SectionPictures
 
-_WIDER = "<style>figure img,figcaption{width:auto;height:auto;max-width:460px}</style>"
+_WIDER = (
+    "<style>figure img,figcaption{width:auto;height:auto;max-width:460px}"
+    "table{margin-bottom:.8em}</style>"
+)
 
 RELATIONS = {
     SectionRelation.SAME: "the same section: cells meet themselves",
@@ -109,7 +112,9 @@ def _facts(one: ShownSection) -> Iterator[Fact]:
         yield "margin", f"{margin:.2f} over the best other turn, mirror or scale"
     yield "approved by", origin.approved_by or "nobody yet"
     if one.plan is not None:
-        yield "pairs", f"{len(one.plan):,}. {say_lost(one.plan.lost)}".strip()
+        yield "pairs", f"{len(one.plan):,}"
+        if left_out := say_lost(one.plan.lost):
+            yield "places without", left_out
 
 
 def _figures(one: ShownSection) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -126,8 +127,6 @@ def _partner(section: OpenSection, matrix: Doubles, frame: _Frame) -> Pixels:
 
 
 def _spots(section: OpenSection, matrix: Doubles, frame: _Frame) -> Pixels:
-    from dataclasses import replace
-
     assert section.spots is not None
     picture = Image.fromarray(frame.pixels)
     draw = ImageDraw.Draw(picture)
@@ -144,7 +143,7 @@ def _in_frame(points: Doubles, frame: _Frame) -> Doubles:
 
 
 def _checker(he: Pixels, partner: Pixels) -> Pixels:
-    side = max(1, max(he.shape[:2]) // SQUARES)
+    side = math.ceil(max(he.shape[:2]) / SQUARES)
     rows, columns = (np.arange(n) // side for n in he.shape[:2])
     odd = (rows[:, None] + columns[None, :]) % 2 == 1
     return np.where(odd[..., None], partner, he)

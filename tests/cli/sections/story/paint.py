@@ -18,10 +18,10 @@ from PIL import Image
 from napari_histodistill.samples.paired import CHANNELS, MPP, paint_pair
 from napari_histodistill.slides.tissue.writing import write_pyramid
 
-SIDE = 768
+SIDE = 576
 TILE = 64
 PLACES = np.array(
-    [[90, 120], [660, 150], [400, 380], [130, 640], [690, 600], [300, 220], [520, 500]],
+    [[90, 120], [500, 150], [400, 380], [130, 490], [530, 450], [300, 220], [220, 330]],
     float,
 )
 """Landmarks: (y, x) in pixels of the H&E, counted from the edge."""
@@ -52,10 +52,10 @@ encoder = {{ backbone = "test_resnet" }}
 [objective]
 projector = [32, 32]
 [schedule]
-steps = 12
+steps = 8
 batch = 16
 precision = "float32"
-checkpoint_every = 6
+checkpoint_every = 4
 """
 
 CLASSES = """
@@ -133,14 +133,16 @@ def write_tiles(home: Path) -> None:
     home.mkdir()
     rows: list[list[object]] = [["image", "label", "case_id"]]
     for case in range(3):
-        pair = paint_pair(512, seed=10 + case)
-        for y in range(0, 512 - TILE + 1, TILE):
-            for x in range(0, 512 - TILE + 1, TILE):
+        pair = paint_pair(320, seed=10 + case)
+        for y in range(0, 320 - TILE + 1, TILE):
+            for x in range(0, 320 - TILE + 1, TILE):
                 share = pair.positive[y : y + TILE, x : x + TILE].mean()
                 if 0.2 < share < 0.8:
                     continue
                 name = f"{case}-{y}-{x}.png"
-                Image.fromarray(pair.sparse[y : y + TILE, x : x + TILE]).save(home / name)
+                Image.fromarray(pair.sparse[y : y + TILE, x : x + TILE]).save(
+                    home / name
+                )
                 label = "inside" if share > 0.5 else "outside"
                 rows.append([name, label, f"tiles {case}"])
     write_table(home / "manifest.csv", rows)
