@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots
+from napari_histodistill.distill.pairs.lost import all_lost
+from napari_histodistill.distill.pairs.split import PairPlaces
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.pairs.lost import Lost
     from napari_histodistill.distill.pairs.plan import PairPlan, Sampling
+    from napari_histodistill.distill.pairs.provenance import SectionOrigin
 
 FEWEST_GENES = 2
 """Fewest genes in common that make a table."""
@@ -64,6 +68,11 @@ class PairPool:
         return "; ".join(plan.source for plan in self.plans)
 
     @property
+    def origins(self) -> tuple[SectionOrigin | None, ...]:
+        """Where every section comes from, where it is known."""
+        return tuple(plan.origin for plan in self.plans)
+
+    @property
     def section_names(self) -> tuple[str, ...]:
         """Names of the :attr:`sections`."""
         return section_names(self.plans)
@@ -72,6 +81,17 @@ class PairPool:
     def sections(self) -> npt.NDArray[np.intp]:
         """Index of each pair's section, ``(n,)``."""
         return np.repeat(np.arange(len(self.plans)), [len(x) for x in self.plans])
+
+    @property
+    def lost(self) -> Mapping[Lost, int]:
+        """Number of places that give no pair, by reason, of all sections."""
+        return all_lost(plan.lost for plan in self.plans)
+
+    @property
+    def places(self) -> PairPlaces:
+        """Where the tiles lie."""
+        edge = self.sampling.tile_um
+        return PairPlaces(self.sections, self.centres_um, edge)
 
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
         """Return ``(tile_px, tile_px, 3)`` uint8 RGB of a pair."""
@@ -126,10 +146,15 @@ def pool_pairs(plans: Sequence[PairPlan]) -> PairPool:
 
 
 def section_names(plans: Sequence[PairPlan]) -> tuple[str, ...]:
-    """Return a name for every section: its slide's, numbered where two are alike."""
+    """Return a name for every section: its slide's, numbered where two are alike.
+
+    A case has one name, however many sections it has: they are held out together.
+    """
     names: list[str] = []
     for plan in plans:
-        names.append(free_name(plan.sparse.name, names))
+        (own,) = plan.section_names
+        of_case = plan.origin is not None and plan.origin.case
+        names.append(own if of_case else free_name(own, names))
     return tuple(names)
 
 
