@@ -10,6 +10,7 @@ import pytest
 
 from napari_histodistill.distill.layers import partners as partners_module
 from napari_histodistill.distill.layers.partners import Spots, dense_layer
+from napari_histodistill.distill.pairs.lost import Lost
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
 from napari_histodistill.errors import InputError, MissingMppError
 from napari_histodistill.geometry import Mpp
@@ -198,7 +199,7 @@ def test_glass_is_left_out_and_torn_tissue_lowers_confidence():
         tissue=TissueMask(left, sparse.shape),
     )
     assert (plan.centres_um[:, 1] < 128).all()
-    assert plan.off_tissue == 32
+    assert plan.lost[Lost.BACKGROUND] == 32
     cracked = (plan.centres_um[:, 1] > 64) & (plan.centres_um[:, 1] < 96)
     whole = plan.centres_um[:, 1] < 64
     assert plan.confidence[whole] == pytest.approx(0.9)

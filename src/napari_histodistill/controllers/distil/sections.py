@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.distil.partners import PartnerKind
+from napari_histodistill.distill.pairs.lost import Lost, say_lost
 from napari_histodistill.distill.recipes.presets import VALIDATION_SHARE, enough_for
 
 if TYPE_CHECKING:
@@ -69,10 +70,7 @@ def say_pairs(
         plan = planned.plan
         words = f"{len(plan):,} pairs of {plan.sampling.tile_um:.0f} µm"
         words += " here. " if kept else f", {split}"
-        if plan.off_partner:
-            words += f"{plan.off_partner:,} tiles are outside the partner's tissue. "
-        if plan.between_regions:
-            words += f"{plan.between_regions:,} lie between two regions: left out. "
+        words += say_lost({**plan.lost, Lost.BACKGROUND: 0})
     if kept:
         words += f"{say_kept(kept)} {pairs:,} pairs in all, {split}"
     return words + enough_for(trained)

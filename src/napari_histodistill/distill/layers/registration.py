@@ -59,12 +59,16 @@ class Registration:
         too few others are left to fit one.
     inliers : ndarray
         ``(n,)`` bool: landmarks that the fit uses.
+    stated_um : float or None
+        Median error in µm of the dense world, as estimated from the pictures alone;
+        None where nobody estimated it.
     """
 
     kind: RegistrationKind
     matrix: Points
     residuals_um: Points
     inliers: npt.NDArray[np.bool_]
+    stated_um: float | None = None
 
     @property
     def median_um(self) -> float:
@@ -72,6 +76,16 @@ class Registration:
         used = self.residuals_um[self.inliers]
         used = used[np.isfinite(used)]
         return float(np.median(used)) if len(used) else float("nan")
+
+    @property
+    def error_um(self) -> float:
+        """Median error, µm: at landmarks where they can judge, else as stated.
+
+        NaN if neither is known.
+        """
+        if np.isfinite(self.median_um) or self.stated_um is None:
+            return self.median_um
+        return self.stated_um
 
     @property
     def worst(self) -> int | None:
@@ -110,31 +124,31 @@ class Registration:
     def confidence(self, tile_um: float) -> float:
         """Return the share of a tile that its partner surely shows, 0 to 1.
 
-        A partner that is off by the median residual r in an unknown direction still
+        A partner that is off by the median error r in an unknown direction still
         covers at least (1 - r / tile)² of a square tile.
 
         Raises
         ------
         InputError
-            If there are too few landmarks to judge the residual.
+            If there are too few landmarks to judge the error, and none is stated.
         """
-        if not np.isfinite(self.median_um):
+        if not np.isfinite(self.error_um):
             msg = (
                 f"the registration cannot be judged: place {FEWEST[self.kind] + 1} "
                 "or more landmarks."
             )
             raise InputError(msg)
-        share = max(0.0, 1 - self.median_um / tile_um)
+        share = max(0.0, 1 - self.error_um / tile_um)
         return share * share
 
     @property
     def cells_meet(self) -> bool:
         """Whether the error is small enough for cells to meet themselves."""
-        return self.median_um < CELL_UM
+        return self.error_um < CELL_UM
 
     def smallest_tile_um(self, confidence: float = 0.8) -> float:
         """Return the tile edge (µm) from which a pair has this confidence."""
-        return self.median_um / (1 - math.sqrt(confidence))
+        return self.error_um / (1 - math.sqrt(confidence))
 
 
 def is_mirrored(matrix: Points) -> bool:
@@ -344,6 +358,7 @@ def write_registration(
 
 def registration_content(registration: Registration) -> dict[str, Any]:
     """Return a registration for JSON."""
+    stated = registration.stated_um
     return {
         "format": _FORMAT,
         "version": 1,
@@ -354,7 +369,7 @@ def registration_content(registration: Registration) -> dict[str, Any]:
             None if np.isnan(r) else float(r) for r in registration.residuals_um
         ],
         "inliers": registration.inliers.tolist(),
-    }
+    } | ({} if stated is None else {"stated_um": stated})
 
 
 def registration_of(content: dict[str, Any]) -> Registration:
@@ -372,11 +387,16 @@ def registration_of(content: dict[str, Any]) -> Registration:
         [np.nan if r is None else r for r in content["residuals_um"]], np.float64
     )
     inliers = np.array(content["inliers"], np.bool_)
+    stated = content.get("stated_um")  # files from before say nothing
+    stated = None if stated is None else float(stated)
+    if stated is not None and not 0 <= stated < math.inf:
+        msg = f"its stated error is {stated} µm"
+        raise ValueError(msg)
     good = matrix.shape == (3, 3) and np.isfinite(matrix).all()
     if not good or abs(np.linalg.det(matrix)) < 1e-12 or len(residuals) != len(inliers):
         msg = "the matrix is not a registration: align the layers again"
         raise ValueError(msg)
-    return Registration(content["kind"], matrix, residuals, inliers)
+    return Registration(content["kind"], matrix, residuals, inliers, stated)
 
 
 def read_registration(path: Path) -> Registration:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots
+from napari_histodistill.distill.pairs.lost import Lost
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -22,7 +23,7 @@ from napari_histodistill.slides.pyramid.resample import read_resampled
 from napari_histodistill.slides.tissue.tissue import find_tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -99,9 +100,8 @@ class PairPlan:
         At least one, or none for a higher magnification of the same layer.
     spot : ndarray or None
         ``(n,)`` int, the spot of every pair, where a partner is a table of spots.
-    off_tissue, off_partner, between_regions : int
-        Numbers of tiles that were left out: not on tissue, outside the partner's
-        tissue, across the border of two regions.
+    lost : dict of Lost to int
+        Number of places that give no pair, by reason; every reason is there.
     """
 
     sparse: Slide
@@ -111,9 +111,7 @@ class PairPlan:
     confidence: npt.NDArray[np.float32]
     partners: tuple[DenseLayer | Spots, ...]
     spot: npt.NDArray[np.intp] | None
-    off_tissue: int
-    off_partner: int
-    between_regions: int
+    lost: Mapping[Lost, int]
 
     def __len__(self) -> int:
         return len(self.centres_um)
@@ -237,9 +235,13 @@ def plan_pairs(
         confidence=confidence[kept],
         partners=tuple(partners),
         spot=None if spots is None else kept,
-        off_tissue=int((~stained).sum()),
-        off_partner=int((stained & ~shown).sum()),
-        between_regions=int((shown & ~alone).sum()),
+        lost={
+            Lost.BACKGROUND: int((~stained).sum()),
+            Lost.OUTSIDE_PARTNER: int((stained & ~shown).sum()),
+            Lost.INK: 0,
+            Lost.FOLD: 0,
+            Lost.STRADDLES: int((shown & ~alone).sum()),
+        },
     )
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots
+from napari_histodistill.distill.pairs.lost import all_lost
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.pairs.lost import Lost
     from napari_histodistill.distill.pairs.plan import PairPlan, Sampling
 
 FEWEST_GENES = 2
@@ -72,6 +74,11 @@ class PairPool:
     def sections(self) -> npt.NDArray[np.intp]:
         """Index of each pair's section, ``(n,)``."""
         return np.repeat(np.arange(len(self.plans)), [len(x) for x in self.plans])
+
+    @property
+    def lost(self) -> Mapping[Lost, int]:
+        """Number of places that give no pair, by reason, of all sections."""
+        return all_lost(plan.lost for plan in self.plans)
 
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
         """Return ``(tile_px, tile_px, 3)`` uint8 RGB of a pair."""

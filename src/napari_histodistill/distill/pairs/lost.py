@@ -1,0 +1,51 @@
+"""The reasons for which a place of a slide gives no pair, and how they are said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class Lost(Enum):
+    """Reason why a place gives no pair; the value is its key in JSON.
+
+    Where several are true, the first in this order counts.
+    """
+
+    BACKGROUND = "background"
+    """The H&E shows too little tissue there."""
+    OUTSIDE_PARTNER = "outside_partner"
+    """The place reaches past the partner's picture, or the partner is empty there."""
+    INK = "ink"
+    """Pen, dust or another dark thing that is no tissue hides it."""
+    FOLD = "fold"
+    """The tissue is folded there."""
+    STRADDLES = "straddles"
+    """It lies across the border between regions trained on and held out."""
+
+
+_SAID = {
+    Lost.BACKGROUND: "{} on background",
+    Lost.OUTSIDE_PARTNER: "{} outside the partner's tissue",
+    Lost.INK: "{} under ink or dirt",
+    Lost.FOLD: "{} on a fold",
+    Lost.STRADDLES: "{} across the border of two regions",
+}
+
+
+def all_lost(parts: Iterable[Mapping[Lost, int]]) -> dict[Lost, int]:
+    """Return the counts of several sections, added up."""
+    total = Counter[Lost]()
+    for part in parts:
+        total.update(part)
+    return {why: total[why] for why in Lost}
+
+
+def say_lost(lost: Mapping[Lost, int]) -> str:
+    """Return how many places were left out, and why; empty where none was."""
+    said = [_SAID[why].format(f"{n:,}") for why in Lost if (n := lost.get(why, 0))]
+    return f"Left out: {', '.join(said)}. " if said else ""
