@@ -24,6 +24,8 @@ class Lost(Enum):
     """Pen, dust or another dark thing that is no tissue hides it."""
     FOLD = "fold"
     """The tissue is folded there."""
+    UNLABELLED = "unlabelled"
+    """Nothing is labelled there, and what is not labelled is unknown."""
     STRADDLES = "straddles"
     """It lies across the border between regions trained on and held out."""
 
@@ -33,6 +35,7 @@ _SAID = {
     Lost.OUTSIDE_PARTNER: "{} outside the partner's tissue",
     Lost.INK: "{} under ink or dirt",
     Lost.FOLD: "{} on a fold",
+    Lost.UNLABELLED: "{} where nothing is labelled",
     Lost.STRADDLES: "{} across the border of two regions",
 }
 

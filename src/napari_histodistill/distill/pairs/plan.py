@@ -220,6 +220,16 @@ def plan_pairs(
         # Torn, folded or lost tissue: one layer has some there, the other has none.
         confidence *= layer.confidence * looks.alike[k]
         shown &= seen
+    said = _labelled_shares(centres, edge, layers)
+    confidence *= said
+    unlabelled = shown & (said == 0)
+    shown &= ~unlabelled
+    if unlabelled.any() and not shown.any():
+        msg = (
+            f"{sparse.name}: no tile of {edge:.0f} µm has a label on it, and what is "
+            "not labelled is unknown. Check the alignment, or count it as background."
+        )
+        raise InputError(msg)
     fewest = 1 if spots is None else SPOT_REGION
     region, alone = _regions(low, edge, shown, fewest=fewest)
     kept = _drawn(np.flatnonzero(shown & alone & (confidence > 0)), sampling)
@@ -237,7 +247,8 @@ def plan_pairs(
         spot=None if spots is None else kept,
         lost={
             Lost.BACKGROUND: int((~stained).sum()),
-            Lost.OUTSIDE_PARTNER: int((stained & ~shown).sum()),
+            Lost.OUTSIDE_PARTNER: int((stained & ~shown & ~unlabelled).sum()),
+            Lost.UNLABELLED: int(unlabelled.sum()),
             Lost.INK: 0,
             Lost.FOLD: 0,
             Lost.STRADDLES: int((shown & ~alone).sum()),
@@ -346,6 +357,23 @@ def _looked_at(
             looks.there[k, strip] = there.mean(1)
             looks.alike[k, strip] = (here == there).mean(1)
     return looks
+
+
+def _labelled_shares(
+    centres: Doubles, edge: float, layers: Sequence[DenseLayer]
+) -> npt.NDArray[np.float32]:
+    """Return how much of each tile is labelled, ``(n,)``, in all masks at once.
+
+    1 where what is not labelled is background, which is a label, too.
+    """
+    share = np.ones(len(centres), np.float32)
+    masks = [layer for layer in layers if layer.labelled is not None]
+    for start in range(0, len(centres) if masks else 0, STRIP_TILES):
+        strip = slice(start, start + STRIP_TILES)
+        points = _lattice(centres[strip], edge)
+        for layer in masks:
+            share[strip] *= layer.says(points).mean(1)
+    return share
 
 
 def _lattice(centres: Doubles, edge: float) -> Doubles:
