@@ -9,7 +9,11 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.distill.layers.partners import to_look_at
-from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
+from napari_histodistill.distill.pairs.store import (
+    StoredPartner,
+    is_pairs,
+    read_pairs,
+)
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
@@ -104,7 +108,7 @@ def gather(
         title=f"Training report: {config.title}",
         summary=_summary(events, ending),
         warnings=(*((health,) if health else ()), *_changes(events)),
-        measured=(*map(_metric, spec.metrics), *_judged(events)),
+        measured=(*map(_metric, spec.metrics), *_judged(events, names.config)),
         course=tuple(_course(events, config)),
         data=tuple(_data(folder, names, split, spec)),
         split=tuple(_split(split, names)),
@@ -138,7 +142,7 @@ def _metric(metric: Metric) -> Fact:
     return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}"
 
 
-def _judged(events: Events) -> Iterator[Fact]:
+def _judged(events: Events, config: DistillConfig) -> Iterator[Fact]:
     checks = [e for e in events if e["kind"] == "validation"]
     if not checks:
         yield "nothing", "No pairs were held out, so nothing is measured here."
@@ -152,6 +156,9 @@ def _judged(events: Events) -> Iterator[Fact]:
             f"{found:.0%} of the time, among {round(1 / best['chance'])} "
             f"(by chance {best['chance']:.1%})",
         )
+    for dense, share in zip(config.dense, best.get("retrievals", ()), strict=False):
+        name = dense.column or "the same layer at its full resolution"
+        yield f"own partner found: {name}", f"{share:.0%} of the time"
     if best["effective_rank"] is not None:
         yield (
             "effective rank",
@@ -214,19 +221,21 @@ def _data(
         "the student sees",
         f"{sparse.tile_px} px at {spec.mpp:g} µm/px ({spec.tile_um:.0f} µm)",
     )
-    names = _channel_names(run_data(folder))
+    stored = _stored_partners(run_data(folder))
     if not config.dense:
         yield "partner", "none: two views of the same tile"
     for column, dense in zip(shown.columns, config.dense, strict=True):
         name = dense.column or "the same layer at its full resolution"
-        inside = ", ".join(names.get(column, ())[:8])
+        known = stored.get(column)
+        inside = "" if known is None else ", ".join(known.names[:8])
         control = {
             "shuffled": "; a control: each tile has another case's partner",
             "blank": "; a control: the mean of all in place of each",
         }.get(dense.partner, "")
         size = "" if dense.kind == "expression" else f", {dense.tile_px} px"
         listed = f" ({inside})" if inside else ""
-        yield "partner", f"{name}: {dense.kind}{size}{listed}{control}"
+        read = "" if known is None else _how_read(known)
+        yield "partner", f"{name}: {dense.kind}{size}{listed}{read}{control}"
     sure = split.train.confidence
     if sure.min() < 1:
         yield (
@@ -235,10 +244,24 @@ def _data(
         )
 
 
-def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:
+def _stored_partners(data: Path) -> dict[str, StoredPartner]:
     if not is_pairs(data):
         return {}
-    return {p.name: p.names for p in read_pairs(data).partners}
+    return {p.name: p for p in read_pairs(data).partners}
+
+
+def _how_read(partner: StoredPartner) -> str:
+    """Return how a layer was read, where there was a choice, for a sentence."""
+    if partner.kind == "mask" and partner.origin.get("reading") == "classes":
+        return f"; unlabelled places are {partner.unlabelled.value}"
+    stains = partner.origin.get("stains")
+    if not stains:
+        return ""
+    vectors = " and ".join(
+        "(" + ", ".join(f"{v:.2f}" for v in stains[name]) + ")"
+        for name in ("haematoxylin", "marker")
+    )
+    return f"; stain vectors {vectors}, {stains['origin']}"
 
 
 def _split(split: PairSplit, names: ReportNames) -> Iterator[Fact]:
