@@ -8,10 +8,10 @@ import pytest
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.widgets.distil.checkerboard import TITLE
+from napari_histodistill.widgets.distil.align.checkerboard import TITLE
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from tests.widgets.conftest import wait_until
-from tests.widgets.distil.test_flow import MPP, add, tick
+from tests.widgets.distil.test_flow import MPP, add, begin_picking, fitted, tick
 
 pytestmark = pytest.mark.gui
 
@@ -52,12 +52,12 @@ def open_panel(open_viewer, qtbot, tmp_path, painted):
 
 def pick(widget, there, here=PLACES):
     """Click landmarks by turns."""
-    widget.align_step.pick.click()
-    sides = widget.aligning.landmarks._points
+    sides = begin_picking(widget)
     for one, other in zip(here, there, strict=True):
         sides[0].add(one)
         sides[1].add(other)
     widget.align_step.pick.click()
+    fitted(widget)
 
 
 def lies_at(layer):
@@ -86,6 +86,7 @@ def test_residuals_are_listed_and_landmarks_stay_on_their_tissue(open_panel):
     # The partner was moved by 7 µm, and its landmarks with it.
     np.testing.assert_allclose(lies_at(dense[0]), (43, 43), atol=1e-3)
     step.remove.click()
+    fitted(widget)
     assert "5 landmarks · similarity · median 0.0 µm" in step.line.text()
     np.testing.assert_allclose(lies_at(dense[0]), (43, 43), atol=1e-3)
     found = widget.session.partners[0].registration.matrix
@@ -166,6 +167,7 @@ def test_both_landmarks_of_a_place_are_deleted_together(open_panel):
     for side, gone in ((here, {1}), (there, {0, 3})):
         side.selected_data = gone
         side.remove_selected()  # as napari does for the Delete key
+        fitted(widget)
         assert len(here.data) == len(there.data)
         assert matrix(widget) == shifted(OFF)
         assert "median 0.0 µm" in widget.align_step.line.text()
@@ -192,8 +194,7 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert all(channel.visible for channel in dense)
     assert not widget.aligning._timer.isActive()
     widget.pairing.tick(dense[0])
-    step.pick.click()
-    widget.aligning.landmarks._points[0].add((50, 50))
+    begin_picking(widget)[0].add((50, 50))
     assert not he.visible
     for channel in dense:
         viewer.layers.remove(channel)
@@ -268,6 +269,7 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     # New landmarks, or another choice, take the words back.
     step.remove.click()
     assert not step.found.text()
+    fitted(widget)
     widget.pairing.tick()
     widget.pairing.tick(dense[0])
     assert not step.found.text()

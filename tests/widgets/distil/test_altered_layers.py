@@ -16,7 +16,15 @@ from napari_histodistill.widgets.distil.layers import channels_of
 from tests.fakes import tissue_image
 from tests.slides.tissue.test_icc import SWAPPED
 from tests.widgets.conftest import wait_until
-from tests.widgets.distil.test_flow import add, add_pair, painted, preview, tick
+from tests.widgets.distil.test_flow import (
+    add,
+    add_pair,
+    begin_picking,
+    fitted,
+    painted,
+    preview,
+    tick,
+)
 from tests.widgets.explore.test_icc_flow import opened
 from tests.widgets.explore.test_staining_flow import tick as tick_box
 
@@ -55,12 +63,12 @@ def paired(beside, open_viewer, painted):
 
 
 def align(widget, places, off_um=(0.0, 0.0)):
-    widget.align_step.pick.click()
-    here, there = widget.aligning.landmarks._points
+    here, there = begin_picking(widget)
     for place in np.asarray(places, float):
         here.add(place)
         there.add(place + off_um)
     widget.align_step.pick.click()
+    fitted(widget)
     assert "landmarks" in widget.align_step.line.text()
 
 

@@ -17,7 +17,7 @@ from napari_histodistill.widgets.distil.dock import DistilWidget
 from tests.widgets.conftest import close_viewer, wait_until
 from tests.widgets.distil import test_alignment as alignment
 from tests.widgets.distil.test_alignment import PLACES, lies_at, pick
-from tests.widgets.distil.test_flow import CHANNELS, MPP, preview, tick
+from tests.widgets.distil.test_flow import CHANNELS, MPP, fitted, preview, tick
 
 pytestmark = pytest.mark.gui
 
@@ -65,6 +65,7 @@ def test_a_panel_opened_again_has_landmarks_and_alignment(open_panel, qtbot, tmp
     again.align_step.pick.click()
     here.add([100.0, 100.0])
     partner.add(partner.world_to_data([100.0, 100.0]))
+    fitted(again)
     assert again.align_step.line.text().startswith("7 landmarks")
 
 

@@ -41,12 +41,6 @@ from napari_histodistill.controllers.distil.sections import (
 )
 from napari_histodistill.controllers.distil.settings import Draft
 from napari_histodistill.controllers.shared.wording import neutral_title
-from napari_histodistill.distill.layers.registration import (
-    Registration,
-    RegistrationKind,
-    fit_landmarks,
-    is_mirrored,
-)
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
@@ -64,18 +58,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
-    import numpy.typing as npt
-
+    from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
+    from napari_histodistill.distill.layers.registration import Registration
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.runs.process import RunProcess
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
-
-    Doubles = npt.NDArray[np.float64]
 
 REDUCED = 4
 """Factor by which the student sees coarser than a partner that is the same layer."""
@@ -204,9 +195,19 @@ class DistilSession:
         self.title = title
         self.trained = ()
 
-    def take_pairs(self, planned: Planned) -> None:
-        """Take pairs that were laid out for the present layers."""
+    def take_pairs(self, planned: Planned) -> bool:
+        """Take pairs that were laid out; return whether they are of the layers of now.
+
+        Meanwhile another slide may have been chosen, or a partner laid otherwise.
+        """
+        now = self.partners
+        same = len(planned.partners) == len(now) and all(
+            one is other for one, other in zip(planned.partners, now, strict=True)
+        )
+        if not same or planned.plan.sparse is not self.sparse:
+            return False
         self.planned = planned
+        return True
 
     def mark_trained(self, sections: tuple[Planned, ...]) -> None:
         """Note that a run is started with the pairs of these sections."""
@@ -270,28 +271,25 @@ class DistilSession:
         self.held_out_section = "" if chosen is None else _section(chosen)
         self.trained = ()
 
-    def register(
-        self, partner: int, sparse: Doubles, dense: Doubles, kind: RegistrationKind
-    ) -> None:
-        """Fit a transform to landmarks; pairs are forgotten.
+    def take_fit(self, fitted: Fitted, now: FitWish | None) -> bool:
+        """Lay the aligned partner by landmarks, if they are still what is asked about.
 
         Parameters
         ----------
-        partner : int
-            Which of the partners.
-        sparse, dense : ndarray
-            ``(n, 2)`` µm in either world, row for row.
-        kind : {"rigid", "similarity", "affine"}
-            What it may do.
+        fitted : Fitted
+            What a job found.
+        now : FitWish or None
+            What it would be asked now.
 
-        Raises
-        ------
-        InputError
-            If the landmarks do not decide it.
+        Returns
+        -------
+        bool
+            Whether the partner has this fit now; pairs are then forgotten.
         """
-        side = is_mirrored(self.partners[partner].matrix)
-        found = fit_landmarks(sparse, dense, kind, mirrored=side)
-        self.put_registration(partner, found)
+        if self.aligned is None or not fitted.wish.is_like(now):
+            return False
+        self.put_registration(self.aligned, fitted.registration)
+        return True
 
     def put_registration(self, partner: int, found: Registration | None) -> None:
         """Take a registration, or go back to how the layers lie."""

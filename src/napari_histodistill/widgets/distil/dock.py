@@ -21,7 +21,7 @@ from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.advanced import Advancing
-from napari_histodistill.widgets.distil.alignment import Aligning
+from napari_histodistill.widgets.distil.align.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
@@ -79,8 +79,10 @@ class DistilWidget(Dock):
         self.keeping = DistilKeeping(self.bench, self.aligning, self.draft_row)
         self.distilling = Distilling(self.bench, self.train_step)
         self.distilling.wrote.connect(self.keeping.sections_trained)
+        self.distilling.using.connect(self.aligning.put_away)
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
+        self.distilling.using.connect(lambda: self.train_step.preview.setChecked(False))
         self.fitting = Fitting(self.bench, self.train_step)
         self.comparing = ControlComparing(self.bench, self.train_step)
         self.ask_close: Callable[[], OnClose] = self._ask_close

@@ -38,9 +38,10 @@ from napari_histodistill.distill.runs.process import (
 )
 from napari_histodistill.distill.runs.smaller_batch import halve_batch
 from napari_histodistill.running import CancelToken
-from napari_histodistill.widgets.distil.bench import DistilBench, Panel
+from napari_histodistill.widgets.distil.bench import DistilBench, Panel, Turns
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.slide_layers import hide_over
 
 if TYPE_CHECKING:
     from napari_histodistill.widgets.compare.dock import CompareWidget
@@ -60,6 +61,8 @@ class Distilling(QObject):
 
     wrote = Signal()
     """All pairs are in a run's folder."""
+    using = Signal()
+    """A student is about to be used on the H&E: what lies over it should go."""
 
     def __init__(self, bench: DistilBench, step: TrainStep) -> None:
         super().__init__(bench)
@@ -67,6 +70,8 @@ class Distilling(QObject):
         self._starting: RunProcess | None = None
         self._stop_asked = self._may_run_on = False
         self._timer = bench.timer(WATCH_MS, self.look)
+        self._turns = Turns(self)
+        self._explore: ExploreWidget | None = None
         step.preset.activated.connect(self._preset_chosen)
         step.alone.toggled.connect(self._alone_toggled)
         step.title.textEdited.connect(self._titled)
@@ -101,6 +106,7 @@ class Distilling(QObject):
     def close(self) -> None:
         """Watch no longer; a training runs on."""
         self._timer.stop()
+        self._turns.stop()
         for run in (self.bench.session.run, self._starting):
             if run is not None:
                 run.leave()
@@ -155,16 +161,33 @@ class Distilling(QObject):
             self.step.say("Stopping…")
         self.step.stop.setEnabled(False)
 
-    def use(self) -> ExploreWidget | None:
-        """Open the student in *Explore slide*; returns that panel."""
+    def use(self) -> None:
+        """Open the student in *Explore slide*, with nothing else over the H&E."""
         student = self.bench.session.best_student
         if student is None:
-            return None
-        panel = cast("ExploreWidget", self.bench.open_panel(Panel.EXPLORE))
-        if self.bench.sparse_layer is not None:
-            panel.choosing.choose_layer(self.bench.sparse_layer)
-        panel.choosing.open_bundle(student)
-        return panel
+            return
+        self.using.emit()
+        self.bench.said.emit("Opening Explore slide…")
+        self._turns.start(
+            self._open_explore,
+            self._show_slide,
+            partial(self._open_student, student),
+        )
+
+    def _open_explore(self) -> None:
+        self._explore = cast("ExploreWidget", self.bench.open_panel(Panel.EXPLORE))
+
+    def _show_slide(self) -> None:
+        layer, explore = self.bench.sparse_layer, self._explore
+        if layer is not None and explore is not None:
+            hide_over(self.bench.viewer, layer)
+            explore.choosing.choose_layer(layer)
+
+    def _open_student(self, student: Path) -> None:
+        explore, self._explore = self._explore, None
+        self.bench.said.emit("")
+        if explore is not None:
+            explore.choosing.open_bundle(student)
 
     def command(self) -> str:
         """Copy, and return, the command line that trains the same again."""

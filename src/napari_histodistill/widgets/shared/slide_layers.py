@@ -18,6 +18,7 @@ from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import (
     OVERLAY_MARK,
+    OVERLAY_OF,
     ref_of,
     slide_layer,
     slide_of,
@@ -124,6 +125,33 @@ def pictures_over(viewer: ViewerModel, layer: Image) -> list[Layer]:
         and ref_of(x.metadata) is None
         and OVERLAY_MARK not in x.metadata
     ]
+
+
+def hide_over(viewer: ViewerModel, layer: Image) -> None:
+    """Hide what lies over a slide and is no part of its map.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where the layers are. In a grid nothing lies over anything.
+    layer : Image
+        The slide. Layers that lie elsewhere stay.
+    """
+    if viewer.canvas.grid.enabled:
+        return
+    mine = layers_of_slide(viewer, layer)
+    for other in viewer.layers:
+        kept = OVERLAY_OF in other.metadata or any(other is x for x in mine)
+        if other.visible and not kept and _overlap(other, layer):
+            other.visible = False
+
+
+def _overlap(one: Layer, other: Layer) -> bool:
+    """Whether the boxes around two layers have something in common."""
+    (low, high), (first, last) = (
+        np.asarray(x.extent.world)[:, -2:] for x in (one, other)
+    )
+    return bool((low <= last).all() and (first <= high).all())
 
 
 def layer_mpp(layer: Image) -> Mpp | None:

@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 
 from napari_histodistill.controllers.distil.alignment import (
     NO_PIXELS,
-    TurnOffer,
-    are_enough,
     judged,
-    kind_to_refine,
-    mirror_offer,
-    pose_work,
-    refine_work,
-    say_refinement,
-    still_stands,
-    turn_offer,
-    wants_pose,
     why_no_alignment,
-    why_no_refining,
 )
-from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.partners import Partner
-from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.distill.layers.poses import PoseSearch
-from napari_histodistill.distill.layers.refinement import Refinement
 from napari_histodistill.distill.layers.registration import (
     LandmarkPairs,
     Registration,
-    apply,
-    inverse,
     read_alignment,
     write_registration,
 )
 from napari_histodistill.errors import InputError
-from napari_histodistill.widgets.distil.bench import SAME, DistilBench
-from napari_histodistill.widgets.distil.checkerboard import CheckerView
-from napari_histodistill.widgets.distil.landmarks import Landmarks, sections
+from napari_histodistill.widgets.distil.align.checkerboard import CheckerView
+from napari_histodistill.widgets.distil.align.fitting import LandmarkFitting
+from napari_histodistill.widgets.distil.align.landmarks import sections
+from napari_histodistill.widgets.distil.align.pair import AlignedPair
+from napari_histodistill.widgets.distil.align.refining import Refining
+from napari_histodistill.widgets.distil.align.turning import Turning
+from napari_histodistill.widgets.distil.bench import DistilBench, Turns
 from napari_histodistill.widgets.distil.layers import (
     channels_of,
-    lay_on,
-    own_to_world,
-    show_same,
 )
 from napari_histodistill.widgets.distil.steps import AlignStep
 from napari_histodistill.widgets.shared.controls import explain
@@ -59,14 +42,13 @@ if TYPE_CHECKING:
     from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]
-    WeakSlide = weakref.ref[Slide]
     BothSides = tuple[Doubles, Doubles]
 
 FLICKER_MS = 600
 FILES = "Alignments (*.json)"
 
 
-class Aligning(QObject):
+class Aligning(AlignedPair):
     """Landmarks, the transform they decide, and how the partner then lies.
 
     They are for the first partner that has pixels.
@@ -75,13 +57,13 @@ class Aligning(QObject):
     saved = Signal()
 
     def __init__(self, bench: DistilBench, step: AlignStep) -> None:
-        super().__init__(bench)
-        self.bench, self.step = bench, step
-        self.landmarks = Landmarks(bench.viewer, self)
+        super().__init__(bench, step)
         self.checker = CheckerView(bench)
-        self.refining = Refining(bench, self)
-        self.turning = Turning(bench, self)
+        self.refining = Refining(self)
+        self.fitting = LandmarkFitting(self, self.refining)
+        self.turning = Turning(self, self.fitting, self.refining)
         self._timer = bench.timer(FLICKER_MS, self._flick)
+        self._turns = Turns(self)
         self._shown: list[tuple[Layer, bool]] = []
         self._drawn: Partner | None = None
         self._away = True  # no pair is chosen
@@ -103,23 +85,17 @@ class Aligning(QObject):
         self.checker.described.connect(step.seen.say)
         self.landmarks.changed.connect(self._refit)
 
-    @property
-    def partner(self) -> Partner | None:
-        """The partner that is aligned."""
-        return self.bench.session.aligned_partner
-
-    @property
-    def layer(self) -> Layer | None:
-        """Its layer."""
-        place = self.bench.session.aligned
-        layer = None if place is None else self.bench.partner_layers[place]
-        return None if layer is SAME else layer
-
     def close(self) -> None:
         """Let go of the viewer."""
         self._timer.stop()
+        self._turns.stop()
         self.checker.stop()
         self.landmarks.close()
+
+    def put_away(self) -> None:
+        """End what shows both layers in turn: the H&E is looked at alone."""
+        for button in (self.step.pick, self.step.flicker, self.step.checker):
+            button.setChecked(False)
 
     def pick(self, on: bool) -> None:
         """Begin or end picking landmarks."""
@@ -127,30 +103,26 @@ class Aligning(QObject):
         if on and sparse is not None and layer is not None:
             self.step.flicker.setChecked(False)
             self.step.checker.setChecked(False)
-            self.landmarks.start(sparse, layer)
+            parts = self.landmarks.prepare(sparse, layer)
+            if parts:
+                self._turns.start(*parts, self._ask)
+            else:
+                self.landmarks.ask()
         else:
             self.landmarks.stop()
             self._lay_if_registered()
         self.bench.changed.emit()
 
-    def own_landmarks(self) -> tuple[Doubles, Doubles] | None:
-        """Return both sides' landmarks, ``(n, 2)`` µm in either layer's own world."""
-        both = self._both()
-        if both is None or not self.landmarks.are_of(*both):
-            return None
-        sparse, partner = self.bench.session.sparse, self.partner
-        assert sparse is not None
-        assert partner is not None
-        assert partner.slide is not None
-        here, there = self.landmarks.pairs()
-        own = own_to_world(both[0], sparse.usable_mpp)
-        partners = own_to_world(both[1], partner.slide.usable_mpp)
-        return apply(inverse(own), here), apply(inverse(partners), there)
+    def _ask(self) -> None:
+        """Ask for landmarks, if they are still wanted."""
+        if self.step.pick.isChecked():
+            self.landmarks.ask()
+            self.bench.changed.emit()
 
     @property
     def sections(self) -> tuple[str, str] | None:
         """Digests of the chosen pair; None without one, or where one is no slide's."""
-        both = self._both()
+        both = self.both()
         return None if both is None else sections(both)
 
     def everything(
@@ -163,7 +135,7 @@ class Aligning(QObject):
             for record in marks.records
             if record.sections is not None
         ]
-        both = self._both()
+        both = self.both()
         if both is not None and marks.are_of(*both):
             found.append((sections(both), marks.pixels(), self.known))
         return found
@@ -176,11 +148,12 @@ class Aligning(QObject):
         InputError
             If no partner with pixels is chosen any more.
         """
-        both, place = self._both(), self.bench.session.aligned
+        both, place = self.both(), self.bench.session.aligned
         if both is None or place is None:
             raise InputError(NO_PIXELS)
         self.step.pick.setChecked(False)
         self.landmarks.put(*both, pixels)
+        self.fitting.forget()
         self.refining.forget()
         if registration is not None:
             self.bench.session.put_registration(place, registration)
@@ -196,22 +169,9 @@ class Aligning(QObject):
             return None
         return LandmarkPairs.measured(*own, _mpp_of(sparse), _mpp_of(partner.slide))
 
-    def fit(self) -> None:
-        """Fit the landmarks that are there."""
-        bench, kind = self.bench, self.step.kind.currentData()
-        place, own = bench.session.aligned, self.own_landmarks()
-        if place is None or own is None or not are_enough(len(own[0]), kind):
-            return
-        self.refining.forget()
-        if bench.attempt(lambda: bench.session.register(place, own[0], own[1], kind)):
-            bench.said.emit("")
-            # Not during picking: a layer that moves under the mouse confuses.
-            if not self.landmarks.active:
-                self.lay()
-
     def remove_worst(self) -> None:
         """Remove the landmark that fits worst."""
-        known = self.known
+        known = judged(self.partner, len(self.landmarks.pairs()[0]))
         if known is not None and known.worst is not None:
             self.landmarks.remove(known.worst)
 
@@ -281,17 +241,6 @@ class Aligning(QObject):
             with QSignalBlocker(self.step.square):
                 self.step.square.setValue(self.checker.square_um)
 
-    def lay(self) -> None:
-        """Move the partner's layer, and its landmarks, to where the session says."""
-        both, sparse, partner = self._both(), self.bench.session.sparse, self.partner
-        if both is None or sparse is None or partner is None or partner.slide is None:
-            return
-        he, layer = both
-        before = own_to_world(layer, partner.slide.usable_mpp)
-        lay_on(self.bench.viewer, layer, partner, he, sparse)
-        after = own_to_world(layer, partner.slide.usable_mpp)
-        self.landmarks.follow(after @ inverse(before))
-
     def show(self) -> None:
         """Draw the step."""
         self._follow_choice()
@@ -304,6 +253,7 @@ class Aligning(QObject):
         explain(step.checker, step.checker_tip, why)
         step.load.setEnabled(not why)
         self._show_registration()
+        self.fitting.show()
         self.refining.show()
         self.turning.show()
         if self.partner is not self._drawn:
@@ -315,7 +265,7 @@ class Aligning(QObject):
 
         A button that is held down for a partner that is gone could not be released.
         """
-        both = self._both()
+        both = self.both()
         others = both is not None and self.landmarks.turn_to(*both)
         if both is not None and not others and not self._away:
             self._remember(both)
@@ -346,22 +296,12 @@ class Aligning(QObject):
         known, step = self.known, self.step
         count = len(self.landmarks.pairs()[0])
         fits = judged(self.partner, count)
-        step.save.setEnabled(known is not None)
+        step.save.setEnabled(known is not None and not self.fitting.active)
         step.remove.setEnabled(fits is not None and bool(count))
         if fits is not None:
             step.residuals.show_residuals(fits.residuals_um, fits.inliers, fits.worst)
         else:
             step.residuals.show_none()
-
-    def _both(self) -> tuple[Image, Layer] | None:
-        """Return the layers of the H&E and of the partner that is aligned."""
-        sparse, layer = self.bench.sparse_layer, self.layer
-        return None if sparse is None or layer is None else (sparse, layer)
-
-    @property
-    def known(self) -> Registration | None:
-        """The registration of the partner that is aligned."""
-        return None if self.partner is None else self.partner.registration
 
     def _lay_if_registered(self) -> None:
         # A layer without a registration stays where a person may have dragged it.
@@ -369,7 +309,7 @@ class Aligning(QObject):
             self.lay()
 
     def _refit(self) -> None:
-        self.fit()
+        self.fitting.fit()
         self.bench.changed.emit()
 
     def _flick(self) -> None:
@@ -377,6 +317,8 @@ class Aligning(QObject):
             layer.visible = not layer.visible
 
     def _task(self) -> str:
+        if self._turns.active:
+            return "A moment: the layers for landmarks are made."
         if not self.landmarks.active:
             return ""
         number = len(self.landmarks.pairs()[0]) + 1
@@ -385,184 +327,7 @@ class Aligning(QObject):
         return f"Now click the same place, {number}, on the partner."
 
 
-class Turning(QObject):
-    """Offers to lay the partner turned or mirrored; part of :class:`Aligning`.
-
-    By what both layers show, as long as nobody has aligned them, or by landmarks.
-    """
-
-    def __init__(self, bench: DistilBench, aligning: Aligning) -> None:
-        super().__init__(bench)
-        self._bench, self._aligning = bench, aligning
-        # Not the slides themselves: they are closed with their layers.
-        self._looked: tuple[WeakSlide, WeakSlide, Doubles] | None = None
-        self._seen: TurnOffer | None = None
-        self._taken: tuple[Registration, Registration | None] | None = None
-
-    @property
-    def offer(self) -> TurnOffer | None:
-        """What is offered now."""
-        partner = self._aligning.partner
-        if wants_pose(self._bench.session.sparse, partner):
-            return self._seen if self._is_of_these() else None
-        return mirror_offer(partner, self._aligning.own_landmarks())
-
-    def turn(self) -> None:
-        """Lay the partner as offered."""
-        offer, place = self.offer, self._bench.session.aligned
-        if offer is None or place is None:
-            return
-        self._taken = offer.registration, self._aligning.known
-        self._put(place, offer.registration)
-
-    def turn_back(self) -> None:
-        """Lay the partner as before."""
-        place = self._bench.session.aligned
-        if self._taken is not None and place is not None:
-            before, self._taken = self._taken[1], None
-            self._put(place, before)
-
-    def show(self) -> None:
-        """Draw the offer; look at the layers if nobody has yet."""
-        self._look()
-        offer, taken = self.offer, self._taken
-        turned = taken is not None and taken[0] is self._aligning.known
-        self._aligning.step.show_offer(
-            "" if offer is None else offer.words, can_turn_back=turned
-        )
-
-    def _put(self, place: int, registration: Registration | None) -> None:
-        self._aligning.refining.forget()
-        self._bench.session.put_registration(place, registration)
-        self._aligning.lay()
-        self._bench.changed.emit()
-
-    def _look(self) -> None:
-        sparse, partner = self._bench.session.sparse, self._aligning.partner
-        if not wants_pose(sparse, partner) or self._is_of_these():
-            return
-        assert sparse is not None
-        assert partner is not None
-        assert partner.slide is not None
-        slides = weakref.ref(sparse), weakref.ref(partner.slide)
-        self._looked = *slides, partner.lies[:2, :2]
-        self._seen = None
-        self._bench.pump.start(
-            pose_work(sparse, partner),
-            key=DistilJob.TURNING,
-            on_reports=self._reported,
-            on_end=lambda _job: self._bench.changed.emit(),
-        )
-
-    def _is_of_these(self) -> bool:
-        partner, looked = self._aligning.partner, self._looked
-        return (
-            looked is not None
-            and partner is not None
-            and looked[0]() is self._bench.session.sparse
-            and looked[1]() is partner.slide
-            and np.allclose(looked[2], partner.lies[:2, :2])
-        )
-
-    def _reported(self, reports: list[PoseSearch]) -> None:
-        self._seen = turn_offer(reports[-1])
-
-
 def _mpp_of(slide: Slide) -> tuple[float, float]:
     """Return µm per pixel ``(y, x)``; 1 where nobody knows, as layers are laid by."""
     mpp = slide.usable_mpp
     return (1.0, 1.0) if mpp is None else (mpp.y, mpp.x)
-
-
-class Refining(QObject):
-    """Refines how the partner lies, off the GUI thread; part of :class:`Aligning`."""
-
-    def __init__(self, bench: DistilBench, aligning: Aligning) -> None:
-        super().__init__(bench)
-        self._bench, self._aligning = bench, aligning
-        self._share = 0.0
-        self._found: Refinement | None = None
-        self._started: Partner | None = None
-        self._of: weakref.ref[Layer] | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether it is going on."""
-        return bool(self._bench.pump.is_active(DistilJob.REFINING))
-
-    def press(self) -> None:
-        """Start, or cancel what is going on."""
-        if self.active:
-            self._bench.pump.cancel(DistilJob.REFINING)
-            return
-        bench, partner = self._bench, self._aligning.partner
-        if partner is None or bench.session.sparse is None:
-            return
-        self.forget()
-        self._share, self._started = 0.0, partner
-        layer = self._aligning.layer
-        self._of = None if layer is None else weakref.ref(layer)
-        kind = kind_to_refine(partner, self._aligning.step.kind.currentData())
-        bench.said.emit("")
-        bench.pump.start(
-            refine_work(
-                bench.session.sparse, partner, kind, self._aligning.own_landmarks()
-            ),
-            key=DistilJob.REFINING,
-            on_reports=self._reported,
-            on_end=self._ended,
-        )
-        bench.changed.emit()
-
-    def undo(self) -> None:
-        """Lay the partner as it was before."""
-        if not self._bench.session.undo_refinement():
-            return
-        self._aligning.lay()
-        self._found = None
-        self._bench.changed.emit()
-
-    def forget(self) -> None:
-        """Take back what was said, and what is going on: something else was chosen."""
-        self._found = None
-        self._bench.pump.abandon(DistilJob.REFINING)
-
-    def show(self) -> None:
-        """Draw the buttons and the words."""
-        step, partner = self._aligning.step, self._aligning.partner
-        step.refine.setText("Cancel" if self.active else "Refine")
-        why = why_no_refining(partner, picking=self._aligning.landmarks.active)
-        explain(step.refine, step.refine_tip, why)
-        step.undo.setVisible(partner is not None and partner.refinement is not None)
-        if self.active:
-            step.found.say(f"Comparing both layers… {self._share:.0%}")
-        else:
-            step.found.say(self._words())
-
-    def _words(self) -> str:
-        found, aligning = self._found, self._aligning
-        partner, layer = aligning.partner, aligning.layer
-        of = None if self._of is None else self._of()
-        if found is None or partner is None or layer is None or of is None:
-            return ""
-        stands = show_same(layer, of) and still_stands(partner, found)
-        return say_refinement(found) if stands else ""
-
-    def _reported(self, reports: list[Refinement | float]) -> None:
-        last = reports[-1]
-        if isinstance(last, Refinement):
-            self._found = last
-        else:
-            self._share = last
-        self.show()
-
-    def _ended(self, job: Job[Refinement | float]) -> None:
-        bench, found, started = self._bench, self._found, self._started
-        if job.state is JobState.FAILED:
-            bench.said.emit(job.error)
-        elif started is None or started is not self._aligning.partner:
-            self._found = None  # of a partner that is gone, or lies elsewhere
-        elif found is not None and bench.session.take_refinement(started, found):
-            self._aligning.lay()
-        self._started = None
-        bench.changed.emit()
