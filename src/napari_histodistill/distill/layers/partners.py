@@ -29,7 +29,7 @@ from napari_histodistill.distill.layers.registration import apply, inverse
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.pyramid.resample import read_channels, read_nearest
-from napari_histodistill.slides.tissue.tissue import find_tissue
+from napari_histodistill.slides.tissue.tissue import survey_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.recipes.config import ImageKind
     from napari_histodistill.slides.pyramid.slide import Slide
-    from napari_histodistill.slides.tissue.tissue import TissueMask
+    from napari_histodistill.slides.tissue.tissue import TissueMask, TissueSurvey
 
     Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
@@ -70,6 +70,8 @@ class DenseLayer:
     tissue : TissueMask or None
         Tissue of this layer; None for channels and masks, which count wherever they
         reach.
+    survey : TissueSurvey or None
+        What else it shows; None where nothing is known but ``tissue``.
     ranges : ndarray or None
         ``(channels, 2)``, the values that become 0 and 255; None for 8-bit colours.
     instances : bool
@@ -94,6 +96,7 @@ class DenseLayer:
     classes: MaskClasses | None = None
     labelled: TissueMask | None = None
     stains: MarkerStains | None = None
+    survey: TissueSurvey | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -149,6 +152,29 @@ class DenseLayer:
         if self.labelled is None:
             return np.ones(points.shape[:2], bool)
         return self.labelled.at(self.pixels(points))
+
+    def lacks(self, points: Doubles) -> tuple[Bools, Bools, Bools]:
+        """Return where this layer surely shows no tissue that can be learned from.
+
+        A pale counterstain may well not be found as tissue: only clear glass counts.
+
+        Parameters
+        ----------
+        points : ndarray
+            ``(n, k, 2)`` sparse-world µm.
+
+        Returns
+        -------
+        blank, ink, fold : ndarray of bool
+            ``(n, k)`` each; a point is one of them at most.
+        """
+        pixels = self.pixels(points)
+        if self.survey is not None:
+            seen = self.survey
+            return seen.blank.at(pixels), seen.ink.at(pixels), seen.fold.at(pixels)
+        none = np.zeros(points.shape[:2], bool)
+        blank = none if self.tissue is None else ~self.tissue.at(pixels)
+        return blank, none, none
 
     def read(self, centre: Doubles, edge: float) -> npt.NDArray[np.uint8]:
         """Return what this layer shows of a sparse tile.
@@ -377,20 +403,24 @@ def dense_layer(  # noqa: PLR0913 - what is asked of a person, one name each
         measured = stains or find_marker_stains(slide)
         marker = marker_of(slide, measured)
         _check_marker(marker, name)
+        survey = survey_tissue(slide, pale=True)
         return DenseLayer(
             slide=marker,
             kind="channels",
-            tissue=find_tissue(slide),
+            tissue=survey.tissue,
+            survey=survey,
             ranges=np.array([[0.0, MARKER_FULL]]),
             stains=measured,
             **common,
         )
     colours = slide.info.is_rgb and slide.dtype == np.uint8
+    # Dark fluorescence is information too: no signal is also a measurement.
+    looks = survey_tissue(slide, pale=True) if colours else None
     return DenseLayer(
         slide=slide,
         kind="image" if colours else "channels",
-        # Dark fluorescence is information too: no signal is also a measurement.
-        tissue=find_tissue(slide) if colours else None,
+        tissue=None if looks is None else looks.tissue,
+        survey=looks,
         ranges=None if colours else _ranges(slide, name),
         **common,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.distill.layers.partners import to_look_at
+from napari_histodistill.distill.pairs.lost import Lost, say_reason
 from napari_histodistill.distill.pairs.store import (
     StoredPartner,
     is_pairs,
@@ -285,10 +286,15 @@ def _split(split: PairSplit, names: ReportNames) -> Iterator[Fact]:
             name,
             f"{len(part):,} pairs of {len(cases)} regions or cases: {listed}{more}",
         )
+    left_out = (
+        f"; left out were {say_reason(Lost.STRADDLES, split.left_out)}"
+        if split.left_out
+        else ""
+    )
     yield (
         "how",
-        "by whole regions or cases: none has pairs on both sides, and no tile reaches "
-        "across a region's border",
+        "by whole regions or cases: none has pairs on both sides, and no tile trained "
+        f"on shows held-out tissue{left_out}",
     )
 
 
