@@ -40,7 +40,7 @@ MARKERS: dict[str, Direction] = {
 }
 """Directions in optical density, R G B (Ruifrok and Johnston 2001)."""
 
-FARTHEST_DEG = 25.0
+FARTHEST_DEG = 20.0
 """How far from its usual direction a measured stain may lie, in degrees: DAB and
 haematoxylin are 46 apart."""
 

@@ -470,7 +470,8 @@ def to_look_at(tile: Pixels, kind: str, colors: Sequence[str] = COLORS) -> Pixel
     Parameters
     ----------
     tile : ndarray
-        ``(h, w, c)`` uint8.
+        ``(h, w, c)`` uint8. A mask has one channel of categories, each of which gets a
+        colour, or a channel for every category.
     kind : {"image", "channels", "mask"}
         Kind of the partner, as in the plan.
     colors : sequence of str
@@ -478,11 +479,20 @@ def to_look_at(tile: Pixels, kind: str, colors: Sequence[str] = COLORS) -> Pixel
     """
     if kind == "image":
         return tile
-    top = max(1, int(tile.max())) if kind == "mask" else 255
-    values = tile.astype(np.float32) / top
+    if kind == "mask" and tile.shape[2] == 1:
+        return _categories_to_look_at(tile[..., 0], colors)
+    values = tile.astype(np.float32) / 255
     rgb = [_rgb(colors[k % len(colors)]) for k in range(tile.shape[2])]
     mixed = values @ np.array(rgb, np.float32)
     return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+def _categories_to_look_at(codes: Pixels, colors: Sequence[str]) -> Pixels:
+    table = np.zeros((256, 3), np.uint8)
+    for code in range(1, 256):
+        table[code] = _rgb(colors[(code - 1) % len(colors)])
+    table[255] = table[1]  # masks of two values are often 0 and 255
+    return table[codes]
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

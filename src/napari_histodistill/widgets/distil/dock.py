@@ -27,6 +27,7 @@ from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
+from napari_histodistill.widgets.distil.reading import Readings
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
     AlignStep,
@@ -75,6 +76,9 @@ class DistilWidget(Dock):
         self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.readings = Readings(self.bench, self.layers_step.reading)
+        self.pairing.pointed.connect(self.readings.point_at)
+        self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
         self.keeping = DistilKeeping(self.bench, self.aligning, self.draft_row)
         self.distilling = Distilling(self.bench, self.train_step)
@@ -118,6 +122,7 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.readings.show()
         self.aligning.show()
         self.distilling.show()
         self.advancing.show()
