@@ -40,6 +40,8 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
 
     # Unix sockets stay: X11, D-Bus and multiprocessing talk through them.
     disable_socket(allow_unix_socket=True)
+    if item.get_closest_marker("long") and os.environ.get("HISTODISTILL_LONG") != "1":
+        pytest.skip("takes long (set HISTODISTILL_LONG=1)")
     asked = item.get_closest_marker("data") or "data" in item.fixturenames
     if asked and not DATA.is_dir():
         pytest.skip(f"the shared data is not at {DATA} (set HISTODISTILL_DATA)")
@@ -76,9 +78,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
     monkeypatch.setenv(
         "HISTODISTILL_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True))
     )
-    monkeypatch.setenv(
-        "HISTODISTILL_DRAFTS", str(tmp_path_factory.mktemp("drafts", numbered=True))
-    )
+    for variable in ("HISTODISTILL_DRAFTS", "HISTODISTILL_SETTINGS"):
+        folder = tmp_path_factory.mktemp(variable.lower(), numbered=True)
+        monkeypatch.setenv(variable, str(folder))
 
 
 @pytest.fixture(autouse=True)

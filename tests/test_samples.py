@@ -125,7 +125,7 @@ def test_truth_lies_on_the_picture(painting):
     assert agreement > 0.97 > shifted
 
 
-@pytest.mark.slow(19)
+@pytest.mark.long
 def test_the_stored_tiles_are_the_painted_ones(tmp_path):
     """sample_data/tiles can be made again; JPEG may differ by a shade elsewhere."""
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder

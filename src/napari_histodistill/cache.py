@@ -96,6 +96,15 @@ def drafts_dir() -> Path:
     return folder
 
 
+def settings_dir() -> Path:
+    """Return the folder for settings; it may not be there yet.
+
+    ``HISTODISTILL_SETTINGS`` overrides the platform's location.
+    """
+    root = os.environ.get("HISTODISTILL_SETTINGS")
+    return Path(root) if root else platformdirs.user_config_path(_NAME)
+
+
 def runs_dir() -> Path:
     """Return the folder for trainings; it is created if missing.
 

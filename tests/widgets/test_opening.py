@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 from napari.settings import get_settings
 from npe2 import PluginManager, PluginManifest
-from qtpy.QtWidgets import QMessageBox
 
 import napari_histodistill
 from napari_histodistill.controllers.explore.worklist import RowState
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.widgets import opening
 from napari_histodistill.widgets.explore.dock import ExploreWidget
-from napari_histodistill.widgets.keys import EXPLORE_KEYS
 from tests.fakes import tissue_image
 from tests.widgets.conftest import wait_until
 
@@ -48,13 +46,6 @@ def test_a_folder_of_slides_is_a_worklist(known, open_viewer, qtbot, tmp_path):
     # Another folder by the same way comes into the same panel.
     viewer.open(str(tmp_path), plugin=opening.PLUGIN)
     assert viewer.window._qt_window.findChildren(ExploreWidget) == [panel]
-    # The keys that are listed are the ones that are bound, and no others.
-    bound = {str(key) for key in viewer.keymap}
-    assert bound == {key for line in EXPLORE_KEYS for key in line.keys}
-    opening.show_keys()
-    (box,) = panel.findChildren(QMessageBox)
-    assert "Space (held): bare tissue" in box.text()
-    box.close()
     asked = []
     panel.choosing.ask_worklist = lambda: asked.append("folder")
     panel.choosing.ask_slide = lambda: asked.append("slide")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from napari_histodistill.layers import reader
-from napari_histodistill.widgets.keys import keys_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,16 +57,14 @@ def ask_folder() -> None:
 
 
 def show_keys() -> None:
-    """Show the keys of *Explore slide*."""
-    from qtpy.QtCore import Qt
-
-    from napari_histodistill.widgets.shared.controls import message_box
+    """Show the keys of *Explore slide*, and let a person choose others."""
+    from napari_histodistill.widgets.keys import choose_keys, write_keys
 
     panel = _panel()
-    if panel is not None:
-        box = message_box(panel, "Keys of Explore slide", keys_in_words())
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.open()
+    chosen = None if panel is None else choose_keys(panel.key_names, panel)
+    if panel is not None and chosen is not None:
+        panel.take_keys(chosen)
+        write_keys(chosen)
 
 
 def prefer_our_reader() -> None:

@@ -101,16 +101,19 @@ def test_closing_it_while_it_starts_leaves_no_process(tenths):
     time.sleep(tenths / 10)
     away.close()
 
+    def runs(process):
+        try:
+            # One process of loky's tidies up for all of them, and ends with this one.
+            return (
+                process.status() != psutil.STATUS_ZOMBIE
+                and "resource_tracker" not in " ".join(process.cmdline())
+            )
+        except psutil.NoSuchProcess:
+            return False
+
     def left():
         found = psutil.Process().children(recursive=True)
-        # One process of loky's tidies up for all of them, and ends with this one.
-        return [
-            p
-            for p in found
-            if p.pid not in before
-            and p.status() != psutil.STATUS_ZOMBIE
-            and "resource_tracker" not in " ".join(p.cmdline())
-        ]
+        return [p for p in found if p.pid not in before and runs(p)]
 
     until = time.monotonic() + 8
     while left() and time.monotonic() < until:

@@ -141,7 +141,7 @@ def test_some_real_cases_score_plausibly_and_out_of_fold(data):
     assert (head.argmax(axis=1) == truth).mean() > 0.9  # it has seen these tiles
 
 
-@pytest.mark.slow(33)
+@pytest.mark.long
 @pytest.mark.data
 def test_all_real_tiles_give_the_figures_on_the_card(data, monkeypatch):
     pytest.importorskip("openvino", reason="torch takes a minute and a half for them")

@@ -106,9 +106,9 @@ def tissue_work(slide: Slide) -> Work:
     """Find the tissue of a slide."""
 
     def work(cancel: CancelToken) -> Iterator[TissueFound]:
-        from napari_histodistill.slides.tissue.tissue import find_tissue
+        from napari_histodistill.slides.tissue.kept import tissue_of
 
-        tissue = find_tissue(slide)
+        tissue = tissue_of(slide)
         cancel.check()
         yield TissueFound(slide, tissue)
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.exports import prepared_export
@@ -28,6 +29,7 @@ from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     bundled_students,
 )
+from napari_histodistill.errors import InputError
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.chooser import Choosing
@@ -45,6 +47,7 @@ from napari_histodistill.widgets.explore.teach.asking import Questioning
 from napari_histodistill.widgets.explore.teach.panel import TeachPanel
 from napari_histodistill.widgets.explore.teach.teaching import Teaching
 from napari_histodistill.widgets.explore.trust import TrustPanel
+from napari_histodistill.widgets.keys import ExploreKeys, read_keys
 from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasKeys
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.drafting import DraftRow
@@ -121,20 +124,9 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             self.bench.viewer,
             on_click=self._clicked,
             describe=self.describe,
-            keys=CanvasKeys(
-                on_toggle=self._press_digit,
-                on_peek=self._peek,
-                on_opacity=self.showing.step_opacity,
-                others={
-                    "N": partial(self.choosing.step, 1),
-                    "P": partial(self.choosing.step, -1),
-                    "J": partial(self.similar_panel.places.step, 1),
-                    "K": partial(self.similar_panel.places.step, -1),
-                    "S": self.asking.skip,
-                    "Escape": self.asking.stop,
-                },
-            ),
+            keys=CanvasKeys(),
         )
+        self.take_keys(self._kept_keys())
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(VIEW_SETTLE_MS)
@@ -149,6 +141,37 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         )
         self.choosing.layers_changed()
         self.refresh()
+
+    def take_keys(self, keys: ExploreKeys) -> None:
+        """Let these keys mean what they are for, on this viewer's canvas."""
+        self.key_names = keys
+        places = self.similar_panel.places
+        self.canvas.take_keys(
+            CanvasKeys(
+                on_toggle=self._press_digit,
+                on_peek=self._peek,
+                on_opacity=self.showing.step_opacity,
+                others={
+                    keys.next_slide: partial(self.choosing.step, 1),
+                    keys.previous_slide: partial(self.choosing.step, -1),
+                    keys.next_place: partial(places.step, 1),
+                    keys.previous_place: partial(places.step, -1),
+                    "S": self.asking.skip,
+                    "Escape": self.asking.stop,
+                },
+                peek=keys.bare_tissue,
+                fainter=keys.fainter,
+                stronger=keys.stronger,
+            )
+        )
+        self.showing_panel.show_peek_key(keys.bare_tissue)
+
+    def _kept_keys(self) -> ExploreKeys:
+        try:
+            return read_keys()
+        except InputError as error:
+            show_warning(str(error))
+            return ExploreKeys()
 
     def refresh(self) -> None:
         """Draw every panel from the session."""

@@ -51,7 +51,7 @@ TIPS = {
     Shown.CLASSES: "Colour every square by the class that the model names.",
     Shown.ONE_CLASS: "Show how probable one class is, as a heatmap.",
     Shown.ALIKE: "Show what looks like the tissue that you clicked.",
-    Shown.NOTHING: "Show the bare tissue. To see it for a moment, hold Space.",
+    Shown.NOTHING: "Show the bare tissue.",
 }
 KINDS = {
     Shown.CLASSES: OverlayKind.CLASSES,
@@ -98,15 +98,14 @@ class ShowingPanel(QWidget):
         for box, tip in ((self.legend, LEGEND_TIP), (self.overview, OVERVIEW_TIP)):
             box.setChecked(True)
             set_tip(box, tip)
-        space = PlainLabel("hold Space: bare tissue")
-        set_tip(space, "While Space is held on the canvas, nothing covers the tissue.")
+        self.peek_words = PlainLabel("")
         button = self.kinds
         stack(
             self,
             row(heading("What is shown"), QWidget(), self.legend, self.overview,
                 stretch=1),
             row(button[Shown.CLASSES], button[Shown.ONE_CLASS], self.one, stretch=2),
-            row(button[Shown.ALIKE], button[Shown.NOTHING], QWidget(), space,
+            row(button[Shown.ALIKE], button[Shown.NOTHING], QWidget(), self.peek_words,
                 stretch=2),
             row(PlainLabel("Opacity"), self.opacity, self.opacity_words, stretch=1),
         )  # fmt: skip
@@ -115,6 +114,12 @@ class ShowingPanel(QWidget):
         self.legend.toggled.connect(self.legend_wanted)
         self.overview.toggled.connect(self.overview_wanted)
         self.show_classes((), 0)
+
+    def show_peek_key(self, key: str) -> None:
+        """Show which key bares the tissue."""
+        self.peek_words.setText(f"hold {key}: bare tissue")
+        tip = f"While {key} is held on the canvas, nothing covers the tissue."
+        set_tip(self.peek_words, tip)
 
     def show_kind(self, kind: Shown, *, opacity: float) -> None:
         """Mark what is shown, and how much it covers, without sending a signal."""

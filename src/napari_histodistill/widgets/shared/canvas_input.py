@@ -25,9 +25,6 @@ CLICK_PX = 4
 
 KEYS = tuple(str(k) for k in range(1, 10))
 
-FAINTER, STRONGER = "[", "]"
-"""While labels are painted, napari sizes the brush with them."""
-
 FLICKER = "G"
 """napari and its layers have no use for it; F fills labels and raises shapes."""
 
@@ -50,13 +47,16 @@ class CanvasKeys:
     on_toggle : callable or None
         ``(index)`` for the digits, 0 for key 1.
     on_peek : callable or None
-        ``(looking)`` when Space is pressed and released.
+        ``(looking)`` when :attr:`peek` is pressed and released.
     on_flicker : callable or None
         ``(looking)`` when :data:`FLICKER` is pressed and released.
     on_opacity : callable or None
-        ``(steps)``, −1 or 1, for :data:`FAINTER` and :data:`STRONGER`.
+        ``(steps)``, −1 or 1, for :attr:`fainter` and :attr:`stronger`. While labels are
+        painted, napari sizes the brush with the usual two.
     others : mapping
         What other keys do, by their names, outside of painting and drawing.
+    peek, fainter, stronger : str
+        Names of these keys.
     """
 
     on_toggle: Callable[[int], None] | None = None
@@ -64,6 +64,9 @@ class CanvasKeys:
     on_flicker: Callable[[bool], None] | None = None
     on_opacity: Callable[[int], None] | None = None
     others: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    peek: str = "Space"
+    fainter: str = "["
+    stronger: str = "]"
 
 
 class CanvasInput:
@@ -113,10 +116,20 @@ class CanvasInput:
         if self._pressed in callbacks:
             callbacks.remove(self._pressed)
         self._viewer.events.status.disconnect(self._status)
+        self._unbind()
+        self._keyed.clear()
+
+    def take_keys(self, keys: CanvasKeys) -> None:
+        """Let other keys, or the same ones, mean something else from now on."""
+        self._unbind()
+        self._keys = keys
+        for target in (self._viewer, *self._keyed):
+            self._bind(target)
+
+    def _unbind(self) -> None:
         for target in (self._viewer, *self._keyed):
             for key in self._meanings(target):
                 target.bind_key(key, None)
-        self._keyed.clear()
 
     def _bind(self, target: ViewerModel | Layer) -> None:
         for key, act in self._meanings(target).items():
@@ -130,12 +143,12 @@ class CanvasInput:
                 found[key] = self._toggler(k, self._keys.on_toggle)
         if target is self._viewer:
             if self._keys.on_peek is not None:
-                found["Space"] = self._peek
+                found[self._keys.peek] = self._peek
             if self._keys.on_flicker is not None:
                 found[FLICKER] = self._flicker
             if self._keys.on_opacity is not None:
-                found[FAINTER] = self._stepper(-1, self._keys.on_opacity)
-                found[STRONGER] = self._stepper(1, self._keys.on_opacity)
+                found[self._keys.fainter] = self._stepper(-1, self._keys.on_opacity)
+                found[self._keys.stronger] = self._stepper(1, self._keys.on_opacity)
             found |= {
                 key: self._navigating(act) for key, act in self._keys.others.items()
             }

@@ -24,6 +24,7 @@ from magicgui.widgets import (
 from qtpy.QtCore import QEvent, QObject, Qt
 
 from napari_histodistill.widgets.shared.controls import (
+    PlainLabel,
     keep_within_dock,
     leave_wheel,
     make_plain,
@@ -148,10 +149,18 @@ class Form(Container, Generic[ModelT]):
             one.tooltip = plain_tip(why) or self._tips[one.name]
 
 
-def ask(model: ModelT, title: str, parent: QWidget) -> ModelT | None:
-    """Ask for a model in a window of its own; None if it is cancelled."""
+def ask(model: ModelT, title: str, parent: QWidget, *, note: str = "") -> ModelT | None:
+    """Ask for a model in a window of its own; None if it is cancelled.
+
+    A note is a text below the editors.
+    """
     dialog = Dialog(widgets=editors(model), parent=parent)
     dialog.native.setWindowTitle(title)
+    if note:
+        words = PlainLabel(note)
+        words.setWordWrap(True)
+        layout = dialog.native.layout()
+        layout.insertWidget(layout.count() - 1, words)
     make_plain(dialog.native)
     try:
         return type(model)(**dialog.asdict()) if dialog.exec() else None
