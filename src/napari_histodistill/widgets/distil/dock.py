@@ -27,6 +27,7 @@ from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
+from napari_histodistill.widgets.distil.reading import Readings
 from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
@@ -76,6 +77,9 @@ class DistilWidget(Dock):
         self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.readings = Readings(self.bench, self.layers_step.reading)
+        self.pairing.pointed.connect(self.readings.point_at)
+        self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
         self.scaling = Scaling(
             self.bench, self.layers_step, self.pairing, self.aligning
@@ -122,6 +126,7 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.readings.show()
         self.scaling.show()
         self.aligning.show()
         self.distilling.show()
