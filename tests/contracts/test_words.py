@@ -104,7 +104,7 @@ DATA = {
         "box.text() == box.specialValueText()",
     ): "Qt says in no other way that the words for the unknown are shown",
     (
-        "napari_histodistill.distill.layers.space_ranger",
+        "napari_histodistill.distill.spots.space_ranger",
         "kinds == 'Gene Expression'",
     ): "Space Ranger's own word in its files for rows that are genes",
     (

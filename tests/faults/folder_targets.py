@@ -148,9 +148,9 @@ def use_h5ad(path: Path) -> None:
 
 
 def _read_spots(path: Path, answers: Connection) -> None:
-    from napari_histodistill.distill.layers.h5ad_files import read_h5ad
-    from napari_histodistill.distill.layers.spot_process import bound_memory
-    from napari_histodistill.distill.layers.spot_tables import check_spots
+    from napari_histodistill.distill.spots.h5ad_files import read_h5ad
+    from napari_histodistill.distill.spots.spot_process import bound_memory
+    from napari_histodistill.distill.spots.spot_tables import check_spots
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CPU, (READING_S, READING_S))

@@ -133,9 +133,9 @@ def main() -> None:
     """Read what stdin names; a line of JSON for each."""
     import pandas  # noqa: F401
 
-    from napari_histodistill.distill.layers.h5ad_files import read_h5ad
-    from napari_histodistill.distill.layers.spot_files import read_spots
-    from napari_histodistill.distill.layers.spot_tables import check_spots
+    from napari_histodistill.distill.spots.h5ad_files import read_h5ad
+    from napari_histodistill.distill.spots.spot_files import read_spots
+    from napari_histodistill.distill.spots.spot_tables import check_spots
 
     job = json.load(sys.stdin)
     if sys.platform == "linux":

@@ -14,8 +14,8 @@ import pytest
 h5py = pytest.importorskip("h5py", reason="spots need the extra [spatial]")
 pytest.importorskip("pandas", reason="spots need the extra [spatial]")
 
-from napari_histodistill.distill.layers import hdf5_files, spot_process  # noqa: E402
-from napari_histodistill.distill.layers.spot_files import read_spots  # noqa: E402
+from napari_histodistill.distill.spots import hdf5_files, spot_process  # noqa: E402
+from napari_histodistill.distill.spots.spot_files import read_spots  # noqa: E402
 from napari_histodistill.errors import InputError  # noqa: E402
 from napari_histodistill.running import SAFE_PATH  # noqa: E402
 from tests.faults.hostile_spots import (  # noqa: E402

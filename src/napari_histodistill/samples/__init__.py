@@ -162,7 +162,7 @@ def spot_sample() -> tuple[Slide, Spots, PaintedSpots]:
     :func:`~napari_histodistill.samples.spots.paint_spots`.
     """
     from napari_histodistill.distill.layers.partners import Spots
-    from napari_histodistill.distill.layers.spot_tables import log_normalised
+    from napari_histodistill.distill.spots.spot_tables import log_normalised
     from napari_histodistill.samples.spots import paint_spots
 
     known = paint_spots()

@@ -16,7 +16,7 @@ from napari_histodistill.controllers.distil.spots import (
     why_no_spots,
 )
 from napari_histodistill.distill.layers.partners import Spots
-from napari_histodistill.distill.layers.spot_tables import SpotTable, are_counts
+from napari_histodistill.distill.spots.spot_tables import SpotTable, are_counts
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.spot_layer import SPOTS_KEY

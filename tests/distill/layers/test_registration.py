@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,31 @@ def test_confidence_is_the_shared_part_of_a_tile():
     assert near.cells_meet
 
 
+def test_a_stated_error_counts_where_landmarks_cannot_judge():
+    none = Registration("rigid", np.eye(3), np.empty(0), np.ones(0, np.bool_), 10.0)
+    assert np.isnan(none.median_um)
+    assert none.error_um == 10
+    assert none.confidence(100) == pytest.approx(0.81)
+    assert none.confidence(none.smallest_tile_um(0.64)) == pytest.approx(0.64)
+    assert not none.cells_meet
+    judged = Registration("rigid", np.eye(3), np.array([4.0]), np.ones(1, bool), 10.0)
+    assert judged.error_um == 4
+    assert judged.confidence(100) == pytest.approx(0.96**2)
+    few = fit_landmarks(places(2), places(2) + 5, "similarity")
+    assert np.isnan(few.error_um)
+    assert replace(few, stated_um=2.0).error_um == 2
+
+
+def test_a_stated_error_survives_a_file(tmp_path):
+    path = tmp_path / "r.json"
+    found = Registration("rigid", np.eye(3), np.empty(0), np.ones(0, np.bool_), 10.0)
+    write_registration(path, found)
+    assert read_registration(path).stated_um == 10
+    write_registration(path, replace(found, stated_um=None))
+    assert "stated_um" not in json.loads(path.read_text()), "as before"
+    assert read_registration(path).stated_um is None
+
+
 @pytest.mark.parametrize(
     ("sparse", "dense", "kind", "words"),
     [
@@ -155,6 +181,9 @@ def test_a_registration_survives_a_file(tmp_path):
         ({"matrix": [[0, 0, 0], [0, 0, 0], [0, 0, 1]]}, "not a registration"),
         ({"inliers": [True]}, "not a registration"),
         ({"residuals_um": "few"}, "not a registration"),
+        ({"stated_um": -1}, "its stated error is -1"),
+        ({"stated_um": float("nan")}, "not a registration"),
+        ({"stated_um": [1]}, "not a registration"),
     ],
 )
 def test_files_that_are_none(tmp_path, change, words):

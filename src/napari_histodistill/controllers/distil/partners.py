@@ -127,7 +127,7 @@ class Partner:
         1 where nothing is known.
         """
         known = self.registration
-        if known is None or not math.isfinite(known.median_um):
+        if known is None or not math.isfinite(known.error_um):
             return 1.0
         return known.confidence(tile_um)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.distill.layers.partners import Spots
-from napari_histodistill.distill.layers.spot_columns import is_gene
-from napari_histodistill.distill.layers.spot_tables import (
+from napari_histodistill.distill.spots.spot_columns import is_gene
+from napari_histodistill.distill.spots.spot_tables import (
     LengthUnit,
     are_counts,
     check_overlap,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.distill.layers.spot_tables import SpotTable
+    from napari_histodistill.distill.spots.spot_tables import SpotTable
     from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]

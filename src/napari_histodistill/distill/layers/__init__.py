@@ -1,1 +1,1 @@
-"""Layers as partners: registration by landmarks, its refinement, tables of spots."""
+"""Layers as partners: registration by landmarks and its refinement."""

@@ -59,12 +59,16 @@ class Registration:
         too few others are left to fit one.
     inliers : ndarray
         ``(n,)`` bool: landmarks that the fit uses.
+    stated_um : float or None
+        Median error in µm of the dense world, as estimated from the pictures alone;
+        None where nobody estimated it.
     """
 
     kind: RegistrationKind
     matrix: Points
     residuals_um: Points
     inliers: npt.NDArray[np.bool_]
+    stated_um: float | None = None
 
     @property
     def median_um(self) -> float:
@@ -72,6 +76,16 @@ class Registration:
         used = self.residuals_um[self.inliers]
         used = used[np.isfinite(used)]
         return float(np.median(used)) if len(used) else float("nan")
+
+    @property
+    def error_um(self) -> float:
+        """Median error, µm: at landmarks where they can judge, else as stated.
+
+        NaN if neither is known.
+        """
+        if np.isfinite(self.median_um) or self.stated_um is None:
+            return self.median_um
+        return self.stated_um
 
     @property
     def worst(self) -> int | None:
@@ -110,31 +124,31 @@ class Registration:
     def confidence(self, tile_um: float) -> float:
         """Return the share of a tile that its partner surely shows, 0 to 1.
 
-        A partner that is off by the median residual r in an unknown direction still
+        A partner that is off by the median error r in an unknown direction still
         covers at least (1 - r / tile)² of a square tile.
 
         Raises
         ------
         InputError
-            If there are too few landmarks to judge the residual.
+            If there are too few landmarks to judge the error, and none is stated.
         """
-        if not np.isfinite(self.median_um):
+        if not np.isfinite(self.error_um):
             msg = (
                 f"the registration cannot be judged: place {FEWEST[self.kind] + 1} "
                 "or more landmarks."
             )
             raise InputError(msg)
-        share = max(0.0, 1 - self.median_um / tile_um)
+        share = max(0.0, 1 - self.error_um / tile_um)
         return share * share
 
     @property
     def cells_meet(self) -> bool:
         """Whether the error is small enough for cells to meet themselves."""
-        return self.median_um < CELL_UM
+        return self.error_um < CELL_UM
 
     def smallest_tile_um(self, confidence: float = 0.8) -> float:
         """Return the tile edge (µm) from which a pair has this confidence."""
-        return self.median_um / (1 - math.sqrt(confidence))
+        return self.error_um / (1 - math.sqrt(confidence))
 
 
 def is_mirrored(matrix: Points) -> bool:
@@ -344,6 +358,7 @@ def write_registration(
 
 def registration_content(registration: Registration) -> dict[str, Any]:
     """Return a registration for JSON."""
+    stated = registration.stated_um
     return {
         "format": _FORMAT,
         "version": 1,
@@ -354,7 +369,7 @@ def registration_content(registration: Registration) -> dict[str, Any]:
             None if np.isnan(r) else float(r) for r in registration.residuals_um
         ],
         "inliers": registration.inliers.tolist(),
-    }
+    } | ({} if stated is None else {"stated_um": stated})
 
 
 def registration_of(content: dict[str, Any]) -> Registration:
@@ -372,11 +387,16 @@ def registration_of(content: dict[str, Any]) -> Registration:
         [np.nan if r is None else r for r in content["residuals_um"]], np.float64
     )
     inliers = np.array(content["inliers"], np.bool_)
+    stated = content.get("stated_um")  # files from before say nothing
+    stated = None if stated is None else float(stated)
+    if stated is not None and not 0 <= stated < math.inf:
+        msg = f"its stated error is {stated} µm"
+        raise ValueError(msg)
     good = matrix.shape == (3, 3) and np.isfinite(matrix).all()
     if not good or abs(np.linalg.det(matrix)) < 1e-12 or len(residuals) != len(inliers):
         msg = "the matrix is not a registration: align the layers again"
         raise ValueError(msg)
-    return Registration(content["kind"], matrix, residuals, inliers)
+    return Registration(content["kind"], matrix, residuals, inliers, stated)
 
 
 def read_registration(path: Path) -> Registration:
@@ -489,21 +509,46 @@ def _agreeing(
 ) -> npt.NDArray[np.bool_]:
     count, fewest = len(sparse), FEWEST[kind]
     rng = np.random.default_rng(seed)
-    best, smallest = None, np.inf
-    for _ in range(_DRAWS):
-        rows = rng.choice(count, fewest, replace=False)
-        matrix = _fit(sparse[rows], dense[rows], kind)
-        if matrix is None:
-            continue
-        median = float(np.median(_distances(matrix, sparse, dense)))
-        if median < smallest:
-            best, smallest = matrix, median
-    if best is None:
+    ranks = rng.random((_DRAWS, count))
+    rows = np.argpartition(ranks, fewest - 1, axis=1)[:, :fewest]
+    # All at once: one by one, a refit takes as long as a person waits for a click.
+    matrices = _through(sparse[rows], dense[rows], kind)
+    if not len(matrices):
         raise InputError(_degenerate(kind))
+    laid = sparse @ matrices[:, :2, :2].transpose(0, 2, 1) + matrices[:, None, :2, 2]
+    medians = np.median(np.linalg.norm(laid - dense, axis=2), axis=1)
+    best, smallest = matrices[medians.argmin()], float(medians.min())
     # Rousseeuw and Leroy's scale for few points; never below a hand's own error.
     sigma = max(1.4826 * (1 + 5 / (count - fewest)) * smallest, CELL_UM)
     agree: npt.NDArray[np.bool_] = _distances(best, sparse, dense) <= _SIGMAS * sigma
     return agree if agree.sum() >= fewest else np.ones(count, np.bool_)
+
+
+def _through(sparse: Points, dense: Points, kind: RegistrationKind) -> Points:
+    """Return the matrices ``(m, 3, 3)`` of minimal sets ``(n, fewest, 2)``.
+
+    Sets that decide nothing (places on one line or point) have none.
+    """
+    source, target = sparse[:, 1:] - sparse[:, :1], dense[:, 1:] - dense[:, :1]
+    if kind == "affine":
+        flat = np.abs(np.linalg.det(source)) <= 1e-6 * (source**2).sum(axis=(1, 2))
+        source = np.where(flat[:, None, None], np.eye(2), source)
+        inner = np.linalg.solve(source, target).transpose(0, 2, 1)
+    else:
+        # As complex numbers y + ix: one divided by the other turns and scales.
+        one, other = (x[:, 0] @ np.array([1, 1j]) for x in (source, target))
+        flat = (one == 0) | (other == 0)
+        turn = other / np.where(flat, 1, one)
+        if kind == "rigid":
+            turn /= np.where(flat, 1, np.abs(turn))
+        inner = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+        inner = inner.transpose(2, 0, 1)
+    matrices = np.tile(np.eye(3), (len(sparse), 1, 1))
+    matrices[:, :2, :2] = inner
+    laid = (inner @ sparse.mean(axis=1)[..., None])[..., 0]
+    matrices[:, :2, 2] = dense.mean(axis=1) - laid
+    decided: Points = matrices[~flat & (np.abs(np.linalg.det(inner)) > 1e-9)]
+    return decided
 
 
 def _left_out(

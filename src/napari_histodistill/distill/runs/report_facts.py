@@ -250,12 +250,24 @@ def _data(
         size = "" if dense.kind == "expression" else f", {dense.tile_px} px"
         listed = f" ({inside})" if inside else ""
         yield "partner", f"{name}: {dense.kind}{size}{listed}{control}"
+    yield from _origins(run_data(folder), shown)
     sure = split.train.confidence
     if sure.min() < 1:
         yield (
             "confidence",
             f"{np.median(sure):.0%} (median), at least {sure.min():.0%}",
         )
+
+
+def _origins(data: Path, shown: ReportNames) -> Iterator[Fact]:
+    """Return where every section comes from, where the pairs say it."""
+    if not is_pairs(data):
+        return
+    names = shown.config.report is not None and shown.config.report.names
+    for k, origin in enumerate(read_pairs(data).origins, start=1):
+        if origin is not None:
+            case = f" ({origin.case})" if names and origin.case else ""
+            yield f"section {k}{case}", origin.say(names=names)
 
 
 def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:

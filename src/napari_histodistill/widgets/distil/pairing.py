@@ -268,8 +268,8 @@ class Pairing(QObject):
         self.tick(*(x for x, on in zip(offered, ticks, strict=True) if on))
 
     def _planned(self, reports: list[Planned]) -> None:
-        self.bench.session.take_pairs(reports[-1])
-        self.bench.said.emit("")
+        used = self.bench.session.take_pairs(reports[-1])
+        self.bench.said.emit("" if used else "The layers were changed: preview again.")
 
     def _ended(self, job: Job[Planned]) -> None:
         if job.state is JobState.FAILED:

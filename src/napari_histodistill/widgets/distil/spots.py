@@ -15,8 +15,8 @@ from napari_histodistill.controllers.distil.spots import (
     why_no_spots,
 )
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.distill.layers.spot_files import ENDINGS, read_spots
-from napari_histodistill.distill.layers.spot_tables import SpotTable
+from napari_histodistill.distill.spots.spot_files import ENDINGS, read_spots
+from napari_histodistill.distill.spots.spot_tables import SpotTable
 from napari_histodistill.layers.spot_layer import spot_layer
 from napari_histodistill.running import CancelToken
 from napari_histodistill.widgets.distil.bench import DistilBench

@@ -1,0 +1,1 @@
+"""Tables of spots: files of AnnData, Space Ranger and text, and what is in them."""

@@ -1,0 +1,368 @@
+"""AnnData files (``.h5ad``): positions, counts and scale, in any layout of AnnData.
+
+Only these are read, each with a limit: other content of the file, such as ``uns``, may
+be of any size and kind. Layouts since AnnData 0.6 are known (tables as compound arrays,
+categories in ``__categories``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csc_array, csr_array
+
+from napari_histodistill.distill.spots.hdf5_files import Hdf5File, open_hdf5
+from napari_histodistill.distill.spots.spot_columns import (
+    keep_on_tissue,
+    position_columns,
+    shortened,
+    unlike,
+)
+from napari_histodistill.distill.spots.spot_tables import (
+    MOST_VALUES,
+    LengthUnit,
+    RawSpots,
+    are_counts,
+    check_size,
+)
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Doubles = npt.NDArray[np.float64]
+
+POSITION_KEYS = (
+    "spatial",
+    "x_spatial",
+    "spatial_fullres",
+    "spatial_coords",
+    "spatial_coordinates",
+    "coordinates",
+    "coords",
+    "x_coords",
+    "xy",
+    "x_xy",
+    "spatial3d",
+    "spatial_3d",
+)
+"""Keys of ``obsm`` that hold positions, in upper or lower case, the first found."""
+
+_COUNT_LAYERS = ("counts", "raw_counts", "count", "raw", "umi_counts")
+_MOST_COORDINATES = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Positions, and sentences on where they were found."""
+
+    found: Doubles  # (n, 2), (y, x)
+    unit: LengthUnit | None
+    notes: tuple[str, ...] = ()
+
+
+def read_h5ad(path: Path) -> RawSpots:
+    """Read positions, counts and scale of an AnnData file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If it has no positions, no values or several sections, or is not safe to read.
+    """
+    with open_hdf5(path, ".h5ad") as file:
+        if file.has("mod") and not file.has("obs"):
+            msg = f"{file.name} holds several modalities: write one as .h5ad."
+            raise InputError(msg)
+        places = _positions(file)
+        library = _library(file, len(places.found))
+        factors = {
+            key: file.single(f"{library}/scalefactors/{key}") if library else None
+            for key in ("microns_per_pixel", "spot_diameter_fullres")
+        }
+        pixels = bool(library) and bool(file.names(f"{library}/scalefactors"))
+        values, genes, said = _values(file, len(places.found))
+        genes, doubled = unlike(genes)
+        raw = RawSpots(
+            name=path.stem,
+            positions=places.found,
+            # Positions with scale factors are pixels of the image at full resolution.
+            unit=places.unit or ("px" if pixels else None),
+            um_per_px=_positive(factors["microns_per_pixel"]),
+            values=values,
+            genes=genes,
+            spot_size=_positive(factors["spot_diameter_fullres"]),
+            notes=tuple(filter(None, (*places.notes, said, doubled))),
+        )
+        in_tissue = _find(file.names("obs"), "in_tissue")
+        if in_tissue:
+            raw = keep_on_tissue(raw, file.name, _column(file, "obs", in_tissue))
+    return raw if raw.unit != "µm" else replace(raw, um_per_px=None, spot_size=None)
+
+
+def _positive(value: float | None) -> float | None:
+    return value if value is not None and value > 0 else None
+
+
+def _find(names: list[str], wanted: str) -> str:
+    """Return a name as it is written in the file; empty if it is not there."""
+    return next((n for n in names if n.lower() == wanted), "")
+
+
+def _positions(file: Hdf5File) -> _Places:
+    keys = file.names("obsm")
+    for wanted in POSITION_KEYS:
+        key = _find(keys, wanted)
+        if key:
+            return _of_obsm(file, key)
+    columns = file.names("obs")
+    found = position_columns(columns)
+    if found is not None:
+        y, x, unit = found
+        places = [_numeric(file, "obs", columns[k]) for k in (y, x)]
+        said = f"Positions were read from obs: {columns[x]}, {columns[y]}."
+        return _Places(np.stack(places, axis=1), unit, (said,))
+    msg = (
+        f'{file.name}: there is no obsm["spatial"] with positions; obsm has '
+        f"{shortened([repr(k) for k in keys]) or 'nothing'}, and no columns of obs are "
+        f"positions ({shortened(columns) or 'none'})."
+    )
+    raise InputError(msg)
+
+
+def _of_obsm(file: Hdf5File, key: str) -> _Places:
+    said = f'obsm["{key}"]'
+    if file.is_group("obsm") and file.is_group(f"obsm/{key}"):
+        return _of_frame(file, f"obsm/{key}", said)
+    path, field = (f"obsm/{key}", None) if file.is_group("obsm") else ("obsm", key)
+    shape = file.shape(path, field)
+    if len(shape) != 2 or shape[1] < 2 or not file.is_numeric(path, field):
+        msg = f"{file.name}: {said} is {shape}; positions are (x, y) of every spot."
+        raise InputError(msg)
+    found = file.numbers(path, _MOST_COORDINATES, field)
+    notes = [f"Positions were read from {said}."] if key != "spatial" else []
+    if shape[1] > 2:
+        notes.append(f"Only the first two columns of {said} were used, x and y.")
+    return _Places(found[:, 1::-1].copy(), None, tuple(notes))
+
+
+def _of_frame(file: Hdf5File, path: str, said: str) -> _Places:
+    index = file.attribute(path, "_index")
+    columns = [c for c in file.names(path) if c not in (index, "__categories")]
+    found = position_columns(columns)
+    if found is None:
+        msg = (
+            f"{file.name}: {said} has no columns of positions among "
+            f"{shortened(columns) or 'none'}: call them x and y."
+        )
+        raise InputError(msg)
+    y, x, unit = found
+    places = [_numeric(file, path, columns[k]) for k in (y, x)]
+    return _Places(np.stack(places, axis=1), unit)
+
+
+def _numeric(file: Hdf5File, frame: str, name: str) -> Doubles:
+    """Return a column of positions; what is missing becomes NaN."""
+    words = _column(file, frame, name)
+    try:
+        return np.array([float(w or "nan") for w in words])
+    except ValueError:
+        msg = f"{file.name}: the column {name!r} does not hold numbers only."
+        raise InputError(msg) from None
+
+
+def _column(file: Hdf5File, frame: str, name: str) -> list[str]:
+    """Return a column of a table as texts; what is missing is empty."""
+    if not file.is_group(frame):
+        return file.texts(frame, name)
+    path, older = f"{frame}/{name}", f"{frame}/__categories/{name}"
+    if file.is_group(path):
+        if file.has(f"{path}/codes"):
+            return _categories(file, f"{path}/codes", f"{path}/categories")
+        if file.has(f"{path}/values"):  # whole numbers or truth values, some missing
+            return _masked(file, path)
+        file.refuse(f"{path} is a column of an unknown kind")
+    if file.has(older):
+        return _categories(file, path, older)
+    words = file.texts(path)
+    return ["" if w == "nan" else w for w in words]
+
+
+def _categories(file: Hdf5File, codes: str, categories: str) -> list[str]:
+    words = file.texts(categories)
+    chosen = file.numbers(codes, _MOST_COORDINATES, kind="i8")
+    return [words[k] if 0 <= k < len(words) else "" for k in np.ravel(chosen)]
+
+
+def _masked(file: Hdf5File, path: str) -> list[str]:
+    words = file.texts(f"{path}/values")
+    if not file.has(f"{path}/mask"):
+        return words
+    mask = file.numbers(f"{path}/mask", _MOST_COORDINATES, kind="?")
+    return ["" if m else w for w, m in zip(words, mask, strict=True)]
+
+
+def _library(file: Hdf5File, spots: int) -> str:
+    """Return the path of the one section's scale factors; empty without any."""
+    at = "uns/spatial"
+    names = file.names(at) if file.is_group("uns") and file.is_group(at) else []
+    # Such as cellxgene's is_single, or a name as text: no section.
+    libraries = [n for n in names if _is_library(file, f"{at}/{n}")]
+    used = _used_libraries(file, spots)
+    own = [n for n in libraries if n in used]
+    several = libraries if len(own) != 1 else own
+    if len(used) > 1 and len(several) < 2:
+        several = used
+    if len(several) > 1:
+        msg = (
+            f"{file.name} holds {len(several)} sections ({shortened(several)}): give "
+            "each section a file of its own."
+        )
+        raise InputError(msg)
+    if libraries:
+        return f"{at}/{several[0]}"
+    return at if "scalefactors" in names else ""
+
+
+def _is_library(file: Hdf5File, path: str) -> bool:
+    names = file.names(path) if file.is_group(path) else []
+    return "scalefactors" in names or "images" in names
+
+
+def _used_libraries(file: Hdf5File, spots: int) -> list[str]:
+    """Return the sections that spots belong to, as a column of obs says."""
+    if not file.is_group("obs"):
+        return []
+    name = _find(file.names("obs"), "library_id")
+    words = _column(file, "obs", name) if name else []
+    return sorted({w for w in words if w}) if len(words) == spots else []
+
+
+def _values(file: Hdf5File, spots: int) -> tuple[Any, tuple[str, ...], str]:
+    """Return counts rather than what was made of them, their genes, and a sentence."""
+    options = [
+        (f"layers/{name}", "var", f'layers["{name}"]')
+        for wanted in _COUNT_LAYERS
+        if (name := _find(file.names("layers"), wanted))
+    ]
+    known = {path for path, _, _ in options}
+    options += [
+        (f"layers/{name}", "var", f'layers["{name}"]')
+        for name in file.names("layers")
+        if "count" in name.lower() and f"layers/{name}" not in known
+    ]
+    options.append(("X", "var", "X"))
+    options += [("raw/X", "raw/var", "raw"), ("raw.X", "raw.var", "raw")]
+    options = [o for o in options if file.has(o[0]) and file.has(o[1])]
+    options = [o for o in options if file.attribute(o[0], "encoding-type") != "null"]
+    other: tuple[Any, tuple[str, ...], str] | None = None
+    for path, frame, said in options:
+        genes = _gene_names(file, frame)
+        values = _matrix(file, path, spots, len(genes))
+        if are_counts(values):
+            note = "" if said == "X" else f"Counts were read from {said}."
+            return values, genes, note
+        if other is None or (_has_negative(other[0]) and not _has_negative(values)):
+            note = "" if said == "X" else f"Values were read from {said}."
+            other = (values, genes, note)
+    if other is None:
+        layers = shortened(file.names("layers")) or "none"
+        msg = f"{file.name}: there are no values in X or raw; layers: {layers}."
+        raise InputError(msg)
+    return other
+
+
+def _has_negative(values: Any) -> bool:
+    stored = values if isinstance(values, np.ndarray) else values.data
+    return bool((stored < 0).any())
+
+
+def _gene_names(file: Hdf5File, frame: str) -> tuple[str, ...]:
+    names = file.names(frame)
+    index = file.attribute(frame, "_index")
+    options = (index, "_index", "index")
+    name = next((n for n in options if n and n in names), "")
+    if not name:
+        msg = f"{file.name}: {frame} does not say how its genes are called."
+        raise InputError(msg)
+    return tuple(_column(file, frame, name))
+
+
+def _matrix(file: Hdf5File, path: str, spots: int, genes: int) -> Any:
+    check_size(file.name, spots, genes)
+    if file.is_array(path):
+        shape = file.shape(path)
+        _check_shape(file, path, shape, (spots, genes))
+        return file.numbers(path, MOST_VALUES, kind="f4")
+    layout = file.attribute(path, "encoding-type") or file.attribute(
+        path, "h5sparse_format"
+    )
+    if layout not in ("csr_matrix", "csc_matrix", "csr", "csc"):
+        file.refuse(f"{path} is stored as {layout[:40] or 'a group'!r}")
+    shape = file.whole_numbers(path, "shape") or file.whole_numbers(
+        path, "h5sparse_shape"
+    )
+    _check_shape(file, path, shape, (spots, genes))
+    return read_sparse(file, path, (spots, genes), by_row=layout.startswith("csr"))
+
+
+def _check_shape(
+    file: Hdf5File, path: str, shape: tuple[int, ...], wanted: tuple[int, int]
+) -> None:
+    if shape != wanted:
+        msg = (
+            f"{file.name}: {path} is {' × '.join(map(str, shape)) or 'empty'}, but "
+            f"there are {wanted[0]} positions and {wanted[1]} names of genes."
+        )
+        raise InputError(msg)
+
+
+def read_sparse(
+    file: Hdf5File, path: str, shape: tuple[int, int], *, by_row: bool
+) -> Any:
+    """Return a sparse matrix whose places were checked before SciPy uses them.
+
+    Parameters
+    ----------
+    file : Hdf5File
+        An open file.
+    path : str
+        Of a group with ``data``, ``indices`` and ``indptr``.
+    shape : tuple of int
+        (rows, columns).
+    by_row : bool
+        Compressed by rows (CSR), or by columns (CSC).
+
+    Returns
+    -------
+    csr_array or csc_array
+        float32.
+
+    Raises
+    ------
+    InputError
+        If a place is outside the matrix.
+    """
+    outer, inner = shape if by_row else shape[::-1]
+    data = file.numbers(f"{path}/data", MOST_VALUES, kind="f4")
+    indices = file.numbers(f"{path}/indices", MOST_VALUES, kind="i8")
+    ends = file.numbers(f"{path}/indptr", MOST_VALUES, kind="i8")
+    fits = (
+        ends.shape == (outer + 1,)
+        and data.shape == indices.shape == (int(ends[-1]),)
+        and ends[0] == 0
+        and bool((np.diff(ends) >= 0).all())
+        and bool(((indices >= 0) & (indices < inner)).all())
+    )
+    if not fits:
+        file.refuse(f"{path} has values outside its {shape[0]:,} × {shape[1]:,} places")
+    make = csr_array if by_row else csc_array
+    return make((data, indices, ends), shape=shape)
