@@ -79,4 +79,4 @@ def _read(path: Path, slide_shape: tuple[int, int]) -> TissueMask | None:
     if bits.size != -(-height * width // 8) or not 0 <= pen <= 1 or not bits.size:
         return None
     mask = np.unpackbits(bits, count=height * width).reshape(height, width)
-    return TissueMask(mask, slide_shape, pen)
+    return TissueMask(mask.astype(np.bool_), slide_shape, pen)
