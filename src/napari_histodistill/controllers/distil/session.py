@@ -28,6 +28,7 @@ from napari_histodistill.controllers.distil.partners import (
     Partner,
     PartnerKind,
     as_aligned,
+    as_read,
     first_with_pixels,
     lie_alike,
     same_scale,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
+    from napari_histodistill.controllers.distil.readings import PartnerChoice
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.layers.registration import Registration
@@ -157,6 +159,7 @@ class DistilSession:
         on : LayerKey, optional
             The H&E's layer.
         """
+        partners = [as_read(partner, self.partners) for partner in partners]
         stays = on is not None and on.is_layer(self.on)
         if stays and same_scale(self.sparse, sparse):
             partners = [as_aligned(partner, self.partners) for partner in partners]
@@ -337,6 +340,11 @@ class DistilSession:
         partners = list(self.partners)
         partners[partner] = changed
         self.partners, self.planned = tuple(partners), None
+
+    def read_as(self, partner: int, choice: PartnerChoice) -> None:
+        """Read one of the partners so; pairs are forgotten, and settings for it."""
+        self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
+        self.put_partner(partner, replace(self.partners[partner], choice=choice))
 
     # --- why not, and what was decided -----------------------------------------------
 

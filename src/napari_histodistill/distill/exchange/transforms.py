@@ -84,7 +84,7 @@ def read_own(path: Path) -> ReadTransform | None:
     return _own(path, text) if text.lstrip().startswith("{") else None
 
 
-def is_transform(path: Path) -> bool:
+def holds_transform(path: Path) -> bool:
     """Return whether a file holds a transform of another program, by its content."""
     text = read_text_file(path)
     if text.startswith(itk.MAGIC) or elastix.is_elastix(text):
