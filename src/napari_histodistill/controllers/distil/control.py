@@ -1,4 +1,4 @@
-"""Trainings that differ in the partner or the seed alone, and what they say together."""
+"""Trainings that differ in partner or seed alone, and what they say together."""
 
 from __future__ import annotations
 
