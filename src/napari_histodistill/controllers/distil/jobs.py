@@ -17,4 +17,5 @@ class DistilJob(JobKey):
     STARTING = "Starting the training"
     PREVIEW = "Preview"
     FITTING_CLASSES = "Learning classes"
+    HELPING = "Does it help?"
     RESTORING = "Opening kept sections"
