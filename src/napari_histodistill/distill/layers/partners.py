@@ -17,7 +17,7 @@ from napari_histodistill.distill.layers.registration import apply, inverse
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.pyramid.resample import read_channels, read_nearest
-from napari_histodistill.slides.tissue.tissue import find_tissue
+from napari_histodistill.slides.tissue.tissue import survey_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.recipes.config import ImageKind
     from napari_histodistill.slides.pyramid.slide import Slide
-    from napari_histodistill.slides.tissue.tissue import TissueMask
+    from napari_histodistill.slides.tissue.tissue import TissueMask, TissueSurvey
 
     Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
@@ -58,6 +58,8 @@ class DenseLayer:
     tissue : TissueMask or None
         Tissue of this layer; None for channels and masks, which count wherever they
         reach.
+    survey : TissueSurvey or None
+        What else it shows; None where nothing is known but ``tissue``.
     ranges : ndarray or None
         ``(channels, 2)``, the values that become 0 and 255; None for 8-bit colours.
     instances : bool
@@ -73,6 +75,7 @@ class DenseLayer:
     tissue: TissueMask | None
     ranges: Doubles | None = None
     instances: bool = False
+    survey: TissueSurvey | None = None
 
     def pixels(self, points: Doubles) -> Doubles:
         """Return level-0 pixels (edge convention) of sparse-world µm ``(…, 2)``."""
@@ -103,6 +106,29 @@ class DenseLayer:
         if self.tissue is None:
             return whole, within
         return whole, within & self.tissue.at(pixels)
+
+    def lacks(self, points: Doubles) -> tuple[Bools, Bools, Bools]:
+        """Return where this layer surely shows no tissue that can be learned from.
+
+        A pale counterstain may well not be found as tissue: only clear glass counts.
+
+        Parameters
+        ----------
+        points : ndarray
+            ``(n, k, 2)`` sparse-world µm.
+
+        Returns
+        -------
+        blank, ink, fold : ndarray of bool
+            ``(n, k)`` each; a point is one of them at most.
+        """
+        pixels = self.pixels(points)
+        if self.survey is not None:
+            seen = self.survey
+            return seen.blank.at(pixels), seen.ink.at(pixels), seen.fold.at(pixels)
+        none = np.zeros(points.shape[:2], bool)
+        blank = none if self.tissue is None else ~self.tissue.at(pixels)
+        return blank, none, none
 
     def read(self, centre: Doubles, edge: float) -> npt.NDArray[np.uint8]:
         """Return what this layer shows of a sparse tile.
@@ -295,10 +321,12 @@ def dense_layer(
             kind="mask", tissue=None, instances=_instances(slide, name), **common
         )
     colours = slide.info.is_rgb and slide.dtype == np.uint8
+    # Dark fluorescence is information too: no signal is also a measurement.
+    survey = survey_tissue(slide, pale=True) if colours else None
     return DenseLayer(
         kind="image" if colours else "channels",
-        # Dark fluorescence is information too: no signal is also a measurement.
-        tissue=find_tissue(slide) if colours else None,
+        tissue=None if survey is None else survey.tissue,
+        survey=survey,
         ranges=None if colours else _ranges(slide, name),
         **common,
     )

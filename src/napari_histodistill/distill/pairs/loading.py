@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.pairs.batches import (
-    PARTNERS,
-    SPLIT,
-    stream,
-    torch_seed,
-)
+from napari_histodistill.distill.pairs.batches import PARTNERS, stream
 from napari_histodistill.distill.pairs.categories import spread_masks
+from napari_histodistill.distill.pairs.split import (
+    PairPlaces,
+    folds_for,
+    held_out_rows,
+    reaching_across,
+)
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.errors import StoreError, TileFolderError
-from napari_histodistill.students.folds import group_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,10 +130,15 @@ class PairSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairSplit:
-    """Pairs to train on, and pairs of other cases to judge checkpoints by, if any."""
+    """Pairs to train on, and pairs of other cases to judge checkpoints by, if any.
+
+    ``left_out`` counts pairs that are neither: they reach across the border between
+    both.
+    """
 
     train: PairSet
     validation: PairSet | None
+    left_out: int = 0
 
 
 def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
@@ -157,19 +162,33 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
         If stored pairs are damaged or lack what the recipe names.
     """
     read = _from_store if is_pairs(data) else _from_tiles
-    everything, parts = read(config, data)
+    everything, parts, places = read(config, data)
     if config.data.validate_on:
         validation = _rows_of_parts(config.data.validate_on, parts, data)
     else:
         validation = _validation_rows(config, everything.labels, everything.cases)
-    rows = np.arange(len(everything))
-    train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
+    rows = np.setdiff1d(np.arange(len(everything)), validation)
+    if places is not None and len(validation):
+        across = reaching_across(places, validation)
+        rows = _still_some(np.setdiff1d(rows, across), data)
+    train = controlled(everything.take(rows), config)
     if not len(validation):
         (train,) = _with_categories([train], config.dense)
         return PairSplit(train, None)
     held_out = controlled(everything.take(validation), config, train)
     train, held_out = _with_categories([train, held_out], config.dense)
-    return PairSplit(train, held_out)
+    left_out = len(everything) - len(train) - len(held_out)
+    return PairSplit(train, held_out, left_out)
+
+
+def _still_some(rows: Ints, data: Path) -> Ints:
+    if not len(rows):
+        msg = (
+            f"{data}: every pair reaches into a region that is held out: add sections, "
+            "choose smaller tiles, or set data.validation_share to 0."
+        )
+        raise StoreError(msg)
+    return rows
 
 
 def _with_categories(
@@ -188,8 +207,9 @@ def _with_categories(
     return found
 
 
-_Read = tuple[PairSet, "npt.NDArray[np.str_]"]
-"""Pairs, and the fold or section of each; "" where it has none."""
+_Read = tuple[PairSet, "npt.NDArray[np.str_]", PairPlaces | None]
+"""Pairs; the fold or section of each, "" where it has none; where they lie, if known.
+"""
 
 
 def _from_tiles(config: DistillConfig, data: Path) -> _Read:
@@ -205,7 +225,7 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
         confidence=np.ones(len(tiles), np.float32),
         slides=np.array([tile.case_id or "" for tile in tiles], np.str_),
     )
-    return pairs, np.array([tile.fold for tile in tiles])
+    return pairs, np.array([tile.fold for tile in tiles]), None
 
 
 def _from_store(config: DistillConfig, data: Path) -> _Read:
@@ -241,7 +261,8 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
         confidence=stored.confidence,
         slides=stored.sections,
     )
-    return pairs, stored.sections
+    places = PairPlaces(stored.sections, stored.position_um, edge)
+    return pairs, stored.sections, places
 
 
 def controlled(
@@ -320,23 +341,13 @@ def _validation_rows(
     if not share:
         return np.empty(0, np.intp)
     groups = len(np.unique(cases))
-    folds = max(2, round(1 / share))
-    if groups < folds:
+    if groups < folds_for(share):
         msg = (
             f"data.validation_share: {groups} cases cannot be split so that a share of "
             f"{share:g} is held out: use a larger share or 0, or add cases."
         )
         raise TileFolderError(msg)
-    strata = np.zeros(len(cases), np.intp) if labels is None else labels
-    fold = group_folds(
-        strata, cases, folds=folds, seed=torch_seed(config.seed, SPLIT) % 2**32
-    )
-    held = fold == 0
-    for label in np.unique(strata):
-        if (strata[held] == label).sum() == (strata == label).sum():
-            # Else the whole class would be held out: it is learned, and not judged.
-            held &= ~np.isin(cases, cases[strata == label])
-    return np.flatnonzero(held)
+    return held_out_rows(cases, share=share, seed=config.seed, labels=labels)
 
 
 def _pictures(

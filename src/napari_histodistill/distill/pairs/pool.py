@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots
 from napari_histodistill.distill.pairs.lost import all_lost
+from napari_histodistill.distill.pairs.split import PairPlaces
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ class PairPool:
     def lost(self) -> Mapping[Lost, int]:
         """Number of places that give no pair, by reason, of all sections."""
         return all_lost(plan.lost for plan in self.plans)
+
+    @property
+    def places(self) -> PairPlaces:
+        """Where the tiles lie."""
+        edge = self.sampling.tile_um
+        return PairPlaces(self.sections, self.centres_um, edge)
 
     def sparse_tile(self, pair: int) -> npt.NDArray[np.uint8]:
         """Return ``(tile_px, tile_px, 3)`` uint8 RGB of a pair."""
