@@ -8,7 +8,7 @@ class DistilJob(JobKey):
 
     READING_SPOTS = "Reading spots"
     FITTING = "Fitting landmarks"
-    TURNING = "Comparing how the layers lie"
+    FINDING = "Finding the partner"
     REFINING = "Refining the alignment"
     COMPOSING = "Composing the checkerboard"
     LAYING_OUT = "Laying out pairs"
