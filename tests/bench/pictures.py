@@ -218,6 +218,7 @@ def distil_align(path: Path) -> None:
         tick(widget, "marker")
         viewer.reset_view()
         widget.align_step.pick.click()
+        settle(0.5)
         here, there = widget.aligning.landmarks._points
         rng = np.random.default_rng(4)
         for place in LANDMARKS:

@@ -18,9 +18,10 @@ from napari_histodistill.maps.difference import (
     Side,
     compare,
     difference_map,
+    noise_between,
     side_of,
 )
-from napari_histodistill.maps.difference_measures import ANCHORS
+from napari_histodistill.maps.difference_measures import ANCHORS, NoiseFloor
 from napari_histodistill.maps.engine import embed_slide, plan_grid
 from napari_histodistill.maps.ranking import nearest_places, rank_regions
 from napari_histodistill.maps.similarity import SimilarityIndex
@@ -230,6 +231,32 @@ def test_the_news_is_what_b_tells_apart_and_a_cannot(rng):
     assert found.strongest > 0.5
     back = of(side(turned(rng, grown, 3.0)), side(values, "B"), "news")
     assert back.unexplained < found.unexplained / 2, "A has no such news for B"
+
+
+def test_two_seeds_say_what_is_noise(rng):
+    """A partner that taught nothing differs as another seed does; a real one more."""
+    values, _ = two_sorts(rng)
+    secret = np.zeros((24, 24), bool)
+    secret[5:12, 3:20] = True
+
+    def seed(news=0.0):
+        own = rng.normal(size=(24, 24, 3))  # what each seed sees for itself
+        told = np.where(secret, news, 0.0)[..., None]
+        return side(np.concatenate([values, own, told], axis=-1), "B")
+
+    one, other = seed(), seed()
+    again, taught = (of(one, b, "news") for b in (seed(), seed(12.0)))
+    assert again.is_within_noise is None
+    assert "Noise is not measured" in again.summary()
+    floor = noise_between(of(one, other, "news"))
+    again, taught = replace(again, noise=floor), replace(taught, noise=floor)
+    assert again.is_within_noise is True
+    assert again.summary().startswith("Within noise.")
+    assert taught.is_within_noise is False
+    assert taught.summary().startswith("More than noise.")
+    # The pair that made people believe in a partner: 4 % beside 3 %.
+    assert NoiseFloor(0.03, 900).covers(0.04)
+    assert not NoiseFloor(0.03, 900).covers(0.06)
 
 
 # --- which cells --------------------------------------------------------------------

@@ -38,7 +38,12 @@ import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.maps.cell_matching import match_cells
-from napari_histodistill.maps.difference_measures import Classes, Neighbours, News
+from napari_histodistill.maps.difference_measures import (
+    Classes,
+    Neighbours,
+    News,
+    NoiseFloor,
+)
 from napari_histodistill.maps.ranking import suggest_threshold
 
 if TYPE_CHECKING:
@@ -110,6 +115,8 @@ class DifferenceMap:
     origin_um : tuple of float
         World position ``(y, x)`` of the slide's first pixel, µm; see
         :class:`SlideInfo`.
+    noise : NoiseFloor or None
+        The same figure between two seeds of one recipe; None if not measured.
     """
 
     values: _Floats
@@ -125,6 +132,17 @@ class DifferenceMap:
     strongest: float = math.nan
     at: tuple[tuple[float, float], ...] = ()
     origin_um: tuple[float, float] = (0.0, 0.0)
+    noise: NoiseFloor | None = None
+
+    @property
+    def figure(self) -> float:
+        """The one number of the map: its median; for ``news``, what is unexplained."""
+        return self.unexplained if self.measure == "news" else self.median
+
+    @property
+    def is_within_noise(self) -> bool | None:
+        """Whether two seeds of one recipe may well differ as much; None if unknown."""
+        return None if self.noise is None else self.noise.covers(self.figure)
 
     @property
     def median(self) -> float:
@@ -147,7 +165,18 @@ class DifferenceMap:
         return max(suggest_threshold(self), float(np.finfo(np.float32).eps))
 
     def summary(self) -> str:
-        """Return in plain words what was compared, where, and the result."""
+        """Return in plain words what was compared, where, the result, and its noise."""
+        if self.noise is None:
+            unsure = (
+                "Noise is not measured: another seed alone makes a difference, too."
+            )
+            return f"{self._result()} {unsure}"
+        verdict = "Within noise." if self.is_within_noise else "More than noise."
+        as_number = ".2f" if self.measure == "classes" else ".1%"
+        seeds = f"Two seeds of one recipe give {self.noise.figure:{as_number}}."
+        return f"{verdict} {self._result()} {seeds}"
+
+    def _result(self) -> str:
         a, b = self.names
         where = f"{self.cells:,} places, {self.grid.stride_um:.3g} µm apart"
         if self.either:
@@ -160,11 +189,11 @@ class DifferenceMap:
         if self.measure == "neighbours":
             return (
                 f"Tissue that {a} and {b} find alike at {where}: of the {self.nearest} "
-                f"nearest places, {self.median:.0%} differ (median; 0% the same, "
+                f"nearest places, {self.median:.1%} differ (median; 0% the same, "
                 f"{1 - self.nearest / self.anchors:.0%} unrelated)."
             )
         return (
-            f"{self.unexplained:.0%} of what {b} sees at {where} is not in what {a} "
+            f"{self.unexplained:.1%} of what {b} sees at {where} is not in what {a} "
             f"sees. The map shows the strongest part of it ({self.strongest:.0%}); its "
             "two ends are orange and blue."
         )
@@ -257,6 +286,17 @@ def compare(
         done += count
         yield DifferenceReport(done, total)
     yield DifferenceReport(total, total, _laid_out(chosen, a, b, matching, measuring))
+
+
+def noise_between(difference: DifferenceMap) -> NoiseFloor:
+    """Return the noise floor that two seeds of one recipe show.
+
+    Parameters
+    ----------
+    difference : DifferenceMap
+        Of those two students, by the measure that the floor is for.
+    """
+    return NoiseFloor(difference.figure, difference.cells)
 
 
 def difference_map(

@@ -6,6 +6,7 @@ every compared cell. That module defines what the numbers mean.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,10 +31,35 @@ NEAREST = 0.05
 RIDGE = 0.01
 """Penalty of the regression, as a share of the total variance of A's embeddings."""
 
+NOISE_MARGIN = 1.5
+"""How many times a difference must exceed that of two seeds to be more than noise. Two
+seeds show how large noise is, not how much it varies from one pair of seeds to the
+next: on one slide, 4 % beside 3 % came of nothing but another pair."""
+
 # Fixed, so that the same two stores always give the same map.
 _SEED = 20230310
 # Cosines closer than this are ties: rounding must not decide between them.
 _TIE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """The same figure between two students that differ in nothing but their seed.
+
+    Attributes
+    ----------
+    figure : float
+        As :attr:`.DifferenceMap.figure` of those two.
+    cells : int
+        Places that they were compared at.
+    """
+
+    figure: float
+    cells: int
+
+    def covers(self, figure: float) -> bool:
+        """Whether a figure is no larger than two seeds may well give."""
+        return figure <= NOISE_MARGIN * self.figure
 
 
 class Classes:

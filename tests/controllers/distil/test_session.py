@@ -10,11 +10,16 @@ import pytest
 from PIL import Image
 
 from napari_histodistill.controllers.distil.alignment import (
-    mirror_offer,
     refine_work,
     refined,
     say_refinement,
     unrefined,
+)
+from napari_histodistill.controllers.distil.fitting import (
+    fit_wish,
+    fit_work,
+    mirror_offer,
+    side_wish,
 )
 from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.controllers.distil.run import health_of, run_name, say_run
@@ -53,6 +58,18 @@ def planned(session):
     return session.planned
 
 
+def found_by(wish):
+    return list(fit_work(wish)(CancelToken()))[-1]
+
+
+def lay_by(session, here, there, kind):
+    """Lay the partner by landmarks, as the window does; return their fit."""
+    wish = fit_wish(session.partners[0], (here, there), kind)
+    fitted = found_by(wish)
+    assert session.take_fit(fitted, wish)
+    return fitted
+
+
 def test_what_is_missing_is_said_step_by_step(painted):
     session = DistilSession()
     assert "Open Sample" in session.why_no_pairs
@@ -77,7 +94,7 @@ def test_pairs_are_laid_out_and_forgotten_when_something_changes(session):
     assert len(found.plan) == 256
     assert session.why_no_training == ""
     assert "256 pairs of 16 µm, about 205 to train on and 51 in" in session.say_pairs()
-    assert all(dense.shape == (32, 32, 3) for _, dense, _ in found.twins)
+    assert all(dense.shape == (32, 32, 3) for _, (dense,), _ in found.twins)
     session.sample(0.5, 64)
     assert session.planned is None
     planned(session)
@@ -178,7 +195,7 @@ def test_a_section_is_held_out_whole(session, tmp_path):
 def test_a_bad_registration_tells_the_size_of_tiles(session):
     rng = np.random.default_rng(0)
     places = rng.uniform(0, 250, (8, 2))
-    session.register(0, places, places + rng.normal(0, 12, places.shape), "rigid")
+    lay_by(session, places, places + rng.normal(0, 12, places.shape), "rigid")
     said = session.say_alignment()
     assert "too far off for single cells" in said
     assert "µm or more agree" in said
@@ -190,28 +207,73 @@ def test_landmarks_of_a_mirrored_partner_are_offered_its_other_side(session):
     rng = np.random.default_rng(0)
     places = rng.uniform(0, 250, (6, 2))
     seen = places * (1, -1) + rng.normal(0, 0.5, places.shape)
-    session.register(0, places, seen, "similarity")
-    offer = mirror_offer(session.partners[0], (places, seen))
+    fitted = lay_by(session, places, seen, "similarity")
+    offer = mirror_offer(session.partners[0], fitted)
     assert offer is not None
     assert "The landmarks fit a mirrored partner: they would be off by" in offer.words
     assert not session.partners[0].registration.mirrored, "never unasked"
+    # One that comes from a file is asked about, too.
+    again = found_by(side_wish(session.partners[0], (places, seen)))
+    assert again.registration is fitted.registration
+    assert mirror_offer(session.partners[0], again) is not None
     session.put_registration(0, offer.registration)
-    assert mirror_offer(session.partners[0], (places, seen)) is None
+    assert mirror_offer(session.partners[0], fitted) is None, "it lies otherwise now"
     # More landmarks are fitted on the side that was agreed to.
-    session.register(0, places, seen, "rigid")
+    lay_by(session, places, seen, "rigid")
     assert session.partners[0].registration.mirrored
     assert session.partners[0].registration.median_um < 2
     right = places + rng.normal(0, 0.5, places.shape)
     session.put_registration(0, None)
-    session.register(0, places, right, "similarity")
-    assert mirror_offer(session.partners[0], (places, right)) is None
-    assert mirror_offer(session.partners[0], (places[:5], right[:5])) is None
+    fitted = lay_by(session, places, right, "similarity")
+    assert mirror_offer(session.partners[0], fitted) is None
+    assert side_wish(session.partners[0], (places[:5], right[:5])) is None
+    assert side_wish(None, None) is None
     assert mirror_offer(None, None) is None
+
+
+def test_a_fit_is_used_only_for_the_landmarks_of_now(session):
+    places = np.random.default_rng(0).uniform(0, 250, (6, 2))
+    partner = session.partners[0]
+    wish = fit_wish(partner, (places, places + 5), "rigid")
+    fitted = found_by(wish)
+    for now in (
+        fit_wish(partner, (places[:5], places[:5] + 5), "rigid"),
+        fit_wish(partner, (places, places + 6), "rigid"),
+        fit_wish(partner, (places, places + 5), "affine"),
+        fit_wish(partner, (places[:1], places[:1]), "rigid"),
+        fit_wish(None, (places, places + 5), "rigid"),
+    ):
+        assert not session.take_fit(fitted, now)
+        assert session.partners[0] is partner
+    assert session.take_fit(fitted, wish)
+    assert session.partners[0].registration is fitted.registration
+
+
+def test_pairs_that_were_laid_out_for_other_layers_are_not_taken(session):
+    found = list(session.plan_work()(CancelToken()))[-1]
+    lay_by(session, *2 * (np.array([[0.0, 0], [9, 5], [4, 8]]),), "rigid")
+    assert not session.take_pairs(found), "the partner was laid otherwise meanwhile"
+    assert session.planned is None
+    assert session.take_pairs(list(session.plan_work()(CancelToken()))[-1])
+
+
+@pytest.mark.parametrize(
+    ("mpp", "times"), [(0.25, 0), (0.5, 0), (2.0, 0), (0.055, 9.1)]
+)
+def test_tiles_that_enlarge_the_slide_are_warned_about(session, mpp, times):
+    assert session.warning == ""
+    session.sample(mpp, 64)
+    planned(session)
+    said = session.warning
+    assert bool(said) == bool(times)
+    assert not said or f"enlarge H&E {times} times: nothing new is seen" in said
+    session.keep()
+    assert session.warning == said, "kept sections are trained on, too"
 
 
 def test_two_landmarks_fit_but_cannot_be_judged(session):
     places = np.array([[0.0, 0.0], [100.0, 50.0]])
-    session.register(0, places, places + 5, "similarity")
+    lay_by(session, places, places + 5, "similarity")
     assert "place 3 or more" in session.say_alignment()
     assert session.partners[0].confidence(16) == 1.0
 
@@ -324,7 +386,7 @@ def test_nuclei_that_people_outlined_teach(data):
 
 def test_a_refinement_is_told_and_taken_back(session):
     places = np.random.default_rng(0).uniform(0, 250, (8, 2))
-    session.register(0, places, places + 5, "rigid")
+    lay_by(session, places, places + 5, "rigid")
     before = session.partners[0]
     after = replace(before.registration, residuals_um=np.full(8, 2.0))
     found = Refinement(

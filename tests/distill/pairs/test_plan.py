@@ -15,7 +15,7 @@ from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pair
 from napari_histodistill.errors import InputError, MissingMppError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.tissue.tissue import TissueMask
+from napari_histodistill.slides.tissue.tissue import TissueMask, TissueSurvey
 
 SIDE = 512
 MPP = Mpp(0.5, 0.5, "test")
@@ -39,10 +39,15 @@ def everywhere(slide):
     return TissueMask(np.ones((8, 8), bool), slide.shape)
 
 
+def all_tissue(slide, **_):
+    none = TissueMask(np.zeros((1, 1), bool), slide.shape)
+    return TissueSurvey(everywhere(slide), none, none, none)
+
+
 @pytest.fixture(autouse=True)
 def noise_is_tissue(monkeypatch):
     """Take all of a partner for tissue: its colours are those of no stain."""
-    monkeypatch.setattr(partners_module, "find_tissue", everywhere)
+    monkeypatch.setattr(partners_module, "survey_tissue", all_tissue)
 
 
 def affine(degrees=0.0, scale=1.0, shift=(0.0, 0.0)):
@@ -126,7 +131,8 @@ def test_a_mask_is_never_blended():
     assert mask.kind == "mask"
     assert not mask.instances
     found = np.concatenate([plan.partner_tile(k, 0).ravel() for k in range(len(plan))])
-    assert set(np.unique(found)) == {0, 2, 7}
+    assert mask.classes.names == ("class 2", "class 7")
+    assert set(np.unique(found)) == {0, 1, 2}
     assert plan.partner_tile(0, 0).shape == (16, 16, 1)
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.widgets.distil.checkerboard import TITLE
+from napari_histodistill.widgets.distil.align.checkerboard import TITLE
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from tests.widgets.conftest import wait_until
-from tests.widgets.distil.test_flow import MPP, add, tick
+from tests.widgets.distil.test_flow import MPP, add, begin_picking, fitted, tick
 
 pytestmark = pytest.mark.gui
 
 PLACES = np.array(
     [(40, 50), (50, 270), (270, 60), (260, 250), (150, 140), (90, 180)], float
 )
-SIX_DOWN = np.array([6.0, 0.0])
+SIX_DOWN, FOUR_DOWN = np.array([6.0, 0.0]), np.array([4.0, 0.0])
 OFF, FARTHER = np.array([10.0, 5.0]), np.array([30.0, -20.0])
 
 
@@ -52,12 +53,12 @@ def open_panel(open_viewer, qtbot, tmp_path, painted):
 
 def pick(widget, there, here=PLACES):
     """Click landmarks by turns."""
-    widget.align_step.pick.click()
-    sides = widget.aligning.landmarks._points
+    sides = begin_picking(widget)
     for one, other in zip(here, there, strict=True):
         sides[0].add(one)
         sides[1].add(other)
     widget.align_step.pick.click()
+    fitted(widget)
 
 
 def lies_at(layer):
@@ -86,6 +87,7 @@ def test_residuals_are_listed_and_landmarks_stay_on_their_tissue(open_panel):
     # The partner was moved by 7 µm, and its landmarks with it.
     np.testing.assert_allclose(lies_at(dense[0]), (43, 43), atol=1e-3)
     step.remove.click()
+    fitted(widget)
     assert "5 landmarks · similarity · median 0.0 µm" in step.line.text()
     np.testing.assert_allclose(lies_at(dense[0]), (43, 43), atol=1e-3)
     found = widget.session.partners[0].registration.matrix
@@ -113,13 +115,23 @@ def shifted(off):
     return pytest.approx(wanted, abs=1e-6)
 
 
-def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted):
+def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted, qtbot):
     viewer, widget, he, dense = open_panel()
+    pump = widget.bench.pump
     pick(widget, PLACES + OFF)
     assert matrix(widget) == shifted(OFF)
     second = add(viewer, np.roll(painted.sparse, 40, 0), "second H&E")
     marker = add(viewer, np.roll(painted.dense, 40, 0), "second marker", CHANNELS)
+    widget.align_step.checker.click()
+    moved = widget.aligning.landmarks._points[1]
+    moved.data = moved.data + FOUR_DOWN
+    assert pump.is_active(DistilJob.FITTING)
+    assert pump.is_active(DistilJob.COMPOSING)
     choose(widget, second, marker[0])
+    assert not widget.align_step.checker.isChecked()
+    settled(qtbot, widget)
+    assert TITLE not in viewer.layers, "it was composed of the first section"
+    assert widget.session.partners[0].registration is None, "it was fitted to the first"
     assert widget.align_step.line.text() == "As the layers lie on the canvas."
     assert len(widget.aligning.own_landmarks()[0]) == 0
     # Fewer than the first section's, which must not outvote them.
@@ -132,7 +144,9 @@ def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted):
     choose(widget, he, dense[0])
     here, there = widget.aligning.own_landmarks()
     np.testing.assert_allclose(here, PLACES, atol=1e-6)
-    np.testing.assert_allclose(there, PLACES + OFF, atol=1e-6)
+    np.testing.assert_allclose(there, PLACES + OFF + FOUR_DOWN, atol=1e-6)
+    fitted(widget)
+    assert matrix(widget) == shifted(OFF + FOUR_DOWN), "as it was when it was left"
     titles = [layer.name for layer in viewer.layers if "Landmarks" in layer.name]
     assert len(titles) == 2, "there are never more than two layers of them"
 
@@ -166,6 +180,7 @@ def test_both_landmarks_of_a_place_are_deleted_together(open_panel):
     for side, gone in ((here, {1}), (there, {0, 3})):
         side.selected_data = gone
         side.remove_selected()  # as napari does for the Delete key
+        fitted(widget)
         assert len(here.data) == len(there.data)
         assert matrix(widget) == shifted(OFF)
         assert "median 0.0 µm" in widget.align_step.line.text()
@@ -192,8 +207,7 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert all(channel.visible for channel in dense)
     assert not widget.aligning._timer.isActive()
     widget.pairing.tick(dense[0])
-    step.pick.click()
-    widget.aligning.landmarks._points[0].add((50, 50))
+    begin_picking(widget)[0].add((50, 50))
     assert not he.visible
     for channel in dense:
         viewer.layers.remove(channel)
@@ -268,6 +282,7 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     # New landmarks, or another choice, take the words back.
     step.remove.click()
     assert not step.found.text()
+    fitted(widget)
     widget.pairing.tick()
     widget.pairing.tick(dense[0])
     assert not step.found.text()

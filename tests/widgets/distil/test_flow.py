@@ -13,7 +13,9 @@ import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.distill.exchange.frames import PointUnit
 from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.distill.runs.folder import read_run
 from napari_histodistill.distill.runs.process import look_at
@@ -21,8 +23,13 @@ from napari_histodistill.geometry import Mpp
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import open_slide, slide_from_arrays
+from napari_histodistill.widgets.distil.align.checkerboard import (
+    TITLE as CHECKERBOARD,
+)
+from napari_histodistill.widgets.distil.align.files import FileFacts
 from napari_histodistill.widgets.distil.bench import SAME
 from napari_histodistill.widgets.distil.dock import DistilWidget, OnClose
+from napari_histodistill.widgets.explore.dock import ExploreWidget
 from tests.widgets.conftest import wait_until
 
 pytestmark = pytest.mark.gui
@@ -78,6 +85,35 @@ def tick(widget, name):
     raise AssertionError(name)
 
 
+def turn(is_done):
+    """Let the event loop turn until something is true."""
+    until = time.monotonic() + 20
+    while not is_done() and time.monotonic() < until:
+        QApplication.processEvents()
+        time.sleep(0.005)
+    assert is_done()
+
+
+def begin_picking(widget):
+    """Press the button; the layers for landmarks are made in turns."""
+    widget.align_step.pick.click()
+    turn(lambda: widget.aligning.landmarks.active)
+    return widget.aligning.landmarks._points
+
+
+def fitted(widget):
+    """Let the landmarks be fitted."""
+    turn(lambda: not widget.bench.pump.is_active(DistilJob.FITTING))
+
+
+def explored(widget):
+    """Use the student in Explore; return that panel."""
+    widget.train_step.use.click()
+    turn(lambda: not widget.distilling._turns.active)
+    window = widget.bench.viewer.window._qt_window
+    return window.findChild(ExploreWidget)
+
+
 def preview(qtbot, widget, px=48):
     widget.pairs_step.px.setValue(px)
     widget.pairs_step.preview.click()
@@ -115,7 +151,8 @@ def test_the_whole_story(open_distil, qtbot, painted):
     assert "channels" in widget.layers_step.meaning.text()
     # 2: align, by turns
     widget.align_step.pick.click()
-    assert "on the H&E" in widget.align_step.task.text()
+    assert "A moment" in widget.align_step.task.text()
+    turn(lambda: "on the H&E" in widget.align_step.task.text())
     here, there = widget.aligning.landmarks._points
     for y, x in [(50, 60), (60, 250), (240, 70), (250, 250), (150, 140)]:
         assert he.visible
@@ -126,6 +163,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
         assert not he.visible
         there.add([y + SHIFT_PX[0] * 0.5, x + SHIFT_PX[1] * 0.5])
     widget.align_step.pick.click()
+    fitted(widget)
     assert he.visible
     assert dense[0].visible
     said = widget.align_step.line.text()
@@ -138,7 +176,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
     # 3: pairs
     preview(qtbot, widget)
     plan = widget.session.planned.plan
-    sparse, twin, sure = widget.session.planned.twins[0]
+    sparse, (twin,), sure = widget.session.planned.twins[0]
     assert sparse.shape == twin.shape == (48, 48, 3)
     assert 0.9 < sure <= 1
     assert f"{len(plan)} pairs of 24 µm" in widget.pairs_step.line.text()
@@ -160,7 +198,16 @@ def test_the_whole_story(open_distil, qtbot, painted):
     widget.train_step.command.click()
     assert "config.toml" in QApplication.clipboard().text()
     # 5: use it
-    explore = widget.distilling.use()
+    mine = viewer.add_image(np.zeros((9, 9)), translate=(5000, 5000), name="mine")
+    over = viewer.add_labels(np.ones((99, 99), int), name="over it")
+    widget.align_step.checker.setChecked(True)
+    explore = explored(widget)
+    assert he.visible
+    assert mine.visible, "it lies elsewhere"
+    hidden = [*dense, over, *widget.aligning.landmarks._points]
+    assert not any(layer.visible for layer in hidden)
+    assert all(layer in viewer.layers for layer in hidden)
+    assert CHECKERBOARD not in viewer.layers
     wait_until(qtbot, lambda: not explore.session.why_not_run, 60)
     assert explore.session.student.spec.training.arm == "triplet"
     explore.run_panel.button.click()
@@ -367,24 +414,39 @@ def test_an_alignment_is_saved_and_loaded(open_distil, qtbot, painted, tmp_path)
     viewer, widget = open_distil()
     add_pair(viewer, painted)
     tick(widget, "marker")
-    widget.align_step.pick.click()
-    here, there = widget.aligning.landmarks._points
+    here, there = begin_picking(widget)
     places = np.array([(50, 60), (60, 250), (240, 70), (250, 250), (150, 140)], float)
     for k, place in enumerate(places):
         here.add(place)
         there.add(place + (40 if k == 4 else 2))
     widget.align_step.pick.click()
+    fitted(widget)
     assert "worst #5" in widget.align_step.line.text()
     widget.align_step.remove.click()
+    fitted(widget)
     assert "4 landmarks" in widget.align_step.line.text()
-    widget.aligning.save(tmp_path / "a.json")
+    widget.aligning.files.save(tmp_path / "a.json")
     before = widget.session.partners[0].matrix.copy()
     widget.session.put_registration(0, None)
-    widget.aligning.load(tmp_path / "a.json")
+    widget.aligning.files.load(tmp_path / "a.json")
     np.testing.assert_allclose(widget.session.partners[0].matrix, before)
     (tmp_path / "b.json").write_text("{}")
-    widget.aligning.load(tmp_path / "b.json")
+    widget.aligning.files.load(tmp_path / "b.json")
     assert "b.json" in widget.message.text()
+    # Landmarks of another program: one file for both sides, which leaves things open.
+    rows = [f'"{k}","true",{x + 9},{y + 5},{x},{y}' for k, (y, x) in enumerate(places)]
+    (tmp_path / "bigwarp.csv").write_text("\n".join(rows))
+    asked = []
+    widget.aligning.files.ask_facts = asked.append  # closed without an answer
+    widget.aligning.files.load(tmp_path / "bigwarp.csv")
+    assert len(asked) == 1
+    assert len(widget.aligning.landmarks.pixels()[0]) == 4, "nothing was taken"
+    widget.aligning.files.ask_facts = lambda _chosen: FileFacts(PointUnit.PIXELS)
+    widget.aligning.files.load(tmp_path / "bigwarp.csv")
+    fitted(widget)
+    assert "5 landmarks · similarity · median 0.0 µm" in widget.align_step.line.text()
+    off = widget.session.partners[0].matrix[:2, 2]
+    np.testing.assert_allclose(off, (2.5, 4.5), atol=1e-6)
 
 
 def test_another_image_of_the_file_can_be_the_he(open_distil, qtbot, tmp_path):

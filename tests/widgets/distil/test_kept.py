@@ -17,7 +17,7 @@ from napari_histodistill.widgets.distil.dock import DistilWidget
 from tests.widgets.conftest import close_viewer, wait_until
 from tests.widgets.distil import test_alignment as alignment
 from tests.widgets.distil.test_alignment import PLACES, lies_at, pick
-from tests.widgets.distil.test_flow import CHANNELS, MPP, preview, tick
+from tests.widgets.distil.test_flow import CHANNELS, MPP, fitted, preview, tick
 
 pytestmark = pytest.mark.gui
 
@@ -65,6 +65,7 @@ def test_a_panel_opened_again_has_landmarks_and_alignment(open_panel, qtbot, tmp
     again.align_step.pick.click()
     here.add([100.0, 100.0])
     partner.add(partner.world_to_data([100.0, 100.0]))
+    fitted(again)
     assert again.align_step.line.text().startswith("7 landmarks")
 
 
@@ -106,7 +107,7 @@ def test_a_saved_alignment_holds_both_landmark_sets(
     viewer, widget, _, dense = open_panel()
     pick(widget, PLACES + OFF)
     said, there = widget.align_step.line.text(), lies_at(dense[0])
-    widget.aligning.save(tmp_path / "a.json")
+    widget.aligning.files.save(tmp_path / "a.json")
     content = json.loads((tmp_path / "a.json").read_text())["landmarks"]
     np.testing.assert_allclose(content["sparse"]["um"], PLACES, atol=1e-3)
     np.testing.assert_allclose(content["sparse"]["px"], PLACES / 0.5, atol=1e-3)
@@ -114,7 +115,7 @@ def test_a_saved_alignment_holds_both_landmark_sets(
     # Into another window, where nothing was picked.
     close_viewer(qtbot, viewer, widget)
     viewer, widget, _, dense = open_panel()
-    widget.aligning.load(tmp_path / "a.json")
+    widget.aligning.files.load(tmp_path / "a.json")
     assert widget.align_step.line.text() == said
     np.testing.assert_allclose(lies_at(dense[0]), there, atol=1e-3)
     own = widget.aligning.own_landmarks()
@@ -129,12 +130,12 @@ def test_an_alignment_from_before_leaves_the_landmarks_that_are_there(
     _, widget, _, _ = open_panel()
     pick(widget, PLACES + OFF)
     path = tmp_path / "a.json"
-    widget.aligning.save(path)
+    widget.aligning.files.save(path)
     content = json.loads(path.read_text())
     del content["landmarks"]
     path.write_text(json.dumps(content))
     before = widget.aligning.own_landmarks()
-    widget.aligning.load(path)
+    widget.aligning.files.load(path)
     for one, other in zip(widget.aligning.own_landmarks(), before, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -154,7 +155,7 @@ def test_landmarks_of_a_closed_window_are_offered_again(open_panel, qtbot):
     assert not widget.draft_row.isVisible()
     # Saved for good, it is no draft any more.
     wait_until(qtbot, lambda: not widget.keeping.keeper.due(widget.keeping.made()))
-    widget.aligning.save(Path(os.environ["HISTODISTILL_DRAFTS"]) / "a.txt")
+    widget.aligning.files.save(Path(os.environ["HISTODISTILL_DRAFTS"]) / "a.txt")
     wait_until(qtbot, lambda: not files())
 
 

@@ -156,7 +156,7 @@ def test_a_training_is_looked_at_reported_and_given_classes(
     assert not step.fit.isEnabled()
     wait_until(qtbot, lambda: not widget.bench.pump.busy, 120)
     assert "On held-out regions" in step.fitted.text()
-    explore = widget.distilling.use()
+    explore = flow.explored(widget)
     wait_until(qtbot, lambda: explore.session.student is not None, 60)
     assert explore.session.student.folder == run.folder / WITH_CLASSES
     assert explore.session.student.spec.class_names == ("upper", "lower")

@@ -20,7 +20,6 @@ from napari_histodistill.distill.layers.registration import (
     FEWEST,
     Registration,
     RegistrationKind,
-    fit_from_other_side,
     inverse,
 )
 
@@ -224,27 +223,6 @@ def turn_offer(found: PoseSearch) -> TurnOffer | None:
         f"The partner looks {words}: laid so, both layers agree {found.margin:.1f} "
         "times better than in any other of eight poses.",
         Registration("similarity", pose.matrix, np.empty(0), none),
-    )
-
-
-def mirror_offer(
-    partner: Partner | None, landmarks_um: tuple[Doubles, Doubles] | None
-) -> TurnOffer | None:
-    """Return what to offer where landmarks fit a partner seen from the other side."""
-    if partner is None or landmarks_um is None:
-        return None
-    known = judged(partner, len(landmarks_um[0]))
-    if known is None or partner.refinement is not None:
-        return None
-    other = fit_from_other_side(*landmarks_um, known)
-    if other is None:
-        return None
-    now, then = (float(np.nanmedian(r.residuals_um)) for r in (known, other))
-    which = "a mirrored partner" if other.mirrored else "a partner that is not mirrored"
-    return TurnOffer(
-        f"The landmarks fit {which}: they would be off by {then:,.0f} µm instead of "
-        f"{now:,.0f} µm (median).",
-        other,
     )
 
 

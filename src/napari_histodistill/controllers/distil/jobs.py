@@ -7,6 +7,8 @@ class DistilJob(JobKey):
     """A job of *Distil a student*; its value is what people read."""
 
     READING_SPOTS = "Reading spots"
+    LOOKING = "Looking at the partner"
+    FITTING = "Fitting landmarks"
     TURNING = "Comparing how the layers lie"
     REFINING = "Refining the alignment"
     COMPOSING = "Composing the checkerboard"

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_histodistill.controllers.distil.partners import PartnerKind
-from napari_histodistill.distill.pairs.lost import Lost, say_lost
+from napari_histodistill.distill.pairs.lost import Lost, say_lost, say_reason
+from napari_histodistill.distill.pairs.pool import pool_pairs
+from napari_histodistill.distill.pairs.split import (
+    folds_for,
+    held_out_rows,
+    reaching_across,
+)
 from napari_histodistill.distill.recipes.presets import VALIDATION_SHARE, enough_for
 
 if TYPE_CHECKING:
@@ -31,6 +39,20 @@ def count_pairs(sections: Sequence[Planned]) -> int:
 def training_share(pairs: int) -> int:
     """Return about how many pairs are trained on: the split goes by region."""
     return round(pairs * (1 - VALIDATION_SHARE))
+
+
+def count_straddling(sections: Sequence[Planned]) -> int:
+    """Return how many pairs a split by region leaves out: they reach across it.
+
+    Only tiles around spots do: those of a grid lie whole in their region.
+    """
+    if all(section.plan.spot is None for section in sections):
+        return 0
+    pool = pool_pairs([section.plan for section in sections])
+    if len(np.unique(pool.regions)) < folds_for(VALIDATION_SHARE):
+        return 0  # there will be no such split
+    held_out = held_out_rows(pool.regions, share=VALIDATION_SHARE, seed=0)
+    return len(reaching_across(pool.places, held_out))
 
 
 def say_kept(kept: Sequence[Planned]) -> str:
@@ -62,6 +84,8 @@ def say_pairs(
         return ""
     pairs = count_pairs(sections)
     left = pairs - trained
+    straddling = 0 if held_out else count_straddling(sections)
+    trained -= straddling
     split = f"about {trained:,} to train on and {left:,} in held-out regions. "
     if held_out:
         split = f"{trained:,} to train on and {left:,}, all of {held_out}, held out. "
@@ -70,9 +94,12 @@ def say_pairs(
         plan = planned.plan
         words = f"{len(plan):,} pairs of {plan.sampling.tile_um:.0f} µm"
         words += " here. " if kept else f", {split}"
+        # Glass around tissue is no loss.
         words += say_lost({**plan.lost, Lost.BACKGROUND: 0})
     if kept:
         words += f"{say_kept(kept)} {pairs:,} pairs in all, {split}"
+    if straddling:
+        words += f"Not trained on: {say_reason(Lost.STRADDLES, straddling)}. "
     return words + enough_for(trained)
 
 

@@ -28,6 +28,7 @@ from napari_histodistill.controllers.distil.partners import (
     Partner,
     PartnerKind,
     as_aligned,
+    as_read,
     first_with_pixels,
     lie_alike,
     same_scale,
@@ -41,12 +42,7 @@ from napari_histodistill.controllers.distil.sections import (
 )
 from napari_histodistill.controllers.distil.settings import Draft
 from napari_histodistill.controllers.shared.wording import neutral_title
-from napari_histodistill.distill.layers.registration import (
-    Registration,
-    RegistrationKind,
-    fit_landmarks,
-    is_mirrored,
-)
+from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
@@ -64,18 +60,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
-    import numpy.typing as npt
-
+    from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
+    from napari_histodistill.controllers.distil.readings import PartnerChoice
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
+    from napari_histodistill.distill.layers.registration import Registration
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.runs.process import RunProcess
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
-
-    Doubles = npt.NDArray[np.float64]
 
 REDUCED = 4
 """Factor by which the student sees coarser than a partner that is the same layer."""
@@ -123,6 +117,8 @@ class DistilSession:
         Changes by hand of the preset's settings, by their path.
     run : RunProcess or None
         The training, from here or found again.
+    run_of : tuple of Planned
+        Pairs that the run learns from, if it was started from here.
     """
 
     sparse: Slide | None = None
@@ -137,6 +133,7 @@ class DistilSession:
     title: str = ""
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
+    run_of: tuple[Planned, ...] = ()
     on: LayerKey | None = None
 
     # --- what a person does ----------------------------------------------------------
@@ -162,6 +159,7 @@ class DistilSession:
         on : LayerKey, optional
             The H&E's layer.
         """
+        partners = [as_read(partner, self.partners) for partner in partners]
         stays = on is not None and on.is_layer(self.on)
         if stays and same_scale(self.sparse, sparse):
             partners = [as_aligned(partner, self.partners) for partner in partners]
@@ -204,9 +202,19 @@ class DistilSession:
         self.title = title
         self.trained = ()
 
-    def take_pairs(self, planned: Planned) -> None:
-        """Take pairs that were laid out for the present layers."""
+    def take_pairs(self, planned: Planned) -> bool:
+        """Take pairs that were laid out; return whether they are of the layers of now.
+
+        Meanwhile another slide may have been chosen, or a partner laid otherwise.
+        """
+        now = self.partners
+        same = len(planned.partners) == len(now) and all(
+            one is other for one, other in zip(planned.partners, now, strict=True)
+        )
+        if not same or planned.plan.sparse is not self.sparse:
+            return False
         self.planned = planned
+        return True
 
     def mark_trained(self, sections: tuple[Planned, ...]) -> None:
         """Note that a run is started with the pairs of these sections."""
@@ -214,7 +222,7 @@ class DistilSession:
 
     def follow(self, run: RunProcess) -> None:
         """Watch a run, started here or found again."""
-        self.run = run
+        self.run, self.run_of = run, self.trained
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
@@ -270,28 +278,25 @@ class DistilSession:
         self.held_out_section = "" if chosen is None else _section(chosen)
         self.trained = ()
 
-    def register(
-        self, partner: int, sparse: Doubles, dense: Doubles, kind: RegistrationKind
-    ) -> None:
-        """Fit a transform to landmarks; pairs are forgotten.
+    def take_fit(self, fitted: Fitted, now: FitWish | None) -> bool:
+        """Lay the aligned partner by landmarks, if they are still what is asked about.
 
         Parameters
         ----------
-        partner : int
-            Which of the partners.
-        sparse, dense : ndarray
-            ``(n, 2)`` µm in either world, row for row.
-        kind : {"rigid", "similarity", "affine"}
-            What it may do.
+        fitted : Fitted
+            What a job found.
+        now : FitWish or None
+            What it would be asked now.
 
-        Raises
-        ------
-        InputError
-            If the landmarks do not decide it.
+        Returns
+        -------
+        bool
+            Whether the partner has this fit now; pairs are then forgotten.
         """
-        side = is_mirrored(self.partners[partner].matrix)
-        found = fit_landmarks(sparse, dense, kind, mirrored=side)
-        self.put_registration(partner, found)
+        if self.aligned is None or not fitted.wish.is_like(now):
+            return False
+        self.put_registration(self.aligned, fitted.registration)
+        return True
 
     def put_registration(self, partner: int, found: Registration | None) -> None:
         """Take a registration, or go back to how the layers lie."""
@@ -336,6 +341,11 @@ class DistilSession:
         partners[partner] = changed
         self.partners, self.planned = tuple(partners), None
 
+    def read_as(self, partner: int, choice: PartnerChoice) -> None:
+        """Read one of the partners so; pairs are forgotten, and settings for it."""
+        self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
+        self.put_partner(partner, replace(self.partners[partner], choice=choice))
+
     # --- why not, and what was decided -----------------------------------------------
 
     @property
@@ -348,8 +358,8 @@ class DistilSession:
             )
         if self.sparse.usable_mpp is None:
             return (
-                f"{self.sparse.name} does not say how many µm a pixel spans: give its "
-                "layer a scale in µm, or type it in Explore slide."
+                f"{self.sparse.name} does not say how many µm a pixel spans: type it "
+                "in step 1."
             )
         if not self.sparse.info.is_rgb:
             return (
@@ -365,8 +375,8 @@ class DistilSession:
         for partner in self.partners:
             if partner.slide is not None and partner.slide.usable_mpp is None:
                 return (
-                    f"{partner.name} does not say how many µm a pixel spans: give its "
-                    "layer a scale in µm."
+                    f"{partner.name} does not say how many µm a pixel spans: type it "
+                    "in step 1."
                 )
         return ""
 
@@ -385,6 +395,12 @@ class DistilSession:
             if problems:
                 return f"Advanced: {next(iter(problems.values()))}"
         return ""
+
+    @property
+    def warning(self) -> str:
+        """What is likely wrong with the pairs to train on; empty if nothing is."""
+        found = (why_enlarged(x.plan.sparse, x.plan.sampling) for x in self.sections)
+        return next(filter(None, found), "")
 
     @property
     def why_no_settings(self) -> str:

@@ -292,6 +292,10 @@ def difference_facts(
         *("step_um", "um_per_px", "um_per_px_source"),
     )
     found = {key: facts[key] for key in kept} | {"measure": difference.measure}
+    found["difference"] = round(difference.figure, 4)
+    noise, within = difference.noise, difference.is_within_noise
+    found["difference_of_two_seeds"] = None if noise is None else round(noise.figure, 4)
+    found["within_noise"] = within
     for side, student in zip(_SIDES, students, strict=True):
         found[f"model_{side}"] = student.name
         found[f"model_{side}_title"] = student.spec.title

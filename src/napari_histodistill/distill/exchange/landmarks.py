@@ -115,6 +115,11 @@ class LandmarkFile:
         """Return how many landmarks there are."""
         return len(self.points)
 
+    @property
+    def counts_pixels(self) -> bool:
+        """Whether positions are level-0 pixels where the file says nothing."""
+        return self.format in _FROM_EDGE
+
     def um(self, frame: PointFrame, unit: PointUnit | None = None) -> Doubles:
         """Return ``(n, 2)``: (y, x) in µm, in the world of the image.
 
@@ -157,7 +162,7 @@ class LandmarkFile:
     def _placed(
         self, points: Doubles, frame: PointFrame, unit: PointUnit | None
     ) -> Doubles:
-        from_edge = self.format in _FROM_EDGE
+        from_edge = self.counts_pixels
         usual = PointUnit.PIXELS if from_edge else None
         known = self.unit or unit or usual
         if known is None:

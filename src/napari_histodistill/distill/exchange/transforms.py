@@ -72,6 +72,38 @@ class ReadTransform:
     content: Mapping[str, Any] = field(default_factory=dict)
 
 
+def read_own(path: Path) -> ReadTransform | None:
+    """Read what this program wrote; None if a file is something else.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    text = read_text_file(path)
+    return _own(path, text) if text.lstrip().startswith("{") else None
+
+
+def holds_transform(path: Path) -> bool:
+    """Return whether a file holds a transform of another program, by its content."""
+    text = read_text_file(path)
+    if text.startswith(itk.MAGIC) or elastix.is_elastix(text):
+        return True
+    if text.lstrip().startswith("{"):
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        return qupath.affine_of_json(path, content) is not None
+    return qupath.affine_of_text(text) is not None
+
+
+def names_unit(path: Path) -> bool:
+    """Return whether a transform's unit is known without asking: QuPath's is."""
+    text = read_text_file(path)
+    return not (text.startswith(itk.MAGIC) or elastix.is_elastix(text))
+
+
 def read_transform(
     path: Path, frames: SectionFrames | None, *, unit: PointUnit | None = None
 ) -> ReadTransform:

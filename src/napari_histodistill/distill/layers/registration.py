@@ -509,21 +509,46 @@ def _agreeing(
 ) -> npt.NDArray[np.bool_]:
     count, fewest = len(sparse), FEWEST[kind]
     rng = np.random.default_rng(seed)
-    best, smallest = None, np.inf
-    for _ in range(_DRAWS):
-        rows = rng.choice(count, fewest, replace=False)
-        matrix = _fit(sparse[rows], dense[rows], kind)
-        if matrix is None:
-            continue
-        median = float(np.median(_distances(matrix, sparse, dense)))
-        if median < smallest:
-            best, smallest = matrix, median
-    if best is None:
+    ranks = rng.random((_DRAWS, count))
+    rows = np.argpartition(ranks, fewest - 1, axis=1)[:, :fewest]
+    # All at once: one by one, a refit takes as long as a person waits for a click.
+    matrices = _through(sparse[rows], dense[rows], kind)
+    if not len(matrices):
         raise InputError(_degenerate(kind))
+    laid = sparse @ matrices[:, :2, :2].transpose(0, 2, 1) + matrices[:, None, :2, 2]
+    medians = np.median(np.linalg.norm(laid - dense, axis=2), axis=1)
+    best, smallest = matrices[medians.argmin()], float(medians.min())
     # Rousseeuw and Leroy's scale for few points; never below a hand's own error.
     sigma = max(1.4826 * (1 + 5 / (count - fewest)) * smallest, CELL_UM)
     agree: npt.NDArray[np.bool_] = _distances(best, sparse, dense) <= _SIGMAS * sigma
     return agree if agree.sum() >= fewest else np.ones(count, np.bool_)
+
+
+def _through(sparse: Points, dense: Points, kind: RegistrationKind) -> Points:
+    """Return the matrices ``(m, 3, 3)`` of minimal sets ``(n, fewest, 2)``.
+
+    Sets that decide nothing (places on one line or point) have none.
+    """
+    source, target = sparse[:, 1:] - sparse[:, :1], dense[:, 1:] - dense[:, :1]
+    if kind == "affine":
+        flat = np.abs(np.linalg.det(source)) <= 1e-6 * (source**2).sum(axis=(1, 2))
+        source = np.where(flat[:, None, None], np.eye(2), source)
+        inner = np.linalg.solve(source, target).transpose(0, 2, 1)
+    else:
+        # As complex numbers y + ix: one divided by the other turns and scales.
+        one, other = (x[:, 0] @ np.array([1, 1j]) for x in (source, target))
+        flat = (one == 0) | (other == 0)
+        turn = other / np.where(flat, 1, one)
+        if kind == "rigid":
+            turn /= np.where(flat, 1, np.abs(turn))
+        inner = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+        inner = inner.transpose(2, 0, 1)
+    matrices = np.tile(np.eye(3), (len(sparse), 1, 1))
+    matrices[:, :2, :2] = inner
+    laid = (inner @ sparse.mean(axis=1)[..., None])[..., 0]
+    matrices[:, :2, 2] = dense.mean(axis=1) - laid
+    decided: Points = matrices[~flat & (np.abs(np.linalg.det(inner)) > 1e-9)]
+    return decided
 
 
 def _left_out(

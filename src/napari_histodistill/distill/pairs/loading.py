@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.pairs.batches import (
-    PARTNERS,
-    SPLIT,
-    stream,
-    torch_seed,
-)
+from napari_histodistill.distill.layers.kinds import Unlabelled
+from napari_histodistill.distill.pairs.batches import PARTNERS, stream
 from napari_histodistill.distill.pairs.categories import spread_masks
+from napari_histodistill.distill.pairs.split import (
+    PairPlaces,
+    folds_for,
+    held_out_rows,
+    reaching_across,
+)
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.errors import StoreError, TileFolderError
-from napari_histodistill.students.folds import group_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,10 +57,13 @@ class PartnerValues:
         ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, c)`` uint8 for channels,
         ``(n, h, w, 1)`` uint8 for a mask as stored, ``(n, h, w, k)`` once its
         categories have channels, ``(n, genes)`` float32 for expression.
+    unknown : bool
+        Whether 0 in a mask is unknown, and not background.
     """
 
     kind: DenseKind
     values: npt.NDArray[Any]
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +101,7 @@ class PairSet:
         """Return the pairs of these rows, in their order."""
         return PairSet(
             self.sparse[rows],
-            tuple(PartnerValues(p.kind, p.values[rows]) for p in self.partners),
+            tuple(replace(p, values=p.values[rows]) for p in self.partners),
             None if self.labels is None else self.labels[rows],
             self.cases[rows],
             self.confidence[rows],
@@ -130,10 +134,15 @@ class PairSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairSplit:
-    """Pairs to train on, and pairs of other cases to judge checkpoints by, if any."""
+    """Pairs to train on, and pairs of other cases to judge checkpoints by, if any.
+
+    ``left_out`` counts pairs that are neither: they reach across the border between
+    both.
+    """
 
     train: PairSet
     validation: PairSet | None
+    left_out: int = 0
 
 
 def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
@@ -157,19 +166,33 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
         If stored pairs are damaged or lack what the recipe names.
     """
     read = _from_store if is_pairs(data) else _from_tiles
-    everything, parts = read(config, data)
+    everything, parts, places = _with_labels(*read(config, data))
     if config.data.validate_on:
         validation = _rows_of_parts(config.data.validate_on, parts, data)
     else:
         validation = _validation_rows(config, everything.labels, everything.cases)
-    rows = np.arange(len(everything))
-    train = controlled(everything.take(np.setdiff1d(rows, validation)), config)
+    rows = np.setdiff1d(np.arange(len(everything)), validation)
+    if places is not None and len(validation):
+        across = reaching_across(places, validation)
+        rows = _still_some(np.setdiff1d(rows, across), data)
+    train = controlled(everything.take(rows), config)
     if not len(validation):
         (train,) = _with_categories([train], config.dense)
         return PairSplit(train, None)
     held_out = controlled(everything.take(validation), config, train)
     train, held_out = _with_categories([train, held_out], config.dense)
-    return PairSplit(train, held_out)
+    left_out = len(everything) - len(train) - len(held_out)
+    return PairSplit(train, held_out, left_out)
+
+
+def _still_some(rows: Ints, data: Path) -> Ints:
+    if not len(rows):
+        msg = (
+            f"{data}: every pair reaches into a region that is held out: add sections, "
+            "choose smaller tiles, or set data.validation_share to 0."
+        )
+        raise StoreError(msg)
+    return rows
 
 
 def _with_categories(
@@ -180,7 +203,8 @@ def _with_categories(
     for place, config in enumerate(dense):
         if config.kind == "mask":
             masks = [pairs.partners[place].values for pairs in found]
-            channels = spread_masks(masks, config.column)
+            unknown = found[0].partners[place].unknown
+            channels = spread_masks(masks, config.column, unknown=unknown)
             found = [
                 pairs.with_partner(place, values)
                 for pairs, values in zip(found, channels, strict=True)
@@ -188,8 +212,30 @@ def _with_categories(
     return found
 
 
-_Read = tuple[PairSet, "npt.NDArray[np.str_]"]
-"""Pairs, and the fold or section of each; "" where it has none."""
+def _with_labels(
+    pairs: PairSet, parts: npt.NDArray[np.str_], places: PairPlaces | None
+) -> _Read:
+    """Leave out pairs of whose tile a mask says nothing at all."""
+    said = np.ones(len(pairs), bool)
+    for partner in pairs.partners:
+        if partner.unknown:
+            said &= partner.values.any(axis=(1, 2, 3))
+    if said.all():
+        return pairs, parts, places
+    if not said.any():
+        msg = (
+            "dense.unlabelled: no tile has a label, and what is not labelled is "
+            'unknown: use "background", or label some.'
+        )
+        raise TileFolderError(msg)
+    rows = np.flatnonzero(said)
+    kept = None if places is None else places.take(rows)
+    return pairs.take(rows), parts[rows], kept
+
+
+_Read = tuple[PairSet, "npt.NDArray[np.str_]", PairPlaces | None]
+"""Pairs; the fold or section of each, "" where it has none; where they lie, if known.
+"""
 
 
 def _from_tiles(config: DistillConfig, data: Path) -> _Read:
@@ -205,7 +251,7 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
         confidence=np.ones(len(tiles), np.float32),
         slides=np.array([tile.case_id or "" for tile in tiles], np.str_),
     )
-    return pairs, np.array([tile.fold for tile in tiles])
+    return pairs, np.array([tile.fold for tile in tiles]), None
 
 
 def _from_store(config: DistillConfig, data: Path) -> _Read:
@@ -229,8 +275,9 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
     for dense in config.dense:
         px = dense.tile_px
         if dense.column:
-            partner = stored.partner(dense.column, dense.kind, px)
-            partners.append(PartnerValues(dense.kind, partner))
+            values = stored.partner(dense.column, dense.kind, px)
+            unknown = _is_unknown(dense, stored.unlabelled(dense.column))
+            partners.append(PartnerValues(dense.kind, values, unknown))
         else:
             partners.append(PartnerValues(dense.kind, stored.sparse(px)))
     pairs = PairSet(
@@ -241,7 +288,8 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
         confidence=stored.confidence,
         slides=stored.sections,
     )
-    return pairs, stored.sections
+    places = PairPlaces(stored.sections, stored.position_um, edge)
+    return pairs, stored.sections, places
 
 
 def controlled(
@@ -270,13 +318,11 @@ def controlled(
     ):
         if dense.partner == "shuffled":
             drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
-            partners.append(PartnerValues(own.kind, own.values[drawn]))
+            partners.append(replace(own, values=own.values[drawn]))
         elif dense.partner == "blank":
             from_here = own if source is None else source.partners[place]
             blank = _blank(from_here)
-            partners.append(
-                PartnerValues(own.kind, np.repeat(blank, len(pairs), axis=0))
-            )
+            partners.append(replace(own, values=np.repeat(blank, len(pairs), axis=0)))
         else:
             partners.append(own)
     return PairSet(
@@ -320,23 +366,13 @@ def _validation_rows(
     if not share:
         return np.empty(0, np.intp)
     groups = len(np.unique(cases))
-    folds = max(2, round(1 / share))
-    if groups < folds:
+    if groups < folds_for(share):
         msg = (
             f"data.validation_share: {groups} cases cannot be split so that a share of "
             f"{share:g} is held out: use a larger share or 0, or add cases."
         )
         raise TileFolderError(msg)
-    strata = np.zeros(len(cases), np.intp) if labels is None else labels
-    fold = group_folds(
-        strata, cases, folds=folds, seed=torch_seed(config.seed, SPLIT) % 2**32
-    )
-    held = fold == 0
-    for label in np.unique(strata):
-        if (strata[held] == label).sum() == (strata == label).sum():
-            # Else the whole class would be held out: it is learned, and not judged.
-            held &= ~np.isin(cases, cases[strata == label])
-    return np.flatnonzero(held)
+    return held_out_rows(cases, share=share, seed=config.seed, labels=labels)
 
 
 def _pictures(
@@ -374,7 +410,14 @@ def _partner(
                 f"{len(found)} values, row {tiles[0].row} has {len(values[0])}."
             )
             raise TileFolderError(msg)
-    return PartnerValues(dense.kind, np.stack(values))
+    unknown = _is_unknown(dense, Unlabelled.BACKGROUND)
+    return PartnerValues(dense.kind, np.stack(values), unknown)
+
+
+def _is_unknown(dense: DenseConfig, said: Unlabelled) -> bool:
+    """Whether unlabelled places of a mask are unknown: the recipe's word goes first."""
+    chosen = said if dense.unlabelled is None else Unlabelled(dense.unlabelled)
+    return dense.kind == "mask" and chosen is Unlabelled.UNKNOWN
 
 
 def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
@@ -401,7 +444,9 @@ def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
 def _blank(partner: PartnerValues) -> npt.NDArray[Any]:
     """Return ``(1, …)``: the mean partner, or for masks the commonest category."""
     if partner.kind == "mask":
-        common = np.bincount(partner.values.reshape(-1)).argmax()
+        counts = np.bincount(partner.values.reshape(-1), minlength=2)
+        counts[0] *= not partner.unknown
+        common = counts.argmax()
         return np.full_like(partner.values[:1], common)
     mean = partner.values.mean(axis=0, dtype=np.float64)[None]
     if np.issubdtype(partner.values.dtype, np.integer):

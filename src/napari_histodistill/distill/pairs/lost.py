@@ -19,21 +19,25 @@ class Lost(Enum):
     BACKGROUND = "background"
     """The H&E shows too little tissue there."""
     OUTSIDE_PARTNER = "outside_partner"
-    """The place reaches past the partner's picture, or the partner is empty there."""
+    """The place reaches past the partner's picture, or the partner is blank there."""
     INK = "ink"
-    """Pen, dust or another dark thing that is no tissue hides it."""
+    """Pen or dust hides it on either layer, or it is out of focus."""
     FOLD = "fold"
-    """The tissue is folded there."""
+    """The tissue of either layer is folded there."""
+    UNLABELLED = "unlabelled"
+    """Nothing is labelled there, and what is not labelled is unknown."""
     STRADDLES = "straddles"
-    """It lies across the border between regions trained on and held out."""
+    """It would be trained on and reaches into a region that is held out. Only a split
+    tells, so plans do not count it."""
 
 
 _SAID = {
     Lost.BACKGROUND: "{} on background",
-    Lost.OUTSIDE_PARTNER: "{} outside the partner's tissue",
-    Lost.INK: "{} under ink or dirt",
+    Lost.OUTSIDE_PARTNER: "{} outside the partner or where it is blank",
+    Lost.INK: "{} under ink or dirt, or out of focus",
     Lost.FOLD: "{} on a fold",
-    Lost.STRADDLES: "{} across the border of two regions",
+    Lost.UNLABELLED: "{} where nothing is labelled",
+    Lost.STRADDLES: "{} that reach into a held-out region",
 }
 
 
@@ -42,10 +46,15 @@ def all_lost(parts: Iterable[Mapping[Lost, int]]) -> dict[Lost, int]:
     total = Counter[Lost]()
     for part in parts:
         total.update(part)
-    return {why: total[why] for why in Lost}
+    return {why: total[why] for why in Lost if why in total}
 
 
 def say_lost(lost: Mapping[Lost, int]) -> str:
     """Return how many places were left out, and why; empty where none was."""
-    said = [_SAID[why].format(f"{n:,}") for why in Lost if (n := lost.get(why, 0))]
+    said = [say_reason(why, n) for why in Lost if (n := lost.get(why, 0))]
     return f"Left out: {', '.join(said)}. " if said else ""
+
+
+def say_reason(why: Lost, count: int) -> str:
+    """Return how many places are lost for a reason."""
+    return _SAID[why].format(f"{count:,}")

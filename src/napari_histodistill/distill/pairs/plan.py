@@ -20,7 +20,11 @@ from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.pyramid.grid import TileGrid
 from napari_histodistill.slides.pyramid.resample import read_resampled
-from napari_histodistill.slides.tissue.tissue import find_tissue
+from napari_histodistill.slides.tissue.tissue import (
+    TissueMask,
+    TissueSurvey,
+    survey_tissue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.provenance import SectionOrigin
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.pyramid.slide import Slide
-    from napari_histodistill.slides.tissue.tissue import TissueMask
 
     Doubles = npt.NDArray[np.float64]
     Bools = npt.NDArray[np.bool_]
@@ -41,7 +44,7 @@ held out, and neighbours inside a region stay on one side of the split."""
 
 SPOT_REGION = 4
 """Fewest tiles along a region's side around spots, which lie anywhere: with smaller
-regions, too many tiles would straddle a border."""
+regions, too many tiles would reach across a border."""
 
 _LATTICE = 8
 """Points along a tile's edge at which tissue is looked up."""
@@ -102,7 +105,8 @@ class PairPlan:
     spot : ndarray or None
         ``(n,)`` int, the spot of every pair, where a partner is a table of spots.
     lost : dict of Lost to int
-        Number of places that give no pair, by reason; every reason is there.
+        Number of places that give no pair, by reason: every reason but ``STRADDLES``,
+        which depends on the split.
     origin : SectionOrigin or None
         Where the section comes from, if it is known.
     """
@@ -174,12 +178,15 @@ def plan_pairs(
     *,
     tissue: TissueMask | None = None,
 ) -> PairPlan:
-    """Lay tiles over tissue that every partner shows too.
+    """Lay tiles over the tissue of a slide, as far as its partners do not lack it.
 
-    Tiles touch and do not overlap; if there are spots, tiles are centred on them. The
-    area is cut into regions of whole tiles, and a tile that would reach into a
-    neighbouring region is left out, so a split by region never shows one side the
-    other's tissue.
+    Tiles touch and do not overlap; if there are spots, tiles are centred on them, and
+    may overlap. The area is cut into regions of whole tiles; a tile belongs to the one
+    that its centre lies in. Where regions of one section are on both sides of a split,
+    tiles that reach across are left out then (:mod:`.split`), not here.
+
+    The slide's own tissue decides. A partner takes a place away where it surely has
+    none: outside its picture, on clear glass, under ink, on a fold.
 
     Parameters
     ----------
@@ -196,7 +203,7 @@ def plan_pairs(
     ------
     InputError
         In one sentence: no overlap, no tissue, tiles too large, two tables of spots,
-        two partners of one name.
+        two partners of one name, an alignment that is off by more than a tile.
     MissingMppError
         If the slide does not know its µm per pixel.
     """
@@ -207,9 +214,9 @@ def plan_pairs(
     centres = _cells(sparse, sampling) if spots is None else spots.centres_um()
     low = centres - edge / 2
     inside = _inside(sparse, low, edge)
-    mask = find_tissue(sparse) if tissue is None else tissue
+    seen = _only_tissue(tissue) if tissue is not None else survey_tissue(sparse)
     layers = [layer for layer in partners if isinstance(layer, DenseLayer)]
-    looks = _looked_at(centres, edge, mask, mpp, layers)
+    looks = _looked_at(centres, edge, seen, mpp, layers)
     stained = inside & (looks.here >= sampling.min_tissue)
     if not stained.any():
         msg = (
@@ -217,11 +224,11 @@ def plan_pairs(
             "tissue: choose smaller tiles, or correct the tissue mask."
         )
         raise InputError(msg)
-    shown = stained.copy()
+    reason = _own_reasons(inside, looks, sampling.min_tissue)
     confidence = np.full(len(centres), spots.confidence if spots else 1, np.float32)
     for k, layer in enumerate(layers):
-        seen = looks.whole[k] & (looks.there[k] >= sampling.min_tissue)
-        if not (seen & stained).any():
+        shows = looks.whole[k] & (looks.left[k] >= sampling.min_tissue)
+        if not (shows & stained).any():
             msg = (
                 f"{layer.name} does not show the tissue of {sparse.name}: no tile of "
                 f"{edge:.0f} µm lies on both. Check the alignment and µm per pixel."
@@ -229,13 +236,23 @@ def plan_pairs(
             raise InputError(msg)
         # Torn, folded or lost tissue: one layer has some there, the other has none.
         confidence *= layer.confidence * looks.alike[k]
-        shown &= seen
-    fewest = 1 if spots is None else SPOT_REGION
-    region, alone = _regions(low, edge, shown, fewest=fewest)
-    kept = _drawn(np.flatnonzero(shown & alone & (confidence > 0)), sampling)
-    if not len(kept):
-        msg = f"{sparse.name}: no tile of {edge:.0f} µm lies on all partners at once."
+        lost_here = (reason == _KEPT) & ~shows
+        reason[lost_here] = np.where(looks.whole[k], looks.worst[k], _OUTSIDE)[
+            lost_here
+        ]
+    labelled = _labelled_shares(centres, edge, layers)
+    confidence *= labelled
+    reason[(reason == _KEPT) & (labelled == 0)] = _UNLABELLED
+    shown = reason == _KEPT
+    if not shown.any() and (reason == _UNLABELLED).any():
+        msg = (
+            f"{sparse.name}: no tile of {edge:.0f} µm has a label on it, and what is "
+            "not labelled is unknown. Check the alignment, or count it as background."
+        )
         raise InputError(msg)
+    _check_confidence(sparse, partners, edge, confidence[shown])
+    region = _regions(low, edge, shown, fewest=1 if spots is None else SPOT_REGION)
+    kept = _drawn(np.flatnonzero(shown & (confidence > 0)), sampling)
     return PairPlan(
         sparse=sparse,
         sampling=sampling,
@@ -245,14 +262,58 @@ def plan_pairs(
         confidence=confidence[kept],
         partners=tuple(partners),
         spot=None if spots is None else kept,
-        lost={
-            Lost.BACKGROUND: int((~stained).sum()),
-            Lost.OUTSIDE_PARTNER: int((stained & ~shown).sum()),
-            Lost.INK: 0,
-            Lost.FOLD: 0,
-            Lost.STRADDLES: int((shown & ~alone).sum()),
-        },
+        lost={why: int((reason == k).sum()) for k, why in enumerate(REASONS)},
     )
+
+
+REASONS = (
+    Lost.BACKGROUND,
+    Lost.OUTSIDE_PARTNER,
+    Lost.INK,
+    Lost.FOLD,
+    Lost.UNLABELLED,
+)
+"""Reasons that are known before pairs are split."""
+
+_KEPT = -1
+_BACKGROUND, _OUTSIDE, _INK, _FOLD, _UNLABELLED = range(len(REASONS))
+
+
+def _only_tissue(tissue: TissueMask) -> TissueSurvey:
+    """Return a survey that knows of tissue alone: a person drew or corrected it."""
+    none = TissueMask(np.zeros((1, 1), bool), tissue.slide_shape)
+    return TissueSurvey(tissue, none, none, none)
+
+
+def _own_reasons(inside: Bools, looks: _Looks, least: float) -> npt.NDArray[np.int8]:
+    """Return why each place is lost on the sparse slide; :data:`_KEPT` if it is not."""
+    reason = np.full(len(inside), _BACKGROUND, np.int8)
+    reason[looks.here >= least] = _KEPT
+    # With what hides it, it would be a place.
+    hidden = (reason != _KEPT) & (looks.here + looks.ink + looks.fold >= least)
+    reason[hidden] = np.where(looks.ink >= looks.fold, _INK, _FOLD)[hidden]
+    reason[~inside] = _BACKGROUND
+    return reason
+
+
+def _check_confidence(
+    sparse: Slide,
+    partners: Sequence[DenseLayer | Spots],
+    edge: float,
+    confidence: npt.NDArray[np.float32],
+) -> None:
+    """Refuse a plan in which no pair counts, and say which of two reasons it is."""
+    if (confidence > 0).any():
+        return
+    unsure = [p.name for p in partners if not p.confidence > 0]
+    if unsure:
+        msg = (
+            f"{unsure[0]} is aligned with {sparse.name} no better than to the edge of "
+            f"a tile ({edge:.0f} µm): improve the alignment, or choose larger tiles."
+        )
+    else:
+        msg = f"{sparse.name}: no tile of {edge:.0f} µm lies on all partners at once."
+    raise InputError(msg)
 
 
 def _only_spots(partners: Sequence[DenseLayer | Spots]) -> Spots | None:
@@ -309,29 +370,34 @@ def _cells(sparse: Slide, sampling: Sampling) -> Doubles:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Looks:
-    """Tissue at the points of every tile; ``n`` tiles, ``l`` layers.
+    """Shares of every tile, from its points; ``n`` tiles, ``l`` layers.
 
     Attributes
     ----------
-    here : ndarray
-        ``(n,)`` share of each tile that is tissue on the sparse slide.
+    here, ink, fold : ndarray
+        ``(n,)`` share that is tissue on the sparse slide, ink, folded.
     whole : ndarray of bool
         ``(l, n)``: whether all of the tile lies on the layer.
-    there, alike : ndarray
-        ``(l, n)`` share of each tile that is tissue on the layer; share on which the
-        layer and the sparse slide agree.
+    left, alike : ndarray
+        ``(l, n)`` share that is tissue here and not surely lacking on the layer; share
+        on which the layer and the sparse slide do not contradict each other.
+    worst : ndarray
+        ``(l, n)`` int8, reason for which the layer lacks most of the tile's tissue.
     """
 
     here: Doubles
+    ink: Doubles
+    fold: Doubles
     whole: Bools
-    there: Doubles
+    left: Doubles
     alike: Doubles
+    worst: npt.NDArray[np.int8]
 
 
 def _looked_at(
     centres: Doubles,
     edge: float,
-    mask: TissueMask,
+    seen: TissueSurvey,
     mpp: Mpp,
     layers: Sequence[DenseLayer],
 ) -> _Looks:
@@ -339,23 +405,51 @@ def _looked_at(
 
     Small tiles on a gigapixel slide have a hundred million points.
     """
-    count = len(centres)
+    count, shape = len(centres), (len(layers), len(centres))
     looks = _Looks(
         here=np.empty(count),
-        whole=np.empty((len(layers), count), bool),
-        there=np.empty((len(layers), count)),
-        alike=np.empty((len(layers), count)),
+        ink=np.empty(count),
+        fold=np.empty(count),
+        whole=np.empty(shape, bool),
+        left=np.empty(shape),
+        alike=np.empty(shape),
+        worst=np.empty(shape, np.int8),
     )
     for start in range(0, count, STRIP_TILES):
         strip = slice(start, start + STRIP_TILES)
         points = _lattice(centres[strip], edge)
-        here = mask.at(points / (mpp.y, mpp.x) + 0.5)
+        pixels = points / (mpp.y, mpp.x) + 0.5
+        here = seen.tissue.at(pixels)
         looks.here[strip] = here.mean(1)
+        looks.ink[strip] = seen.ink.at(pixels).mean(1)
+        looks.fold[strip] = seen.fold.at(pixels).mean(1)
         for k, layer in enumerate(layers):
             looks.whole[k, strip], there = layer.sees(points)
-            looks.there[k, strip] = there.mean(1)
-            looks.alike[k, strip] = (here == there).mean(1)
+            lacking = layer.lacks(points)
+            gone = lacking[0] | lacking[1] | lacking[2]
+            looks.left[k, strip] = (here & ~gone).mean(1)
+            looks.alike[k, strip] = 1 - (here & gone | ~here & there).mean(1)
+            shares = np.stack([(here & part).mean(1) for part in lacking])
+            reasons = np.array([_OUTSIDE, _INK, _FOLD], np.int8)
+            looks.worst[k, strip] = reasons[shares.argmax(0)]
     return looks
+
+
+def _labelled_shares(
+    centres: Doubles, edge: float, layers: Sequence[DenseLayer]
+) -> npt.NDArray[np.float32]:
+    """Return how much of each tile is labelled, ``(n,)``, in all masks at once.
+
+    1 where what is not labelled is background, which is a label, too.
+    """
+    share = np.ones(len(centres), np.float32)
+    masks = [layer for layer in layers if layer.labelled is not None]
+    for start in range(0, len(centres) if masks else 0, STRIP_TILES):
+        strip = slice(start, start + STRIP_TILES)
+        points = _lattice(centres[strip], edge)
+        for layer in masks:
+            share[strip] *= layer.says(points).mean(1)
+    return share
 
 
 def _lattice(centres: Doubles, edge: float) -> Doubles:
@@ -368,14 +462,11 @@ def _lattice(centres: Doubles, edge: float) -> Doubles:
 
 def _regions(
     low: Doubles, edge: float, shown: Bools, *, fewest: int
-) -> tuple[npt.NDArray[np.str_], Bools]:
-    """Return every tile's region, and whether it lies in that region alone."""
+) -> npt.NDArray[np.str_]:
+    """Return every tile's region: the one that its centre lies in."""
     origin = low[shown].min(0)
     extent = (low[shown] + edge).max(0) - origin
-    # Whole tiles, so that tiles of a grid never straddle a border.
+    # Whole tiles, so that tiles of a grid never reach across a border.
     side = edge * max(fewest, round(float(extent.max()) / edge / REGIONS))
-    rounding = 1e-6 * edge
-    first = np.floor((low - origin + rounding) / side).astype(int)
-    last = np.floor((low + edge - origin - rounding) / side).astype(int)
-    names = np.array([f"region {y},{x}" for y, x in first])
-    return names, (first == last).all(1)
+    cell = np.floor((low + edge / 2 - origin) / side).astype(int)
+    return np.array([f"region {y},{x}" for y, x in cell])

@@ -9,11 +9,18 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.distill.layers.partners import to_look_at
-from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
+from napari_histodistill.distill.pairs.lost import Lost, say_reason
+from napari_histodistill.distill.pairs.store import (
+    StoredPartner,
+    is_pairs,
+    read_pairs,
+)
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
 from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, run_data
+from napari_histodistill.distill.runs.judged import JudgedRun, judged, judged_seeds
+from napari_histodistill.distill.runs.kin import other_seeds
 from napari_histodistill.distill.runs.report_names import ReportNames, names_for
 from napari_histodistill.distill.runs.report_page import (
     ReportFacts,
@@ -100,11 +107,15 @@ def gather(
     spec = load_spec(folder / STUDENT)
     health = health_in_words(events)
     names = names_for(folder, config, split, threads=_threads(events))
+    others = [load_spec(one.bundle) for one in other_seeds(folder / STUDENT)]
     return ReportFacts(
         title=f"Training report: {config.title}",
         summary=_summary(events, ending),
         warnings=(*((health,) if health else ()), *_changes(events)),
-        measured=(*map(_metric, spec.metrics), *_judged(events)),
+        measured=(
+            *(_metric(metric, others) for metric in spec.metrics),
+            *_judged(events, judged_seeds(folder / STUDENT), names),
+        ),
         course=tuple(_course(events, config)),
         data=tuple(_data(folder, names, split, spec)),
         split=tuple(_split(split, names)),
@@ -131,33 +142,55 @@ def _changes(events: Events) -> Iterator[str]:
             yield f"Changed after step {event['step']}: {event['message']}"
 
 
-def _metric(metric: Metric) -> Fact:
+def _metric(metric: Metric, others: Sequence[StudentSpec]) -> Fact:
     interval = ""
     if metric.low is not None and metric.high is not None:
         interval = f" (95 % interval {metric.low:.3f} to {metric.high:.3f})"
-    return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}"
+    same = [m for spec in others for m in spec.metrics if m.name == metric.name]
+    beside = _beside([f"{m.value:.3f}" for m in same])
+    return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}{beside}"
 
 
-def _judged(events: Events) -> Iterator[Fact]:
-    checks = [e for e in events if e["kind"] == "validation"]
-    if not checks:
+def _judged(
+    events: Events, others: Sequence[JudgedRun], names: ReportNames
+) -> Iterator[Fact]:
+    """Yield figures of the held-out pairs, each beside those of the other seeds."""
+    best = judged(events)
+    if best is None:
         yield "nothing", "No pairs were held out, so nothing is measured here."
         return
-    best = min(checks, key=lambda e: e["total"])
-    yield "lowest loss", f"{best['total']:.4g} after step {best['step']:,}"
-    found = best.get("retrieval")
-    if found is not None:
+    loss = _beside([f"{other.loss:.4g}" for other in others])
+    yield "lowest loss", f"{best.loss:.4g} after step {best.step:,}{loss}"
+    if best.retrieval is not None and best.chance is not None:
+        found = [f"{o.retrieval:.0%}" for o in others if o.retrieval is not None]
         yield (
             "own partner found",
-            f"{found:.0%} of the time, among {round(1 / best['chance'])} "
-            f"(by chance {best['chance']:.1%})",
+            f"{best.retrieval:.0%} of the time, among {round(1 / best.chance)} "
+            f"(by chance {best.chance:.1%}){_beside(found)}",
         )
-    if best["effective_rank"] is not None:
+    for k, (dense, share) in enumerate(
+        zip(names.config.dense, best.retrievals, strict=False)
+    ):
+        name = dense.column or "the same layer at its full resolution"
+        seeds = [f"{o.retrievals[k]:.0%}" for o in others if k < len(o.retrievals)]
+        yield f"own partner found: {name}", f"{share:.0%} of the time{_beside(seeds)}"
+    if best.effective_rank is not None:
+        ranks = [o.effective_rank for o in others if o.effective_rank is not None]
         yield (
             "effective rank",
-            f"{best['effective_rank']:.1f} (1 would mean that embeddings lie on a "
-            "line and hardly differ)",
+            f"{best.effective_rank:.1f} (1 would mean that embeddings lie on a "
+            f"line and hardly differ){_beside([f'{rank:.1f}' for rank in ranks])}",
         )
+    if not others:
+        yield "noise", f"not measured: train a second seed with {names.other_seed}"
+
+
+def _beside(figures: Sequence[str]) -> str:
+    """Return the same figure of other seeds, in words."""
+    if not figures:
+        return ""
+    whose = "another seed" if len(figures) == 1 else f"{len(figures)} other seeds"
+    return f"; {whose}: {', '.join(figures)}"
 
 
 def _course(events: Events, config: DistillConfig) -> Iterator[Fact]:
@@ -214,19 +247,21 @@ def _data(
         "the student sees",
         f"{sparse.tile_px} px at {spec.mpp:g} µm/px ({spec.tile_um:.0f} µm)",
     )
-    names = _channel_names(run_data(folder))
+    stored = _stored_partners(run_data(folder))
     if not config.dense:
         yield "partner", "none: two views of the same tile"
     for column, dense in zip(shown.columns, config.dense, strict=True):
         name = dense.column or "the same layer at its full resolution"
-        inside = ", ".join(names.get(column, ())[:8])
+        known = stored.get(column)
+        inside = "" if known is None else ", ".join(known.names[:8])
         control = {
             "shuffled": "; a control: each tile has another case's partner",
             "blank": "; a control: the mean of all in place of each",
         }.get(dense.partner, "")
         size = "" if dense.kind == "expression" else f", {dense.tile_px} px"
         listed = f" ({inside})" if inside else ""
-        yield "partner", f"{name}: {dense.kind}{size}{listed}{control}"
+        read = "" if known is None else _how_read(known)
+        yield "partner", f"{name}: {dense.kind}{size}{listed}{read}{control}"
     yield from _origins(run_data(folder), shown)
     sure = split.train.confidence
     if sure.min() < 1:
@@ -247,10 +282,24 @@ def _origins(data: Path, shown: ReportNames) -> Iterator[Fact]:
             yield f"section {k}{case}", origin.say(names=names)
 
 
-def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:
+def _stored_partners(data: Path) -> dict[str, StoredPartner]:
     if not is_pairs(data):
         return {}
-    return {p.name: p.names for p in read_pairs(data).partners}
+    return {p.name: p for p in read_pairs(data).partners}
+
+
+def _how_read(partner: StoredPartner) -> str:
+    """Return how a layer was read, where there was a choice, for a sentence."""
+    if partner.kind == "mask" and partner.origin.get("reading") == "classes":
+        return f"; unlabelled places are {partner.unlabelled.value}"
+    stains = partner.origin.get("stains")
+    if not stains:
+        return ""
+    vectors = " and ".join(
+        "(" + ", ".join(f"{v:.2f}" for v in stains[name]) + ")"
+        for name in ("haematoxylin", "marker")
+    )
+    return f"; stain vectors {vectors}, {stains['origin']}"
 
 
 def _split(split: PairSplit, names: ReportNames) -> Iterator[Fact]:
@@ -274,10 +323,15 @@ def _split(split: PairSplit, names: ReportNames) -> Iterator[Fact]:
             name,
             f"{len(part):,} pairs of {len(cases)} regions or cases: {listed}{more}",
         )
+    left_out = (
+        f"; left out were {say_reason(Lost.STRADDLES, split.left_out)}"
+        if split.left_out
+        else ""
+    )
     yield (
         "how",
-        "by whole regions or cases: none has pairs on both sides, and no tile reaches "
-        "across a region's border",
+        "by whole regions or cases: none has pairs on both sides, and no tile trained "
+        f"on shows held-out tissue{left_out}",
     )
 
 

@@ -101,10 +101,13 @@ class Artefacts(NamedTuple):
         ``(h, w)``: all of it.
     pen : ndarray of bool
         ``(h, w)``: the part that has the colour of a pen.
+    fold : ndarray of bool
+        ``(h, w)``: the part that is folded tissue.
     """
 
     found: Bools
     pen: Bools
+    fold: Bools
 
 
 def artefacts(
@@ -141,9 +144,10 @@ def artefacts(
     grey = _grey(density, mean, blur_px) & ~found
     if (grey & stained).sum() <= MOST_GREY * total:
         found |= grey
+    fold = np.zeros_like(found)
     if um is not None and um <= FOLD_UM[0]:
-        found |= _folded(density, stained & ~found, um)
-    return Artefacts(found, ink & stained)
+        fold = _folded(density, stained & ~found, um)
+    return Artefacts(found | fold, ink & stained, fold)
 
 
 def _cold_ink(coarse: Density, mean: Density) -> Bools:

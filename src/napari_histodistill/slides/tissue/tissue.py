@@ -8,7 +8,7 @@ glass stays glass, what is certainly stained stays tissue.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
+
+    Bools = npt.NDArray[np.bool_]
 
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.slides.pyramid.slide import Slide
@@ -58,6 +60,10 @@ SPECK_UM2 = 2500.0
 SPECK_PX = 16
 """The same in mask pixels, if µm per pixel is unknown or the mask is coarse."""
 
+
+BLANK = (0.03, 0.02, 0.008)
+"""Optical density, colourfulness and texture, all of which glass stays below. What is
+above, and below the bounds of tissue, is in doubt: neither blank nor tissue."""
 
 STRIP_CELLS = 2**18
 """Number of cells that are looked up at once."""
@@ -190,6 +196,30 @@ class TissueMask:
             yield strip, np.clip(np.round(fractions, 9), 0, 1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TissueSurvey:
+    """Where a slide shows tissue, and what it shows elsewhere.
+
+    The four overlap nowhere; what none of them has is in doubt.
+
+    Attributes
+    ----------
+    tissue : TissueMask
+        Tissue that can be read.
+    blank : TissueMask
+        Certainly no tissue: clear glass, or what was not scanned.
+    ink : TissueMask
+        Pen, dust, and what is out of focus.
+    fold : TissueMask
+        Folded tissue.
+    """
+
+    tissue: TissueMask
+    blank: TissueMask
+    ink: TissueMask
+    fold: TissueMask
+
+
 def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     """Find tissue on a slide.
 
@@ -216,6 +246,29 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     SlideError
         If no part of the level can be read.
     """
+    return survey_tissue(slide, max_side_px=max_side_px).tissue
+
+
+def survey_tissue(
+    slide: Slide, *, max_side_px: int = 2048, pale: bool = False
+) -> TissueSurvey:
+    """Find tissue, clear glass, ink and folds on a slide; see :func:`find_tissue`.
+
+    Parameters
+    ----------
+    slide : Slide
+        Only colour slides show anything but tissue.
+    max_side_px : int
+        As for :func:`find_tissue`.
+    pale : bool
+        Whether haematoxylin alone, a counterstain, is tissue, too: beside a strong
+        marker it is nearer to glass than to the marker, and would be left out.
+
+    Raises
+    ------
+    SlideError
+        If no part of the level can be read.
+    """
     level = _level_to_look_at(slide, max_side_px)
     info = slide.level_infos[level]
     marked = slide.read_marked(level, 0, 0, info.height, info.width)
@@ -228,20 +281,23 @@ def find_tissue(slide: Slide, *, max_side_px: int = 2048) -> TissueMask:
     um = mpp.mean * slide.downsamples[level] if mpp else None
     blur = BLUR_PX if um is None else max(BLUR_PX, BLUR_UM / um)
     blur = min(blur, max(mask_side / 32 for mask_side in pixels.shape[:2]))
-    pen = 0.0
     if slide.info.is_rgb:
-        mask, pen = _stained_and_pen(pixels, blur_px=blur, um=um)
+        seen = _stained(pixels, blur_px=blur, um=um, pale=pale)
     elif pixels.shape[2] == 1:
-        mask = np.ones(pixels.shape[:2], bool)
+        seen = _Stained.only(np.ones(pixels.shape[:2], bool))
     else:
-        mask = bright(pixels, blur_px=blur)
+        seen = _Stained.only(bright(pixels, blur_px=blur))
     speck = SPECK_PX if um is None else max(SPECK_PX, round(SPECK_UM2 / um**2))
     # Never more than a hundredth of the image: on a tiny crop a gland is not dust.
-    speck = min(speck, max(1, mask.size // 100))
-    mask = ~without_specks(~without_specks(mask, speck), speck)
+    speck = min(speck, max(1, seen.tissue.size // 100))
+    mask = ~without_specks(~without_specks(seen.tissue, speck), speck)
     if missing is not None:
         mask |= missing
-    return TissueMask(mask, slide.shape, pen)
+    others = (part & ~mask for part in (seen.blank, seen.ink, seen.fold))
+    return TissueSurvey(
+        TissueMask(mask, slide.shape, float(seen.pen.mean())),
+        *(TissueMask(without_specks(part, speck), slide.shape) for part in others),
+    )
 
 
 def _level_to_look_at(slide: Slide, max_side_px: int) -> int:
@@ -265,13 +321,32 @@ def stained(
 
     Pen, dust, folds and blur are left out; ``um`` is µm per pixel, if known.
     """
-    return _stained_and_pen(pixels, blur_px=blur_px, um=um)[0]
+    return _stained(pixels, blur_px=blur_px, um=um).tissue
 
 
-def _stained_and_pen(
-    pixels: npt.NDArray[np.uint8], *, blur_px: float, um: float | None
-) -> tuple[npt.NDArray[np.bool_], float]:
-    """Return where tissue is, and the share of the picture that is pen."""
+class _Stained(NamedTuple):
+    """Parts of a thumbnail, ``(h, w)`` each; ``pen`` has the colour of a pen."""
+
+    tissue: Bools
+    blank: Bools
+    ink: Bools
+    fold: Bools
+    pen: Bools
+
+    @classmethod
+    def only(cls, tissue: Bools) -> _Stained:
+        """Return tissue, and nothing that is known of the rest."""
+        none = np.zeros_like(tissue)
+        return cls(tissue, none, none, none, none)
+
+
+def _stained(
+    pixels: npt.NDArray[np.uint8],
+    *,
+    blur_px: float,
+    um: float | None,
+    pale: bool = False,
+) -> _Stained:
     from skimage.filters import gaussian
 
     def blurred(values: npt.NDArray[Any], sigma: float) -> npt.NDArray[Any]:
@@ -287,16 +362,23 @@ def _stained_and_pen(
     coarse = blurred(clean, blur_px)
     brightest = over_channels(np.maximum, coarse)
     chroma = brightest - over_channels(np.minimum, coarse)
-    mask = mean_density > _threshold(mean_density, DENSITY_BOUNDS)
-    mask |= chroma > _threshold(chroma, CHROMA_BOUNDS)
+    mask = mean_density > _threshold(mean_density, DENSITY_BOUNDS, lowest=pale)
+    mask |= chroma > _threshold(chroma, CHROMA_BOUNDS, lowest=pale)
     # Texture leaks across an edge by the width of the blur; this removes that margin.
     uneven = blurred((texture > TEXTURE).astype(np.float32), blur_px) > 0.9
     mask |= uneven
     # Scanners fill unscanned areas with black: no tissue is that dark.
     scanned = brightest > 0.08
-    found: npt.NDArray[np.bool_] = mask & scanned
+    found: Bools = mask & scanned
     other = artefacts(clean, found, blur_px=blur_px, um=um)
-    return found & ~other.found, float(other.pen.mean())
+    clear = (mean_density < BLANK[0]) & (chroma < BLANK[1]) & (texture < BLANK[2])
+    return _Stained(
+        tissue=found & ~other.found,
+        blank=~found & (clear | ~scanned),
+        ink=found & other.found & ~other.fold,
+        fold=found & other.fold,
+        pen=other.pen,
+    )
 
 
 def bright(
@@ -332,10 +414,15 @@ def glass_of(image: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[An
 
 
 def _threshold(
-    values: npt.NDArray[np.floating[Any]], bounds: tuple[float, float]
+    values: npt.NDArray[np.floating[Any]],
+    bounds: tuple[float, float],
+    *,
+    lowest: bool = False,
 ) -> float:
     from skimage.filters import threshold_otsu
 
+    if lowest:
+        return bounds[0]
     return float(np.clip(threshold_otsu(values), *bounds))
 
 

@@ -40,6 +40,51 @@ class Panel(Enum):
     COMPARE = "Compare students"
 
 
+TURN_MS = 20
+"""Long enough for the window to be drawn between two turns."""
+
+
+class Turns(QObject):
+    """Does several things in turn, and lets the window be drawn after each.
+
+    What napari needs long for (a layer or a panel that is new) should not add up to a
+    freeze.
+
+    Parameters
+    ----------
+    parent : QObject
+        Owns this, and stops it when it closes.
+    """
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._left: list[Callable[[], object]] = []
+        self._timer = QTimer(self)
+        self._timer.setInterval(TURN_MS)
+        self._timer.timeout.connect(self._next)
+
+    @property
+    def active(self) -> bool:
+        """Whether something is still to be done."""
+        return bool(self._left)
+
+    def start(self, *acts: Callable[[], object]) -> None:
+        """Do these, one a turn, in place of what was still to be done."""
+        self._left = list(acts)
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Do no more."""
+        self._left = []
+        self._timer.stop()
+
+    def _next(self) -> None:
+        act = self._left.pop(0)
+        if not self._left:
+            self._timer.stop()
+        act()
+
+
 class DistilBench(QObject):
     """One panel's shared state on the GUI thread.
 

@@ -21,12 +21,14 @@ from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.advanced import Advancing
-from napari_histodistill.widgets.distil.alignment import Aligning
+from napari_histodistill.widgets.distil.align.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
+from napari_histodistill.widgets.distil.reading import Readings
+from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
     AlignStep,
@@ -75,12 +77,20 @@ class DistilWidget(Dock):
         self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.readings = Readings(self.bench, self.layers_step.reading)
+        self.pairing.pointed.connect(self.readings.point_at)
+        self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
+        self.scaling = Scaling(
+            self.bench, self.layers_step, self.pairing, self.aligning
+        )
         self.keeping = DistilKeeping(self.bench, self.aligning, self.draft_row)
         self.distilling = Distilling(self.bench, self.train_step)
         self.distilling.wrote.connect(self.keeping.sections_trained)
+        self.distilling.using.connect(self.aligning.put_away)
         self.advancing = Advancing(self.bench, self.train_step)
         self.previewing = Previewing(self.bench, self.train_step)
+        self.distilling.using.connect(lambda: self.train_step.preview.setChecked(False))
         self.fitting = Fitting(self.bench, self.train_step)
         self.comparing = ControlComparing(self.bench, self.train_step)
         self.ask_close: Callable[[], OnClose] = self._ask_close
@@ -116,6 +126,8 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.readings.show()
+        self.scaling.show()
         self.aligning.show()
         self.distilling.show()
         self.advancing.show()

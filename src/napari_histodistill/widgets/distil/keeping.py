@@ -28,7 +28,7 @@ from napari_histodistill.widgets.shared.drafting import Drafting, DraftRow
 if TYPE_CHECKING:
     from napari_histodistill.controllers.distil.pairs import Planned
     from napari_histodistill.controllers.shared.job import Job
-    from napari_histodistill.widgets.distil.alignment import Aligning
+    from napari_histodistill.widgets.distil.align.alignment import Aligning
     from napari_histodistill.widgets.distil.bench import DistilBench
 
 _KEPT = DraftKey(DraftKind.KEPT)

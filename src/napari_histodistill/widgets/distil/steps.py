@@ -23,6 +23,7 @@ from napari_histodistill.controllers.distil.preview import COLOURINGS, Colouring
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
+from napari_histodistill.widgets.distil.reading import ReadingRow
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import (
@@ -62,6 +63,22 @@ class TileSize:
     um_per_px: float = asked(
         "Resolution that the model sees: 0.5 is a 20× objective.", 0.5, decimals=3,
         minimum=0.05, maximum=50, singleStep=0.25, suffix=" µm/px", buttonSymbols=NONE,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSizes:
+    """µm per pixel of both layers; 0 where nobody knows."""
+
+    he: float = asked(
+        "How many µm one pixel of the H&E spans: 0.25 for a 40× scan, 0.5 for 20×.",
+        0.0, decimals=4, maximum=9999, singleStep=0.25, prefix="H&E ",
+        suffix=" µm/px", specialValueText="H&E: µm/px?", buttonSymbols=NONE,
+    )  # fmt: skip
+    partner: float = asked(
+        "How many µm one pixel of the partner spans.",
+        0.0, decimals=4, maximum=9999, singleStep=0.25, prefix="partner ",
+        suffix=" µm/px", specialValueText="partner: µm/px?", buttonSymbols=NONE,
     )  # fmt: skip
 
 
@@ -134,13 +151,18 @@ class LayersStep(Step):
         )
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
-        self.unit = UnitQuestion()
+        self.unit, self.reading = UnitQuestion(), ReadingRow()
+        self.sizes = Form(PixelSizes())
+        self.he_mpp, self.partner_mpp = self.sizes.natives
+        self.size_words = Hint()
+        self.size_words.hide()
         self.meaning = Hint()
         self.meaning.hide()
         first = row(PlainLabel("H&E"), self.sparse, stretch=1)
         second = row(PlainLabel("Partner"), self.spots)
         put(self.column, first, self.images, second)
-        put(self.column, self.partners, self.unit, self.meaning)
+        put(self.column, self.partners, self.unit, self.reading)
+        put(self.column, self.sizes.native, self.size_words, self.meaning)
 
     def show_sparse(self, names: Sequence[str], current: int) -> None:
         """Offer these layers as the H&E."""
@@ -179,7 +201,11 @@ class AlignStep(Step):
         tip = "What the transform may do; the least that fits is best."
         self.kind = editor(str, tip, choices=KINDS).native
         self.remove = push("Remove worst", "Remove the landmark that fits worst.")
-        self.load = push("Load…", "Read a transform from a file.")
+        self.load = push(
+            "Load…",
+            "Read an alignment or landmarks from files: of this program, ANHIR, "
+            "BigWarp, QuPath, elastix or ITK.",
+        )
         self.save = push("Save…", "Write the transform, with its evidence, to a file.")
         self._make_looks()
         self.refine = QPushButton("Refine")

@@ -23,6 +23,7 @@ from napari_histodistill.controllers.distil.run import (
     free_run,
     goes_on,
     health_of,
+    learns_elsewhere,
     run_to_show,
     say_run,
     share_done,
@@ -38,11 +39,13 @@ from napari_histodistill.distill.runs.process import (
 )
 from napari_histodistill.distill.runs.smaller_batch import halve_batch
 from napari_histodistill.running import CancelToken
-from napari_histodistill.widgets.distil.bench import DistilBench, Panel
+from napari_histodistill.widgets.distil.bench import DistilBench, Panel, Turns
 from napari_histodistill.widgets.distil.steps import TrainStep
 from napari_histodistill.widgets.shared.controls import explain
+from napari_histodistill.widgets.shared.slide_layers import hide_over
 
 if TYPE_CHECKING:
+    from napari_histodistill.slides import Slide
     from napari_histodistill.widgets.compare.dock import CompareWidget
     from napari_histodistill.widgets.explore.dock import ExploreWidget
 
@@ -60,6 +63,8 @@ class Distilling(QObject):
 
     wrote = Signal()
     """All pairs are in a run's folder."""
+    using = Signal()
+    """A student is about to be used on the H&E: what lies over it should go."""
 
     def __init__(self, bench: DistilBench, step: TrainStep) -> None:
         super().__init__(bench)
@@ -67,6 +72,9 @@ class Distilling(QObject):
         self._starting: RunProcess | None = None
         self._stop_asked = self._may_run_on = False
         self._timer = bench.timer(WATCH_MS, self.look)
+        self._turns = Turns(self)
+        self._explore: ExploreWidget | None = None
+        self._slide: Slide | None = None
         step.preset.activated.connect(self._preset_chosen)
         step.alone.toggled.connect(self._alone_toggled)
         step.title.textEdited.connect(self._titled)
@@ -101,6 +109,7 @@ class Distilling(QObject):
     def close(self) -> None:
         """Watch no longer; a training runs on."""
         self._timer.stop()
+        self._turns.stop()
         for run in (self.bench.session.run, self._starting):
             if run is not None:
                 run.leave()
@@ -155,16 +164,33 @@ class Distilling(QObject):
             self.step.say("Stopping…")
         self.step.stop.setEnabled(False)
 
-    def use(self) -> ExploreWidget | None:
-        """Open the student in *Explore slide*; returns that panel."""
+    def use(self) -> None:
+        """Open the student in *Explore slide*, with nothing else over the H&E."""
         student = self.bench.session.best_student
         if student is None:
-            return None
-        panel = cast("ExploreWidget", self.bench.open_panel(Panel.EXPLORE))
-        if self.bench.sparse_layer is not None:
-            panel.choosing.choose_layer(self.bench.sparse_layer)
-        panel.choosing.open_bundle(student)
-        return panel
+            return
+        self.using.emit()
+        self.bench.said.emit("Opening Explore slide…")
+        self._turns.start(
+            self._open_explore,
+            self._show_slide,
+            partial(self._open_student, student),
+        )
+
+    def _open_explore(self) -> None:
+        self._explore = cast("ExploreWidget", self.bench.open_panel(Panel.EXPLORE))
+
+    def _show_slide(self) -> None:
+        layer, explore = self.bench.sparse_layer, self._explore
+        if layer is not None and explore is not None:
+            hide_over(self.bench.viewer, layer)
+            explore.choosing.choose_layer(layer)
+
+    def _open_student(self, student: Path) -> None:
+        explore, self._explore = self._explore, None
+        self.bench.said.emit("")
+        if explore is not None:
+            explore.choosing.open_bundle(student)
 
     def command(self) -> str:
         """Copy, and return, the command line that trains the same again."""
@@ -207,15 +233,18 @@ class Distilling(QObject):
         step.bar.setValue(round(1000 * (share or 0)))
         step.curves.setVisible(share is not None)
         step.curves.show_events(view.events)
-        step.warn(health_of(view))
-        step.say(say_run(view))
+        step.say(learns_elsewhere(self.bench.session) + say_run(view))
         self._enable(view)
 
     def show(self) -> None:
         """Draw the step."""
         session = self.bench.session
         self.step.words.setText(preset_named(session.preset).words)
-        self._enable(None if session.run is None else session.run.view())
+        view = None if session.run is None else session.run.view()
+        if session.sparse is not self._slide and view is not None:
+            self.step.say(learns_elsewhere(session) + say_run(view))
+        self._slide = session.sparse
+        self._enable(view)
 
     def _enable(self, view: RunView | None) -> None:
         step = self.step
@@ -225,6 +254,10 @@ class Distilling(QObject):
             writing=self.is_writing,
             starting=self.is_starting,
         )
+        works = view is not None and view.works
+        warnings = [] if works or can.goes_on else [self.bench.session.warning]
+        warnings += [] if view is None else [health_of(view)]
+        step.warn(" ".join(filter(None, warnings)))
         step.start.setText("Go on" if can.goes_on else "Start")
         explain(step.start, START_TIP, can.why_no_start)
         step.smaller.setVisible(can.smaller is not None)
@@ -332,14 +365,14 @@ class ControlComparing(QObject):
     def show(self) -> None:
         """Enable the button, or say why not."""
         student = self.bench.session.student
-        explain(self.button, COMPARE_TIP, why_no_comparison(self.bench.runs, student))
+        explain(self.button, COMPARE_TIP, why_no_comparison(student))
 
     def compare(self) -> CompareWidget | None:
         """Open *Compare students* with both; returns that panel."""
         student = self.bench.session.student
         if student is None:
             return None
-        both = student_and_control(self.bench.runs, student)
+        both = student_and_control(student)
         if both is None:
             return None
         panel = cast("CompareWidget", self.bench.open_panel(Panel.COMPARE))

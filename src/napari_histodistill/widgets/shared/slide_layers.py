@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import (
     OVERLAY_MARK,
+    OVERLAY_OF,
+    metadata_of,
     ref_of,
     slide_layer,
     slide_of,
@@ -86,7 +89,35 @@ def show_one_image(viewer: ViewerModel, layer: Image) -> None:
             other.visible = slide.info.image == chosen.info.image
 
 
-def layers_of_slide(viewer: ViewerModel, layer: Image) -> list[Layer]:
+def give_mpp(
+    viewer: ViewerModel, layer: Layer, mpp: Mpp, slide: Slide | None = None
+) -> None:
+    """Give a layer, and all channels of its slide, other µm per pixel.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where the layers are.
+    layer : Layer
+        A slide's, whose record then holds the slide with these µm per pixel; or one of
+        a person's own, which is only scaled.
+    mpp : Mpp
+        As a person gave it.
+    slide : Slide, optional
+        The slide with these µm per pixel, where it was made already.
+    """
+    ref, now = ref_of(layer.metadata), None
+    if ref is not None:
+        # One for all channels: that they share it says that they are one slide.
+        now = replace(ref, slide=slide or ref.slide.with_mpp(mpp), mpp=mpp)
+    for other in layers_of_slide(viewer, layer):
+        if now is not None:
+            other.metadata.update(metadata_of(now))
+        other.scale = (*other.scale[:-2], mpp.y, mpp.x)
+        other.units = (*other.units[:-2], "um", "um")
+
+
+def layers_of_slide(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     """Return all layers of a layer's slide: one, or one per channel."""
     chosen = ref_of(layer.metadata)
     if chosen is None:
@@ -124,6 +155,33 @@ def pictures_over(viewer: ViewerModel, layer: Image) -> list[Layer]:
         and ref_of(x.metadata) is None
         and OVERLAY_MARK not in x.metadata
     ]
+
+
+def hide_over(viewer: ViewerModel, layer: Image) -> None:
+    """Hide what lies over a slide and is no part of its map.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where the layers are. In a grid nothing lies over anything.
+    layer : Image
+        The slide. Layers that lie elsewhere stay.
+    """
+    if viewer.canvas.grid.enabled:
+        return
+    mine = layers_of_slide(viewer, layer)
+    for other in viewer.layers:
+        kept = OVERLAY_OF in other.metadata or any(other is x for x in mine)
+        if other.visible and not kept and _overlap(other, layer):
+            other.visible = False
+
+
+def _overlap(one: Layer, other: Layer) -> bool:
+    """Whether the boxes around two layers have something in common."""
+    (low, high), (first, last) = (
+        np.asarray(x.extent.world)[:, -2:] for x in (one, other)
+    )
+    return bool((low <= last).all() and (first <= high).all())
 
 
 def layer_mpp(layer: Image) -> Mpp | None:

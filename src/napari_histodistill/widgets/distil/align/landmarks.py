@@ -15,7 +15,7 @@ from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
 from napari_histodistill.widgets.distil.layers import channels_of, show_same
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer, Points
@@ -121,6 +121,7 @@ class Landmarks(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._points: tuple[Points, Points] | None = None
+        self._half: list[Points] = []
         self._pair: Pair | None = None
         self._book = LandmarkBook()
         self._shown: tuple[list[Layer], ...] = ()
@@ -164,15 +165,28 @@ class Landmarks(QObject):
             self._take_back()
         return others
 
-    def start(self, sparse: Layer, partner: Layer) -> None:
-        """Ask for landmarks; those of these layers that are there stay."""
+    def prepare(self, sparse: Layer, partner: Layer) -> tuple[Callable[[], None], ...]:
+        """Get ready to ask for landmarks of these layers; those that are there stay.
+
+        Returns
+        -------
+        tuple of callable
+            What is still to be done, one after the other, before :meth:`ask`: napari
+            takes a while for each new layer.
+        """
         self.stop()
         self.turn_to(sparse, partner)
         self._forget_removed()
-        points = self._points
-        if points is None:
-            points = self._points = (self._add(0), self._add(1))
-        self._shown = tuple(channels_of(self._viewer, x) for x in (sparse, partner))
+        if self._points is not None:
+            return ()
+        return (lambda: self._make(0)), (lambda: self._make(1))
+
+    def ask(self) -> None:
+        """Ask for landmarks of the pair that was prepared."""
+        points, pair = self._points, self._pair
+        if points is None or pair is None:
+            return  # taken out of the layer list since
+        self._shown = tuple(channels_of(self._viewer, x) for x in pair)
         self._before = [(x, x.visible) for group in self._shown for x in group]
         for layer in points:
             layer.visible = True
@@ -263,6 +277,11 @@ class Landmarks(QObject):
     def close(self) -> None:
         """Let go of the viewer; the layers stay."""
         self.stop()
+        for points in self._half:  # alone it is of no use to anybody
+            points.events.data.disconnect(self._data_changed)
+            if points in self._viewer.layers:
+                self._viewer.layers.remove(points)
+        self._half = []
         self._forget_removed()
         self._book.shown = self._record()
         self._book.in_use = False
@@ -284,6 +303,14 @@ class Landmarks(QObject):
             for points in both:
                 points.events.data.connect(self._data_changed)
             return
+
+    def _make(self, side: int) -> None:
+        """Make one of the two layers; with the second, they are there."""
+        if self._points is None and len(self._half) == side:
+            self._half.append(self._add(side))
+        if len(self._half) == 2:
+            self._points = self._half[0], self._half[1]
+            self._half = []
 
     def _add(self, side: int) -> Points:
         points = self._viewer.add_points(

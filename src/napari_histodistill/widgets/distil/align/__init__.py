@@ -1,0 +1,1 @@
+"""Step 2 of *Distil a student*: landmarks, their fit, finding, refining, looks."""
