@@ -214,10 +214,11 @@ def tell(found: list[BusyGaps]) -> None:
     for k, run in enumerate(found):
         for phase, gaps in run.gaps.items():
             worked = run.busy[phase]
+            over, often = (sum(v > 100 for v in found) for found in (gaps, worked))
             sys.stdout.write(
-                f"run {k + 1} {phase:8s} longest {max(gaps):7.1f} ms, over 100 ms: "
-                f"{sum(v > 100 for v in gaps)} of {len(gaps)}; at work {max(worked):.1f} "
-                f"ms, over 100 ms: {sum(v > 100 for v in worked)}\n"
+                f"run {k + 1} {phase:8s} longest gap {max(gaps):7.1f} ms, "
+                f"{over} of {len(gaps)} over 100 ms; "
+                f"longest at work {max(worked):.1f} ms, {often} over 100 ms\n"
             )
 
 

@@ -18,6 +18,7 @@ from napari_histodistill.controllers.distil.run import (
     curves_of,
     free_run,
     goes_on,
+    learns_elsewhere,
     run_to_show,
     say_run,
     share_done,
@@ -29,7 +30,7 @@ from napari_histodistill.distill.runs.folder import (
     STUDENT,
     start_run,
 )
-from napari_histodistill.distill.runs.process import OUTPUT, RunView
+from napari_histodistill.distill.runs.process import OUTPUT, RunProcess, RunView
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.running import CancelToken
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
@@ -85,6 +86,26 @@ def test_without_pairs_nothing_starts_and_says_why():
     assert not (can.works)
     assert not (can.has_run)
     assert not (can.has_report)
+
+
+def test_a_run_of_another_slide_says_so(session, tmp_path):
+    other = slide_from_arrays(paint_pair(64).sparse, name="other", mpp=MPP, digest="o")
+    session.follow(RunProcess(tmp_path))
+    session.choose(other, [])
+    assert learns_elsewhere(session) == "", "it was found again: nobody knows"
+
+
+def test_a_run_from_here_says_which_slide_it_is_of(session, tmp_path):
+    sparse = session.sparse
+    session.mark_trained(session.sections)
+    session.follow(RunProcess(tmp_path))
+    session.call_student("another title")  # as for the next training
+    assert learns_elsewhere(session) == ""
+    other = slide_from_arrays(paint_pair(64).sparse, name="other", mpp=MPP, digest="o")
+    session.choose(other, [])
+    assert learns_elsewhere(session) == "From H&E, not from this slide. "
+    session.choose(sparse.with_mpp(Mpp(0.25, 0.25, "typed")), [])
+    assert learns_elsewhere(session) == "", "the same section"
 
 
 def test_pairs_that_wait_can_be_started_once(session, tmp_path):

@@ -257,6 +257,20 @@ def test_pairs_that_were_laid_out_for_other_layers_are_not_taken(session):
     assert session.take_pairs(list(session.plan_work()(CancelToken()))[-1])
 
 
+@pytest.mark.parametrize(
+    ("mpp", "times"), [(0.25, 0), (0.5, 0), (2.0, 0), (0.055, 9.1)]
+)
+def test_tiles_that_enlarge_the_slide_are_warned_about(session, mpp, times):
+    assert session.warning == ""
+    session.sample(mpp, 64)
+    planned(session)
+    said = session.warning
+    assert bool(said) == bool(times)
+    assert not said or f"enlarge H&E {times} times: nothing new is seen" in said
+    session.keep()
+    assert session.warning == said, "kept sections are trained on, too"
+
+
 def test_two_landmarks_fit_but_cannot_be_judged(session):
     places = np.array([[0.0, 0.0], [100.0, 50.0]])
     lay_by(session, places, places + 5, "similarity")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.gui
 PLACES = np.array(
     [(40, 50), (50, 270), (270, 60), (260, 250), (150, 140), (90, 180)], float
 )
-SIX_DOWN = np.array([6.0, 0.0])
+SIX_DOWN, FOUR_DOWN = np.array([6.0, 0.0]), np.array([4.0, 0.0])
 OFF, FARTHER = np.array([10.0, 5.0]), np.array([30.0, -20.0])
 
 
@@ -114,13 +115,23 @@ def shifted(off):
     return pytest.approx(wanted, abs=1e-6)
 
 
-def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted):
+def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted, qtbot):
     viewer, widget, he, dense = open_panel()
+    pump = widget.bench.pump
     pick(widget, PLACES + OFF)
     assert matrix(widget) == shifted(OFF)
     second = add(viewer, np.roll(painted.sparse, 40, 0), "second H&E")
     marker = add(viewer, np.roll(painted.dense, 40, 0), "second marker", CHANNELS)
+    widget.align_step.checker.click()
+    moved = widget.aligning.landmarks._points[1]
+    moved.data = moved.data + FOUR_DOWN
+    assert pump.is_active(DistilJob.FITTING)
+    assert pump.is_active(DistilJob.COMPOSING)
     choose(widget, second, marker[0])
+    assert not widget.align_step.checker.isChecked()
+    settled(qtbot, widget)
+    assert TITLE not in viewer.layers, "it was composed of the first section"
+    assert widget.session.partners[0].registration is None, "it was fitted to the first"
     assert widget.align_step.line.text() == "As the layers lie on the canvas."
     assert len(widget.aligning.own_landmarks()[0]) == 0
     # Fewer than the first section's, which must not outvote them.
@@ -133,7 +144,9 @@ def test_landmarks_of_one_section_say_nothing_of_the_next(open_panel, painted):
     choose(widget, he, dense[0])
     here, there = widget.aligning.own_landmarks()
     np.testing.assert_allclose(here, PLACES, atol=1e-6)
-    np.testing.assert_allclose(there, PLACES + OFF, atol=1e-6)
+    np.testing.assert_allclose(there, PLACES + OFF + FOUR_DOWN, atol=1e-6)
+    fitted(widget)
+    assert matrix(widget) == shifted(OFF + FOUR_DOWN), "as it was when it was left"
     titles = [layer.name for layer in viewer.layers if "Landmarks" in layer.name]
     assert len(titles) == 2, "there are never more than two layers of them"
 

@@ -162,7 +162,10 @@ def test_micrometres_given_elsewhere_arrive(explore, beside, painted, qtbot):
     widget = beside(viewer)
     viewer.add_image(painted.sparse, name="plain", rgb=True)
     wait_until(qtbot, lambda: panel.session.slide is not None)
-    assert "type it in Explore slide" in widget.layers_step.line.text()
+    assert "type it in step 1" in widget.layers_step.line.text()
+    assert (
+        widget.layers_step.size_words.text() == "µm/px of the H&E: not known, type it."
+    )
     panel.choosing.give_mpp(0.5)
     wait_until(qtbot, lambda: widget.session.sparse.usable_mpp is not None)
     assert widget.session.sparse.usable_mpp.mean == 0.5
@@ -176,6 +179,37 @@ def test_micrometres_given_elsewhere_arrive(explore, beside, painted, qtbot):
         return slide is not None and slide.usable_mpp.mean == 0.25
 
     wait_until(qtbot, explored)
+
+
+def type_um(box, value):
+    """Type a number into a field, as a person does."""
+    box.setValue(value)
+    box.editingFinished.emit()
+
+
+def test_micrometres_typed_in_step_1_leave_landmarks_on_their_tissue(paired, qtbot):
+    widget, he, channels = paired()
+    step = widget.layers_step
+    assert step.size_words.text() == "µm/px of the H&E: test; partner: test."
+    assert (step.he_mpp.value(), step.partner_mpp.value()) == (0.5, 0.5)
+    align(widget, PLACES, (3.0, -2.0))
+    before = widget.aligning.landmarks.pixels()
+    type_um(step.partner_mpp, 0.25)
+    fitted(widget)
+    assert all(tuple(x.scale) == (0.25, 0.25) for x in channels)
+    for now, was in zip(widget.aligning.landmarks.pixels(), before, strict=True):
+        np.testing.assert_allclose(now, was, atol=1e-6)
+    found = widget.session.partners[0].registration
+    assert found.scale == pytest.approx(0.5), "half the µm, the same tissue"
+    assert found.median_um < 1e-3
+    assert "partner: typed by the user" in step.size_words.text()
+    type_um(step.he_mpp, 0.25)
+    fitted(widget)
+    assert tuple(he.scale) == (0.25, 0.25)
+    assert widget.session.partners[0].registration.scale == pytest.approx(1)
+    type_um(step.he_mpp, 500)
+    assert "cannot be a light microscope's" in widget.message.text()
+    assert tuple(he.scale) == (0.25, 0.25)
 
 
 def test_other_pixels_in_a_layer_are_another_slide(explore, qtbot):

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.distill.exchange.frames import PointUnit
 from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.distill.runs.folder import read_run
 from napari_histodistill.distill.runs.process import look_at
@@ -25,6 +26,7 @@ from napari_histodistill.slides import open_slide, slide_from_arrays
 from napari_histodistill.widgets.distil.align.checkerboard import (
     TITLE as CHECKERBOARD,
 )
+from napari_histodistill.widgets.distil.align.files import FileFacts
 from napari_histodistill.widgets.distil.bench import SAME
 from napari_histodistill.widgets.distil.dock import DistilWidget, OnClose
 from napari_histodistill.widgets.explore.dock import ExploreWidget
@@ -421,15 +423,30 @@ def test_an_alignment_is_saved_and_loaded(open_distil, qtbot, painted, tmp_path)
     fitted(widget)
     assert "worst #5" in widget.align_step.line.text()
     widget.align_step.remove.click()
+    fitted(widget)
     assert "4 landmarks" in widget.align_step.line.text()
-    widget.aligning.save(tmp_path / "a.json")
+    widget.aligning.files.save(tmp_path / "a.json")
     before = widget.session.partners[0].matrix.copy()
     widget.session.put_registration(0, None)
-    widget.aligning.load(tmp_path / "a.json")
+    widget.aligning.files.load(tmp_path / "a.json")
     np.testing.assert_allclose(widget.session.partners[0].matrix, before)
     (tmp_path / "b.json").write_text("{}")
-    widget.aligning.load(tmp_path / "b.json")
+    widget.aligning.files.load(tmp_path / "b.json")
     assert "b.json" in widget.message.text()
+    # Landmarks of another program: one file for both sides, which leaves things open.
+    rows = [f'"{k}","true",{x + 9},{y + 5},{x},{y}' for k, (y, x) in enumerate(places)]
+    (tmp_path / "bigwarp.csv").write_text("\n".join(rows))
+    asked = []
+    widget.aligning.files.ask_facts = asked.append  # closed without an answer
+    widget.aligning.files.load(tmp_path / "bigwarp.csv")
+    assert len(asked) == 1
+    assert len(widget.aligning.landmarks.pixels()[0]) == 4, "nothing was taken"
+    widget.aligning.files.ask_facts = lambda _chosen: FileFacts(PointUnit.PIXELS)
+    widget.aligning.files.load(tmp_path / "bigwarp.csv")
+    fitted(widget)
+    assert "5 landmarks · similarity · median 0.0 µm" in widget.align_step.line.text()
+    off = widget.session.partners[0].matrix[:2, 2]
+    np.testing.assert_allclose(off, (2.5, 4.5), atol=1e-6)
 
 
 def test_another_image_of_the_file_can_be_the_he(open_distil, qtbot, tmp_path):

@@ -107,7 +107,7 @@ def test_a_saved_alignment_holds_both_landmark_sets(
     viewer, widget, _, dense = open_panel()
     pick(widget, PLACES + OFF)
     said, there = widget.align_step.line.text(), lies_at(dense[0])
-    widget.aligning.save(tmp_path / "a.json")
+    widget.aligning.files.save(tmp_path / "a.json")
     content = json.loads((tmp_path / "a.json").read_text())["landmarks"]
     np.testing.assert_allclose(content["sparse"]["um"], PLACES, atol=1e-3)
     np.testing.assert_allclose(content["sparse"]["px"], PLACES / 0.5, atol=1e-3)
@@ -115,7 +115,7 @@ def test_a_saved_alignment_holds_both_landmark_sets(
     # Into another window, where nothing was picked.
     close_viewer(qtbot, viewer, widget)
     viewer, widget, _, dense = open_panel()
-    widget.aligning.load(tmp_path / "a.json")
+    widget.aligning.files.load(tmp_path / "a.json")
     assert widget.align_step.line.text() == said
     np.testing.assert_allclose(lies_at(dense[0]), there, atol=1e-3)
     own = widget.aligning.own_landmarks()
@@ -130,12 +130,12 @@ def test_an_alignment_from_before_leaves_the_landmarks_that_are_there(
     _, widget, _, _ = open_panel()
     pick(widget, PLACES + OFF)
     path = tmp_path / "a.json"
-    widget.aligning.save(path)
+    widget.aligning.files.save(path)
     content = json.loads(path.read_text())
     del content["landmarks"]
     path.write_text(json.dumps(content))
     before = widget.aligning.own_landmarks()
-    widget.aligning.load(path)
+    widget.aligning.files.load(path)
     for one, other in zip(widget.aligning.own_landmarks(), before, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -155,7 +155,7 @@ def test_landmarks_of_a_closed_window_are_offered_again(open_panel, qtbot):
     assert not widget.draft_row.isVisible()
     # Saved for good, it is no draft any more.
     wait_until(qtbot, lambda: not widget.keeping.keeper.due(widget.keeping.made()))
-    widget.aligning.save(Path(os.environ["HISTODISTILL_DRAFTS"]) / "a.txt")
+    widget.aligning.files.save(Path(os.environ["HISTODISTILL_DRAFTS"]) / "a.txt")
     wait_until(qtbot, lambda: not files())
 
 

@@ -50,6 +50,19 @@ def say_run(view: RunView) -> str:
     return view.message
 
 
+def learns_elsewhere(session: DistilSession) -> str:
+    """Return from which sections a run learns, where the H&E is none of them.
+
+    Empty where it is one of them, or the run was found again: nobody knows then.
+    """
+    here = session.sparse
+    names = [x.plan.sparse.name for x in session.run_of]
+    known = {x.plan.sparse.info.section for x in session.run_of}
+    if here is None or not known or here.info.section in known:
+        return ""
+    return f"From {', '.join(names)}, not from this slide. "
+
+
 def _say_running(view: RunView, at: str, left: float | None) -> str:
     if view.events[-1]["kind"] == "saving":
         return f"Saving the model: {view.events[-1]['message']}."

@@ -42,6 +42,7 @@ from napari_histodistill.controllers.distil.sections import (
 )
 from napari_histodistill.controllers.distil.settings import Draft
 from napari_histodistill.controllers.shared.wording import neutral_title
+from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
@@ -116,6 +117,8 @@ class DistilSession:
         Changes by hand of the preset's settings, by their path.
     run : RunProcess or None
         The training, from here or found again.
+    run_of : tuple of Planned
+        Pairs that the run learns from, if it was started from here.
     """
 
     sparse: Slide | None = None
@@ -130,6 +133,7 @@ class DistilSession:
     title: str = ""
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
+    run_of: tuple[Planned, ...] = ()
     on: LayerKey | None = None
 
     # --- what a person does ----------------------------------------------------------
@@ -218,7 +222,7 @@ class DistilSession:
 
     def follow(self, run: RunProcess) -> None:
         """Watch a run, started here or found again."""
-        self.run = run
+        self.run, self.run_of = run, self.trained
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
@@ -354,8 +358,8 @@ class DistilSession:
             )
         if self.sparse.usable_mpp is None:
             return (
-                f"{self.sparse.name} does not say how many µm a pixel spans: give its "
-                "layer a scale in µm, or type it in Explore slide."
+                f"{self.sparse.name} does not say how many µm a pixel spans: type it "
+                "in step 1."
             )
         if not self.sparse.info.is_rgb:
             return (
@@ -371,8 +375,8 @@ class DistilSession:
         for partner in self.partners:
             if partner.slide is not None and partner.slide.usable_mpp is None:
                 return (
-                    f"{partner.name} does not say how many µm a pixel spans: give its "
-                    "layer a scale in µm."
+                    f"{partner.name} does not say how many µm a pixel spans: type it "
+                    "in step 1."
                 )
         return ""
 
@@ -391,6 +395,12 @@ class DistilSession:
             if problems:
                 return f"Advanced: {next(iter(problems.values()))}"
         return ""
+
+    @property
+    def warning(self) -> str:
+        """What is likely wrong with the pairs to train on; empty if nothing is."""
+        found = (why_enlarged(x.plan.sparse, x.plan.sampling) for x in self.sections)
+        return next(filter(None, found), "")
 
     @property
     def why_no_settings(self) -> str:

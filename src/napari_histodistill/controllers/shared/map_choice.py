@@ -39,6 +39,24 @@ DRAW_FIRST = "Draw a region: click its corners on the slide, double-click the la
 LOOKING_AT_STAIN = "The slide's stain is being measured: a moment."
 
 
+def typed_mpp(value: float, source: str = "typed by the user") -> Mpp:
+    """Return the µm per pixel that a person gives.
+
+    Raises
+    ------
+    InputError
+        If the number cannot be a microscope's.
+    """
+    mpp = Mpp.given(value, source)
+    if not mpp.is_plausible:
+        msg = (
+            f"{value:g} µm per pixel cannot be a light microscope's: 0.25 is a 40× "
+            "scan, 0.5 a 20× scan, 1.0 a 10× scan."
+        )
+        raise InputError(msg)
+    return mpp
+
+
 class RegionChoice(Enum):
     """The part of a slide that a run covers."""
 
@@ -192,13 +210,7 @@ class MapChoice:
         if self.slide is None:
             msg = "Open a slide first, then give its µm per pixel."
             raise InputError(msg)
-        mpp = Mpp.given(value, source)
-        if not mpp.is_plausible:
-            msg = (
-                f"{value:g} µm per pixel cannot be a light microscope's: 0.25 is a 40× "
-                "scan, 0.5 a 20× scan, 1.0 a 10× scan."
-            )
-            raise InputError(msg)
+        mpp = typed_mpp(value, source)
         self.slide = self.slide.with_mpp(mpp)
         self.replan()
 

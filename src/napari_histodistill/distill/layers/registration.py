@@ -547,7 +547,8 @@ def _through(sparse: Points, dense: Points, kind: RegistrationKind) -> Points:
     matrices[:, :2, :2] = inner
     laid = (inner @ sparse.mean(axis=1)[..., None])[..., 0]
     matrices[:, :2, 2] = dense.mean(axis=1) - laid
-    return matrices[~flat & (np.abs(np.linalg.det(inner)) > 1e-9)]
+    decided: Points = matrices[~flat & (np.abs(np.linalg.det(inner)) > 1e-9)]
+    return decided
 
 
 def _left_out(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.pairs.provenance import SectionOrigin
     from napari_histodistill.geometry import Mpp
     from napari_histodistill.slides.pyramid.slide import Slide
 
@@ -106,6 +107,8 @@ class PairPlan:
     lost : dict of Lost to int
         Number of places that give no pair, by reason: every reason but ``STRADDLES``,
         which depends on the split.
+    origin : SectionOrigin or None
+        Where the section comes from, if it is known.
     """
 
     sparse: Slide
@@ -116,6 +119,7 @@ class PairPlan:
     partners: tuple[DenseLayer | Spots, ...]
     spot: npt.NDArray[np.intp] | None
     lost: Mapping[Lost, int]
+    origin: SectionOrigin | None = None
 
     def __len__(self) -> int:
         return len(self.centres_um)
@@ -126,9 +130,15 @@ class PairPlan:
         return " + ".join([self.sparse.name, *(p.name for p in self.partners)])
 
     @property
+    def origins(self) -> tuple[SectionOrigin | None, ...]:
+        """Where the section comes from, as in :class:`.PairPool`."""
+        return (self.origin,)
+
+    @property
     def section_names(self) -> tuple[str, ...]:
-        """Names of the :attr:`sections`: there is one."""
-        return (self.sparse.name,)
+        """Names of the :attr:`sections`: there is one, called by its case if known."""
+        case = "" if self.origin is None else self.origin.case
+        return (case or self.sparse.name,)
 
     @property
     def sections(self) -> npt.NDArray[np.intp]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.pairs.lost import Lost
     from napari_histodistill.distill.pairs.plan import PairPlan, Sampling
+    from napari_histodistill.distill.pairs.provenance import SectionOrigin
 
 FEWEST_GENES = 2
 """Fewest genes in common that make a table."""
@@ -65,6 +66,11 @@ class PairPool:
     def source(self) -> str:
         """The layers, in words."""
         return "; ".join(plan.source for plan in self.plans)
+
+    @property
+    def origins(self) -> tuple[SectionOrigin | None, ...]:
+        """Where every section comes from, where it is known."""
+        return tuple(plan.origin for plan in self.plans)
 
     @property
     def section_names(self) -> tuple[str, ...]:
@@ -141,10 +147,15 @@ def pool_pairs(plans: Sequence[PairPlan]) -> PairPool:
 
 
 def section_names(plans: Sequence[PairPlan]) -> tuple[str, ...]:
-    """Return a name for every section: its slide's, numbered where two are alike."""
+    """Return a name for every section: its slide's, numbered where two are alike.
+
+    A case has one name, however many sections it has: they are held out together.
+    """
     names: list[str] = []
     for plan in plans:
-        names.append(free_name(plan.sparse.name, names))
+        (own,) = plan.section_names
+        of_case = plan.origin is not None and plan.origin.case
+        names.append(own if of_case else free_name(own, names))
     return tuple(names)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.layers.partners import Spots
+from napari_histodistill.distill.pairs.provenance import SectionOrigin
 from napari_histodistill.errors import ComputeError, StoreError
 from napari_histodistill.files import check_tree
 from napari_histodistill.running import CancelToken
@@ -99,6 +100,8 @@ class StoredPairs:
         Pixel size in µm and edge in px of the sparse tiles.
     source : str
         The layers, in words.
+    origins : tuple of SectionOrigin or None
+        Where each section comes from; empty in older stores.
     """
 
     path: Path
@@ -110,6 +113,7 @@ class StoredPairs:
     mpp: float
     tile_px: int
     source: str
+    origins: tuple[SectionOrigin | None, ...]
     _group: Any
 
     def __len__(self) -> int:
@@ -222,6 +226,10 @@ def read_pairs(path: Path | str) -> StoredPairs:
             mpp=float(meta["mpp"]),
             tile_px=int(meta["tile_px"]),
             source=str(meta["source"]),
+            origins=tuple(
+                None if one is None else SectionOrigin.read(one)
+                for one in meta.get("origins", [])
+            ),
             _group=group,
         )
     except StoreError:
@@ -330,6 +338,7 @@ def _write(path: Path, plan: PairPlan | PairPool, token: CancelToken) -> Iterato
         "mpp": plan.sampling.mpp,
         "tile_px": plan.sampling.tile_px,
         "source": plan.source,
+        "origins": [one and one.content() for one in plan.origins],
         "partners": [_described(p) for p in plan.partners],
     }
     group = zarr.create_group(path, attributes={"histodistill": meta}, zarr_format=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer
@@ -46,11 +48,15 @@ class Fitting(QObject):
         super().__init__(bench)
         self.bench, self.step = bench, step
         self._layers: list[Labels] = []
+        self._slide: Slide | None = None
         step.fit.clicked.connect(self.fit)
 
     def show(self) -> None:
         """Offer what there is, once there is a student."""
         session, step = self.bench.session, self.step
+        if session.sparse is not self._slide:
+            self._slide = session.sparse
+            step.fitted.say("")  # it was of another slide
         ready = session.ready_student is not None
         layers = labels_on_slide(self.bench) if ready else []
         if [id(x) for x in layers] != [id(x) for x in self._layers]:
@@ -78,18 +84,23 @@ class Fitting(QObject):
         self.bench.pump.start(
             fit_work(session.sparse, labels, session.student),
             key=DistilJob.FITTING_CLASSES,
-            on_reports=self._reported,
+            on_reports=partial(self._reported, session.sparse),
             on_end=self._ended,
         )
         self.show()
 
-    def _reported(self, reports: list[ClassesFitted | ClassesProgress]) -> None:
+    def _reported(
+        self, slide: Slide, reports: list[ClassesFitted | ClassesProgress]
+    ) -> None:
         last = reports[-1]
+        where = "" if slide is self.bench.session.sparse else f"{slide.name}: "
         if isinstance(last, ClassesProgress):
-            self.step.fitted.say(f"{last.done:,} of {last.total:,} places seen.")
+            seen = f"{last.done:,} of {last.total:,} places seen."
+            self.step.fitted.say(where + seen)
             return
         self.step.fitted.say(
-            f"{last.words} Saved as {WITH_CLASSES}; Use in Explore opens this one."
+            f"{where}{last.words} Saved as {WITH_CLASSES}; Use in Explore opens this "
+            "one."
         )
 
     def _ended(self, job: Job[ClassesFitted | ClassesProgress]) -> None:

@@ -28,6 +28,7 @@ from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
 from napari_histodistill.widgets.distil.reading import Readings
+from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
     AlignStep,
@@ -80,6 +81,9 @@ class DistilWidget(Dock):
         self.pairing.pointed.connect(self.readings.point_at)
         self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
+        self.scaling = Scaling(
+            self.bench, self.layers_step, self.pairing, self.aligning
+        )
         self.keeping = DistilKeeping(self.bench, self.aligning, self.draft_row)
         self.distilling = Distilling(self.bench, self.train_step)
         self.distilling.wrote.connect(self.keeping.sections_trained)
@@ -123,6 +127,7 @@ class DistilWidget(Dock):
         self.pairing.show()
         self.spot_files.show()
         self.readings.show()
+        self.scaling.show()
         self.aligning.show()
         self.distilling.show()
         self.advancing.show()

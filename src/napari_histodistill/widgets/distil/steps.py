@@ -67,6 +67,22 @@ class TileSize:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelSizes:
+    """µm per pixel of both layers; 0 where nobody knows."""
+
+    he: float = asked(
+        "How many µm one pixel of the H&E spans: 0.25 for a 40× scan, 0.5 for 20×.",
+        0.0, decimals=4, maximum=9999, singleStep=0.25, prefix="H&E ",
+        suffix=" µm/px", specialValueText="H&E: µm/px?", buttonSymbols=NONE,
+    )  # fmt: skip
+    partner: float = asked(
+        "How many µm one pixel of the partner spans.",
+        0.0, decimals=4, maximum=9999, singleStep=0.25, prefix="partner ",
+        suffix=" µm/px", specialValueText="partner: µm/px?", buttonSymbols=NONE,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class PreviewWish:
     """Whether, and how often, a training shows what was learned so far."""
 
@@ -136,12 +152,17 @@ class LayersStep(Step):
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
         self.unit, self.reading = UnitQuestion(), ReadingRow()
+        self.sizes = Form(PixelSizes())
+        self.he_mpp, self.partner_mpp = self.sizes.natives
+        self.size_words = Hint()
+        self.size_words.hide()
         self.meaning = Hint()
         self.meaning.hide()
         first = row(PlainLabel("H&E"), self.sparse, stretch=1)
         second = row(PlainLabel("Partner"), self.spots)
         put(self.column, first, self.images, second)
-        put(self.column, self.partners, self.unit, self.reading, self.meaning)
+        put(self.column, self.partners, self.unit, self.reading)
+        put(self.column, self.sizes.native, self.size_words, self.meaning)
 
     def show_sparse(self, names: Sequence[str], current: int) -> None:
         """Offer these layers as the H&E."""
@@ -180,7 +201,11 @@ class AlignStep(Step):
         tip = "What the transform may do; the least that fits is best."
         self.kind = editor(str, tip, choices=KINDS).native
         self.remove = push("Remove worst", "Remove the landmark that fits worst.")
-        self.load = push("Load…", "Read a transform from a file.")
+        self.load = push(
+            "Load…",
+            "Read an alignment or landmarks from files: of this program, ANHIR, "
+            "BigWarp, QuPath, elastix or ITK.",
+        )
         self.save = push("Save…", "Write the transform, with its evidence, to a file.")
         self._make_looks()
         self.refine = QPushButton("Refine")

@@ -23,6 +23,7 @@ from napari_histodistill.controllers.distil.run import (
     free_run,
     goes_on,
     health_of,
+    learns_elsewhere,
     run_to_show,
     say_run,
     share_done,
@@ -44,6 +45,7 @@ from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.slide_layers import hide_over
 
 if TYPE_CHECKING:
+    from napari_histodistill.slides import Slide
     from napari_histodistill.widgets.compare.dock import CompareWidget
     from napari_histodistill.widgets.explore.dock import ExploreWidget
 
@@ -72,6 +74,7 @@ class Distilling(QObject):
         self._timer = bench.timer(WATCH_MS, self.look)
         self._turns = Turns(self)
         self._explore: ExploreWidget | None = None
+        self._slide: Slide | None = None
         step.preset.activated.connect(self._preset_chosen)
         step.alone.toggled.connect(self._alone_toggled)
         step.title.textEdited.connect(self._titled)
@@ -230,15 +233,18 @@ class Distilling(QObject):
         step.bar.setValue(round(1000 * (share or 0)))
         step.curves.setVisible(share is not None)
         step.curves.show_events(view.events)
-        step.warn(health_of(view))
-        step.say(say_run(view))
+        step.say(learns_elsewhere(self.bench.session) + say_run(view))
         self._enable(view)
 
     def show(self) -> None:
         """Draw the step."""
         session = self.bench.session
         self.step.words.setText(preset_named(session.preset).words)
-        self._enable(None if session.run is None else session.run.view())
+        view = None if session.run is None else session.run.view()
+        if session.sparse is not self._slide and view is not None:
+            self.step.say(learns_elsewhere(session) + say_run(view))
+        self._slide = session.sparse
+        self._enable(view)
 
     def _enable(self, view: RunView | None) -> None:
         step = self.step
@@ -248,6 +254,10 @@ class Distilling(QObject):
             writing=self.is_writing,
             starting=self.is_starting,
         )
+        works = view is not None and view.works
+        warnings = [] if works or can.goes_on else [self.bench.session.warning]
+        warnings += [] if view is None else [health_of(view)]
+        step.warn(" ".join(filter(None, warnings)))
         step.start.setText("Go on" if can.goes_on else "Start")
         explain(step.start, START_TIP, can.why_no_start)
         step.smaller.setVisible(can.smaller is not None)

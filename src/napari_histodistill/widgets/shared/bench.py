@@ -6,17 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from napari.layers import Image, Layer
+from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.controllers.shared.job import Job, JobKey, JobState
 from napari_histodistill.controllers.shared.slide_session import SlideSession
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.layers.slide_layer import METADATA_KEY, metadata_of, ref_of
+from napari_histodistill.layers.slide_layer import metadata_of, ref_of
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.shared.job_pump import JobPump
 from napari_histodistill.widgets.shared.overlays import Overlays
-from napari_histodistill.widgets.shared.slide_layers import fit_view, view_region
+from napari_histodistill.widgets.shared.slide_layers import (
+    fit_view,
+    give_mpp,
+    view_region,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -97,15 +101,7 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
         if slide is None or slide.mpp is None or layer is None:
             return
         self.drop_overlays(keep_layers=False)
-        ref = ref_of(layer.metadata)
-        # One for all channels: that they share it says that they are one slide.
-        now = None if ref is None else replace(ref, slide=slide, mpp=slide.mpp)
-        for other in list(self.viewer.layers):
-            same = ref is not None and other.metadata.get(METADATA_KEY) is ref
-            if other is layer or same:
-                if now is not None:
-                    other.metadata.update(metadata_of(now))
-                _scale_to(other, slide.mpp)
+        give_mpp(self.viewer, layer, slide.mpp, slide)
         self._make_overlays()
         fit_view(self.viewer, layer)
         self.changed.emit()
@@ -161,8 +157,3 @@ class Bench(QObject, Generic[SessionT, OverlaysT]):
         mpp = None if slide is None else slide.usable_mpp
         if slide is not None and mpp is not None and layer is not None:
             self.overlays = self._overlays_of(self.viewer, layer, slide, mpp)
-
-
-def _scale_to(layer: Layer, mpp: Mpp) -> None:
-    layer.scale = (*layer.scale[:-2], mpp.y, mpp.x)
-    layer.units = (*layer.units[:-2], "um", "um")

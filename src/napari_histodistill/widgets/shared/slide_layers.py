@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from napari_histodistill.layers.overlay_placement import moved_by
 from napari_histodistill.layers.slide_layer import (
     OVERLAY_MARK,
     OVERLAY_OF,
+    metadata_of,
     ref_of,
     slide_layer,
     slide_of,
@@ -87,7 +89,35 @@ def show_one_image(viewer: ViewerModel, layer: Image) -> None:
             other.visible = slide.info.image == chosen.info.image
 
 
-def layers_of_slide(viewer: ViewerModel, layer: Image) -> list[Layer]:
+def give_mpp(
+    viewer: ViewerModel, layer: Layer, mpp: Mpp, slide: Slide | None = None
+) -> None:
+    """Give a layer, and all channels of its slide, other µm per pixel.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where the layers are.
+    layer : Layer
+        A slide's, whose record then holds the slide with these µm per pixel; or one of
+        a person's own, which is only scaled.
+    mpp : Mpp
+        As a person gave it.
+    slide : Slide, optional
+        The slide with these µm per pixel, where it was made already.
+    """
+    ref, now = ref_of(layer.metadata), None
+    if ref is not None:
+        # One for all channels: that they share it says that they are one slide.
+        now = replace(ref, slide=slide or ref.slide.with_mpp(mpp), mpp=mpp)
+    for other in layers_of_slide(viewer, layer):
+        if now is not None:
+            other.metadata.update(metadata_of(now))
+        other.scale = (*other.scale[:-2], mpp.y, mpp.x)
+        other.units = (*other.units[:-2], "um", "um")
+
+
+def layers_of_slide(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     """Return all layers of a layer's slide: one, or one per channel."""
     chosen = ref_of(layer.metadata)
     if chosen is None:

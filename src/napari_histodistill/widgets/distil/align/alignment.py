@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +15,11 @@ from napari_histodistill.controllers.distil.alignment import (
 )
 from napari_histodistill.controllers.distil.partners import Partner
 from napari_histodistill.distill.layers.registration import (
-    LandmarkPairs,
     Registration,
-    read_alignment,
-    write_registration,
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.widgets.distil.align.checkerboard import CheckerView
+from napari_histodistill.widgets.distil.align.files import AlignmentFiles
 from napari_histodistill.widgets.distil.align.fitting import LandmarkFitting
 from napari_histodistill.widgets.distil.align.landmarks import sections
 from napari_histodistill.widgets.distil.align.pair import AlignedPair
@@ -34,18 +31,14 @@ from napari_histodistill.widgets.distil.layers import (
 )
 from napari_histodistill.widgets.distil.steps import AlignStep
 from napari_histodistill.widgets.shared.controls import explain
-from napari_histodistill.widgets.shared.forms import ask_file, ask_new_file
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]
     BothSides = tuple[Doubles, Doubles]
 
 FLICKER_MS = 600
-FILES = "Alignments (*.json)"
 
 
 class Aligning(AlignedPair):
@@ -59,6 +52,7 @@ class Aligning(AlignedPair):
     def __init__(self, bench: DistilBench, step: AlignStep) -> None:
         super().__init__(bench, step)
         self.checker = CheckerView(bench)
+        self.files = AlignmentFiles(self, self.put_pixels, self._refit)
         self.refining = Refining(self)
         self.fitting = LandmarkFitting(self, self.refining)
         self.turning = Turning(self, self.fitting, self.refining)
@@ -70,8 +64,8 @@ class Aligning(AlignedPair):
         step.pick.toggled.connect(self.pick)
         step.kind.activated.connect(lambda _index: self._refit())
         step.remove.clicked.connect(self.remove_worst)
-        step.save.clicked.connect(lambda: self.save())
-        step.load.clicked.connect(lambda: self.load())
+        step.save.clicked.connect(lambda: self.files.save())
+        step.load.clicked.connect(lambda: self.files.load())
         step.flicker.toggled.connect(self.flicker)
         step.checker.toggled.connect(self.check)
         step.square.valueChanged.connect(self.checker.set_square)
@@ -80,6 +74,7 @@ class Aligning(AlignedPair):
         step.turn.clicked.connect(self.turning.turn)
         step.turn_back.clicked.connect(self.turning.turn_back)
         step.residuals.picked.connect(self.landmarks.go_to)
+        self.files.saved.connect(self.saved)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
         step.checker.toggled.connect(step.square.setEnabled)
         self.checker.described.connect(step.seen.say)
@@ -159,62 +154,18 @@ class Aligning(AlignedPair):
             self.bench.session.put_registration(place, registration)
             self.lay()
 
-    def _measured(self) -> LandmarkPairs | None:
-        """Return the landmarks in µm and pixels; None without any."""
-        own, partner = self.own_landmarks(), self.partner
-        sparse = self.bench.session.sparse
-        if own is None or partner is None or partner.slide is None or sparse is None:
-            return None
-        if not len(own[0]):
-            return None
-        return LandmarkPairs.measured(*own, _mpp_of(sparse), _mpp_of(partner.slide))
+    def keep_landmarks(self, pixels: BothSides) -> None:
+        """Put landmarks back where they were in the layers' pixels, and fit them."""
+        both = self.both()
+        if both is not None and len(pixels[0]):
+            self.landmarks.put(*both, pixels)
+            self._refit()
 
     def remove_worst(self) -> None:
         """Remove the landmark that fits worst."""
         known = judged(self.partner, len(self.landmarks.pairs()[0]))
         if known is not None and known.worst is not None:
             self.landmarks.remove(known.worst)
-
-    def save(self, path: Path | None = None) -> None:
-        """Write the transform; asks for the file where none is given."""
-        known = self.known
-        if known is None:
-            return
-        if path is None:
-            path = ask_new_file("Save alignment", self.step, "alignment.json", FILES)
-        if path is not None:
-            target, places = path, self._measured()
-            if self.bench.attempt(lambda: write_registration(target, known, places)):
-                self.saved.emit()
-
-    def load(self, path: Path | None = None) -> None:
-        """Read a transform; asks for the file where none is given."""
-        if path is None:
-            path = ask_file("Load alignment", self.step, FILES)
-        session, source = self.bench.session, path
-        place = session.aligned
-        if source is None or place is None:
-            return
-
-        def put() -> None:
-            registration, places = read_alignment(source)
-            # Without landmarks (an older file), those that are shown stay.
-            pixels = self.landmarks.pixels() if places is None else self._pixels(places)
-            self.put_pixels(pixels, registration)
-
-        self.bench.attempt(put)
-        self.bench.changed.emit()
-
-    def _pixels(self, places: LandmarkPairs) -> BothSides:
-        """Return landmarks in the layers' pixels: µm are what a registration is of."""
-        sparse, partner = self.bench.session.sparse, self.partner
-        assert sparse is not None
-        assert partner is not None
-        assert partner.slide is not None
-        return (
-            places.sparse_um / _mpp_of(sparse),
-            places.dense_um / _mpp_of(partner.slide),
-        )
 
     def flicker(self, on: bool) -> None:
         """Blink the partner, or show it steadily."""
@@ -244,6 +195,7 @@ class Aligning(AlignedPair):
     def show(self) -> None:
         """Draw the step."""
         self._follow_choice()
+        self.checker.leave_other_slide()
         session, step = self.bench.session, self.step
         step.say(session.say_alignment(session.aligned or 0))
         step.task.say(self._task())
@@ -275,10 +227,14 @@ class Aligning(AlignedPair):
         self.step.flicker.setChecked(False)
         if both is not None:
             self._lay_as_before(both)
+            if self.known is None:
+                self.fitting.fit()  # what was being fitted when the pair was left
 
     def _remember(self, both: tuple[Image, Layer]) -> None:
         """Note how the partner lies, for when its layer or this panel comes back."""
-        known, key = self.known, sections(both)
+        # One that is being fitted is fitted again when the pair comes back.
+        known = None if self.fitting.active else self.known
+        key = sections(both)
         if key is not None and known is not None:
             self.landmarks.laid[key] = known
         elif key is not None:
@@ -325,9 +281,3 @@ class Aligning(AlignedPair):
         if self.landmarks.turn == 0:
             return f"Click place {number} on the H&E."
         return f"Now click the same place, {number}, on the partner."
-
-
-def _mpp_of(slide: Slide) -> tuple[float, float]:
-    """Return µm per pixel ``(y, x)``; 1 where nobody knows, as layers are laid by."""
-    mpp = slide.usable_mpp
-    return (1.0, 1.0) if mpp is None else (mpp.y, mpp.x)

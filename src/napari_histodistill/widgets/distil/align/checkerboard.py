@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.utils.events import Event
 
+    from napari_histodistill.controllers.distil.partners import Partner
     from napari_histodistill.distill.layers.partners import DenseLayer
     from napari_histodistill.geometry import Region
+    from napari_histodistill.slides import Slide
 
 TITLE = "Checkerboard"
 SETTLED_MS = 120
@@ -58,6 +61,7 @@ class CheckerView(QObject):
         self._layer: Image | None = None
         self._known: DenseLayer | None = None
         self._square_um: float | None = None
+        self._slide: Slide | None = None
         self._on = False
         self._timer = bench.timer(SETTLED_MS, self._compose)
         self._timer.setSingleShot(True)
@@ -83,7 +87,7 @@ class CheckerView(QObject):
             self.described.emit("The H&E is not in view: move there first.")
             self.closed.emit()
             return
-        self._on = True
+        self._on, self._slide = True, self._bench.session.sparse
         if self._square_um is None:
             self._square_um = fitting_square_um(view, self._bench.session.sparse)
         camera = self._sources[:2]
@@ -118,6 +122,11 @@ class CheckerView(QObject):
         if self._on:
             self._timer.start()
 
+    def leave_other_slide(self) -> None:
+        """Remove it if it is of a slide that is no longer the H&E."""
+        if self._slide is not self._bench.session.sparse:
+            self.stop()
+
     def _view(self) -> Region | None:
         sparse, layer = self._bench.session.sparse, self._bench.sparse_layer
         if sparse is None or layer is None:
@@ -151,16 +160,20 @@ class CheckerView(QObject):
                 known=self._known,
             ),
             key=DistilJob.COMPOSING,
-            on_reports=self._composed,
+            on_reports=partial(self._composed, sparse, partner),
             on_end=self._ended,
         )
 
-    def _composed(self, reports: list[Checkerboard]) -> None:
-        bench, board = self._bench, reports[-1]
-        if not self._on or bench.session.sparse is None:
+    def _composed(
+        self, sparse: Slide, partner: Partner, reports: list[Checkerboard]
+    ) -> None:
+        bench, board, session = self._bench, reports[-1], self._bench.session
+        if not self._on or session.sparse is not sparse:
             return
+        if session.aligned_partner is not partner:
+            return  # it was laid otherwise meanwhile, and is composed again
         self._known = board.layer
-        own = own_to_world(bench.sparse_layer, bench.session.sparse.usable_mpp)
+        own = own_to_world(bench.sparse_layer, sparse.usable_mpp)
         placed = placement(board.world, own)
         if self._layer is None:
             active = bench.viewer.layers.selection.active

@@ -1,0 +1,1 @@
+"""Landmarks and transforms of other programs, in and out."""

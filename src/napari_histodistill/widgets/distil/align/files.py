@@ -1,0 +1,183 @@
+"""Alignments and landmarks from files, and into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_histodistill.controllers.distil.exchange import (
+    Chosen,
+    FromFile,
+    Held,
+    look_into,
+    take,
+)
+from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
+from napari_histodistill.distill.layers.registration import (
+    LandmarkPairs,
+    Registration,
+    write_registration,
+)
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.widgets.shared.forms import (
+    ask,
+    ask_file,
+    ask_new_file,
+    asked,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_histodistill.slides import Slide
+    from napari_histodistill.widgets.distil.align.pair import AlignedPair
+
+    Doubles = npt.NDArray[np.float64]
+    BothSides = tuple[Doubles, Doubles]
+    Put = Callable[[BothSides, Registration | None], None]
+
+SAVED = "Alignments (*.json)"
+READ = "Alignments, landmarks, transforms (*.json *.geojson *.csv *.tsv *.txt *.tfm)"
+UNITS = (
+    ("level-0 pixels", PointUnit.PIXELS),
+    ("µm", PointUnit.MICROMETRES),
+    ("mm", PointUnit.MILLIMETRES),
+)
+SIDES = (("the H&E", FixedImage.HE), ("the partner", FixedImage.PARTNER))
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file of another program leaves open."""
+
+    unit: PointUnit = asked(
+        "Unit of the file's numbers.", PointUnit.PIXELS, label="Its numbers are",
+        choices=UNITS,
+    )  # fmt: skip
+    fixed: FixedImage = asked(
+        "The image that the other program held fixed: ITK and elastix call it fixed, "
+        "BigWarp target, QuPath base.", FixedImage.HE, label="The fixed image was",
+        choices=SIDES,
+    )  # fmt: skip
+
+
+class AlignmentFiles(QObject):
+    """Saves the alignment, and loads alignments, landmarks and transforms.
+
+    Parameters
+    ----------
+    pair : AlignedPair
+        What is aligned.
+    put : callable
+        Shows landmarks (``(n, 2)`` px on either side) and lays the partner.
+    fit : callable
+        Fits the landmarks that are there.
+    """
+
+    saved = Signal()
+
+    def __init__(self, pair: AlignedPair, put: Put, fit: Callable[[], None]) -> None:
+        super().__init__(pair)
+        self._pair, self._put, self._fit = pair, put, fit
+        self.ask_facts: Callable[[Chosen], FileFacts | None] = self._ask_facts
+
+    def save(self, path: Path | None = None) -> None:
+        """Write the transform; asks for the file where none is given."""
+        pair = self._pair
+        known = pair.known
+        if known is None:
+            return
+        if path is None:
+            path = ask_new_file("Save alignment", pair.step, "alignment.json", SAVED)
+        if path is not None:
+            target, places = path, self._measured()
+            if pair.bench.attempt(lambda: write_registration(target, known, places)):
+                self.saved.emit()
+
+    def load(self, path: Path | None = None, partner: Path | None = None) -> None:
+        """Read an alignment, landmarks or a transform; asks where no file is given.
+
+        Parameters
+        ----------
+        path : Path, optional
+            The file; of landmarks, the H&E's or both sides'.
+        partner : Path, optional
+            The partner's landmarks, where they are in a file of their own.
+        """
+        pair = self._pair
+        if path is None:
+            path = ask_file("Load an alignment, or landmarks", pair.step, READ)
+        if path is None:
+            return
+        try:
+            chosen = look_into(path)
+            if chosen.held is Held.POINTS and partner is None:
+                title = "These are the H&E's landmarks: choose the partner's"
+                partner = ask_file(title, pair.step, READ)
+                if partner is None:
+                    return
+            facts = FileFacts()
+            if chosen.asks_unit or chosen.asks_fixed:
+                answer = self.ask_facts(chosen)
+                if answer is None:
+                    return
+                facts = answer
+            self._use(chosen, facts, partner)
+        except HistodistillError as error:
+            pair.bench.said.emit(str(error))
+        pair.bench.changed.emit()
+
+    def _use(self, chosen: Chosen, facts: FileFacts, partner: Path | None) -> None:
+        pair = self._pair
+        sparse, other = pair.bench.session.sparse, pair.partner
+        if sparse is None or other is None or other.slide is None:
+            return
+        found = take(
+            chosen,
+            sparse,
+            other.slide,
+            unit=facts.unit if chosen.asks_unit else None,
+            fixed=facts.fixed,
+            partner=partner,
+        )
+        # Without landmarks, those that are shown stay.
+        self._put(self._pixels(found), found.registration)
+        pair.bench.said.emit("")
+        if found.registration is None:
+            self._fit()
+
+    def _pixels(self, found: FromFile) -> BothSides:
+        """Return landmarks in the layers' pixels; those that are shown, without any."""
+        sparse, partner = self._pair.bench.session.sparse, self._pair.partner
+        if found.landmarks_um is None:
+            return self._pair.landmarks.pixels()
+        assert sparse is not None
+        assert partner is not None
+        assert partner.slide is not None
+        here, there = found.landmarks_um
+        return here / _mpp_of(sparse), there / _mpp_of(partner.slide)
+
+    def _measured(self) -> LandmarkPairs | None:
+        """Return the landmarks in µm and pixels; None without any."""
+        own, partner = self._pair.own_landmarks(), self._pair.partner
+        sparse = self._pair.bench.session.sparse
+        if own is None or partner is None or partner.slide is None or sparse is None:
+            return None
+        if not len(own[0]):
+            return None
+        return LandmarkPairs.measured(*own, _mpp_of(sparse), _mpp_of(partner.slide))
+
+    def _ask_facts(self, chosen: Chosen) -> FileFacts | None:
+        note = f"{chosen.path.name} holds {chosen.held.value} and does not say this."
+        return ask(FileFacts(), "Load", self._pair.step, note=note)
+
+
+def _mpp_of(slide: Slide) -> tuple[float, float]:
+    """Return µm per pixel ``(y, x)``; 1 where nobody knows, as layers are laid by."""
+    mpp = slide.usable_mpp
+    return (1.0, 1.0) if mpp is None else (mpp.y, mpp.x)
