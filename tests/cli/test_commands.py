@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -387,6 +388,41 @@ def test_evaluate_draws(run, bundle, tile_folder, tmp_path):
     assert outcome.json["effective_rank"] > 1
     drawn = {f.name for f in (tmp_path / "figures").iterdir()}
     assert drawn == {"confusion.png", "embeddings.png"}
+
+
+def test_evaluate_against_another_student(run, bundle, tile_folder):
+    arms = ("--student", bundle, "--against", "imagenet-lite0", "--tiles", tile_folder)
+    outcome = run("evaluate", *arms, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    assert set(found) == {
+        *("tiles", "students", "against", "measure", "difference", "interval"),
+        *("verdict", "covers_seeds", "sections", "n", "protocol", "reason", "notes"),
+        "seconds",
+    }
+    assert (found["n"], found["sections"], found["covers_seeds"]) == (24, 6, False)
+    assert found["protocol"] == "probe"  # the other has no classes
+    scores = [found[arm][0]["balanced_accuracy"] for arm in ("students", "against")]
+    assert found["difference"] == pytest.approx(scores[0] - scores[1])
+    assert found["interval"]["low"] <= found["difference"] <= found["interval"]["high"]
+    # Bright against dark: both are right, whatever they have learned.
+    assert found["verdict"] == "within noise"
+    said = run("evaluate", *arms).out
+    assert said.startswith("Within noise")
+    assert "One seed alone" in said
+    for options, match in (
+        (("--student", bundle, "--student", "colon-he"), "add --against"),
+        (("--student", bundle, "--against", bundle), "there twice"),
+        ((*arms[:4], "--figures", tile_folder / "f"), "leave out --against"),
+    ):
+        refused = run("evaluate", *options, "--tiles", tile_folder)
+        assert refused.code == 2, refused.err
+        assert match in refused.err
+    table = tile_folder / "manifest.csv"
+    table.write_text(re.sub(r",case\w*", "", table.read_text()))
+    refused = run("evaluate", *arms)
+    assert refused.code == 2
+    assert "case_id" in refused.err
 
 
 RECIPE = """

@@ -251,9 +251,9 @@ def test_two_seeds_say_what_is_noise(rng):
     floor = noise_between(of(one, other, "news"))
     again, taught = replace(again, noise=floor), replace(taught, noise=floor)
     assert again.is_within_noise is True
-    assert again.summary().endswith("within noise.")
+    assert again.summary().startswith("Within noise.")
     assert taught.is_within_noise is False
-    assert taught.summary().endswith("more than noise.")
+    assert taught.summary().startswith("More than noise.")
     # The pair that made people believe in a partner: 4 % beside 3 %.
     assert NoiseFloor(0.03, 900).covers(0.04)
     assert not NoiseFloor(0.03, 900).covers(0.06)

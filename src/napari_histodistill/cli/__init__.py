@@ -26,6 +26,8 @@ from napari_histodistill.cli.doctor import doctor
 from napari_histodistill.cli.evaluate import evaluate
 from napari_histodistill.cli.export import export
 from napari_histodistill.cli.info_students import info, students
+from napari_histodistill.cli.sections.align import align
+from napari_histodistill.cli.sections.pairs import pairs
 from napari_histodistill.cli.similar import similar
 from napari_histodistill.errors import (
     HistodistillError,
@@ -74,6 +76,17 @@ _COMMANDS: dict[Callable[..., None], str] = {
 
     Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and
     similarity.png.""",
+    align: """Align a partner (IHC, fluorescence, labels) with its H&E.
+
+    By landmarks or a transform of another program, or by what both show. Writes the
+    transform with its evidence, or as QuPath, elastix, ITK and SimpleITK read it. What
+    the evidence does not bear is not written: exit 2, with the reason.""",
+    pairs: """Sample pairs of an H&E and its partner, for `distill`.
+
+    Of one section, or of a table with a row per section (columns he and partner; case,
+    as, relation, approved_by, mpp, partner_mpp, transform, landmarks,
+    partner_landmarks, landmark_pairs, in_register, kind and others). A recipe reads
+    them by data.folder = "PAIRS.zarr".""",
     distill: """Make a student by a recipe, or go on with a run that was stopped.
 
     A recipe fits a head on frozen features, trains an encoder with or without dense

@@ -12,13 +12,14 @@ import typer
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
 from napari_histodistill.cli.outputs import output_folder, refuse_occupied
-from napari_histodistill.errors import ComputeError
+from napari_histodistill.errors import ComputeError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from napari_histodistill.distill.experiments.config import ExperimentConfig
     from napari_histodistill.distill.from_recipe import Machine
+    from napari_histodistill.distill.reading import Recipe
     from napari_histodistill.distill.recipes.config import DistillConfig, FrozenConfig
     from napari_histodistill.distill.runs.events import TrainingReport
 
@@ -59,6 +60,15 @@ def distill(
         int,
         typer.Option("--processes", min=1, help="Processes of a single run: GPUs."),
     ] = 1,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            min=0,
+            max=2**63 - 1,
+            help="Another seed than the recipe's: two of them show what is noise.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -70,10 +80,13 @@ def distill(
     with answering(as_json=json) as answer:
         began = time.perf_counter()
         machine = Machine(device=device, threads=threads, processes=processes)
+        if seed is not None and (config.is_dir() or resume):
+            msg = "--seed: a run is continued with the seed that it has: leave it out."
+            raise InputError(msg)
         if config.is_dir():
             result = _student(config, out, None, data, resume, machine)
         else:
-            recipe = read_recipe(config)
+            recipe = _seeded(read_recipe(config), seed)
             target = out or Path(config.stem)
             refuse_occupied(target)
             output_folder(target.absolute().parent)  # said now, not after minutes
@@ -93,6 +106,17 @@ def distill(
                 f"{result['folder']}/table.md says why: --resume runs them again."
             )
             raise ComputeError(msg)
+
+
+def _seeded(recipe: Recipe, seed: int | None) -> Recipe:
+    from napari_histodistill.distill.experiments.config import ExperimentConfig
+
+    if seed is None:
+        return recipe
+    if isinstance(recipe, ExperimentConfig):
+        msg = "--seed: an experiment names its seeds in experiment.seeds: add it there."
+        raise InputError(msg)
+    return recipe.model_copy(update={"seed": seed})
 
 
 def _student(

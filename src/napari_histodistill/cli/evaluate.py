@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from napari_histodistill.cli.console import answering, interruptible, tell
 from napari_histodistill.cli.options import DeviceOption, JsonOption
 from napari_histodistill.cli.outputs import output_folder, refuse_occupied
+from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +36,12 @@ class ProtocolChoice(StrEnum):
 
 def evaluate(
     student: Annotated[
-        str, typer.Option("--student", metavar="NAME|DIR", help="The student to score.")
+        list[str],
+        typer.Option(
+            "--student",
+            metavar="NAME|DIR",
+            help="The student to score; with --against, as often as it has seeds.",
+        ),
     ],
     tiles: Annotated[
         Path,
@@ -42,6 +49,15 @@ def evaluate(
             "--tiles", metavar="FOLDER", help="Tiles with a manifest.csv and labels."
         ),
     ],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="NAME|DIR",
+            help="Does it help? The student (or, given again, its seeds) to compare "
+            "with, such as the one trained without the partner.",
+        ),
+    ] = None,
     protocol: Annotated[
         ProtocolChoice,
         typer.Option(
@@ -61,7 +77,32 @@ def evaluate(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Score a student on labelled tiles."""
+    """Score a student on labelled tiles, or compare it with another."""
+    began = time.perf_counter()
+    with answering(as_json=json) as answer:
+        if against:
+            if figures is not None:
+                msg = "--figures: drawn of one student; leave out --against."
+                raise InputError(msg)
+            result = _compare(student, against, tiles, protocol, device)
+            words = str(result.pop("words"))
+        else:
+            if len(student) > 1:
+                msg = "--student: several are compared with others: add --against."
+                raise InputError(msg)
+            result = _score(student[0], tiles, protocol, figures, device)
+            words = _score_text(result)
+        seconds = round(time.perf_counter() - began, 2)
+        answer.give({**result, "seconds": seconds}, words)
+
+
+def _score(
+    student: str,
+    tiles: Path,
+    protocol: ProtocolChoice,
+    figures: Path | None,
+    device: str,
+) -> dict[str, Any]:
     from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
     from napari_histodistill.distill.scoring.evaluate import (
         choose_protocol,
@@ -70,39 +111,96 @@ def evaluate(
     )
     from napari_histodistill.students import load_student
 
-    began = time.perf_counter()
-    with answering(as_json=json) as answer:
-        folder = read_tile_folder(tiles)
-        if figures is not None:
-            refuse_occupied(figures, option="--figures")
-            output_folder(figures)  # refused now, not after minutes
-        runner = load_student(student, device=device)
-        folder, notes = unseen_tiles(runner, folder, protocol.value)
-        _kind, reason = choose_protocol(runner, folder, protocol.value)
-        tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
-        tell(reason)
-        embeddings, resized = _embed(runner, folder)
-        found = score_embeddings(
-            runner,
-            folder,
-            embeddings,
-            protocol=protocol.value,
-            resized=resized,
-            notes=notes,
-        )
-        for note in found.notes:
-            tell(note)
-        result = {
-            "student": runner.name,
-            "student_digest": runner.digest,
-            "tiles": str(tiles),
-            **found.as_dict(),
-            "effective_rank": round(_rank(embeddings), 2),
-            "seconds": round(time.perf_counter() - began, 2),
-        }
-        if figures is not None:
-            _draw(runner, folder, embeddings, found, figures)
-        answer.give(result, _score_text(result))
+    folder = read_tile_folder(tiles)
+    if figures is not None:
+        refuse_occupied(figures, option="--figures")
+        output_folder(figures)  # refused now, not after minutes
+    runner = load_student(student, device=device)
+    folder, notes = unseen_tiles(runner, folder, protocol.value)
+    _kind, reason = choose_protocol(runner, folder, protocol.value)
+    tell(f"{runner.name} on {runner.device.label}: {runner.device.reason}")
+    tell(reason)
+    embeddings, resized = _embed(runner, folder)
+    found = score_embeddings(
+        runner,
+        folder,
+        embeddings,
+        protocol=protocol.value,
+        resized=resized,
+        notes=notes,
+    )
+    for note in found.notes:
+        tell(note)
+    if figures is not None:
+        _draw(runner, folder, embeddings, found, figures)
+    return {
+        "student": runner.name,
+        "student_digest": runner.digest,
+        "tiles": str(tiles),
+        **found.as_dict(),
+        "effective_rank": round(_rank(embeddings), 2),
+    }
+
+
+def _compare(
+    named: list[str],
+    against: list[str],
+    tiles: Path,
+    protocol: ProtocolChoice,
+    device: str,
+) -> dict[str, Any]:
+    """Judge two arms; the keys are those of ``evaluate --against --json``."""
+    from napari_histodistill.distill.scoring.arms import ArmsJudged, judge_arms
+    from napari_histodistill.distill.scoring.helping import say_help
+    from napari_histodistill.students import load_student
+
+    arms = [
+        [load_student(name, device=device) for name in names]
+        for names in (named, against)
+    ]
+    said, found = time.monotonic(), None
+    with interruptible() as cancel:
+        for step in judge_arms(
+            arms[0], arms[1], tiles, protocol=protocol.value, cancel=cancel
+        ):
+            if isinstance(step, ArmsJudged):
+                found = step
+            elif time.monotonic() - said >= PROGRESS_S:
+                said = time.monotonic()
+                tell(f"{step.done} of {step.total} tiles")
+    assert found is not None
+    tell(found.reason)
+    for note in found.notes:
+        tell(note)
+    report = found.report
+    students, others = (
+        [
+            {
+                "student": student.name,
+                "student_digest": student.digest,
+                "arm": student.spec.training.arm if student.spec.training else None,
+                "balanced_accuracy": score,
+            }
+            for student, score in zip(arm, scores, strict=True)
+        ]
+        for arm, scores in zip(arms, (report.scores, report.against), strict=True)
+    )
+    return {
+        "tiles": str(tiles),
+        "students": students,
+        "against": others,
+        "measure": "balanced_accuracy",
+        "difference": report.difference,
+        "interval": asdict(report.interval),
+        "verdict": report.verdict.value,
+        "covers_seeds": report.covers_seeds,
+        "sections": report.sections,
+        "n": report.tiles,
+        "protocol": found.protocol,
+        "reason": found.reason,
+        "notes": list(found.notes),
+        "words": say_help(report),
+    }
 
 
 def _embed(student: Student, folder: TileFolder) -> tuple[npt.NDArray[np.float32], int]:

@@ -166,16 +166,15 @@ class DifferenceMap:
 
     def summary(self) -> str:
         """Return in plain words what was compared, where, the result, and its noise."""
-        return f"{self._result()} {self._beside_noise()}"
-
-    def _beside_noise(self) -> str:
         if self.noise is None:
-            return "Noise is not measured: another seed alone gives a difference, too."
+            unsure = (
+                "Noise is not measured: another seed alone makes a difference, too."
+            )
+            return f"{self._result()} {unsure}"
+        verdict = "Within noise." if self.is_within_noise else "More than noise."
         as_number = ".2f" if self.measure == "classes" else ".1%"
-        seeds = f"Two seeds of one recipe give {self.noise.figure:{as_number}}"
-        if self.is_within_noise:
-            return f"{seeds}: within noise."
-        return f"{seeds}: more than noise."
+        seeds = f"Two seeds of one recipe give {self.noise.figure:{as_number}}."
+        return f"{verdict} {self._result()} {seeds}"
 
     def _result(self) -> str:
         a, b = self.names

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.controllers.compare.noise import (
+    SecondSeed,
+    SeedsFound,
+    seeds_work,
+)
 from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.compare.work import (
     NEIGHBOURS,
@@ -18,12 +23,17 @@ from napari_histodistill.controllers.compare.work import (
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.map_work import RunUpdate
 from napari_histodistill.controllers.shared.planning import store_path_of
+from napari_histodistill.controllers.shared.student_list import (
+    StudentChoice,
+    titles_apart,
+)
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.maps.engine import embed_slide, plan_grid
 from napari_histodistill.maps.progress import EmbedReport
 from napari_histodistill.running import CancelToken
 from napari_histodistill.students.head import Head
+from napari_histodistill.students.spec import Training
 from tests.controllers.driving import GLAND, GLASS, STROMA, drive, find_once
 from tests.fakes import PURPLE, array_slide, coarse_student, colour_student
 from tests.fakes import tissue_image as plain_tissue
@@ -262,6 +272,126 @@ def test_a_measure_that_no_longer_fits_gives_way():
     session.choose_measure("classes")
     session.choose_student(1, blind_pair()[1])
     assert session.measure == "neighbours"
+
+
+def another_seed(of=colour_student, *, digest="e2" * 16, lift=0.0):
+    """Return a student that differs as another seed would: by its border."""
+    student = of()
+    head = student.head
+    student.head = Head(head.weight, head.bias + np.array([lift, -lift], np.float32))
+    student.digest = digest
+    return student
+
+
+def test_a_difference_stands_beside_that_of_two_seeds():
+    session = open_session(colour_student(), coarse_student())
+    assert "looking for a second seed" in session.say_noise()
+    session.take_seeds(SeedsFound())
+    assert "no second seed" in session.say_noise()
+    run(session)
+    assert "Noise is not measured" in session.say_compared()
+    second = SecondSeed(0, 1, another_seed(lift=0.5), 100.0)
+    session.take_seeds(SeedsFound(second=second))
+    assert "another seed of A (seed 1)" in session.say_noise()
+    assert "to compute" in session.say_noise()
+    reports = run(session)
+    assert {r.which for r in reports if isinstance(r, HalfUpdate)} == {0, 1, 2}
+    difference = session.compared.difference
+    assert difference.noise.cells == difference.cells
+    assert session.say_compared().startswith(("Within noise.", "More than noise."))
+    assert "map from" in session.say_noise()
+    # Another measure has a noise of its own, from the same three maps.
+    looked = computed(second.student)
+    session.choose_measure("neighbours")
+    for report in drive(session.measure_work()):
+        session.take(report)
+    assert session.compared.difference.noise.figure != difference.noise.figure
+    assert computed(second.student) == looked
+    # Swapped, it is still the other seed of the same student.
+    session.swap()
+    assert session.seeds.second.beside == 1
+    session.choose_noise(measured=False)
+    run(session)
+    assert session.compared.difference.noise is None
+    session.choose_student(0, coarse_student())
+    assert session.seeds is None
+
+
+def test_two_seeds_of_one_recipe_show_noise_and_nothing_else():
+    session = open_session(colour_student(), another_seed(lift=0.5))
+    session.take_seeds(SeedsFound(are_seeds=True))
+    assert "two seeds of one recipe" in session.say_noise()
+    run(session)
+    assert session.say_compared().startswith("Within noise.")
+
+
+def test_a_second_seed_is_found_beside_the_student(tmp_path, monkeypatch):
+    """First of the one without a partner: what it has learned is the tissue alone."""
+    from napari_histodistill.distill.runs import kin
+
+    def one(name, seed, taught_by):
+        bundle = tmp_path / name / "student"
+        return bundle, kin.RunKin(
+            bundle, "unprivileged" if taught_by == "none" else "triplet",
+            seed, taught_by, "recipe", seed,
+        )  # fmt: skip
+
+    known = dict(
+        one(name, seed, by)
+        for name, seed, by in (
+            ("alone", 0, "none"), ("alone 1", 1, "none"),
+            ("taught", 0, "ihc"), ("taught 1", 1, "ihc"),
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(kin, "kin_of", known.get)
+    monkeypatch.setattr(
+        kin, "kin_beside", lambda b: [k for p, k in known.items() if p != b]
+    )
+    alone, alone_1, taught, _ = known
+    loaded = []
+
+    def load(name, *, device):
+        loaded.append(name)
+        return another_seed()
+
+    (found,) = drive(seeds_work(load, [taught, alone]))
+    assert (found.second.beside, found.second.seed, loaded) == (1, 1, [alone_1])
+    (found,) = drive(seeds_work(load, [alone, alone_1]))
+    assert found.are_seeds
+    (found,) = drive(seeds_work(load, ["colon-he", "imagenet-lite0"]))
+    assert found == SeedsFound()
+    assert len(loaded) == 1
+
+
+def test_students_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    from napari_histodistill.distill.runs import kin
+
+    def choice(seed, *partners, digest="", name="m"):
+        folder = tmp_path / f"{seed}{partners}{digest}"
+        seeds[folder] = seed
+        training = Training(
+            data="d", licence="CC0", attribution="a",
+            arm="triplet" if partners else "unprivileged", partners=partners,
+        )  # fmt: skip
+        update = {"name": name, "training": training, "digest": digest * 64}
+        return StudentChoice(folder, colour_student().spec.model_copy(update=update))
+
+    seeds = {}
+    monkeypatch.setattr(
+        kin, "kin_of", lambda p: kin.RunKin(p, "triplet", seeds[p], "", "", 0)
+    )
+    alone, ihc, again = choice(0), choice(0, "image: ihc"), choice(1, "image: ihc")
+    assert titles_apart([alone, choice(0, name="other")]) == [
+        "m · 1 µm/px",
+        "other · 1 µm/px",
+    ]
+    assert titles_apart([ihc, again]) == [f"seed {k} · m · 1 µm/px" for k in range(2)]
+    titles = titles_apart([alone, ihc, again])
+    assert titles[0].startswith("without partner · seed 0 · m")
+    assert titles[1].startswith("triplet · with image: ihc · seed 0 · m")
+    assert len(set(titles)) == 3
+    same = titles_apart([choice(0, digest="a"), choice(0, digest="b")])
+    assert same == [f"{d * 6} · m · 1 µm/px" for d in "ab"]
 
 
 def test_what_is_under_the_cursor_is_said():

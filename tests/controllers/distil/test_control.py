@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
 import pytest
 
-from napari_histodistill.controllers.distil import control
 from napari_histodistill.controllers.distil.control import student_and_control
 from napari_histodistill.distill.recipes.files import recipe_text
-from napari_histodistill.distill.runs.folder import CONFIG, STUDENT, read_run, start_run
+from napari_histodistill.distill.runs.folder import (
+    CONFIG,
+    RUN,
+    STUDENT,
+    read_run,
+    start_run,
+)
+from napari_histodistill.distill.runs.kin import kin_beside, other_seeds
 from napari_histodistill.distill.runs.run import train
 from tests.distill.small_runs import small_config, write_textures
 
@@ -43,7 +50,7 @@ def change(run, **fields):
 
 def test_either_finds_the_other_and_without_comes_first(runs):
     pair = runs / "unprivileged" / STUDENT, runs / "privileged" / STUDENT
-    assert [student_and_control(runs, bundle) for bundle in pair] == [pair, pair]
+    assert [student_and_control(bundle) for bundle in pair] == [pair, pair]
 
 
 def test_the_newest_of_several_is_taken(runs):
@@ -51,35 +58,38 @@ def test_the_newest_of_several_is_taken(runs):
     shutil.copytree(runs / "unprivileged", again)
     spec = again / STUDENT / "spec.json"
     os.utime(spec, (spec.stat().st_mtime + 60,) * 2)
-    found = student_and_control(runs, runs / "privileged" / STUDENT)
+    found = student_and_control(runs / "privileged" / STUDENT)
     assert found == (again / STUDENT, runs / "privileged" / STUDENT)
 
 
-def test_another_budget_or_other_places_are_no_control(runs, monkeypatch):
+def test_another_budget_or_other_pairs_are_no_control(runs, tmp_path):
     mine, other = runs / "privileged" / STUDENT, runs / "unprivileged"
     change(other, seed=7)
-    assert student_and_control(runs, mine) is None
+    assert student_and_control(mine) is None
     change(other, seed=0)
-    assert student_and_control(runs, mine) is not None
-    from napari_histodistill.students import bundle
+    assert student_and_control(mine) is not None
+    place = json.loads((other / RUN).read_text())
+    elsewhere = write_textures(tmp_path / "elsewhere", cases=3)
+    (other / RUN).write_text(json.dumps(place | {"data": str(elsewhere)}))
+    assert student_and_control(mine) is None
 
-    load = bundle.load_spec
 
-    def elsewhere(folder):
-        spec = load(folder)
-        if folder.parent == other:
-            places = spec.training.model_copy(update={"case_digests": ("0" * 16,)})
-            spec = spec.model_copy(update={"training": places})
-        return spec
-
-    monkeypatch.setattr(bundle, "load_spec", elsewhere)
-    control._read.cache_clear()
-    assert student_and_control(runs, mine) is None
+def test_other_seeds_are_found_whatever_they_are_called(runs):
+    for seed in (1, 2):
+        again = runs / f"seed {seed}"
+        shutil.copytree(runs / "unprivileged", again)
+        change(again, seed=seed, name=f"again-{seed}", title="Again")
+    alone, taught = (runs / name / STUDENT for name in ("unprivileged", "privileged"))
+    assert {one.seed for one in other_seeds(alone)} == {1, 2}
+    assert other_seeds(taught) == ()
+    assert len(kin_beside(taught)) == 3
+    shutil.copytree(runs / "seed 1", runs / "seed 1 once more")
+    assert len(other_seeds(alone)) == 2, "one of each seed"
 
 
 def test_a_run_without_a_student_is_no_control(runs):
     shutil.rmtree(runs / "unprivileged" / STUDENT)
-    assert student_and_control(runs, runs / "privileged" / STUDENT) is None
-    assert student_and_control(runs, runs / "nothing" / STUDENT) is None
+    assert student_and_control(runs / "privileged" / STUDENT) is None
+    assert student_and_control(runs / "nothing" / STUDENT) is None
     (runs / "privileged" / STUDENT / "spec.json").write_text("{}")
-    assert student_and_control(runs, runs / "privileged" / STUDENT) is None
+    assert student_and_control(runs / "privileged" / STUDENT) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 import napari_histodistill.distill.runs.report_facts as report_module
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.recipes.config import ReportConfig
-from napari_histodistill.distill.runs.folder import REPORT, start_run
+from napari_histodistill.distill.recipes.files import recipe_text
+from napari_histodistill.distill.runs.folder import CONFIG, REPORT, start_run
 from napari_histodistill.distill.runs.report_facts import write_report
 from napari_histodistill.distill.runs.report_page import (
     ReportFacts,
@@ -128,6 +130,8 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
         "balanced accuracy",
         "validation tiles of 2 cases",
         "own partner found",
+        "not measured: train a second seed with histodistill distill config.toml "
+        "--data PAIRS -o ../seed-1 --seed 1 --threads 1",
         "effective rank",
         "mask: mask, 32 px",
         "36 pairs on CPU · torch",
@@ -148,6 +152,15 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
     (folder / REPORT).unlink()
     again = write_report(folder, config, load_pairs(config, tiles))
     assert without_times(again.read_text(encoding="utf-8")) == without_times(first)
+    # Beside every figure stands that of another seed, once there is one.
+    shutil.copytree(folder, tmp_path / "seed-1")
+    seeded = recipe_text(config.model_copy(update={"seed": 1}))
+    (tmp_path / "seed-1" / CONFIG).write_text(seeded, encoding="utf-8")
+    text = Page(
+        write_report(folder, config, load_pairs(config, tiles)).read_text("utf-8")
+    ).text
+    assert text.count("; another seed: ") == 5
+    assert "not measured" not in text
 
 
 @pytest.fixture

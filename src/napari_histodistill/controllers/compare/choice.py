@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.compare.noise import (
+    ARE_SEEDS,
+    NOT_KNOWN,
+    NoiseRun,
+)
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.map_choice import MapChoice, RegionChoice
 from napari_histodistill.controllers.shared.planning import Detail
@@ -15,6 +21,7 @@ from napari_histodistill.errors import HistodistillError, InputError
 from napari_histodistill.maps.difference import default_measure, why_not_measure
 
 if TYPE_CHECKING:
+    from napari_histodistill.controllers.compare.noise import SeedsFound
     from napari_histodistill.geometry import Region
     from napari_histodistill.maps.difference import Measure
     from napari_histodistill.slides import Slide
@@ -32,10 +39,18 @@ class CompareChoice:
     ----------
     choices : tuple of MapChoice
         What A and B are, and how each would look at the slide.
+    seeds : SeedsFound or None
+        What there is to measure noise by; None until that was looked for.
+    measures_noise : bool
+        Whether a run measures noise where it can.
     """
 
     def __init__(self) -> None:
         self.choices = MapChoice(), MapChoice()
+        self.seeds: SeedsFound | None = None
+        self.measures_noise = True
+        self._noise = MapChoice()
+        self._noise_trouble = ""
         self._measure: Measure | None = None
         self._lead = 0
         self._trouble = ""
@@ -68,20 +83,22 @@ class CompareChoice:
 
     def choose_slide(self, slide: Slide | None) -> None:
         """Compare on another slide, or none; what belonged to the old one goes."""
-        for choice in self.choices:
+        for choice in self._all:
             choice.choose_slide(slide)
         self._line_up()
 
     def choose_student(
         self, which: int, student: Student | None, tiles_per_s: float = 0.0
     ) -> None:
-        """Make a student A (0) or B (1)."""
+        """Make a student A (0) or B (1); what measures noise is looked for again."""
         self.choices[which].choose_student(student, tiles_per_s)
+        self._forget_seeds()
         self._line_up()
 
     def await_student(self, which: int) -> None:
         """Go without A (0) or B (1) until it is loaded."""
         self.choices[which].await_student()
+        self._forget_seeds()
         self._line_up()
 
     def swap(self) -> None:
@@ -96,14 +113,94 @@ class CompareChoice:
             msg = "A model is being loaded: a moment."
             raise InputError(msg)
         one, other = self.choices
+        seeds = self.seeds
         known = (other.student, other.tiles_per_s), (one.student, one.tiles_per_s)
         for which, (student, speed) in enumerate(known):
             self.choose_student(which, student, speed)
+        if seeds is not None:
+            second = seeds.second
+            self.take_seeds(
+                replace(
+                    seeds, second=second and replace(second, beside=1 - second.beside)
+                )
+            )
 
     def lose_student(self, which: int, trouble: str) -> None:
         """Note why a student could not be loaded."""
         self.choices[which].lose_student(trouble)
+        self._forget_seeds()
         self._line_up()
+
+    # --- noise --------------------------------------------------------------------
+
+    def take_seeds(self, seeds: SeedsFound) -> None:
+        """Take what there is to measure noise by; A's and B's maps stay."""
+        self.seeds = seeds
+        second = seeds.second
+        if second is None:
+            self._noise.choose_student(None)
+        else:
+            self._noise.choose_student(second.student, second.tiles_per_s)
+        self._follow_noise()
+
+    def choose_noise(self, *, measured: bool) -> None:
+        """Let the next run measure noise, or not."""
+        self.measures_noise = measured
+
+    @property
+    def why_no_noise(self) -> str:
+        """Why a run cannot measure noise; "" if it can."""
+        if self.seeds is None:
+            return "Noise: looking for a second seed of A or B…"
+        if self.seeds.are_seeds:
+            return ARE_SEEDS
+        if self.seeds.second is None:
+            return NOT_KNOWN
+        if self._noise.detail is None or self._noise_trouble:
+            why = self._noise_trouble or self._noise.why_not_run
+            return f"Noise: not measured. {why}" if self.slide else ""
+        return ""
+
+    @property
+    def why_no_noise_choice(self) -> str:
+        """Why there is nothing to choose about noise; "" if there is."""
+        if len(self.students) < len(LETTERS):
+            return "Choose two models first."
+        return self.why_no_noise
+
+    def noise_run(self) -> NoiseRun | None:
+        """Return the third map of a run; None where noise is not measured."""
+        if not self.measures_noise or self.seeds is None or self.why_no_noise:
+            return None
+        second = self.seeds.second
+        return None if second is None else NoiseRun(second, self._noise.plan())
+
+    def say_noise(self) -> str:
+        """Return how noise is measured, or why not; "" before both are chosen."""
+        if len(self.students) < len(LETTERS):
+            return ""
+        if self.why_no_noise or self.seeds is None or self.seeds.second is None:
+            return self.why_no_noise
+        second = self.seeds.second
+        whose = f"another seed of {LETTERS[second.beside]} (seed {second.seed})"
+        return f"Noise, by {whose}: {_say_map(self._noise)}"
+
+    def _forget_seeds(self) -> None:
+        self.seeds = None
+        self._noise.choose_student(None)
+
+    def _follow_noise(self) -> None:
+        """Lay the second seed on the grid of A and B."""
+        lead = self.choices[self._lead]
+        self._noise_trouble = ""
+        if lead.detail is not None and self._noise.student is not None:
+            self._noise_trouble = _lay_on(self._noise, lead.detail.stride_um)
+
+    @property
+    def _all(self) -> tuple[MapChoice, ...]:
+        return (*self.choices, self._noise)
+
+    # --- choosing, of both ----------------------------------------------------------
 
     def choose_step(self, step: int) -> None:
         """Take one of :attr:`steps`."""
@@ -113,7 +210,7 @@ class CompareChoice:
 
     def choose_region(self, region: RegionChoice) -> None:
         """Cover the whole slide or what the canvas shows."""
-        for choice in self.choices:
+        for choice in self._all:
             choice.choose_region(region)
 
     @property
@@ -128,7 +225,7 @@ class CompareChoice:
 
     def look_at(self, view: Region | None) -> None:
         """Note what the canvas shows, level-0 pixels; None for nothing of the slide."""
-        for choice in self.choices:
+        for choice in self._all:
             choice.look_at(view)
 
     @property
@@ -149,11 +246,8 @@ class CompareChoice:
         InputError
             If the slide has other channels.
         """
-        first, second = self.choices
-        first.call_rgb()
-        second.slide = first.slide
-        second.replan()
-        self._line_up()
+        self.choices[0].call_rgb()
+        self._share_slide()
 
     @property
     def takes_mpp(self) -> bool:
@@ -168,16 +262,13 @@ class CompareChoice:
         InputError
             If there is no slide, or the number cannot be a microscope's.
         """
-        first, second = self.choices
-        first.type_mpp(value, source)
-        second.slide = first.slide
-        second.replan()
-        self._line_up()
+        self.choices[0].type_mpp(value, source)
+        self._share_slide()
 
     def take_tissue(self, tissue: TissueMask | None) -> None:
         """Take the tissue that was found."""
         chosen = self.choices[self._lead].step_is_chosen
-        for choice in self.choices:
+        for choice in self._all:
             choice.take_tissue(tissue)
         if chosen:
             self._follow()
@@ -237,15 +328,7 @@ class CompareChoice:
             return "is being loaded…"
         if choice.student is None or choice.detail is None or choice.trouble:
             return choice.student_trouble or choice.trouble
-        since = choice.stored_since
-        tile = f"{choice.student.spec.tile_um:.3g} µm tiles"
-        if since:
-            return f"{tile} · map from {since}"
-        cells = choice.detail.cells
-        words = f"{tile} · {about_in_words(cells)} to compute"
-        if choice.tiles_per_s:
-            words += f", ~{duration_in_words(cells / choice.tiles_per_s)}"
-        return words
+        return f"{choice.student.spec.tile_um:.3g} µm tiles · {_say_map(choice)}"
 
     @property
     def detail_in_words(self) -> str:
@@ -294,16 +377,46 @@ class CompareChoice:
         lead, other = self.choices[self._lead], self.choices[1 - self._lead]
         if lead.detail is None or other.student is None or other.slide is None:
             return
-        from napari_histodistill.maps.embedding_plan import plan_grid
+        trouble = _lay_on(other, lead.detail.stride_um)
+        self._trouble = f"{LETTERS[1 - self._lead]}: {trouble}" if trouble else ""
+        self._follow_noise()
 
-        try:
-            grid = plan_grid(
-                other.slide, other.student, stride_um=lead.detail.stride_um
-            )
-        except HistodistillError as error:
-            self._trouble = f"{LETTERS[1 - self._lead]}: {error}"
-            return
-        share = 1.0 if other.tissue is None else other.tissue.fraction
-        rows, columns = grid.shape
-        cells = max(1, round(rows * columns * share))
-        other.steps, other.step = (Detail(grid, cells),), 0
+    def _share_slide(self) -> None:
+        """Give all the first one's slide, which a person has said more of."""
+        first, *others = self._all
+        for choice in others:
+            choice.slide = first.slide
+            choice.replan()
+        self._line_up()
+
+
+def _lay_on(choice: MapChoice, stride_um: float) -> str:
+    """Lay a student on a grid of a distance; return why that cannot be, or ""."""
+    from napari_histodistill.maps.embedding_plan import plan_grid
+
+    if choice.slide is None or choice.student is None:
+        return ""
+    try:
+        grid = plan_grid(choice.slide, choice.student, stride_um=stride_um)
+    except HistodistillError as error:
+        return str(error)
+    share = 1.0 if choice.tissue is None else choice.tissue.fraction
+    rows, columns = grid.shape
+    choice.steps, choice.step = (
+        (Detail(grid, max(1, round(rows * columns * share))),),
+        0,
+    )
+    return ""
+
+
+def _say_map(choice: MapChoice) -> str:
+    """Return since when a map is stored, or how much is to be computed."""
+    assert choice.detail is not None
+    since = choice.stored_since
+    if since:
+        return f"map from {since}"
+    words = f"{about_in_words(choice.detail.cells)} to compute"
+    if choice.tiles_per_s:
+        seconds = choice.detail.cells / choice.tiles_per_s
+        words += f", ~{duration_in_words(seconds)}"
+    return words

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.compare.choice import CompareChoice
+from napari_histodistill.controllers.compare.noise import NoiseRun, OwnNoise
 from napari_histodistill.controllers.compare.work import (
     LETTERS,
     Compared,
@@ -60,6 +61,7 @@ class CompareSession(CompareChoice):
         self.running = False
         self._indices: list[SimilarityIndex | None] = [None, None]
         self._plans: tuple[RunPlan, ...] = ()
+        self._third: NoiseRun | OwnNoise | None = None
 
     def choose_measure(self, measure: Measure) -> None:
         """Compare by something else; the maps of A and B stay."""
@@ -80,6 +82,8 @@ class CompareSession(CompareChoice):
         if why or slide is None:
             raise InputError(why)
         self._plans = tuple(choice.plan() for choice in self.choices)
+        are_seeds = self.seeds is not None and self.seeds.are_seeds
+        self._third = OwnNoise() if are_seeds else self.noise_run()
         self.drop_answers()
         self.lives = [
             LiveMap(plan.grid, student.spec.classes, plan.mode)
@@ -88,18 +92,23 @@ class CompareSession(CompareChoice):
         self.running = True
         first = self.choices[0]
         return compare_work(
-            slide, self.students, self._plans, self.measure, lambda: first.view
+            slide,
+            self.students,
+            self._plans,
+            self.measure,
+            lambda: first.view,
+            self._third,
         )
 
     def measure_work(self) -> Work | None:
         """Return work that compares the maps that are there; None without any."""
         if not self._plans or self.running or not self.has_maps:
             return None
-        return measure_work(self.students, self._plans, self.measure)
+        return measure_work(self.students, self._plans, self.measure, self._third)
 
     def take(self, report: object) -> None:
         """Take what a run reports."""
-        if isinstance(report, HalfUpdate):
+        if isinstance(report, HalfUpdate) and report.which < len(self.lives):
             live, patch = self.lives[report.which], report.update.patch
             if live is not None and patch is not None:
                 live.apply(patch)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from napari_histodistill.controllers.compare.noise import NoiseRun, OwnNoise
 from napari_histodistill.controllers.shared.map_work import RunUpdate, run_work
 from napari_histodistill.controllers.shared.similar import COUNTED
 from napari_histodistill.controllers.shared.wording import progress_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.planning import RunPlan
     from napari_histodistill.geometry import Region
-    from napari_histodistill.maps.difference import DifferenceMap, Measure
+    from napari_histodistill.maps.difference import DifferenceMap, Measure, Side
     from napari_histodistill.maps.ranking import RankedRegion
     from napari_histodistill.maps.similarity import SimilarityIndex, SimilarityMap
     from napari_histodistill.running import CancelToken
@@ -34,10 +35,11 @@ Position = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class HalfUpdate:
-    """Where the run of student ``which`` (0 for A) stands."""
+    """Where the run of student ``which`` (0 for A) stands; 2 is the second seed."""
 
     which: int
     update: RunUpdate
+    runs: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,10 @@ def how_far(report: HalfUpdate | CompareProgress) -> tuple[float, str]:
         share = report.done / max(1, report.total)
         return _RUNS_SHARE + (1 - _RUNS_SHARE) * share, "Comparing…"
     run = report.update.report
-    share = (report.which + run.done / max(1, run.total)) / len(LETTERS)
+    share = (report.which + run.done / max(1, run.total)) / report.runs
     words = progress_in_words(run, speed=False)
-    return _RUNS_SHARE * share, f"{LETTERS[report.which]}: {words}"
+    whose = (*LETTERS, "Noise")[report.which]
+    return _RUNS_SHARE * share, f"{whose}: {words}"
 
 
 def compare_work(
@@ -121,6 +124,7 @@ def compare_work(
     plans: Sequence[RunPlan],
     measure: Measure,
     focus: Callable[[], Region | None],
+    noise: NoiseRun | OwnNoise | None = None,
 ) -> Work:
     """Compute what is missing of either map, then compare them.
 
@@ -134,25 +138,34 @@ def compare_work(
         What is compared.
     focus : callable
         Asked from the worker for what a person looks at, level-0 pixels.
+    noise : NoiseRun, OwnNoise or None
+        The map of a second seed, computed as well; or that A and B are two seeds of one
+        recipe, whose difference is noise itself; None to leave noise unmeasured.
     """
 
     def work(cancel: CancelToken) -> Iterator[HalfUpdate | CompareProgress | Compared]:
-        for which, (student, plan) in enumerate(zip(students, plans, strict=True)):
+        runs = list(zip(students, plans, strict=True))
+        if isinstance(noise, NoiseRun):
+            runs.append((noise.second.student, noise.plan))
+        for which, (student, plan) in enumerate(runs):
             run = run_work(slide, student, plan, focus=focus)
             for update in run(cancel):
-                yield HalfUpdate(which, update)
-        yield from _compare(students, plans, measure, cancel)
+                yield HalfUpdate(which, update, len(runs))
+        yield from _compare(students, plans, measure, noise, cancel)
 
     return work
 
 
 def measure_work(
-    students: Sequence[Student], plans: Sequence[RunPlan], measure: Measure
+    students: Sequence[Student],
+    plans: Sequence[RunPlan],
+    measure: Measure,
+    noise: NoiseRun | OwnNoise | None = None,
 ) -> Work:
-    """Compare two maps that are there, by another measure."""
+    """Compare maps that are there, by another measure."""
 
     def work(cancel: CancelToken) -> Iterator[CompareProgress | Compared]:
-        yield from _compare(students, plans, measure, cancel)
+        yield from _compare(students, plans, measure, noise, cancel)
 
     return work
 
@@ -161,22 +174,48 @@ def _compare(
     students: Sequence[Student],
     plans: Sequence[RunPlan],
     measure: Measure,
+    noise: NoiseRun | OwnNoise | None,
     cancel: CancelToken,
 ) -> Iterator[CompareProgress | Compared]:
-    from napari_histodistill.maps.difference import compare, side_of
+    from napari_histodistill.maps.difference import noise_between
+
+    alike = students[0].name == students[1].name
+    sides = []
+    for letter, student, plan in zip(LETTERS, students, plans, strict=True):
+        name = letter if alike else f"{letter} ({student.name})"
+        sides.append(replace(_side(student, plan), name=name))
+    floor = None
+    if isinstance(noise, NoiseRun):
+        second = _side(noise.second.student, noise.plan)
+        # What B sees and A does not has a direction, and noise has the same.
+        pair = (second, sides[1]) if noise.second.beside else (sides[0], second)
+        result = yield from _differ(pair, measure, cancel)
+        floor = noise_between(result)
+    result = yield from _differ((sides[0], sides[1]), measure, cancel)
+    if isinstance(noise, OwnNoise):
+        floor = noise_between(result)
+    yield ranked(replace(result, noise=floor), result.threshold())
+
+
+def _side(student: Student, plan: RunPlan) -> Side:
+    from napari_histodistill.maps.difference import side_of
     from napari_histodistill.maps.store import EmbeddingStore
 
-    sides = []
-    alike = students[0].name == students[1].name
-    for letter, student, plan in zip(LETTERS, students, plans, strict=True):
-        side = side_of(EmbeddingStore.open(plan.store_path), student)
-        name = letter if alike else f"{letter} ({student.name})"
-        sides.append(replace(side, name=name))
-    for report in compare(sides[0], sides[1], measure=measure, cancel=cancel):
-        if report.result is None:
+    return side_of(EmbeddingStore.open(plan.store_path), student)
+
+
+def _differ(
+    pair: tuple[Side, Side], measure: Measure, cancel: CancelToken
+) -> Generator[CompareProgress, None, DifferenceMap]:
+    from napari_histodistill.maps.difference import compare
+
+    result: DifferenceMap | None = None
+    for report in compare(*pair, measure=measure, cancel=cancel):
+        result = report.result
+        if result is None:
             yield CompareProgress(report.done, report.total)
-        else:
-            yield ranked(report.result, report.result.threshold())
+    assert result is not None
+    return result
 
 
 def ranked(difference: DifferenceMap, threshold: float) -> Compared:

@@ -20,7 +20,7 @@ from napari_histodistill.distill.exchange.landmarks import (
 )
 from napari_histodistill.distill.exchange.transforms import (
     ReadTransform,
-    is_transform,
+    holds_transform,
     names_unit,
     read_own,
     read_transform,
@@ -102,7 +102,7 @@ def look_into(path: Path) -> Chosen:
     own = read_own(path)
     if own is not None:
         return Chosen(path, Held.OWN, own)
-    if is_transform(path):
+    if holds_transform(path):
         asks = not names_unit(path)
         return Chosen(path, Held.TRANSFORM, asks_unit=asks, asks_fixed=True)
     found = read_landmarks(path)

@@ -12,10 +12,22 @@ from napari_histodistill.controllers.distil.partners import (
     PartnerKind,
     look_over,
 )
+from napari_histodistill.distill.exchange.transforms import without_evidence
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, to_look_at
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
-from napari_histodistill.distill.pairs.pool import free_name, pool_pairs
+from napari_histodistill.distill.pairs.pool import pool_pairs
+from napari_histodistill.distill.pairs.provenance import (
+    AlignedBy,
+    ImageOrigin,
+    PartnerOrigin,
+    SectionOrigin,
+)
 from napari_histodistill.distill.recipes.presets import PartnerInput
+from napari_histodistill.distill.sections.partners import (
+    DENSE_PX,
+    called_by_kind,
+    tile_px_of,
+)
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
 
 if TYPE_CHECKING:
@@ -31,9 +43,6 @@ if TYPE_CHECKING:
 
 TWINS = 6
 """Pairs that are shown before any is written."""
-
-DENSE_PX = (32, 224)
-"""Edge of a partner's tiles: its own resolution, within these."""
 
 
 class Twin(NamedTuple):
@@ -90,7 +99,11 @@ def plan_work(
         cancel.check()
         # Under their own names until here: a refusal names the layer.
         plan = plan_pairs(sparse, found, sampling)
-        plan = replace(plan, partners=tuple(_called_by_kind(plan.partners)))
+        plan = replace(
+            plan,
+            partners=tuple(called_by_kind(plan.partners)),
+            origin=SectionOrigin(ImageOrigin.of(sparse), tuple(map(_origin, others))),
+        )
         cancel.check()
         pool_pairs([*(section.plan for section in kept), plan])
         yield Planned(plan, tuple(_twins(plan, cancel)), tuple(partners))
@@ -98,19 +111,18 @@ def plan_work(
     return work
 
 
-def _called_by_kind(
-    found: Sequence[DenseLayer | Spots],
-) -> list[DenseLayer | Spots]:
-    """Return partners that pairs, recipes and students call by what they are.
-
-    A layer's name is often a case's, and a student is passed on.
-    """
-    called: list[DenseLayer | Spots] = []
-    for one in found:
-        kind = "spots" if isinstance(one, Spots) else _called(one)
-        taken = [other.name for other in called]
-        called.append(replace(one, name=free_name(kind, taken)))
-    return called
+def _origin(partner: Partner) -> PartnerOrigin:
+    """Return where a partner comes from, and how it was aligned."""
+    slide, known = partner.slide, partner.registration
+    image = ImageOrigin(partner.name) if slide is None else ImageOrigin.of(slide)
+    if known is None:
+        return PartnerOrigin.of(
+            image, AlignedBy.PLACED, without_evidence(partner.matrix)
+        )
+    judged = len(known.residuals_um) > 0
+    return PartnerOrigin.of(
+        image, AlignedBy.LANDMARKS if judged else AlignedBy.SEARCH, known
+    )
 
 
 def _called(layer: DenseLayer) -> str:
@@ -147,11 +159,10 @@ def _dense(partner: Partner, sampling: Sampling) -> Iterator[DenseLayer | Spots]
         yield replace(partner.spots, matrix=partner.matrix, confidence=confidence)
         return
     assert partner.slide is not None
-    finest = partner.slide.require_mpp().mean
     for reading in partner.choice.parts:
         layer = look_over(
             partner,
-            tile_px=int(np.clip(round(tile_um / finest), *DENSE_PX)),
+            tile_px=tile_px_of(partner.slide, tile_um),
             confidence=confidence,
             reading=reading,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_histodistill.students import list_students
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.spec import StudentSpec
@@ -23,6 +24,46 @@ class StudentChoice:
     def title(self) -> str:
         """Name and scale (or the note), for the combo."""
         return f"{self.spec.name} · {self.note or f'{self.spec.mpp:g} µm/px'}"
+
+
+def titles_apart(choices: Sequence[StudentChoice]) -> list[str]:
+    """Return a title for every student; those alike first say how they were trained.
+
+    Arm, partner and seed, of which only what differs is said; where nothing does, the
+    first digits of the digest. First, because a combo cuts what comes last.
+    """
+    titles = [choice.title for choice in choices]
+    twice = [k for k, title in enumerate(titles) if titles.count(title) > 1]
+    by_title: dict[str, list[int]] = {}
+    for k in twice:
+        by_title.setdefault(titles[k], []).append(k)
+    for title, places in by_title.items():
+        ways = [_ways_trained(choices[k]) for k in places]
+        columns = zip(*ways, strict=True)
+        telling = [column for column in columns if len(set(column)) > 1]
+        for place, *words in zip(places, *telling, strict=True):
+            titles[place] = " · ".join([*filter(None, words), title])
+    still = [k for k in twice if titles.count(titles[k]) > 1]
+    for k in still:
+        titles[k] = f"{choices[k].spec.digest[:6]} · {titles[k]}"
+    return titles
+
+
+def _ways_trained(choice: StudentChoice) -> tuple[str, str, str]:
+    """Return arm, partner and seed of a student in words, "" for what is not known."""
+    training = choice.spec.training
+    arm = partners = seed = ""
+    if training is not None and training.partners is not None:
+        named = training.partners
+        partners = f"with {', '.join(named)}" if named else "without partner"
+    if training is not None and training.partners != ():
+        arm = training.arm
+    if isinstance(choice.name, Path):
+        from napari_histodistill.distill.runs.kin import kin_of
+
+        kin = kin_of(choice.name)
+        seed = "" if kin is None else f"seed {kin.seed}"
+    return arm, partners, seed
 
 
 def bundled_students() -> list[StudentChoice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from napari_histodistill.errors import InputError, refused_by_disk
 from napari_histodistill.files import write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -37,6 +38,7 @@ MOST_SCALE = 8.0
 """Factor by which stated µm/px may be wrong; beyond it, a unit was mistaken."""
 
 _ALIKE = 1e-4
+_OWN = '"format": "napari-histodistill registration"'
 
 
 class TransformFormat(Enum):
@@ -60,11 +62,14 @@ class ReadTransform:
         Sparse world to dense world; without evidence, unless the file is our own.
     landmarks : LandmarkPairs or None
         Of our own files, where it was made by landmarks.
+    content : mapping
+        All that our own file says; empty for others.
     """
 
     format: TransformFormat
     registration: Registration
     landmarks: LandmarkPairs | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_own(path: Path) -> ReadTransform | None:
@@ -79,7 +84,7 @@ def read_own(path: Path) -> ReadTransform | None:
     return _own(path, text) if text.lstrip().startswith("{") else None
 
 
-def is_transform(path: Path) -> bool:
+def holds_transform(path: Path) -> bool:
     """Return whether a file holds a transform of another program, by its content."""
     text = read_text_file(path)
     if text.startswith(itk.MAGIC) or elastix.is_elastix(text):
@@ -100,7 +105,7 @@ def names_unit(path: Path) -> bool:
 
 
 def read_transform(
-    path: Path, frames: SectionFrames, *, unit: PointUnit | None = None
+    path: Path, frames: SectionFrames | None, *, unit: PointUnit | None = None
 ) -> ReadTransform:
     """Read a transform of this or another program.
 
@@ -110,8 +115,9 @@ def read_transform(
         JSON of this program or of QuPath, QuPath's six numbers, elastix's
         ``TransformParameters.txt``, or a transform file of ITK or SimpleITK. What it is
         its content says.
-    frames : SectionFrames
-        Both images, and which of them was held fixed.
+    frames : SectionFrames or None
+        Both images, and which of them was held fixed; None where the partner has no
+        pixels, which only our own files serve.
     unit : PointUnit, optional
         Unit of elastix' and ITK's numbers. elastix' files often tell; ITK's never do.
 
@@ -126,6 +132,19 @@ def read_transform(
         own = _own(path, text)
         if own is not None:
             return own
+    if frames is None:
+        msg = (
+            f"{path}: is not of this program, and spots have no pixels that another "
+            "program's transform could count in: align the picture they lie on."
+        )
+        raise InputError(msg)
+    return _foreign(path, text, frames, unit)
+
+
+def _foreign(
+    path: Path, text: str, frames: SectionFrames, unit: PointUnit | None
+) -> ReadTransform:
+    """Return a transform of another program."""
     if text.startswith(itk.MAGIC):
         matrix = itk.read_itk(path, text)
         if unit is None:
@@ -145,6 +164,15 @@ def read_transform(
         )
         raise InputError(msg)
     return _other(path, TransformFormat.QUPATH, found, frames, PointUnit.PIXELS)
+
+
+def is_transform(head: str) -> bool:
+    """Whether a file is a transform that is known, by its beginning."""
+    own = head.lstrip().startswith("{") and any(
+        word in head for word in ('"matrix_um"', _OWN, '"m00"')
+    )
+    foreign = head.startswith(itk.MAGIC) or elastix.is_elastix(head)
+    return own or foreign or qupath.affine_of_text(head) is not None
 
 
 def transform_text(
@@ -241,7 +269,7 @@ def _own(path: Path, text: str) -> ReadTransform | None:
             found = registration_of(content)
             places = content.get("landmarks")
             landmarks = None if places is None else LandmarkPairs.read(places)
-            return ReadTransform(TransformFormat.OWN, found, landmarks)
+            return ReadTransform(TransformFormat.OWN, found, landmarks, content)
         if "matrix_um" not in content:
             return None
         matrix = np.array(content["matrix_um"], np.float64)

@@ -11,18 +11,17 @@ positions that are certainly wrong.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_histodistill.distill.layers.likeness import (
-    BINS,
     Overviews,
     agreement_under,
     distinctness,
 )
+from napari_histodistill.distill.layers.optimising import FAR, Optimiser
 from napari_histodistill.distill.layers.registration import (
     FEWEST,
     Registration,
@@ -32,7 +31,8 @@ from napari_histodistill.distill.layers.registration import (
     inverse,
     is_mirrored,
 )
-from napari_histodistill.errors import ComputeError, InputError
+from napari_histodistill.distill.layers.thumbnails import Laid
+from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,8 +51,6 @@ DISTINCT = 1.25
 """Required ratio of the agreement to the best agreement in wrong positions. Serial
 sections and two stains of one section gave 1.5 and more, unrelated slides 0.9 and less.
 """
-
-_NEAR, _FAR = (4, 2), (8, 4, 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,11 +131,19 @@ def refine(
     """
     halves = _halves(before, landmarks_um, kind)
     rounds = 1 + len(halves)
-    search = _Search(overviews, kind, cancel, budget_s / (rounds + 1))
+    laid = Laid(
+        overviews.sparse,
+        overviews.dense,
+        overviews.common,
+        overviews.um_per_px,
+        overviews.origin_um,
+        overviews.start,
+    )
+    search = Optimiser(laid, kind, cancel, budget_s=budget_s / (rounds + 1))
     step = search.run(np.eye(3))
     if before is None:
         # A coarse start reaches farther, but may get lost in fine texture.
-        other = search.run(np.eye(3), far=True)
+        other = search.run(np.eye(3), FAR)
         step = max(step, other, key=lambda s: agreement_under(overviews, s))
     yield 1 / rounds
     matrix = overviews.start @ step
@@ -186,7 +192,7 @@ def _judged(
             "the layers look no more alike here than in positions that are certainly "
             "wrong: place landmarks, or choose another partner."
         )
-    elif errors is not None and _worse(started, ended):
+    elif errors is not None and grown(started, ended):
         unseen = "held-out " if held_out else ""
         why_not = (
             f"{unseen}landmarks would be off by {errors[1]:.1f} µm instead of "
@@ -206,17 +212,22 @@ def _judged(
     )
 
 
-def _worse(started: Doubles, ended: Doubles) -> bool:
-    """Whether errors grew, by more than they scatter from landmark to landmark.
+def grown(started: Doubles, ended: Doubles) -> bool:
+    """Return whether errors grew, by more than they scatter from landmark to landmark.
 
     Landmarks are clicked to some µm: a few of them may well seem a little farther off
     under the true transform.
+
+    Parameters
+    ----------
+    started, ended : ndarray
+        ``(n,)`` µm, before and after.
     """
-    grown = (ended - started)[np.isfinite(started)]
+    more = (ended - started)[np.isfinite(started)]
     if np.median(ended) <= np.nanmedian(started):
         return False
-    scatter = grown.std(ddof=1) / math.sqrt(len(grown)) if len(grown) > 1 else 0.0
-    return bool(grown.mean() > scatter)
+    scatter = more.std(ddof=1) / math.sqrt(len(more)) if len(more) > 1 else 0.0
+    return bool(more.mean() > scatter)
 
 
 def _errors(matrix: Doubles, sparse: Doubles, dense: Doubles) -> Doubles:
@@ -235,113 +246,6 @@ def _off(
     if landmarks_um is None or len(landmarks_um[0]) != len(before.residuals_um):
         return before.residuals_um.copy()
     return _errors(matrix, *landmarks_um)
-
-
-class _Search:
-    """Search for the best step, one run per start; SimpleITK gets the images once.
-
-    SimpleITK's order is (x, y), here in pixels of the overviews.
-    """
-
-    def __init__(
-        self,
-        overviews: Overviews,
-        kind: RegistrationKind,
-        cancel: CancelToken,
-        budget_s: float,
-    ) -> None:
-        self._itk = _simpleitk()
-        self._kind, self._cancel, self._budget_s = kind, cancel, budget_s
-        self._sparse = self._itk.GetImageFromArray(overviews.sparse)
-        self._dense = self._itk.GetImageFromArray(overviews.dense)
-        self._mask = self._itk.GetImageFromArray(overviews.common.astype(np.uint8))
-        rows, columns = np.nonzero(overviews.common)
-        self._centre = float(columns.mean()), float(rows.mean())
-        um = np.diag([overviews.um_per_px, overviews.um_per_px, 1.0])
-        um[:2, 2] = overviews.origin_um
-        swap = np.eye(3)[[1, 0, 2]]
-        self._to_um = um @ swap
-
-    def run(self, start: Doubles, *, far: bool = False) -> Doubles:
-        """Return the best step ``(3, 3)`` in µm, from a start ``(3, 3)`` in µm."""
-        self._cancel.check()
-        moved = self._transform(inverse(self._to_um) @ start @ self._to_um)
-        method = self._method(moved, _FAR if far else _NEAR)
-        until = time.monotonic() + self._budget_s
-
-        def look() -> None:
-            if self._cancel.cancelled or time.monotonic() > until:
-                method.StopRegistration()
-
-        method.AddCommand(self._itk.sitkIterationEvent, look)
-        try:
-            method.Execute(self._sparse, self._dense)
-        except RuntimeError as error:
-            # The last line of ITK's message is the reason; those before name its
-            # source.
-            last = str(error).strip().splitlines()[-1]
-            msg = f"The layers could not be compared: {last}"
-            raise ComputeError(msg) from error
-        self._cancel.check()
-        return self._to_um @ self._matrix(moved) @ inverse(self._to_um)
-
-    def _method(self, moved: Any, shrink: tuple[int, ...]) -> Any:
-        itk = self._itk
-        method = itk.ImageRegistrationMethod()
-        method.SetMetricAsMattesMutualInformation(BINS)
-        method.SetMetricFixedMask(self._mask)
-        # Every pixel: with random samples, the answer moved by a pixel with the seed.
-        method.SetMetricSamplingStrategy(method.NONE)
-        method.SetInterpolator(itk.sitkLinear)
-        method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=2.0,
-            minStep=0.01,
-            numberOfIterations=80,
-            gradientMagnitudeTolerance=1e-8,
-        )
-        method.SetOptimizerScalesFromPhysicalShift()
-        method.SetShrinkFactorsPerLevel(list(shrink))
-        method.SetSmoothingSigmasPerLevel(list(shrink))
-        method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-        method.SetInitialTransform(moved, inPlace=True)
-        return method
-
-    def _transform(self, matrix: Doubles) -> Any:
-        shape = {
-            "rigid": self._itk.Euler2DTransform,
-            "similarity": self._itk.Similarity2DTransform,
-            "affine": lambda: self._itk.AffineTransform(2),
-        }[self._kind]()
-        centre = np.array(self._centre)
-        shape.SetCenter(self._centre)
-        shift = matrix[:2, :2] @ centre + matrix[:2, 2] - centre
-        if self._kind == "affine":
-            shape.SetMatrix(matrix[:2, :2].ravel().tolist())
-        else:
-            shape.SetAngle(math.atan2(matrix[1, 0], matrix[0, 0]))
-        if self._kind == "similarity":
-            shape.SetScale(math.sqrt(abs(float(np.linalg.det(matrix[:2, :2])))))
-        shape.SetTranslation(shift.tolist())
-        return shape
-
-    def _matrix(self, moved: Any) -> Doubles:
-        matrix, centre = np.eye(3), np.array(moved.GetCenter())
-        matrix[:2, :2] = np.reshape(moved.GetMatrix(), (2, 2))
-        shift = centre + moved.GetTranslation() - matrix[:2, :2] @ centre
-        matrix[:2, 2] = shift
-        return matrix
-
-
-def _simpleitk() -> Any:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        msg = (
-            "Refining needs SimpleITK: install it with "
-            'pip install "napari-histodistill[registration]".'
-        )
-        raise InputError(msg) from error
-    return SimpleITK
 
 
 def _halves(

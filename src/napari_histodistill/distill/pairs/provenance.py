@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_histodistill.distill.layers.registration import Registration
@@ -73,6 +75,36 @@ class ImageOrigin:
         if mpp is None:
             return cls(info.name, info.section)
         return cls(info.name, info.section, (mpp.y, mpp.x), mpp.source)
+
+    def content(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        scale = self.um_per_px
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "um_per_px": None if scale is None else list(scale),
+            "um_per_px_source": self.um_per_px_source,
+        }
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> ImageOrigin:
+        """Return what :meth:`content` gave.
+
+        Raises
+        ------
+        ValueError, LookupError, TypeError
+            If it is not that.
+        """
+        scale = content["um_per_px"]
+        if scale is not None:
+            y, x = map(float, scale)
+            scale = y, x
+        return cls(
+            _text(content["name"]),
+            _text(content["digest"]),
+            scale,
+            _text(content["um_per_px_source"]),
+        )
 
     def say_scale(self) -> str:
         """Return its µm/px and their source in words."""
@@ -142,7 +174,7 @@ class PartnerOrigin:
             AlignedBy.LANDMARKS: f"{self.kind}, by {self.landmarks} landmarks",
             AlignedBy.SEARCH: f"{self.kind}, found by what both show",
             AlignedBy.OTHER_PROGRAM: f"{self.kind}, by another program",
-            AlignedBy.PLACED: "as both lie in one frame",
+            AlignedBy.PLACED: "as both were placed",
         }[self.aligned_by]
         if self.error_um is None:
             return f"{by}; its error is not known"
@@ -173,13 +205,33 @@ class SectionOrigin:
     approved_by: str = ""
     case: str = ""
 
+    def say(self, *, names: bool) -> str:
+        """Return it in a line.
+
+        Parameters
+        ----------
+        names : bool
+            Whether files and people are named.
+        """
+        words = [_RELATIONS[self.relation], f"H&E {_named(self.sparse, names)}"]
+        for partner in self.partners:
+            words.append(f"partner {_named(partner.image, names)}")
+            words.append(partner.say_alignment())
+        if not self.approved_by:
+            words.append("nobody has approved the alignment")
+        elif names:
+            words.append(f"alignment approved by {self.approved_by}")
+        else:
+            words.append("alignment approved by a person")
+        return "; ".join(words)
+
     def content(self) -> dict[str, Any]:
         """Return it for JSON."""
         return {
             "case": self.case,
             "relation": self.relation.value,
             "approved_by": self.approved_by,
-            "he": _image_content(self.sparse),
+            "he": self.sparse.content(),
             "partners": [_partner_content(partner) for partner in self.partners],
         }
 
@@ -193,7 +245,7 @@ class SectionOrigin:
             If it is not that.
         """
         return cls(
-            _image_of(content["he"]),
+            ImageOrigin.read(content["he"]),
             tuple(_partner_of(partner) for partner in content["partners"]),
             SectionRelation(content["relation"]),
             _text(content["approved_by"]),
@@ -201,31 +253,19 @@ class SectionOrigin:
         )
 
 
-def _image_content(image: ImageOrigin) -> dict[str, Any]:
-    scale = image.um_per_px
-    return {
-        "name": image.name,
-        "digest": image.digest,
-        "um_per_px": None if scale is None else list(scale),
-        "um_per_px_source": image.um_per_px_source,
-    }
+_RELATIONS = {
+    SectionRelation.SAME: "the same section",
+    SectionRelation.CONSECUTIVE: "consecutive sections",
+    SectionRelation.UNKNOWN: "nobody said whether they are one section",
+}
 
 
-def _image_of(content: dict[str, Any]) -> ImageOrigin:
-    scale = content["um_per_px"]
-    if scale is not None:
-        y, x = map(float, scale)
-        scale = y, x
-    return ImageOrigin(
-        _text(content["name"]),
-        _text(content["digest"]),
-        scale,
-        _text(content["um_per_px_source"]),
-    )
+def _named(image: ImageOrigin, names: bool) -> str:  # noqa: FBT001
+    return f"{image.name}, {image.say_scale()}" if names else image.say_scale()
 
 
 def _partner_content(partner: PartnerOrigin) -> dict[str, Any]:
-    return _image_content(partner.image) | {
+    return partner.image.content() | {
         "aligned_by": partner.aligned_by.value,
         "transform": {
             "kind": partner.kind,
@@ -243,7 +283,7 @@ def _partner_of(content: dict[str, Any]) -> PartnerOrigin:
     transform = content["transform"]
     error = transform["error_um"]
     return PartnerOrigin(
-        _image_of(content),
+        ImageOrigin.read(content),
         AlignedBy(content["aligned_by"]),
         _text(transform["kind"]),
         _listed(np.array(transform["matrix"], np.float64).reshape(3, 3)),

@@ -123,6 +123,11 @@ class StoredPairs:
         """Return all sparse tiles, ``(n, tile_px, tile_px, 3)``, reduced if asked."""
         return _resized(self._read("sparse"), tile_px, Image.Resampling.BICUBIC)
 
+    def first_tiles(self, count: int) -> npt.NDArray[np.uint8]:
+        """Return the first sparse tiles; the rest stays on disk."""
+        tiles: npt.NDArray[np.uint8] = self._read("sparse", slice(count))
+        return tiles
+
     def partner(
         self, name: str, kind: str, tile_px: int | None = None
     ) -> npt.NDArray[np.generic]:
@@ -167,9 +172,9 @@ class StoredPairs:
         """Return what places of a mask without a label are; ``name`` is a partner's."""
         return next(p.unlabelled for p in self.partners if p.name == name)
 
-    def _read(self, name: str) -> npt.NDArray[Any]:
+    def _read(self, name: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
         try:
-            values: npt.NDArray[Any] = self._group[name][:]
+            values: npt.NDArray[Any] = self._group[name][rows]
         except _DAMAGE as error:
             raise _damaged(self.path, error) from error
         return values

@@ -63,7 +63,11 @@ def _in_quotes(word: str) -> str:
 
 
 def command_again(
-    folder: Path, *, threads: int | None = None, shell: Shell | None = None
+    folder: Path,
+    *,
+    threads: int | None = None,
+    shell: Shell | None = None,
+    seed: int | None = None,
 ) -> str:
     """Return the command that trains a run's recipe on its pairs into a new folder.
 
@@ -76,6 +80,8 @@ def command_again(
         with another number.
     shell : Shell, optional
         The shell it is quoted for; this machine's by default.
+    seed : int or None
+        Another seed than the recipe's.
 
     Raises
     ------
@@ -86,12 +92,15 @@ def command_again(
     words = [
         *("histodistill", "distill", str(home / CONFIG)),
         *("--data", str(run_data(folder))),
-        *("-o", str(home.with_name(f"{home.name}-again"))),
+        *("-o", str(home.with_name(f"{home.name}-{_ending(seed)}"))),
     ]
-    return quoted([*words, *_threads(threads)], shell or shell_here())
+    words += [*_seed(seed), *_threads(threads)]
+    return quoted(words, shell or shell_here())
 
 
-def command_in_folder(folder: Path, *, threads: int | None = None) -> str:
+def command_in_folder(
+    folder: Path, *, threads: int | None = None, seed: int | None = None
+) -> str:
     """Return the same for a reader elsewhere: relative to the run, without its place.
 
     Pairs that lie outside of the run are called ``PAIRS``: their path may name a
@@ -100,8 +109,16 @@ def command_in_folder(folder: Path, *, threads: int | None = None) -> str:
     data = run_data(folder)
     inside = data.parent == folder.absolute()
     words = ["histodistill", "distill", CONFIG]
-    words += ["--data", data.name if inside else "PAIRS", "-o", "../again"]
-    return quoted([*words, *_threads(threads)], Shell.POSIX)
+    words += ["--data", data.name if inside else "PAIRS", "-o", f"../{_ending(seed)}"]
+    return quoted([*words, *_seed(seed), *_threads(threads)], Shell.POSIX)
+
+
+def _ending(seed: int | None) -> str:
+    return "again" if seed is None else f"seed-{seed}"
+
+
+def _seed(seed: int | None) -> list[str]:
+    return [] if seed is None else ["--seed", str(seed)]
 
 
 def _threads(threads: int | None) -> list[str]:

@@ -19,6 +19,8 @@ from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
 from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, run_data
+from napari_histodistill.distill.runs.judged import JudgedRun, judged, judged_seeds
+from napari_histodistill.distill.runs.kin import other_seeds
 from napari_histodistill.distill.runs.report_names import ReportNames, names_for
 from napari_histodistill.distill.runs.report_page import (
     ReportFacts,
@@ -105,11 +107,15 @@ def gather(
     spec = load_spec(folder / STUDENT)
     health = health_in_words(events)
     names = names_for(folder, config, split, threads=_threads(events))
+    others = [load_spec(one.bundle) for one in other_seeds(folder / STUDENT)]
     return ReportFacts(
         title=f"Training report: {config.title}",
         summary=_summary(events, ending),
         warnings=(*((health,) if health else ()), *_changes(events)),
-        measured=(*map(_metric, spec.metrics), *_judged(events, names.config)),
+        measured=(
+            *(_metric(metric, others) for metric in spec.metrics),
+            *_judged(events, judged_seeds(folder / STUDENT), names),
+        ),
         course=tuple(_course(events, config)),
         data=tuple(_data(folder, names, split, spec)),
         split=tuple(_split(split, names)),
@@ -136,36 +142,55 @@ def _changes(events: Events) -> Iterator[str]:
             yield f"Changed after step {event['step']}: {event['message']}"
 
 
-def _metric(metric: Metric) -> Fact:
+def _metric(metric: Metric, others: Sequence[StudentSpec]) -> Fact:
     interval = ""
     if metric.low is not None and metric.high is not None:
         interval = f" (95 % interval {metric.low:.3f} to {metric.high:.3f})"
-    return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}"
+    same = [m for spec in others for m in spec.metrics if m.name == metric.name]
+    beside = _beside([f"{m.value:.3f}" for m in same])
+    return metric.name, f"{metric.value:.3f}{interval}; {metric.protocol}{beside}"
 
 
-def _judged(events: Events, config: DistillConfig) -> Iterator[Fact]:
-    checks = [e for e in events if e["kind"] == "validation"]
-    if not checks:
+def _judged(
+    events: Events, others: Sequence[JudgedRun], names: ReportNames
+) -> Iterator[Fact]:
+    """Yield figures of the held-out pairs, each beside those of the other seeds."""
+    best = judged(events)
+    if best is None:
         yield "nothing", "No pairs were held out, so nothing is measured here."
         return
-    best = min(checks, key=lambda e: e["total"])
-    yield "lowest loss", f"{best['total']:.4g} after step {best['step']:,}"
-    found = best.get("retrieval")
-    if found is not None:
+    loss = _beside([f"{other.loss:.4g}" for other in others])
+    yield "lowest loss", f"{best.loss:.4g} after step {best.step:,}{loss}"
+    if best.retrieval is not None and best.chance is not None:
+        found = [f"{o.retrieval:.0%}" for o in others if o.retrieval is not None]
         yield (
             "own partner found",
-            f"{found:.0%} of the time, among {round(1 / best['chance'])} "
-            f"(by chance {best['chance']:.1%})",
+            f"{best.retrieval:.0%} of the time, among {round(1 / best.chance)} "
+            f"(by chance {best.chance:.1%}){_beside(found)}",
         )
-    for dense, share in zip(config.dense, best.get("retrievals", ()), strict=False):
+    for k, (dense, share) in enumerate(
+        zip(names.config.dense, best.retrievals, strict=False)
+    ):
         name = dense.column or "the same layer at its full resolution"
-        yield f"own partner found: {name}", f"{share:.0%} of the time"
-    if best["effective_rank"] is not None:
+        seeds = [f"{o.retrievals[k]:.0%}" for o in others if k < len(o.retrievals)]
+        yield f"own partner found: {name}", f"{share:.0%} of the time{_beside(seeds)}"
+    if best.effective_rank is not None:
+        ranks = [o.effective_rank for o in others if o.effective_rank is not None]
         yield (
             "effective rank",
-            f"{best['effective_rank']:.1f} (1 would mean that embeddings lie on a "
-            "line and hardly differ)",
+            f"{best.effective_rank:.1f} (1 would mean that embeddings lie on a "
+            f"line and hardly differ){_beside([f'{rank:.1f}' for rank in ranks])}",
         )
+    if not others:
+        yield "noise", f"not measured: train a second seed with {names.other_seed}"
+
+
+def _beside(figures: Sequence[str]) -> str:
+    """Return the same figure of other seeds, in words."""
+    if not figures:
+        return ""
+    whose = "another seed" if len(figures) == 1 else f"{len(figures)} other seeds"
+    return f"; {whose}: {', '.join(figures)}"
 
 
 def _course(events: Events, config: DistillConfig) -> Iterator[Fact]:
@@ -237,12 +262,24 @@ def _data(
         listed = f" ({inside})" if inside else ""
         read = "" if known is None else _how_read(known)
         yield "partner", f"{name}: {dense.kind}{size}{listed}{read}{control}"
+    yield from _origins(run_data(folder), shown)
     sure = split.train.confidence
     if sure.min() < 1:
         yield (
             "confidence",
             f"{np.median(sure):.0%} (median), at least {sure.min():.0%}",
         )
+
+
+def _origins(data: Path, shown: ReportNames) -> Iterator[Fact]:
+    """Return where every section comes from, where the pairs say it."""
+    if not is_pairs(data):
+        return
+    names = shown.config.report is not None and shown.config.report.names
+    for k, origin in enumerate(read_pairs(data).origins, start=1):
+        if origin is not None:
+            case = f" ({origin.case})" if names and origin.case else ""
+            yield f"section {k}{case}", origin.say(names=names)
 
 
 def _stored_partners(data: Path) -> dict[str, StoredPartner]:

@@ -47,6 +47,8 @@ class ReportNames:
         The command that repeats the training.
     where : str
         Where that command is run; empty for anywhere.
+    other_seed : str
+        The command that trains the same with another seed, run there too.
     """
 
     config: DistillConfig
@@ -54,6 +56,7 @@ class ReportNames:
     cases: dict[str, str]
     command: str
     where: str
+    other_seed: str
 
 
 def names_for(
@@ -76,14 +79,18 @@ def names_for(
     known = [str(case) for case in np.unique(np.concatenate(parts))]
     columns = tuple(dense.column for dense in config.dense)
     if config.report is not None and config.report.names:
-        command = command_again(folder, threads=threads, shell=Shell.POSIX)
-        return ReportNames(config, columns, {c: c for c in known}, command, "")
+        command, seeded = (
+            command_again(folder, threads=threads, shell=Shell.POSIX, seed=seed)
+            for seed in (None, config.seed + 1)
+        )
+        return ReportNames(config, columns, {c: c for c in known}, command, "", seeded)
     return ReportNames(
         columns=columns,
         config=_without_names(config, of_layers=is_pairs(run_data(folder))),
         cases={case: f"case {k + 1}" for k, case in enumerate(known)},
         command=command_in_folder(folder, threads=threads),
         where="In the folder of the run, in bash, zsh or another POSIX shell:",
+        other_seed=command_in_folder(folder, threads=threads, seed=config.seed + 1),
     )
 
 

@@ -221,6 +221,32 @@ def score_embeddings(
     )
 
 
+def predicted_labels(
+    student: Student,
+    folder: TileFolder,
+    embeddings: Floats,
+    protocol: Literal["head", "probe"],
+) -> npt.NDArray[np.str_]:
+    """Return the label that every tile gets, ``(n,)``; see :func:`evaluate_student`.
+
+    Parameters
+    ----------
+    student : Student
+        Made the embeddings.
+    folder : TileFolder
+        Labelled tiles.
+    embeddings : ndarray
+        ``(n, dim)`` that :func:`embed_tiles` gave.
+    protocol : {"head", "probe"}
+        As :func:`choose_protocol` says.
+    """
+    head = protocol == "head"
+    found = (_score_head if head else _probe_of)(student, folder, embeddings)
+    names: npt.NDArray[np.str_] = np.array(found.classes, np.str_)
+    labels: npt.NDArray[np.str_] = names[found.probabilities.argmax(axis=1)]
+    return labels
+
+
 def unseen_tiles(
     student: Student, folder: TileFolder, protocol: ScoringProtocol = "auto"
 ) -> tuple[TileFolder, tuple[str, ...]]:
@@ -239,7 +265,7 @@ def unseen_tiles(
         or not _encoder_trained(student)
     ):
         return folder, ()
-    seen = _seen(student, cases)
+    seen = seen_cases(student, cases)
     if not seen.any() or seen.all():
         return folder, ()
     kept = tuple(t for t, out in zip(folder.tiles, seen, strict=True) if not out)
@@ -309,10 +335,10 @@ def _encoder_trained(student: Student) -> bool:
 def _cases_seen(student: Student, folder: TileFolder) -> int:
     """Return how many of the folder's cases the student was fitted on."""
     cases = folder.case_ids()
-    return 0 if cases is None else int(_seen(student, np.unique(cases)).sum())
+    return 0 if cases is None else int(seen_cases(student, np.unique(cases)).sum())
 
 
-def _seen(student: Student, cases: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+def seen_cases(student: Student, cases: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
     """Return which of these cases the student was fitted on, ``(n,)``."""
     training = student.spec.training
     if training is None:
@@ -325,6 +351,10 @@ def _score_head(student: Student, folder: TileFolder, embeddings: Floats) -> _Fo
     names = student.spec.class_names
     truth = np.array([names.index(label) for label in folder.labels()], np.intp)
     return _Found(student.classify(embeddings), truth, names, ())
+
+
+def _probe_of(_student: Student, folder: TileFolder, embeddings: Floats) -> _Found:
+    return _score_probe(folder, embeddings)
 
 
 def _score_probe(folder: TileFolder, embeddings: Floats) -> _Found:

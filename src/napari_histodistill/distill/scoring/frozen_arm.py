@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from napari_histodistill.distill.scoring.references import tiles_to_compare
 from napari_histodistill.distill.training.networks import start_folder
 from napari_histodistill.errors import InputError, TileFolderError
 from napari_histodistill.students.backends.stages import reference_of_tiles
+from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.bundle import SPEC_FILE, load_student, save_student
 from napari_histodistill.students.probe import fit_probe
 from napari_histodistill.students.spec import (
@@ -28,8 +29,11 @@ from napari_histodistill.students.spec import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from napari_histodistill.distill.recipes.config import FrozenConfig
     from napari_histodistill.distill.scoring.scores import Evaluation, Interval
+    from napari_histodistill.students.student import Student
 
 
 def train_frozen(
@@ -80,12 +84,6 @@ def train_frozen(
     base = load_student(
         start_folder(recipe.student, home), device=device, precision="float32"
     )
-    if base.spec.weights.source == "bundle":
-        msg = (
-            f"student: {recipe.student!r} carries its own weights; this "
-            "version fits heads only on students whose weights are in a package."
-        )
-        raise InputError(msg)
     embeddings = np.concatenate([r.embeddings for r in embed_tiles(base, folder)])
     score = score_embeddings(base, folder, embeddings, protocol="probe")
     names = [c.name for c in recipe.classes]
@@ -94,7 +92,29 @@ def train_frozen(
     tiles, known = tiles_to_compare(folder, base.spec.tile_px)
     trust = reference_of_tiles(tiles, known)
     spec = _spec(recipe, base.spec, folder, score, salt=salt_for(tiles))
-    return save_student(target, spec, head=fit.head, trust=trust)
+    weights = _own_weights(base)
+    return save_student(target, spec, head=fit.head, encoder_state=weights, trust=trust)
+
+
+def _with_encoder(
+    of_head: str,
+    before: Training | None,
+    said: Literal["data", "licence", "attribution"],
+) -> str:
+    """Return what the card says of the head's data, and of the encoder's if others."""
+    of_encoder = "" if before is None else str(getattr(before, said))
+    if not of_encoder or of_encoder == of_head:
+        return of_head
+    return f"{of_head} (classes); {of_encoder} (encoder)"
+
+
+def _own_weights(base: Student) -> dict[str, torch.Tensor] | None:
+    """Return the encoder's weights, if they are the student's and no package's."""
+    if base.spec.weights.source != "bundle":
+        return None
+    assert isinstance(base.backend, TorchBackend)  # in float32 it is torch that runs
+    state: dict[str, torch.Tensor] = base.backend.module.state_dict()
+    return state
 
 
 def _check_labels(recipe: FrozenConfig, folder: TileFolder) -> None:
@@ -119,12 +139,14 @@ def _spec(
     digests = (
         () if cases is None else sorted({case_digest(str(c), salt) for c in cases})
     )
+    before = base.training
     training = Training(
-        data=recipe.data.description,
-        licence=recipe.data.licence,
-        attribution=recipe.data.attribution,
+        data=_with_encoder(recipe.data.description, before, "data"),
+        licence=_with_encoder(recipe.data.licence, before, "licence"),
+        attribution=_with_encoder(recipe.data.attribution, before, "attribution"),
         arm=recipe.arm,
         tiles=len(folder),
+        partners=None if before is None else before.partners,
         cases=score.cases,
         case_digests=tuple(digests),
         case_salt=salt if digests else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QPushButton
+from qtpy.QtWidgets import QCheckBox, QPushButton
 
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
@@ -56,6 +56,11 @@ WHO = (
     "called students: small networks that need only the H&E image.",
     "The second model, for example the one trained with the partner.",
 )
+NOISE_TIP = (
+    "Let another seed of the same recipe look at the slide, too: two trainings that "
+    "differ in chance alone differ as well, and what A and B differ by is set beside "
+    "that."
+)
 RUN_TIP = (
     "Let both models look at the slide, where they have not yet, and show where they "
     "differ."
@@ -88,6 +93,7 @@ class ChoosePanel(SlideSection):
     open_bundle = Signal(int)
     swapped = Signal()
     measure_chosen = Signal(str)
+    noise_chosen = Signal(bool)
 
     def __init__(self) -> None:
         detail = DetailSlider(
@@ -100,6 +106,9 @@ class ChoosePanel(SlideSection):
         self.students = tuple(StudentCombo(tip) for tip in WHO)
         self.infos = tuple(info_button() for _ in LETTERS)
         self.words = tuple(Hint() for _ in LETTERS)
+        self.noise = QCheckBox("Measure noise")
+        self.noise.setChecked(True)
+        self.noise_words = Hint()
         self.swap = QPushButton("Swap")
         self._measure_tip = ""
         measures = [(text, key) for key, text, _ in MEASURES]
@@ -117,6 +126,11 @@ class ChoosePanel(SlideSection):
         """Say what there is of either map."""
         for label, text in zip(self.words, words, strict=True):
             label.say(text)
+
+    def show_noise(self, words: str, why_not: str) -> None:
+        """Say how noise is measured, or why it is not."""
+        self.noise_words.say(words)
+        explain(self.noise, NOISE_TIP, why_not)
 
     def show_measures(self, chosen: Measure, why_not: Callable[[Measure], str]) -> None:
         """Choose a measure; those that do not fit say why."""
@@ -148,14 +162,16 @@ class ChoosePanel(SlideSection):
             grid.addWidget(PlainLabel(letter), 3 + 2 * k, 0)
             grid.addLayout(row(self.students[k], self.infos[k]), 3 + 2 * k, 1)
             grid.addWidget(self.words[k], 4 + 2 * k, 1)
-        grid.addWidget(PlainLabel("Region"), 7, 0)
-        grid.addLayout(row(self.regions, self.swap), 7, 1)
-        grid.addWidget(PlainLabel("Detail"), 8, 0)
-        grid.addWidget(self.detail, 8, 1)
-        grid.addWidget(self.detail_words, 9, 1)
-        grid.addWidget(PlainLabel("By"), 10, 0)
-        grid.addWidget(self.measure, 10, 1)
-        grid.addWidget(self.runner, 11, 0, 1, 2)
+        grid.addWidget(self.noise, 7, 1)
+        grid.addWidget(self.noise_words, 8, 1)
+        grid.addWidget(PlainLabel("Region"), 9, 0)
+        grid.addLayout(row(self.regions, self.swap), 9, 1)
+        grid.addWidget(PlainLabel("Detail"), 10, 0)
+        grid.addWidget(self.detail, 10, 1)
+        grid.addWidget(self.detail_words, 11, 1)
+        grid.addWidget(PlainLabel("By"), 12, 0)
+        grid.addWidget(self.measure, 12, 1)
+        grid.addWidget(self.runner, 13, 0, 1, 2)
 
     def _connect(self) -> None:
         for which, combo in enumerate(self.students):
@@ -164,6 +180,7 @@ class ChoosePanel(SlideSection):
             )
             combo.open_bundle.connect(lambda which=which: self.open_bundle.emit(which))
         self.swap.clicked.connect(self.swapped)
+        self.noise.toggled.connect(self.noise_chosen)
         self.measure.activated.connect(
             lambda k: self.measure_chosen.emit(MEASURES[k][0])
         )

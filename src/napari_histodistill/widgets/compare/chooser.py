@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from napari_histodistill.controllers.compare.jobs import LOADING, OF_THE_MAPS
+from napari_histodistill.controllers.compare.jobs import (
+    LOADING,
+    OF_THE_MAPS,
+    CompareJob,
+)
+from napari_histodistill.controllers.compare.noise import SeedsFound, seeds_work
 from napari_histodistill.controllers.compare.session import CompareSession
 from napari_histodistill.controllers.shared.job import Job, SlideJob
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
@@ -19,6 +24,7 @@ from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     slide_words,
     student_words,
+    titles_apart,
 )
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.compare.bench import CompareBench
@@ -53,6 +59,7 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         panel.student_chosen.connect(self.choose_student)
         panel.open_bundle.connect(self.ask_bundle)
         panel.swapped.connect(self.swap)
+        panel.noise_chosen.connect(self.choose_noise)
         panel.region_chosen.connect(self.choose_region)
         panel.step_chosen.connect(self.choose_step)
 
@@ -66,6 +73,7 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         """Load a student of the list as A (0) or B (1)."""
         self._current[which], self._asked[which] = index, True
         self._drop()
+        self.bench.pump.abandon(CompareJob.SEEDS)
         self.bench.session.await_student(which)
         self.bench.pump.start(
             student_work(self._load_student, self._students[index].name, "auto"),
@@ -85,6 +93,13 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         self._drop()
         self._current.reverse()
         self._asked.reverse()
+        self.bench.pump.abandon(CompareJob.SEEDS)
+        self._look_for_seeds()
+        self.bench.changed.emit()
+
+    def choose_noise(self, measured: bool) -> None:
+        """Let the next run measure noise, or not."""
+        self.bench.session.choose_noise(measured=measured)
         self.bench.changed.emit()
 
     def choose_region(self, region: RegionChoice) -> None:
@@ -130,12 +145,13 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         current = layers.index(id(bench.slide_layer)) if bench.slide_layer else -1
         panel.slide.show_slides([x.name for x in self._layers], current)
         set_tip(panel.slide_info, slide_words(session.slide))
-        panel.show_students([s.title for s in self._students], self._current)
+        panel.show_students(titles_apart(self._students), self._current)
         for info, index in zip(panel.infos, self._current, strict=True):
             if index >= 0:
                 set_tip(info, student_words(self._students[index].spec))
         panel.show_questions(session)
         panel.show_words([session.say_half(which) for which in range(2)])
+        panel.show_noise(session.say_noise(), session.why_no_noise_choice)
         panel.show_steps(len(session.steps), session.step, session.detail_in_words)
 
     def _loaded(self, which: int, reports: list[StudentLoaded]) -> None:
@@ -145,6 +161,29 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
     def _load_ended(self, which: int, job: Job[object]) -> None:
         if job.error:
             self.bench.session.lose_student(which, job.error)
+        self._look_for_seeds()
+        self.bench.changed.emit()
+
+    def _look_for_seeds(self) -> None:
+        """Look for what measures noise, once both students are there."""
+        session = self.bench.session
+        if len(session.students) < len(LOADING) or session.seeds is not None:
+            return
+        sources = [self._students[index].name for index in self._current]
+        self.bench.pump.start(
+            seeds_work(self._load_student, sources),
+            key=CompareJob.SEEDS,
+            on_reports=self._seeds_found,
+            on_end=self._seeds_looked_for,
+        )
+
+    def _seeds_found(self, reports: list[SeedsFound]) -> None:
+        self.bench.session.take_seeds(reports[-1])
+
+    def _seeds_looked_for(self, job: Job[object]) -> None:
+        if job.error:  # a damaged bundle beside these two is no reason to stop
+            self.bench.session.take_seeds(SeedsFound())
+            self.bench.said.emit(job.error)
         self.bench.changed.emit()
 
     def _drop(self) -> None:

@@ -365,14 +365,14 @@ class ControlComparing(QObject):
     def show(self) -> None:
         """Enable the button, or say why not."""
         student = self.bench.session.student
-        explain(self.button, COMPARE_TIP, why_no_comparison(self.bench.runs, student))
+        explain(self.button, COMPARE_TIP, why_no_comparison(student))
 
     def compare(self) -> CompareWidget | None:
         """Open *Compare students* with both; returns that panel."""
         student = self.bench.session.student
         if student is None:
             return None
-        both = student_and_control(self.bench.runs, student)
+        both = student_and_control(student)
         if both is None:
             return None
         panel = cast("CompareWidget", self.bench.open_panel(Panel.COMPARE))

@@ -156,12 +156,15 @@ def keep_lines(widget: QWidget, lines: int, *, besides: int = 0) -> None:
     _RoomKeeper(widget, reserve)
 
 
-def room_for(label: QLabel, longest: str) -> None:
-    """Give a label the width of its longest text, so that nothing beside it moves."""
+def room_for(label: QWidget, longest: str, *, beside: int = 4) -> None:
+    """Give a label the width of its longest text, so that nothing beside it moves.
+
+    ``beside`` is what it draws beside the text, in pixels.
+    """
 
     def reserve() -> None:
         wide = label.fontMetrics().horizontalAdvance(longest)
-        label.setMinimumWidth(wide + 4)
+        label.setMinimumWidth(wide + beside)
 
     _RoomKeeper(label, reserve)
 

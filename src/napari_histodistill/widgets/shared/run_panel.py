@@ -17,6 +17,7 @@ from napari_histodistill.widgets.shared.controls import (
     keep_lines,
     keep_room,
     push,
+    room_for,
     row,
     set_tip,
     stack,
@@ -83,6 +84,7 @@ class RunPanel(QWidget):
         self._is_passing = False
         self._device_tip, self._device_locked = DEVICE_TIP, ""
         buttons = row(self.button, self.stop, self.more, self.device)
+        room_for(self.device, "CPU · OpenVINO", beside=54)  # margins and arrow
         for place, share in enumerate((2, 2, 0, 3)):
             buttons.setStretch(place, share)
         stack(self, buttons, self.bar, self.message)

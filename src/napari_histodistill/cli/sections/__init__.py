@@ -1,0 +1,1 @@
+"""``align`` and ``pairs``: sections from files, without a window."""

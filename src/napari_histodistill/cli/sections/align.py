@@ -1,0 +1,185 @@
+"""``align``: how a partner lies on its H&E, from files."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_histodistill.cli.console import answering, interruptible, tell
+from napari_histodistill.cli.options import (
+    ImageOption,
+    JsonOption,
+    RgbOption,
+    slide_argument,
+)
+from napari_histodistill.cli.sections.options import (
+    AnywayOption,
+    ApprovedOption,
+    FixedChoice,
+    FixedOption,
+    HeMppOption,
+    InRegisterOption,
+    KindOption,
+    LandmarkPairsOption,
+    LandmarksOption,
+    LandmarkUnitOption,
+    PartnerArgument,
+    PartnerImageOption,
+    PartnerMppOption,
+    ReportOption,
+    SortOption,
+    TransformOption,
+    TransformUnitOption,
+    section_files,
+)
+from napari_histodistill.cli.sections.outputs import (
+    alignment_facts,
+    alignment_text,
+    check_output,
+    is_page,
+    last_of,
+    write_page,
+)
+from napari_histodistill.export.safe_writing import write_file
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
+    from napari_histodistill.distill.sections.opening import OpenSection
+
+
+class FormatChoice(StrEnum):
+    """Formats of transforms (see ``distill.exchange.transforms``)."""
+
+    json = "json"
+    qupath = "qupath"
+    elastix = "elastix"
+    itk = "itk"
+
+
+def align(
+    he: Annotated[Path, slide_argument("HE", "The H&E: all that a student sees.")],
+    partner: PartnerArgument,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="TRANSFORM.json", help="Where the transform goes."
+        ),
+    ],
+    landmarks: LandmarksOption = None,
+    landmark_pairs: LandmarkPairsOption = None,
+    transform: TransformOption = None,
+    in_register: InRegisterOption = False,
+    kind: KindOption = None,
+    mpp: HeMppOption = None,
+    partner_mpp: PartnerMppOption = None,
+    image: ImageOption = None,
+    partner_image: PartnerImageOption = None,
+    rgb: RgbOption = False,
+    sort: SortOption = None,
+    to: Annotated[
+        FormatChoice | None,
+        typer.Option(
+            "--to",
+            help="Format of the output: json, which keeps the evidence and which "
+            "`pairs` and the window read, or another program's. By default what the "
+            "name ends in: .tfm itk, .txt elastix, else json.",
+            show_default=False,
+        ),
+    ] = None,
+    transform_unit: TransformUnitOption = None,
+    landmark_unit: LandmarkUnitOption = None,
+    fixed: FixedOption = FixedChoice.he,
+    approved_by: ApprovedOption = "",
+    report: ReportOption = None,
+    accept_anyway: AnywayOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Align a partner with its H&E."""
+    from napari_histodistill.distill.exchange.transforms import is_transform
+    from napari_histodistill.distill.sections.aligning import align_section
+    from napari_histodistill.distill.sections.batch import (
+        refuse_unaccepted,
+        show_section,
+    )
+    from napari_histodistill.distill.sections.opening import open_section
+
+    began = time.perf_counter()
+    files = section_files(
+        he,
+        partner,
+        mpp=mpp,
+        partner_mpp=partner_mpp,
+        image=image,
+        partner_image=partner_image,
+        rgb=rgb,
+        sort=sort,
+        transform=transform,
+        landmarks=landmarks,
+        landmark_pairs=landmark_pairs,
+        in_register=in_register,
+        kind=kind,
+        transform_unit=transform_unit,
+        landmark_unit=landmark_unit,
+        fixed=fixed,
+        approved_by=approved_by,
+    )
+    named = (transform, landmark_pairs, *(landmarks or ()))
+    inputs = [he, partner, *(path for path in named if path is not None)]
+    with answering(as_json=json) as answer:
+        check_output(out, inputs, is_transform, "-o")
+        if report is not None:
+            check_output(report, [*inputs, out], is_page, "--report")
+        with open_section(files) as section, interruptible() as cancel:
+            for note in section.notes:
+                tell(note)
+            found = last_of(align_section(section, cancel), section.sparse.name)
+            text = _text(section, found, out, to, transform_unit)
+            page = show_section(section, found) if report is not None else None
+        facts = alignment_facts(files, found)
+        written = found.accepted or accept_anyway
+        if report is not None and page is not None:
+            # Also of what is not accepted: it is there to be looked at.
+            write_page(report, [page])
+        if written:
+            write_file(out, text, is_transform)
+        facts |= {
+            "output": str(out) if written else None,
+            "report": None if report is None else str(report),
+            "seconds": round(time.perf_counter() - began, 2),
+        }
+        answer.give(facts, alignment_text(facts))
+        if not written:
+            refuse_unaccepted(section, found)
+
+
+def _text(
+    section: OpenSection,
+    found: SectionAlignment,
+    out: Path,
+    to: FormatChoice | None,
+    unit: str | None,
+) -> str:
+    """Return the file that is written."""
+    from napari_histodistill.distill.exchange.frames import PointUnit
+    from napari_histodistill.distill.exchange.transforms import (
+        TransformFormat,
+        format_for,
+        transform_text,
+    )
+    from napari_histodistill.distill.sections.record import record_text
+
+    wanted = format_for(out) if to is None else TransformFormat(to)
+    if wanted is TransformFormat.OWN:
+        approved = section.files.approved_by or found.approved_by
+        return record_text(found, *section.origins(), approved)
+    return transform_text(
+        wanted,
+        found.registration,
+        section.frames,
+        unit=PointUnit.MICROMETRES if unit is None else PointUnit(unit),
+        as_json=out.suffix.lower() == ".json",
+    )

@@ -1,0 +1,298 @@
+"""``pairs``: pairs of one section, or of a table of sections, from files."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_histodistill.cli.console import answering, interruptible, tell
+from napari_histodistill.cli.options import (
+    ImageOption,
+    JsonOption,
+    RgbOption,
+    slide_argument,
+)
+from napari_histodistill.cli.sections.options import (
+    AnywayOption,
+    ApprovedOption,
+    FixedChoice,
+    FixedOption,
+    HeMppOption,
+    InRegisterOption,
+    KindOption,
+    LandmarkPairsOption,
+    LandmarksOption,
+    LandmarkUnitOption,
+    PartnerImageOption,
+    PartnerMppOption,
+    RelationChoice,
+    RelationOption,
+    ReportOption,
+    SortOption,
+    TransformOption,
+    TransformUnitOption,
+    section_files,
+)
+from napari_histodistill.cli.sections.outputs import (
+    PROGRESS_S,
+    alignment_facts,
+    alignment_text,
+    check_output,
+    is_page,
+    write_page,
+)
+from napari_histodistill.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_histodistill.distill.pairs.pool import PairPool
+    from napari_histodistill.distill.sections.batch import BatchStep, PairedSection
+    from napari_histodistill.distill.sections.files import SectionFiles
+    from napari_histodistill.distill.sections.table import TableRow
+    from napari_histodistill.running import CancelToken
+
+_TABLES = (".csv", ".tsv", ".txt")
+
+
+def pairs(
+    he: Annotated[
+        Path,
+        slide_argument(
+            "HE|SECTIONS.csv", "The H&E, or a table with a row per section."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="PAIRS.zarr", help="Where the pairs go; a new name."
+        ),
+    ],
+    partner: Annotated[
+        Path | None, slide_argument("[PARTNER]", "Its partner; none for a table.")
+    ] = None,
+    transform: TransformOption = None,
+    landmarks: LandmarksOption = None,
+    landmark_pairs: LandmarkPairsOption = None,
+    in_register: InRegisterOption = False,
+    kind: KindOption = None,
+    mpp: HeMppOption = None,
+    partner_mpp: PartnerMppOption = None,
+    image: ImageOption = None,
+    partner_image: PartnerImageOption = None,
+    rgb: RgbOption = False,
+    sort: SortOption = None,
+    tile_px: Annotated[
+        int, typer.Option("--tile-px", min=8, max=4096, help="Edge of the H&E's tiles.")
+    ] = 128,
+    tile_mpp: Annotated[
+        float,
+        typer.Option(
+            "--tile-mpp", metavar="µM", help="µm per pixel of the H&E's tiles."
+        ),
+    ] = 0.5,
+    min_tissue: Annotated[
+        float,
+        typer.Option(
+            "--min-tissue", min=0, max=1, help="Share of a tile that must be tissue."
+        ),
+    ] = 0.5,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="At most so many pairs of each section."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Which pairs a limit draws.")
+    ] = 0,
+    transform_unit: TransformUnitOption = None,
+    landmark_unit: LandmarkUnitOption = None,
+    fixed: FixedOption = FixedChoice.he,
+    relation: RelationOption = RelationChoice.unknown,
+    approved_by: ApprovedOption = "",
+    report: ReportOption = None,
+    accept_anyway: AnywayOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Sample pairs of sections, for `distill`."""
+    from napari_histodistill.distill.pairs.plan import Sampling
+    from napari_histodistill.distill.sections.batch import paired_sections
+
+    began = time.perf_counter()
+    said = section_files(
+        he,
+        partner or he,
+        mpp=mpp,
+        partner_mpp=partner_mpp,
+        image=image,
+        partner_image=partner_image,
+        rgb=rgb,
+        sort=sort,
+        transform=transform,
+        landmarks=landmarks,
+        landmark_pairs=landmark_pairs,
+        in_register=in_register,
+        kind=kind,
+        transform_unit=transform_unit,
+        landmark_unit=landmark_unit,
+        fixed=fixed,
+        relation=relation,
+        approved_by=approved_by,
+    )
+    with answering(as_json=json) as answer:
+        if not 0.01 < tile_mpp <= 100:
+            msg = f"--tile-mpp: {tile_mpp:g} is not a number of µm per pixel."
+            raise InputError(msg)
+        sampling = Sampling(
+            mpp=tile_mpp,
+            tile_px=tile_px,
+            min_tissue=min_tissue,
+            limit=limit,
+            seed=seed,
+        )
+        rows = _rows(he, partner, said)
+        _check_outputs(out, report, he, rows)
+        with ExitStack() as stack, interruptible() as cancel:
+            reports = paired_sections(
+                stack,
+                rows,
+                sampling,
+                anyway=accept_anyway,
+                shown=report is not None,
+                cancel=cancel,
+            )
+            found = _followed(reports, len(rows))
+            pool = _written(out, found, cancel)
+            if report is not None:
+                write_page(report, [one.shown for one in found if one.shown])
+            facts = _facts(rows, found, pool)
+        facts |= {
+            "output": str(out),
+            "report": None if report is None else str(report),
+            "seconds": round(time.perf_counter() - began, 2),
+        }
+        answer.give(facts, _text(facts))
+
+
+def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[TableRow]:
+    """Return the sections: one, or those of a table."""
+    from napari_histodistill.distill.sections.table import TableRow, read_sections
+
+    is_table = he.suffix.lower() in _TABLES
+    if partner is not None:
+        if is_table:
+            msg = (
+                f"{he}: this is a table, whose rows name partners: leave out {partner}."
+            )
+            raise InputError(msg)
+        return [TableRow("", said)]
+    if not is_table:
+        msg = f"{he}: name its partner too, or a table of sections (.csv)."
+        raise InputError(msg)
+    own = said.alignment
+    if own.transform or own.landmarks or own.landmark_pairs:
+        msg = f"{he}: a transform and landmarks of each section stand in its row."
+        raise InputError(msg)
+    return read_sections(he, said)
+
+
+def _check_outputs(
+    out: Path, report: Path | None, he: Path, rows: Sequence[TableRow]
+) -> None:
+    """Refuse what cannot be written, before anything is computed."""
+    inputs = [he, *(path for row in rows for path in (row.files.he, row.files.partner))]
+    check_output(out, inputs, lambda _: False, "-o")
+    if report is not None:
+        check_output(report, inputs, is_page, "--report")
+
+
+def _followed(
+    reports: Iterator[BatchStep | PairedSection], count: int
+) -> list[PairedSection]:
+    """Follow a batch on stderr, and return its sections."""
+    from napari_histodistill.distill.sections.batch import PairedSection
+
+    found: list[PairedSection] = []
+    said = time.monotonic()
+    for report in reports:
+        if isinstance(report, PairedSection):
+            found.append(report)
+            name, pairs_here = report.plan.sparse.name, len(report.plan)
+            tell(f"{len(found)} of {count}: {name}, {pairs_here:,} pairs")
+        elif report.note:
+            tell(report.note)
+        elif time.monotonic() - said >= PROGRESS_S:
+            said = time.monotonic()
+            tell(f"{report.name}: {report.share:.0%} of the search")
+    return found
+
+
+def _written(
+    out: Path, found: Sequence[PairedSection], cancel: CancelToken
+) -> PairPool:
+    """Write the pairs of all sections, with progress on stderr."""
+    from napari_histodistill.distill.pairs.pool import pool_pairs
+    from napari_histodistill.distill.pairs.store import write_pairs
+
+    pool = pool_pairs([one.plan for one in found])
+    said = time.monotonic()
+    for done in write_pairs(out, pool, cancel=cancel):
+        if time.monotonic() - said >= PROGRESS_S:
+            said = time.monotonic()
+            tell(f"{done:,} of {len(pool):,} pairs written")
+    return pool
+
+
+def _facts(
+    rows: Sequence[TableRow], found: Sequence[PairedSection], pool: PairPool
+) -> dict[str, Any]:
+    import numpy as np
+
+    from napari_histodistill.distill.layers.partners import Spots
+
+    sections = [
+        {
+            "case": row.files.case,
+            "section": name,
+            "pairs": len(one.plan),
+            "confidence": round(float(np.median(one.plan.confidence)), 3),
+            "lost": {why.value: count for why, count in one.plan.lost.items()},
+            "relation": row.files.relation.value,
+            "alignment": alignment_facts(row.files, one.alignment),
+        }
+        for row, one, name in zip(rows, found, pool.section_names, strict=True)
+    ]
+    partners = [
+        {"name": p.name, "kind": "expression", "names": list(p.genes)}
+        if isinstance(p, Spots)
+        else {"name": p.name, "kind": p.kind, "tile_px": p.tile_px}
+        for p in pool.partners
+    ]
+    sampling = pool.sampling
+    return {
+        "pairs": len(pool),
+        "tile_px": sampling.tile_px,
+        "mpp": sampling.mpp,
+        "tile_um": sampling.tile_um,
+        "partners": partners,
+        "sections": sections,
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = []
+    for section in facts["sections"]:
+        lines.append(alignment_text(section["alignment"]))
+        lines.append(
+            f"  {section['pairs']:,} pairs, confidence {section['confidence']:.0%} "
+            "(median)"
+        )
+    named = ", ".join(f"{p['name']} ({p['kind']})" for p in facts["partners"])
+    lines.append(
+        f"{facts['pairs']:,} pairs of {facts['tile_um']:.0f} µm in {facts['output']}; "
+        f"partner: {named}"
+    )
+    return "\n".join(lines)

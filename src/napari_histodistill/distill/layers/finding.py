@@ -1,0 +1,387 @@
+"""The automatic start: where a partner lies, found without a landmark, or refused.
+
+Sections are mounted turned, upside down and cut, and files state wrong µm/px. So every
+turn, side, scale and shift is looked at very small, the likeliest places are refined
+alike, and then small blocks are asked, each on its own, whether they find themselves
+where the place puts them. The best place is accepted only where far more blocks agree
+than do for partners that do not belong together, and than in any other place. Its error
+is stated by how far the blocks that agree lie off.
+
+Only rigid, similarity and affine maps are fitted. A displacement field was measured on
+two pairs of sections, and held-out landmarks gained no more than their noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.distill.layers.blocks import Agreement, agreement_of
+from napari_histodistill.distill.layers.optimising import FAR, Optimiser, simpleitk
+from napari_histodistill.distill.layers.places import look_for_places
+from napari_histodistill.distill.layers.refinement import grown
+from napari_histodistill.distill.layers.registration import (
+    CELL_UM,
+    FEWEST,
+    Registration,
+    RegistrationKind,
+    apply,
+    fit_landmarks,
+)
+from napari_histodistill.distill.layers.thumbnails import (
+    Thumbnail,
+    lay,
+    take_thumbnails,
+)
+from napari_histodistill.errors import ComputeError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from napari_histodistill.distill.layers.partners import DenseLayer
+    from napari_histodistill.running import CancelToken
+    from napari_histodistill.slides.pyramid.slide import Slide
+
+    Doubles = npt.NDArray[np.float64]
+
+SCALES = tuple(2 ** (k / 3) for k in range(-7, 8))
+"""How much larger tissue may be on the partner than µm/px say: up to five times."""
+
+LEAST_SCORE = 8.0
+"""Score from which a place is accepted."""
+
+LEAST_MARGIN = 4.0
+"""Margin from which a place is accepted."""
+
+_CANDIDATES, _BATCH, _FINALISTS = 32, 8, 3
+_COARSE_PX, _MIDDLE_PX, _FINE_PX = 96, 256, 1024
+_APART = 0.06
+"""Places that differ by less than this share of the section are one."""
+
+_LOOKED_AT = 200
+_BUDGET_S = 20.0
+_LEAST_PX = 200
+_LOST = 0.8
+"""Share of the score that a finer fit must keep: it must not lose what was seen."""
+
+_MOST_STRETCH = 1.35
+"""More than this along one axis is no section that was mounted flat."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """The best place, and whether it may be used.
+
+    Attributes
+    ----------
+    registration : Registration
+        The place; its ``stated_um`` is the median error that the blocks tell. With
+        landmarks, its residuals are their errors, which the search never saw.
+    score : float
+        By how many standard deviations more blocks agree than by chance.
+    margin : float
+        By how much that is above the score of the best other place: another turn, side,
+        scale or shift, refined alike.
+    accepted : bool
+        Whether it may be used.
+    reasons : tuple of str
+        Sentences: why not. Empty if accepted.
+    turns : int
+        Quarter turns of the partner, counter-clockwise as seen on screen, 0 to 3; the
+        nearest.
+    mirrored : bool
+        Whether it is mirrored left to right first.
+    scale : float
+        How much larger tissue is on the partner than both µm/px say.
+    """
+
+    registration: Registration
+    score: float
+    margin: float
+    accepted: bool
+    reasons: tuple[str, ...]
+    turns: int
+    mirrored: bool
+    scale: float
+
+
+def find(
+    sparse: Slide,
+    dense: DenseLayer,
+    kind: RegistrationKind = "affine",
+    *,
+    landmarks_um: tuple[Doubles, Doubles] | None = None,
+    cancel: CancelToken,
+) -> Iterator[float | Found]:
+    """Find where a partner lies, wherever it lies now.
+
+    Parameters
+    ----------
+    sparse : Slide
+        The H&E, with µm per pixel.
+    dense : DenseLayer
+        The partner: colours, channels or outlines.
+    kind : {"rigid", "similarity", "affine"}
+        Kind of the transform. A rigid one cannot mend a wrong µm/px, so none is tried.
+    landmarks_um : tuple of ndarray, optional
+        Both ``(n, 2)``, (y, x) in µm, sparse and dense world. They are not used for the
+        search: they judge it.
+    cancel : CancelToken
+        Asked often.
+
+    Yields
+    ------
+    float or Found
+        Share of the work done, 0 to 1; at the end what was found.
+
+    Raises
+    ------
+    InputError
+        If a layer is the same everywhere, or SimpleITK is not installed.
+    ComputeError
+        If there is no place at all where both could be compared.
+    Cancelled
+        When asked to stop.
+    """
+    simpleitk()
+    ours, theirs = take_thumbnails(sparse), take_thumbnails(dense.slide, dense)
+    looks = tuple(zip(ours, theirs, strict=True))
+    pair = _Pair(looks, kind, dense.kind != "image", cancel)
+    best: list[_Place] = []
+    # Nuclei first: they are in every stain. If they do not tell, all that lies there.
+    for number, look in enumerate(reversed(range(len(pair.looks)))):
+        search = _Search(pair, look)
+        for share in search.run():
+            yield 0.9 * (number + share) / len(pair.looks)
+        best = pair.apart([*search.places, *best])
+        if _clear(best):
+            break
+    if not best:
+        msg = (
+            f"{dense.name} and {sparse.name} could not be compared anywhere: place "
+            "landmarks."
+        )
+        raise ComputeError(msg)
+    # The best other place is refined alike, so that the margin is fair.
+    final = pair.apart([pair.finished(place) for place in best[:_FINALISTS]])
+    yield 1.0
+    margin = final[0].score - (final[1].score if len(final) > 1 else 0.0)
+    yield _found(final[0], margin, kind, dense, landmarks_um)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    matrix: Doubles
+    agreement: Agreement
+
+    @property
+    def score(self) -> float:
+        return self.agreement.score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pair:
+    """Both layers, in each of the ways to look at them."""
+
+    looks: tuple[tuple[Thumbnail, Thumbnail], ...]
+    kind: RegistrationKind
+    either_sign: bool
+    cancel: CancelToken
+
+    def agreement(self, look: int, matrix: Doubles) -> Agreement:
+        return agreement_of(*self.looks[look], matrix, either_sign=self.either_sign)
+
+    def fitted(
+        self, look: int, start: Doubles, px: int, kind: RegistrationKind
+    ) -> Doubles | None:
+        """Return a place refined; None where there is too little to compare."""
+        laid = lay(*self.looks[look], start, px)
+        if laid is None or laid.inside.sum() < _LEAST_PX or min(laid.sparse.shape) < 16:
+            return None
+        optimiser = Optimiser(laid, kind, self.cancel, budget_s=_BUDGET_S, bounded=True)
+        # All the same: pixels that are as large as those of the coarser frames.
+        shrink = FAR if px > _MIDDLE_PX else (2, 1)
+        try:
+            matrix = start @ optimiser.run(np.eye(3), shrink)
+        except ComputeError:
+            return None  # a wrong start has drifted off the section
+        return matrix if _flat(matrix) else None
+
+    def finished(self, place: _Place) -> _Place:
+        """Return a place with the transform asked for, as fine as blocks agree."""
+        coarse = self._looked_at_both(place, _MIDDLE_PX)
+        if coarse.agreement.fine:
+            return self._looked_at_both(coarse, _FINE_PX)
+        return coarse
+
+    def _looked_at_both(self, place: _Place, px: int) -> _Place:
+        """Return the mean of the fits with either look, if blocks agree as well."""
+        looks = range(len(self.looks))
+        fits = [self.fitted(look, place.matrix, px, self.kind) for look in looks]
+        known = [matrix for matrix in fits if matrix is not None]
+        if not known:
+            return place
+        mean = np.mean(known, axis=0)
+        seen = max(
+            (self.agreement(look, mean) for look in looks), key=lambda a: a.score
+        )
+        return _Place(mean, seen) if seen.score > _LOST * place.score else place
+
+    def apart(self, places: list[_Place]) -> list[_Place]:
+        """Return places best first, without those that are nearly a better one."""
+        ordered = sorted(places, key=lambda place: -place.score)
+        kept = self.distinct([place.matrix for place in ordered], 2 * _APART)
+        return [ordered[k] for k in kept]
+
+    def distinct(
+        self, matrices: list[Doubles], apart: float, most: int | None = None
+    ) -> list[int]:
+        """Return which places are farther than a share of the section from others."""
+        sparse = self.looks[0][0]
+        corners = sparse.corners_um
+        kept: list[int] = []
+        laid = np.empty((0, 4, 2))
+        for number, matrix in enumerate(matrices):
+            scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+            there = apply(matrix, corners)
+            away = np.linalg.norm(laid - there, axis=-1).max(-1, initial=0.0) / scale
+            if (away > apart * sparse.size_um.max()).all():
+                kept.append(number)
+                laid = np.concatenate([laid, there[None]])
+            if len(kept) == most:
+                break
+        return kept
+
+
+class _Search:
+    """The search with one look at both layers."""
+
+    def __init__(self, pair: _Pair, look: int) -> None:
+        self._pair, self._look = pair, look
+        self.places: list[_Place] = []
+
+    def run(self) -> Iterator[float]:
+        """Fill ``places``, best first and all apart; yield the share done."""
+        pair = self._pair
+        scales = (1.0,) if pair.kind == "rigid" else SCALES
+        seen = []
+        looked = look_for_places(
+            *pair.looks[self._look],
+            scales,
+            either_sign=pair.either_sign,
+            cancel=pair.cancel,
+        )
+        for number, places in enumerate(looked):
+            seen += places
+            yield 0.5 * (number + 1) / len(scales)
+        seen.sort(key=lambda place: -place.score)
+        matrices = [place.matrix for place in seen[:_LOOKED_AT]]
+        starts = pair.distinct(matrices, _APART, _CANDIDATES)
+        for number, start in enumerate(starts):
+            self._add(matrices[start], _COARSE_PX)
+            if number % _BATCH == _BATCH - 1:
+                yield 0.5 + 0.4 * (number + 1) / len(starts)
+                if _clear(pair.apart(self.places)):
+                    break
+        finalists = pair.apart(self.places)[:_FINALISTS]
+        self.places = []
+        for place in finalists:
+            self._add(place.matrix, _MIDDLE_PX)
+        self.places = pair.apart(self.places)
+        yield 1.0
+
+    def _add(self, start: Doubles, px: int) -> None:
+        pair = self._pair
+        kind: RegistrationKind = "rigid" if pair.kind == "rigid" else "similarity"
+        matrix = pair.fitted(self._look, start, px, kind)
+        if matrix is not None:
+            self.places.append(_Place(matrix, pair.agreement(self._look, matrix)))
+
+
+def _flat(matrix: Doubles) -> bool:
+    stretch = np.linalg.svd(matrix[:2, :2], compute_uv=False)
+    return bool(stretch[0] < _MOST_STRETCH * stretch[1])
+
+
+def _clear(places: list[_Place]) -> bool:
+    """Whether the first of several places stands out beyond doubt."""
+    if len(places) < 2:
+        return False
+    best, other = places[0].score, places[1].score
+    return best > 2 * LEAST_SCORE and best - other > 2 * LEAST_MARGIN
+
+
+def _found(
+    place: _Place,
+    margin: float,
+    kind: RegistrationKind,
+    dense: DenseLayer,
+    landmarks_um: tuple[Doubles, Doubles] | None,
+) -> Found:
+    matrix, score = place.matrix, place.score
+    off, inliers = np.empty(0), np.ones(0, np.bool_)
+    reasons = []
+    if score < LEAST_SCORE:
+        reasons.append(
+            "the layers look no more alike there than layers that do not belong "
+            "together: place landmarks, or choose another partner."
+        )
+    elif margin < LEAST_MARGIN:
+        reasons.append(
+            "another place fits nearly as well, so it may be the wrong one: place "
+            "landmarks."
+        )
+    if landmarks_um is not None and len(landmarks_um[0]):
+        off, inliers, worse = _at_landmarks(matrix, kind, dense, landmarks_um)
+        reasons += [worse] if worse else []
+    registration = Registration(kind, matrix, off, inliers, place.agreement.error_um)
+    mirrored = registration.mirrored
+    turn = matrix[:2, :2] @ np.diag([1.0, -1.0 if mirrored else 1.0])
+    degrees = np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))
+    return Found(
+        registration=registration,
+        score=score,
+        margin=margin,
+        accepted=not reasons,
+        reasons=tuple(reasons),
+        turns=round(degrees / 90) % 4,
+        mirrored=mirrored,
+        scale=registration.scale,
+    )
+
+
+def _at_landmarks(
+    matrix: Doubles,
+    kind: RegistrationKind,
+    dense: DenseLayer,
+    landmarks_um: tuple[Doubles, Doubles],
+) -> tuple[Doubles, npt.NDArray[np.bool_], str]:
+    """Return the errors at landmarks, which are in use, and why they object."""
+    here, there = landmarks_um
+    off = np.linalg.norm(apply(matrix, here) - there, axis=1)
+    inliers = np.ones(len(off), np.bool_)
+    before = np.linalg.norm(apply(dense.matrix, here) - there, axis=1)
+    if len(here) > FEWEST[kind]:
+        try:
+            known = fit_landmarks(
+                here, there, kind, mirrored=bool(np.linalg.det(matrix[:2, :2]) < 0)
+            )
+        except InputError:
+            pass  # on a line: they say only how the layers lie now
+        else:
+            inliers = known.inliers
+            if np.isfinite(known.residuals_um[inliers]).all():
+                before = known.residuals_um
+    # Below a hand's own error, landmarks cannot object.
+    exact = np.median(off[inliers]) < CELL_UM
+    if exact or not grown(before[inliers], off[inliers]):
+        return off, inliers, ""
+    return (
+        *(off, inliers),
+        f"landmarks would be off by {np.median(off[inliers]):.1f} µm instead of "
+        f"{np.median(before[inliers]):.1f} µm (median).",
+    )

@@ -1,0 +1,160 @@
+"""Runs that are kin: one recipe on one set of pairs, but for the partner or the seed.
+
+A figure of one training means little by itself. Beside it stand its *control* (trained
+alike without the partner) and *other seeds* (the same recipe, drawn again): what
+differs between two seeds is noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
+from napari_histodistill.distill.pairs.tilefolder import MANIFEST
+from napari_histodistill.distill.runs.folder import CONFIG, RUN, STUDENT, read_run
+from napari_histodistill.errors import HistodistillError
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.recipes.config import TrainedArm
+
+ALONE: TrainedArm = "unprivileged"
+"""The arm of a control: no partner."""
+
+_MAY_DIFFER = {"arm", "dense", "name", "title", "description", "seed", "report"}
+_FIRST_TILES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RunKin:
+    """A run that has a student, as far as it matters to which others it is kin.
+
+    Attributes
+    ----------
+    bundle : Path
+        Its student.
+    arm : str
+        Its arm.
+    seed : int
+        Its seed.
+    taught_by : str
+        Arm and partners, as text that is the same for the same ones.
+    recipe : str
+        Digest of the pairs and of everything else in the recipe.
+    written : int
+        When the student was written, ns.
+    """
+
+    bundle: Path
+    arm: TrainedArm
+    seed: int
+    taught_by: str
+    recipe: str
+    written: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether it learned without a partner."""
+        return self.arm == ALONE
+
+    def is_other_seed_of(self, other: RunKin) -> bool:
+        """Whether the two differ in their seed alone."""
+        alike = self.recipe == other.recipe and self.taught_by == other.taught_by
+        return alike and self.seed != other.seed
+
+    def is_control_of(self, other: RunKin) -> bool:
+        """Whether this is the other without its partner, seed and all."""
+        alike = self.recipe == other.recipe and self.seed == other.seed
+        return alike and self.alone and not other.alone
+
+
+def kin_of(bundle: Path) -> RunKin | None:
+    """Return what is known of the run that a student is from.
+
+    Returns
+    -------
+    RunKin or None
+        None if the bundle lies in no run, is not written yet, or is damaged.
+    """
+    run = bundle.parent
+    try:
+        stamps = tuple(
+            path.stat().st_mtime_ns
+            for path in (bundle / "spec.json", run / CONFIG, run / RUN)
+        )
+    except OSError:
+        return None
+    return _read(bundle, stamps)
+
+
+def kin_beside(bundle: Path) -> tuple[RunKin, ...]:
+    """Return the runs beside a student's own that are kin to it, newest first."""
+    mine = kin_of(bundle)
+    if mine is None:
+        return ()
+    specs = bundle.parent.parent.glob(f"*/{STUDENT}/spec.json")
+    found = (kin_of(spec.parent) for spec in specs if spec.parent != bundle)
+    kin = [one for one in found if one is not None and one.recipe == mine.recipe]
+    return tuple(sorted(kin, key=lambda one: -one.written))
+
+
+def other_seeds(bundle: Path) -> tuple[RunKin, ...]:
+    """Return the other seeds of a student's recipe, newest first, one for each seed."""
+    mine = kin_of(bundle)
+    seeds: dict[int, RunKin] = {}
+    for one in kin_beside(bundle):
+        if mine is not None and one.is_other_seed_of(mine):
+            seeds.setdefault(one.seed, one)
+    return tuple(seeds.values())
+
+
+@lru_cache(maxsize=256)
+def _read(bundle: Path, stamps: tuple[int, ...]) -> RunKin | None:
+    """Read a run; a bundle that was written again has other stamps."""
+    from napari_histodistill.students.bundle import load_spec
+
+    try:
+        config, place = read_run(bundle.parent)
+        load_spec(bundle)
+        pairs = _pairs_digest(Path(place["data"]))
+    except (HistodistillError, OSError):
+        return None  # damaged, or its pairs are gone: kin of nothing
+    plain = config.model_dump(mode="json", exclude=_MAY_DIFFER)
+    plain["data"] = {k: v for k, v in plain["data"].items() if k != "folder"}
+    taught_by = [config.arm, config.model_dump(mode="json")["dense"]]
+    return RunKin(
+        bundle=bundle,
+        arm=config.arm,
+        seed=config.seed,
+        taught_by=json.dumps(taught_by, sort_keys=True),
+        recipe=_digest(pairs, json.dumps(plain, sort_keys=True)),
+        written=stamps[0],
+    )
+
+
+def _pairs_digest(data: Path) -> str:
+    """Return what tells a set of pairs from others: places and first tiles, or a list.
+
+    Every run from the window has a copy of its own.
+    """
+    if not is_pairs(data):
+        return hashlib.sha256((data / MANIFEST).read_bytes()).hexdigest()
+    stored = read_pairs(data)
+    return _digest(
+        stored.position_um.tobytes(),
+        stored.confidence.tobytes(),
+        "\n".join(map(str, stored.regions)),
+        stored.first_tiles(_FIRST_TILES).tobytes(),
+    )
+
+
+def _digest(*parts: str | bytes) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part if isinstance(part, bytes) else part.encode())
+        found.update(b"\0")
+    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""Sections from files: opened, aligned, paired and shown, without a window."""

@@ -1,0 +1,216 @@
+"""Opening a section's files: the H&E, and a partner with pixels or spots."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.distill.exchange.frames import PointFrame, SectionFrames
+from napari_histodistill.distill.pairs.provenance import ImageOrigin
+from napari_histodistill.distill.sections.files import PartnerSort
+from napari_histodistill.distill.spots.spot_files import ENDINGS, read_spots
+from napari_histodistill.distill.spots.spot_tables import check_overlap, place_spots
+from napari_histodistill.errors import InputError
+from napari_histodistill.geometry import Mpp
+from napari_histodistill.slides.codecs.filebytes import digest_path
+from napari_histodistill.slides.opening import open_slide
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from napari_histodistill.distill.layers.partners import Spots
+    from napari_histodistill.distill.sections.files import SectionFiles
+    from napari_histodistill.distill.spots.spot_tables import SpotTable
+    from napari_histodistill.slides.pyramid.slide import Slide
+
+_SAME_SHAPE = 0.005
+_MATRIX = "filtered_feature_bc_matrix.h5"
+"""A folder that holds it is Space Ranger's."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenSection:
+    """A section whose files are open.
+
+    Attributes
+    ----------
+    files : SectionFiles
+        As a person named them.
+    sparse : Slide
+        The H&E.
+    sort : PartnerSort
+        What the partner is read as.
+    dense : Slide or None
+        A partner with pixels.
+    spots : Spots or None
+        Or one with spots, in µm of its own world.
+    notes : tuple of str
+        Remarks on the files.
+    """
+
+    files: SectionFiles
+    sparse: Slide
+    sort: PartnerSort
+    dense: Slide | None
+    spots: Spots | None
+    notes: tuple[str, ...]
+
+    @property
+    def frames(self) -> SectionFrames:
+        """Both images, for positions of other programs.
+
+        Raises
+        ------
+        InputError
+            If the partner has no pixels to count in.
+        """
+        if self.dense is None:
+            msg = (
+                f"{self.files.partner}: spots have no pixels that landmarks could "
+                "count in: align the picture they lie on, and give its transform as "
+                "JSON of this program."
+            )
+            raise InputError(msg)
+        return SectionFrames(
+            PointFrame.of(self.sparse),
+            PointFrame.of(self.dense),
+            self.files.alignment.fixed,
+        )
+
+    @property
+    def partner_name(self) -> str:
+        """Name of the partner, for messages."""
+        return self.files.partner.name if self.dense is None else self.dense.name
+
+    def origins(self) -> tuple[ImageOrigin, ImageOrigin]:
+        """Return where the H&E and its partner come from."""
+        if self.dense is not None:
+            return ImageOrigin.of(self.sparse), ImageOrigin.of(self.dense)
+        partner = self.files.partner
+        own = ImageOrigin(partner.name, digest_path(partner))
+        return ImageOrigin.of(self.sparse), own
+
+
+@contextmanager
+def open_section(files: SectionFiles) -> Iterator[OpenSection]:
+    """Open a section's files, and close them after the block.
+
+    Raises
+    ------
+    InputError
+        If one cannot be opened or does not fit: the message names it and what to do.
+    """
+    files.alignment.check()
+    with ExitStack() as stack:
+        sparse = stack.enter_context(
+            open_slide(files.he, mpp=files.mpp, image=files.image, rgb=files.rgb)
+        )
+        _check_he(sparse)
+        notes = [f"{sparse.name}: {note}" for note in sparse.info.notes]
+        if files.sort is PartnerSort.SPOTS or (
+            files.sort is None and _holds_spots(files.partner)
+        ):
+            table = read_spots(files.partner)
+            notes += [f"{table.name}: {note}" for note in table.notes]
+            spots = _placed(table, files, sparse)
+            yield OpenSection(
+                files, sparse, PartnerSort.SPOTS, None, spots, tuple(notes)
+            )
+            return
+        dense = stack.enter_context(
+            open_slide(files.partner, mpp=files.partner_mpp, image=files.partner_image)
+        )
+        notes += [f"{dense.name}: {note}" for note in dense.info.notes]
+        dense = _with_scale(dense, sparse, files)
+        sort = files.sort or _sort_of(dense, files)
+        _check_sort(dense, sort)
+        yield OpenSection(files, sparse, sort, dense, None, tuple(notes))
+
+
+def _holds_spots(path: Path) -> bool:
+    if path.is_dir():
+        return (path / _MATRIX).is_file()
+    return path.name.lower().endswith(ENDINGS)
+
+
+def _check_he(sparse: Slide) -> None:
+    if sparse.info.needs_rgb:
+        msg = (
+            f"{sparse.name}: the file does not say whether its three channels are red, "
+            "green and blue; if they are, say so with --rgb."
+        )
+        raise InputError(msg)
+    if not sparse.info.is_rgb or sparse.dtype != np.uint8:
+        msg = (
+            f"{sparse.name}: the first file is the H&E, in 8-bit colours; this one has "
+            f"{sparse.dtype} pixels with the channels "
+            f"{', '.join(sparse.info.channels[:4])}."
+        )
+        raise InputError(msg)
+    sparse.require_mpp()
+
+
+def _with_scale(dense: Slide, sparse: Slide, files: SectionFiles) -> Slide:
+    """Return the partner with µm per pixel: of one frame with the H&E it needs none."""
+    if dense.usable_mpp is not None:
+        return dense
+    mpp = sparse.require_mpp()
+    if files.alignment.in_register:
+        per = np.array(sparse.shape) * (mpp.y, mpp.x) / dense.shape
+        if abs(per[0] / per[1] - 1) < _SAME_SHAPE:
+            source = "as large as the H&E, which it lies on"
+            return dense.with_mpp(Mpp(float(per[0]), float(per[1]), source, mpp.origin))
+    why = dense.mpp.problem if dense.mpp else "the file does not state its µm per pixel"
+    msg = f"{dense.name}: {why}; give it with --partner-mpp."
+    raise InputError(msg)
+
+
+def _sort_of(dense: Slide, files: SectionFiles) -> PartnerSort:
+    if dense.info.is_rgb and dense.dtype == np.uint8:
+        return PartnerSort.IMAGE
+    if len(dense.info.channels) == 1 and dense.dtype.kind in "bui":
+        msg = (
+            f"{files.partner}: one channel of whole numbers may be intensities or "
+            "labels: say --as channels, --as classes (every number is a class) or "
+            "--as objects (numbers count objects)."
+        )
+        raise InputError(msg)
+    return PartnerSort.CHANNELS
+
+
+def _check_sort(dense: Slide, sort: PartnerSort) -> None:
+    colours = dense.info.is_rgb and dense.dtype == np.uint8
+    if sort is PartnerSort.IMAGE and not colours:
+        msg = (
+            f"{dense.name}: has {dense.dtype} pixels with the channels "
+            f"{', '.join(dense.info.channels[:4])}, which are no colours: say --as "
+            "channels."
+        )
+        raise InputError(msg)
+    if sort is PartnerSort.CHANNELS and colours:
+        msg = f"{dense.name}: its channels are colours: say --as image."
+        raise InputError(msg)
+
+
+def _placed(table: SpotTable, files: SectionFiles, sparse: Slide) -> Spots:
+    if files.partner_mpp is not None:
+        spots = place_spots(table, "px", files.partner_mpp)
+    elif table.unit is None or (table.unit == "px" and table.um_per_px is None):
+        own = sparse.require_mpp().mean
+        msg = (
+            f"{files.partner}: does not say in which unit its positions are: give "
+            f"--partner-mpp, µm per pixel of the image that they count in (the H&E's "
+            f"is {own:.4g}; 1 for µm)."
+        )
+        raise InputError(msg)
+    else:
+        spots = place_spots(table)
+    if files.alignment.transform is None:
+        mpp = sparse.require_mpp()
+        size = sparse.shape[0] * mpp.y, sparse.shape[1] * mpp.x
+        check_overlap(spots, size, sparse.name)
+    return spots

@@ -1,0 +1,113 @@
+"""``pairs``, and the whole story from files to a map, as a shell script."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from napari_histodistill.distill.pairs.store import read_pairs
+from tests.distill.sections.conftest import section_files
+
+__all__ = ["section_files"]
+
+STORY = Path(__file__).with_name("story") / "story.sh"
+
+
+def test_one_section_becomes_pairs(run, section_files, tmp_path):
+    out, page = tmp_path / "pairs.zarr", tmp_path / "page.html"
+    found = run(
+        *("pairs", section_files.he, section_files.partner, "-o", out),
+        *("--landmarks", section_files.he_places, section_files.partner_places),
+        *("--tile-px", 32, "--relation", "same", "--approved-by", "A. Reader"),
+        *("--limit", 20, "--seed", 3, "--report", page, "--json"),
+    )
+    assert found.code == 0, found.err
+    said = found.json
+    assert said["pairs"] == len(read_pairs(out)) == 20
+    assert said["partners"] == [{"name": "image", "kind": "channels", "tile_px": 32}]
+    (section,) = said["sections"]
+    assert section["relation"] == "same"
+    assert section["confidence"] == 1
+    assert section["alignment"]["aligned_by"] == "landmarks"
+    assert set(section["lost"]) >= {"background", "outside_partner", "straddles"}
+    (origin,) = read_pairs(out).origins
+    assert origin.approved_by == "A. Reader"
+    assert "approved by" in page.read_text("utf-8")
+    again = run("pairs", section_files.he, section_files.partner, "-o", out)
+    assert again.code == 2
+    assert "this export did not write" in again.err
+
+
+def test_labels_are_classes_or_objects_as_said(run, section_files, tmp_path):
+    for sort in ("classes", "objects"):
+        out = tmp_path / f"{sort}.zarr"
+        found = run(
+            *("pairs", section_files.he, section_files.mask, "-o", out),
+            *("--in-register", "--as", sort, "--tile-px", 32, "--json"),
+        )
+        assert found.code == 0, found.err
+        assert found.json["partners"][0]["kind"] == "mask"
+        values = set(read_pairs(out).partner("mask", "mask").ravel().tolist())
+        assert values == ({0, 1, 2} if sort == "classes" else {0, 1})
+
+
+def test_a_bad_row_is_named_and_nothing_is_written(run, section_files, tmp_path):
+    home = section_files.home
+    sections = tmp_path / "sections.csv"
+    sections.write_text(
+        "he,partner,in_register\n"
+        f"{home}/he.ome.tif,{home}/marker.ome.tif,yes\n"
+        f"{home}/marker.ome.tif,{home}/marker.ome.tif,yes\n"
+    )
+    out = tmp_path / "pairs.zarr"
+    for arguments, said in (
+        ((sections,), "sections.csv row 3: marker.ome.tif: the first file is the H&E"),
+        ((sections, section_files.partner), "leave out"),
+        ((section_files.he,), "name its partner too"),
+        ((sections, "--transform", sections), "stand in its row"),
+        ((sections, "--tile-mpp", "0"), "--tile-mpp"),
+    ):
+        found = run("pairs", *arguments, "-o", out, "--tile-px", 32)
+        assert found.code == 2, arguments
+        assert said in found.err
+        assert not found.out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sections.csv"]
+
+
+@pytest.mark.slow(45)
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell runs it")
+def test_the_whole_story_runs_from_files_to_a_map(tmp_path):
+    # The interpreter's own commands, whatever else is installed.
+    home = str(Path(sys.executable).parent)
+    assert shutil.which("histodistill", path=home)
+    env = dict(os.environ, PATH=os.pathsep.join([home, os.environ["PATH"]]))
+    folder = tmp_path / "story"
+    done = subprocess.run(
+        ["sh", str(STORY), str(folder)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+    def said(name):
+        return json.loads((folder / f"{name}.out").read_text("utf-8"))
+
+    assert said("align")["accepted"]
+    cases = [section["case"] for section in said("pairs")["sections"]]
+    assert cases == ["case A", "case B"]
+    assert said("distill")["folder"] == "run/student"
+    report = (folder / "run" / "report.html").read_text("utf-8")
+    assert "the same section; H&amp;E 0.5 µm/px" in report
+    assert "A. Reader" not in report  # names only where a recipe asks for them
+    classes = said("classify")["classes"]
+    assert set(classes) == {"inside", "outside"}
+    assert sum(c["cells"] for c in classes.values()) > 100
