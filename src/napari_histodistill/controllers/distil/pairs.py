@@ -82,6 +82,11 @@ class Planned:
     partners: tuple[Partner, ...]
 
 
+def section_of(planned: Planned) -> str:
+    """Return which section pairs are of, whatever its colours."""
+    return planned.plan.sparse.info.section
+
+
 def plan_work(
     sparse: Slide,
     partners: Sequence[Partner],

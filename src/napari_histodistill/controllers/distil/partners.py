@@ -218,6 +218,11 @@ def _is_same(was: Partner, partner: Partner) -> bool:
     return was.key is not None and was.key.shows_same(partner.key)
 
 
+def names_of(partners: Sequence[Partner]) -> list[str]:
+    """Return the partners' names."""
+    return [partner.name for partner in partners]
+
+
 def same_scale(first: Slide | None, second: Slide | None) -> bool:
     """Whether µm measured on one are µm on the other."""
     if first is None or second is None:
