@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.distil.readings import PartnerChoice
+from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, dense_layer
 
 if TYPE_CHECKING:

@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
     from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
-    from napari_histodistill.controllers.distil.readings import PartnerChoice
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.layers.registration import Registration
