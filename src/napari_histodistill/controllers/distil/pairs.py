@@ -97,6 +97,11 @@ class Written:
     folder: Path | None = None
 
 
+def section_of(planned: Planned) -> str:
+    """Return which section pairs are of, whatever its colours."""
+    return planned.plan.sparse.info.section
+
+
 def plan_work(
     sparse: Slide,
     partners: Sequence[Partner],

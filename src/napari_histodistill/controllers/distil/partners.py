@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.distil.readings import PartnerChoice
+from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, dense_layer
 
 if TYPE_CHECKING:
@@ -235,6 +235,11 @@ def as_read(partner: Partner, known: Sequence[Partner]) -> Partner:
 
 def _is_same(was: Partner, partner: Partner) -> bool:
     return was.key is not None and was.key.shows_same(partner.key)
+
+
+def names_of(partners: Sequence[Partner]) -> list[str]:
+    """Return the partners' names."""
+    return [partner.name for partner in partners]
 
 
 def same_scale(first: Slide | None, second: Slide | None) -> bool:
