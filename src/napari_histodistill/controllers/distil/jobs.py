@@ -9,7 +9,7 @@ class DistilJob(JobKey):
     READING_SPOTS = "Reading spots"
     LOOKING = "Looking at the partner"
     FITTING = "Fitting landmarks"
-    TURNING = "Comparing how the layers lie"
+    FINDING = "Finding the partner"
     REFINING = "Refining the alignment"
     COMPOSING = "Composing the checkerboard"
     LAYING_OUT = "Laying out pairs"

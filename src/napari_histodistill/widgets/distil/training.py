@@ -17,7 +17,7 @@ from napari_histodistill.controllers.distil.control import (
     why_no_comparison,
 )
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.pairs import Planned
+from napari_histodistill.controllers.distil.pairs import Planned, Written
 from napari_histodistill.controllers.distil.run import (
     controls_of,
     free_run,
@@ -28,7 +28,6 @@ from napari_histodistill.controllers.distil.run import (
     say_run,
     share_done,
 )
-from napari_histodistill.controllers.distil.session import Written
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.recipes.presets import preset_named
 from napari_histodistill.distill.runs.command import command_again, shell_here
