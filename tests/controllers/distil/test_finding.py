@@ -9,7 +9,7 @@ import pytest
 
 from napari_histodistill.controllers.distil.alignment import say_alignment
 from napari_histodistill.controllers.distil.finding import (
-    Verdict,
+    WhatToDo,
     move_of,
     say_found,
     verdict_on,
@@ -33,7 +33,7 @@ def found(matrix=None, reasons=(), scale=1.0, stated=21.4):
 
 def test_what_lies_about_right_is_laid():
     here = found()
-    assert verdict_on(picture(), here) is Verdict.LAY
+    assert verdict_on(picture(), here) is WhatToDo.LAY
     assert say_found(picture(), here) == (
         "Found: off by about 21 µm; ahead of any other place by a margin of 12 "
         "(4 is needed)."
@@ -51,10 +51,10 @@ def test_what_lies_about_right_is_laid():
 )
 def test_what_would_be_turned_is_offered_as_it_would_go(matrix, words):
     turned = found(matrix)
-    assert verdict_on(picture(), turned) is Verdict.OFFER
+    assert verdict_on(picture(), turned) is WhatToDo.OFFER
     assert say_found(picture(), turned).startswith(f"The partner fits {words}")
     # From where it lies: a partner that was turned by hand is only laid.
-    assert verdict_on(picture(lies=matrix), turned) is Verdict.LAY
+    assert verdict_on(picture(lies=matrix), turned) is WhatToDo.LAY
 
 
 def test_turns_are_as_seen_on_screen():
@@ -67,7 +67,7 @@ def test_turns_are_as_seen_on_screen():
 
 def test_a_refusal_says_why_and_a_wrong_scale_is_named():
     refused = found(reasons=["another place fits nearly as well: place landmarks."])
-    assert verdict_on(picture(), refused) is Verdict.REFUSE
+    assert verdict_on(picture(), refused) is WhatToDo.REFUSE
     assert say_found(picture(), refused) == (
         "Not found: another place fits nearly as well: place landmarks."
     )

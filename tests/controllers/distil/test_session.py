@@ -93,7 +93,7 @@ def test_pairs_are_laid_out_and_forgotten_when_something_changes(session):
     assert len(found.plan) == 256
     assert session.why_no_training == ""
     assert "256 pairs of 16 µm, about 205 to train on and 51 in" in session.say_pairs()
-    assert all(dense.shape == (32, 32, 3) for _, dense, _ in found.twins)
+    assert all(dense.shape == (32, 32, 3) for _, (dense,), _ in found.twins)
     session.sample(0.5, 64)
     assert session.planned is None
     planned(session)

@@ -39,7 +39,7 @@ _TURNED = (
 )
 
 
-class Verdict(Enum):
+class WhatToDo(Enum):
     """What follows from a search."""
 
     LAY = "lay"
@@ -98,12 +98,12 @@ def move_of(partner: Partner, found: Found) -> Move:
     return Move(round(moved.degrees / 90) % 4, moved.mirrored, moved.scale)
 
 
-def verdict_on(partner: Partner, found: Found) -> Verdict:
+def verdict_on(partner: Partner, found: Found) -> WhatToDo:
     """Return what follows from a search."""
     if not found.accepted:
-        return Verdict.REFUSE
+        return WhatToDo.REFUSE
     move = move_of(partner, found)
-    return Verdict.OFFER if move.turns or move.mirrored else Verdict.LAY
+    return WhatToDo.OFFER if move.turns or move.mirrored else WhatToDo.LAY
 
 
 def say_found(partner: Partner, found: Found) -> str:
@@ -117,14 +117,14 @@ def say_found(partner: Partner, found: Found) -> str:
         Of a search.
     """
     verdict = verdict_on(partner, found)
-    if verdict is Verdict.REFUSE:
+    if verdict is WhatToDo.REFUSE:
         return f"Not found: {' '.join(found.reasons)}"
     sure = (
         f"{_say_error(found)}ahead of any other place by a margin of "
         f"{found.margin:.0f} ({LEAST_MARGIN:.0f} is needed)."
     )
     words = f"Found: {sure}"
-    if verdict is Verdict.OFFER:
+    if verdict is WhatToDo.OFFER:
         move = move_of(partner, found)
         how = filter(None, ("mirrored" if move.mirrored else "", _TURNED[move.turns]))
         words = f"The partner fits {' and '.join(how)}: {sure}"

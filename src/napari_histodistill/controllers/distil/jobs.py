@@ -7,6 +7,7 @@ class DistilJob(JobKey):
     """A job of *Distil a student*; its value is what people read."""
 
     READING_SPOTS = "Reading spots"
+    LOOKING = "Looking at the partner"
     FITTING = "Fitting landmarks"
     FINDING = "Finding the partner"
     REFINING = "Refining the alignment"
@@ -16,4 +17,5 @@ class DistilJob(JobKey):
     STARTING = "Starting the training"
     PREVIEW = "Preview"
     FITTING_CLASSES = "Learning classes"
+    HELPING = "Does it help?"
     RESTORING = "Opening kept sections"

@@ -58,14 +58,14 @@ class Twin(NamedTuple):
     ----------
     sparse : ndarray
         ``(h, w, 3)`` uint8.
-    dense : ndarray or None
-        Likewise; None where the first partner has no pixels.
+    dense : tuple of ndarray
+        Likewise, of every partner that has pixels.
     confidence : float
         How surely both show the same tissue, 0 to 1.
     """
 
     sparse: Pixels
-    dense: Pixels | None
+    dense: tuple[Pixels, ...]
     confidence: float
 
 
@@ -97,6 +97,11 @@ class Written:
     folder: Path | None = None
 
 
+def section_of(planned: Planned) -> str:
+    """Return which section pairs are of, whatever its colours."""
+    return planned.plan.sparse.info.section
+
+
 def plan_work(
     sparse: Slide,
     partners: Sequence[Partner],
@@ -110,7 +115,7 @@ def plan_work(
 
     def work(cancel: CancelToken) -> Iterator[Planned]:
         others = [p for p in partners if p.kind is not PartnerKind.SAME]
-        found = [_dense(p, sampling) for p in others]
+        found = [layer for p in others for layer in _dense(p, sampling)]
         cancel.check()
         # Under their own names until here: a refusal names the layer.
         plan = plan_pairs(sparse, found, sampling)
@@ -161,6 +166,12 @@ def _origin(partner: Partner) -> PartnerOrigin:
     )
 
 
+def _called(layer: DenseLayer) -> str:
+    if layer.kind == "mask":
+        return "mask"
+    return "image" if layer.stains is None else "marker"
+
+
 def inputs_of(planned: Planned) -> list[PartnerInput]:
     """Return the partners of laid-out pairs as a recipe names them."""
     # The plan has every partner but the H&E itself, in their order.
@@ -170,6 +181,7 @@ def inputs_of(planned: Planned) -> list[PartnerInput]:
     return [
         own if p.kind is PartnerKind.SAME else _input(next(others))
         for p in planned.partners
+        for _ in p.choice.parts
     ]
 
 
@@ -179,25 +191,33 @@ def _input(found: DenseLayer | Spots) -> PartnerInput:
     return PartnerInput(found.name, found.kind, found.tile_px)
 
 
-def _dense(partner: Partner, sampling: Sampling) -> DenseLayer | Spots:
+def _dense(partner: Partner, sampling: Sampling) -> Iterator[DenseLayer | Spots]:
+    """Yield what a partner is as often as it is read."""
     tile_um = sampling.tile_um
+    confidence = partner.confidence(tile_um)
     if partner.kind is PartnerKind.SPOTS:
         assert partner.spots is not None
-        confidence = partner.confidence(tile_um)
-        return replace(partner.spots, matrix=partner.matrix, confidence=confidence)
+        yield replace(partner.spots, matrix=partner.matrix, confidence=confidence)
+        return
     assert partner.slide is not None
-    return look_over(
-        partner,
-        tile_px=tile_px_of(partner.slide, tile_um),
-        confidence=partner.confidence(tile_um),
-    )
+    for reading in partner.choice.parts:
+        layer = look_over(
+            partner,
+            tile_px=tile_px_of(partner.slide, tile_um),
+            confidence=confidence,
+            reading=reading,
+        )
+        # Two partners of one layer need two names.
+        marker = len(partner.choice.parts) > 1 and layer.stains is not None
+        yield replace(layer, name=f"{layer.name} marker") if marker else layer
 
 
 def _twins(plan: PairPlan, cancel: CancelToken) -> Iterator[Twin]:
     for pair in np.unique(np.linspace(0, len(plan) - 1, TWINS).astype(int)).tolist():
         cancel.check()
-        dense = None
-        if plan.partners and not isinstance(plan.partners[0], Spots):
-            kind = plan.partners[0].kind
-            dense = to_look_at(plan.partner_tile(pair, 0), kind, CHANNEL_COLORS)
-        yield Twin(plan.sparse_tile(pair), dense, float(plan.confidence[pair]))
+        shown = tuple(
+            to_look_at(plan.partner_tile(pair, k), layer.kind, CHANNEL_COLORS)
+            for k, layer in enumerate(plan.partners)
+            if not isinstance(layer, Spots)
+        )
+        yield Twin(plan.sparse_tile(pair), shown, float(plan.confidence[pair]))

@@ -19,6 +19,7 @@ from napari_histodistill.controllers.distil.pairs import (
     Planned,
     inputs_of,
     plan_work,
+    section_of,
     write_work,
 )
 from napari_histodistill.controllers.distil.partners import (
@@ -29,8 +30,10 @@ from napari_histodistill.controllers.distil.partners import (
     Partner,
     PartnerKind,
     as_aligned,
+    as_read,
     first_with_pixels,
     lie_alike,
+    names_of,
     same_scale,
 )
 from napari_histodistill.controllers.distil.sections import (
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
     from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
@@ -134,9 +138,8 @@ class DistilSession:
     ) -> None:
         """Choose layers; pairs are forgotten, and what was set for other partners.
 
-        Alignments stay where they still hold: of layers that were chosen before, on the
-        same H&E, with the same µm. Settings stay where sections were kept: then they
-        are for the first one's partner.
+        Alignments stay where they still hold: layers chosen before, the same H&E and
+        µm. Settings stay where sections were kept: they are for the first's partner.
 
         Parameters
         ----------
@@ -147,13 +150,12 @@ class DistilSession:
         on : LayerKey, optional
             The H&E's layer.
         """
+        partners = [as_read(partner, self.partners) for partner in partners]
         stays = on is not None and on.is_layer(self.on)
         if stays and same_scale(self.sparse, sparse):
             partners = [as_aligned(partner, self.partners) for partner in partners]
         self.on = on
-        if not self.kept and [p.name for p in partners] != [
-            p.name for p in self.partners
-        ]:
+        if not self.kept and names_of(partners) != names_of(self.partners):
             self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
@@ -247,7 +249,7 @@ class DistilSession:
             If others are kept by now, or the section at hand is one of them.
         """
         here = None if self.sparse is None else self.sparse.info.section
-        known = [_section(x) for x in kept]
+        known = [section_of(x) for x in kept]
         if self.kept or (self.planned is not None and here in known):
             msg = "Sections are kept already: forget them first, then restore."
             raise InputError(msg)
@@ -262,7 +264,7 @@ class DistilSession:
     def hold_out(self, section: int | None) -> None:
         """Hold out one of :attr:`sections` whole; None for regions of all of them."""
         chosen = None if section is None else self.sections[section]
-        self.held_out_section = "" if chosen is None else _section(chosen)
+        self.held_out_section = "" if chosen is None else section_of(chosen)
         self.trained = ()
 
     def take_fit(self, fitted: Fitted, now: FitWish | None) -> bool:
@@ -357,6 +359,11 @@ class DistilSession:
         partners[partner] = changed
         self.partners, self.planned = tuple(partners), None
 
+    def read_as(self, partner: int, choice: PartnerChoice) -> None:
+        """Read a partner so; pairs and settings for partners are forgotten."""
+        self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
+        self.put_partner(partner, replace(self.partners[partner], choice=choice))
+
     # --- why not, and what was decided -----------------------------------------------
 
     @property
@@ -376,7 +383,7 @@ class DistilSession:
             return (
                 f"{self.sparse.name} is not an RGB image: the model sees H&E in colour."
             )
-        if self.sparse.info.section in [_section(x) for x in self.kept]:
+        if self.sparse.info.section in [section_of(x) for x in self.kept]:
             return (
                 f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
                 "and its partner, or start."
@@ -471,7 +478,7 @@ class DistilSession:
     @property
     def held_out(self) -> int | None:
         """Index of the section that is held out whole, if others are left."""
-        digests = [_section(x) for x in self.sections]
+        digests = [section_of(x) for x in self.sections]
         if len(digests) < 2 or self.held_out_section not in digests:
             return None
         return digests.index(self.held_out_section)
@@ -591,8 +598,3 @@ class DistilSession:
         # A run that went on has a newer student, and the classes are of the old one.
         fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
         return named if fits else plain
-
-
-def _section(planned: Planned) -> str:
-    """Return which section pairs are of, whatever its colours."""
-    return planned.plan.sparse.info.section

@@ -18,7 +18,7 @@ from napari_histodistill.distill.layers.thumbnails import lay
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.distill.layers.thumbnails import Laid, Thumbnail
+    from napari_histodistill.distill.layers.thumbnails import GreyThumbnail, Laid
 
     Doubles = npt.NDArray[np.float64]
     Greys = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ FLATTEST = 0.15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blocks:
+class BlockShifts:
     """What the blocks said.
 
     Attributes
@@ -129,7 +129,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Agreement:
+class BlockVerdict:
     """What blocks of several sizes said of one place.
 
     Attributes
@@ -150,18 +150,18 @@ class Agreement:
 
 
 def agreement_of(
-    sparse: Thumbnail,
-    dense: Thumbnail,
+    sparse: GreyThumbnail,
+    dense: GreyThumbnail,
     matrix: Doubles,
     *,
     either_sign: bool,
     frames_px: tuple[int, ...] = FRAMES_PX,
-) -> Agreement:
+) -> BlockVerdict:
     """Ask blocks of several sizes.
 
     Parameters
     ----------
-    sparse, dense : Thumbnail
+    sparse, dense : GreyThumbnail
         Of both layers.
     matrix : ndarray
         ``(3, 3)``, sparse world to dense world, µm: the place.
@@ -184,10 +184,10 @@ def agreement_of(
         if agreeing >= AGREEING:
             error = off_um * scale
         fine = px in FINER_PX and agreeing >= FINE
-    return Agreement(score, error, fine)
+    return BlockVerdict(score, error, fine)
 
 
-def ask_blocks(laid: Laid, *, either_sign: bool) -> Blocks:
+def ask_blocks(laid: Laid, *, either_sign: bool) -> BlockShifts:
     """Search every block of the dense layer in the sparse one.
 
     Parameters
@@ -204,7 +204,7 @@ def ask_blocks(laid: Laid, *, either_sign: bool) -> Blocks:
     windows, blocks, tops = _cut(here, there, laid.inside, wide)
     if not len(tops):
         none = np.empty((0, 2))
-        return Blocks(none, none, np.empty(0), laid.um)
+        return BlockShifts(none, none, np.empty(0), laid.um)
     size = next_fast_len(wide, real=True)
     blocks = blocks - blocks.mean((1, 2), keepdims=True)
     pattern = np.conj(rfft2(blocks, (size, size)))
@@ -226,7 +226,7 @@ def ask_blocks(laid: Laid, *, either_sign: bool) -> Blocks:
     middle = tops + REACH_PX + (BLOCK_PX - 1) / 2
     centres = middle * laid.um + np.array(laid.origin_um)
     likeness = np.take_along_axis(flat, best[:, None], 1)[:, 0].astype(np.float64)
-    return Blocks(centres, off * laid.um, likeness, laid.um)
+    return BlockShifts(centres, off * laid.um, likeness, laid.um)
 
 
 def _detail(grey: Greys, inside: Bools) -> Greys:

@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.layers.blocks import FRAMES_PX, Agreement, agreement_of
+from napari_histodistill.distill.layers.blocks import (
+    FRAMES_PX,
+    BlockVerdict,
+    agreement_of,
+)
 from napari_histodistill.distill.layers.optimising import FAR, Optimiser, simpleitk
 from napari_histodistill.distill.layers.places import look_for_places
 from napari_histodistill.distill.layers.refinement import grown
@@ -31,7 +35,7 @@ from napari_histodistill.distill.layers.registration import (
     fit_landmarks,
 )
 from napari_histodistill.distill.layers.thumbnails import (
-    Thumbnail,
+    GreyThumbnail,
     lay,
     take_thumbnails,
 )
@@ -177,7 +181,7 @@ def find(
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
     matrix: Doubles
-    agreement: Agreement
+    agreement: BlockVerdict
 
     @property
     def score(self) -> float:
@@ -188,14 +192,14 @@ class _Place:
 class _Pair:
     """Both layers, in each of the ways to look at them."""
 
-    looks: tuple[tuple[Thumbnail, Thumbnail], ...]
+    looks: tuple[tuple[GreyThumbnail, GreyThumbnail], ...]
     kind: RegistrationKind
     either_sign: bool
     cancel: CancelToken
 
     def agreement(
         self, look: int, matrix: Doubles, frames_px: tuple[int, ...] = FRAMES_PX
-    ) -> Agreement:
+    ) -> BlockVerdict:
         signs = self.either_sign
         return agreement_of(
             *self.looks[look], matrix, either_sign=signs, frames_px=frames_px

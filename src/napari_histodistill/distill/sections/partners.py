@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 DENSE_PX = (32, 224)
 """Edge of a partner's tiles: its own resolution, within these."""
 
-_CALLED = {"image": "image", "channels": "image", "mask": "mask"}
 _LABELS = {PartnerSort.CLASSES, PartnerSort.OBJECTS}
 
 
@@ -41,10 +40,16 @@ def called_by_kind(found: Sequence[DenseLayer | Spots]) -> list[DenseLayer | Spo
     """
     called: list[DenseLayer | Spots] = []
     for one in found:
-        kind = "spots" if isinstance(one, Spots) else _CALLED[one.kind]
+        kind = "spots" if isinstance(one, Spots) else _called(one)
         taken = [other.name for other in called]
         called.append(replace(one, name=free_name(kind, taken)))
     return called
+
+
+def _called(layer: DenseLayer) -> str:
+    if layer.kind == "mask":
+        return "mask"
+    return "image" if layer.stains is None else "marker"
 
 
 def layer_of(

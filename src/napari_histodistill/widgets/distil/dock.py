@@ -24,9 +24,11 @@ from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
+from napari_histodistill.widgets.distil.helping import Helping
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
+from napari_histodistill.widgets.distil.reading import Readings
 from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
@@ -76,6 +78,9 @@ class DistilWidget(Dock):
         self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.readings = Readings(self.bench, self.layers_step.reading)
+        self.pairing.pointed.connect(self.readings.point_at)
+        self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
         self.scaling = Scaling(
             self.bench, self.layers_step, self.pairing, self.aligning
@@ -89,6 +94,7 @@ class DistilWidget(Dock):
         self.distilling.using.connect(lambda: self.train_step.preview.setChecked(False))
         self.fitting = Fitting(self.bench, self.train_step)
         self.comparing = ControlComparing(self.bench, self.train_step)
+        self.helping = Helping(self.bench, self.train_step, self.distilling.begin)
         self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
@@ -122,6 +128,7 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.readings.show()
         self.scaling.show()
         self.aligning.show()
         self.distilling.show()
@@ -129,6 +136,7 @@ class DistilWidget(Dock):
         self.previewing.show()
         self.fitting.show()
         self.comparing.show()
+        self.helping.show()
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""

@@ -129,7 +129,7 @@ class Distilling(QObject):
         if self.is_starting or self.is_writing:
             return
         if session.run is not None and goes_on(session):
-            self._begin(session.run.folder)
+            self.begin(session.run.folder)
             return
         if session.why_no_training:
             bench.said.emit(session.why_no_training)
@@ -207,7 +207,7 @@ class Distilling(QObject):
         """Go on with a run that lacked memory, with half as many pairs a step."""
         run = self.bench.session.run
         if run is not None and self.bench.attempt(lambda: halve_batch(run.folder)):
-            self._begin(run.folder)
+            self.begin(run.folder)
 
     def report(self) -> Path | None:
         """Open the report; return where it is."""
@@ -289,9 +289,10 @@ class Distilling(QObject):
         if self._stop_asked:  # they were complete at that moment
             self._follow(RunProcess(last.folder))
         else:
-            self._begin(last.folder)
+            self.begin(last.folder)
 
-    def _begin(self, folder: Path) -> None:
+    def begin(self, folder: Path) -> None:
+        """Start the run of a folder, and follow it."""
         run = self._starting = RunProcess(folder)
         self._stop_asked = self._may_run_on = False
         # Now: whatever is asked from here on is for the process that is started.

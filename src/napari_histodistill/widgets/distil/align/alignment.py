@@ -19,7 +19,7 @@ from napari_histodistill.distill.layers.registration import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.widgets.distil.align.checkerboard import CheckerView
-from napari_histodistill.widgets.distil.align.files import AlignmentFiles
+from napari_histodistill.widgets.distil.align.files import FileLoading
 from napari_histodistill.widgets.distil.align.finding import Finding
 from napari_histodistill.widgets.distil.align.fitting import LandmarkFitting
 from napari_histodistill.widgets.distil.align.landmarks import sections
@@ -52,7 +52,7 @@ class Aligning(AlignedPair):
     def __init__(self, bench: DistilBench, step: AlignStep) -> None:
         super().__init__(bench, step)
         self.checker = CheckerView(bench)
-        self.files = AlignmentFiles(self, self.put_pixels, self._refit)
+        self.files = FileLoading(self, self.put_pixels, self._refit)
         self.refining = Refining(self)
         self.fitting = LandmarkFitting(self, self.refining)
         self.finding = Finding(self, self.fitting, self.refining)

@@ -13,7 +13,7 @@ from napari_histodistill.controllers.distil.alignment import (
     why_no_finding,
 )
 from napari_histodistill.controllers.distil.finding import (
-    Verdict,
+    WhatToDo,
     find_work,
     say_found,
     verdict_on,
@@ -63,7 +63,7 @@ class Finding(QObject):
         found, started = self._found, self._started
         if found is None or started is None or not self._is_waiting():
             return self._fitting.offer
-        if verdict_on(started, found) is Verdict.OFFER:
+        if verdict_on(started, found) is WhatToDo.OFFER:
             return TurnOffer(say_found(started, found), found.registration)
         return self._fitting.offer
 
@@ -133,7 +133,7 @@ class Finding(QObject):
         partner = self._pair.partner
         if partner is not None and partner.registration is found.registration:
             return say_found(partner, found)
-        refused = verdict_on(started, found) is Verdict.REFUSE
+        refused = verdict_on(started, found) is WhatToDo.REFUSE
         return say_found(started, found) if refused and self._is_waiting() else ""
 
     def _is_waiting(self) -> bool:
@@ -180,6 +180,6 @@ class Finding(QObject):
         elif started is not self._pair.partner:
             self.forget()
             bench.said.emit("The layers were changed meanwhile: press Find again.")
-        elif verdict_on(started, found) is Verdict.LAY:
+        elif verdict_on(started, found) is WhatToDo.LAY:
             self._lay(started, TurnOffer("", found.registration))
         bench.changed.emit()
