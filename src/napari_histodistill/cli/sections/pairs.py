@@ -35,6 +35,7 @@ from napari_histodistill.cli.sections.options import (
     SortOption,
     TransformOption,
     TransformUnitOption,
+    UnlabelledOption,
     section_files,
 )
 from napari_histodistill.cli.sections.outputs import (
@@ -86,6 +87,7 @@ def pairs(
     partner_image: PartnerImageOption = None,
     rgb: RgbOption = False,
     sort: SortOption = None,
+    unlabelled: UnlabelledOption = None,
     tile_px: Annotated[
         int, typer.Option("--tile-px", min=8, max=4096, help="Edge of the H&E's tiles.")
     ] = 128,
@@ -131,6 +133,7 @@ def pairs(
         partner_image=partner_image,
         rgb=rgb,
         sort=sort,
+        unlabelled=unlabelled,
         transform=transform,
         landmarks=landmarks,
         landmark_pairs=landmark_pairs,
@@ -167,7 +170,7 @@ def pairs(
             found = _followed(reports, len(rows))
             pool = _written(out, found, cancel)
             if report is not None:
-                write_page(report, [one.shown for one in found if one.shown])
+                write_page(report, [page for one in found for page in one.shown])
             facts = _facts(rows, found, pool)
         facts |= {
             "output": str(out),
@@ -203,7 +206,8 @@ def _check_outputs(
     out: Path, report: Path | None, he: Path, rows: Sequence[SectionRow]
 ) -> None:
     """Refuse what cannot be written, before anything is computed."""
-    inputs = [he, *(path for row in rows for path in (row.files.he, row.files.partner))]
+    parts = [part.files for row in rows for part in row.parts]
+    inputs = [he, *(path for files in parts for path in (files.he, files.partner))]
     check_output(out, inputs, lambda _: False, "-o")
     if report is not None:
         check_output(report, inputs, is_page, "--report")
@@ -261,14 +265,22 @@ def _facts(
             "confidence": round(float(np.median(one.plan.confidence)), 3),
             "lost": {why.value: count for why, count in one.plan.lost.items()},
             "relation": row.files.relation.value,
-            "alignment": alignment_facts(row.files, one.alignment),
+            "alignments": [
+                alignment_facts(part.files, alignment)
+                for part, alignment in zip(row.parts, one.alignments, strict=True)
+            ],
         }
         for row, one, name in zip(rows, found, pool.section_names, strict=True)
     ]
     partners = [
         {"name": p.name, "kind": "expression", "names": list(p.genes)}
         if isinstance(p, Spots)
-        else {"name": p.name, "kind": p.kind, "tile_px": p.tile_px}
+        else {
+            "name": p.name,
+            "kind": p.kind,
+            "names": list(p.channels),
+            "tile_px": p.tile_px,
+        }
         for p in pool.partners
     ]
     sampling = pool.sampling
@@ -285,7 +297,7 @@ def _facts(
 def _text(facts: dict[str, Any]) -> str:
     lines = []
     for section in facts["sections"]:
-        lines.append(alignment_text(section["alignment"]))
+        lines += [alignment_text(one) for one in section["alignments"]]
         lines.append(
             f"  {section['pairs']:,} pairs, confidence {section['confidence']:.0%} "
             "(median)"

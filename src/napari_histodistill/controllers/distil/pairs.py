@@ -95,14 +95,17 @@ def plan_work(
 
     def work(cancel: CancelToken) -> Iterator[Planned]:
         others = [p for p in partners if p.kind is not PartnerKind.SAME]
-        found = [layer for p in others for layer in _dense(p, sampling)]
+        layers = [(p, layer) for p in others for layer in _dense(p, sampling)]
+        found = [layer for _, layer in layers]
         cancel.check()
         # Under their own names until here: a refusal names the layer.
         plan = plan_pairs(sparse, found, sampling)
         plan = replace(
             plan,
             partners=tuple(called_by_kind(plan.partners)),
-            origin=SectionOrigin(ImageOrigin.of(sparse), tuple(map(_origin, others))),
+            origin=SectionOrigin(
+                ImageOrigin.of(sparse), tuple(_origin(p) for p, _ in layers)
+            ),
         )
         cancel.check()
         pool_pairs([*(section.plan for section in kept), plan])
@@ -123,12 +126,6 @@ def _origin(partner: Partner) -> PartnerOrigin:
     return PartnerOrigin.of(
         image, AlignedBy.LANDMARKS if judged else AlignedBy.SEARCH, known
     )
-
-
-def _called(layer: DenseLayer) -> str:
-    if layer.kind == "mask":
-        return "mask"
-    return "image" if layer.stains is None else "marker"
 
 
 def inputs_of(planned: Planned) -> list[PartnerInput]:
