@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from napari_histodistill.distill.sections.batch import PairedSection, paired_sec
 from napari_histodistill.distill.sections.files import PartnerSort, SectionFiles
 from napari_histodistill.distill.sections.page import sections_page
 from napari_histodistill.distill.sections.table import read_sections
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.running import CancelToken
 
 SAID = SectionFiles(he=Path("he"), partner=Path("partner"))
@@ -128,6 +129,11 @@ def test_two_sections_become_pairs_that_say_where_they_come_from(
     quiet, open_ = first.say(names=False), first.say(names=True)
     assert "he.ome.tif" not in quiet
     assert "marker.ome.tif, 0.5 µm/px" in open_
+    damaged = json.loads((tmp_path / "pairs.zarr" / "zarr.json").read_text())
+    damaged["attributes"]["histodistill"]["origins"][0]["he"] = 3
+    (tmp_path / "pairs.zarr" / "zarr.json").write_text(json.dumps(damaged))
+    with pytest.raises(StoreError, match="the pairs are damaged"):
+        read_pairs(tmp_path / "pairs.zarr")
     # Both partners' tiles show what they should: the same tissue.
     a, b = (stored.partner("image", "channels")[k] for k in (0, len(pool) // 2))
     np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)

@@ -64,6 +64,14 @@ class RelationChoice(StrEnum):
     unknown = "unknown"
 
 
+class PresetChoice(StrEnum):
+    """Ready-made recipes (see ``distill.recipes.presets``)."""
+
+    quick = "quick"
+    careful = "careful"
+    paper = "paper"
+
+
 PartnerArgument = Annotated[
     Path,
     slide_argument("PARTNER", "Its partner: any picture, labels, or a table of spots."),

@@ -24,10 +24,10 @@ from napari_histodistill.distill.pairs.provenance import (
 )
 from napari_histodistill.distill.recipes.presets import PartnerInput
 from napari_histodistill.distill.sections.partners import (
-    DENSE_PX,
     called_by_kind,
     tile_px_of,
 )
+from napari_histodistill.distill.sections.recipe import input_of
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
 
 if TYPE_CHECKING:
@@ -135,16 +135,10 @@ def inputs_of(planned: Planned) -> list[PartnerInput]:
     tile_px = planned.plan.sampling.tile_px
     own = PartnerInput("", "image", tile_px)
     return [
-        own if p.kind is PartnerKind.SAME else _input(next(others))
+        own if p.kind is PartnerKind.SAME else input_of(next(others))
         for p in planned.partners
         for _ in p.choice.parts
     ]
-
-
-def _input(found: DenseLayer | Spots) -> PartnerInput:
-    if isinstance(found, Spots):
-        return PartnerInput(found.name, "expression", DENSE_PX[0])
-    return PartnerInput(found.name, found.kind, found.tile_px)
 
 
 def _dense(partner: Partner, sampling: Sampling) -> Iterator[DenseLayer | Spots]:
