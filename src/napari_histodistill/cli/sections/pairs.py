@@ -48,7 +48,6 @@ from napari_histodistill.cli.sections.outputs import (
     write_page,
 )
 from napari_histodistill.errors import InputError
-from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,6 +147,7 @@ def pairs(
     from napari_histodistill.distill.recipes.files import recipe_text
     from napari_histodistill.distill.sections.batch import paired_sections
     from napari_histodistill.distill.sections.recipe import recipe_of_sections
+    from napari_histodistill.export.safe_writing import write_file
 
     began = time.perf_counter()
     said = section_files(

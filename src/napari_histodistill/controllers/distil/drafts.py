@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
 from napari_histodistill.controllers.distil.pairs import Planned, plan_work
 from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
-from napari_histodistill.controllers.distil.readings import PartnerChoice
 from napari_histodistill.distill.layers.registration import (
     Registration,
     registration_content,

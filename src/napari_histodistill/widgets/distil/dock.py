@@ -24,6 +24,7 @@ from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
+from napari_histodistill.widgets.distil.helping import Helping
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
@@ -93,6 +94,7 @@ class DistilWidget(Dock):
         self.distilling.using.connect(lambda: self.train_step.preview.setChecked(False))
         self.fitting = Fitting(self.bench, self.train_step)
         self.comparing = ControlComparing(self.bench, self.train_step)
+        self.helping = Helping(self.bench, self.train_step, self.distilling.begin)
         self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
@@ -134,6 +136,7 @@ class DistilWidget(Dock):
         self.previewing.show()
         self.fitting.show()
         self.comparing.show()
+        self.helping.show()
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""

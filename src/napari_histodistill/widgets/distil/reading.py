@@ -12,9 +12,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
-from napari_histodistill.controllers.distil.readings import (
+from napari_histodistill.controllers.distil.choices.readings import (
     UNLABELLED_TITLES,
     PartnerChoice,
     PartnerLook,
@@ -25,6 +23,8 @@ from napari_histodistill.controllers.distil.readings import (
     typed_vector,
     why_only_background,
 )
+from napari_histodistill.controllers.distil.jobs import DistilJob
+from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.kinds import PartnerReading, Unlabelled
 from napari_histodistill.distill.layers.labels import LabelScan
