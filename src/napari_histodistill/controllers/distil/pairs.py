@@ -27,10 +27,10 @@ from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
 from napari_histodistill.distill.recipes.presets import PartnerInput
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.sections.partners import (
-    DENSE_PX,
     called_by_kind,
     tile_px_of,
 )
+from napari_histodistill.distill.sections.recipe import input_of
 from napari_histodistill.errors import InputError
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
 
@@ -115,14 +115,17 @@ def plan_work(
 
     def work(cancel: CancelToken) -> Iterator[Planned]:
         others = [p for p in partners if p.kind is not PartnerKind.SAME]
-        found = [layer for p in others for layer in _dense(p, sampling)]
+        layers = [(p, layer) for p in others for layer in _dense(p, sampling)]
+        found = [layer for _, layer in layers]
         cancel.check()
         # Under their own names until here: a refusal names the layer.
         plan = plan_pairs(sparse, found, sampling)
         plan = replace(
             plan,
             partners=tuple(called_by_kind(plan.partners)),
-            origin=SectionOrigin(ImageOrigin.of(sparse), tuple(map(_origin, others))),
+            origin=SectionOrigin(
+                ImageOrigin.of(sparse), tuple(_origin(p) for p, _ in layers)
+            ),
         )
         cancel.check()
         pool_pairs([*(section.plan for section in kept), plan])
@@ -166,12 +169,6 @@ def _origin(partner: Partner) -> PartnerOrigin:
     )
 
 
-def _called(layer: DenseLayer) -> str:
-    if layer.kind == "mask":
-        return "mask"
-    return "image" if layer.stains is None else "marker"
-
-
 def inputs_of(planned: Planned) -> list[PartnerInput]:
     """Return the partners of laid-out pairs as a recipe names them."""
     # The plan has every partner but the H&E itself, in their order.
@@ -179,16 +176,10 @@ def inputs_of(planned: Planned) -> list[PartnerInput]:
     tile_px = planned.plan.sampling.tile_px
     own = PartnerInput("", "image", tile_px)
     return [
-        own if p.kind is PartnerKind.SAME else _input(next(others))
+        own if p.kind is PartnerKind.SAME else input_of(next(others))
         for p in planned.partners
         for _ in p.choice.parts
     ]
-
-
-def _input(found: DenseLayer | Spots) -> PartnerInput:
-    if isinstance(found, Spots):
-        return PartnerInput(found.name, "expression", DENSE_PX[0])
-    return PartnerInput(found.name, found.kind, found.tile_px)
 
 
 def _dense(partner: Partner, sampling: Sampling) -> Iterator[DenseLayer | Spots]:

@@ -25,7 +25,8 @@ from napari_histodistill.distill.layers.registration import (
 )
 from napari_histodistill.distill.pairs.provenance import AlignedBy
 from napari_histodistill.distill.sections.alignment import SectionAlignment
-from napari_histodistill.distill.sections.partners import layer_of
+from napari_histodistill.distill.sections.files import PartnerSort
+from napari_histodistill.distill.sections.partners import layers_of
 from napari_histodistill.distill.sections.record import AlignmentRecord, read_record
 from napari_histodistill.slides.codecs.filebytes import digest_path
 
@@ -210,12 +211,18 @@ def _searched(
     section: OpenSection, kind: RegistrationKind, cancel: CancelToken
 ) -> Iterator[float | SectionAlignment]:
     assert section.dense is not None
-    layer = layer_of(section.dense, section.sort)
+    layer = layers_of(section.dense, _looked_at(section.sort))[0]
     for report in find(section.sparse, layer, kind, cancel=cancel):
         if isinstance(report, Found):
             yield _of_search(report)
         else:
             yield float(report)
+
+
+def _looked_at(sort: PartnerSort) -> PartnerSort:
+    """Return what is compared: of IHC, all its colours."""
+    of_colours = {PartnerSort.MARKER, PartnerSort.BOTH}
+    return PartnerSort.IMAGE if sort in of_colours else sort
 
 
 def _of_search(found: Found) -> SectionAlignment:
