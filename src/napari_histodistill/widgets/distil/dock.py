@@ -22,6 +22,7 @@ from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
+from napari_histodistill.widgets.distil.annotations import AnnotationFiles
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
@@ -77,6 +78,7 @@ class DistilWidget(Dock):
         self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.annotations = AnnotationFiles(self.bench, self.layers_step, self.pairing)
         self.readings = Readings(self.bench, self.layers_step.reading)
         self.pairing.pointed.connect(self.readings.point_at)
         self.pairing.laying_out.connect(self.readings.look_again)
@@ -126,6 +128,7 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.annotations.show()
         self.readings.show()
         self.scaling.show()
         self.aligning.show()

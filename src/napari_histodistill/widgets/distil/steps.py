@@ -151,6 +151,7 @@ class LayersStep(Step):
         )
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
+        self.annotations = QPushButton("+ annotations…")
         self.unit, self.reading = UnitQuestion(), ReadingRow()
         self.sizes = Form(PixelSizes())
         self.he_mpp, self.partner_mpp = self.sizes.natives
@@ -159,7 +160,7 @@ class LayersStep(Step):
         self.meaning = Hint()
         self.meaning.hide()
         first = row(PlainLabel("H&E"), self.sparse, stretch=1)
-        second = row(PlainLabel("Partner"), self.spots)
+        second = row(PlainLabel("Partner"), self.spots, self.annotations)
         put(self.column, first, self.images, second)
         put(self.column, self.partners, self.unit, self.reading)
         put(self.column, self.sizes.native, self.size_words, self.meaning)
