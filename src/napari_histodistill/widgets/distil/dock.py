@@ -23,12 +23,12 @@ from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
 from napari_histodistill.widgets.distil.annotations import AnnotationFiles
+from napari_histodistill.widgets.distil.asking.reading import Readings
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
-from napari_histodistill.widgets.distil.reading import Readings
 from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
