@@ -15,7 +15,7 @@ from napari_histodistill.controllers.compare.jobs import CompareJob
 from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.student_list import StudentChoice
-from napari_histodistill.distill.runs.folder import start_run
+from napari_histodistill.distill.runs.folder import read_run, start_run
 from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
 from napari_histodistill.layers.slide_layer import slide_layer
@@ -462,6 +462,17 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     (tmp_path / "aside").rename(runs / "unprivileged")
     distil.bench.changed.emit()
     assert button.isEnabled()
+    # Its figure, without noise; and what labelled tiles say of the partner.
+    helping, begun = distil.helping, []
+    assert helping.measured.text().endswith("noise not measured)")
+    helping._begin = begun.append
+    QTest.mouseClick(helping.second, Qt.MouseButton.LeftButton)
+    assert read_run(begun[0])[0].seed == 1
+    helping.judge(tiles)
+    assert not helping.ask.isEnabled()
+    wait_until(qtbot, lambda: "sections" in helping.answer.text(), 60)
+    assert "Too few sections to say" in helping.answer.text()
+    wait_until(qtbot, lambda: helping.ask.isEnabled())
     panel = distil.comparing.compare()
     wait_until(qtbot, ready(panel), 60)
     assert panel.bench.slide_layer is layer

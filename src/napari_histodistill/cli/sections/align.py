@@ -44,7 +44,6 @@ from napari_histodistill.cli.sections.outputs import (
     last_of,
     write_page,
 )
-from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.sections.alignment import SectionAlignment
@@ -106,6 +105,7 @@ def align(
         show_section,
     )
     from napari_histodistill.distill.sections.opening import open_section
+    from napari_histodistill.export.safe_writing import write_file
 
     began = time.perf_counter()
     files = section_files(

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.pool import PairPool
     from napari_histodistill.distill.sections.batch import BatchStep, PairedSection
     from napari_histodistill.distill.sections.files import SectionFiles
-    from napari_histodistill.distill.sections.table import TableRow
+    from napari_histodistill.distill.sections.table import SectionRow
     from napari_histodistill.running import CancelToken
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -177,9 +177,9 @@ def pairs(
         answer.give(facts, _text(facts))
 
 
-def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[TableRow]:
+def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[SectionRow]:
     """Return the sections: one, or those of a table."""
-    from napari_histodistill.distill.sections.table import TableRow, read_sections
+    from napari_histodistill.distill.sections.table import SectionRow, read_sections
 
     is_table = he.suffix.lower() in _TABLES
     if partner is not None:
@@ -188,7 +188,7 @@ def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[TableRow]:
                 f"{he}: this is a table, whose rows name partners: leave out {partner}."
             )
             raise InputError(msg)
-        return [TableRow("", said)]
+        return [SectionRow("", said)]
     if not is_table:
         msg = f"{he}: name its partner too, or a table of sections (.csv)."
         raise InputError(msg)
@@ -200,7 +200,7 @@ def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[TableRow]:
 
 
 def _check_outputs(
-    out: Path, report: Path | None, he: Path, rows: Sequence[TableRow]
+    out: Path, report: Path | None, he: Path, rows: Sequence[SectionRow]
 ) -> None:
     """Refuse what cannot be written, before anything is computed."""
     inputs = [he, *(path for row in rows for path in (row.files.he, row.files.partner))]
@@ -247,7 +247,7 @@ def _written(
 
 
 def _facts(
-    rows: Sequence[TableRow], found: Sequence[PairedSection], pool: PairPool
+    rows: Sequence[SectionRow], found: Sequence[PairedSection], pool: PairPool
 ) -> dict[str, Any]:
     import numpy as np
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,20 +23,25 @@ from napari_histodistill.distill.pairs.provenance import (
     PartnerOrigin,
     SectionOrigin,
 )
+from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
 from napari_histodistill.distill.recipes.presets import PartnerInput
+from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.sections.partners import (
     DENSE_PX,
     called_by_kind,
     tile_px_of,
 )
+from napari_histodistill.errors import InputError
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
@@ -82,6 +88,15 @@ class Planned:
     partners: tuple[Partner, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Progress of writing pairs; with a folder, the run is ready to start."""
+
+    done: int
+    total: int
+    folder: Path | None = None
+
+
 def section_of(planned: Planned) -> str:
     """Return which section pairs are of, whatever its colours."""
     return planned.plan.sparse.info.section
@@ -112,6 +127,27 @@ def plan_work(
         cancel.check()
         pool_pairs([*(section.plan for section in kept), plan])
         yield Planned(plan, tuple(_twins(plan, cancel)), tuple(partners))
+
+    return work
+
+
+def write_work(plans: Sequence[PairPlan], config: DistillConfig, folder: Path) -> Work:
+    """Return the work that writes pairs of sections and prepares the run's folder."""
+
+    def work(cancel: CancelToken) -> Iterator[Written]:
+        plan = pool_pairs(plans)
+        if folder.exists():
+            msg = f"{folder} is there already: choose another name."
+            raise InputError(msg)
+        try:
+            for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
+                yield Written(done, len(plan))
+        except BaseException:
+            with suppress(OSError):  # it was made for the pairs
+                folder.rmdir()
+            raise
+        start_run(config, folder, folder / PAIRS)
+        yield Written(len(plan), len(plan), folder)
 
     return work
 

@@ -86,6 +86,22 @@ class LayerKey:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Earlier:
+    """How a partner lay before it was found, or turned: what *Undo* goes back to.
+
+    Attributes
+    ----------
+    registration : Registration or None
+        As of then.
+    refinement : Refinement or None
+        Where that came from, if it was refined.
+    """
+
+    registration: Registration | None
+    refinement: Refinement | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Partner:
     """A layer that may teach.
 
@@ -105,6 +121,8 @@ class Partner:
         From landmarks; goes before ``lies``.
     refinement : Refinement or None
         Where ``registration`` comes from, if what both layers show refined it.
+    earlier : Earlier or None
+        How it lay before a search, or a person, laid it as found or offered.
     key : LayerKey or None
         Identity of its layer; None for the sparse layer itself.
     named : mapping of int to str
@@ -120,6 +138,7 @@ class Partner:
     lies: Doubles = field(default_factory=lambda: np.eye(3))
     registration: Registration | None = None
     refinement: Refinement | None = None
+    earlier: Earlier | None = None
     key: LayerKey | None = None
     named: Mapping[int, str] = field(default_factory=dict)
     choice: PartnerChoice = field(default_factory=PartnerChoice)

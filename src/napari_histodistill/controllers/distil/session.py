@@ -6,14 +6,13 @@ Every step says in one line what it decided, or in one sentence why it cannot.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.distil.alignment import (
+    as_before,
     refined,
     say_alignment,
-    unrefined,
 )
 from napari_histodistill.controllers.distil.classes import WITH_CLASSES
 from napari_histodistill.controllers.distil.pairs import (
@@ -21,10 +20,12 @@ from napari_histodistill.controllers.distil.pairs import (
     inputs_of,
     plan_work,
     section_of,
+    write_work,
 )
 from napari_histodistill.controllers.distil.partners import (
     MEANINGS,
     STUDENT_WORDS,
+    Earlier,
     LayerKey,
     Partner,
     PartnerKind,
@@ -46,8 +47,7 @@ from napari_histodistill.controllers.distil.settings import Draft
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
-from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
-from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
+from napari_histodistill.distill.pairs.pool import section_names
 from napari_histodistill.distill.recipes.presets import (
     LEAST_PAIRS,
     PRESETS,
@@ -55,11 +55,11 @@ from napari_histodistill.distill.recipes.presets import (
     preset_named,
     recipe_for,
 )
-from napari_histodistill.distill.runs.folder import REPORT, STUDENT, start_run
+from napari_histodistill.distill.runs.folder import REPORT, STUDENT
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
@@ -70,20 +70,10 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.runs.process import RunProcess
-    from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
 REDUCED = 4
 """Factor by which the student sees coarser than a partner that is the same layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Progress of writing pairs; with a folder, the run is ready to start."""
-
-    done: int
-    total: int
-    folder: Path | None = None
 
 
 @dataclass(slots=True)
@@ -301,7 +291,12 @@ class DistilSession:
         """Take a registration, or go back to how the layers lie."""
         self.put_partner(
             partner,
-            replace(self.partners[partner], registration=found, refinement=None),
+            replace(
+                self.partners[partner],
+                registration=found,
+                refinement=None,
+                earlier=None,
+            ),
         )
 
     def take_refinement(self, started: Partner, found: Refinement) -> bool:
@@ -326,12 +321,36 @@ class DistilSession:
         self.put_partner(place, refined(started, found))
         return True
 
-    def undo_refinement(self) -> bool:
-        """Lay the aligned partner as before it was refined; return whether it was."""
-        partner, place = self.aligned_partner, self.aligned
-        if place is None or partner is None or partner.refinement is None:
+    def take_found(self, started: Partner, found: Registration) -> bool:
+        """Lay the aligned partner by a search or an offer; it can be undone.
+
+        Returns
+        -------
+        bool
+            Whether it lies so now; False where ``started`` is no longer the one that is
+            aligned, or was laid otherwise meanwhile.
+        """
+        place = self.aligned
+        if place is None or self.partners[place] is not started:
             return False
-        self.put_partner(place, unrefined(partner))
+        earlier = Earlier(started.registration, started.refinement)
+        laid = replace(started, registration=found, refinement=None, earlier=earlier)
+        self.put_partner(place, laid)
+        return True
+
+    def undo(self) -> bool:
+        """Lay the aligned partner as before it was refined, or before it was found.
+
+        Returns
+        -------
+        bool
+            Whether there was something to undo.
+        """
+        partner, place = self.aligned_partner, self.aligned
+        before = None if partner is None else as_before(partner)
+        if place is None or before is None:
+            return False
+        self.put_partner(place, before)
         return True
 
     def put_partner(self, partner: int, changed: Partner) -> None:
@@ -510,24 +529,8 @@ class DistilSession:
 
     def write_work(self, folder: Path, name: str) -> Work:
         """Return the work that writes the pairs and prepares the run's folder."""
-        plans, config = [x.plan for x in self.sections], self.recipe(name)
-
-        def work(cancel: CancelToken) -> Iterator[Written]:
-            plan = pool_pairs(plans)
-            if folder.exists():
-                msg = f"{folder} is there already: choose another name."
-                raise InputError(msg)
-            try:
-                for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
-                    yield Written(done, len(plan))
-            except BaseException:
-                with suppress(OSError):  # it was made for the pairs
-                    folder.rmdir()
-                raise
-            start_run(config, folder, folder / PAIRS)
-            yield Written(len(plan), len(plan), folder)
-
-        return work
+        plans = [section.plan for section in self.sections]
+        return write_work(plans, self.recipe(name), folder)
 
     def recipe(self, name: str) -> DistillConfig:
         """Return the recipe for the pairs that are laid out.

@@ -18,7 +18,7 @@ from napari_histodistill.distill.layers.thumbnails import lay
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from napari_histodistill.distill.layers.thumbnails import Laid, Thumbnail
+    from napari_histodistill.distill.layers.thumbnails import GreyThumbnail, Laid
 
     Doubles = npt.NDArray[np.float64]
     Greys = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ FLATTEST = 0.15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blocks:
+class BlockShifts:
     """What the blocks said.
 
     Attributes
@@ -129,7 +129,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Agreement:
+class BlockVerdict:
     """What blocks of several sizes said of one place.
 
     Attributes
@@ -150,37 +150,44 @@ class Agreement:
 
 
 def agreement_of(
-    sparse: Thumbnail, dense: Thumbnail, matrix: Doubles, *, either_sign: bool
-) -> Agreement:
+    sparse: GreyThumbnail,
+    dense: GreyThumbnail,
+    matrix: Doubles,
+    *,
+    either_sign: bool,
+    frames_px: tuple[int, ...] = FRAMES_PX,
+) -> BlockVerdict:
     """Ask blocks of several sizes.
 
     Parameters
     ----------
-    sparse, dense : Thumbnail
+    sparse, dense : GreyThumbnail
         Of both layers.
     matrix : ndarray
         ``(3, 3)``, sparse world to dense world, µm: the place.
     either_sign : bool
         Whether dark may also mean bright.
+    frames_px : tuple of int
+        Longer sides of the frames, ascending. Fewer are enough for a first look.
     """
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     score, error, fine = 0.0, float("nan"), False
-    for px in (*FRAMES_PX, *FINER_PX):
-        if px in FINER_PX and not error > 0:
+    for px in (*frames_px, *FINER_PX):
+        if px in FINER_PX and (frames_px is not FRAMES_PX or not error > 0):
             break
         laid = lay(sparse, dense, matrix, px)
         if laid is None:
             break
         blocks = ask_blocks(laid, either_sign=either_sign)
-        score = max(score, blocks.score) if px in FRAMES_PX else score
+        score = max(score, blocks.score) if px in frames_px else score
         agreeing, off_um = blocks.spread()
         if agreeing >= AGREEING:
             error = off_um * scale
         fine = px in FINER_PX and agreeing >= FINE
-    return Agreement(score, error, fine)
+    return BlockVerdict(score, error, fine)
 
 
-def ask_blocks(laid: Laid, *, either_sign: bool) -> Blocks:
+def ask_blocks(laid: Laid, *, either_sign: bool) -> BlockShifts:
     """Search every block of the dense layer in the sparse one.
 
     Parameters
@@ -197,7 +204,7 @@ def ask_blocks(laid: Laid, *, either_sign: bool) -> Blocks:
     windows, blocks, tops = _cut(here, there, laid.inside, wide)
     if not len(tops):
         none = np.empty((0, 2))
-        return Blocks(none, none, np.empty(0), laid.um)
+        return BlockShifts(none, none, np.empty(0), laid.um)
     size = next_fast_len(wide, real=True)
     blocks = blocks - blocks.mean((1, 2), keepdims=True)
     pattern = np.conj(rfft2(blocks, (size, size)))
@@ -219,7 +226,7 @@ def ask_blocks(laid: Laid, *, either_sign: bool) -> Blocks:
     middle = tops + REACH_PX + (BLOCK_PX - 1) / 2
     centres = middle * laid.um + np.array(laid.origin_um)
     likeness = np.take_along_axis(flat, best[:, None], 1)[:, 0].astype(np.float64)
-    return Blocks(centres, off * laid.um, likeness, laid.um)
+    return BlockShifts(centres, off * laid.um, likeness, laid.um)
 
 
 def _detail(grey: Greys, inside: Bools) -> Greys:

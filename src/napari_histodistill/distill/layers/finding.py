@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.layers.blocks import Agreement, agreement_of
+from napari_histodistill.distill.layers.blocks import (
+    FRAMES_PX,
+    BlockVerdict,
+    agreement_of,
+)
 from napari_histodistill.distill.layers.optimising import FAR, Optimiser, simpleitk
 from napari_histodistill.distill.layers.places import look_for_places
 from napari_histodistill.distill.layers.refinement import grown
@@ -31,7 +35,7 @@ from napari_histodistill.distill.layers.registration import (
     fit_landmarks,
 )
 from napari_histodistill.distill.layers.thumbnails import (
-    Thumbnail,
+    GreyThumbnail,
     lay,
     take_thumbnails,
 )
@@ -57,7 +61,8 @@ LEAST_SCORE = 8.0
 LEAST_MARGIN = 4.0
 """Margin from which a place is accepted."""
 
-_CANDIDATES, _BATCH, _FINALISTS = 32, 8, 3
+_CANDIDATES, _BATCH, _FINALISTS = 24, 8, 3
+_FIRST_PX = 128, 256
 _COARSE_PX, _MIDDLE_PX, _FINE_PX = 96, 256, 1024
 _APART = 0.06
 """Places that differ by less than this share of the section are one."""
@@ -176,7 +181,7 @@ def find(
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
     matrix: Doubles
-    agreement: Agreement
+    agreement: BlockVerdict
 
     @property
     def score(self) -> float:
@@ -187,13 +192,18 @@ class _Place:
 class _Pair:
     """Both layers, in each of the ways to look at them."""
 
-    looks: tuple[tuple[Thumbnail, Thumbnail], ...]
+    looks: tuple[tuple[GreyThumbnail, GreyThumbnail], ...]
     kind: RegistrationKind
     either_sign: bool
     cancel: CancelToken
 
-    def agreement(self, look: int, matrix: Doubles) -> Agreement:
-        return agreement_of(*self.looks[look], matrix, either_sign=self.either_sign)
+    def agreement(
+        self, look: int, matrix: Doubles, frames_px: tuple[int, ...] = FRAMES_PX
+    ) -> BlockVerdict:
+        signs = self.either_sign
+        return agreement_of(
+            *self.looks[look], matrix, either_sign=signs, frames_px=frames_px
+        )
 
     def fitted(
         self, look: int, start: Doubles, px: int, kind: RegistrationKind
@@ -282,7 +292,7 @@ class _Search:
         matrices = [place.matrix for place in seen[:_LOOKED_AT]]
         starts = pair.distinct(matrices, _APART, _CANDIDATES)
         for number, start in enumerate(starts):
-            self._add(matrices[start], _COARSE_PX)
+            self._add(matrices[start], _COARSE_PX, _FIRST_PX)
             if number % _BATCH == _BATCH - 1:
                 yield 0.5 + 0.4 * (number + 1) / len(starts)
                 if _clear(pair.apart(self.places)):
@@ -294,12 +304,15 @@ class _Search:
         self.places = pair.apart(self.places)
         yield 1.0
 
-    def _add(self, start: Doubles, px: int) -> None:
+    def _add(
+        self, start: Doubles, px: int, frames_px: tuple[int, ...] = FRAMES_PX
+    ) -> None:
         pair = self._pair
         kind: RegistrationKind = "rigid" if pair.kind == "rigid" else "similarity"
         matrix = pair.fitted(self._look, start, px, kind)
         if matrix is not None:
-            self.places.append(_Place(matrix, pair.agreement(self._look, matrix)))
+            seen = pair.agreement(self._look, matrix, frames_px)
+            self.places.append(_Place(matrix, seen))
 
 
 def _flat(matrix: Doubles) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.distill.layers.thumbnails import Thumbnail
+    from napari_histodistill.distill.layers.thumbnails import GreyThumbnail
     from napari_histodistill.running import CancelToken
 
     Doubles = npt.NDArray[np.float64]
@@ -56,8 +56,8 @@ class Place:
 
 
 def look_for_places(
-    sparse: Thumbnail,
-    dense: Thumbnail,
+    sparse: GreyThumbnail,
+    dense: GreyThumbnail,
     scales: Sequence[float],
     *,
     either_sign: bool,
@@ -67,7 +67,7 @@ def look_for_places(
 
     Parameters
     ----------
-    sparse, dense : Thumbnail
+    sparse, dense : GreyThumbnail
         Of both layers.
     scales : sequence of float
         How much larger tissue may be on the dense image than both µm/px say.
@@ -109,7 +109,7 @@ class _Fixed:
     """The sparse thumbnail, transformed once for each scale."""
 
     def __init__(
-        self, sparse: Thumbnail, dense: Thumbnail, scale: float, um: float
+        self, sparse: GreyThumbnail, dense: GreyThumbnail, scale: float, um: float
     ) -> None:
         from scipy import fft
 
@@ -188,7 +188,7 @@ class _Fixed:
         return matrix
 
 
-def _small(thumbnail: Thumbnail, um: float) -> Greys:
+def _small(thumbnail: GreyThumbnail, um: float) -> Greys:
     """Return a thumbnail at ``um`` a pixel about the same middle, its detail only."""
     from scipy.ndimage import affine_transform, gaussian_filter
 

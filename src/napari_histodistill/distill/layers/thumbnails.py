@@ -38,7 +38,7 @@ _DARKEST = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Thumbnail:
+class GreyThumbnail:
     """A layer, small and grey.
 
     Attributes
@@ -106,7 +106,7 @@ class Laid:
 
 def take_thumbnails(
     slide: Slide, dense: DenseLayer | None = None
-) -> tuple[Thumbnail, Thumbnail]:
+) -> tuple[GreyThumbnail, GreyThumbnail]:
     """Read a slide, or a partner's, once, and look at it in two ways.
 
     All that lies there; and nuclei alone: haematoxylin, or the first channel, as is the
@@ -136,7 +136,7 @@ def take_thumbnails(
 
 def _thumbnail(
     name: str, grey: npt.NDArray[Any], um: float, corner: tuple[float, float]
-) -> Thumbnail:
+) -> GreyThumbnail:
     low, high = np.percentile(grey, PERCENTILES)
     high = high if high > low else grey.max()
     if not high - low > 1e-6:
@@ -145,7 +145,7 @@ def _thumbnail(
     levels = [np.clip((grey - low) / (high - low), 0, 1).astype(np.float32)]
     while min(levels[-1].shape) >= 32:
         levels.append(_halved(levels[-1]))
-    return Thumbnail(tuple(levels), um, corner)
+    return GreyThumbnail(tuple(levels), um, corner)
 
 
 def _looks(
@@ -180,13 +180,13 @@ def _halved(grey: Greys) -> Greys:
 
 
 def lay(
-    sparse: Thumbnail, dense: Thumbnail, matrix: Doubles, longest_px: int
+    sparse: GreyThumbnail, dense: GreyThumbnail, matrix: Doubles, longest_px: int
 ) -> Laid | None:
     """Lay both in the frame where they overlap.
 
     Parameters
     ----------
-    sparse, dense : Thumbnail
+    sparse, dense : GreyThumbnail
         Of both layers.
     matrix : ndarray
         ``(3, 3)``, sparse world to dense world, µm.
@@ -216,7 +216,7 @@ def lay(
 
 
 def _seen(
-    thumbnail: Thumbnail, to_world: Doubles, um: float, shape: tuple[int, ...]
+    thumbnail: GreyThumbnail, to_world: Doubles, um: float, shape: tuple[int, ...]
 ) -> tuple[Greys, Bools]:
     """Return a thumbnail at the pixels of a frame, and where it reaches."""
     from scipy.ndimage import affine_transform

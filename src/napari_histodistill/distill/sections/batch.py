@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.plan import PairPlan, Sampling
     from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.distill.sections.opening import OpenSection
-    from napari_histodistill.distill.sections.table import TableRow
+    from napari_histodistill.distill.sections.table import SectionRow
     from napari_histodistill.running import CancelToken
 
 
@@ -91,7 +91,7 @@ class BatchStep:
 
 def paired_sections(
     stack: ExitStack,
-    rows: Sequence[TableRow],
+    rows: Sequence[SectionRow],
     sampling: Sampling,
     *,
     anyway: bool = False,
@@ -107,7 +107,7 @@ def paired_sections(
     ----------
     stack : ExitStack
         Keeps the files open, from which the pairs are read later.
-    rows : sequence of TableRow
+    rows : sequence of SectionRow
         The sections.
     sampling : Sampling
         Layout of the pairs.

@@ -41,7 +41,7 @@ _Chosen = TypeVar("_Chosen", bound=Enum)
 
 
 @dataclass(frozen=True, slots=True)
-class TableRow:
+class SectionRow:
     """A section of a table.
 
     Attributes
@@ -56,7 +56,7 @@ class TableRow:
     files: SectionFiles
 
 
-def read_sections(path: Path, said: SectionFiles) -> list[TableRow]:
+def read_sections(path: Path, said: SectionFiles) -> list[SectionRow]:
     """Read a table of sections.
 
     Parameters
@@ -93,12 +93,12 @@ def read_sections(path: Path, said: SectionFiles) -> list[TableRow]:
             msg = f"{where}: has {len(row)} fields, the header {len(header)}."
             raise InputError(msg)
         fields = dict(zip(header, (word.strip() for word in row), strict=False))
-        found.append(TableRow(where, _Row(where, path.parent, fields).files(said)))
+        found.append(SectionRow(where, _Row(where, path.parent, fields).files(said)))
     return found
 
 
 @contextmanager
-def in_row(row: TableRow) -> Iterator[None]:
+def in_row(row: SectionRow) -> Iterator[None]:
     """Name the row in whatever error the block raises."""
     try:
         yield

@@ -26,6 +26,7 @@ from napari_histodistill.widgets.distil.annotations import AnnotationFiles
 from napari_histodistill.widgets.distil.asking.reading import Readings
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
+from napari_histodistill.widgets.distil.helping import Helping
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
@@ -95,6 +96,7 @@ class DistilWidget(Dock):
         self.distilling.using.connect(lambda: self.train_step.preview.setChecked(False))
         self.fitting = Fitting(self.bench, self.train_step)
         self.comparing = ControlComparing(self.bench, self.train_step)
+        self.helping = Helping(self.bench, self.train_step, self.distilling.begin)
         self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
@@ -137,6 +139,7 @@ class DistilWidget(Dock):
         self.previewing.show()
         self.fitting.show()
         self.comparing.show()
+        self.helping.show()
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""
