@@ -154,7 +154,7 @@ MOVED = {
     "distill/runs/run.py": "distill/run.py",
     "controllers/explore/session.py": "controllers/explore.py",
     "widgets/explore/dock.py": "widgets/explore.py",
-    "widgets/distil/alignment.py": "widgets/aligning.py",
+    "widgets/distil/align/alignment.py": "widgets/aligning.py",
 }
 
 

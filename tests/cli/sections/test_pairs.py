@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.store import read_pairs
+from napari_histodistill.distill.reading import read_recipe
 from tests.distill.sections.conftest import section_files
 
 __all__ = ["section_files"]
@@ -26,19 +29,41 @@ def test_one_section_becomes_pairs(run, section_files, tmp_path):
         *("--landmarks", section_files.he_places, section_files.partner_places),
         *("--tile-px", 32, "--relation", "same", "--approved-by", "A. Reader"),
         *("--limit", 20, "--seed", 3, "--report", page, "--json"),
+        *("--recipe", tmp_path / "recipes" / "My First.toml"),
     )
     assert found.code == 0, found.err
     said = found.json
     assert said["pairs"] == len(read_pairs(out)) == 20
-    assert said["partners"] == [{"name": "image", "kind": "channels", "tile_px": 32}]
+    (partner,) = said["partners"]
+    assert (partner["name"], partner["kind"]) == ("image", "channels")
+    assert partner["tile_px"] == 32
     (section,) = said["sections"]
     assert section["relation"] == "same"
     assert section["confidence"] == 1
-    assert section["alignment"]["aligned_by"] == "landmarks"
-    assert set(section["lost"]) >= {"background", "outside_partner", "straddles"}
+    assert section["alignments"][0]["aligned_by"] == "landmarks"
+    assert set(section["lost"]) >= {"background", "outside_partner", "ink", "fold"}
+    recipe = read_recipe(tmp_path / "recipes" / "My First.toml")
+    assert recipe.data.folder == "../pairs.zarr"
+    assert recipe.name == "my-first"
+    (dense,) = recipe.dense
+    assert (dense.column, dense.kind, dense.tile_px) == ("image", "channels", 32)
+    assert load_pairs(recipe, out).validation is not None
     (origin,) = read_pairs(out).origins
     assert origin.approved_by == "A. Reader"
     assert "approved by" in page.read_text("utf-8")
+    for options, said in (
+        (("--limit", 10), "too few to train on"),
+        (("--hold-out", "case 7"), "--hold-out: 'case 7' is none of he.ome.tif"),
+    ):
+        refused = run(
+            *("pairs", section_files.he, section_files.partner, "--in-register"),
+            *("-o", tmp_path / "p.zarr", "--tile-px", 32, *options),
+            *("--recipe", tmp_path / "r.toml"),
+        )
+        assert refused.code == 2
+        assert said in refused.err
+        assert not (tmp_path / "p.zarr").exists()
+        assert not (tmp_path / "r.toml").exists()
     again = run("pairs", section_files.he, section_files.partner, "-o", out)
     assert again.code == 2
     assert "this export did not write" in again.err
@@ -72,6 +97,7 @@ def test_a_bad_row_is_named_and_nothing_is_written(run, section_files, tmp_path)
         ((section_files.he,), "name its partner too"),
         ((sections, "--transform", sections), "stand in its row"),
         ((sections, "--tile-mpp", "0"), "--tile-mpp"),
+        ((sections, "--recipe", sections), "one of the inputs"),
     ):
         found = run("pairs", *arguments, "-o", out, "--tile-px", 32)
         assert found.code == 2, arguments
@@ -101,7 +127,14 @@ def test_the_whole_story_runs_from_files_to_a_map(tmp_path):
     def said(name):
         return json.loads((folder / f"{name}.out").read_text("utf-8"))
 
-    assert said("align")["accepted"]
+    found = said("align")
+    assert found["accepted"]
+    assert found["aligned_by"] == "search"
+    # The partner was turned by a quarter: 576 px of 0.5 µm.
+    truth = np.array([[0, 1, 0], [-1, 0, 287.5], [0, 0, 1]])
+    corners = np.array([[0, 0, 1], [0, 288, 1], [288, 0, 1], [288, 288, 1]]).T
+    off = np.hypot(*((found["matrix_um"] - truth) @ corners)[:2])
+    assert off.max() < 3
     cases = [section["case"] for section in said("pairs")["sections"]]
     assert cases == ["case A", "case B"]
     assert said("distill")["folder"] == "run/student"
@@ -110,4 +143,4 @@ def test_the_whole_story_runs_from_files_to_a_map(tmp_path):
     assert "A. Reader" not in report  # names only where a recipe asks for them
     classes = said("classify")["classes"]
     assert set(classes) == {"inside", "outside"}
-    assert sum(c["cells"] for c in classes.values()) > 100
+    assert sum(c["cells"] for c in classes.values()) > 60

@@ -14,6 +14,7 @@ from napari_histodistill.controllers.distil.alignment import (
     layer_affine,
     still_stands,
     why_no_alignment,
+    why_no_finding,
     why_no_refining,
 )
 from napari_histodistill.controllers.distil.session import DistilSession
@@ -66,22 +67,32 @@ def test_a_refinement_is_taken_for_the_partner_that_it_was_started_for():
     assert not session.take_refinement(started, replace(found, accepted=False))
     assert not session.take_refinement(picture(), found), "another was chosen since"
     assert session.aligned_partner is started
-    assert not session.undo_refinement(), "there is none"
+    assert not session.undo(), "there is nothing to undo"
     assert session.take_refinement(started, found)
     assert session.aligned_partner.registration is found.after
     assert not session.take_refinement(started, found), "it lies elsewhere now"
-    assert session.undo_refinement()
+    assert session.undo()
     assert session.aligned_partner.registration is None
     session.choose(slide("H&E"), [])
     assert not session.take_refinement(started, found)
 
 
 def test_why_nothing_can_be_aligned_or_refined():
-    assert why_no_alignment(None) == why_no_refining(None, picking=True)
+    assert why_no_alignment(None) == why_no_refining(None, 0, picking=True)
     assert "No partner with pixels" in why_no_alignment(None)
     assert why_no_alignment(picture()) == ""
-    assert "Finish picking" in why_no_refining(picture(), picking=True)
-    assert why_no_refining(picture(), picking=False) == ""
+    he, unknown = slide("H&E"), picture(behind=slide(mpp=None))
+    assert "Finish picking" in why_no_finding(he, picture(), picking=True)
+    assert why_no_finding(he, picture(), picking=False) == ""
+    assert "step 1 first" in why_no_finding(he, unknown, picking=False)
+    assert "No partner with pixels" in why_no_finding(None, picture(), picking=False)
+    laid = picture(registration=registration())
+    assert "Finish picking" in why_no_refining(laid, 3, picking=True)
+    assert why_no_refining(laid, 3, picking=False) == ""
+    for partner, landmarks in ((picture(), 0), (laid, 2), (laid, 0)):
+        assert "Place more landmarks first" in why_no_refining(
+            partner, landmarks, picking=False
+        )
 
 
 def test_a_layer_goes_where_its_partner_lies_and_keeps_its_scale():

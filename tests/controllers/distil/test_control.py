@@ -8,7 +8,16 @@ import shutil
 
 import pytest
 
-from napari_histodistill.controllers.distil.control import student_and_control
+from napari_histodistill.controllers.distil.control import (
+    arms_of,
+    help_work,
+    prepare_second_seed,
+    say_judged,
+    say_measured,
+    student_and_control,
+    why_no_help,
+    why_no_second_seed,
+)
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.runs.folder import (
     CONFIG,
@@ -19,6 +28,8 @@ from napari_histodistill.distill.runs.folder import (
 )
 from napari_histodistill.distill.runs.kin import kin_beside, other_seeds
 from napari_histodistill.distill.runs.run import train
+from napari_histodistill.students import load_student
+from tests.controllers.driving import drive
 from tests.distill.small_runs import small_config, write_textures
 
 
@@ -39,6 +50,7 @@ def trained(tmp_path_factory):
 def runs(trained, tmp_path):
     for name in ("privileged", "unprivileged"):
         shutil.copytree(trained / name, tmp_path / name)
+    shutil.copytree(trained / "tiles", tmp_path / "tiles")
     return tmp_path
 
 
@@ -85,6 +97,35 @@ def test_other_seeds_are_found_whatever_they_are_called(runs):
     assert len(kin_beside(taught)) == 3
     shutil.copytree(runs / "seed 1", runs / "seed 1 once more")
     assert len(other_seeds(alone)) == 2, "one of each seed"
+
+
+def test_a_second_seed_is_prepared_on_the_same_pairs(runs):
+    mine = runs / "privileged" / STUDENT
+    assert why_no_second_seed(mine, works=False) == ""
+    assert "going on" in why_no_second_seed(mine, works=True)
+    assert "no model yet" in why_no_second_seed(None, works=False)
+    assert say_measured(mine).endswith("noise not measured)")
+    folder = prepare_second_seed(mine, runs / "second")
+    (_, place), (second, again) = read_run(runs / "privileged"), read_run(folder)
+    assert (second.seed, second.title) == (1, "A small student, seed 1")
+    assert place == again
+    list(train(folder, device="cpu", threads=1))
+    assert [one.seed for one in other_seeds(mine)] == [1]
+    assert ", second seed 0." in say_measured(mine)
+    third, _ = read_run(prepare_second_seed(folder / STUDENT, runs / "third"))
+    assert (third.seed, third.title) == (2, "A small student, seed 2")
+    # Both seeds with the partner stand against the one without.
+    arms = arms_of(runs / "unprivileged" / STUDENT)
+    assert set(arms.students) == {mine, folder / STUDENT}
+    assert arms.controls == (runs / "unprivileged" / STUDENT,)
+    found = drive(help_work(arms, runs / "tiles", load_student))[-1]
+    words = say_judged(found)
+    assert words.startswith("Too few sections")
+    assert "One seed alone" in words
+    assert "flattering" in words
+    shutil.rmtree(runs / "unprivileged")
+    assert arms_of(mine) is None
+    assert "Train both first" in why_no_help(mine)
 
 
 def test_a_run_without_a_student_is_no_control(runs):

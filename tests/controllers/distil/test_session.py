@@ -13,7 +13,6 @@ from napari_histodistill.controllers.distil.alignment import (
     refine_work,
     refined,
     say_refinement,
-    unrefined,
 )
 from napari_histodistill.controllers.distil.fitting import (
     fit_wish,
@@ -94,7 +93,7 @@ def test_pairs_are_laid_out_and_forgotten_when_something_changes(session):
     assert len(found.plan) == 256
     assert session.why_no_training == ""
     assert "256 pairs of 16 µm, about 205 to train on and 51 in" in session.say_pairs()
-    assert all(dense.shape == (32, 32, 3) for _, dense, _ in found.twins)
+    assert all(dense.shape == (32, 32, 3) for _, (dense,), _ in found.twins)
     session.sample(0.5, 64)
     assert session.planned is None
     planned(session)
@@ -411,7 +410,7 @@ def test_a_refinement_is_told_and_taken_back(session):
     assert "agree more than before (0.20 → 0.40)" in say_refinement(blind)
     refused = replace(found, accepted=False, why_not="nothing was found.")
     assert say_refinement(refused) == "Not refined: nothing was found."
-    session.put_partner(0, unrefined(session.partners[0]))
+    assert session.undo()
     assert session.partners[0].registration is before.registration
     assert session.partners[0].refinement is None
 

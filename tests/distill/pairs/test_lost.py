@@ -95,6 +95,7 @@ def test_a_pale_partner_loses_no_place_that_the_slide_has(sparse, pale):
         Lost.OUTSIDE_PARTNER: 0,
         Lost.INK: 0,
         Lost.FOLD: 0,
+        Lost.UNLABELLED: 0,
     }
     assert np.median(found.confidence) > 0.95
     assert found.confidence.min() > 0.7

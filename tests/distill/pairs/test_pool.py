@@ -112,7 +112,7 @@ def test_what_is_not_alike_is_refused_by_name():
     refused(glow, "B: mif shows the channels DAPI, CD3, ihc of A shows a stain in col")
     mask = smooth(5, channels=1)[..., 0] // 80
     layer = dense_layer(slide_of(mask, name="mask"), name="m", tile_px=64, kind="mask")
-    refused(section(3, "B", layer), "B: m shows a mask of categories")
+    refused(section(3, "B", layer), "B: m shows classes, unlabelled unknown")
     other = section(4, "C", stain(4, "mif", ("DAPI", "CD8")))
     with pytest.raises(InputError, match=r"DAPI, CD8, mif of B shows .* DAPI, CD3"):
         pool_pairs([glow, other])

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.layers.partners import Spots, dense_layer
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.plan import Sampling, plan_pairs
@@ -44,7 +45,13 @@ def plan():
     labels = slide_from_arrays(
         np.arange(384 * 384).reshape(384, 384) // 4000 % 5, name="l", mpp=MPP
     )
-    mask = dense_layer(labels, name="glands", tile_px=32, kind="mask")
+    mask = dense_layer(
+        labels,
+        name="glands",
+        tile_px=32,
+        kind="mask",
+        unlabelled=Unlabelled.BACKGROUND,
+    )
     whole = TissueMask(np.ones((4, 4), bool), sparse.shape)
     return plan_pairs(
         sparse, [image, channels, mask], Sampling(mpp=0.5, tile_px=32), tissue=whole

@@ -155,6 +155,28 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(tiles, tmp_path, arm):
     assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
 
 
+def test_several_partners_are_trained_at_once(tiles, tmp_path):
+    image = {"tile_px": 64, "input_px": 32, "encoder": TINY}
+    mask = image | {"column": "mask", "kind": "mask"}
+    config = small_config("triplet", dense=[image, mask], schedule={"steps": 3})
+    reports = run(config, tmp_path / "whole", tiles)
+    start_run(config, tmp_path / "parts", tiles)
+    stop_after(tmp_path / "parts", 1)
+    list(train(tmp_path / "parts", device="cpu"))
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+    # Both have a branch of their own, and both are judged.
+    tensors, _ = checkpoints.read_checkpoint(last_of(tmp_path / "parts"))
+    kinds = ("partners", "partner_projectors")
+    for prefix in [f"net.{kind}.{k}." for kind in kinds for k in (0, 1)]:
+        assert any(name.startswith(prefix) for name in tensors), prefix
+    (judged, *_) = [r for r in reports if r.kind == "validation"]
+    assert len(judged.retrievals) == 2
+    assert judged.retrieval == pytest.approx(np.mean(judged.retrievals))
+    page = (tmp_path / "whole" / "report.html").read_text("utf-8")
+    assert "own partner found: mask" in page
+    assert "own partner found: the same layer at its full resolution" in page
+
+
 def test_other_seeds_give_other_students(tiles, tmp_path):
     run(small_config(seed=0), tmp_path / "a", tiles)
     run(small_config(seed=1), tmp_path / "b", tiles)

@@ -55,6 +55,11 @@ def section_files(tmp_path_factory) -> Files:
     tifffile.imwrite(
         home / "marker.ome.tif", planes.copy(), ome=True, metadata=metadata
     )
+    # Brown over blue: IHC of the same marker, in register with the H&E.
+    haematoxylin, marker = (pair.dense[..., k, None] / 6000 for k in (0, 1))
+    density = haematoxylin * (0.4, 0.45, 0.2) + 1.5 * marker * (0.27, 0.57, 0.78)
+    ihc = np.rint(240 * np.exp(-density)).clip(0, 255).astype(np.uint8)
+    write_pyramid(home / "ihc.ome.tif", ihc, mpp=0.5, compression="zlib")
     y, x = PLACES.T
     labels = pair.positive.astype(np.uint8) + (pair.dense[..., 0] > 3000)
     Image.fromarray(labels.astype(np.uint8)).save(home / "mask.png")

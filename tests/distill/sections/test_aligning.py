@@ -8,9 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.distill.layers.registration import read_alignment
+from napari_histodistill.distill.layers.finding import Found
+from napari_histodistill.distill.layers.registration import (
+    Registration,
+    read_alignment,
+)
 from napari_histodistill.distill.pairs.provenance import AlignedBy
+from napari_histodistill.distill.sections import aligning
 from napari_histodistill.distill.sections.aligning import align_section
+from napari_histodistill.distill.sections.batch import refuse_unaccepted
 from napari_histodistill.distill.sections.files import (
     AlignmentFiles,
     PartnerSort,
@@ -188,3 +194,20 @@ def test_spots_lie_on_the_he_unless_a_transform_says_otherwise(section_files, tm
     places = (section_files.he_places, section_files.partner_places)
     with pytest.raises(InputError, match="spots have no pixels"):
         align(replace(files, alignment=AlignmentFiles(landmarks=places)))
+
+
+def test_a_search_that_finds_nothing_is_not_accepted(section_files, monkeypatch):
+    registration = Registration("affine", np.eye(3), np.empty(0), np.ones(0, bool), 9.0)
+    nothing = Found(
+        registration, 1.0, 0.5, False, ("nothing stands out.",), 0, False, 1
+    )
+    monkeypatch.setattr(aligning, "find", lambda *_, **__: iter([0.5, nothing]))
+    found = align(named(section_files))
+    assert not found.accepted
+    assert found.reasons == ("Nothing stands out.",)
+    assert (found.score, found.margin, found.error_um) == (1.0, 0.5, 9.0)
+    with (
+        open_section(named(section_files)) as section,
+        pytest.raises(InputError, match=r"not accepted. Nothing stands out.*--report"),
+    ):
+        refuse_unaccepted(section, found)

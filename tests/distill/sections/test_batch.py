@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
+from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import pool_pairs
 from napari_histodistill.distill.pairs.provenance import (
@@ -21,7 +23,7 @@ from napari_histodistill.distill.sections.batch import PairedSection, paired_sec
 from napari_histodistill.distill.sections.files import PartnerSort, SectionFiles
 from napari_histodistill.distill.sections.page import sections_page
 from napari_histodistill.distill.sections.table import read_sections
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.running import CancelToken
 
 SAID = SectionFiles(he=Path("he"), partner=Path("partner"))
@@ -41,12 +43,12 @@ def work(rows, stack, **options):
 
 def test_every_column_says_what_it_is_called(tmp_path):
     header = (
-        "he;partner;case;as;relation;approved_by;mpp;partner_mpp;image;partner_image;"
+        "he;partner;case;as;unlabelled;relation;approved_by;mpp;partner_mpp;image;partner_image;"
         "rgb;transform;transform_unit;fixed;in_register;kind;landmarks;"
         "partner_landmarks;landmark_pairs;landmark_unit"
     )
     full = (
-        "a.svs;b.tif;C1;classes;same;Me;0,5;0.25;0;main;yes;t.tfm;mm;partner;no;rigid;"
+        "a.svs;b.tif;C1;classes;background;same;Me;0,5;0.25;0;main;yes;t.tfm;mm;partner;no;rigid;"
         "l.csv;m.csv;;px"
     )
     one, bare = table(tmp_path, header, full, "", "c.svs;d.tif")
@@ -56,6 +58,7 @@ def test_every_column_says_what_it_is_called(tmp_path):
     assert files.he == tmp_path / "a.svs"
     assert (files.mpp, files.partner_mpp, files.rgb) == (0.5, 0.25, True)
     assert files.sort is PartnerSort.CLASSES
+    assert files.unlabelled is Unlabelled.BACKGROUND
     assert files.relation is SectionRelation.SAME
     assert (files.case, files.approved_by, files.image) == ("C1", "Me", "0")
     assert alignment.transform_unit is PointUnit.MILLIMETRES
@@ -73,9 +76,11 @@ def test_every_column_says_what_it_is_called(tmp_path):
         (["he,partnr", "a,b"], "is 'partner' meant"),
         (["he,case", "a,b"], "one column 'partner'"),
         (["he,partner", "a,"], "row 2: names no partner"),
+        (["he,partner", ",b"], "row 2: names no H&E"),
+        (["he,partner,mpp", "a,b,1", ",c,1"], "row 3: mpp is said of an H&E"),
         (["he,partner", "a,b,c"], "row 2: has 3 fields, the header 2"),
         (["he,partner,mpp", "a,b,x"], "row 2: mpp is 'x', not a number above 0"),
-        (["he,partner,as", "a,b,ihc"], "row 2: as is one of image, channels"),
+        (["he,partner,as", "a,b,ihc"], "row 2: as is one of image, marker"),
         (["he,partner,kind", "a,b,odd"], "row 2: kind is one of rigid"),
         (["he,partner,rgb", "a,b,perhaps"], "row 2: rgb is yes or no"),
         (["he,partner,landmarks", "a,b,c"], "row 2: names landmarks of one image"),
@@ -124,12 +129,52 @@ def test_two_sections_become_pairs_that_say_where_they_come_from(
     quiet, open_ = first.say(names=False), first.say(names=True)
     assert "he.ome.tif" not in quiet
     assert "marker.ome.tif, 0.5 µm/px" in open_
+    damaged = json.loads((tmp_path / "pairs.zarr" / "zarr.json").read_text())
+    damaged["attributes"]["histodistill"]["origins"][0]["he"] = 3
+    (tmp_path / "pairs.zarr" / "zarr.json").write_text(json.dumps(damaged))
+    with pytest.raises(StoreError, match="the pairs are damaged"):
+        read_pairs(tmp_path / "pairs.zarr")
     # Both partners' tiles show what they should: the same tissue.
     a, b = (stored.partner("image", "channels")[k] for k in (0, len(pool) // 2))
     np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)
-    page = sections_page("Sections", [one.shown for one in found])
+    page = sections_page("Sections", [page for one in found for page in one.shown])
     assert page.count("<figure>") == 9  # without landmarks no residuals
     assert "nobody yet" in page
+
+
+def test_a_row_without_an_he_is_a_further_partner(section_files, tmp_path):
+    home = section_files.home
+    rows = table(
+        tmp_path,
+        "he,partner,case,as,transform,in_register",
+        f"{home}/he.ome.tif,{home}/marker.ome.tif,case 1,,t.txt,",
+        f",{home}/mask.png,,objects,,yes",
+        f",{home}/ihc.ome.tif,,both,,yes",
+    )
+    (tmp_path / "t.txt").write_text("0, 1, 0,\n-1, 0, 256")
+    assert len(rows) == 1
+    with ExitStack() as stack:
+        (found,) = work(rows, stack, shown=True)
+        plan = found.plan
+        assert [p.name for p in plan.partners] == [
+            "image",
+            "mask",
+            "image (2)",
+            "marker",
+        ]
+        assert len(found.alignments) == len(found.shown) == 3
+        for _ in write_pairs(tmp_path / "pairs.zarr", plan):
+            pass
+    stored = read_pairs(tmp_path / "pairs.zarr")
+    (origin,) = stored.origins
+    names = [partner.image.name for partner in origin.partners]
+    assert names == ["marker.ome.tif", "mask.png", "ihc.ome.tif", "ihc.ome.tif"]
+    assert origin.partners[0].aligned_by is AlignedBy.OTHER_PROGRAM
+    assert origin.partners[1].aligned_by is AlignedBy.PLACED
+    # Brown nuclei are the marker: where there is much of one, there is of the other.
+    glow, brown = (stored.partner(n, "channels") for n in ("image", "marker"))
+    told = np.corrcoef(glow[..., 1].mean((1, 2)), brown.mean((1, 2, 3)))[0, 1]
+    assert told > 0.8
 
 
 def test_nothing_begins_before_every_file_is_open(section_files, tmp_path):
@@ -166,7 +211,7 @@ def test_names_on_the_page_are_text(section_files, tmp_path):
     )
     with ExitStack() as stack:
         found = work(rows, stack, shown=True)
-    page = sections_page("<i>T</i>", [one.shown for one in found])
+    page = sections_page("<i>T</i>", [page for one in found for page in one.shown])
     for odd in ("<script>alert", "<b onload", "<i>T"):
         assert odd not in page
     assert "default-src 'none'" in page

@@ -176,7 +176,7 @@ def test_the_whole_story(open_distil, qtbot, painted):
     # 3: pairs
     preview(qtbot, widget)
     plan = widget.session.planned.plan
-    sparse, twin, sure = widget.session.planned.twins[0]
+    sparse, (twin,), sure = widget.session.planned.twins[0]
     assert sparse.shape == twin.shape == (48, 48, 3)
     assert 0.9 < sure <= 1
     assert f"{len(plan)} pairs of 24 µm" in widget.pairs_step.line.text()

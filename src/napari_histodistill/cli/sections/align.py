@@ -44,7 +44,6 @@ from napari_histodistill.cli.sections.outputs import (
     last_of,
     write_page,
 )
-from napari_histodistill.export.safe_writing import write_file
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.sections.alignment import SectionAlignment
@@ -106,6 +105,8 @@ def align(
         show_section,
     )
     from napari_histodistill.distill.sections.opening import open_section
+    from napari_histodistill.distill.sections.pairing import AlignedPart
+    from napari_histodistill.export.safe_writing import write_file
 
     began = time.perf_counter()
     files = section_files(
@@ -138,7 +139,8 @@ def align(
                 tell(note)
             found = last_of(align_section(section, cancel), section.sparse.name)
             text = _text(section, found, out, to, transform_unit)
-            page = show_section(section, found) if report is not None else None
+            part = AlignedPart(section, found)
+            page = show_section(part) if report is not None else None
         facts = alignment_facts(files, found)
         written = found.accepted or accept_anyway
         if report is not None and page is not None:

@@ -41,10 +41,19 @@ class SortChoice(StrEnum):
     """What a partner is read as (see ``distill.sections.files``)."""
 
     image = "image"
+    marker = "marker"
+    both = "both"
     channels = "channels"
     classes = "classes"
     objects = "objects"
     spots = "spots"
+
+
+class UnlabelledChoice(StrEnum):
+    """What places of a mask without a label are (see ``distill.layers.kinds``)."""
+
+    unknown = "unknown"
+    background = "background"
 
 
 class RelationChoice(StrEnum):
@@ -53,6 +62,14 @@ class RelationChoice(StrEnum):
     same = "same"
     consecutive = "consecutive"
     unknown = "unknown"
+
+
+class PresetChoice(StrEnum):
+    """Ready-made recipes (see ``distill.recipes.presets``)."""
+
+    quick = "quick"
+    careful = "careful"
+    paper = "paper"
 
 
 PartnerArgument = Annotated[
@@ -129,8 +146,18 @@ SortOption = Annotated[
     SortChoice | None,
     typer.Option(
         "--as",
-        help="What the partner is: colours, channels, labels that are classes, labels "
-        "that count objects, or spots. Asked for only where its file leaves it open.",
+        help="What the partner is read as: image (colours as they look), marker (the "
+        "brown or red of IHC), both, channels, classes or objects (labels), or spots. "
+        "Asked for only where its file leaves it open.",
+        show_default=False,
+    ),
+]
+UnlabelledOption = Annotated[
+    UnlabelledChoice | None,
+    typer.Option(
+        "--unlabelled",
+        help="What places of labels without a label are: by default unknown, but "
+        "background of objects and of a single class.",
         show_default=False,
     ),
 ]
@@ -201,6 +228,7 @@ def section_files(
     partner_image: str | None,
     rgb: bool,
     sort: SortChoice | None,
+    unlabelled: UnlabelledChoice | None = None,
     transform: Path | None,
     landmarks: tuple[Path, Path] | None,
     landmark_pairs: Path | None,
@@ -214,6 +242,7 @@ def section_files(
 ) -> SectionFiles:
     """Return what the options name, in the words of the core."""
     from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
+    from napari_histodistill.distill.layers.kinds import Unlabelled
     from napari_histodistill.distill.pairs.provenance import SectionRelation
     from napari_histodistill.distill.sections.files import (
         AlignmentFiles,
@@ -240,6 +269,7 @@ def section_files(
         partner_image=partner_image,
         rgb=rgb,
         sort=None if sort is None else PartnerSort(sort),
+        unlabelled=None if unlabelled is None else Unlabelled(unlabelled),
         alignment=alignment,
         relation=SectionRelation(relation),
         approved_by=approved_by.strip(),

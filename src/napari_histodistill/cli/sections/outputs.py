@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_histodistill.cli.console import tell
 from napari_histodistill.errors import InputError
-from napari_histodistill.export.safe_writing import refuse_strangers, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +31,8 @@ def check_output(
     InputError
         If it is an input, another program's file, or its folder is none.
     """
+    from napari_histodistill.export.safe_writing import refuse_strangers
+
     if any(path.exists() and one.exists() and path.samefile(one) for one in inputs):
         msg = f"{option} {path}: this is one of the inputs: choose another name."
         raise InputError(msg)
@@ -50,6 +51,7 @@ def is_page(head: str) -> bool:
 def write_page(path: Path, shown: Sequence[ShownSection]) -> None:
     """Write the page on sections."""
     from napari_histodistill.distill.sections.page import sections_page
+    from napari_histodistill.export.safe_writing import write_file
 
     write_file(
         path, sections_page("Sections and how they were aligned", shown), is_page

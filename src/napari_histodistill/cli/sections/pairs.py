@@ -29,12 +29,14 @@ from napari_histodistill.cli.sections.options import (
     LandmarkUnitOption,
     PartnerImageOption,
     PartnerMppOption,
+    PresetChoice,
     RelationChoice,
     RelationOption,
     ReportOption,
     SortOption,
     TransformOption,
     TransformUnitOption,
+    UnlabelledOption,
     section_files,
 )
 from napari_histodistill.cli.sections.outputs import (
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.pool import PairPool
     from napari_histodistill.distill.sections.batch import BatchStep, PairedSection
     from napari_histodistill.distill.sections.files import SectionFiles
-    from napari_histodistill.distill.sections.table import TableRow
+    from napari_histodistill.distill.sections.table import SectionRow
     from napari_histodistill.running import CancelToken
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -86,6 +88,7 @@ def pairs(
     partner_image: PartnerImageOption = None,
     rgb: RgbOption = False,
     sort: SortOption = None,
+    unlabelled: UnlabelledOption = None,
     tile_px: Annotated[
         int, typer.Option("--tile-px", min=8, max=4096, help="Edge of the H&E's tiles.")
     ] = 128,
@@ -114,12 +117,37 @@ def pairs(
     relation: RelationOption = RelationChoice.unknown,
     approved_by: ApprovedOption = "",
     report: ReportOption = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE.toml",
+            help="Also write a recipe for these pairs, to train by and to edit.",
+        ),
+    ] = None,
+    preset: Annotated[
+        PresetChoice,
+        typer.Option("--preset", help="What the recipe begins with."),
+    ] = PresetChoice.quick,
+    hold_out: Annotated[
+        str,
+        typer.Option(
+            "--hold-out",
+            metavar="CASE",
+            help="A case or section that the recipe judges by and never trains on; by "
+            "default a share of all regions.",
+        ),
+    ] = "",
     accept_anyway: AnywayOption = False,
     json: JsonOption = False,
 ) -> None:
     """Sample pairs of sections, for `distill`."""
     from napari_histodistill.distill.pairs.plan import Sampling
+    from napari_histodistill.distill.pairs.pool import pool_pairs
+    from napari_histodistill.distill.recipes.files import recipe_text
     from napari_histodistill.distill.sections.batch import paired_sections
+    from napari_histodistill.distill.sections.recipe import recipe_of_sections
+    from napari_histodistill.export.safe_writing import write_file
 
     began = time.perf_counter()
     said = section_files(
@@ -131,6 +159,7 @@ def pairs(
         partner_image=partner_image,
         rgb=rgb,
         sort=sort,
+        unlabelled=unlabelled,
         transform=transform,
         landmarks=landmarks,
         landmark_pairs=landmark_pairs,
@@ -154,7 +183,7 @@ def pairs(
             seed=seed,
         )
         rows = _rows(he, partner, said)
-        _check_outputs(out, report, he, rows)
+        _check_outputs(out, report, recipe, he, rows)
         with ExitStack() as stack, interruptible() as cancel:
             reports = paired_sections(
                 stack,
@@ -165,21 +194,31 @@ def pairs(
                 cancel=cancel,
             )
             found = _followed(reports, len(rows))
-            pool = _written(out, found, cancel)
+            pool = pool_pairs([one.plan for one in found])
+            # Refused now, not after all pairs have been written.
+            training = None
+            if recipe is not None:
+                training = recipe_of_sections(
+                    pool, recipe, out, preset=preset.value, hold_out=hold_out
+                )
+            _write(out, pool, cancel)
+            if recipe is not None and training is not None:
+                write_file(recipe, recipe_text(training), is_recipe)
             if report is not None:
-                write_page(report, [one.shown for one in found if one.shown])
+                write_page(report, [page for one in found for page in one.shown])
             facts = _facts(rows, found, pool)
         facts |= {
             "output": str(out),
             "report": None if report is None else str(report),
+            "recipe": None if recipe is None else str(recipe),
             "seconds": round(time.perf_counter() - began, 2),
         }
         answer.give(facts, _text(facts))
 
 
-def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[TableRow]:
+def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[SectionRow]:
     """Return the sections: one, or those of a table."""
-    from napari_histodistill.distill.sections.table import TableRow, read_sections
+    from napari_histodistill.distill.sections.table import SectionRow, read_sections
 
     is_table = he.suffix.lower() in _TABLES
     if partner is not None:
@@ -188,7 +227,7 @@ def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[TableRow]:
                 f"{he}: this is a table, whose rows name partners: leave out {partner}."
             )
             raise InputError(msg)
-        return [TableRow("", said)]
+        return [SectionRow("", said)]
     if not is_table:
         msg = f"{he}: name its partner too, or a table of sections (.csv)."
         raise InputError(msg)
@@ -199,14 +238,26 @@ def _rows(he: Path, partner: Path | None, said: SectionFiles) -> list[TableRow]:
     return read_sections(he, said)
 
 
+def is_recipe(head: str) -> bool:
+    """Whether a file is a recipe of this program, by its beginning."""
+    return head.startswith('arm = "')
+
+
 def _check_outputs(
-    out: Path, report: Path | None, he: Path, rows: Sequence[TableRow]
+    out: Path,
+    report: Path | None,
+    recipe: Path | None,
+    he: Path,
+    rows: Sequence[SectionRow],
 ) -> None:
     """Refuse what cannot be written, before anything is computed."""
-    inputs = [he, *(path for row in rows for path in (row.files.he, row.files.partner))]
+    parts = [part.files for row in rows for part in row.parts]
+    inputs = [he, *(path for files in parts for path in (files.he, files.partner))]
     check_output(out, inputs, lambda _: False, "-o")
     if report is not None:
         check_output(report, inputs, is_page, "--report")
+    if recipe is not None:
+        check_output(recipe, inputs, is_recipe, "--recipe")
 
 
 def _followed(
@@ -230,24 +281,19 @@ def _followed(
     return found
 
 
-def _written(
-    out: Path, found: Sequence[PairedSection], cancel: CancelToken
-) -> PairPool:
+def _write(out: Path, pool: PairPool, cancel: CancelToken) -> None:
     """Write the pairs of all sections, with progress on stderr."""
-    from napari_histodistill.distill.pairs.pool import pool_pairs
     from napari_histodistill.distill.pairs.store import write_pairs
 
-    pool = pool_pairs([one.plan for one in found])
     said = time.monotonic()
     for done in write_pairs(out, pool, cancel=cancel):
         if time.monotonic() - said >= PROGRESS_S:
             said = time.monotonic()
             tell(f"{done:,} of {len(pool):,} pairs written")
-    return pool
 
 
 def _facts(
-    rows: Sequence[TableRow], found: Sequence[PairedSection], pool: PairPool
+    rows: Sequence[SectionRow], found: Sequence[PairedSection], pool: PairPool
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -261,14 +307,22 @@ def _facts(
             "confidence": round(float(np.median(one.plan.confidence)), 3),
             "lost": {why.value: count for why, count in one.plan.lost.items()},
             "relation": row.files.relation.value,
-            "alignment": alignment_facts(row.files, one.alignment),
+            "alignments": [
+                alignment_facts(part.files, alignment)
+                for part, alignment in zip(row.parts, one.alignments, strict=True)
+            ],
         }
         for row, one, name in zip(rows, found, pool.section_names, strict=True)
     ]
     partners = [
         {"name": p.name, "kind": "expression", "names": list(p.genes)}
         if isinstance(p, Spots)
-        else {"name": p.name, "kind": p.kind, "tile_px": p.tile_px}
+        else {
+            "name": p.name,
+            "kind": p.kind,
+            "names": list(p.channels),
+            "tile_px": p.tile_px,
+        }
         for p in pool.partners
     ]
     sampling = pool.sampling
@@ -285,7 +339,7 @@ def _facts(
 def _text(facts: dict[str, Any]) -> str:
     lines = []
     for section in facts["sections"]:
-        lines.append(alignment_text(section["alignment"]))
+        lines += [alignment_text(one) for one in section["alignments"]]
         lines.append(
             f"  {section['pairs']:,} pairs, confidence {section['confidence']:.0%} "
             "(median)"
@@ -295,4 +349,6 @@ def _text(facts: dict[str, Any]) -> str:
         f"{facts['pairs']:,} pairs of {facts['tile_um']:.0f} µm in {facts['output']}; "
         f"partner: {named}"
     )
+    if facts["recipe"]:
+        lines.append(f"Train by: histodistill distill {facts['recipe']} -o RUN_FOLDER")
     return "\n".join(lines)

@@ -6,15 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_histodistill.controllers.distil.partners import (
     Partner,
     PartnerKind,
     look_over,
 )
 from napari_histodistill.distill.layers.likeness import take_overviews
-from napari_histodistill.distill.layers.poses import PoseSearch, search_poses
 from napari_histodistill.distill.layers.refinement import Refinement, refine
 from napari_histodistill.distill.layers.registration import (
     FEWEST,
@@ -26,6 +23,7 @@ from napari_histodistill.distill.layers.registration import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
@@ -35,12 +33,6 @@ if TYPE_CHECKING:
     Doubles = npt.NDArray[np.float64]
 
 
-_TURNED = (
-    "",
-    "turned by 90° counter-clockwise",
-    "turned by 180°",
-    "turned by 90° clockwise",
-)
 NO_PIXELS = "No partner with pixels is chosen."
 
 
@@ -49,19 +41,49 @@ def why_no_alignment(partner: Partner | None) -> str:
     return NO_PIXELS if partner is None else ""
 
 
-def why_no_refining(partner: Partner | None, *, picking: bool) -> str:
-    """Return why a partner cannot be refined now; empty if it can.
+def why_no_finding(
+    sparse: Slide | None, partner: Partner | None, *, picking: bool
+) -> str:
+    """Return why a partner cannot be found now; empty if it can.
 
     Parameters
     ----------
+    sparse : Slide or None
+        The H&E.
     partner : Partner or None
         The one that is aligned.
     picking : bool
         Whether landmarks are being picked.
     """
-    if partner is not None and picking:
+    if partner is None or partner.slide is None or sparse is None:
+        return NO_PIXELS
+    if picking:
         return "Finish picking landmarks first."
-    return why_no_alignment(partner)
+    known = sparse.usable_mpp is not None and partner.slide.usable_mpp is not None
+    return "" if known else "Type µm/px of both layers in step 1 first."
+
+
+def why_no_refining(partner: Partner | None, landmarks: int, *, picking: bool) -> str:
+    """Return why a partner cannot be refined now; empty if it can.
+
+    Only landmarks that are held out can say whether it lies better than before.
+
+    Parameters
+    ----------
+    partner : Partner or None
+        The one that is aligned.
+    landmarks : int
+        How many there are.
+    picking : bool
+        Whether landmarks are being picked.
+    """
+    why = why_no_alignment(partner)
+    if picking and not why:
+        return "Finish picking landmarks first."
+    known = judged(partner, landmarks)
+    if why or (known is not None and math.isfinite(known.median_um)):
+        return why
+    return "Place more landmarks first: they judge it. Find needs none."
 
 
 def are_enough(landmarks: int, kind: RegistrationKind) -> bool:
@@ -165,10 +187,22 @@ def refined(partner: Partner, found: Refinement) -> Partner:
     return replace(partner, registration=found.after, refinement=found)
 
 
-def unrefined(partner: Partner) -> Partner:
-    """Return the partner as it lay before."""
-    before = None if partner.refinement is None else partner.refinement.before
-    return replace(partner, registration=before, refinement=None)
+def as_before(partner: Partner) -> Partner | None:
+    """Return the partner as before it was refined, or else before it was found.
+
+    None if it was neither.
+    """
+    if partner.refinement is not None:
+        return replace(partner, registration=partner.refinement.before, refinement=None)
+    was = partner.earlier
+    if was is None:
+        return None
+    return replace(
+        partner,
+        registration=was.registration,
+        refinement=was.refinement,
+        earlier=None,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,45 +221,6 @@ class TurnOffer:
     registration: Registration
 
 
-def pose_work(sparse: Slide, partner: Partner) -> Work:
-    """Return the work that compares how a partner can lie; see :mod:`.poses`."""
-
-    def work(cancel: CancelToken) -> Iterator[PoseSearch]:
-        layer = look_over(partner)
-        cancel.check()
-        yield search_poses(sparse, layer)
-
-    return work
-
-
-def wants_pose(sparse: Slide | None, partner: Partner | None) -> bool:
-    """Whether to look how a partner lies: nothing was said about it yet."""
-    return (
-        sparse is not None
-        and sparse.usable_mpp is not None
-        and partner is not None
-        and partner.kind is PartnerKind.PICTURE
-        and partner.registration is None
-        and partner.slide is not None
-        and partner.slide.usable_mpp is not None
-    )
-
-
-def turn_offer(found: PoseSearch) -> TurnOffer | None:
-    """Return what to offer after a comparison of poses; None if nothing stands out."""
-    pose = found.offered
-    if pose is None:
-        return None
-    said = ("mirrored" if pose.mirrored else "", _TURNED[pose.turns])
-    words = " and ".join(filter(None, said))
-    none = np.ones(0, np.bool_)
-    return TurnOffer(
-        f"The partner looks {words}: laid so, both layers agree {found.margin:.1f} "
-        "times better than in any other of eight poses.",
-        Registration("similarity", pose.matrix, np.empty(0), none),
-    )
-
-
 def say_alignment(partner: Partner) -> str:
     """Return how a partner lies, in one line."""
     if partner.kind is PartnerKind.SAME:
@@ -235,6 +230,8 @@ def say_alignment(partner: Partner) -> str:
         return "As the layers lie on the canvas."
     words = _say_origin(partner, known)
     if not math.isfinite(known.median_um):
+        if known.stated_um is not None:
+            return _say_stated(words, known)
         if partner.refinement is not None:
             return words + " · no landmarks to judge it by"
         fewest = FEWEST[known.kind] + 1
@@ -249,6 +246,13 @@ def say_alignment(partner: Partner) -> str:
         words + f" · too far off for single cells; tiles of "
         f"{known.smallest_tile_um():.0f} µm or more agree"
     )
+
+
+def _say_stated(words: str, known: Registration) -> str:
+    words = f"Found · {words} · off by about {known.stated_um:.0f} µm"
+    if known.cells_meet:
+        return words + " · good enough for single cells"
+    return words + f"; tiles of {known.smallest_tile_um():.0f} µm or more agree"
 
 
 def say_refinement(found: Refinement) -> str:

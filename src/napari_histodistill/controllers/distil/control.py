@@ -1,13 +1,21 @@
-"""Two trainings that differ in the partner and in nothing else."""
+"""Trainings that differ in partner or seed alone, and what they say together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_histodistill.distill.runs.folder import read_run, start_run
 from napari_histodistill.distill.runs.kin import kin_beside, kin_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.controllers.shared.map_work import StudentLoader
+    from napari_histodistill.distill.scoring.arms import ArmsJudged, ArmsProgress
+    from napari_histodistill.running import CancelToken
 
 NOTES = ("without partner", "with partner")
 
@@ -49,3 +57,134 @@ def student_and_control(bundle: Path) -> tuple[Path, Path] | None:
         if mine.is_control_of(other):
             return bundle, other.bundle
     return None
+
+
+# --- seeds ----------------------------------------------------------------------------
+
+
+def why_no_second_seed(bundle: Path | None, *, works: bool) -> str:
+    """Return why a run cannot be trained again with another seed; empty if it can.
+
+    Parameters
+    ----------
+    bundle : Path or None
+        Its student.
+    works : bool
+        Whether something is being trained.
+    """
+    if works:
+        return "A training is going on: wait until it has ended."
+    if bundle is None:
+        return NO_STUDENT
+    return "" if kin_of(bundle) else "This run's pairs or recipe cannot be read."
+
+
+def prepare_second_seed(bundle: Path, folder: Path) -> Path:
+    """Prepare a run of a student's recipe on its pairs, with a seed that is new.
+
+    Parameters
+    ----------
+    bundle : Path
+        The student.
+    folder : Path
+        Folder of the new run; the pairs stay where they are.
+
+    Raises
+    ------
+    InputError
+        If the student's run cannot be read, or the folder not be written.
+    """
+    config, place = read_run(bundle.parent)
+    seed = 1 + max([config.seed, *(one.seed for one in kin_beside(bundle))])
+    title = config.title.partition(", seed ")[0]
+    update = {"seed": seed, "name": folder.name, "title": f"{title}, seed {seed}"}
+    again = config.model_copy(update=update)
+    return start_run(again, folder, Path(place["data"]), home=Path(place["home"]))
+
+
+def say_measured(bundle: Path) -> str:
+    """Return held-out retrieval of a run beside chance and its other seeds."""
+    from napari_histodistill.distill.runs.events import read_events
+    from napari_histodistill.distill.runs.judged import (
+        judged,
+        judged_seeds,
+        say_retrieval,
+    )
+
+    mine = judged(read_events(bundle.parent))
+    return "" if mine is None else say_retrieval(mine, judged_seeds(bundle))
+
+
+# --- does it help? --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedArms:
+    """Bundles with a partner and without one, all seeds that there are of each.
+
+    Attributes
+    ----------
+    students, controls : tuple of Path
+        At least one of each.
+    """
+
+    students: tuple[Path, ...]
+    controls: tuple[Path, ...]
+
+
+def arms_of(bundle: Path) -> TrainedArms | None:
+    """Return a student's arm and its control's; None if one of them is missing."""
+    mine = kin_of(bundle)
+    if mine is None:
+        return None
+    everyone = (mine, *kin_beside(bundle))
+    taught = [one for one in everyone if not one.alone]
+    if not taught:
+        return None
+    # The one looked at, or else the newest, says which partner.
+    way = taught[0].taught_by
+    arms: tuple[dict[int, Path], dict[int, Path]] = {}, {}
+    for one in everyone:
+        if one.alone or one.taught_by == way:
+            arms[int(one.alone)].setdefault(one.seed, one.bundle)
+    students, controls = (tuple(arm.values()) for arm in arms)
+    return TrainedArms(students, controls) if students and controls else None
+
+
+def why_no_help(bundle: Path | None) -> str:
+    """Return why nothing can say whether the partner helps; empty if it can be."""
+    if bundle is None:
+        return NO_STUDENT
+    return NO_CONTROL if arms_of(bundle) is None else ""
+
+
+def help_work(arms: TrainedArms, tiles: Path, load: StudentLoader) -> Work:
+    """Return the work that judges both arms on labelled tiles.
+
+    Parameters
+    ----------
+    arms : TrainedArms
+        Who is judged.
+    tiles : Path
+        A tile folder with labels and cases.
+    load : callable
+        Loads a student.
+    """
+
+    def work(cancel: CancelToken) -> Iterator[ArmsProgress | ArmsJudged]:
+        from napari_histodistill.distill.scoring.arms import judge_arms
+
+        loaded = []
+        for bundles in (arms.students, arms.controls):
+            loaded.append([load(bundle, device="auto") for bundle in bundles])
+            cancel.check()
+        yield from judge_arms(loaded[0], loaded[1], tiles, cancel=cancel)
+
+    return work
+
+
+def say_judged(found: ArmsJudged) -> str:
+    """Return the answer, and what must be known with it."""
+    from napari_histodistill.distill.scoring.helping import say_help
+
+    return " ".join([say_help(found.report), *found.notes])

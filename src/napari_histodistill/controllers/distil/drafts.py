@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
 from napari_histodistill.controllers.distil.pairs import Planned, plan_work
 from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.distill.layers.registration import (
@@ -148,6 +149,8 @@ def _section(planned: Planned) -> dict[str, Any]:
                 "kind": p.kind.value,
                 "slide": None if p.slide is None else _slide(p.slide),
                 "lies": p.lies.tolist(),
+                "named": {str(k): name for k, name in p.named.items()},
+                "choice": p.choice.content(),
                 "registration": None
                 if p.registration is None
                 else registration_content(p.registration),
@@ -190,6 +193,8 @@ def _partner(content: dict[str, Any], opener: Opener) -> Partner:
         slide=None if slide is None else _opened(slide, opener),
         lies=lies,
         registration=None if known is None else registration_of(known),
+        named={int(k): str(v) for k, v in content.get("named", {}).items()},
+        choice=PartnerChoice.read(content.get("choice", {})),
     )
 
 

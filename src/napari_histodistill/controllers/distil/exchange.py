@@ -18,6 +18,7 @@ from napari_histodistill.distill.exchange.landmarks import (
     paired,
     read_landmarks,
 )
+from napari_histodistill.distill.exchange.texts import read_text_file
 from napari_histodistill.distill.exchange.transforms import (
     ReadTransform,
     is_transform,
@@ -102,7 +103,7 @@ def look_into(path: Path) -> Chosen:
     own = read_own(path)
     if own is not None:
         return Chosen(path, Held.OWN, own)
-    if is_transform(path):
+    if is_transform(read_text_file(path)):
         asks = not names_unit(path)
         return Chosen(path, Held.TRANSFORM, asks_unit=asks, asks_fixed=True)
     found = read_landmarks(path)

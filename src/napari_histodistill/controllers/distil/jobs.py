@@ -7,8 +7,10 @@ class DistilJob(JobKey):
     """A job of *Distil a student*; its value is what people read."""
 
     READING_SPOTS = "Reading spots"
+    READING_LABELS = "Reading annotations"
+    LOOKING = "Looking at the partner"
     FITTING = "Fitting landmarks"
-    TURNING = "Comparing how the layers lie"
+    FINDING = "Finding the partner"
     REFINING = "Refining the alignment"
     COMPOSING = "Composing the checkerboard"
     LAYING_OUT = "Laying out pairs"
@@ -16,4 +18,5 @@ class DistilJob(JobKey):
     STARTING = "Starting the training"
     PREVIEW = "Preview"
     FITTING_CLASSES = "Learning classes"
+    HELPING = "Does it help?"
     RESTORING = "Opening kept sections"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,20 +23,25 @@ from napari_histodistill.distill.pairs.provenance import (
     PartnerOrigin,
     SectionOrigin,
 )
+from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
 from napari_histodistill.distill.recipes.presets import PartnerInput
+from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.sections.partners import (
-    DENSE_PX,
     called_by_kind,
     tile_px_of,
 )
+from napari_histodistill.distill.sections.recipe import input_of
+from napari_histodistill.errors import InputError
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
@@ -52,14 +58,14 @@ class Twin(NamedTuple):
     ----------
     sparse : ndarray
         ``(h, w, 3)`` uint8.
-    dense : ndarray or None
-        Likewise; None where the first partner has no pixels.
+    dense : tuple of ndarray
+        Likewise, of every partner that has pixels.
     confidence : float
         How surely both show the same tissue, 0 to 1.
     """
 
     sparse: Pixels
-    dense: Pixels | None
+    dense: tuple[Pixels, ...]
     confidence: float
 
 
@@ -82,6 +88,20 @@ class Planned:
     partners: tuple[Partner, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Progress of writing pairs; with a folder, the run is ready to start."""
+
+    done: int
+    total: int
+    folder: Path | None = None
+
+
+def section_of(planned: Planned) -> str:
+    """Return which section pairs are of, whatever its colours."""
+    return planned.plan.sparse.info.section
+
+
 def plan_work(
     sparse: Slide,
     partners: Sequence[Partner],
@@ -95,18 +115,42 @@ def plan_work(
 
     def work(cancel: CancelToken) -> Iterator[Planned]:
         others = [p for p in partners if p.kind is not PartnerKind.SAME]
-        found = [_dense(p, sampling) for p in others]
+        layers = [(p, layer) for p in others for layer in _dense(p, sampling)]
+        found = [layer for _, layer in layers]
         cancel.check()
         # Under their own names until here: a refusal names the layer.
         plan = plan_pairs(sparse, found, sampling)
         plan = replace(
             plan,
             partners=tuple(called_by_kind(plan.partners)),
-            origin=SectionOrigin(ImageOrigin.of(sparse), tuple(map(_origin, others))),
+            origin=SectionOrigin(
+                ImageOrigin.of(sparse), tuple(_origin(p) for p, _ in layers)
+            ),
         )
         cancel.check()
         pool_pairs([*(section.plan for section in kept), plan])
         yield Planned(plan, tuple(_twins(plan, cancel)), tuple(partners))
+
+    return work
+
+
+def write_work(plans: Sequence[PairPlan], config: DistillConfig, folder: Path) -> Work:
+    """Return the work that writes pairs of sections and prepares the run's folder."""
+
+    def work(cancel: CancelToken) -> Iterator[Written]:
+        plan = pool_pairs(plans)
+        if folder.exists():
+            msg = f"{folder} is there already: choose another name."
+            raise InputError(msg)
+        try:
+            for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
+                yield Written(done, len(plan))
+        except BaseException:
+            with suppress(OSError):  # it was made for the pairs
+                folder.rmdir()
+            raise
+        start_run(config, folder, folder / PAIRS)
+        yield Written(len(plan), len(plan), folder)
 
     return work
 
@@ -132,36 +176,39 @@ def inputs_of(planned: Planned) -> list[PartnerInput]:
     tile_px = planned.plan.sampling.tile_px
     own = PartnerInput("", "image", tile_px)
     return [
-        own if p.kind is PartnerKind.SAME else _input(next(others))
+        own if p.kind is PartnerKind.SAME else input_of(next(others))
         for p in planned.partners
+        for _ in p.choice.parts
     ]
 
 
-def _input(found: DenseLayer | Spots) -> PartnerInput:
-    if isinstance(found, Spots):
-        return PartnerInput(found.name, "expression", DENSE_PX[0])
-    return PartnerInput(found.name, found.kind, found.tile_px)
-
-
-def _dense(partner: Partner, sampling: Sampling) -> DenseLayer | Spots:
+def _dense(partner: Partner, sampling: Sampling) -> Iterator[DenseLayer | Spots]:
+    """Yield what a partner is as often as it is read."""
     tile_um = sampling.tile_um
+    confidence = partner.confidence(tile_um)
     if partner.kind is PartnerKind.SPOTS:
         assert partner.spots is not None
-        confidence = partner.confidence(tile_um)
-        return replace(partner.spots, matrix=partner.matrix, confidence=confidence)
+        yield replace(partner.spots, matrix=partner.matrix, confidence=confidence)
+        return
     assert partner.slide is not None
-    return look_over(
-        partner,
-        tile_px=tile_px_of(partner.slide, tile_um),
-        confidence=partner.confidence(tile_um),
-    )
+    for reading in partner.choice.parts:
+        layer = look_over(
+            partner,
+            tile_px=tile_px_of(partner.slide, tile_um),
+            confidence=confidence,
+            reading=reading,
+        )
+        # Two partners of one layer need two names.
+        marker = len(partner.choice.parts) > 1 and layer.stains is not None
+        yield replace(layer, name=f"{layer.name} marker") if marker else layer
 
 
 def _twins(plan: PairPlan, cancel: CancelToken) -> Iterator[Twin]:
     for pair in np.unique(np.linspace(0, len(plan) - 1, TWINS).astype(int)).tolist():
         cancel.check()
-        dense = None
-        if plan.partners and not isinstance(plan.partners[0], Spots):
-            kind = plan.partners[0].kind
-            dense = to_look_at(plan.partner_tile(pair, 0), kind, CHANNEL_COLORS)
-        yield Twin(plan.sparse_tile(pair), dense, float(plan.confidence[pair]))
+        shown = tuple(
+            to_look_at(plan.partner_tile(pair, k), layer.kind, CHANNEL_COLORS)
+            for k, layer in enumerate(plan.partners)
+            if not isinstance(layer, Spots)
+        )
+        yield Twin(plan.sparse_tile(pair), shown, float(plan.confidence[pair]))

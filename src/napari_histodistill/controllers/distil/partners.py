@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, dense_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.layers.kinds import PartnerReading
     from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.layers.registration import Registration
     from napari_histodistill.slides import Slide
@@ -45,8 +47,8 @@ MEANINGS: dict[PartnerKind, str] = {
         "It learns what these channels show, and later sees only H&E."
     ),
     PartnerKind.MASK: (
-        "It learns where the outlined things are. Numbered objects count as inside or "
-        "outside."
+        "It learns where the outlined things are: classes, or objects, which count as "
+        "inside or outside."
     ),
     PartnerKind.SPOTS: ("Tiles are centred on the spots; it learns their genes."),
     PartnerKind.SAME: (
@@ -84,6 +86,22 @@ class LayerKey:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Earlier:
+    """How a partner lay before it was found, or turned: what *Undo* goes back to.
+
+    Attributes
+    ----------
+    registration : Registration or None
+        As of then.
+    refinement : Refinement or None
+        Where that came from, if it was refined.
+    """
+
+    registration: Registration | None
+    refinement: Refinement | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Partner:
     """A layer that may teach.
 
@@ -103,8 +121,14 @@ class Partner:
         From landmarks; goes before ``lies``.
     refinement : Refinement or None
         Where ``registration`` comes from, if what both layers show refined it.
+    earlier : Earlier or None
+        How it lay before a search, or a person, laid it as found or offered.
     key : LayerKey or None
         Identity of its layer; None for the sparse layer itself.
+    named : mapping of int to str
+        Names of the numbers of a mask.
+    choice : PartnerChoice
+        How it is read.
     """
 
     name: str
@@ -114,7 +138,10 @@ class Partner:
     lies: Doubles = field(default_factory=lambda: np.eye(3))
     registration: Registration | None = None
     refinement: Refinement | None = None
+    earlier: Earlier | None = None
     key: LayerKey | None = None
+    named: Mapping[int, str] = field(default_factory=dict)
+    choice: PartnerChoice = field(default_factory=PartnerChoice)
 
     @property
     def matrix(self) -> Doubles:
@@ -133,7 +160,11 @@ class Partner:
 
 
 def look_over(
-    partner: Partner, *, tile_px: int = 2, confidence: float = 1.0
+    partner: Partner,
+    *,
+    tile_px: int = 2,
+    confidence: float = 1.0,
+    reading: PartnerReading | None = None,
 ) -> DenseLayer:
     """Look a partner with pixels over once, lying as it is aligned.
 
@@ -145,6 +176,8 @@ def look_over(
         Edge of its tiles; of no account where none is cut.
     confidence : float
         Of its registration.
+    reading : PartnerReading, optional
+        One of the partner's own; by default as a layer of its kind is read.
     """
     assert partner.slide is not None
     return dense_layer(
@@ -154,6 +187,10 @@ def look_over(
         kind="mask" if partner.kind is PartnerKind.MASK else "picture",
         matrix=partner.matrix,
         confidence=confidence,
+        reading=reading,
+        unlabelled=None if reading is None else partner.choice.unlabelled,
+        named=partner.named,
+        stains=partner.choice.stains,
     )
 
 
@@ -173,7 +210,7 @@ def as_aligned(partner: Partner, known: Sequence[Partner]) -> Partner:
         As they were, on the same H&E.
     """
     for was in known:
-        same = was.key is not None and was.key.shows_same(partner.key)
+        same = _is_same(was, partner)
         aligned = same and was.registration is not None
         if aligned and same_scale(was.slide, partner.slide):
             # Not where the layer lies now: that is what the registration made.
@@ -183,8 +220,26 @@ def as_aligned(partner: Partner, known: Sequence[Partner]) -> Partner:
                 slide=partner.slide,
                 spots=partner.spots,
                 key=partner.key,
+                named=partner.named,
             )
     return partner
+
+
+def as_read(partner: Partner, known: Sequence[Partner]) -> Partner:
+    """Return a partner read as it was before, if its layer was among these."""
+    for was in known:
+        if was.kind is partner.kind and _is_same(was, partner):
+            return replace(partner, choice=was.choice)
+    return partner
+
+
+def _is_same(was: Partner, partner: Partner) -> bool:
+    return was.key is not None and was.key.shows_same(partner.key)
+
+
+def names_of(partners: Sequence[Partner]) -> list[str]:
+    """Return the partners' names."""
+    return [partner.name for partner in partners]
 
 
 def same_scale(first: Slide | None, second: Slide | None) -> bool:

@@ -14,6 +14,7 @@ from napari_histodistill.distill.runs.events import (
     warning_of,
 )
 from napari_histodistill.distill.runs.folder import LOCK, read_run
+from napari_histodistill.distill.runs.judged import judged
 from napari_histodistill.distill.runs.process import RunProcess, RunView, look_at
 from napari_histodistill.distill.runs.smaller_batch import why_no_smaller
 from napari_histodistill.errors import InputError
@@ -261,12 +262,10 @@ def _all_runs(runs: Path) -> list[Path]:
 
 
 def _found(view: RunView) -> str:
-    judged = events_of(view.events, "validation")
-    known = [e for e in judged if e.get("retrieval") is not None]
-    if not known:
+    best = judged(view.events)
+    if best is None or best.retrieval is None or best.chance is None:
         return ""
-    best = max(known, key=lambda e: e["retrieval"])
     return (
-        f" Held-out places find their own partner {best['retrieval']:.0%} of the "
-        f"time (by chance {best['chance']:.0%})."
+        f" Held-out places find their own partner {best.retrieval:.0%} of the "
+        f"time (by chance {best.chance:.0%})."
     )

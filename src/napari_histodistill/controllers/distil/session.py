@@ -6,30 +6,34 @@ Every step says in one line what it decided, or in one sentence why it cannot.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.distil.alignment import (
+    as_before,
     refined,
     say_alignment,
-    unrefined,
 )
 from napari_histodistill.controllers.distil.classes import WITH_CLASSES
 from napari_histodistill.controllers.distil.pairs import (
     Planned,
     inputs_of,
     plan_work,
+    section_of,
+    write_work,
 )
 from napari_histodistill.controllers.distil.partners import (
     MEANINGS,
     STUDENT_WORDS,
+    Earlier,
     LayerKey,
     Partner,
     PartnerKind,
     as_aligned,
+    as_read,
     first_with_pixels,
     lie_alike,
+    names_of,
     same_scale,
 )
 from napari_histodistill.controllers.distil.sections import (
@@ -43,8 +47,7 @@ from napari_histodistill.controllers.distil.settings import Draft
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
-from napari_histodistill.distill.pairs.pool import pool_pairs, section_names
-from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
+from napari_histodistill.distill.pairs.pool import section_names
 from napari_histodistill.distill.recipes.presets import (
     LEAST_PAIRS,
     PRESETS,
@@ -52,13 +55,14 @@ from napari_histodistill.distill.recipes.presets import (
     preset_named,
     recipe_for,
 )
-from napari_histodistill.distill.runs.folder import REPORT, STUDENT, start_run
+from napari_histodistill.distill.runs.folder import REPORT, STUDENT
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
     from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
@@ -66,20 +70,10 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.runs.process import RunProcess
-    from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
 REDUCED = 4
 """Factor by which the student sees coarser than a partner that is the same layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Progress of writing pairs; with a folder, the run is ready to start."""
-
-    done: int
-    total: int
-    folder: Path | None = None
 
 
 @dataclass(slots=True)
@@ -144,9 +138,8 @@ class DistilSession:
     ) -> None:
         """Choose layers; pairs are forgotten, and what was set for other partners.
 
-        Alignments stay where they still hold: of layers that were chosen before, on the
-        same H&E, with the same µm. Settings stay where sections were kept: then they
-        are for the first one's partner.
+        Alignments stay where they still hold: layers chosen before, the same H&E and
+        µm. Settings stay where sections were kept: they are for the first's partner.
 
         Parameters
         ----------
@@ -157,13 +150,12 @@ class DistilSession:
         on : LayerKey, optional
             The H&E's layer.
         """
+        partners = [as_read(partner, self.partners) for partner in partners]
         stays = on is not None and on.is_layer(self.on)
         if stays and same_scale(self.sparse, sparse):
             partners = [as_aligned(partner, self.partners) for partner in partners]
         self.on = on
-        if not self.kept and [p.name for p in partners] != [
-            p.name for p in self.partners
-        ]:
+        if not self.kept and names_of(partners) != names_of(self.partners):
             self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
@@ -257,7 +249,7 @@ class DistilSession:
             If others are kept by now, or the section at hand is one of them.
         """
         here = None if self.sparse is None else self.sparse.info.section
-        known = [_section(x) for x in kept]
+        known = [section_of(x) for x in kept]
         if self.kept or (self.planned is not None and here in known):
             msg = "Sections are kept already: forget them first, then restore."
             raise InputError(msg)
@@ -272,7 +264,7 @@ class DistilSession:
     def hold_out(self, section: int | None) -> None:
         """Hold out one of :attr:`sections` whole; None for regions of all of them."""
         chosen = None if section is None else self.sections[section]
-        self.held_out_section = "" if chosen is None else _section(chosen)
+        self.held_out_section = "" if chosen is None else section_of(chosen)
         self.trained = ()
 
     def take_fit(self, fitted: Fitted, now: FitWish | None) -> bool:
@@ -299,7 +291,12 @@ class DistilSession:
         """Take a registration, or go back to how the layers lie."""
         self.put_partner(
             partner,
-            replace(self.partners[partner], registration=found, refinement=None),
+            replace(
+                self.partners[partner],
+                registration=found,
+                refinement=None,
+                earlier=None,
+            ),
         )
 
     def take_refinement(self, started: Partner, found: Refinement) -> bool:
@@ -324,12 +321,36 @@ class DistilSession:
         self.put_partner(place, refined(started, found))
         return True
 
-    def undo_refinement(self) -> bool:
-        """Lay the aligned partner as before it was refined; return whether it was."""
-        partner, place = self.aligned_partner, self.aligned
-        if place is None or partner is None or partner.refinement is None:
+    def take_found(self, started: Partner, found: Registration) -> bool:
+        """Lay the aligned partner by a search or an offer; it can be undone.
+
+        Returns
+        -------
+        bool
+            Whether it lies so now; False where ``started`` is no longer the one that is
+            aligned, or was laid otherwise meanwhile.
+        """
+        place = self.aligned
+        if place is None or self.partners[place] is not started:
             return False
-        self.put_partner(place, unrefined(partner))
+        earlier = Earlier(started.registration, started.refinement)
+        laid = replace(started, registration=found, refinement=None, earlier=earlier)
+        self.put_partner(place, laid)
+        return True
+
+    def undo(self) -> bool:
+        """Lay the aligned partner as before it was refined, or before it was found.
+
+        Returns
+        -------
+        bool
+            Whether there was something to undo.
+        """
+        partner, place = self.aligned_partner, self.aligned
+        before = None if partner is None else as_before(partner)
+        if place is None or before is None:
+            return False
+        self.put_partner(place, before)
         return True
 
     def put_partner(self, partner: int, changed: Partner) -> None:
@@ -337,6 +358,11 @@ class DistilSession:
         partners = list(self.partners)
         partners[partner] = changed
         self.partners, self.planned = tuple(partners), None
+
+    def read_as(self, partner: int, choice: PartnerChoice) -> None:
+        """Read a partner so; pairs and settings for partners are forgotten."""
+        self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
+        self.put_partner(partner, replace(self.partners[partner], choice=choice))
 
     # --- why not, and what was decided -----------------------------------------------
 
@@ -357,7 +383,7 @@ class DistilSession:
             return (
                 f"{self.sparse.name} is not an RGB image: the model sees H&E in colour."
             )
-        if self.sparse.info.section in [_section(x) for x in self.kept]:
+        if self.sparse.info.section in [section_of(x) for x in self.kept]:
             return (
                 f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
                 "and its partner, or start."
@@ -452,7 +478,7 @@ class DistilSession:
     @property
     def held_out(self) -> int | None:
         """Index of the section that is held out whole, if others are left."""
-        digests = [_section(x) for x in self.sections]
+        digests = [section_of(x) for x in self.sections]
         if len(digests) < 2 or self.held_out_section not in digests:
             return None
         return digests.index(self.held_out_section)
@@ -503,24 +529,8 @@ class DistilSession:
 
     def write_work(self, folder: Path, name: str) -> Work:
         """Return the work that writes the pairs and prepares the run's folder."""
-        plans, config = [x.plan for x in self.sections], self.recipe(name)
-
-        def work(cancel: CancelToken) -> Iterator[Written]:
-            plan = pool_pairs(plans)
-            if folder.exists():
-                msg = f"{folder} is there already: choose another name."
-                raise InputError(msg)
-            try:
-                for done in write_pairs(folder / PAIRS, plan, cancel=cancel):
-                    yield Written(done, len(plan))
-            except BaseException:
-                with suppress(OSError):  # it was made for the pairs
-                    folder.rmdir()
-                raise
-            start_run(config, folder, folder / PAIRS)
-            yield Written(len(plan), len(plan), folder)
-
-        return work
+        plans = [section.plan for section in self.sections]
+        return write_work(plans, self.recipe(name), folder)
 
     def recipe(self, name: str) -> DistillConfig:
         """Return the recipe for the pairs that are laid out.
@@ -588,8 +598,3 @@ class DistilSession:
         # A run that went on has a newer student, and the classes are of the old one.
         fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
         return named if fits else plain
-
-
-def _section(planned: Planned) -> str:
-    """Return which section pairs are of, whatever its colours."""
-    return planned.plan.sparse.info.section

@@ -29,41 +29,48 @@ class StudentChoice:
 def titles_apart(choices: Sequence[StudentChoice]) -> list[str]:
     """Return a title for every student; those alike first say how they were trained.
 
-    Arm, partner and seed, of which only what differs is said; where nothing does, the
-    first digits of the digest. First, because a combo cuts what comes last.
+    Partner, seed and arm, as far as they tell them apart; where nothing does, the first
+    digits of the digest. First, because a combo cuts what comes last.
     """
     titles = [choice.title for choice in choices]
-    twice = [k for k, title in enumerate(titles) if titles.count(title) > 1]
-    by_title: dict[str, list[int]] = {}
-    for k in twice:
-        by_title.setdefault(titles[k], []).append(k)
-    for title, places in by_title.items():
-        ways = [_ways_trained(choices[k]) for k in places]
-        columns = zip(*ways, strict=True)
-        telling = [column for column in columns if len(set(column)) > 1]
-        for place, *words in zip(places, *telling, strict=True):
-            titles[place] = " · ".join([*filter(None, words), title])
-    still = [k for k in twice if titles.count(titles[k]) > 1]
-    for k in still:
-        titles[k] = f"{choices[k].spec.digest[:6]} · {titles[k]}"
+    alike: dict[str, list[int]] = {}
+    for k, title in enumerate(titles):
+        alike.setdefault(title, []).append(k)
+    for title, places in alike.items():
+        if len(places) > 1:
+            for k, words in zip(
+                places, _apart([choices[k] for k in places]), strict=True
+            ):
+                titles[k] = " · ".join([*words, title])
     return titles
 
 
-def _ways_trained(choice: StudentChoice) -> tuple[str, str, str]:
-    """Return arm, partner and seed of a student in words, "" for what is not known."""
-    training = choice.spec.training
-    arm = partners = seed = ""
-    if training is not None and training.partners is not None:
-        named = training.partners
-        partners = f"with {', '.join(named)}" if named else "without partner"
-    if training is not None and training.partners != ():
-        arm = training.arm
+def _apart(choices: Sequence[StudentChoice]) -> list[list[str]]:
+    """Return what tells students apart, as few words as do; "" is not said."""
+    found: list[tuple[str, ...]] = [() for _ in choices]
+    for column in zip(*map(_ways_trained, choices), strict=True):
+        longer = [(*words, word) for words, word in zip(found, column, strict=True)]
+        if len(set(longer)) > len(set(found)):
+            found = longer
+    return [list(filter(None, words)) for words in found]
+
+
+def _ways_trained(choice: StudentChoice) -> tuple[str, ...]:
+    """Return how a student was trained, the most telling first; "" if not known."""
+    training, partner, arm, whole = choice.spec.training, "", "", ""
+    if training is not None:
+        arm, named = training.arm, training.partners
+        if named is not None:
+            kinds = dict.fromkeys(words.partition(":")[0] for words in named)
+            partner = f"with {', '.join(kinds)}" if named else "without partner"
+            whole = ", ".join(named)
+    seed = ""
     if isinstance(choice.name, Path):
         from napari_histodistill.distill.runs.kin import kin_of
 
         kin = kin_of(choice.name)
         seed = "" if kin is None else f"seed {kin.seed}"
-    return arm, partners, seed
+    return partner, seed, arm, whole, choice.spec.digest[:6]
 
 
 def bundled_students() -> list[StudentChoice]:

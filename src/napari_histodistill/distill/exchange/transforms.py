@@ -84,20 +84,6 @@ def read_own(path: Path) -> ReadTransform | None:
     return _own(path, text) if text.lstrip().startswith("{") else None
 
 
-def is_transform(path: Path) -> bool:
-    """Return whether a file holds a transform of another program, by its content."""
-    text = read_text_file(path)
-    if text.startswith(itk.MAGIC) or elastix.is_elastix(text):
-        return True
-    if text.lstrip().startswith("{"):
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
-            return False
-        return qupath.affine_of_json(path, content) is not None
-    return qupath.affine_of_text(text) is not None
-
-
 def names_unit(path: Path) -> bool:
     """Return whether a transform's unit is known without asking: QuPath's is."""
     text = read_text_file(path)

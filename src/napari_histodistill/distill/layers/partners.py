@@ -13,6 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_histodistill.distill.layers.kinds import PartnerReading, Unlabelled
+from napari_histodistill.distill.layers.labels import (
+    LabelScan,
+    MaskClasses,
+    scan_labels,
+)
+from napari_histodistill.distill.layers.marker import (
+    MARKER_FULL,
+    MarkerStains,
+    find_marker_stains,
+    marker_of,
+)
 from napari_histodistill.distill.layers.registration import apply, inverse
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
@@ -20,7 +32,7 @@ from napari_histodistill.slides.pyramid.resample import read_channels, read_near
 from napari_histodistill.slides.tissue.tissue import survey_tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -34,7 +46,7 @@ if TYPE_CHECKING:
 
 PERCENTILES = (1.0, 99.8)
 _OVERVIEW_PX = 2048
-_CATEGORIES = 255
+_LEAST_MARKER = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +76,12 @@ class DenseLayer:
         ``(channels, 2)``, the values that become 0 and 255; None for 8-bit colours.
     instances : bool
         Whether a mask numbers its objects; then only *inside* and *outside* are kept.
+    classes : MaskClasses or None
+        Classes of a mask that does not.
+    labelled : TissueMask or None
+        Where a mask has labels, if what it does not label is unknown; else None.
+    stains : MarkerStains or None
+        Of an image that is read as its marker.
     """
 
     name: str
@@ -75,7 +93,29 @@ class DenseLayer:
     tissue: TissueMask | None
     ranges: Doubles | None = None
     instances: bool = False
+    classes: MaskClasses | None = None
+    labelled: TissueMask | None = None
+    stains: MarkerStains | None = None
     survey: TissueSurvey | None = None
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels, or of a mask's classes."""
+        return self.slide.info.channels if self.classes is None else self.classes.names
+
+    @property
+    def reading(self) -> PartnerReading:
+        """How the layer is read."""
+        if self.kind == "mask":
+            objects = self.instances
+            return PartnerReading.OBJECTS if objects else PartnerReading.CLASSES
+        return PartnerReading.LOOKS if self.stains is None else PartnerReading.MARKER
+
+    @property
+    def unlabelled(self) -> Unlabelled:
+        """What places of a mask without a label are."""
+        known = self.labelled is None
+        return Unlabelled.BACKGROUND if known else Unlabelled.UNKNOWN
 
     def pixels(self, points: Doubles) -> Doubles:
         """Return level-0 pixels (edge convention) of sparse-world µm ``(…, 2)``."""
@@ -106,6 +146,12 @@ class DenseLayer:
         if self.tissue is None:
             return whole, within
         return whole, within & self.tissue.at(pixels)
+
+    def says(self, points: Doubles) -> Bools:
+        """Return where places have a label, or need none, ``(n, k)``; see `sees`."""
+        if self.labelled is None:
+            return np.ones(points.shape[:2], bool)
+        return self.labelled.at(self.pixels(points))
 
     def lacks(self, points: Doubles) -> tuple[Bools, Bools, Bools]:
         """Return where this layer surely shows no tissue that can be learned from.
@@ -167,7 +213,9 @@ class DenseLayer:
         pixels = self.pixels(points)
         if self.kind == "mask":
             found = read_nearest(self.slide, pixels)
-            return np.asarray(found != 0 if self.instances else found, np.uint8)
+            if self.classes is not None:
+                return self.classes.read(found)
+            return np.asarray(found != 0, np.uint8)
         values = self._level(pixels)
         if self.ranges is not None:
             low, high = self.ranges.T
@@ -235,6 +283,8 @@ class Spots:
         ``(3, 3)``, µm of the sparse world to µm of the spots'.
     confidence : float
         Confidence in the registration, 0 to 1.
+    origin : mapping
+        How genes were chosen, and of which library; kept with the pairs.
 
     Raises
     ------
@@ -248,6 +298,7 @@ class Spots:
     genes: tuple[str, ...]
     matrix: Doubles = field(default_factory=lambda: np.eye(3))
     confidence: float = 1.0
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.positions_um)
@@ -274,7 +325,7 @@ class Spots:
         return apply(inverse(self.matrix), self.positions_um)
 
 
-def dense_layer(
+def dense_layer(  # noqa: PLR0913 - what is asked of a person, one name each
     slide: Slide,
     *,
     name: str,
@@ -282,6 +333,11 @@ def dense_layer(
     kind: Literal["picture", "mask"] = "picture",
     matrix: Doubles | None = None,
     confidence: float = 1.0,
+    reading: PartnerReading | None = None,
+    unlabelled: Unlabelled | None = None,
+    named: Mapping[int, str] | None = None,
+    stains: MarkerStains | None = None,
+    scan: LabelScan | None = None,
 ) -> DenseLayer:
     """Examine a dense slide once: its tissue, its range of values, its categories.
 
@@ -299,65 +355,99 @@ def dense_layer(
         ``(3, 3)``, sparse world to this one's, µm; one world for both by default.
     confidence : float
         Confidence in the registration, 0 to 1.
+    reading : PartnerReading, optional
+        How it is read, as one partner; by default an image as it looks, and labels as
+        :attr:`.LabelScan.reading` says.
+    unlabelled : Unlabelled, optional
+        What places of a mask without a label are; by default as
+        :meth:`.LabelScan.unlabelled` says.
+    named : mapping of int to str, optional
+        Names of a mask's numbers.
+    stains : MarkerStains, optional
+        Of an image read as its marker; measured by default.
+    scan : LabelScan, optional
+        What was found in a mask, if it was looked at before.
 
     Raises
     ------
     InputError
-        If a channel is the same everywhere, or a mask is not of whole numbers.
+        If a channel is the same everywhere, a mask is not of whole numbers, all its
+        places are alike, or the reading is not one of this kind of layer.
     MissingMppError
         If the slide does not know its µm per pixel.
     """
     slide.require_mpp()
-    carried = np.eye(3) if matrix is None else np.asarray(matrix, np.float64)
+    if reading is not None and reading.is_of_labels != (kind == "mask"):
+        what = "labels" if kind == "mask" else "an image"
+        msg = f"{name} is {what}, which cannot be read as {reading.value}."
+        raise InputError(msg)
     common: dict[str, Any] = {
         "name": name,
-        "slide": slide,
         "tile_px": tile_px,
-        "matrix": carried,
+        "matrix": np.eye(3) if matrix is None else np.asarray(matrix, np.float64),
         "confidence": confidence,
     }
     if kind == "mask":
+        found = scan or scan_labels(slide, name, named)
+        chosen = reading or found.reading
+        assumed = unlabelled or found.unlabelled(chosen)
+        found.check(chosen, assumed)
+        classes = chosen is PartnerReading.CLASSES
         return DenseLayer(
-            kind="mask", tissue=None, instances=_instances(slide, name), **common
+            slide=slide,
+            kind="mask",
+            tissue=None,
+            instances=not classes,
+            classes=found.classes() if classes else None,
+            labelled=found.labelled if assumed is Unlabelled.UNKNOWN else None,
+            **common,
+        )
+    if reading is PartnerReading.MARKER:
+        measured = stains or find_marker_stains(slide)
+        marker = marker_of(slide, measured)
+        _check_marker(marker, name)
+        survey = survey_tissue(slide, pale=True)
+        return DenseLayer(
+            slide=marker,
+            kind="channels",
+            tissue=survey.tissue,
+            survey=survey,
+            ranges=np.array([[0.0, MARKER_FULL]]),
+            stains=measured,
+            **common,
         )
     colours = slide.info.is_rgb and slide.dtype == np.uint8
     # Dark fluorescence is information too: no signal is also a measurement.
-    survey = survey_tissue(slide, pale=True) if colours else None
+    looks = survey_tissue(slide, pale=True) if colours else None
     return DenseLayer(
+        slide=slide,
         kind="image" if colours else "channels",
-        tissue=None if survey is None else survey.tissue,
-        survey=survey,
+        tissue=None if looks is None else looks.tissue,
+        survey=looks,
         ranges=None if colours else _ranges(slide, name),
         **common,
     )
 
 
-def _instances(slide: Slide, name: str) -> bool:
-    """Whether a mask numbers its objects: more numbers than a byte holds, or gaps."""
-    height, width = slide.shape
-    if slide.dtype.kind not in "bui" or len(slide.info.channels) != 1:
-        msg = f"{name}: a mask is one channel of whole numbers, not {slide.dtype}."
+def _check_marker(marker: Slide, name: str) -> None:
+    most = float(np.percentile(_overview(marker), PERCENTILES[1]))
+    if most < _LEAST_MARKER:
+        msg = (
+            f"{name}: with these stain vectors there is next to no marker on it, so it "
+            "teaches nothing: correct them, or read it as it looks."
+        )
         raise InputError(msg)
-    step = max(1, max(height, width) // _OVERVIEW_PX)
-    # Strips, so that a mask as large as a slide is never in memory whole.
-    seen: set[int] = set()
-    for top in range(0, height, 1024):
-        rows = slide.read_pixels(0, top, 0, min(1024, height - top), width)
-        seen.update(np.unique(rows[::step, ::step]).tolist())
-    if min(seen) < 0:
-        msg = f"{name}: a mask's numbers are 0 or more, found {min(seen)}."
-        raise InputError(msg)
-    if len(seen) < 2:
-        msg = f"{name}: the mask is {seen.pop()} everywhere, so it teaches nothing."
-        raise InputError(msg)
-    return max(seen) > _CATEGORIES or len(seen) > 16
 
 
-def _ranges(slide: Slide, name: str) -> Doubles:
+def _overview(slide: Slide) -> npt.NDArray[Any]:
     sizes = [max(info.height, info.width) for info in slide.level_infos]
     level = next((k for k, n in enumerate(sizes) if n <= _OVERVIEW_PX), len(sizes) - 1)
     info = slide.level_infos[level]
-    pixels = slide.read_pixels(level, 0, 0, info.height, info.width)
+    return slide.read_pixels(level, 0, 0, info.height, info.width)
+
+
+def _ranges(slide: Slide, name: str) -> Doubles:
+    pixels = _overview(slide)
     low, high = np.percentile(
         np.nan_to_num(pixels.astype(np.float32)), PERCENTILES, axis=(0, 1)
     )
@@ -383,7 +473,8 @@ def to_look_at(tile: Pixels, kind: str, colors: Sequence[str] = COLORS) -> Pixel
     Parameters
     ----------
     tile : ndarray
-        ``(h, w, c)`` uint8.
+        ``(h, w, c)`` uint8. A mask has one channel of categories, each of which gets a
+        colour, or a channel for every category.
     kind : {"image", "channels", "mask"}
         Kind of the partner, as in the plan.
     colors : sequence of str
@@ -391,11 +482,20 @@ def to_look_at(tile: Pixels, kind: str, colors: Sequence[str] = COLORS) -> Pixel
     """
     if kind == "image":
         return tile
-    top = max(1, int(tile.max())) if kind == "mask" else 255
-    values = tile.astype(np.float32) / top
+    if kind == "mask" and tile.shape[2] == 1:
+        return _categories_to_look_at(tile[..., 0], colors)
+    values = tile.astype(np.float32) / 255
     rgb = [_rgb(colors[k % len(colors)]) for k in range(tile.shape[2])]
     mixed = values @ np.array(rgb, np.float32)
     return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+def _categories_to_look_at(codes: Pixels, colors: Sequence[str]) -> Pixels:
+    table = np.zeros((256, 3), np.uint8)
+    for code in range(1, 256):
+        table[code] = _rgb(colors[(code - 1) % len(colors)])
+    table[255] = table[1]  # masks of two values are often 0 and 255
+    return table[codes]
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 MAX_CATEGORIES = 32
 
 
-def spread_masks(masks: Sequence[Pixels], column: str) -> list[Pixels]:
+def spread_masks(
+    masks: Sequence[Pixels], column: str, *, unknown: bool = False
+) -> list[Pixels]:
     """Return masks with a channel per category.
 
     Parameters
@@ -33,13 +35,17 @@ def spread_masks(masks: Sequence[Pixels], column: str) -> list[Pixels]:
         any, of validation pairs, which must get the same channels.
     column : str
         The partner's column, for the message.
+    unknown : bool
+        Whether 0 is not background, but a place of which nobody said what it is. It
+        gets the tile's own mixture of categories, so that neither what it is nor where
+        the labelling stops is taught.
 
     Returns
     -------
     list of ndarray
         ``(n, h, w, k)`` uint8, 0 or 255: a channel for each of the k numbers above 0
-        that occur, in rising order. 0 is background and has none; if there is nothing
-        else, there is one empty channel.
+        that occur, in rising order. 0 has none; if there is nothing else, there is one
+        empty channel. Where 0 is unknown, it has a share of every channel, 0 to 255.
 
     Raises
     ------
@@ -55,7 +61,18 @@ def spread_masks(masks: Sequence[Pixels], column: str) -> list[Pixels]:
             'kind = "image" for intensities, and 0 and 255 for numbered objects.'
         )
         raise TileFolderError(msg)
-    return [_spread(one, categories) for one in masks]
+    spread = [_spread(one, categories) for one in masks]
+    if unknown:
+        for one, channels in zip(masks, spread, strict=True):
+            _fill(channels, one[..., 0] == 0)
+    return spread
+
+
+def _fill(channels: Pixels, unknown: npt.NDArray[np.bool_]) -> None:
+    """Give unknown places the mixture that the tile has elsewhere."""
+    for tile, hidden in zip(channels, unknown, strict=True):
+        if hidden.any() and not hidden.all():
+            tile[hidden] = np.rint(tile[~hidden].mean(0)).astype(np.uint8)
 
 
 def _spread(masks: Pixels, categories: npt.NDArray[np.integer]) -> Pixels:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.pairs.batches import PARTNERS, stream
 from napari_histodistill.distill.pairs.categories import spread_masks
 from napari_histodistill.distill.pairs.split import (
@@ -56,10 +57,13 @@ class PartnerValues:
         ``(n, h, w, 3)`` uint8 for an image, ``(n, h, w, c)`` uint8 for channels,
         ``(n, h, w, 1)`` uint8 for a mask as stored, ``(n, h, w, k)`` once its
         categories have channels, ``(n, genes)`` float32 for expression.
+    unknown : bool
+        Whether 0 in a mask is unknown, and not background.
     """
 
     kind: DenseKind
     values: npt.NDArray[Any]
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +101,7 @@ class PairSet:
         """Return the pairs of these rows, in their order."""
         return PairSet(
             self.sparse[rows],
-            tuple(PartnerValues(p.kind, p.values[rows]) for p in self.partners),
+            tuple(replace(p, values=p.values[rows]) for p in self.partners),
             None if self.labels is None else self.labels[rows],
             self.cases[rows],
             self.confidence[rows],
@@ -162,7 +166,7 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
         If stored pairs are damaged or lack what the recipe names.
     """
     read = _from_store if is_pairs(data) else _from_tiles
-    everything, parts, places = read(config, data)
+    everything, parts, places = _with_labels(*read(config, data))
     if config.data.validate_on:
         validation = _rows_of_parts(config.data.validate_on, parts, data)
     else:
@@ -199,12 +203,34 @@ def _with_categories(
     for place, config in enumerate(dense):
         if config.kind == "mask":
             masks = [pairs.partners[place].values for pairs in found]
-            channels = spread_masks(masks, config.column)
+            unknown = found[0].partners[place].unknown
+            channels = spread_masks(masks, config.column, unknown=unknown)
             found = [
                 pairs.with_partner(place, values)
                 for pairs, values in zip(found, channels, strict=True)
             ]
     return found
+
+
+def _with_labels(
+    pairs: PairSet, parts: npt.NDArray[np.str_], places: PairPlaces | None
+) -> _Read:
+    """Leave out pairs of whose tile a mask says nothing at all."""
+    said = np.ones(len(pairs), bool)
+    for partner in pairs.partners:
+        if partner.unknown:
+            said &= partner.values.any(axis=(1, 2, 3))
+    if said.all():
+        return pairs, parts, places
+    if not said.any():
+        msg = (
+            "dense.unlabelled: no tile has a label, and what is not labelled is "
+            'unknown: use "background", or label some.'
+        )
+        raise TileFolderError(msg)
+    rows = np.flatnonzero(said)
+    kept = None if places is None else places.take(rows)
+    return pairs.take(rows), parts[rows], kept
 
 
 _Read = tuple[PairSet, "npt.NDArray[np.str_]", PairPlaces | None]
@@ -249,8 +275,9 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
     for dense in config.dense:
         px = dense.tile_px
         if dense.column:
-            partner = stored.partner(dense.column, dense.kind, px)
-            partners.append(PartnerValues(dense.kind, partner))
+            values = stored.partner(dense.column, dense.kind, px)
+            unknown = _is_unknown(dense, stored.unlabelled(dense.column))
+            partners.append(PartnerValues(dense.kind, values, unknown))
         else:
             partners.append(PartnerValues(dense.kind, stored.sparse(px)))
     pairs = PairSet(
@@ -291,13 +318,11 @@ def controlled(
     ):
         if dense.partner == "shuffled":
             drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
-            partners.append(PartnerValues(own.kind, own.values[drawn]))
+            partners.append(replace(own, values=own.values[drawn]))
         elif dense.partner == "blank":
             from_here = own if source is None else source.partners[place]
             blank = _blank(from_here)
-            partners.append(
-                PartnerValues(own.kind, np.repeat(blank, len(pairs), axis=0))
-            )
+            partners.append(replace(own, values=np.repeat(blank, len(pairs), axis=0)))
         else:
             partners.append(own)
     return PairSet(
@@ -385,7 +410,14 @@ def _partner(
                 f"{len(found)} values, row {tiles[0].row} has {len(values[0])}."
             )
             raise TileFolderError(msg)
-    return PartnerValues(dense.kind, np.stack(values))
+    unknown = _is_unknown(dense, Unlabelled.BACKGROUND)
+    return PartnerValues(dense.kind, np.stack(values), unknown)
+
+
+def _is_unknown(dense: DenseConfig, said: Unlabelled) -> bool:
+    """Whether unlabelled places of a mask are unknown: the recipe's word goes first."""
+    chosen = said if dense.unlabelled is None else Unlabelled(dense.unlabelled)
+    return dense.kind == "mask" and chosen is Unlabelled.UNKNOWN
 
 
 def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
@@ -412,7 +444,9 @@ def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
 def _blank(partner: PartnerValues) -> npt.NDArray[Any]:
     """Return ``(1, …)``: the mean partner, or for masks the commonest category."""
     if partner.kind == "mask":
-        common = np.bincount(partner.values.reshape(-1)).argmax()
+        counts = np.bincount(partner.values.reshape(-1), minlength=2)
+        counts[0] *= not partner.unknown
+        common = counts.argmax()
         return np.full_like(partner.values[:1], common)
     mean = partner.values.mean(axis=0, dtype=np.float64)[None]
     if np.issubdtype(partner.values.dtype, np.integer):

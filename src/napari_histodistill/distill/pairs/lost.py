@@ -24,6 +24,8 @@ class Lost(Enum):
     """Pen or dust hides it on either layer, or it is out of focus."""
     FOLD = "fold"
     """The tissue of either layer is folded there."""
+    UNLABELLED = "unlabelled"
+    """Nothing is labelled there, and what is not labelled is unknown."""
     STRADDLES = "straddles"
     """It would be trained on and reaches into a region that is held out. Only a split
     tells, so plans do not count it."""
@@ -34,6 +36,7 @@ _SAID = {
     Lost.OUTSIDE_PARTNER: "{} outside the partner or where it is blank",
     Lost.INK: "{} under ink or dirt, or out of focus",
     Lost.FOLD: "{} on a fold",
+    Lost.UNLABELLED: "{} where nothing is labelled",
     Lost.STRADDLES: "{} that reach into a held-out region",
 }
 

@@ -240,7 +240,16 @@ def plan_pairs(
         reason[lost_here] = np.where(looks.whole[k], looks.worst[k], _OUTSIDE)[
             lost_here
         ]
+    labelled = _labelled_shares(centres, edge, layers)
+    confidence *= labelled
+    reason[(reason == _KEPT) & (labelled == 0)] = _UNLABELLED
     shown = reason == _KEPT
+    if not shown.any() and (reason == _UNLABELLED).any():
+        msg = (
+            f"{sparse.name}: no tile of {edge:.0f} µm has a label on it, and what is "
+            "not labelled is unknown. Check the alignment, or count it as background."
+        )
+        raise InputError(msg)
     _check_confidence(sparse, partners, edge, confidence[shown])
     region = _regions(low, edge, shown, fewest=1 if spots is None else SPOT_REGION)
     kept = _drawn(np.flatnonzero(shown & (confidence > 0)), sampling)
@@ -257,11 +266,17 @@ def plan_pairs(
     )
 
 
-REASONS = (Lost.BACKGROUND, Lost.OUTSIDE_PARTNER, Lost.INK, Lost.FOLD)
+REASONS = (
+    Lost.BACKGROUND,
+    Lost.OUTSIDE_PARTNER,
+    Lost.INK,
+    Lost.FOLD,
+    Lost.UNLABELLED,
+)
 """Reasons that are known before pairs are split."""
 
 _KEPT = -1
-_BACKGROUND, _OUTSIDE, _INK, _FOLD = range(len(REASONS))
+_BACKGROUND, _OUTSIDE, _INK, _FOLD, _UNLABELLED = range(len(REASONS))
 
 
 def _only_tissue(tissue: TissueMask) -> TissueSurvey:
@@ -418,6 +433,23 @@ def _looked_at(
             reasons = np.array([_OUTSIDE, _INK, _FOLD], np.int8)
             looks.worst[k, strip] = reasons[shares.argmax(0)]
     return looks
+
+
+def _labelled_shares(
+    centres: Doubles, edge: float, layers: Sequence[DenseLayer]
+) -> npt.NDArray[np.float32]:
+    """Return how much of each tile is labelled, ``(n,)``, in all masks at once.
+
+    1 where what is not labelled is background, which is a label, too.
+    """
+    share = np.ones(len(centres), np.float32)
+    masks = [layer for layer in layers if layer.labelled is not None]
+    for start in range(0, len(centres) if masks else 0, STRIP_TILES):
+        strip = slice(start, start + STRIP_TILES)
+        points = _lattice(centres[strip], edge)
+        for layer in masks:
+            share[strip] *= layer.says(points).mean(1)
+    return share
 
 
 def _lattice(centres: Doubles, edge: float) -> Doubles:

@@ -131,6 +131,7 @@ def pool_pairs(plans: Sequence[PairPlan]) -> PairPool:
     for other in others:
         _check_alike(first, other)
     alike = _with_common_genes([first, *(_with_sizes_of(first, x) for x in others)])
+    alike = _with_common_classes(alike)
     regions = [
         # Two files may have the same name.
         np.array([f"section {k} {name}" for name in plan.regions]) if others
@@ -199,7 +200,10 @@ def _shows(partner: DenseLayer | Spots) -> str:
     if isinstance(partner, Spots):
         return "genes at spots"
     if partner.kind == "mask":
-        return "numbered objects" if partner.instances else "a mask of categories"
+        if partner.instances:
+            return "numbered objects"
+        unknown = partner.labelled is not None
+        return f"classes, unlabelled {'unknown' if unknown else 'background'}"
     if partner.kind == "image":
         return "a stain in colours"
     return f"the channels {', '.join(partner.slide.info.channels)}"
@@ -214,6 +218,30 @@ def _with_sizes_of(first: PairPlan, other: PairPlan) -> PairPlan:
         for one, two in zip(first.partners, other.partners, strict=True)
     ]
     return replace(other, partners=tuple(sized))
+
+
+def _with_common_classes(plans: list[PairPlan]) -> list[PairPlan]:
+    """Number the classes of masks alike in all sections: by their names."""
+    for place in range(len(plans[0].partners)):
+        masks = [plan.partners[place] for plan in plans]
+        found = [
+            mask.classes.names
+            for mask in masks
+            if isinstance(mask, DenseLayer) and mask.classes is not None
+        ]
+        if len(set(found)) > 1:
+            names = tuple(dict.fromkeys(name for names in found for name in names))
+            plans = [_with_classes(plan, place, names) for plan in plans]
+    return plans
+
+
+def _with_classes(plan: PairPlan, place: int, names: tuple[str, ...]) -> PairPlan:
+    mask = plan.partners[place]
+    assert isinstance(mask, DenseLayer)
+    assert mask.classes is not None
+    partners = list(plan.partners)
+    partners[place] = replace(mask, classes=mask.classes.among(names))
+    return replace(plan, partners=tuple(partners))
 
 
 def _with_common_genes(plans: list[PairPlan]) -> list[PairPlan]:

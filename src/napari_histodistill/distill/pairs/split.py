@@ -37,6 +37,10 @@ class PairPlaces:
     centres_um: npt.NDArray[np.float64]
     edge_um: float
 
+    def take(self, rows: Ints) -> PairPlaces:
+        """Return the places of these rows, in their order."""
+        return PairPlaces(self.sections[rows], self.centres_um[rows], self.edge_um)
+
 
 def folds_for(share: float) -> int:
     """Return how many folds make one of them about this share."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.distill.pairs.provenance import SectionOrigin
 from napari_histodistill.errors import ComputeError, StoreError
@@ -27,10 +28,11 @@ from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.formats.zarr_limits import check_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.layers.partners import DenseLayer
     from napari_histodistill.distill.pairs.plan import PairPlan
     from napari_histodistill.distill.pairs.pool import PairPool
 
@@ -58,12 +60,20 @@ class StoredPartner:
     kind : str
         ``"image"``, ``"channels"``, ``"mask"`` or ``"expression"``.
     names : tuple of str
-        Names of its channels or genes.
+        Names of its channels, classes or genes.
+    origin : mapping
+        How the layer was read: :func:`_origin`; empty in older stores.
     """
 
     name: str
     kind: str
     names: tuple[str, ...]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def unlabelled(self) -> Unlabelled:
+        """What places of a mask without a label are."""
+        return Unlabelled(self.origin.get("unlabelled", Unlabelled.BACKGROUND.value))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,6 +168,10 @@ class StoredPairs:
         how = Image.Resampling.NEAREST if mask else Image.Resampling.BICUBIC
         return _resized(values, tile_px, how)
 
+    def unlabelled(self, name: str) -> Unlabelled:
+        """Return what places of a mask without a label are; ``name`` is a partner's."""
+        return next(p.unlabelled for p in self.partners if p.name == name)
+
     def _read(self, name: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
         try:
             values: npt.NDArray[Any] = self._group[name][rows]
@@ -205,7 +219,9 @@ def read_pairs(path: Path | str) -> StoredPairs:
         return StoredPairs(
             path=path,
             partners=tuple(
-                StoredPartner(p["name"], p["kind"], tuple(p["names"]))
+                StoredPartner(
+                    p["name"], p["kind"], tuple(p["names"]), dict(p.get("origin", {}))
+                )
                 for p in meta["partners"]
             ),
             regions=np.array(meta["regions"])[region],
@@ -286,6 +302,31 @@ def write_pairs(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _described(partner: DenseLayer | Spots) -> dict[str, Any]:
+    if isinstance(partner, Spots):
+        kind, names = "expression", partner.genes
+    else:
+        kind, names = partner.kind, partner.channels
+    return {
+        "name": partner.name,
+        "kind": kind,
+        "names": list(names),
+        "origin": _origin(partner),
+    }
+
+
+def _origin(partner: DenseLayer | Spots) -> dict[str, Any]:
+    """Return how a layer was read: what was asked, measured or given, for JSON."""
+    if isinstance(partner, Spots):
+        return dict(partner.origin)
+    found: dict[str, Any] = {"reading": partner.reading.value}
+    if partner.kind == "mask":
+        found["unlabelled"] = partner.unlabelled.value
+    if partner.stains is not None:
+        found["stains"] = partner.stains.content()
+    return found
+
+
 def _write(path: Path, plan: PairPlan | PairPool, token: CancelToken) -> Iterator[int]:
     import zarr
     from zarr.codecs import ZstdCodec
@@ -303,12 +344,7 @@ def _write(path: Path, plan: PairPlan | PairPool, token: CancelToken) -> Iterato
         "tile_px": plan.sampling.tile_px,
         "source": plan.source,
         "origins": [one and one.content() for one in plan.origins],
-        "partners": [
-            {"name": p.name, "kind": "expression", "names": list(p.genes)}
-            if isinstance(p, Spots)
-            else {"name": p.name, "kind": p.kind, "names": list(p.slide.info.channels)}
-            for p in plan.partners
-        ],
+        "partners": [_described(p) for p in plan.partners],
     }
     group = zarr.create_group(path, attributes={"histodistill": meta}, zarr_format=3)
     codec = ZstdCodec(level=1, checksum=True)

@@ -141,6 +141,11 @@ class DenseConfig(Frozen):
     """Partner that a tile gets. Controls: ``shuffled`` deals the partners to tiles of
     other cases once, ``blank`` shows the partners' mean in place of every one.
     """
+    unlabelled: Literal["unknown", "background"] | None = None
+    """What 0 in a mask is: ``background``, or ``unknown``, which then counts for no
+    category; tiles without any label are left out. Empty for what stored pairs say, and
+    background in a tile folder.
+    """
     frozen_views: Annotated[int, Field(ge=0, le=64)] = 0
     """For a frozen encoder: features of this many augmented views of every partner are
     computed once and stored on disk, and each step draws from them; 0 computes them

@@ -69,6 +69,8 @@ class TrainingReport:
     retrieval, chance : float or None
         For ``validation``: how often a sparse view finds its own partner among others
         that were held out, and how often it would by chance.
+    retrievals : tuple of float
+        The same for every partner, in the recipe's order, where there are several.
     message : str
         Message for the user.
     reason : str
@@ -91,6 +93,7 @@ class TrainingReport:
     seconds_left: float | None = None
     retrieval: float | None = None
     chance: float | None = None
+    retrievals: tuple[float, ...] = ()
     message: str = ""
     reason: str = ""
     threads: int | None = None

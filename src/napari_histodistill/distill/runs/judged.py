@@ -31,6 +31,8 @@ class JudgedRun:
         chance; None where that was not measured.
     effective_rank : float or None
         Of the embeddings.
+    retrievals : tuple of float
+        Of each partner, where there are several.
     """
 
     seed: int
@@ -39,6 +41,7 @@ class JudgedRun:
     retrieval: float | None
     chance: float | None
     effective_rank: float | None
+    retrievals: tuple[float, ...] = ()
 
 
 def judged(events: Sequence[dict[str, Any]], *, seed: int = 0) -> JudgedRun | None:
@@ -54,6 +57,7 @@ def judged(events: Sequence[dict[str, Any]], *, seed: int = 0) -> JudgedRun | No
         retrieval=best.get("retrieval"),
         chance=best.get("chance"),
         effective_rank=best["effective_rank"],
+        retrievals=tuple(best.get("retrievals", ())),
     )
 
 

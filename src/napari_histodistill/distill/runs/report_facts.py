@@ -10,7 +10,11 @@ from PIL import Image
 
 from napari_histodistill.distill.layers.partners import to_look_at
 from napari_histodistill.distill.pairs.lost import Lost, say_reason
-from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
+from napari_histodistill.distill.pairs.store import (
+    StoredPartner,
+    is_pairs,
+    read_pairs,
+)
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
@@ -110,7 +114,7 @@ def gather(
         warnings=(*((health,) if health else ()), *_changes(events)),
         measured=(
             *(_metric(metric, others) for metric in spec.metrics),
-            *_judged(events, judged_seeds(folder / STUDENT), names.other_seed),
+            *_judged(events, judged_seeds(folder / STUDENT), names),
         ),
         course=tuple(_course(events, config)),
         data=tuple(_data(folder, names, split, spec)),
@@ -148,7 +152,7 @@ def _metric(metric: Metric, others: Sequence[StudentSpec]) -> Fact:
 
 
 def _judged(
-    events: Events, others: Sequence[JudgedRun], command: str
+    events: Events, others: Sequence[JudgedRun], names: ReportNames
 ) -> Iterator[Fact]:
     """Yield figures of the held-out pairs, each beside those of the other seeds."""
     best = judged(events)
@@ -164,6 +168,12 @@ def _judged(
             f"{best.retrieval:.0%} of the time, among {round(1 / best.chance)} "
             f"(by chance {best.chance:.1%}){_beside(found)}",
         )
+    for k, (dense, share) in enumerate(
+        zip(names.config.dense, best.retrievals, strict=False)
+    ):
+        name = dense.column or "the same layer at its full resolution"
+        seeds = [f"{o.retrievals[k]:.0%}" for o in others if k < len(o.retrievals)]
+        yield f"own partner found: {name}", f"{share:.0%} of the time{_beside(seeds)}"
     if best.effective_rank is not None:
         ranks = [o.effective_rank for o in others if o.effective_rank is not None]
         yield (
@@ -172,7 +182,7 @@ def _judged(
             f"line and hardly differ){_beside([f'{rank:.1f}' for rank in ranks])}",
         )
     if not others:
-        yield "noise", f"not measured: train a second seed with {command}"
+        yield "noise", f"not measured: train a second seed with {names.other_seed}"
 
 
 def _beside(figures: Sequence[str]) -> str:
@@ -237,19 +247,21 @@ def _data(
         "the student sees",
         f"{sparse.tile_px} px at {spec.mpp:g} µm/px ({spec.tile_um:.0f} µm)",
     )
-    names = _channel_names(run_data(folder))
+    stored = _stored_partners(run_data(folder))
     if not config.dense:
         yield "partner", "none: two views of the same tile"
     for column, dense in zip(shown.columns, config.dense, strict=True):
         name = dense.column or "the same layer at its full resolution"
-        inside = ", ".join(names.get(column, ())[:8])
+        known = stored.get(column)
+        inside = "" if known is None else ", ".join(known.names[:8])
         control = {
             "shuffled": "; a control: each tile has another case's partner",
             "blank": "; a control: the mean of all in place of each",
         }.get(dense.partner, "")
         size = "" if dense.kind == "expression" else f", {dense.tile_px} px"
         listed = f" ({inside})" if inside else ""
-        yield "partner", f"{name}: {dense.kind}{size}{listed}{control}"
+        read = "" if known is None else _how_read(known)
+        yield "partner", f"{name}: {dense.kind}{size}{listed}{read}{control}"
     yield from _origins(run_data(folder), shown)
     sure = split.train.confidence
     if sure.min() < 1:
@@ -270,10 +282,24 @@ def _origins(data: Path, shown: ReportNames) -> Iterator[Fact]:
             yield f"section {k}{case}", origin.say(names=names)
 
 
-def _channel_names(data: Path) -> dict[str, tuple[str, ...]]:
+def _stored_partners(data: Path) -> dict[str, StoredPartner]:
     if not is_pairs(data):
         return {}
-    return {p.name: p.names for p in read_pairs(data).partners}
+    return {p.name: p for p in read_pairs(data).partners}
+
+
+def _how_read(partner: StoredPartner) -> str:
+    """Return how a layer was read, where there was a choice, for a sentence."""
+    if partner.kind == "mask" and partner.origin.get("reading") == "classes":
+        return f"; unlabelled places are {partner.unlabelled.value}"
+    stains = partner.origin.get("stains")
+    if not stains:
+        return ""
+    vectors = " and ".join(
+        "(" + ", ".join(f"{v:.2f}" for v in stains[name]) + ")"
+        for name in ("haematoxylin", "marker")
+    )
+    return f"; stain vectors {vectors}, {stains['origin']}"
 
 
 def _split(split: PairSplit, names: ReportNames) -> Iterator[Fact]:

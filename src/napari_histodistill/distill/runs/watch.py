@@ -83,6 +83,7 @@ class Watch:
             effective_rank=effective_rank(result.embeddings),
             retrieval=result.retrieval,
             chance=None if result.retrieval is None else 1 / result.batch,
+            retrievals=result.retrievals,
         )
 
     def _check_collapse(self, what: str, done: int, saved: int) -> None:

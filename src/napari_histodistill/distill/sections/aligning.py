@@ -14,6 +14,7 @@ from napari_histodistill.distill.exchange.transforms import (
     read_transform,
     without_evidence,
 )
+from napari_histodistill.distill.layers.finding import Found, find
 from napari_histodistill.distill.layers.registration import (
     FEWEST,
     LandmarkPairs,
@@ -24,8 +25,9 @@ from napari_histodistill.distill.layers.registration import (
 )
 from napari_histodistill.distill.pairs.provenance import AlignedBy
 from napari_histodistill.distill.sections.alignment import SectionAlignment
+from napari_histodistill.distill.sections.files import PartnerSort
+from napari_histodistill.distill.sections.partners import layers_of
 from napari_histodistill.distill.sections.record import AlignmentRecord, read_record
-from napari_histodistill.errors import InputError
 from napari_histodistill.slides.codecs.filebytes import digest_path
 
 if TYPE_CHECKING:
@@ -81,12 +83,7 @@ def align_section(
     elif given is not None:
         yield _by_landmarks(given, wanted.kind)
     else:
-        cancel.check()
-        msg = (
-            f"{section.partner_name}: nothing says how it lies on "
-            f"{section.sparse.name}: give --landmarks or --transform."
-        )
-        raise InputError(msg)
+        yield from _searched(section, wanted.kind or "affine", cancel)
 
 
 def _landmarks(section: OpenSection) -> LandmarkPairs | None:
@@ -207,4 +204,33 @@ def _judged(found: SectionAlignment, landmarks: LandmarkPairs) -> SectionAlignme
         landmarks=landmarks,
         accepted=accepted,
         reasons=reasons,
+    )
+
+
+def _searched(
+    section: OpenSection, kind: RegistrationKind, cancel: CancelToken
+) -> Iterator[float | SectionAlignment]:
+    assert section.dense is not None
+    layer = layers_of(section.dense, _looked_at(section.sort))[0]
+    for report in find(section.sparse, layer, kind, cancel=cancel):
+        if isinstance(report, Found):
+            yield _of_search(report)
+        else:
+            yield float(report)
+
+
+def _looked_at(sort: PartnerSort) -> PartnerSort:
+    """Return what is compared: of IHC, all its colours."""
+    of_colours = {PartnerSort.MARKER, PartnerSort.BOTH}
+    return PartnerSort.IMAGE if sort in of_colours else sort
+
+
+def _of_search(found: Found) -> SectionAlignment:
+    return SectionAlignment(
+        found.registration,
+        AlignedBy.SEARCH,
+        found.accepted,
+        tuple(reason[:1].upper() + reason[1:] for reason in found.reasons),
+        score=found.score,
+        margin=found.margin,
     )

@@ -9,7 +9,11 @@ from napari_histodistill.distill.pairs.pool import pool_pairs
 from napari_histodistill.distill.sections.aligning import align_section
 from napari_histodistill.distill.sections.opening import open_section
 from napari_histodistill.distill.sections.page import ShownSection
-from napari_histodistill.distill.sections.pairing import origin_of, plan_section
+from napari_histodistill.distill.sections.pairing import (
+    AlignedPart,
+    origin_of,
+    plan_section,
+)
 from napari_histodistill.distill.sections.pictures import take_pictures
 from napari_histodistill.distill.sections.table import in_row
 from napari_histodistill.errors import InputError
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.plan import PairPlan, Sampling
     from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.distill.sections.opening import OpenSection
-    from napari_histodistill.distill.sections.table import TableRow
+    from napari_histodistill.distill.sections.table import SectionRow
     from napari_histodistill.running import CancelToken
 
 
@@ -31,17 +35,17 @@ class PairedSection:
 
     Attributes
     ----------
-    alignment : SectionAlignment
-        How its partner lies.
+    alignments : tuple of SectionAlignment
+        How its partners lie.
     plan : PairPlan
         Its pairs.
-    shown : ShownSection or None
-        For the page, if one is wanted.
+    shown : tuple of ShownSection
+        For the page, if one is wanted: one for each partner.
     """
 
-    alignment: SectionAlignment
+    alignments: tuple[SectionAlignment, ...]
     plan: PairPlan
-    shown: ShownSection | None
+    shown: tuple[ShownSection, ...]
 
 
 def refuse_unaccepted(section: OpenSection, found: SectionAlignment) -> None:
@@ -62,12 +66,11 @@ def refuse_unaccepted(section: OpenSection, found: SectionAlignment) -> None:
         raise InputError(msg)
 
 
-def show_section(
-    section: OpenSection, found: SectionAlignment, plan: PairPlan | None = None
-) -> ShownSection:
+def show_section(part: AlignedPart, plan: PairPlan | None = None) -> ShownSection:
     """Return a section for the page."""
-    pictures = take_pictures(section, found)
-    return ShownSection(origin_of(section, found), found, pictures, plan)
+    pictures = take_pictures(part.section, part.alignment)
+    origin = origin_of(part, [part])
+    return ShownSection(origin, origin.partners[0], part.alignment, pictures, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class BatchStep:
 
 def paired_sections(
     stack: ExitStack,
-    rows: Sequence[TableRow],
+    rows: Sequence[SectionRow],
     sampling: Sampling,
     *,
     anyway: bool = False,
@@ -107,7 +110,7 @@ def paired_sections(
     ----------
     stack : ExitStack
         Keeps the files open, from which the pairs are read later.
-    rows : sequence of TableRow
+    rows : sequence of SectionRow
         The sections.
     sampling : Sampling
         Layout of the pairs.
@@ -131,28 +134,38 @@ def paired_sections(
     Cancelled
         When asked to stop.
     """
-    opened: list[OpenSection] = []
+    opened: list[list[OpenSection]] = []
     for row in rows:
-        cancel.check()
-        with in_row(row):
-            opened.append(stack.enter_context(open_section(row.files)))
-    first: PairPlan | None = None
-    for row, section in zip(rows, opened, strict=True):
-        name = section.sparse.name
-        yield from (BatchStep(name, note=note) for note in section.notes)
-        with in_row(row):
-            found = None
-            for report in align_section(section, cancel):
-                if isinstance(report, float):
-                    yield BatchStep(name, report)
-                else:
-                    found = report
-            assert found is not None  # the last report
-            if not anyway:
-                refuse_unaccepted(section, found)
+        opened.append([])
+        for part in row.parts:
             cancel.check()
-            plan = plan_section(section, found, sampling)
+            with in_row(part):
+                opened[-1].append(stack.enter_context(open_section(part.files)))
+    first: PairPlan | None = None
+    for row, sections in zip(rows, opened, strict=True):
+        parts: list[AlignedPart] = []
+        for part, section in zip(row.parts, sections, strict=True):
+            with in_row(part):
+                for report in _aligned(section, cancel):
+                    if isinstance(report, BatchStep):
+                        yield report
+                    else:
+                        if not anyway:
+                            refuse_unaccepted(section, report)
+                        parts.append(AlignedPart(section, report))
+        with in_row(row):
+            cancel.check()
+            plan = plan_section(parts, sampling)
             first = first or plan
             pool_pairs([first, plan])  # refused now, not after all have been aligned
-            page = show_section(section, found, plan) if shown else None
-        yield PairedSection(found, plan, page)
+            pages = tuple(show_section(part, plan) for part in parts) if shown else ()
+        yield PairedSection(tuple(part.alignment for part in parts), plan, pages)
+
+
+def _aligned(
+    section: OpenSection, cancel: CancelToken
+) -> Iterator[BatchStep | SectionAlignment]:
+    name = section.sparse.name
+    yield from (BatchStep(name, note=note) for note in section.notes)
+    for report in align_section(section, cancel):
+        yield BatchStep(name, report) if isinstance(report, float) else report

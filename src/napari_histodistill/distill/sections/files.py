@@ -13,6 +13,7 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_histodistill.distill.layers.kinds import Unlabelled
     from napari_histodistill.distill.layers.registration import RegistrationKind
 
 
@@ -21,6 +22,10 @@ class PartnerSort(Enum):
 
     IMAGE = "image"
     """Brightfield colours, as they look."""
+    MARKER = "marker"
+    """Brightfield immunohistochemistry: the amount of its marker (brown, red)."""
+    BOTH = "both"
+    """As it looks, and its marker: two partners of one file."""
     CHANNELS = "channels"
     """Channels that are not colours, as in fluorescence."""
     CLASSES = "classes"
@@ -102,6 +107,8 @@ class SectionFiles:
         Whether the H&E's three channels, which the file does not name, are colours.
     sort : PartnerSort or None
         What the partner is read as; None for what its file says.
+    unlabelled : Unlabelled or None
+        Of labels: what places without one are; None for what is likely.
     alignment : AlignmentFiles
         How it is to be aligned.
     relation : SectionRelation
@@ -120,6 +127,7 @@ class SectionFiles:
     partner_image: str | None = None
     rgb: bool = False
     sort: PartnerSort | None = None
+    unlabelled: Unlabelled | None = None
     alignment: AlignmentFiles = field(default_factory=AlignmentFiles)
     relation: SectionRelation = SectionRelation.UNKNOWN
     approved_by: str = ""

@@ -184,7 +184,8 @@ def _sort_of(dense: Slide, files: SectionFiles) -> PartnerSort:
 
 def _check_sort(dense: Slide, sort: PartnerSort) -> None:
     colours = dense.info.is_rgb and dense.dtype == np.uint8
-    if sort is PartnerSort.IMAGE and not colours:
+    of_colours = {PartnerSort.IMAGE, PartnerSort.MARKER, PartnerSort.BOTH}
+    if sort in of_colours and not colours:
         msg = (
             f"{dense.name}: has {dense.dtype} pixels with the channels "
             f"{', '.join(dense.info.channels[:4])}, which are no colours: say --as "
@@ -192,7 +193,7 @@ def _check_sort(dense: Slide, sort: PartnerSort) -> None:
         )
         raise InputError(msg)
     if sort is PartnerSort.CHANNELS and colours:
-        msg = f"{dense.name}: its channels are colours: say --as image."
+        msg = f"{dense.name}: its channels are colours: say --as image or --as marker."
         raise InputError(msg)
 
 

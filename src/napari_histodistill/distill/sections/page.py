@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.pages import Fact
     from napari_histodistill.distill.pairs.plan import PairPlan
-    from napari_histodistill.distill.pairs.provenance import SectionOrigin
+    from napari_histodistill.distill.pairs.provenance import (
+        PartnerOrigin,
+        SectionOrigin,
+    )
     from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.distill.sections.pictures import SectionPictures
 
@@ -39,21 +42,24 @@ RELATIONS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShownSection:
-    """A section on the page.
+    """A section on the page, with one of its partners.
 
     Attributes
     ----------
     origin : SectionOrigin
         Where it comes from.
+    partner : PartnerOrigin
+        The partner that is shown.
     alignment : SectionAlignment
         How its partner lies.
     pictures : SectionPictures
         To look at.
     plan : PairPlan or None
-        Its pairs, where there are some.
+        Its pairs, where there are some; of several partners, with the first.
     """
 
     origin: SectionOrigin
+    partner: PartnerOrigin
     alignment: SectionAlignment
     pictures: SectionPictures
     plan: PairPlan | None = None
@@ -87,7 +93,7 @@ def sections_page(title: str, sections: Sequence[ShownSection]) -> str:
 
 def _section(one: ShownSection) -> str:
     origin = one.origin
-    (partner,) = origin.partners
+    partner = one.partner
     case = f"{origin.case}: " if origin.case else ""
     warning = "" if one.alignment.accepted else "Not accepted. "
     said = warning + " ".join(one.alignment.reasons)
@@ -99,7 +105,7 @@ def _section(one: ShownSection) -> str:
 
 def _facts(one: ShownSection) -> Iterator[Fact]:
     origin, known = one.origin, one.alignment.registration
-    (partner,) = origin.partners
+    partner = one.partner
     yield "H&E", origin.sparse.say_scale()
     yield "partner", partner.image.say_scale()
     if one.plan is not None:

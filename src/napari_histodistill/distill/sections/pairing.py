@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
+from napari_histodistill.distill.pairs.pool import free_name
 from napari_histodistill.distill.pairs.provenance import PartnerOrigin, SectionOrigin
 from napari_histodistill.distill.sections.partners import (
     called_by_kind,
-    layer_of,
+    layers_of,
     tile_px_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_histodistill.distill.layers.partners import DenseLayer, Spots
     from napari_histodistill.distill.layers.registration import Registration
     from napari_histodistill.distill.sections.alignment import SectionAlignment
@@ -35,55 +38,97 @@ def confidence_of(known: Registration, tile_um: float, error_um: float | None) -
     return 1.0 if error_um is None else known.confidence(tile_um)
 
 
-def plan_section(
-    section: OpenSection, alignment: SectionAlignment, sampling: Sampling
-) -> PairPlan:
-    """Lay out the pairs of an aligned section.
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignedPart:
+    """A partner of a section, and how it lies.
+
+    Attributes
+    ----------
+    section : OpenSection
+        The H&E and this partner.
+    alignment : SectionAlignment
+        How it lies.
+    """
+
+    section: OpenSection
+    alignment: SectionAlignment
+
+    def layers(self, sampling: Sampling) -> list[DenseLayer | Spots]:
+        """Return the partner as often as it is read."""
+        section, known = self.section, self.alignment.registration
+        sure = confidence_of(known, sampling.tile_um, self.alignment.error_um)
+        if section.spots is not None:
+            return [replace(section.spots, matrix=known.matrix, confidence=sure)]
+        assert section.dense is not None
+        return [
+            *layers_of(
+                section.dense,
+                section.sort,
+                unlabelled=section.files.unlabelled,
+                matrix=known.matrix,
+                tile_px=tile_px_of(section.dense, sampling.tile_um),
+                confidence=sure,
+            )
+        ]
+
+    def origin(self) -> PartnerOrigin:
+        """Return where the partner comes from."""
+        found = self.alignment
+        return PartnerOrigin.of(
+            self.section.origins()[1],
+            found.by,
+            found.registration,
+            file=found.file,
+            file_digest=found.file_digest,
+        )
+
+
+def plan_section(parts: Sequence[AlignedPart], sampling: Sampling) -> PairPlan:
+    """Lay out the pairs of a section.
+
+    Parameters
+    ----------
+    parts : sequence of AlignedPart
+        Its partners, of one H&E.
+    sampling : Sampling
+        Layout of the pairs.
 
     Raises
     ------
     InputError
         In one sentence, as :func:`.plan_pairs`.
     """
-    known = alignment.registration
-    sure = confidence_of(known, sampling.tile_um, alignment.error_um)
-    found: DenseLayer | Spots
-    if section.spots is not None:
-        found = replace(section.spots, matrix=known.matrix, confidence=sure)
-    else:
-        assert section.dense is not None
-        found = layer_of(
-            section.dense,
-            section.sort,
-            matrix=known.matrix,
-            tile_px=tile_px_of(section.dense, sampling.tile_um),
-            confidence=sure,
-        )
-    # Under its own name until here: a refusal names the file.
-    plan = plan_pairs(section.sparse, [found], sampling)
+    found = [(part, layer) for part in parts for layer in part.layers(sampling)]
+    names: list[str] = []
+    for _, layer in found:
+        names.append(free_name(layer.name, names))
+    # Under the files' names until here: a refusal names them.
+    layers = [
+        replace(layer, name=name) for (_, layer), name in zip(found, names, strict=True)
+    ]
+    plan = plan_pairs(parts[0].section.sparse, layers, sampling)
     return replace(
         plan,
         partners=tuple(called_by_kind(plan.partners)),
-        origin=origin_of(section, alignment),
+        origin=origin_of(parts[0], [part for part, _ in found]),
     )
 
 
-def origin_of(section: OpenSection, alignment: SectionAlignment) -> SectionOrigin:
-    """Return where the pairs of a section come from."""
-    he, partner = section.origins()
-    files = section.files
+def origin_of(first: AlignedPart, partners: Sequence[AlignedPart]) -> SectionOrigin:
+    """Return where the pairs of a section come from.
+
+    Parameters
+    ----------
+    first : AlignedPart
+        Says what holds for the section.
+    partners : sequence of AlignedPart
+        As the pairs have them.
+    """
+    files = first.section.files
     return SectionOrigin(
-        he,
-        (
-            PartnerOrigin.of(
-                partner,
-                alignment.by,
-                alignment.registration,
-                file=alignment.file,
-                file_digest=alignment.file_digest,
-            ),
-        ),
+        first.section.origins()[0],
+        tuple(part.origin() for part in partners),
         files.relation,
-        files.approved_by or alignment.approved_by,
+        files.approved_by or first.alignment.approved_by,
         files.case,
     )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.distill.layers.kinds import PartnerReading, Unlabelled
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, dense_layer
 from napari_histodistill.distill.pairs.pool import free_name
 from napari_histodistill.distill.sections.files import PartnerSort
-from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 DENSE_PX = (32, 224)
 """Edge of a partner's tiles: its own resolution, within these."""
 
-_CALLED = {"image": "image", "channels": "image", "mask": "mask"}
-_LABELS = {PartnerSort.CLASSES, PartnerSort.OBJECTS}
+_READINGS = {
+    PartnerSort.IMAGE: (PartnerReading.LOOKS,),
+    PartnerSort.MARKER: (PartnerReading.MARKER,),
+    PartnerSort.BOTH: PartnerReading.BOTH.parts,
+    PartnerSort.CHANNELS: (PartnerReading.LOOKS,),
+    PartnerSort.CLASSES: (PartnerReading.CLASSES,),
+    PartnerSort.OBJECTS: (PartnerReading.OBJECTS,),
+}
 
 
 def tile_px_of(slide: Slide, tile_um: float) -> int:
@@ -41,20 +47,27 @@ def called_by_kind(found: Sequence[DenseLayer | Spots]) -> list[DenseLayer | Spo
     """
     called: list[DenseLayer | Spots] = []
     for one in found:
-        kind = "spots" if isinstance(one, Spots) else _CALLED[one.kind]
+        kind = "spots" if isinstance(one, Spots) else _called(one)
         taken = [other.name for other in called]
         called.append(replace(one, name=free_name(kind, taken)))
     return called
 
 
-def layer_of(
+def _called(layer: DenseLayer) -> str:
+    if layer.kind == "mask":
+        return "mask"
+    return "image" if layer.stains is None else "marker"
+
+
+def layers_of(
     slide: Slide,
     sort: PartnerSort,
     *,
+    unlabelled: Unlabelled | None = None,
     matrix: Doubles | None = None,
     tile_px: int = 2,
     confidence: float = 1.0,
-) -> DenseLayer:
+) -> list[DenseLayer]:
     """Look over a partner with pixels that was opened from a file.
 
     Parameters
@@ -63,6 +76,9 @@ def layer_of(
         The partner.
     sort : PartnerSort
         What it is read as.
+    unlabelled : Unlabelled, optional
+        Of labels: what places without one are; by default unknown, and background of
+        objects and of a single class.
     matrix : ndarray, optional
         ``(3, 3)``, sparse world to its own, µm.
     tile_px : int
@@ -70,23 +86,28 @@ def layer_of(
     confidence : float
         Of its alignment.
 
+    Returns
+    -------
+    list of DenseLayer
+        One; two for :attr:`.PartnerSort.BOTH`.
+
     Raises
     ------
     InputError
         If it cannot be read so.
     """
-    layer = dense_layer(
-        slide,
-        name=slide.name,
-        tile_px=tile_px,
-        kind="mask" if sort in _LABELS else "picture",
-        matrix=matrix,
-        confidence=confidence,
-    )
-    if sort is PartnerSort.CLASSES and layer.instances:
-        msg = (
-            f"{slide.name}: has too many numbers for classes: say --as objects, or "
-            "give it at most 16."
+    readings = _READINGS[sort]
+    return [
+        dense_layer(
+            slide,
+            # Two partners of one file need two names.
+            name=f"{slide.name} marker" if number else slide.name,
+            tile_px=tile_px,
+            kind="mask" if reading.is_of_labels else "picture",
+            matrix=matrix,
+            confidence=confidence,
+            reading=reading,
+            unlabelled=unlabelled if reading.is_of_labels else None,
         )
-        raise InputError(msg)
-    return replace(layer, instances=True) if sort is PartnerSort.OBJECTS else layer
+        for number, reading in enumerate(readings)
+    ]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from napari_histodistill.distill.layers.partners import to_look_at
-from napari_histodistill.distill.sections.partners import layer_of
+from napari_histodistill.distill.sections.partners import layers_of
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides.pyramid.resample import read_resampled
 
@@ -118,7 +118,7 @@ def _partner(section: OpenSection, matrix: Doubles, frame: _Frame) -> Pixels:
     """Return the partner as a matrix lays it, ``(h, w, 3)``; grey where it ends."""
     if section.dense is None:
         return _spots(section, matrix, frame)
-    layer = layer_of(section.dense, section.sort, matrix=matrix)
+    (layer, *_) = layers_of(section.dense, section.sort, matrix=matrix)
     shown = to_look_at(layer.read_at(frame.points), layer.kind).copy()
     at = layer.pixels(frame.points)
     outside = (at < 0).any(-1) | (at > section.dense.shape).any(-1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
 from napari_histodistill.distill.exchange.texts import number, read_text_file
+from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.layers.registration import KINDS, RegistrationKind
 from napari_histodistill.distill.pairs.provenance import SectionRelation
 from napari_histodistill.distill.sections.files import (
@@ -30,18 +31,21 @@ _YES = {"yes", "true", "1"}
 _NO = {"no", "false", "0", ""}
 
 COLUMNS = (
-    *("he", "partner", "case", "as", "relation", "approved_by"),
+    *("he", "partner", "case", "as", "unlabelled", "relation", "approved_by"),
     *("mpp", "partner_mpp", "image", "partner_image", "rgb"),
     *("transform", "transform_unit", "fixed", "in_register", "kind"),
     *("landmarks", "partner_landmarks", "landmark_pairs", "landmark_unit"),
 )
 """Columns of a table; ``he`` and ``partner`` must be there, others may be empty."""
 
+_OF_HE = ("case", "mpp", "image", "rgb")
+"""Columns that a row without an H&E leaves empty."""
+
 _Chosen = TypeVar("_Chosen", bound=Enum)
 
 
 @dataclass(frozen=True, slots=True)
-class TableRow:
+class SectionRow:
     """A section of a table.
 
     Attributes
@@ -50,20 +54,28 @@ class TableRow:
         File and row, for messages; "" for the only section.
     files : SectionFiles
         What the row names.
+    more : tuple of SectionRow
+        Rows below it that name further partners of the same H&E.
     """
 
     place: str
     files: SectionFiles
+    more: tuple[SectionRow, ...] = ()
+
+    @property
+    def parts(self) -> tuple[SectionRow, ...]:
+        """A row for each partner, this one first."""
+        return (self, *self.more)
 
 
-def read_sections(path: Path, said: SectionFiles) -> list[TableRow]:
+def read_sections(path: Path, said: SectionFiles) -> list[SectionRow]:
     """Read a table of sections.
 
     Parameters
     ----------
     path : Path
         CSV (comma, semicolon or tab) with a header of :data:`COLUMNS`; paths count from
-        its folder.
+        its folder. A row without an H&E names a further partner of the one above.
     said : SectionFiles
         What holds for every section whose row does not say otherwise.
 
@@ -86,19 +98,43 @@ def read_sections(path: Path, said: SectionFiles) -> list[TableRow]:
     if not 1 < len(numbered) <= MOST_SECTIONS + 1:
         msg = f"{path}: holds no section, or more than {MOST_SECTIONS:,}."
         raise InputError(msg)
-    found = []
+    found: list[SectionRow] = []
     for place, row in numbered[1:]:
         where = f"{path} row {place}"
         if len(row) > len(header) and "".join(row[len(header) :]).strip():
             msg = f"{where}: has {len(row)} fields, the header {len(header)}."
             raise InputError(msg)
         fields = dict(zip(header, (word.strip() for word in row), strict=False))
-        found.append(TableRow(where, _Row(where, path.parent, fields).files(said)))
+        _add(found, where, _Row(where, path.parent, fields), said)
     return found
 
 
+def _add(found: list[SectionRow], where: str, row: _Row, said: SectionFiles) -> None:
+    """Add a section, or a further partner to the last one."""
+    if row.fields.get("he"):
+        found.append(SectionRow(where, row.files(said)))
+        return
+    if not found:
+        msg = f"{where}: names no H&E."
+        raise InputError(msg)
+    own = [name for name in _OF_HE if row.fields.get(name)]
+    if own:
+        msg = (
+            f"{where}: {own[0]} is said of an H&E, and this row names none: it is a "
+            "further partner of the one above."
+        )
+        raise InputError(msg)
+    first = found[-1].files
+    alone = _Row(where, row.home, row.fields | {"he": "."}).files(said)
+    files = replace(
+        alone,
+        **{name: getattr(first, name) for name in ("he", *_OF_HE)},
+    )
+    found[-1] = replace(found[-1], more=(*found[-1].more, SectionRow(where, files)))
+
+
 @contextmanager
-def in_row(row: TableRow) -> Iterator[None]:
+def in_row(row: SectionRow) -> Iterator[None]:
     """Name the row in whatever error the block raises."""
     try:
         yield
@@ -151,6 +187,7 @@ class _Row:
             partner_image=self._text("partner_image") or said.partner_image,
             rgb=self._yes("rgb", unsaid=said.rgb),
             sort=self._choice("as", PartnerSort) or said.sort,
+            unlabelled=self._choice("unlabelled", Unlabelled) or said.unlabelled,
             alignment=self._alignment(said.alignment),
             relation=self._choice("relation", SectionRelation) or said.relation,
             approved_by=self._text("approved_by") or said.approved_by,

@@ -65,7 +65,9 @@ class StepResult:
         ``(n, dim)``, detached, of the first sparse view.
     retrieval : float or None
         In a validation of a joint embedding: how often a sparse view's own partner is
-        the nearest of all partners in the batch.
+        the nearest of all partners in the batch; the mean over several partners.
+    retrievals : tuple of float
+        The same for every partner, where there are several.
     batch : int
         Pairs that were compared at a time; by chance, retrieval is 1 / ``batch``.
     """
@@ -74,6 +76,7 @@ class StepResult:
     terms: dict[str, float]
     embeddings: Tensor
     retrieval: float | None = None
+    retrievals: tuple[float, ...] = ()
     batch: int = 0
 
 
@@ -192,13 +195,20 @@ class Trainer:
                 total, terms = self._loss(inputs, outputs, Alone().gather)
                 results.append(_result(outputs, total, terms))
                 if outputs.projections:
-                    found.append(_retrieved(outputs.projections))
+                    partners = outputs.projections[self.config.sparse_views :]
+                    # Without a partner, the second sparse view is looked for.
+                    others = partners or outputs.projections[-1:]
+                    found.append(
+                        [_retrieved(outputs.projections[0], x) for x in others]
+                    )
         names = results[0].terms
+        each = np.mean(found, axis=0).tolist() if found else []
         return StepResult(
             float(np.mean([r.total for r in results])),
             {k: float(np.mean([r.terms[k] for r in results])) for k in names},
             torch.cat([r.embeddings for r in results]),
-            retrieval=float(np.mean(found)) if found else None,
+            retrieval=float(np.mean(each)) if each else None,
+            retrievals=tuple(each) if len(each) > 1 else (),
             batch=batch,
         )
 
@@ -408,12 +418,9 @@ def _channels_last(view: Tensor) -> Tensor:
     )
 
 
-def _retrieved(projections: tuple[Tensor, ...]) -> float:
-    """Return how often a row's own partner in the last branch is the nearest."""
-    first, last = (
-        nn.functional.normalize(p.float(), dim=1)
-        for p in (projections[0], projections[-1])
-    )
+def _retrieved(sparse: Tensor, partner: Tensor) -> float:
+    """Return how often a row's own partner is the nearest."""
+    first, last = (nn.functional.normalize(p.float(), dim=1) for p in (sparse, partner))
     nearest = (first @ last.T).argmax(dim=1)
     own = torch.arange(len(nearest), device=nearest.device)
     return float((nearest == own).float().mean())

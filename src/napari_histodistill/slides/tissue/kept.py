@@ -78,5 +78,5 @@ def _read(path: Path, slide_shape: tuple[int, int]) -> TissueMask | None:
     bits = np.frombuffer(content, np.uint8, offset=_HEAD.size)
     if bits.size != -(-height * width // 8) or not 0 <= pen <= 1 or not bits.size:
         return None
-    mask = np.unpackbits(bits, count=height * width).reshape(height, width)
-    return TissueMask(mask, slide_shape, pen)
+    mask = np.unpackbits(bits, count=height * width).astype(bool)
+    return TissueMask(mask.reshape(height, width), slide_shape, pen)

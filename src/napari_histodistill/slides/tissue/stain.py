@@ -208,6 +208,47 @@ def fit_stains(pixels: npt.NDArray[np.uint8], *, glass: Rgb | None = None) -> St
         If there are not two stains, or not those of H&E; the message says what was
         found.
     """
+    haematoxylin, eosin, density, glass = two_stains(pixels, glass=glass)
+    _check_directions(haematoxylin, eosin)
+    found = StainFit(
+        _rounded(haematoxylin, 4), _rounded(eosin, 4), (1.0, 1.0), _rounded(glass, 1)
+    )
+    amounts = density @ np.linalg.inv(found.basis())
+    h, e = np.percentile(amounts[:, :2], FULL, axis=0)
+    if min(h, e) < STAINED:
+        weak = "haematoxylin" if h < e else "eosin"
+        msg = f"There is next to no {weak}: this is not H&E, or it has faded."
+        raise InputError(msg)
+    strengths = (round(float(h), 4), round(float(e), 4))
+    return StainFit(found.haematoxylin, found.eosin, strengths, found.glass)
+
+
+def two_stains(
+    pixels: npt.NDArray[np.uint8], *, glass: Rgb | None = None
+) -> tuple[Float64s, Float64s, Float64s, Rgb]:
+    """Find the two directions in optical density that pixels are mixtures of.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        ``(…, 3)`` uint8, R G B, of tissue.
+    glass : tuple of float, optional
+        R, G, B where there is no stain; by default from the brightest pixels.
+
+    Returns
+    -------
+    first, second : ndarray
+        ``(3,)`` each, of any length; the first dims red the more, as haematoxylin does.
+    density : ndarray
+        ``(n, 3)``: optical density (log10) of the stained pixels.
+    glass : tuple of float
+        R, G, B where there is no stain.
+
+    Raises
+    ------
+    InputError
+        If there are too few stained pixels.
+    """
     flat = pixels.reshape(-1, 3)
     if glass is None:
         red, green, blue = glass_of(flat.reshape(1, -1, 3) / 255) * 255
@@ -226,19 +267,8 @@ def fit_stains(pixels: npt.NDArray[np.uint8], *, glass: Rgb | None = None) -> St
     ends = np.percentile(angles, [EXTREME, 100 - EXTREME])
     pair = [plane @ (math.sin(end), math.cos(end)) for end in ends]
     # Haematoxylin is the one that dims red.
-    haematoxylin, eosin = sorted(pair, key=lambda v: -v[0] / np.linalg.norm(v))
-    _check_directions(haematoxylin, eosin)
-    found = StainFit(
-        _rounded(haematoxylin, 4), _rounded(eosin, 4), (1.0, 1.0), _rounded(glass, 1)
-    )
-    amounts = density @ np.linalg.inv(found.basis())
-    h, e = np.percentile(amounts[:, :2], FULL, axis=0)
-    if min(h, e) < STAINED:
-        weak = "haematoxylin" if h < e else "eosin"
-        msg = f"There is next to no {weak}: this is not H&E, or it has faded."
-        raise InputError(msg)
-    strengths = (round(float(h), 4), round(float(e), 4))
-    return StainFit(found.haematoxylin, found.eosin, strengths, found.glass)
+    first, second = sorted(pair, key=lambda v: -v[0] / np.linalg.norm(v))
+    return first, second, density, glass
 
 
 def fit_slide(slide: Slide, *, mpp: float) -> StainFit:
@@ -261,6 +291,34 @@ def fit_slide(slide: Slide, *, mpp: float) -> StainFit:
     SlideError
         If the file cannot be read.
     """
+    squares = tissue_squares(slide, mpp=mpp)
+    try:
+        return fit_stains(squares, glass=glass_of_slide(slide))
+    except InputError as error:
+        msg = f"{slide.name}: the stain cannot be normalised. {error}"
+        raise InputError(msg) from error
+
+
+def tissue_squares(slide: Slide, *, mpp: float) -> npt.NDArray[np.uint8]:
+    """Return squares spread evenly over a slide's tissue.
+
+    Parameters
+    ----------
+    slide : Slide
+        A colour slide with a known µm per pixel.
+    mpp : float
+        µm per pixel to read them at.
+
+    Returns
+    -------
+    ndarray
+        ``(n, PLACE_PX, PLACE_PX, 3)`` uint8; ``n`` is at most :data:`PLACES`.
+
+    Raises
+    ------
+    InputError
+        If no tissue is found.
+    """
     step = mpp / slide.require_mpp().mean * PLACE_PX
     mask = find_tissue(slide)
     where = np.argwhere(mask.mask)
@@ -269,15 +327,14 @@ def fit_slide(slide: Slide, *, mpp: float) -> StainFit:
         raise InputError(msg)
     chosen = where[np.linspace(0, len(where) - 1, PLACES).astype(np.intp)]
     pixel = np.array(slide.shape) / mask.mask.shape
-    squares = [
-        read_resampled(slide, _square(center, step), height=PLACE_PX, width=PLACE_PX)
-        for center in (np.unique(chosen, axis=0) + 0.5) * pixel
-    ]
-    try:
-        return fit_stains(np.stack(squares), glass=_glass_of_slide(slide))
-    except InputError as error:
-        msg = f"{slide.name}: the stain cannot be normalised. {error}"
-        raise InputError(msg) from error
+    return np.stack(
+        [
+            read_resampled(
+                slide, _square(center, step), height=PLACE_PX, width=PLACE_PX
+            )
+            for center in (np.unique(chosen, axis=0) + 0.5) * pixel
+        ]
+    )
 
 
 def recoloured(slide: Slide, stains: StainMap) -> Slide:
@@ -306,7 +363,8 @@ def _square(center: Float64s, side: float) -> Region:
     return Region(y=y, x=x, height=side, width=side)
 
 
-def _glass_of_slide(slide: Slide) -> Rgb:
+def glass_of_slide(slide: Slide) -> Rgb:
+    """Return R, G, B (0 to 255) where a colour slide has no stain."""
     last = slide.level_infos[-1]
     overview = slide.read_pixels(
         len(slide.level_infos) - 1, 0, 0, last.height, last.width
@@ -316,7 +374,7 @@ def _glass_of_slide(slide: Slide) -> Rgb:
 
 
 def _check_directions(haematoxylin: Float64s, eosin: Float64s) -> None:
-    apart = _degrees(haematoxylin, eosin)
+    apart = degrees_between(haematoxylin, eosin)
     if apart < CLOSEST_DEG:
         msg = (
             f"Only one stain was found (two directions {apart:.0f}° apart): this is "
@@ -326,7 +384,7 @@ def _check_directions(haematoxylin: Float64s, eosin: Float64s) -> None:
     for (stain, typical), found in zip(
         TYPICAL.items(), (haematoxylin, eosin), strict=True
     ):
-        off = _degrees(found, np.array(typical))
+        off = degrees_between(found, np.array(typical))
         if off > FARTHEST_DEG[stain] or found.min() < -0.2:
             msg = (
                 f"What should be {stain} has another colour ({off:.0f}° off): this is "
@@ -335,7 +393,8 @@ def _check_directions(haematoxylin: Float64s, eosin: Float64s) -> None:
             raise InputError(msg)
 
 
-def _degrees(a: Float64s, b: Float64s) -> float:
+def degrees_between(a: Float64s, b: Float64s) -> float:
+    """Return the angle between two directions."""
     cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
     return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 

@@ -22,8 +22,11 @@ from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
+from napari_histodistill.widgets.distil.annotations import AnnotationFiles
+from napari_histodistill.widgets.distil.asking.reading import Readings
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
+from napari_histodistill.widgets.distil.helping import Helping
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
@@ -76,6 +79,10 @@ class DistilWidget(Dock):
         self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.annotations = AnnotationFiles(self.bench, self.layers_step, self.pairing)
+        self.readings = Readings(self.bench, self.layers_step.reading)
+        self.pairing.pointed.connect(self.readings.point_at)
+        self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
         self.scaling = Scaling(
             self.bench, self.layers_step, self.pairing, self.aligning
@@ -89,6 +96,7 @@ class DistilWidget(Dock):
         self.distilling.using.connect(lambda: self.train_step.preview.setChecked(False))
         self.fitting = Fitting(self.bench, self.train_step)
         self.comparing = ControlComparing(self.bench, self.train_step)
+        self.helping = Helping(self.bench, self.train_step, self.distilling.begin)
         self.ask_close: Callable[[], OnClose] = self._ask_close
         self.message.hide()
         steps = (self.layers_step, self.align_step, self.pairs_step, self.train_step)
@@ -122,6 +130,8 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.annotations.show()
+        self.readings.show()
         self.scaling.show()
         self.aligning.show()
         self.distilling.show()
@@ -129,6 +139,7 @@ class DistilWidget(Dock):
         self.previewing.show()
         self.fitting.show()
         self.comparing.show()
+        self.helping.show()
 
     def let_go(self) -> None:
         """Stop all jobs and let go of the viewer; a training runs on."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from napari.layers import Image, Labels, Layer, Points
 
 from napari_histodistill.controllers.distil.alignment import layer_affine
+from napari_histodistill.controllers.distil.classes import named_values
 from napari_histodistill.controllers.distil.partners import (
     LayerKey,
     Partner,
@@ -99,9 +100,11 @@ def partner_of(
         return Partner(layer.name, PartnerKind.SPOTS, spots=spots, lies=here, key=key)
     slide = slides.of(layer)
     there = own_to_world(layer, slide.usable_mpp)
+    labels = isinstance(layer, Labels)
     return Partner(
         layer_title(layer),
-        PartnerKind.MASK if isinstance(layer, Labels) else PartnerKind.PICTURE,
+        PartnerKind.MASK if labels else PartnerKind.PICTURE,
+        named=named_values(layer.features) if labels else {},
         slide=slide,
         lies=inverse(there) @ here,
         key=key_of(layer),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.pairs import Planned
@@ -62,7 +62,18 @@ class ChosenLayers:
 
 
 class Pairing(QObject):
-    """Keeps the layer lists, the session's partners and the pairs in step."""
+    """Keeps the layer lists, the session's partners and the pairs in step.
+
+    Attributes
+    ----------
+    pointed : Signal(object)
+        Key of the layer that is highlighted among the partners.
+    laying_out : Signal
+        Pairs are about to be laid out, of the layers as they now are.
+    """
+
+    pointed = Signal(object)
+    laying_out = Signal()
 
     def __init__(
         self, bench: DistilBench, layers: LayersStep, pairs: PairsStep
@@ -74,6 +85,7 @@ class Pairing(QObject):
         layers.sparse.activated.connect(self.choose_sparse)
         layers.images.chosen.connect(self.choose_image)
         layers.partners.itemChanged.connect(lambda _item: self._ticks_changed())
+        layers.partners.currentRowChanged.connect(self._point)
         pairs.preview.clicked.connect(self.preview)
         pairs.keep.clicked.connect(self.keep)
         pairs.forget.clicked.connect(self.forget_kept)
@@ -167,6 +179,7 @@ class Pairing(QObject):
         if bench.session.why_no_pairs:
             bench.said.emit(bench.session.why_no_pairs)
             return
+        self.laying_out.emit()
         bench.pump.start(
             bench.session.plan_work(),
             key=DistilJob.LAYING_OUT,
@@ -266,6 +279,10 @@ class Pairing(QObject):
         offered = [*self._offered, SAME]
         ticks = self.layers.ticked()
         self.tick(*(x for x, on in zip(offered, ticks, strict=True) if on))
+
+    def _point(self, place: int) -> None:
+        if 0 <= place < len(self._offered):
+            self.pointed.emit(key_of(self._offered[place]).layer)
 
     def _planned(self, reports: list[Planned]) -> None:
         used = self.bench.session.take_pairs(reports[-1])

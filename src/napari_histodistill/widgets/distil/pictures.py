@@ -126,15 +126,15 @@ class TwinGallery(QWidget):
             item = self._grid.takeAt(0)
             if item is not None and item.widget() is not None:
                 item.widget().deleteLater()
+        deep = 2 + max((len(twin.dense) for twin in twins), default=0)
         for k, (sparse, dense, confidence) in enumerate(twins):
             row, column = divmod(k, PER_ROW)
-            for below, picture in enumerate((sparse, dense)):
-                if picture is not None:
-                    label = PlainLabel()
-                    label.setPixmap(pixmap_of(picture, TWIN_PX))
-                    set_tip(label, f"{confidence:.0%} sure to show the same tissue.")
-                    self._grid.addWidget(label, 3 * row + below, column)
-            self._grid.addWidget(_Bar(confidence), 3 * row + 2, column)
+            for below, picture in enumerate((sparse, *dense)):
+                label = PlainLabel()
+                label.setPixmap(pixmap_of(picture, TWIN_PX))
+                set_tip(label, f"{confidence:.0%} sure to show the same tissue.")
+                self._grid.addWidget(label, deep * row + below, column)
+            self._grid.addWidget(_Bar(confidence), deep * (row + 1) - 1, column)
 
 
 class _Bar(QWidget):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from napari.layers import Layer
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil.scaling import known_um, say_scales
+from napari_histodistill.controllers.distil.choices.scaling import known_um, say_scales
 from napari_histodistill.controllers.shared.map_choice import typed_mpp
 from napari_histodistill.errors import InputError
 from napari_histodistill.widgets.distil.align.alignment import Aligning

@@ -22,6 +22,8 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.distil.preview import COLOURINGS, Colouring
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.recipes.presets import PRESETS
+from napari_histodistill.widgets.distil.asking.library_question import LibraryQuestion
+from napari_histodistill.widgets.distil.asking.reading import ReadingRow
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
@@ -150,7 +152,9 @@ class LayersStep(Step):
         )
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
-        self.unit = UnitQuestion()
+        self.annotations = QPushButton("+ annotations…")
+        self.unit, self.reading = UnitQuestion(), ReadingRow()
+        self.library = LibraryQuestion()
         self.sizes = Form(PixelSizes())
         self.he_mpp, self.partner_mpp = self.sizes.natives
         self.size_words = Hint()
@@ -158,9 +162,10 @@ class LayersStep(Step):
         self.meaning = Hint()
         self.meaning.hide()
         first = row(PlainLabel("H&E"), self.sparse, stretch=1)
-        second = row(PlainLabel("Partner"), self.spots)
+        second = row(PlainLabel("Partner"), self.spots, self.annotations)
         put(self.column, first, self.images, second)
-        put(self.column, self.partners, self.unit)
+        put(self.column, self.partners, self.library)
+        put(self.column, self.unit, self.reading)
         put(self.column, self.sizes.native, self.size_words, self.meaning)
 
     def show_sparse(self, names: Sequence[str], current: int) -> None:
@@ -192,6 +197,16 @@ class AlignStep(Step):
 
     def __init__(self) -> None:
         super().__init__("2  Align")
+        self.find = QPushButton("Find")
+        self.find_tip = (
+            "Find where the partner lies: every turn, mirrored or not, any scale. It "
+            "says how far off it may be; without a clear answer nothing is moved."
+        )
+        self.undo = push("Undo", "Lay the partner as it was before.")
+        self.turn = push(
+            "Lay it so",
+            "Lay the partner as offered: Undo takes it back.",
+        )
         self.pick = push("Pick landmarks", stays=True)
         self.pick_tip = (
             "Click a place on the H&E, then the same place on the partner, and so on: "
@@ -210,29 +225,21 @@ class AlignStep(Step):
         self.refine = QPushButton("Refine")
         self.refine_tip = (
             "Move the partner slightly, to where both layers agree best. The result is "
-            "used only if landmarks, or the layers themselves, show that it is not "
-            "worse, and it can be undone."
+            "used only if landmarks show that it is not worse, and it can be undone."
         )
-        self.undo = QPushButton("Undo refining")
-        set_tip(self.undo, "Lay the partner as it was before it was refined.")
-        self.turn = push(
-            "Lay it so",
-            "Lay the partner as offered. Nothing is decided by it: place landmarks, or "
-            "refine, afterwards; the other button takes it back.",
-        )
-        self.turn_back = push("Turn back", "Lay the partner as before.")
         self.task, self.found, self.seen = Hint(), Hint(), Hint()
-        self.posed = Hint()
+        self.posed, self.where = Hint(), Hint()
         self.residuals = Residuals()
         for hidden in (
             *(self.task, self.found, self.seen, self.residuals, self.undo),
-            *(self.posed, self.turn, self.turn_back),
+            *(self.posed, self.where, self.turn),
         ):
             hidden.hide()
-        put(self.column, row(self.pick, self.kind, stretch=1), self.task, self.posed)
-        put(self.column, row(self.turn, self.turn_back), self.residuals)
+        put(self.column, row(self.find, self.turn, self.undo), self.where, self.posed)
+        put(self.column, row(self.pick, self.kind, stretch=1), self.task)
+        put(self.column, self.residuals)
         put(self.column, row(self.remove, self.load, self.save))
-        put(self.column, row(self.refine, self.undo), self.found)
+        put(self.column, row(self.refine), self.found)
         looks = row(self.flicker, self.checker, self.square, stretch=2)
         put(self.column, looks, self.seen)
 
@@ -249,11 +256,10 @@ class AlignStep(Step):
         self.square = size.native
         self.square.setEnabled(False)
 
-    def show_offer(self, words: str, *, can_turn_back: bool) -> None:
+    def show_offer(self, words: str) -> None:
         """Offer to lay the partner otherwise; "" offers nothing."""
         self.posed.say(words)
         self.turn.setVisible(bool(words))
-        self.turn_back.setVisible(can_turn_back)
 
 
 class PairsStep(Step):

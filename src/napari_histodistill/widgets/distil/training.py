@@ -17,7 +17,7 @@ from napari_histodistill.controllers.distil.control import (
     why_no_comparison,
 )
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.pairs import Planned
+from napari_histodistill.controllers.distil.pairs import Planned, Written
 from napari_histodistill.controllers.distil.run import (
     controls_of,
     free_run,
@@ -28,7 +28,6 @@ from napari_histodistill.controllers.distil.run import (
     say_run,
     share_done,
 )
-from napari_histodistill.controllers.distil.session import Written
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.recipes.presets import preset_named
 from napari_histodistill.distill.runs.command import command_again, shell_here
@@ -130,7 +129,7 @@ class Distilling(QObject):
         if self.is_starting or self.is_writing:
             return
         if session.run is not None and goes_on(session):
-            self._begin(session.run.folder)
+            self.begin(session.run.folder)
             return
         if session.why_no_training:
             bench.said.emit(session.why_no_training)
@@ -208,7 +207,7 @@ class Distilling(QObject):
         """Go on with a run that lacked memory, with half as many pairs a step."""
         run = self.bench.session.run
         if run is not None and self.bench.attempt(lambda: halve_batch(run.folder)):
-            self._begin(run.folder)
+            self.begin(run.folder)
 
     def report(self) -> Path | None:
         """Open the report; return where it is."""
@@ -290,9 +289,10 @@ class Distilling(QObject):
         if self._stop_asked:  # they were complete at that moment
             self._follow(RunProcess(last.folder))
         else:
-            self._begin(last.folder)
+            self.begin(last.folder)
 
-    def _begin(self, folder: Path) -> None:
+    def begin(self, folder: Path) -> None:
+        """Start the run of a folder, and follow it."""
         run = self._starting = RunProcess(folder)
         self._stop_asked = self._may_run_on = False
         # Now: whatever is asked from here on is for the process that is started.

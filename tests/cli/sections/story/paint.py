@@ -1,8 +1,8 @@
 """Two painted sections with their partners, as files: what a person would bring.
 
 ``python paint.py FOLDER`` writes the H&Es, their partners (two fluorescence channels,
-one turned by 90°, one shifted and at another magnification), landmarks, a table of
-sections, recipes, and labelled tiles of a third section.
+one turned by 90°, one shifted and at another magnification), a transform of QuPath for
+the second, a table of sections, recipes, and labelled tiles of other sections.
 """
 
 from __future__ import annotations
@@ -20,12 +20,6 @@ from napari_histodistill.slides.tissue.writing import write_pyramid
 
 SIDE = 576
 TILE = 64
-PLACES = np.array(
-    [[90, 120], [500, 150], [400, 380], [130, 490], [530, 450], [300, 220], [220, 330]],
-    float,
-)
-"""Landmarks: (y, x) in pixels of the H&E, counted from the edge."""
-
 RECIPE = """
 arm = "triplet"
 name = "painted"
@@ -83,9 +77,6 @@ def main(home: Path) -> None:
     pair = paint_pair(SIDE, seed=1)
     write_pyramid(home / "he-a.ome.tif", pair.sparse, mpp=MPP, compression="zlib")
     write_channels(home / "marker-a.ome.tif", np.rot90(pair.dense), MPP)
-    y, x = PLACES.T
-    write_places(home / "he-a.csv", PLACES)
-    write_places(home / "marker-a.csv", np.stack([SIDE - x, y], axis=1))
     # Section B: half as fine, and shifted by 24 and 40 pixels of the H&E.
     pair = paint_pair(SIDE, seed=2)
     write_pyramid(home / "he-b.ome.tif", pair.sparse, mpp=MPP, compression="zlib")
@@ -115,11 +106,6 @@ def write_channels(path: Path, pixels: np.ndarray, mpp: float) -> None:
     }
     planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     tifffile.imwrite(path, planes, ome=True, metadata=metadata, tile=(256, 256))
-
-
-def write_places(path: Path, places: np.ndarray) -> None:
-    """Write landmarks as ANHIR does."""
-    write_table(path, [["", "X", "Y"], *([k, x, y] for k, (y, x) in enumerate(places))])
 
 
 def write_table(path: Path, rows: list[list[object]]) -> None:

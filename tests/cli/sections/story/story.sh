@@ -6,8 +6,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python "$here/paint.py" "$1"
 cd "$1"
-histodistill align he-a.ome.tif marker-a.ome.tif -o a.json \
-    --landmarks he-a.csv marker-a.csv --kind rigid --approved-by "A. Reader" --json > align.out
+histodistill align he-a.ome.tif marker-a.ome.tif -o a.json --approved-by "A. Reader" --json > align.out
 histodistill pairs sections.csv -o pairs.zarr --tile-px 64 --report sections.html --json > pairs.out
 histodistill distill pairs.toml -o run --device cpu --threads 1 --json > distill.out
 histodistill distill classes.toml -o student --device cpu:torch --json > classes.out

@@ -19,12 +19,12 @@ from napari_histodistill.distill.layers.registration import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.widgets.distil.align.checkerboard import CheckerView
-from napari_histodistill.widgets.distil.align.files import AlignmentFiles
+from napari_histodistill.widgets.distil.align.files import FileLoading
+from napari_histodistill.widgets.distil.align.finding import Finding
 from napari_histodistill.widgets.distil.align.fitting import LandmarkFitting
 from napari_histodistill.widgets.distil.align.landmarks import sections
 from napari_histodistill.widgets.distil.align.pair import AlignedPair
 from napari_histodistill.widgets.distil.align.refining import Refining
-from napari_histodistill.widgets.distil.align.turning import Turning
 from napari_histodistill.widgets.distil.bench import DistilBench, Turns
 from napari_histodistill.widgets.distil.layers import (
     channels_of,
@@ -52,10 +52,10 @@ class Aligning(AlignedPair):
     def __init__(self, bench: DistilBench, step: AlignStep) -> None:
         super().__init__(bench, step)
         self.checker = CheckerView(bench)
-        self.files = AlignmentFiles(self, self.put_pixels, self._refit)
+        self.files = FileLoading(self, self.put_pixels, self._refit)
         self.refining = Refining(self)
         self.fitting = LandmarkFitting(self, self.refining)
-        self.turning = Turning(self, self.fitting, self.refining)
+        self.finding = Finding(self, self.fitting, self.refining)
         self._timer = bench.timer(FLICKER_MS, self._flick)
         self._turns = Turns(self)
         self._shown: list[tuple[Layer, bool]] = []
@@ -70,9 +70,9 @@ class Aligning(AlignedPair):
         step.checker.toggled.connect(self.check)
         step.square.valueChanged.connect(self.checker.set_square)
         step.refine.clicked.connect(self.refining.press)
-        step.undo.clicked.connect(self.refining.undo)
-        step.turn.clicked.connect(self.turning.turn)
-        step.turn_back.clicked.connect(self.turning.turn_back)
+        step.find.clicked.connect(self.finding.press)
+        step.undo.clicked.connect(self.finding.undo)
+        step.turn.clicked.connect(self.finding.turn)
         step.residuals.picked.connect(self.landmarks.go_to)
         self.files.saved.connect(self.saved)
         self.checker.closed.connect(lambda: step.checker.setChecked(False))
@@ -150,6 +150,7 @@ class Aligning(AlignedPair):
         self.landmarks.put(*both, pixels)
         self.fitting.forget()
         self.refining.forget()
+        self.finding.forget()
         if registration is not None:
             self.bench.session.put_registration(place, registration)
             self.lay()
@@ -207,7 +208,7 @@ class Aligning(AlignedPair):
         self._show_registration()
         self.fitting.show()
         self.refining.show()
-        self.turning.show()
+        self.finding.show()
         if self.partner is not self._drawn:
             self._drawn = self.partner
             self.checker.refresh()

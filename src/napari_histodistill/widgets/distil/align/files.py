@@ -66,7 +66,7 @@ class FileFacts:
     )  # fmt: skip
 
 
-class AlignmentFiles(QObject):
+class FileLoading(QObject):
     """Saves the alignment, and loads alignments, landmarks and transforms.
 
     Parameters

@@ -66,14 +66,6 @@ class Refining(QObject):
         )
         bench.changed.emit()
 
-    def undo(self) -> None:
-        """Lay the partner as it was before."""
-        if not self._bench.session.undo_refinement():
-            return
-        self._pair.lay()
-        self._found = None
-        self._bench.changed.emit()
-
     def forget(self) -> None:
         """Take back what was said, and what is going on: something else was chosen."""
         self._found = None
@@ -83,9 +75,10 @@ class Refining(QObject):
         """Draw the buttons and the words."""
         step, partner = self._pair.step, self._pair.partner
         step.refine.setText("Cancel" if self.active else "Refine")
-        why = why_no_refining(partner, picking=self._pair.landmarks.active)
-        explain(step.refine, step.refine_tip, why)
-        step.undo.setVisible(partner is not None and partner.refinement is not None)
+        landmarks = self._pair.landmarks
+        count = len(landmarks.pairs()[0])
+        why = why_no_refining(partner, count, picking=landmarks.active)
+        explain(step.refine, step.refine_tip, "" if self.active else why)
         if self.active:
             step.found.say(f"Comparing both layers… {self._share:.0%}")
         else:

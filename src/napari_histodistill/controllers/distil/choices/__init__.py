@@ -1,0 +1,1 @@
+"""What is asked about partners, what a look into them found, and words for it."""
