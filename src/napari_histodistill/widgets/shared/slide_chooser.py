@@ -33,6 +33,7 @@ from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
     add_slide,
     adopt_work,
+    arranged_once,
     fit_view,
     layer_mpp,
     layer_of_image,
@@ -152,13 +153,14 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         if layer is None:
             self.bench.put_slide(None, None)
             return
-        if self.is_in_front():
-            self._show_alone(layer)
-        slide = self._slide_behind(layer)
-        if slide is not None:
-            self._put(layer, slide)
-            return
-        self.bench.put_slide(layer, None)
+        with arranged_once(self.bench.viewer):
+            if self.is_in_front():
+                self._show_alone(layer)
+            slide = self._slide_behind(layer)
+            if slide is not None:
+                self._put(layer, slide)
+                return
+            self.bench.put_slide(layer, None)
         pixels = layer.data
         self.bench.pump.start(
             adopt_work(layer),
