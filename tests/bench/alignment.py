@@ -57,15 +57,15 @@ def tried(trial: Trial) -> dict[str, Any]:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """Return the trials, kind by kind, as Markdown."""
-    rows = [
-        "| kind | n | accepted, right | accepted, wrong | refused, right | refused, not "
-        "found | median error, µm | stated / true, 10th, 50th, 90th percentile | within "
-        "a factor of two | largest score, margin of a stranger | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        *("kind", "n", "accepted, right", "accepted, wrong", "refused, right"),
+        *("refused, not found", "median error, µm"),
+        *("stated / true, 10th, 50th, 90th percentile", "within a factor of two"),
+        *("largest score, margin of a stranger", "seconds"),
+    )
+    rows = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     kinds = list(dict.fromkeys(line["kind"] for line in lines))
-    for kind in kinds:
-        rows.append(_row(kind, [x for x in lines if x["kind"] == kind]))
+    rows += [_row(kind, [x for x in lines if x["kind"] == kind]) for kind in kinds]
     rows.append(_row("all that belong", [x for x in lines if "share" in x]))
     rows.append(_row("all strangers", [x for x in lines if "share" not in x]))
     return "\n".join(rows)

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_histodistill.distill.layers.finding import (
-    LEAST_MARGIN,
-    LEAST_SCORE,
-    Found,
-    find,
-)
+from napari_histodistill.distill.layers.blocks import LEAST_SCORE, BlockShifts
+from napari_histodistill.distill.layers.finding import LEAST_MARGIN, Found, find
+from napari_histodistill.distill.layers.likeness import take_overviews
 from napari_histodistill.distill.layers.partners import dense_layer
+from napari_histodistill.distill.layers.refinement import refine
 from napari_histodistill.distill.layers.registration import apply
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Mpp
@@ -96,7 +94,8 @@ def test_a_partner_is_found_wherever_it_lies(turns, mirrored, stated, kind):
     """From a wrong turn, side and µm/px *Refine* ended 590 to 1,890 µm away."""
     he = section()
     ihc, here, there = posed(other_stain(he), turns, mirrored)
-    best = found(*layers(he, ihc, stated), kind)
+    landmarks = (here[::9] * UM, there[::9] * UM * stated) if kind == "rigid" else None
+    best = found(*layers(he, ihc, stated), kind, landmarks_um=landmarks)
     assert best.accepted, best.reasons
     assert best.reasons == ()
     assert (best.turns, best.mirrored) == (turns, mirrored)
@@ -105,10 +104,13 @@ def test_a_partner_is_found_wherever_it_lies(turns, mirrored, stated, kind):
     assert best.score > LEAST_SCORE
     known = best.registration
     assert known.kind == kind
-    assert len(known.residuals_um) == 0
     off = np.linalg.norm(known.to_dense(here * UM) - there * UM * stated, axis=1)
     assert np.median(off) < 0.6 * UM * stated
-    assert known.error_um == known.stated_um
+    if landmarks is None:
+        assert known.error_um == known.stated_um
+        assert len(known.residuals_um) == 0
+    else:  # agreeing ones do not object, and judge
+        assert known.error_um == np.median(known.residuals_um) < UM
     # No worse than its pixels: 0 would say more than blocks that shift by whole ones.
     assert 0.1 * UM < known.stated_um / stated < 1.5 * UM
     assert 0 < known.confidence(20 * UM * stated) < 1
@@ -121,32 +123,31 @@ def test_strangers_are_refused():
     assert "no more alike there" in best.reasons[0]
 
 
-def test_outlines_and_channels_are_found():
+def test_one_blob_that_meets_another_is_no_evidence():
+    """Much glass, and on it a speck each: every block that saw them agreed."""
+    shifts = np.zeros((60, 2))
+    shifts[20:] = 9.0
+    centres = np.random.default_rng(0).uniform(0, 400, (60, 2))
+    spread = BlockShifts(centres, shifts, np.ones(60), um=1.0)
+    assert spread.score > LEAST_SCORE
+    centres = np.concatenate([100 + centres[:20] % 20, centres[20:]])
+    assert BlockShifts(centres, shifts, np.ones(60), um=1.0).score == 0
+
+
+def test_outlines_are_found_and_landmarks_that_deny_them_believed():
     he = section()
-    dark = 1 - he.min(-1) / GLASS
-    marks = (dark > 0.45).astype(np.uint8)[..., None]
-    glow = (dark[..., None] ** 2 * 9000 + 200).astype(np.uint16)
+    marks = (1 - he.min(-1) / GLASS > 0.45).astype(np.uint8)[..., None]
     marks, here, there = posed(marks, 3, mirrored=False)
-    glow, *_ = posed(glow, 3, mirrored=False)
-    for picture, kind in ((marks, "mask"), (glow, "picture")):
-        best = found(*layers(he, picture, kind=kind), "rigid")
-        assert best.accepted, best.reasons
-        assert (best.turns, best.mirrored) == (3, False)
-        off = best.registration.to_dense(here * UM) - there * UM
-        assert np.median(np.linalg.norm(off, axis=1)) < UM
-
-
-def test_landmarks_that_deny_the_place_are_believed():
-    he = section()
-    pair = layers(he, other_stain(he))
-    here = np.random.default_rng(3).uniform(80, 500, (8, 2))
-    agreeing = found(*pair, "rigid", landmarks_um=(here, here))
-    assert agreeing.accepted, agreeing.reasons
-    assert agreeing.registration.residuals_um.shape == (8,)
-    denied = found(*pair, "rigid", landmarks_um=(here, here + np.array([300, 80])))
-    assert not denied.accepted
-    assert "landmarks would be off by 31" in denied.reasons[0]
-    assert denied.registration.error_um > 300
+    landmarks = here[::9] * UM, there[::9] * UM + np.array([300, 80])
+    pair = layers(he, marks, kind="mask")
+    best = found(*pair, "rigid", landmarks_um=landmarks)
+    assert (best.turns, best.mirrored) == (3, False)
+    off = best.registration.to_dense(here * UM) - there * UM
+    assert np.median(np.linalg.norm(off, axis=1)) < UM
+    assert min(best.score - LEAST_SCORE, best.margin - LEAST_MARGIN) > 0
+    assert not best.accepted
+    assert "landmarks would be off by 31" in best.reasons[0]
+    assert best.registration.error_um > 300
 
 
 def test_nothing_to_compare_is_said():
@@ -169,6 +170,34 @@ def test_it_stops_when_asked(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)
     with pytest.raises(InputError, match=r"napari-histodistill\[registration\]"):
         list(find(*layers(he, other_stain(he)), cancel=CancelToken()))
+
+
+@pytest.mark.parametrize(
+    ("turns", "mirrored", "stated"),
+    [(2, False, 1.0), (0, True, 1.0), (0, False, 0.5)],
+)
+def test_refining_without_landmarks_claims_nothing_in_a_wrong_place(
+    turns, mirrored, stated
+):
+    """It was accepted, 590 to 1,890 µm off, as agreeing *more than before*."""
+    ihc, *_ = posed(other_stain(section()), turns, mirrored)
+    overviews = take_overviews(*layers(section(), ihc, stated))
+    *_, refined = refine(overviews, "affine", cancel=CancelToken())
+    assert not refined.accepted
+    assert "no more alike here" in refined.why_not
+
+
+def test_refining_without_landmarks_states_its_error():
+    near = np.eye(3)
+    near[:2, 2] = 9, -7
+    he = section()
+    overviews = take_overviews(*layers(he, other_stain(he), matrix=near))
+    *_, refined = refine(overviews, "rigid", cancel=CancelToken())
+    assert refined.accepted, refined.why_not
+    places = np.random.default_rng(0).uniform(100, 500, (50, 2))
+    off = np.linalg.norm(refined.after.to_dense(places) - places, axis=1)
+    assert off.max() < UM
+    assert 0.1 * UM < refined.after.error_um < 1.5 * UM
 
 
 @pytest.mark.data

@@ -14,7 +14,7 @@ from napari_histodistill.distill.layers.likeness import (
     take_overviews,
 )
 from napari_histodistill.distill.layers.partners import dense_layer
-from napari_histodistill.distill.layers.refinement import Refinement, refine
+from napari_histodistill.distill.layers.refinement import Refinement, grown, refine
 from napari_histodistill.distill.layers.registration import (
     apply,
     fit_landmarks,
@@ -130,6 +130,19 @@ def test_what_landmarks_deny_is_not_used(itk, painted):
         assert not found.accepted
         assert "would be off by 6" in found.why_not
         assert found.held_out == (rows == 8)
+
+
+def test_held_out_landmarks_that_got_worse_are_believed():
+    """94 → 114 µm was accepted: single landmarks scattered more than that."""
+    started = np.array([40.0, 80, 90, 98, 150, 190])
+    ended = np.array([150.0, 20, 110, 118, 240, 80])
+    assert np.median(started) == 94
+    assert np.median(ended) == 114
+    assert grown(started, ended)
+    assert not grown(ended, started)
+    # A hand's own error, and no more than the landmarks scatter: nobody can tell.
+    assert not grown(started, started + np.array([20, -18, 3, 3, -10, 4]))
+    assert grown(started, started + 3)
 
 
 def test_unrelated_layers_are_refused(itk, painted):

@@ -51,8 +51,15 @@ FRAMES_PX = (128, 181, 256, 362)
 FINER_PX = (512,)
 """Frames that do not count for the score: serial sections differ in such detail."""
 
+LEAST_SCORE = 8.0
+"""Score from which a place is believed. Strangers rarely reach 6; slides of much glass
+may, in several places alike."""
+
 FEWEST = 12
 """Blocks that can say anything."""
+
+FEWEST_APART = 8
+"""Places, a block apart, where blocks must agree: one blob may look like another."""
 
 AGREEING = 0.25
 """Share of blocks that must find their tissue for their way to be believed."""
@@ -104,8 +111,10 @@ class BlockShifts:
     @property
     def score(self) -> float:
         """Standard deviations by which more blocks agree than chance would have."""
-        count = len(self.near)
-        if count < FEWEST:
+        count, near = len(self.near), self.centres_um[self.near]
+        # Blocks overlap: one blob on much glass is seen by many of them.
+        apart = np.unique(np.floor(near / (BLOCK_PX * self.um)), axis=0)
+        if count < FEWEST or len(apart) < FEWEST_APART:
             return 0.0
         deviation = np.sqrt(CHANCE * (1 - CHANCE) / count)
         return float((self.share - CHANCE) / deviation)

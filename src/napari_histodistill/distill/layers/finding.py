@@ -20,6 +20,7 @@ import numpy as np
 
 from napari_histodistill.distill.layers.blocks import (
     FRAMES_PX,
+    LEAST_SCORE,
     BlockVerdict,
     ask_at_sizes,
     guided_by_blocks,
@@ -57,9 +58,6 @@ NEAR_SCALES = tuple(2 ** (k / 3) for k in (-1, 0, 1))
 FAR_SCALES = tuple(2 ** (k / 3) for k in range(-7, 8) if abs(k) > 1)
 """How much larger tissue may be on the partner than µm/px say: up to five times. Those
 near 1 are looked at first, the others where no place stands out beyond doubt."""
-
-LEAST_SCORE = 8.0
-"""Score from which a place is accepted."""
 
 LEAST_MARGIN = 4.0
 """Margin from which a place is accepted."""

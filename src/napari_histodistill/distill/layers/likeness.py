@@ -50,6 +50,8 @@ class Overviews:
         Sparse-world (y, x) of the first pixel's centre; edge of a pixel.
     start : ndarray
         ``(3, 3)``, sparse world to dense world, µm: how ``dense`` was read.
+    either_sign : bool
+        Whether dark here may also mean bright there.
     """
 
     sparse: Greys
@@ -58,6 +60,7 @@ class Overviews:
     origin_um: tuple[float, float]
     um_per_px: float
     start: Doubles
+    either_sign: bool = False
 
 
 def take_overviews(
@@ -106,6 +109,7 @@ def take_overviews(
         origin_um=origin,
         um_per_px=um_per_px,
         start=dense.matrix,
+        either_sign=dense.kind != "image",
     )
 
 

@@ -11,11 +11,16 @@ positions that are certainly wrong.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.distill.layers.blocks import (
+    LEAST_SCORE,
+    BlockVerdict,
+    ask_at_sizes,
+)
 from napari_histodistill.distill.layers.likeness import (
     Overviews,
     agreement_under,
@@ -23,6 +28,7 @@ from napari_histodistill.distill.layers.likeness import (
 )
 from napari_histodistill.distill.layers.optimising import FAR, Optimiser
 from napari_histodistill.distill.layers.registration import (
+    CELL_UM,
     FEWEST,
     Registration,
     RegistrationKind,
@@ -31,7 +37,7 @@ from napari_histodistill.distill.layers.registration import (
     inverse,
     is_mirrored,
 )
-from napari_histodistill.distill.layers.thumbnails import Laid
+from napari_histodistill.distill.layers.thumbnails import GreyThumbnail, Laid
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,6 +188,10 @@ def _judged(
     held_out: bool,
 ) -> Refinement:
     bits = agreement_under(overviews, np.eye(3)), agreement_under(overviews, step)
+    verdict = _asked(overviews, step)
+    stated = verdict.error_um * after.scale
+    if np.isfinite(stated):
+        after = replace(after, stated_um=stated)
     ended = after.residuals_um[after.inliers]
     errors = None
     if np.isfinite(started).any():
@@ -198,6 +208,11 @@ def _judged(
             f"{unseen}landmarks would be off by {errors[1]:.1f} µm instead of "
             f"{errors[0]:.1f} µm (median)."
         )
+    elif errors is None and verdict.score < LEAST_SCORE:
+        why_not = (
+            "the layers look no more alike here than layers that do not belong "
+            "together: place landmarks, or turn or mirror the partner first."
+        )
     elif bits[1] <= bits[0]:
         why_not = "nothing was found that fits better than the present alignment."
     return Refinement(
@@ -212,8 +227,23 @@ def _judged(
     )
 
 
+def _asked(overviews: Overviews, step: Doubles) -> BlockVerdict:
+    """Return what blocks say of the partner, moved by a step; its error in sparse µm.
+
+    Turned, mirrored or of a wrong size, layers were found to agree *more than before*
+    hundreds of µm from where they belong.
+    """
+    um = overviews.um_per_px
+    corner = overviews.origin_um[0] - um / 2, overviews.origin_um[1] - um / 2
+    sparse, dense = (
+        GreyThumbnail.of(grey, um, corner)
+        for grey in (overviews.sparse, overviews.dense)
+    )
+    return ask_at_sizes(sparse, dense, step, either_sign=overviews.either_sign)
+
+
 def grown(started: Doubles, ended: Doubles) -> bool:
-    """Return whether errors grew, by more than they scatter from landmark to landmark.
+    """Return whether errors grew, by more than a hand's own, or than they scatter.
 
     Landmarks are clicked to some µm: a few of them may well seem a little farther off
     under the true transform.
@@ -224,8 +254,9 @@ def grown(started: Doubles, ended: Doubles) -> bool:
         ``(n,)`` µm, before and after.
     """
     more = (ended - started)[np.isfinite(started)]
-    if np.median(ended) <= np.nanmedian(started):
-        return False
+    by = np.median(ended) - np.nanmedian(started)
+    if by <= 0 or by > CELL_UM:
+        return bool(by > 0)
     scatter = more.std(ddof=1) / math.sqrt(len(more)) if len(more) > 1 else 0.0
     return bool(more.mean() > scatter)
 

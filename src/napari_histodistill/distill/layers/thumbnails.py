@@ -55,6 +55,16 @@ class GreyThumbnail:
     um: float
     corner_um: tuple[float, float]
 
+    @classmethod
+    def of(
+        cls, grey: Greys, um: float, corner_um: tuple[float, float]
+    ) -> GreyThumbnail:
+        """Return a picture ``(h, w)`` with its smaller levels."""
+        levels = [grey]
+        while min(levels[-1].shape) >= 32:
+            levels.append(_halved(levels[-1]))
+        return cls(tuple(levels), um, corner_um)
+
     @property
     def size_um(self) -> Doubles:
         """Height and width, µm."""
@@ -142,10 +152,8 @@ def _thumbnail(
     if not high - low > 1e-6:
         msg = f"{name} is the same everywhere: there is nothing to compare."
         raise InputError(msg)
-    levels = [np.clip((grey - low) / (high - low), 0, 1).astype(np.float32)]
-    while min(levels[-1].shape) >= 32:
-        levels.append(_halved(levels[-1]))
-    return GreyThumbnail(tuple(levels), um, corner)
+    grey = np.clip((grey - low) / (high - low), 0, 1).astype(np.float32)
+    return GreyThumbnail.of(grey, um, corner)
 
 
 def _looks(
