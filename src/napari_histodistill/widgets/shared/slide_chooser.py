@@ -140,9 +140,14 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
             self.show()
             self.bench.said.emit(f"{added[-1].name} is in the list; {why_stay}")
         elif added:
-            self.choose_layer(added[-1])
+            self.choose_layer(self._first_of(added))
         else:
             self.show()
+
+    def _first_of(self, added: list[Image]) -> Image:
+        """Return which of these is looked at: of several, the one that is selected."""
+        active = self.bench.viewer.layers.selection.active
+        return next((x for x in added if x is active), added[-1])
 
     def choose_layer(self, layer: Image | None) -> None:
         """Explore the slide of a layer; one that is explored already stays as it is."""
