@@ -15,6 +15,7 @@ import pytest
 from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.runs.events import read_events
+from napari_histodistill.distill.runs.folder import read_run
 from tests.distill.small_runs import small_config, write_textures
 
 if TYPE_CHECKING:
@@ -95,6 +96,20 @@ def test_ctrl_c_keeps_a_student_and_says_130(process, tiles, tmp_path, recipe):
     assert running.returncode == 130, err
     assert (tmp_path / "run" / "student" / "spec.json").is_file()
     assert read_events(tmp_path / "run")[-1]["kind"] == "stopped"
+
+
+def test_another_seed_is_trained_by_the_same_recipe(run, tiles, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe_text(small_config("unprivileged", schedule={"steps": 2})))
+    done = run(*options(path, tiles, tmp_path / "seed-4"), "--seed", "4")
+    assert done.code == 0, done.err
+    assert read_run(tmp_path / "seed-4")[0].seed == 4
+    again = run("distill", tmp_path / "seed-4", "--resume", "--seed", "5")
+    assert again.code == 2
+    assert "--seed: a run is continued with the seed that it has" in again.err
+    table = run("distill", SMOKE.with_name("ebhi-mask.toml"), "--seed", "5")
+    assert table.code == 2
+    assert "experiment.seeds" in table.err
 
 
 def test_the_smoke_recipe_then_evaluate_and_classify(run, tmp_path):

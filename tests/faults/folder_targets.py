@@ -156,7 +156,7 @@ def _read_spots(path: Path, answers: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (READING_S, READING_S))
     bound_memory(path.stat().st_size)
     try:
-        check_spots(read_h5ad(path), 99)
+        check_spots(read_h5ad(path))
     except MemoryError:
         answers.send(InputError("it needs more memory than there is"))
     except HistodistillError as error:

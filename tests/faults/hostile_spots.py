@@ -150,9 +150,7 @@ def main() -> None:
             # Here, and not in the process of its own that read_spots starts: the limits
             # themselves are tested.
             is_h5ad = path.endswith(".h5ad")
-            table = (
-                check_spots(read_h5ad(Path(path)), 99) if is_h5ad else read_spots(path)
-            )
+            table = check_spots(read_h5ad(Path(path))) if is_h5ad else read_spots(path)
             result |= {"spots": len(table.positions), "genes": len(table.genes)}
         except Exception as error:  # noqa: BLE001
             result |= {"kind": type(error).__name__, "said": str(error)}

@@ -392,7 +392,7 @@ def test_a_text_that_claims_gigabytes_takes_none(tmp_path):
         f"from {spot_process.__name__} import main\nmain(sys.argv[1:])\n"
         "print(Path('/proc/self/status').read_text())"
     )
-    command = (sys.executable, "-c", code, "h5ad", path, "9", tmp_path)
+    command = (sys.executable, "-c", code, "h5ad", path, "{}", tmp_path)
     said = subprocess.check_output(command, env=os.environ | SAFE_PATH, text=True)
     (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB", said, re.M)
     assert int(peak) < 2**20, "KiB"

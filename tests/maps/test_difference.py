@@ -257,6 +257,7 @@ def test_two_seeds_say_what_is_noise(rng):
     # The pair that made people believe in a partner: 4 % beside 3 %.
     assert NoiseFloor(0.03, 900).covers(0.04)
     assert not NoiseFloor(0.03, 900).covers(0.06)
+    assert NoiseFloor(0.0, 900).covers(0.004), "both are shown as 0.00"
 
 
 # --- which cells --------------------------------------------------------------------

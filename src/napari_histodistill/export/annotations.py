@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.pyramid.slide import Slide
+
 MAX_BYTES = 2**26
 MAX_POLYGONS = 100_000
 MAX_POINTS = 2_000_000
+
+LABELS_PX = 4096
+"""Longer edge of labels that are painted from annotations: 25 µm on the largest
+slides, and a tile has seldom more pixels of its mask."""
 
 _NO_COLOR = "#999999"
 _NAME_LENGTH = 56
@@ -117,6 +123,74 @@ def read_annotations(
     for number, feature in enumerate(features, 1):
         found.take(feature, number)
     return found.annotations()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnnotationLabels:
+    """Annotations painted as labels of a slide, which a model can learn from.
+
+    Attributes
+    ----------
+    numbers : ndarray
+        ``(h, w)`` uint8, stretched over the slide: ``k + 1`` for class ``k``; 0 where
+        nobody annotated anything.
+    classes : tuple of ClassSpec
+        The classes.
+    notes : tuple of str
+        What was left out, and what counts where shapes overlap, in sentences.
+    """
+
+    numbers: npt.NDArray[np.uint8]
+    classes: tuple[ClassSpec, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def named(self) -> dict[int, str]:
+        """Names of the numbers."""
+        return {k: one.name for k, one in enumerate(self.classes, start=1)}
+
+
+def annotation_labels(
+    path: Path, slide: Slide, *, between: Callable[[], object] = lambda: None
+) -> AnnotationLabels:
+    """Read annotations as labels of a slide, at most :data:`LABELS_PX` px wide.
+
+    Parameters
+    ----------
+    path : Path
+        GeoJSON, as QuPath writes it.
+    slide : Slide
+        That it was drawn on.
+    between : callable
+        Called before every polygon; it may raise to end the work.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used; see :func:`read_annotations`.
+    """
+    found = read_annotations(path, slide.shape, bounds_origin=slide.info.bounds_origin)
+    if len(found.classes) > np.iinfo(np.uint8).max:
+        msg = (
+            f"{path.name}: holds {len(found.classes)} classes; a mask has at most 255."
+        )
+        raise InputError(msg)
+    step = max(1.0, max(slide.shape) / LABELS_PX)
+    height, width = (math.ceil(edge / step) for edge in slide.shape)
+    numbers = found.painted((height, width), slide.shape, between=between)
+    return AnnotationLabels(numbers, found.classes, (*found.notes, *_overlaps(found)))
+
+
+def _overlaps(found: Annotations) -> Iterator[str]:
+    """Yield a sentence where shapes of two classes overlap."""
+    tree = shapely.STRtree([polygon for _, polygon in found.polygons])
+    kinds = np.array([kind for kind, _ in found.polygons])
+    first, second = tree.query([p for _, p in found.polygons], predicate="overlaps")
+    inside, around = tree.query([p for _, p in found.polygons], predicate="within")
+    differ = (kinds[first] != kinds[second]).sum() // 2
+    differ += (kinds[inside] != kinds[around]).sum()
+    if differ:
+        yield "Where shapes of two classes overlap, the smaller one counts."
 
 
 class _Found:

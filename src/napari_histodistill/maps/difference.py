@@ -192,10 +192,11 @@ class DifferenceMap:
                 f"nearest places, {self.median:.1%} differ (median; 0% the same, "
                 f"{1 - self.nearest / self.anchors:.0%} unrelated)."
             )
+        beside = f"; between two seeds {self.noise.strongest:.0%}" if self.noise else ""
         return (
             f"{self.unexplained:.1%} of what {b} sees at {where} is not in what {a} "
-            f"sees. The map shows the strongest part of it ({self.strongest:.0%}); its "
-            "two ends are orange and blue."
+            f"sees. The map shows the strongest part of it ({self.strongest:.0%}"
+            f"{beside}); its two ends are orange and blue."
         )
 
 
@@ -296,7 +297,7 @@ def noise_between(difference: DifferenceMap) -> NoiseFloor:
     difference : DifferenceMap
         Of those two students, by the measure that the floor is for.
     """
-    return NoiseFloor(difference.figure, difference.cells)
+    return NoiseFloor(difference.figure, difference.cells, difference.strongest)
 
 
 def difference_map(

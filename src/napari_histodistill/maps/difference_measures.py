@@ -6,6 +6,7 @@ every compared cell. That module defines what the numbers mean.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ NOISE_MARGIN = 1.5
 seeds show how large noise is, not how much it varies from one pair of seeds to the
 next: on one slide, 4 % beside 3 % came of nothing but another pair."""
 
+LEAST_FIGURE = 0.005
+"""A difference that is shown as 0.00 is none, however little two seeds differ."""
+
 # Fixed, so that the same two stores always give the same map.
 _SEED = 20230310
 # Cosines closer than this are ties: rounding must not decide between them.
@@ -52,14 +56,17 @@ class NoiseFloor:
         As :attr:`.DifferenceMap.figure` of those two.
     cells : int
         Places that they were compared at.
+    strongest : float
+        As :attr:`.DifferenceMap.strongest`; NaN but for ``news``.
     """
 
     figure: float
     cells: int
+    strongest: float = math.nan
 
     def covers(self, figure: float) -> bool:
         """Whether a figure is no larger than two seeds may well give."""
-        return figure <= NOISE_MARGIN * self.figure
+        return figure <= max(LEAST_FIGURE, NOISE_MARGIN * self.figure)
 
 
 class Classes:

@@ -300,6 +300,10 @@ def test_a_difference_stands_beside_that_of_two_seeds():
     assert difference.noise.cells == difference.cells
     assert session.say_compared().startswith(("Within noise.", "More than noise."))
     assert "map from" in session.say_noise()
+    assert ask(session, SECRET) == [False, False, False, True], "three indices"
+    found = session.found
+    assert f"places, two seeds {found.shared_by_seeds}." in session.say_found()
+    assert found.shared_by_seeds >= found.shared
     # Another measure has a noise of its own, from the same three maps.
     looked = computed(second.student)
     session.choose_measure("neighbours")

@@ -81,8 +81,11 @@ def test_why_nothing_can_be_aligned_or_refined():
     assert why_no_alignment(None) == why_no_refining(None, 0, picking=True)
     assert "No partner with pixels" in why_no_alignment(None)
     assert why_no_alignment(picture()) == ""
-    assert "Finish picking" in why_no_finding(picture(), picking=True)
-    assert why_no_finding(picture(), picking=False) == ""
+    he, unknown = slide("H&E"), picture(behind=slide(mpp=None))
+    assert "Finish picking" in why_no_finding(he, picture(), picking=True)
+    assert why_no_finding(he, picture(), picking=False) == ""
+    assert "step 1 first" in why_no_finding(he, unknown, picking=False)
+    assert "No partner with pixels" in why_no_finding(None, picture(), picking=False)
     laid = picture(registration=registration())
     assert "Finish picking" in why_no_refining(laid, 3, picking=True)
     assert why_no_refining(laid, 3, picking=False) == ""

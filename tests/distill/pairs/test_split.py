@@ -108,7 +108,7 @@ def test_a_split_by_region_leaves_out_only_what_reaches_across(two):
     planned = [Planned(plan, (), ()) for plan in plans]
     assert count_straddling(planned) == split.left_out
     said = say_pairs(planned[1], planned[:1], 314, "")
-    assert f"Not trained on: {split.left_out} that reach into a held-out" in said
+    assert f"Not trained on: about {split.left_out} that reach into a held-out" in said
     assert "held-out region" not in say_pairs(planned[1], planned[:1], 196, "section 1")
 
 

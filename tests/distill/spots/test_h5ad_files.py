@@ -12,7 +12,9 @@ import pandas as pd
 from scipy import sparse
 
 from napari_histodistill.distill.spots.h5ad_files import read_h5ad
-from napari_histodistill.distill.spots.spot_tables import check_spots
+from napari_histodistill.distill.spots.spot_files import read_spots
+from napari_histodistill.distill.spots.spot_tables import check_spots, log_normalised
+from napari_histodistill.distill.spots.spot_wish import SeveralLibrariesError, SpotWish
 from napari_histodistill.errors import InputError
 
 GENES = tuple(f"GENE{k}" for k in range(12))
@@ -28,7 +30,7 @@ def check(table, counts, positions):
 
 
 def read(path):
-    return check_spots(read_h5ad(path), 99)
+    return check_spots(read_h5ad(path))
 
 
 def said(table):
@@ -251,3 +253,70 @@ def test_sections_without_values(write_h5ad):
 
     with pytest.raises(InputError, match=r"is \(60, 1\); positions are"):
         read(write_h5ad(one_column))
+
+
+def two_libraries(made):
+    """Two sections, each with scale factors of its own, on one lattice."""
+    made.obs["library_id"] = ["left"] * 40 + ["right"] * 20
+    made.uns["spatial"] = {
+        name: {"scalefactors": {"spot_diameter_fullres": size}}
+        for name, size in (("left", 60.0), ("right", 90.0))
+    }
+    made.obsm["spatial"][40:] = made.obsm["spatial"][:20]
+    made.var["moranI"] = np.where(np.arange(12) == 5, 0.9, np.arange(12) / 100)
+    made.var["highly_variable"] = np.arange(12) < 4
+
+
+def test_a_library_is_chosen_by_name_and_never_mixed(write_h5ad, counts, positions):
+    path = write_h5ad(two_libraries)
+    with pytest.raises(SeveralLibrariesError, match="choose one by its name") as caught:
+        read_spots(path)  # through the other process
+    assert caught.value.names == ("left", "right")
+    table = read_spots(path, library="right")
+    assert table.name == "visium right"
+    assert table.spot_size == 90
+    np.testing.assert_allclose(table.positions, positions[:20])
+    place = [int(gene.removeprefix("GENE")) for gene in table.genes]
+    np.testing.assert_allclose(
+        table.values, log_normalised(counts)[40:][:, place], rtol=1e-5
+    )
+    assert table.origin == {"genes_by": "variance", "library": "right"}
+    with pytest.raises(InputError, match="no library 'middle', only left, right"):
+        read_spots(path, library="middle")
+
+
+def test_libraries_without_a_word_on_their_spots_are_refused(write_h5ad):
+    def change(made):
+        two_libraries(made)
+        del made.obs["library_id"]
+        made.obsm["spatial"][40:] += 9999
+
+    for library in ("", "left"):
+        with pytest.raises(InputError, match="does not say which spot is of which"):
+            read_h5ad(write_h5ad(change), SpotWish(library=library))
+
+
+def test_genes_are_chosen_by_list_or_score(write_h5ad):
+    path = write_h5ad(two_libraries)
+
+    def chosen(**wish):
+        said = SpotWish(library="left", **wish)
+        return check_spots(read_h5ad(path, said), said)
+
+    listed = chosen(genes=("gene7", "GENE2", "ABSENT"))
+    assert listed.genes == ("GENE7", "GENE2")
+    assert "Not in it: ABSENT." in " ".join(listed.notes)
+    assert listed.origin == {"genes_by": "list", "library": "left"}
+    best = chosen(score="moranI", most_genes=2)
+    assert best.genes == ("GENE5", "GENE11")
+    assert best.origin["score"] == "moranI"
+    assert "highest moranI" in " ".join(best.notes)
+    assert set(chosen(score="highly_variable", most_genes=4).genes) == {
+        f"GENE{k}" for k in range(4)
+    }
+    for wish, match in (
+        ({"genes": ("ACTB",)}, "none of the 1 listed genes is in it"),
+        ({"score": "hvg"}, "no column 'hvg', only"),
+    ):
+        with pytest.raises(InputError, match=match):
+            chosen(**wish)

@@ -84,14 +84,14 @@ def test_a_run_opens_however_it_is_chosen(choice, folder, counts, positions):
 
 
 def test_older_versions(folder, counts, positions):
-    table = check_spots(read_folder(folder(header=False, older=True)), 99)
+    table = check_spots(read_folder(folder(header=False, older=True)))
     check(table, counts, positions, 12)
     assert (table.unit, table.um_per_px) == ("px", None)
 
 
 def test_the_raw_matrix_keeps_what_is_on_tissue(folder, counts, positions):
     home = folder("V1_Breast_raw_feature_bc_matrix.h5", more=7)
-    table = check_spots(read_folder(home), 99)
+    table = check_spots(read_folder(home))
     check(table, counts, positions)
     assert table.name == "V1_Breast"
     assert any("7 spots outside the tissue" in note for note in table.notes)
@@ -100,7 +100,7 @@ def test_the_raw_matrix_keeps_what_is_on_tissue(folder, counts, positions):
 def test_outs_inside_of_the_folder(folder, tmp_path, counts, positions):
     (tmp_path / "sample").mkdir()
     folder().rename(tmp_path / "sample" / "outs")
-    table = check_spots(read_folder(tmp_path / "sample"), 99)
+    table = check_spots(read_folder(tmp_path / "sample"))
     check(table, counts, positions)
     assert table.name == "sample"
 
@@ -182,4 +182,4 @@ def test_positions_as_parquet(folder, counts, positions):
             read_folder(home)
     else:
         table.unlink()
-        check(check_spots(read_folder(home), 99), counts, positions)
+        check(check_spots(read_folder(home)), counts, positions)

@@ -15,7 +15,9 @@ from napari_histodistill.controllers.compare.jobs import CompareJob
 from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.controllers.shared.student_list import StudentChoice
+from napari_histodistill.distill.runs import kin
 from napari_histodistill.distill.runs.folder import read_run, start_run
+from napari_histodistill.distill.runs.kin import RunKin
 from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
 from napari_histodistill.layers.slide_layer import slide_layer
@@ -25,7 +27,12 @@ from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from napari_histodistill.widgets.shared.canvas_input import FLICKER
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
-from tests.controllers.compare.test_session import SECRET, blind_pair, secret_slide
+from tests.controllers.compare.test_session import (
+    SECRET,
+    another_seed,
+    blind_pair,
+    secret_slide,
+)
 from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student, tissue_image
 from tests.widgets.conftest import wait_until
@@ -161,6 +168,8 @@ def test_a_run_shows_where_they_differ_and_how_to_get_there(ran, qtbot, tmp_path
     assert "place" in widget.difference_panel.count.text()
     for which in range(2):
         assert "map from" in widget.choose_panel.words[which].text()
+    assert "no second seed of A or B is known" in widget.choose_panel.noise_words.text()
+    assert not widget.choose_panel.noise.isEnabled()
     check_controls(widget)
     # The threshold hides at once, and ranks when it rests.
     slider = widget.difference_panel.threshold
@@ -235,6 +244,8 @@ def check_exports(qtbot, widget, tmp_path):
     )
     about = json.loads((tmp_path / "d.geojson").read_text())["provenance"]
     assert about["model_a_digest"] != about["model_b_digest"]
+    assert about["difference"] == pytest.approx(compared.difference.figure, abs=1e-4)
+    assert about["within_noise"] is about["difference_of_two_seeds"] is None
     table = (tmp_path / "d.csv").read_text().splitlines()
     assert about["model_b_digest"] in table[1]
     assert table[0].startswith("rank,difference,")
@@ -419,10 +430,18 @@ def test_closing_during_a_run_leaves_nothing_behind(compare, qtbot):
     viewer.close()  # the leak check of the fixture has the last word
 
 
-def test_two_bundles_are_compared_on_a_layer(open_viewer, qtbot):
-    """As *Distil a student* opens it: folders, notes and the layer."""
-    folders = [entry.folder for entry in list_students()[:2]]
+def test_two_bundles_are_compared_on_a_layer(open_viewer, qtbot, monkeypatch):
+    """As *Distil a student* opens it: folders, notes, the layer, and a second seed."""
+    *folders, seed = [entry.folder for entry in list_students()[:3]]
     students = dict(zip(folders, (coarse_student(), colour_student()), strict=True))
+    students[seed] = another_seed(coarse_student, lift=0.5)
+    runs = {
+        folders[0]: RunKin(folders[0], "unprivileged", 0, "", "r", 0),
+        folders[1]: RunKin(folders[1], "triplet", 0, "ihc", "r", 0),
+        seed: RunKin(seed, "unprivileged", 1, "", "r", 0),
+    }
+    monkeypatch.setattr(kin, "kin_of", runs.get)
+    monkeypatch.setattr(kin, "kin_beside", lambda b: [runs[f] for f in runs if f != b])
     viewer = open_viewer()
     layer, _other = add_slide(viewer), add_slide(viewer)
     widget = CompareWidget(
@@ -435,6 +454,21 @@ def test_two_bundles_are_compared_on_a_layer(open_viewer, qtbot):
     assert [t.split(" · ")[1] for t in titles] == ["without partner", "with partner"]
     assert [s.name for s in widget.session.students] == ["coarse", "colour"]
     assert widget.bench.slide_layer is layer
+    choose = widget.choose_panel
+    assert choose.noise.isEnabled()
+    assert "another seed of A (seed 1): about " in choose.noise_words.text()
+    QTest.mouseClick(choose.runner.button, Qt.MouseButton.LeftButton)
+    wait_until(qtbot, idle(widget))
+    verdicts = "Within noise. Class", "More than noise. Class"
+    assert choose.sentence.text().startswith(verdicts)
+    assert "map from" in choose.noise_words.text()
+    # Swapped, it is the other seed of B; unticked, noise is not measured.
+    QTest.mouseClick(choose.swap, Qt.MouseButton.LeftButton)
+    assert "another seed of B (seed 1)" in choose.noise_words.text()
+    choose.noise.click()
+    QTest.mouseClick(choose.runner.button, Qt.MouseButton.LeftButton)
+    wait_until(qtbot, idle(widget))
+    assert "Noise is not measured" in choose.sentence.text()
 
 
 @pytest.mark.slow

@@ -244,36 +244,18 @@ def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
     assert "refined" not in step.line.text()
 
 
-def test_refining_needs_no_landmarks_and_undoes_to_where_layers_lay(open_panel, qtbot):
-    pytest.importorskip("SimpleITK", reason="refining needs the extra [registration]")
-    _, widget, _, dense = open_panel()
-    for channel in dense:
-        channel.translate = (5.0, -4.0)
-    widget.pairing._choose()  # as after any change of the layer list
-    step = widget.align_step
-    step.refine.click()
-    settled(qtbot, widget)
-    assert "both layers agree more than before" in step.found.text()
-    assert "no landmarks to judge it by" in step.line.text()
-    np.testing.assert_allclose(lies_at(dense[0]), (50, 50), atol=0.5)
-    widget.pairing._choose()
-    assert step.undo.isVisible(), "a change of the layer list keeps the refinement"
-    step.undo.click()
-    np.testing.assert_allclose(lies_at(dense[0]), (55, 46), atol=1e-3)
-    assert step.line.text() == "As the layers lie on the canvas."
-
-
 def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     pytest.importorskip("SimpleITK", reason="refining needs the extra [registration]")
     _, widget, _, dense = open_panel()
     step = widget.align_step
+    assert "Find needs none" in step.refine.toolTip()
+    pick(widget, PLACES + SIX_DOWN)  # all of them say so
+    before, known = lies_at(dense[0]), widget.session.partners[0].registration
     step.refine.click()
     step.refine.click()
     settled(qtbot, widget)
     assert step.refine.text() == "Refine"
-    assert widget.session.partners[0].registration is None
-    pick(widget, PLACES + SIX_DOWN)  # all of them say so
-    before = lies_at(dense[0])
+    assert widget.session.partners[0].registration is known
     step.refine.click()
     settled(qtbot, widget)
     assert step.found.text().startswith("Not refined: held-out landmarks would be")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from napari.utils.colormaps import DirectLabelColormap
@@ -101,6 +103,60 @@ def test_labels_are_read_as_a_person_says(open_distil, qtbot, painted):
     preview(qtbot, widget)
     assert titles(asking.labels.reading)[0] == "classes (2 found)"
     assert widget.session.planned.plan.partners[0].channels == ("gut", "fat")
+
+
+def qupath(path, *shapes):
+    """Write rectangles ``(class, x0, y0, x1, y1)`` as QuPath does."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[a, b], [c, b], [c, d], [a, d], [a, b]]],
+            },
+            "properties": {"classification": {"name": name, "color": [200, 0, 0]}},
+        }
+        for name, a, b, c, d in shapes
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_annotations_of_qupath_teach(open_distil, qtbot, painted, tmp_path):
+    viewer, widget = open_distil()
+    assert not widget.layers_step.annotations.isEnabled()
+    add(viewer, painted.sparse, "H&E")
+    path = qupath(
+        tmp_path / "case.geojson",
+        ("Tumour", 0, 0, 320, 640),
+        ("Stroma", 320, 0, 480, 640),
+        ("Gland", 40, 40, 140, 140),
+    )
+    widget.annotations.choose(path)
+    settle(qtbot, widget)
+    layer = viewer.layers["case"]
+    assert "the smaller one counts" in widget.message.text()
+    asking = widget.layers_step.reading
+    assert titles(asking.labels.reading)[0] == "classes (3 found)"
+    assert asking.labels.unlabelled.value is Unlabelled.UNKNOWN
+    assert layer.data_to_world((40, 40)) == pytest.approx((20, 20))
+    preview(qtbot, widget, px=32)
+    plan = widget.session.planned.plan
+    mask = plan.partners[0]
+    assert mask.channels == ("Tumour", "Stroma", "Gland")
+    pixel = plan.centres_um / 0.5
+    assert pixel[:, 1].max() < 480
+    assert plan.lost[Lost.UNLABELLED] == 100
+    # Each place has the class of the smallest shape around it.
+    y, x = pixel.T
+    wanted = np.where(x < 320, 1, 2)
+    wanted[(x > 40) & (x < 140) & (y > 40) & (y < 140)] = 3
+    found = [plan.partner_tile(k, 0)[16, 16, 0] for k in range(len(plan))]
+    assert found == wanted.tolist()
+    path.write_text("{}")
+    widget.annotations.choose(path)
+    settle(qtbot, widget)
+    assert "not GeoJSON with features" in widget.message.text()
 
 
 def test_a_brown_stain_is_its_marker_or_both(open_distil, qtbot, painted):

@@ -13,6 +13,7 @@ from napari_histodistill.controllers.distil.spots import Positions
 from napari_histodistill.layers.spot_layer import SHOWN_GENES
 from napari_histodistill.samples import spots as painting
 from napari_histodistill.students.bundle import load_spec
+from napari_histodistill.widgets.distil.asking.library_question import GeneRule
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from napari_histodistill.widgets.distil.layers import describe
 from tests.widgets.conftest import wait_until
@@ -165,6 +166,39 @@ def test_an_h5ad_becomes_a_student(open_panel, qtbot, known, tmp_path):
     wait_until(qtbot, lambda: not widget.session.works, 120)
     assert widget.session.run.view().state == "finished"
     assert load_spec(widget.session.student).tile_px == 48
+
+
+def test_a_library_is_asked_for_and_genes_are_chosen(
+    open_panel, qtbot, known, tmp_path
+):
+    anndata = pytest.importorskip(
+        "anndata", reason="reading .h5ad needs the extra [spatial]"
+    )
+    half = len(known.counts) // 2
+    made = anndata.AnnData(known.counts.astype(np.float32))
+    made.var_names = list(known.genes)
+    made.obs["library_id"] = ["A"] * half + ["B"] * (len(known.counts) - half)
+    made.obs["x_um"], made.obs["y_um"] = known.positions_um[:, ::-1].T
+    made.write_h5ad(tmp_path / "two.h5ad")
+    viewer, widget = open_panel(he_only=True)
+    read(qtbot, widget, tmp_path / "two.h5ad")
+    question = widget.layers_step.library
+    assert "holds 2 sections (A, B)" in question.words.text()
+    question.form.library.value = "B"
+    question.read.click()
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 60)
+    (partner,) = widget.session.partners
+    np.testing.assert_allclose(partner.spots.positions_um, known.positions_um[half:])
+    # Read again with listed genes: it takes the place of the first.
+    assert question.read.text() == "Read again"
+    question.form.rule.value = GeneRule.LIST
+    question.form.text.value = f"{known.genes[3]}, {known.genes[1]}"
+    question.read.click()
+    wait_until(qtbot, lambda: not widget.bench.pump.busy, 60)
+    (partner,) = widget.session.partners
+    assert partner.spots.genes == (known.genes[3], known.genes[1])
+    assert partner.spots.origin == {"genes_by": "list", "library": "B"}
+    assert [x.name for x in viewer.layers].count("two B") == 1
 
 
 def test_files_are_refused_in_a_sentence(open_panel, qtbot, tmp_path):

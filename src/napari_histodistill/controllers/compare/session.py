@@ -59,7 +59,7 @@ class CompareSession(CompareChoice):
         self.place: Position | None = None
         self.found: PlaceFound | None = None
         self.running = False
-        self._indices: list[SimilarityIndex | None] = [None, None]
+        self._indices: list[SimilarityIndex | None] = [None, None, None]
         self._plans: tuple[RunPlan, ...] = ()
         self._third: NoiseRun | OwnNoise | None = None
 
@@ -168,8 +168,12 @@ class CompareSession(CompareChoice):
             msg = "Nothing is computed there: click on tissue that both have seen."
             raise InputError(msg)
         self.place = (y, x)
-        stores = [plan.store_path for plan in self._plans]
-        return place_work(self.place, stores, list(self._indices))
+        plans, third, beside = list(self._plans), self._third, 0
+        if isinstance(third, NoiseRun):
+            plans.append(third.plan)
+            beside = third.second.beside
+        stores = [plan.store_path for plan in plans]
+        return place_work(self.place, stores, self._indices[: len(stores)], beside)
 
     def is_seen(self, y: float, x: float) -> bool:
         """Whether both students have seen a level-0 position."""
@@ -217,7 +221,9 @@ class CompareSession(CompareChoice):
         if self.found is None:
             return ""
         count = len(self.found.nearest[0])
-        return f"A and B share {self.found.shared} of the {count} nearest places."
+        words = f"A and B share {self.found.shared} of the {count} nearest places"
+        seeds = self.found.shared_by_seeds
+        return f"{words}." if seeds is None else f"{words}, two seeds {seeds}."
 
     def describe(self, y: float, x: float) -> str:
         """Return what is under a level-0 position: difference, A's and B's class."""
@@ -257,11 +263,11 @@ class CompareSession(CompareChoice):
     def drop_maps(self) -> None:
         """Let the maps on screen go; they stay stored."""
         self.lives, self._plans = [None, None], ()
-        self._indices = [None, None]
+        self._indices = [None, None, None]
         self.drop_answers()
 
     def drop_answers(self) -> None:
         """Let go of what was computed from the maps."""
-        self._indices = [None, None]
+        self._indices = [None, None, None]
         self.compared = None
         self.forget_place()

@@ -93,6 +93,8 @@ class PlaceFound:
         From where on either finds tissue clearly similar.
     shared : int
         How many of A's nearest places B has among its own.
+    shared_by_seeds : int or None
+        The same of two seeds of one recipe; None without a second seed.
     """
 
     place: Position
@@ -100,6 +102,7 @@ class PlaceFound:
     nearest: tuple[tuple[RankedRegion, ...], tuple[RankedRegion, ...]]
     thresholds: tuple[float, float]
     shared: int
+    shared_by_seeds: int | None = None
 
 
 _RUNS_SHARE = 0.9
@@ -249,17 +252,20 @@ def place_work(
     place: Position,
     stores: Sequence[Path],
     indices: Sequence[SimilarityIndex | None],
+    beside: int = 0,
 ) -> Work:
-    """Ask both students what looks most like a place.
+    """Ask both students, and a second seed, what looks most like a place.
 
     Parameters
     ----------
     place : tuple of float
         Level-0 pixels.
     stores : sequence of Path
-        Of A and of B.
+        Of A and of B, and of the second seed if there is one.
     indices : sequence of SimilarityIndex or None
-        What an earlier question has read already.
+        What an earlier question has read already, one for each store.
+    beside : int
+        Whether the second seed is one of A (0) or of B (1).
     """
 
     def work(cancel: CancelToken) -> Iterator[HalfIndex | PlaceFound]:
@@ -280,12 +286,17 @@ def place_work(
         tiles = [answer.grid.tile_px * answer.grid.mpp for answer in answers]
         mpp = answers[0].grid.slide_mpp
         reach = max(tiles) / 2 / mpp.y, max(tiles) / 2 / mpp.x
+
+        def shared(one: int, other: int) -> int:
+            return sum(_is_among(p, nearest[other], reach) for p in nearest[one])
+
         yield PlaceFound(
             place,
             (answers[0], answers[1]),
             (nearest[0], nearest[1]),
             (suggest_threshold(answers[0]), suggest_threshold(answers[1])),
-            sum(_is_among(p, nearest[1], reach) for p in nearest[0]),
+            shared(0, 1),
+            shared(beside, len(LETTERS)) if len(nearest) > len(LETTERS) else None,
         )
 
     return work

@@ -41,19 +41,26 @@ def why_no_alignment(partner: Partner | None) -> str:
     return NO_PIXELS if partner is None else ""
 
 
-def why_no_finding(partner: Partner | None, *, picking: bool) -> str:
+def why_no_finding(
+    sparse: Slide | None, partner: Partner | None, *, picking: bool
+) -> str:
     """Return why a partner cannot be found now; empty if it can.
 
     Parameters
     ----------
+    sparse : Slide or None
+        The H&E.
     partner : Partner or None
         The one that is aligned.
     picking : bool
         Whether landmarks are being picked.
     """
-    if partner is not None and picking:
+    if partner is None or partner.slide is None or sparse is None:
+        return NO_PIXELS
+    if picking:
         return "Finish picking landmarks first."
-    return why_no_alignment(partner)
+    known = sparse.usable_mpp is not None and partner.slide.usable_mpp is not None
+    return "" if known else "Type µm/px of both layers in step 1 first."
 
 
 def why_no_refining(partner: Partner | None, landmarks: int, *, picking: bool) -> str:
@@ -70,7 +77,9 @@ def why_no_refining(partner: Partner | None, landmarks: int, *, picking: bool) -
     picking : bool
         Whether landmarks are being picked.
     """
-    why = why_no_finding(partner, picking=picking)
+    why = why_no_alignment(partner)
+    if picking and not why:
+        return "Finish picking landmarks first."
     known = judged(partner, landmarks)
     if why or (known is not None and math.isfinite(known.median_um)):
         return why

@@ -7,6 +7,7 @@ class DistilJob(JobKey):
     """A job of *Distil a student*; its value is what people read."""
 
     READING_SPOTS = "Reading spots"
+    READING_LABELS = "Reading annotations"
     LOOKING = "Looking at the partner"
     FITTING = "Fitting landmarks"
     FINDING = "Finding the partner"

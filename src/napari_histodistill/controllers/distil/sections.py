@@ -99,7 +99,7 @@ def say_pairs(
     if kept:
         words += f"{say_kept(kept)} {pairs:,} pairs in all, {split}"
     if straddling:
-        words += f"Not trained on: {say_reason(Lost.STRADDLES, straddling)}. "
+        words += f"Not trained on: about {say_reason(Lost.STRADDLES, straddling)}. "
     return words + enough_for(trained)
 
 

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_histodistill.distill.layers.registration import inverse
 from napari_histodistill.distill.layers.thumbnails import lay
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.distill.layers.registration import RegistrationKind
     from napari_histodistill.distill.layers.thumbnails import GreyThumbnail, Laid
 
     Doubles = npt.NDArray[np.float64]
     Greys = npt.NDArray[np.float32]
     Bools = npt.NDArray[np.bool_]
 
-BLOCK_PX = 32
+BLOCK_PX = 24
 """Edge of a block."""
 
 REACH_PX = 12
@@ -37,14 +39,14 @@ CHANCE = 29 / (2 * REACH_PX + 1) ** 2
 """Share of blocks that agree where there is nothing to agree on: of all shifts, those
 within three pixels."""
 
-STEP_PX = 16
+STEP_PX = 12
 """From one block to the next."""
 
 DETAIL_PX = 6.0
 """What is coarser than this is taken away."""
 
 FRAMES_PX = (128, 181, 256, 362)
-"""Longer sides of the frames: blocks are a fourth to a twelfth of them."""
+"""Longer sides of the frames: blocks are a fifth to a fifteenth of them."""
 
 FINER_PX = (512,)
 """Frames that do not count for the score: serial sections differ in such detail."""
@@ -58,6 +60,7 @@ AGREEING = 0.25
 FINE = 0.6
 """Share of the smallest blocks from which a place is refined as finely."""
 
+_TRIALS = 300
 _ROUNDS = 40
 _ROUNDING = 1 / 6
 """Variance, px², that shifts by whole pixels have of themselves."""
@@ -149,7 +152,7 @@ class BlockVerdict:
     fine: bool
 
 
-def agreement_of(
+def ask_at_sizes(
     sparse: GreyThumbnail,
     dense: GreyThumbnail,
     matrix: Doubles,
@@ -185,6 +188,61 @@ def agreement_of(
             error = off_um * scale
         fine = px in FINER_PX and agreeing >= FINE
     return BlockVerdict(score, error, fine)
+
+
+def guided_by_blocks(
+    laid: Laid, kind: RegistrationKind, *, either_sign: bool
+) -> Doubles | None:
+    """Return the place that the largest set of blocks agrees on.
+
+    Block matching with consensus, as by Ourselin et al. 2001 ("Reconstructing a 3D
+    structure from serial histological sections"): where sections differ in much, a few
+    good blocks tell more than the likeness of everything.
+
+    Parameters
+    ----------
+    laid : Laid
+        Both layers, about right.
+    kind : {"rigid", "similarity", "affine"}
+        What may be mended.
+    either_sign : bool
+        Whether dark may also mean bright.
+
+    Returns
+    -------
+    ndarray or None
+        ``(3, 3)``, sparse world to dense world, µm; None where too few agree.
+    """
+    from skimage import transform
+    from skimage.measure import ransac
+
+    asked = ask_blocks(laid, either_sign=either_sign)
+    known = np.linalg.norm(asked.off_um, axis=1) < 0.9 * REACH_PX * laid.um
+    if known.sum() < FEWEST:
+        return None
+    # About the middle and in pixels: the fit is better conditioned.
+    middle = asked.centres_um.mean(0)
+    found, centres = (
+        (places[known] - middle) / laid.um
+        for places in (asked.centres_um + asked.off_um, asked.centres_um)
+    )
+    step, _ = ransac(
+        (found, centres),
+        {
+            "rigid": transform.EuclideanTransform,
+            "similarity": transform.SimilarityTransform,
+            "affine": transform.AffineTransform,
+        }[kind],
+        min_samples=4,
+        residual_threshold=NEAR_PX / 2,
+        max_trials=_TRIALS,
+        rng=0,
+    )
+    if step is None or not np.isfinite(step.params).all():
+        return None
+    frame = np.diag([laid.um, laid.um, 1.0])
+    frame[:2, 2] = middle
+    return laid.matrix @ frame @ np.asarray(step.params, np.float64) @ inverse(frame)
 
 
 def ask_blocks(laid: Laid, *, either_sign: bool) -> BlockShifts:

@@ -21,10 +21,11 @@ import numpy as np
 from napari_histodistill.distill.layers.blocks import (
     FRAMES_PX,
     BlockVerdict,
-    agreement_of,
+    ask_at_sizes,
+    guided_by_blocks,
 )
 from napari_histodistill.distill.layers.optimising import FAR, Optimiser, simpleitk
-from napari_histodistill.distill.layers.places import look_for_places
+from napari_histodistill.distill.layers.places import Place, look_for_places
 from napari_histodistill.distill.layers.refinement import grown
 from napari_histodistill.distill.layers.registration import (
     CELL_UM,
@@ -52,8 +53,10 @@ if TYPE_CHECKING:
 
     Doubles = npt.NDArray[np.float64]
 
-SCALES = tuple(2 ** (k / 3) for k in range(-7, 8))
-"""How much larger tissue may be on the partner than µm/px say: up to five times."""
+NEAR_SCALES = tuple(2 ** (k / 3) for k in (-1, 0, 1))
+FAR_SCALES = tuple(2 ** (k / 3) for k in range(-7, 8) if abs(k) > 1)
+"""How much larger tissue may be on the partner than µm/px say: up to five times. Those
+near 1 are looked at first, the others where no place stands out beyond doubt."""
 
 LEAST_SCORE = 8.0
 """Score from which a place is accepted."""
@@ -61,17 +64,18 @@ LEAST_SCORE = 8.0
 LEAST_MARGIN = 4.0
 """Margin from which a place is accepted."""
 
-_CANDIDATES, _BATCH, _FINALISTS = 24, 8, 3
+_CANDIDATES, _BATCH, _FINALISTS = 32, 8, 2
 _FIRST_PX = 128, 256
-_COARSE_PX, _MIDDLE_PX, _FINE_PX = 96, 256, 1024
+_COARSE_PX, _MIDDLE_PX, _FINE_PX = 128, 256, 1024
 _APART = 0.06
 """Places that differ by less than this share of the section are one."""
 
 _LOOKED_AT = 200
 _BUDGET_S = 20.0
 _LEAST_PX = 200
-_LOST = 0.8
-"""Share of the score that a finer fit must keep: it must not lose what was seen."""
+_LOST, _BETTER = 0.9, 1.15
+"""Share of the score that another fit must keep, and that blocks must gain to guide.
+"""
 
 _MOST_STRETCH = 1.35
 """More than this along one axis is no section that was mounted flat."""
@@ -181,11 +185,11 @@ def find(
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
     matrix: Doubles
-    agreement: BlockVerdict
+    verdict: BlockVerdict
 
     @property
     def score(self) -> float:
-        return self.agreement.score
+        return self.verdict.score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,11 +201,11 @@ class _Pair:
     either_sign: bool
     cancel: CancelToken
 
-    def agreement(
+    def verdict(
         self, look: int, matrix: Doubles, frames_px: tuple[int, ...] = FRAMES_PX
     ) -> BlockVerdict:
         signs = self.either_sign
-        return agreement_of(
+        return ask_at_sizes(
             *self.looks[look], matrix, either_sign=signs, frames_px=frames_px
         )
 
@@ -212,7 +216,14 @@ class _Pair:
         laid = lay(*self.looks[look], start, px)
         if laid is None or laid.inside.sum() < _LEAST_PX or min(laid.sparse.shape) < 16:
             return None
-        optimiser = Optimiser(laid, kind, self.cancel, budget_s=_BUDGET_S, bounded=True)
+        optimiser = Optimiser(
+            laid,
+            kind,
+            self.cancel,
+            budget_s=_BUDGET_S,
+            bounded=True,
+            rounds=40 if px == _COARSE_PX else 80,
+        )
         # All the same: pixels that are as large as those of the coarser frames.
         shrink = FAR if px > _MIDDLE_PX else (2, 1)
         try:
@@ -223,10 +234,11 @@ class _Pair:
 
     def finished(self, place: _Place) -> _Place:
         """Return a place with the transform asked for, as fine as blocks agree."""
-        coarse = self._looked_at_both(place, _MIDDLE_PX)
-        if coarse.agreement.fine:
-            return self._looked_at_both(coarse, _FINE_PX)
-        return coarse
+        best = self._looked_at_both(place, _MIDDLE_PX)
+        for look in range(len(self.looks)):
+            guided = self._guided(look, best)
+            best = guided if guided.score > _BETTER * best.score else best
+        return self._looked_at_both(best, _FINE_PX) if best.verdict.fine else best
 
     def _looked_at_both(self, place: _Place, px: int) -> _Place:
         """Return the mean of the fits with either look, if blocks agree as well."""
@@ -235,11 +247,22 @@ class _Pair:
         known = [matrix for matrix in fits if matrix is not None]
         if not known:
             return place
-        mean = np.mean(known, axis=0)
-        seen = max(
-            (self.agreement(look, mean) for look in looks), key=lambda a: a.score
-        )
-        return _Place(mean, seen) if seen.score > _LOST * place.score else place
+        mean = self._seen(np.mean(known, axis=0))
+        return mean if mean.score > _LOST * place.score else place
+
+    def _guided(self, look: int, place: _Place) -> _Place:
+        """Return a place as the blocks would have it."""
+        laid = lay(*self.looks[look], place.matrix, _MIDDLE_PX)
+        signs = self.either_sign
+        matrix = laid and guided_by_blocks(laid, self.kind, either_sign=signs)
+        if matrix is None or not _flat(matrix):
+            return place
+        return self._seen(matrix)
+
+    def _seen(self, matrix: Doubles) -> _Place:
+        """Return a place with the better verdict of either look."""
+        verdicts = [self.verdict(look, matrix) for look in range(len(self.looks))]
+        return _Place(matrix, max(verdicts, key=lambda verdict: verdict.score))
 
     def apart(self, places: list[_Place]) -> list[_Place]:
         """Return places best first, without those that are nearly a better one."""
@@ -277,32 +300,46 @@ class _Search:
     def run(self) -> Iterator[float]:
         """Fill ``places``, best first and all apart; yield the share done."""
         pair = self._pair
-        scales = (1.0,) if pair.kind == "rigid" else SCALES
-        seen = []
-        looked = look_for_places(
-            *pair.looks[self._look],
-            scales,
-            either_sign=pair.either_sign,
-            cancel=pair.cancel,
-        )
-        for number, places in enumerate(looked):
-            seen += places
-            yield 0.5 * (number + 1) / len(scales)
-        seen.sort(key=lambda place: -place.score)
-        matrices = [place.matrix for place in seen[:_LOOKED_AT]]
-        starts = pair.distinct(matrices, _APART, _CANDIDATES)
-        for number, start in enumerate(starts):
-            self._add(matrices[start], _COARSE_PX, _FIRST_PX)
-            if number % _BATCH == _BATCH - 1:
-                yield 0.5 + 0.4 * (number + 1) / len(starts)
-                if _clear(pair.apart(self.places)):
-                    break
+        groups = ((1.0,),) if pair.kind == "rigid" else (NEAR_SCALES, FAR_SCALES)
+        seen: list[Place] = []
+        done = 0.0
+        for scales in groups:
+            looked = look_for_places(
+                *pair.looks[self._look],
+                scales,
+                either_sign=pair.either_sign,
+                cancel=pair.cancel,
+            )
+            for places in looked:
+                seen += places
+                done += 0.3 / len(scales) / len(groups)
+                yield done
+            # What the first scales did not show among few, all must show among many.
+            last = scales is groups[-1]
+            for _ in self._tried(seen, _CANDIDATES if last else _BATCH):
+                done = min(0.9, done + 0.1)
+                yield done
+            if _clear(pair.apart(self.places)):
+                break
         finalists = pair.apart(self.places)[:_FINALISTS]
         self.places = []
         for place in finalists:
             self._add(place.matrix, _MIDDLE_PX)
         self.places = pair.apart(self.places)
         yield 1.0
+
+    def _tried(self, seen: list[Place], most: int) -> Iterator[int]:
+        """Add the likeliest places refined, batch by batch; yield how many."""
+        pair = self._pair
+        ordered = sorted(seen, key=lambda place: -place.score)[:_LOOKED_AT]
+        matrices = [place.matrix for place in ordered]
+        starts = pair.distinct(matrices, _APART, most)
+        for number, start in enumerate(starts):
+            self._add(matrices[start], _COARSE_PX, _FIRST_PX)
+            if number % _BATCH == _BATCH - 1:
+                yield number
+                if _clear(pair.apart(self.places)):
+                    break
 
     def _add(
         self, start: Doubles, px: int, frames_px: tuple[int, ...] = FRAMES_PX
@@ -311,7 +348,7 @@ class _Search:
         kind: RegistrationKind = "rigid" if pair.kind == "rigid" else "similarity"
         matrix = pair.fitted(self._look, start, px, kind)
         if matrix is not None:
-            seen = pair.agreement(self._look, matrix, frames_px)
+            seen = pair.verdict(self._look, matrix, frames_px)
             self.places.append(_Place(matrix, seen))
 
 
@@ -351,7 +388,7 @@ def _found(
     if landmarks_um is not None and len(landmarks_um[0]):
         off, inliers, worse = _at_landmarks(matrix, kind, dense, landmarks_um)
         reasons += [worse] if worse else []
-    registration = Registration(kind, matrix, off, inliers, place.agreement.error_um)
+    registration = Registration(kind, matrix, off, inliers, place.verdict.error_um)
     mirrored = registration.mirrored
     turn = matrix[:2, :2] @ np.diag([1.0, -1.0 if mirrored else 1.0])
     degrees = np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Doubles = npt.NDArray[np.float64]
 
+ROUNDS = 80
 _FEW_PIXELS = 2**17
 
 NEAR, FAR = (4, 2), (8, 4, 2)
@@ -49,6 +50,9 @@ class Optimiser:
     bounded : bool
         Whether pixels that a step brings in from outside are left out, too.
 
+    rounds : int
+        Iterations at most, at each size.
+
     Raises
     ------
     InputError
@@ -63,10 +67,11 @@ class Optimiser:
         *,
         budget_s: float,
         bounded: bool = False,
+        rounds: int = ROUNDS,
     ) -> None:
         self._itk = simpleitk()
         self._kind, self._cancel, self._budget_s = kind, cancel, budget_s
-        self._bounded = bounded
+        self._bounded, self._rounds = bounded, rounds
         self._sparse = self._itk.GetImageFromArray(laid.sparse)
         self._dense = self._itk.GetImageFromArray(laid.dense)
         self._mask = self._itk.GetImageFromArray(laid.inside.astype(np.uint8))
@@ -123,7 +128,7 @@ class Optimiser:
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=2.0,
             minStep=0.01,
-            numberOfIterations=80,
+            numberOfIterations=self._rounds,
             gradientMagnitudeTolerance=1e-8,
         )
         method.SetOptimizerScalesFromPhysicalShift()

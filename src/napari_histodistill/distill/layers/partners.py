@@ -283,6 +283,8 @@ class Spots:
         ``(3, 3)``, µm of the sparse world to µm of the spots'.
     confidence : float
         Confidence in the registration, 0 to 1.
+    origin : mapping
+        How genes were chosen, and of which library; kept with the pairs.
 
     Raises
     ------
@@ -296,6 +298,7 @@ class Spots:
     genes: tuple[str, ...]
     matrix: Doubles = field(default_factory=lambda: np.eye(3))
     confidence: float = 1.0
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.positions_um)

@@ -33,6 +33,6 @@ def why_enlarged(slide: Slide, sampling: Sampling) -> str:
         return ""
     return (
         f"Tiles of {sampling.mpp:.3g} µm/px enlarge {slide.name} {times:.1f} times: "
-        f"nothing new is seen. It has {mpp.mean:.3g} µm/px: is that right (step 1)? "
-        "Otherwise choose tiles of as many or more."
+        f"nothing new is seen. Choose tiles of {mpp.mean:.3g} µm/px or more, or "
+        "correct µm/px of the slide (step 1)."
     )

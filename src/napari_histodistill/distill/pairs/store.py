@@ -318,7 +318,7 @@ def _described(partner: DenseLayer | Spots) -> dict[str, Any]:
 def _origin(partner: DenseLayer | Spots) -> dict[str, Any]:
     """Return how a layer was read: what was asked, measured or given, for JSON."""
     if isinstance(partner, Spots):
-        return {}
+        return dict(partner.origin)
     found: dict[str, Any] = {"reading": partner.reading.value}
     if partner.kind == "mask":
         found["unlabelled"] = partner.unlabelled.value

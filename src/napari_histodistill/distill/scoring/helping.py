@@ -177,12 +177,13 @@ def say_help(report: HelpReport) -> str:
     figures = (
         f"{np.mean(report.scores):.3f} against {np.mean(report.against):.3f} "
         f"({report.difference:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}; "
-        f"{report.sections} sections)"
+        f"{report.sections} sections, {len(report.scores)} and {len(report.against)} "
+        "seeds)"
     )
     words = f"{_ANSWERS[report.verdict]} Balanced accuracy {figures}."
     if not report.covers_seeds:
         words += (
-            " One seed alone: another may turn it round, and the interval does not "
+            " One seed alone may be turned round by another: the interval does not "
             "cover that."
         )
     return words

@@ -27,6 +27,10 @@ from napari_histodistill.distill.spots.spot_tables import (
     are_counts,
     check_size,
 )
+from napari_histodistill.distill.spots.spot_wish import (
+    SeveralLibrariesError,
+    SpotWish,
+)
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,34 +69,41 @@ class _Places:
     notes: tuple[str, ...] = ()
 
 
-def read_h5ad(path: Path) -> RawSpots:
+def read_h5ad(path: Path, wish: SpotWish | None = None) -> RawSpots:
     """Read positions, counts and scale of an AnnData file.
 
     Parameters
     ----------
     path : Path
         The file.
+    wish : SpotWish, optional
+        The library that is wanted of several, and the score of genes.
 
     Raises
     ------
+    SeveralLibrariesError
+        If it has several libraries, and none is named.
     InputError
-        If it has no positions, no values or several sections, or is not safe to read.
+        If it has no positions or values, has no library of this name, or is not safe to
+        read.
     """
+    wish = wish or SpotWish()
     with open_hdf5(path, ".h5ad") as file:
         if file.has("mod") and not file.has("obs"):
             msg = f"{file.name} holds several modalities: write one as .h5ad."
             raise InputError(msg)
         places = _positions(file)
-        library = _library(file, len(places.found))
+        library, own = _library(file, len(places.found), wish.library)
         factors = {
             key: file.single(f"{library}/scalefactors/{key}") if library else None
             for key in ("microns_per_pixel", "spot_diameter_fullres")
         }
         pixels = bool(library) and bool(file.names(f"{library}/scalefactors"))
-        values, genes, said = _values(file, len(places.found))
+        values, genes, said, frame = _values(file, len(places.found))
         genes, doubled = unlike(genes)
+        scores = _scores(file, frame, wish.score) if wish.score else None
         raw = RawSpots(
-            name=path.stem,
+            name=f"{path.stem} {wish.library}".strip(),
             positions=places.found,
             # Positions with scale factors are pixels of the image at full resolution.
             unit=places.unit or ("px" if pixels else None),
@@ -101,10 +112,14 @@ def read_h5ad(path: Path) -> RawSpots:
             genes=genes,
             spot_size=_positive(factors["spot_diameter_fullres"]),
             notes=tuple(filter(None, (*places.notes, said, doubled))),
+            scores=scores,
         )
         in_tissue = _find(file.names("obs"), "in_tissue")
         if in_tissue:
-            raw = keep_on_tissue(raw, file.name, _column(file, "obs", in_tissue))
+            words = _column(file, "obs", in_tissue)
+            raw = keep_on_tissue(_of_library(raw, own), file.name, _rows(words, own))
+        else:
+            raw = _of_library(raw, own)
     return raw if raw.unit != "µm" else replace(raw, um_per_px=None, spot_size=None)
 
 
@@ -210,26 +225,84 @@ def _masked(file: Hdf5File, path: str) -> list[str]:
     return ["" if m else w for w, m in zip(words, mask, strict=True)]
 
 
-def _library(file: Hdf5File, spots: int) -> str:
-    """Return the path of the one section's scale factors; empty without any."""
+def _library(
+    file: Hdf5File, spots: int, wanted: str
+) -> tuple[str, npt.NDArray[np.intp] | None]:
+    """Return the path of a library's scale factors, and the rows of its spots.
+
+    The path is empty where there are none; None stands for all rows.
+    """
     at = "uns/spatial"
     names = file.names(at) if file.is_group("uns") and file.is_group(at) else []
     # Such as cellxgene's is_single, or a name as text: no section.
     libraries = [n for n in names if _is_library(file, f"{at}/{n}")]
-    used = _used_libraries(file, spots)
+    words = _library_of_spots(file, spots)
+    used = sorted({w for w in words if w})
+    known = used if len(used) > 1 else libraries
+    if wanted:
+        if wanted not in {*used, *libraries}:
+            msg = (
+                f"{file.name} has no library {wanted!r}, only "
+                f"{shortened(used or libraries) or 'one without a name'}."
+            )
+            raise InputError(msg)
+        rows = np.flatnonzero([w == wanted for w in words]) if used else None
+        if rows is None and len(libraries) > 1:
+            _refuse_unassigned(file, libraries)
+        if rows is not None and not len(rows):
+            msg = f"{file.name}: no spot is of the library {wanted!r}."
+            raise InputError(msg)
+        return (f"{at}/{wanted}" if wanted in libraries else ""), rows
     own = [n for n in libraries if n in used]
-    several = libraries if len(own) != 1 else own
-    if len(used) > 1 and len(several) < 2:
-        several = used
-    if len(several) > 1:
+    if len(known) > 1 and not (len(used) == 1 and len(own) == 1):
+        if not used:
+            _refuse_unassigned(file, libraries)
         msg = (
-            f"{file.name} holds {len(several)} sections ({shortened(several)}): give "
-            "each section a file of its own."
+            f"{file.name} holds {len(known)} sections ({shortened(known)}): choose one "
+            "by its name; they are never mixed."
+        )
+        raise SeveralLibrariesError(msg, known)
+    if libraries:
+        return f"{at}/{(own or libraries)[0]}", None
+    return (at if "scalefactors" in names else ""), None
+
+
+def _refuse_unassigned(file: Hdf5File, libraries: list[str]) -> None:
+    msg = (
+        f"{file.name} holds {len(libraries)} sections ({shortened(libraries)}), and "
+        "does not say which spot is of which: add a column library_id to obs, or give "
+        "each section a file of its own."
+    )
+    raise InputError(msg)
+
+
+def _of_library(raw: RawSpots, own: npt.NDArray[np.intp] | None) -> RawSpots:
+    if own is None:
+        return raw
+    return replace(raw, positions=raw.positions[own], values=raw.values[own])
+
+
+def _rows(words: list[str], own: npt.NDArray[np.intp] | None) -> list[str]:
+    return words if own is None else [words[k] for k in own]
+
+
+def _scores(file: Hdf5File, frame: str, name: str) -> Doubles:
+    """Return a column of numbers, or of yes and no, of the genes' table."""
+    columns = file.names(frame)
+    found = next((n for n in columns if n == name), "") or _find(columns, name.lower())
+    if not found:
+        msg = (
+            f"{file.name}: its table of genes has no column {name!r}, only "
+            f"{shortened(columns) or 'none'}."
         )
         raise InputError(msg)
-    if libraries:
-        return f"{at}/{several[0]}"
-    return at if "scalefactors" in names else ""
+    truths = {"true": "1", "false": "0"}
+    words = [truths.get(w.lower(), w) for w in _column(file, frame, found)]
+    try:
+        return np.array([float(w or "nan") for w in words])
+    except ValueError:
+        msg = f"{file.name}: the column {found!r} of its genes is not of numbers."
+        raise InputError(msg) from None
 
 
 def _is_library(file: Hdf5File, path: str) -> bool:
@@ -237,17 +310,20 @@ def _is_library(file: Hdf5File, path: str) -> bool:
     return "scalefactors" in names or "images" in names
 
 
-def _used_libraries(file: Hdf5File, spots: int) -> list[str]:
-    """Return the sections that spots belong to, as a column of obs says."""
+def _library_of_spots(file: Hdf5File, spots: int) -> list[str]:
+    """Return the library of every spot, as a column of obs says; empty without one."""
     if not file.is_group("obs"):
         return []
     name = _find(file.names("obs"), "library_id")
     words = _column(file, "obs", name) if name else []
-    return sorted({w for w in words if w}) if len(words) == spots else []
+    return words if len(words) == spots else []
 
 
-def _values(file: Hdf5File, spots: int) -> tuple[Any, tuple[str, ...], str]:
-    """Return counts rather than what was made of them, their genes, and a sentence."""
+def _values(file: Hdf5File, spots: int) -> tuple[Any, tuple[str, ...], str, str]:
+    """Return counts rather than what was made of them, their genes, and a sentence.
+
+    The last is the table of these genes.
+    """
     options = [
         (f"layers/{name}", "var", f'layers["{name}"]')
         for wanted in _COUNT_LAYERS
@@ -263,16 +339,16 @@ def _values(file: Hdf5File, spots: int) -> tuple[Any, tuple[str, ...], str]:
     options += [("raw/X", "raw/var", "raw"), ("raw.X", "raw.var", "raw")]
     options = [o for o in options if file.has(o[0]) and file.has(o[1])]
     options = [o for o in options if file.attribute(o[0], "encoding-type") != "null"]
-    other: tuple[Any, tuple[str, ...], str] | None = None
+    other: tuple[Any, tuple[str, ...], str, str] | None = None
     for path, frame, said in options:
         genes = _gene_names(file, frame)
         values = _matrix(file, path, spots, len(genes))
         if are_counts(values):
             note = "" if said == "X" else f"Counts were read from {said}."
-            return values, genes, note
+            return values, genes, note, frame
         if other is None or (_has_negative(other[0]) and not _has_negative(values)):
             note = "" if said == "X" else f"Values were read from {said}."
-            other = (values, genes, note)
+            other = (values, genes, note, frame)
     if other is None:
         layers = shortened(file.names("layers")) or "none"
         msg = f"{file.name}: there are no values in X or raw; layers: {layers}."

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_histodistill.distill.spots.spot_wish import SpotWish
+
 MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
 """Ends of names, since files that 10x or GEO offer have the sample's name in front."""
 
@@ -37,13 +39,15 @@ _MOST_JSON = 2**20
 _MOST_SPOTS = 2**20
 
 
-def read_folder(path: Path) -> RawSpots:
+def read_folder(path: Path, wish: SpotWish | None = None) -> RawSpots:
     """Read the folder that holds ``spatial`` and a matrix.
 
     Parameters
     ----------
     path : Path
         That folder, ``spatial`` itself, or the one above with ``outs``.
+    wish : SpotWish, optional
+        Such a folder is one library: none can be chosen.
 
     Raises
     ------
@@ -61,10 +65,10 @@ def read_folder(path: Path) -> RawSpots:
             msg = f"{path.name} holds several matrices ({names}): choose one of them."
             raise InputError(msg)
         if found:
-            return read_matrix(found[0])
+            return read_matrix(found[0], wish)
     bins = _bins(path)
     if len(bins) == 1:
-        return read_folder(bins[0])
+        return read_folder(bins[0], wish)
     if bins:
         names = shortened([p.name for p in bins])
         msg = f"{path.name} holds several sizes of squares ({names}): choose one."
@@ -116,19 +120,24 @@ def refuse_other_machine(path: Path) -> None:
             raise InputError(msg)
 
 
-def read_matrix(path: Path) -> RawSpots:
+def read_matrix(path: Path, wish: SpotWish | None = None) -> RawSpots:
     """Read a matrix of Space Ranger, with positions from ``spatial`` beside it.
 
     Parameters
     ----------
     path : Path
         Such as ``filtered_feature_bc_matrix.h5``.
+    wish : SpotWish, optional
+        It is of one library: none can be chosen.
 
     Raises
     ------
     InputError
         If it is another kind of file, or its positions are missing.
     """
+    if wish is not None and wish.library:
+        msg = f"{path.name} is of one library: leave out {wish.library!r}."
+        raise InputError(msg)
     with open_hdf5(path, "Space Ranger's .h5") as file:
         values, barcodes, genes, notes = _counts(file)
     spatial = path.parent / "spatial"

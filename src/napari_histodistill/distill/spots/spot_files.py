@@ -19,7 +19,6 @@ from napari_histodistill.distill.spots.spot_columns import (
 )
 from napari_histodistill.distill.spots.spot_process import SpotSource, read_apart
 from napari_histodistill.distill.spots.spot_tables import (
-    MOST_GENES,
     LengthUnit,
     RawSpots,
     SpotTable,
@@ -31,9 +30,12 @@ from napari_histodistill.distill.spots.spot_text import (
     TextTable,
     read_text,
 )
+from napari_histodistill.distill.spots.spot_wish import MOST_GENES, SpotWish
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from napari_histodistill.running import CancelToken
@@ -46,6 +48,9 @@ def read_spots(
     path: Path | str,
     *,
     most_genes: int = MOST_GENES,
+    library: str = "",
+    genes: Sequence[str] = (),
+    score: str = "",
     cancel: CancelToken | None = None,
 ) -> SpotTable:
     """Read spots from AnnData, Space Ranger, or a table with one row per spot.
@@ -68,20 +73,31 @@ def read_spots(
     path : Path or str
         The file, or Space Ranger's folder.
     most_genes : int
-        Number of the most variable genes that are kept.
+        Number of genes that are kept: the most variable, or those of highest score.
+    library : str
+        Name of the library that is read, where a file holds several (``obs`` says in
+        ``library_id`` which spot is of which).
+    genes : sequence of str
+        Genes that are kept, in place of the most variable.
+    score : str
+        Column of an AnnData file's ``var`` by which genes are ranked, such as a measure
+        of how much they vary in space.
     cancel : CancelToken or None
         Ends reading; text is read to its end all the same.
 
     Raises
     ------
+    SeveralLibrariesError
+        If a library must be chosen.
     InputError
         If the file is none of these, or its spots cannot be used.
     Cancelled
         If asked to stop.
     """
     path = Path(path)
+    wish = SpotWish(library, most_genes, tuple(genes), score)
     if path.is_dir():
-        return read_apart(path, "folder", most_genes, cancel)
+        return read_apart(path, "folder", wish, cancel)
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         msg = (
@@ -94,8 +110,11 @@ def read_spots(
         raise InputError(msg)
     if name.endswith((".h5ad", ".h5")):
         source: SpotSource = "h5ad" if name.endswith(".h5ad") else "matrix"
-        return read_apart(path, source, most_genes, cancel)
-    return check_spots(_read_table(path), most_genes)
+        return read_apart(path, source, wish, cancel)
+    if library:
+        msg = f"{path.name} has no libraries: leave out {library!r}."
+        raise InputError(msg)
+    return check_spots(_read_table(path), wish)
 
 
 def _read_table(path: Path) -> RawSpots:

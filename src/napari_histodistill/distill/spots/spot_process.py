@@ -19,12 +19,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_histodistill.distill.spots.spot_tables import SpotTable, check_spots
+from napari_histodistill.distill.spots.spot_tables import (
+    RawSpots,
+    SpotTable,
+    check_spots,
+)
+from napari_histodistill.distill.spots.spot_wish import (
+    SeveralLibrariesError,
+    SpotWish,
+)
 from napari_histodistill.errors import InputError
 from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 SpotSource = Literal["h5ad", "matrix", "folder"]
 
@@ -43,7 +51,7 @@ _ARRAYS, _WORDS = "table.npz", "table.json"
 
 
 def read_apart(
-    path: Path, source: SpotSource, most_genes: int, cancel: CancelToken | None = None
+    path: Path, source: SpotSource, wish: SpotWish, cancel: CancelToken | None = None
 ) -> SpotTable:
     """Read and check spots in another process.
 
@@ -53,8 +61,8 @@ def read_apart(
         A file, or Space Ranger's folder.
     source : {"h5ad", "matrix", "folder"}
         What it is.
-    most_genes : int
-        Number of the most variable genes that are kept.
+    wish : SpotWish
+        Library and genes that are wanted.
     cancel : CancelToken or None
         Ends the process.
 
@@ -67,7 +75,8 @@ def read_apart(
     """
     seconds = LEAST_S + _size(path) / _BYTES_PER_S
     with tempfile.TemporaryDirectory() as folder:
-        command = python_command(__name__, source, str(path), str(most_genes), folder)
+        wanted = json.dumps(wish.content())
+        command = python_command(__name__, source, str(path), wanted, folder)
         try:
             said = _run(command, seconds, cancel or CancelToken())
         except subprocess.TimeoutExpired as error:
@@ -128,6 +137,8 @@ def _handed_back(name: str, folder: Path, why: str) -> SpotTable:
         )
         raise InputError(msg)
     said: dict[str, Any] = json.loads(words.read_bytes())
+    if "libraries" in said:
+        raise SeveralLibrariesError(said["refused"], said["libraries"])
     if "refused" in said:
         raise InputError(said["refused"])
     with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
@@ -161,12 +172,19 @@ def main(arguments: Sequence[str]) -> None:
     from napari_histodistill.distill.spots.h5ad_files import read_h5ad
     from napari_histodistill.distill.spots.space_ranger import read_folder, read_matrix
 
-    source, path, most_genes, folder = arguments
+    source, path, wanted, folder = arguments
+    wish = SpotWish.read(json.loads(wanted))
     bound_memory(_size(Path(path)))
-    readers = {"h5ad": read_h5ad, "matrix": read_matrix, "folder": read_folder}
+    readers: dict[str, Callable[[Path], RawSpots]] = {
+        "h5ad": lambda file: read_h5ad(file, wish),
+        "matrix": lambda file: read_matrix(file, wish),
+        "folder": lambda file: read_folder(file, wish),
+    }
     words: dict[str, Any]
     try:
-        table = check_spots(readers[source](Path(path)), int(most_genes))
+        table = check_spots(readers[source](Path(path)), wish)
+    except SeveralLibrariesError as error:
+        words = {"refused": str(error), "libraries": error.names}
     except InputError as error:
         words = {"refused": str(error)}
     except MemoryError:

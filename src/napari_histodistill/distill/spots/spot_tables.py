@@ -7,26 +7,24 @@ genes); then only the genes that vary most are kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.sparse import csc_array, issparse
 
 from napari_histodistill.distill.layers.partners import Spots
+from napari_histodistill.distill.spots.spot_wish import SpotWish, places_of
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
     Doubles = npt.NDArray[np.float64]
 
 LengthUnit = Literal["px", "µm"]
-
-MOST_GENES = 2000
-"""Number of the most variable genes that are kept."""
 
 MOST_VALUES = 500_000_000
 """Most values (spots × genes) that are worked with: 2 GB where they are dense."""
@@ -64,6 +62,8 @@ class SpotTable:
         Diameter of a spot in ``unit``, if the file states it.
     notes : tuple of str
         Sentences on what was left out or changed.
+    origin : mapping
+        How genes were chosen, and the library: :meth:`.SpotWish.origin`.
     """
 
     name: str
@@ -74,6 +74,7 @@ class SpotTable:
     genes: tuple[str, ...]
     spot_size: float | None = None
     notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def place_spots(
@@ -110,7 +111,13 @@ def place_spots(
         )
         raise InputError(msg)
     factor = 1.0 if unit == "µm" or um_per_px is None else um_per_px
-    return Spots(table.name, table.positions * factor, table.values, table.genes)
+    return Spots(
+        table.name,
+        table.positions * factor,
+        table.values,
+        table.genes,
+        origin=table.origin,
+    )
 
 
 def check_overlap(spots: Spots, size_um: tuple[float, float], slide: str) -> None:
@@ -154,10 +161,11 @@ class RawSpots:
     genes: tuple[str, ...]
     spot_size: float | None
     notes: tuple[str, ...]
+    scores: npt.NDArray[np.float64] | None = None  # of the genes, if asked for
 
 
-def check_spots(raw: RawSpots, most_genes: int) -> SpotTable:
-    """Refuse unusable spots, normalise, and keep the most variable genes.
+def check_spots(raw: RawSpots, wish: SpotWish | None = None) -> SpotTable:
+    """Refuse unusable spots, normalise, and keep the genes that are wanted.
 
     Raises
     ------
@@ -197,10 +205,10 @@ def check_spots(raw: RawSpots, most_genes: int) -> SpotTable:
             'counts (as layers["counts"]), or their logarithm.'
         )
         raise InputError(msg)
-    return _chosen(raw, values, most_genes)
+    return _chosen(raw, values, wish or SpotWish())
 
 
-def _chosen(raw: RawSpots, values: Any, most_genes: int) -> SpotTable:
+def _chosen(raw: RawSpots, values: Any, wish: SpotWish) -> SpotTable:
     notes = list(raw.notes)
     counted = are_counts(values)
     total = values.sum(axis=1, dtype=np.float64)
@@ -213,15 +221,13 @@ def _chosen(raw: RawSpots, values: Any, most_genes: int) -> SpotTable:
     else:
         spread = np.concatenate([part.var(axis=0) for _, part in _blocks(values)])
         notes.append("Values are not counts and were left unchanged.")
-    order = np.argsort(-spread, kind="stable")[:most_genes]
+    order, note = _order(raw, spread, wish)
     order = order[spread[order] > 0]
     if not len(order):
         msg = f"{raw.name}: no gene varies from spot to spot."
         raise InputError(msg)
     if len(order) < len(raw.genes):
-        notes.append(
-            f"The {len(order):,} most variable of {len(raw.genes):,} genes are kept."
-        )
+        notes.append(note.format(f"{len(order):,}", f"{len(raw.genes):,}"))
     kept = _dense(values[:, order])
     if counted:
         kept = log_normalised(kept, total)
@@ -234,7 +240,40 @@ def _chosen(raw: RawSpots, values: Any, most_genes: int) -> SpotTable:
         genes=tuple(raw.genes[k] for k in order),
         spot_size=raw.spot_size,
         notes=tuple(notes),
+        origin=wish.origin(),
     )
+
+
+def _order(
+    raw: RawSpots, spread: Doubles, wish: SpotWish
+) -> tuple[npt.NDArray[np.intp], str]:
+    """Return the genes that are wanted, best first, and a sentence with two gaps."""
+    if wish.genes:
+        places, missing = places_of(raw.name, raw.genes, wish.genes)
+        # Braces in a gene's name are no gap.
+        return (
+            places,
+            f"{{}} of {{}} genes are kept, as listed. {_escaped(missing)}".strip(),
+        )
+    if not wish.score:
+        order = np.argsort(-spread, kind="stable")[: wish.most_genes]
+        return order, "The {} most variable of {} genes are kept."
+    if raw.scores is None:
+        msg = (
+            f"{raw.name}: only .h5ad files have a table of genes with a column "
+            f"{wish.score!r}: list the genes, or take those that vary most."
+        )
+        raise InputError(msg)
+    known = np.where(np.isfinite(raw.scores), raw.scores, -np.inf)
+    order = np.argsort(-known, kind="stable")[: wish.most_genes]
+    score = _escaped(wish.score)
+    return order[
+        known[order] > -np.inf
+    ], f"The {{}} of {{}} genes of highest {score} are kept."
+
+
+def _escaped(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def are_counts(values: Any) -> bool:

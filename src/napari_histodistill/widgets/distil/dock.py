@@ -22,13 +22,14 @@ from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
+from napari_histodistill.widgets.distil.annotations import AnnotationFiles
+from napari_histodistill.widgets.distil.asking.reading import Readings
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.classes import Fitting
 from napari_histodistill.widgets.distil.helping import Helping
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
 from napari_histodistill.widgets.distil.preview import Previewing
-from napari_histodistill.widgets.distil.reading import Readings
 from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
@@ -78,6 +79,7 @@ class DistilWidget(Dock):
         self.message, self.draft_row = Hint(), DraftRow()
         self.pairing = Pairing(self.bench, self.layers_step, self.pairs_step)
         self.spot_files = SpotFiles(self.bench, self.layers_step, self.pairing)
+        self.annotations = AnnotationFiles(self.bench, self.layers_step, self.pairing)
         self.readings = Readings(self.bench, self.layers_step.reading)
         self.pairing.pointed.connect(self.readings.point_at)
         self.pairing.laying_out.connect(self.readings.look_again)
@@ -128,6 +130,7 @@ class DistilWidget(Dock):
         """Draw every step from the session."""
         self.pairing.show()
         self.spot_files.show()
+        self.annotations.show()
         self.readings.show()
         self.scaling.show()
         self.aligning.show()

@@ -17,8 +17,13 @@ from napari_histodistill.controllers.distil.spots import (
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.spots.spot_files import ENDINGS, read_spots
 from napari_histodistill.distill.spots.spot_tables import SpotTable
+from napari_histodistill.distill.spots.spot_wish import SeveralLibrariesError
 from napari_histodistill.layers.spot_layer import spot_layer
 from napari_histodistill.running import CancelToken
+from napari_histodistill.widgets.distil.asking.library_question import (
+    LibraryNames,
+    SpotsWanted,
+)
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.layers import own_to_world
 from napari_histodistill.widgets.distil.pairing import Pairing
@@ -42,6 +47,11 @@ class SpotFiles(QObject):
         super().__init__(bench)
         self._bench, self._step, self._pairing = bench, step, pairing
         self._table: SpotTable | None = None
+        self._path: Path | None = None
+        self._wanted, self._names = SpotsWanted(), ()
+        self._layer: Layer | None = None
+        step.library.answered.connect(self.answer_library)
+        step.library.dropped.connect(self.drop)
         step.spots.clicked.connect(lambda: self.choose())
         step.unit.answered.connect(self.answer)
         step.unit.dropped.connect(self.drop)
@@ -52,13 +62,27 @@ class SpotFiles(QObject):
             path = ask_file("Spots from a file", self._step, FILES)
         if path is None:
             return
-        source = path
         self.drop()
+        self._path, self._names, self._layer = path, (), None
+        self._start(path, SpotsWanted())
 
-        def work(cancel: CancelToken) -> Iterator[SpotTable]:
-            yield read_spots(source, cancel=cancel)
+    def answer_library(self, wanted: SpotsWanted) -> None:
+        """Read what a person wants of the file."""
+        if self._path is not None:
+            path = self._path
+            self._bench.attempt(lambda: self._start(path, wanted))
 
-        self._bench.said.emit(f"Reading {source.name}…")
+    def _start(self, path: Path, wanted: SpotsWanted) -> None:
+        how = wanted.options()
+        self._wanted = wanted
+
+        def work(cancel: CancelToken) -> Iterator[SpotTable | LibraryNames]:
+            try:
+                yield read_spots(path, cancel=cancel, **how)
+            except SeveralLibrariesError as error:
+                yield LibraryNames(str(error), error.names)
+
+        self._bench.said.emit(f"Reading {path.name}…")
         self._bench.pump.start(
             work, key=DistilJob.READING_SPOTS, on_reports=self._read, on_end=self._ended
         )
@@ -70,16 +94,30 @@ class SpotFiles(QObject):
 
     def drop(self) -> None:
         """Forget a file that was read."""
-        self._table = None
+        self._table = self._path = None
         self._step.unit.hide()
+        self._step.library.hide()
 
     def show(self) -> None:
         """Draw the button."""
         explain(self._step.spots, TIP, why_no_spots(self._bench.session.sparse))
+        taught = any(x is self._layer for x in self._bench.partner_layers)
+        asking = self._step.library
+        if self._layer is None or self._path is None:
+            return
+        if not taught:
+            asking.hide()
+        elif not asking.isVisibleTo(self._step):
+            asking.offer(self._wanted, self._names)
 
-    def _read(self, reports: list[SpotTable]) -> None:
+    def _read(self, reports: list[SpotTable | LibraryNames]) -> None:
         table, sparse = reports[-1], self._bench.session.sparse
         self._bench.said.emit("")
+        if isinstance(table, LibraryNames):
+            self._names = table.names
+            self._step.library.ask(table.words, table.names)
+            return
+        self._step.library.hide()
         answers = answers_for(table, sparse)
         if not answers:
             self._add(table, SpotUnits())
@@ -105,13 +143,17 @@ class SpotFiles(QObject):
                 size_um=placed.size_um,
                 affine=own_to_world(bench.sparse_layer, sparse.usable_mpp),
             )
-            points = bench.viewer.add_layer(Layer.create(*made))
-            self.drop()
-            self._pairing.tick(*bench.partner_layers, points)
+            others = [x for x in bench.partner_layers if x is not self._layer]
+            if self._layer in bench.viewer.layers:  # read again, otherwise
+                bench.viewer.layers.remove(self._layer)
+            self._layer = bench.viewer.add_layer(Layer.create(*made))
+            self._table = None
+            self._step.unit.hide()
+            self._pairing.tick(*others, self._layer)
             bench.said.emit(" ".join(table.notes))
 
         bench.attempt(add)
 
-    def _ended(self, job: Job[SpotTable]) -> None:
+    def _ended(self, job: Job[SpotTable | LibraryNames]) -> None:
         if job.state is JobState.FAILED:
             self._bench.said.emit(job.error)

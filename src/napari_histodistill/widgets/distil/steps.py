@@ -22,8 +22,9 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.distil.preview import COLOURINGS, Colouring
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.recipes.presets import PRESETS
+from napari_histodistill.widgets.distil.asking.library_question import LibraryQuestion
+from napari_histodistill.widgets.distil.asking.reading import ReadingRow
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
-from napari_histodistill.widgets.distil.reading import ReadingRow
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import (
@@ -151,7 +152,9 @@ class LayersStep(Step):
         )
         self.partners.setMaximumHeight(60)
         self.spots = QPushButton("+ spots from a file…")
+        self.annotations = QPushButton("+ annotations…")
         self.unit, self.reading = UnitQuestion(), ReadingRow()
+        self.library = LibraryQuestion()
         self.sizes = Form(PixelSizes())
         self.he_mpp, self.partner_mpp = self.sizes.natives
         self.size_words = Hint()
@@ -159,9 +162,10 @@ class LayersStep(Step):
         self.meaning = Hint()
         self.meaning.hide()
         first = row(PlainLabel("H&E"), self.sparse, stretch=1)
-        second = row(PlainLabel("Partner"), self.spots)
+        second = row(PlainLabel("Partner"), self.spots, self.annotations)
         put(self.column, first, self.images, second)
-        put(self.column, self.partners, self.unit, self.reading)
+        put(self.column, self.partners, self.library)
+        put(self.column, self.unit, self.reading)
         put(self.column, self.sizes.native, self.size_words, self.meaning)
 
     def show_sparse(self, names: Sequence[str], current: int) -> None:

@@ -32,6 +32,7 @@ from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     slide_words,
     student_words,
+    titles_apart,
 )
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.slide_layer import metadata_of, ref_of
@@ -262,7 +263,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         bench, panel = self.bench, self.panel
         self._show_list()
         set_tip(panel.slide_info, slide_words(bench.session.slide))
-        panel.show_students([s.title for s in self._students], self._current_student)
+        panel.show_students(titles_apart(self._students), self._current_student)
         if self._current_student >= 0:
             spec = self._students[self._current_student].spec
             set_tip(panel.student_info, student_words(spec))

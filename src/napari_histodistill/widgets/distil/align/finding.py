@@ -114,7 +114,8 @@ class Finding(QObject):
         self._leave_other_pair()
         partner, offer = pair.partner, self.offer
         step.find.setText("Cancel" if self.active else "Find")
-        why = why_no_finding(partner, picking=pair.landmarks.active)
+        sparse, picking = self._bench.session.sparse, pair.landmarks.active
+        why = why_no_finding(sparse, partner, picking=picking)
         explain(step.find, step.find_tip, why)
         can_undo = partner is not None and (
             partner.refinement is not None or partner.earlier is not None

@@ -324,6 +324,7 @@ class Landmarks(QObject):
             metadata={OVERLAY_MARK: "landmarks", BOOK: self._book, SIDE: side},
             canvas_size_limits=(SIZE_PX - 2, SIZE_PX + 2),
         )
+        points.current_border_width = 0
         points.events.data.connect(self._data_changed)
         return points
 
@@ -371,6 +372,7 @@ class Landmarks(QObject):
                 points.selected_data = set()
                 points.affine = np.eye(3)
                 points.data = _places(layer.data_to_world(x) for x in pixels)
+                points.border_width = 0  # napari gives new ones a border
 
     def _forget_removed(self) -> None:
         """Forget landmarks that were taken out of the layer list."""

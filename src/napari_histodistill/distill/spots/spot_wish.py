@@ -1,0 +1,134 @@
+"""What a person wants of a file of spots: which library, and which genes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.distill.spots.spot_columns import first_line, shortened
+from napari_histodistill.errors import InputError
+from napari_histodistill.files import read_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+MOST_GENES = 2000
+"""Number of the most variable genes that are kept."""
+
+_MOST_LIST = 2**22
+
+
+class SeveralLibrariesError(InputError):
+    """A file holds several libraries, and one must be chosen by its name.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the libraries.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
+@dataclass(frozen=True, slots=True)
+class SpotWish:
+    """What is wanted of a file of spots.
+
+    Attributes
+    ----------
+    library : str
+        The library (a section) that is read, by its name; needed where there are
+        several, which are never mixed.
+    most_genes : int
+        Number of genes that are kept: the most variable, or those of highest score.
+    genes : tuple of str
+        Genes that are kept, in this order; empty for no list.
+    score : str
+        Column of the genes' table by which they are ranked; empty for variance.
+    """
+
+    library: str = ""
+    most_genes: int = MOST_GENES
+    genes: tuple[str, ...] = ()
+    score: str = ""
+
+    def content(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> SpotWish:
+        """Return what :meth:`content` gave."""
+        return cls(**{**content, "genes": tuple(content.get("genes", ()))})
+
+    def origin(self) -> dict[str, Any]:
+        """Return what is kept with pairs: how genes were chosen, and the library."""
+        rule = "list" if self.genes else ("score" if self.score else "variance")
+        found: dict[str, Any] = {"genes_by": rule}
+        if self.score and not self.genes:
+            found["score"] = self.score
+        if self.library:
+            found["library"] = self.library
+        return found
+
+
+def places_of(
+    name: str, genes: Sequence[str], wanted: Sequence[str]
+) -> tuple[npt.NDArray[np.intp], str]:
+    """Return where listed genes are among all, and a sentence on missing ones.
+
+    Names are matched as written or, where that gives none, in upper or lower case.
+
+    Raises
+    ------
+    InputError
+        If none of them is there.
+    """
+    exact = {gene: k for k, gene in enumerate(genes)}
+    loose = {gene.lower(): k for k, gene in reversed(list(enumerate(genes)))}
+    found = [exact.get(gene, loose.get(gene.lower())) for gene in wanted]
+    missing = [g for g, k in zip(wanted, found, strict=True) if k is None]
+    places = list(dict.fromkeys(k for k in found if k is not None))
+    if not places:
+        msg = (
+            f"{name}: none of the {len(wanted):,} listed genes is in it (such as "
+            f"{shortened(wanted, 3)}); its genes are called {shortened(genes, 3)}."
+        )
+        raise InputError(msg)
+    note = f"Not in it: {shortened(missing)}." if missing else ""
+    return np.array(places, np.intp), note
+
+
+def listed_genes(text: str) -> tuple[str, ...]:
+    """Return the genes that a person typed: between commas, semicolons or spaces."""
+    return tuple(dict.fromkeys(word for word in re.split(r"[\s,;]+", text) if word))
+
+
+def read_gene_list(path: Path) -> tuple[str, ...]:
+    """Read a list of genes: a text file with one in each line, or separated.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or names none.
+    """
+    try:
+        raw = read_plain(path, _MOST_LIST + 1)
+        text = raw.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path.name} cannot be read as a list of genes ({first_line(error)})."
+        raise InputError(msg) from error
+    found = listed_genes(text)
+    if not found or len(raw) > _MOST_LIST:
+        what = "names no gene" if not found else "is too large for a list of genes"
+        msg = f"{path.name} {what}: write one name in each line."
+        raise InputError(msg)
+    return found
