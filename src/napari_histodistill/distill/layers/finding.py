@@ -252,7 +252,9 @@ class _Pair:
         """Return a place as the blocks would have it."""
         laid = lay(*self.looks[look], place.matrix, _MIDDLE_PX)
         signs = self.either_sign
-        matrix = laid and guided_by_blocks(laid, self.kind, either_sign=signs)
+        if laid is None:
+            return place
+        matrix = guided_by_blocks(laid, self.kind, either_sign=signs)
         if matrix is None or not _flat(matrix):
             return place
         return self._seen(matrix)
