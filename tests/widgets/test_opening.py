@@ -13,6 +13,7 @@ from napari_histodistill.controllers.explore.worklist import RowState
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.widgets import opening
 from napari_histodistill.widgets.explore.dock import ExploreWidget
+from napari_histodistill.widgets.shared.slide_layers import slide_layers
 from tests.fakes import tissue_image
 from tests.widgets.conftest import wait_until
 
@@ -43,6 +44,22 @@ def test_a_folder_of_slides_is_a_worklist(known, open_viewer, qtbot, tmp_path):
     assert rows[0].state is RowState.OPEN
     panel.choosing.give_mpp(0.25)
     assert "0.25 × 0.25" in panel.bench.slide_layer.metadata["slide"]["µm per pixel"]
+    # napari goes through all that is on the canvas once for another slide, not at each
+    # layer that is shown or hidden.
+    panel.slide_panel.slide.picked.emit(2)
+    wait_until(
+        qtbot,
+        lambda: len(slide_layers(viewer)) == 2 and not panel.bench.pump.busy,
+    )
+    canvas, arranged = viewer.window._qt_viewer.canvas, []
+    canvas._update_scenegraph = lambda event=None: arranged.append(event)
+    panel.slide_panel.slide.picked.emit(0)
+    assert [layer.visible for layer in viewer.layers if "slide" in layer.metadata] == [
+        True,
+        False,
+    ]
+    assert len(arranged) == 1
+    del canvas._update_scenegraph
     # Another folder by the same way comes into the same panel.
     viewer.open(str(tmp_path), plugin=opening.PLUGIN)
     assert viewer.window._qt_window.findChildren(ExploreWidget) == [panel]

@@ -138,3 +138,30 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     assert section_files.he.read_bytes() == kept
     assert notes.read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "geojson"])
+def test_landmarks_go_out_as_other_programs_read_them(
+    run, section_files, places, tmp_path, ending
+):
+    files = section_files.he, section_files.partner
+    mine = tmp_path / f"he.{ending}", tmp_path / f"partner.{ending}"
+    both = tmp_path / "both.csv"
+    out = "-o", tmp_path / "t.json"
+    found = run(
+        *("align", *files, *out, *places),
+        *("--landmarks-out", *mine, "--bigwarp-out", both),
+    )
+    assert found.code == 0, found.err
+    for again in (
+        ("--landmarks", *mine),
+        ("--landmark-pairs", both, "--landmark-unit", "px"),
+        ("--landmark-pairs", tmp_path / "t.json"),
+    ):
+        found = run("align", *files, "-o", tmp_path / "u.json", *again, "--json")
+        assert found.code == 0, found.err
+        np.testing.assert_allclose(found.json["matrix_um"], BACK, atol=1e-3)
+        assert found.json["landmarks"] == len(PLACES)
+    found = run("align", *files, *out, "--in-register", "--bigwarp-out", both)
+    assert found.code == 2
+    assert "there are no landmarks" in found.err

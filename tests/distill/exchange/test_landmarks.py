@@ -77,7 +77,7 @@ def test_bigwarp_lists_the_moving_image_first_in_units_that_must_be_said(tmp_pat
     )
     found = read(tmp_path, text)
     assert len(found) == 2
-    assert found.notes == ("Left out: 1 landmarks that are switched off.",)
+    assert found.notes == ("Left out as switched off: 1.",)
     with pytest.raises(InputError, match="--landmark-unit"):
         found.pair_um(FRAMES)
     he, partner = found.pair_um(FRAMES, PointUnit.MICROMETRES)

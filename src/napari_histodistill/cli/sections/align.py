@@ -44,10 +44,12 @@ from napari_histodistill.cli.sections.outputs import (
     last_of,
     write_page,
 )
+from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.distill.sections.opening import OpenSection
+    from napari_histodistill.distill.sections.pairing import AlignedPart
 
 
 class FormatChoice(StrEnum):
@@ -89,6 +91,23 @@ def align(
             show_default=False,
         ),
     ] = None,
+    landmarks_out: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--landmarks-out",
+            metavar="HE.csv PARTNER.csv",
+            help="Also write the landmarks for other programs, a file for each image: "
+            ".csv ANHIR, .tsv or .geojson QuPath.",
+        ),
+    ] = None,
+    bigwarp_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--bigwarp-out",
+            metavar="BOTH.csv",
+            help="Also write them for BigWarp, in pixels or as --landmark-unit says.",
+        ),
+    ] = None,
     transform_unit: TransformUnitOption = None,
     landmark_unit: LandmarkUnitOption = None,
     fixed: FixedOption = FixedChoice.he,
@@ -98,6 +117,7 @@ def align(
     json: JsonOption = False,
 ) -> None:
     """Align a partner with its H&E."""
+    from napari_histodistill.distill.exchange.landmarks import is_landmarks
     from napari_histodistill.distill.exchange.transforms import is_transform
     from napari_histodistill.distill.sections.aligning import align_section
     from napari_histodistill.distill.sections.batch import (
@@ -132,8 +152,13 @@ def align(
     inputs = [he, partner, *(path for path in named if path is not None)]
     with answering(as_json=json) as answer:
         check_output(out, inputs, is_transform, "-o")
-        if report is not None:
-            check_output(report, [*inputs, out], is_page, "--report")
+        for option, place, is_ours in (
+            ("--report", report, is_page),
+            *(("--landmarks-out", one, is_landmarks) for one in landmarks_out or ()),
+            ("--bigwarp-out", bigwarp_out, is_landmarks),
+        ):
+            if place is not None:
+                check_output(place, [*inputs, out], is_ours, option)
         with open_section(files) as section, interruptible() as cancel:
             for note in section.notes:
                 tell(note)
@@ -141,6 +166,7 @@ def align(
             text = _text(section, found, out, to, transform_unit)
             part = AlignedPart(section, found)
             page = show_section(part) if report is not None else None
+            places = _places(part, landmarks_out, bigwarp_out, landmark_unit)
         facts = alignment_facts(files, found)
         written = found.accepted or accept_anyway
         if report is not None and page is not None:
@@ -148,6 +174,7 @@ def align(
             write_page(report, [page])
         if written:
             write_file(out, text, is_transform)
+            _write_places(places)
         facts |= {
             "output": str(out) if written else None,
             "report": None if report is None else str(report),
@@ -185,3 +212,45 @@ def _text(
         unit=PointUnit.MICROMETRES if unit is None else PointUnit(unit),
         as_json=out.suffix.lower() == ".json",
     )
+
+
+def _write_places(places: dict[Path, str]) -> None:
+    from napari_histodistill.distill.exchange.landmarks import is_landmarks
+    from napari_histodistill.export.safe_writing import write_file
+
+    for place, points in places.items():
+        write_file(place, points, is_landmarks)
+
+
+def _places(
+    part: AlignedPart,
+    apart: tuple[Path, Path] | None,
+    both: Path | None,
+    unit: str | None,
+) -> dict[Path, str]:
+    """Return the landmarks' files, and what goes into each."""
+    from napari_histodistill.distill.exchange.frames import PointUnit
+    from napari_histodistill.distill.exchange.landmarks import (
+        bigwarp_text,
+        format_of_points,
+        landmarks_text,
+    )
+
+    if apart is None and both is None:
+        return {}
+    known = part.alignment.landmarks
+    if known is None:
+        msg = (
+            "--landmarks-out, --bigwarp-out: there are no landmarks: give some, or a "
+            "transform of this program that was made by some."
+        )
+        raise InputError(msg)
+    frames, found = part.section.frames, {}
+    if apart is not None:
+        sides = (known.sparse_um, frames.sparse), (known.dense_um, frames.dense)
+        for path, (points, frame) in zip(apart, sides, strict=True):
+            found[path] = landmarks_text(format_of_points(path), points, frame)
+    if both is not None:
+        chosen = PointUnit.PIXELS if unit is None else PointUnit(unit)
+        found[both] = bigwarp_text(known, frames, chosen)
+    return found

@@ -215,6 +215,21 @@ def read_landmarks(path: Path) -> LandmarkFile:
     return found
 
 
+def format_of_points(path: Path) -> LandmarkFormat:
+    """Return the format of one image's landmarks that a file's ending stands for."""
+    return {
+        ".geojson": LandmarkFormat.QUPATH_GEOJSON,
+        ".tsv": LandmarkFormat.QUPATH_TSV,
+    }.get(path.suffix.lower(), LandmarkFormat.ANHIR)
+
+
+def is_landmarks(head: str) -> bool:
+    """Whether a file holds landmarks that this module wrote, by its beginning."""
+    begins = (",X,Y\n", "x\ty\n", "index,axis-0,axis-1\n", '"Pt-0","true",')
+    points = '"type": "FeatureCollection"' in head and '"MultiPoint"' in head
+    return head.startswith(begins) or points
+
+
 def landmarks_text(
     format: LandmarkFormat,  # noqa: A002 - its plain name
     points_um: Doubles,
@@ -420,7 +435,7 @@ def _bigwarp(path: Path, rows: list[tuple[int, list[str]]]) -> LandmarkFile:
             raise InputError(msg)
         used.append([value for value in values if value is not None])
     both = np.array(used, np.float64).reshape(-1, 4)
-    notes = (f"Left out: {off:,} landmarks that are switched off.",) if off else ()
+    notes = (f"Left out as switched off: {off:,}.",) if off else ()
     return LandmarkFile(
         path, LandmarkFormat.BIGWARP, both[:, 2:], both[:, :2], None, notes
     )

@@ -123,7 +123,8 @@ def _by_landmarks(
     left_out = int((~found.inliers).sum())
     if left_out:
         which = ", ".join(str(k + 1) for k in np.flatnonzero(~found.inliers)[:8])
-        reasons.append(f"{left_out} landmarks contradict the others ({which}).")
+        those = "1 landmark contradicts" if left_out == 1 else f"{left_out} contradict"
+        reasons.append(f"{those} the others ({which}).")
     accepted = True
     if not math.isfinite(found.median_um):
         reasons.append(

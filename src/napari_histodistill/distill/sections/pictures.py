@@ -18,6 +18,7 @@ from napari_histodistill.slides.pyramid.resample import read_resampled
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.distill.layers.partners import DenseLayer
     from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.distill.sections.opening import OpenSection
     from napari_histodistill.slides.pyramid.slide import Slide
@@ -87,8 +88,14 @@ def take_pictures(section: OpenSection, found: SectionAlignment) -> SectionPictu
         If the partner cannot be read as it is said to be.
     """
     frame = _frame(section.sparse)
-    before = _partner(section, np.eye(3), frame)
-    after = _partner(section, found.registration.matrix, frame)
+    # Looked over once: on a whole slide that takes a while.
+    layer = None if section.dense is None else layers_of(section.dense, section.sort)[0]
+    before, after = (
+        _spots(section, matrix, frame)
+        if layer is None
+        else _partner(replace(layer, matrix=matrix), frame)
+        for matrix in (np.eye(3), found.registration.matrix)
+    )
     residuals, longer = _residuals(found, frame)
     return SectionPictures(
         he=_png(frame.pixels),
@@ -114,14 +121,11 @@ def _frame(sparse: Slide) -> _Frame:
     return _Frame(pixels, points, um_per_px)
 
 
-def _partner(section: OpenSection, matrix: Doubles, frame: _Frame) -> Pixels:
-    """Return the partner as a matrix lays it, ``(h, w, 3)``; grey where it ends."""
-    if section.dense is None:
-        return _spots(section, matrix, frame)
-    (layer, *_) = layers_of(section.dense, section.sort, matrix=matrix)
+def _partner(layer: DenseLayer, frame: _Frame) -> Pixels:
+    """Return the partner as it lies, ``(h, w, 3)``; grey where it ends."""
     shown = to_look_at(layer.read_at(frame.points), layer.kind).copy()
     at = layer.pixels(frame.points)
-    outside = (at < 0).any(-1) | (at > section.dense.shape).any(-1)
+    outside = (at < 0).any(-1) | (at > layer.slide.shape).any(-1)
     shown[outside] = _OUTSIDE
     return shown
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.distill.spots.spot_columns import first_line, shortened
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import read_plain
 
@@ -100,11 +99,17 @@ def places_of(
     if not places:
         msg = (
             f"{name}: none of the {len(wanted):,} listed genes is in it (such as "
-            f"{shortened(wanted, 3)}); its genes are called {shortened(genes, 3)}."
+            f"{_few(wanted)}); its genes are called such as {_few(genes)}."
         )
         raise InputError(msg)
-    note = f"Not in it: {shortened(missing)}." if missing else ""
+    note = f"Not in it: {_few(missing, 8)}." if missing else ""
     return np.array(places, np.intp), note
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    more = len(names) - most
+    shown = ", ".join(name[:40] for name in names[:most])
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def listed_genes(text: str) -> tuple[str, ...]:
@@ -124,7 +129,7 @@ def read_gene_list(path: Path) -> tuple[str, ...]:
         raw = read_plain(path, _MOST_LIST + 1)
         text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path.name} cannot be read as a list of genes ({first_line(error)})."
+        msg = f"{path.name} cannot be read as a list of genes: give a text file."
         raise InputError(msg) from error
     found = listed_genes(text)
     if not found or len(raw) > _MOST_LIST:

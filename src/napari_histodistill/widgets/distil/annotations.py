@@ -72,8 +72,9 @@ class AnnotationFiles(QObject):
         affine = own_to_world(bench.sparse_layer, slide.usable_mpp)
         made = annotation_layer(labels, slide, name=name, affine=affine)
         layer = bench.viewer.add_layer(Layer.create(*made))
-        colors = {k: one.color for k, one in enumerate(labels.classes, start=1)}
-        layer.colormap = DirectLabelColormap(color_dict={None: "#00000000", **colors})
+        colors: dict[int | None, str] = {None: "#00000000"}
+        colors |= {k: one.color for k, one in enumerate(labels.classes, start=1)}
+        layer.colormap = DirectLabelColormap(color_dict=colors)
         self._pairing.tick(*bench.partner_layers, layer)
         bench.said.emit(" ".join(labels.notes))
 

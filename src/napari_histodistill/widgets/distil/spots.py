@@ -48,7 +48,8 @@ class SpotFiles(QObject):
         self._bench, self._step, self._pairing = bench, step, pairing
         self._table: SpotTable | None = None
         self._path: Path | None = None
-        self._wanted, self._names = SpotsWanted(), ()
+        self._wanted = SpotsWanted()
+        self._names: tuple[str, ...] = ()
         self._layer: Layer | None = None
         step.library.answered.connect(self.answer_library)
         step.library.dropped.connect(self.drop)

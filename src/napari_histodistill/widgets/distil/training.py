@@ -171,12 +171,22 @@ class Distilling(QObject):
         self.using.emit()
         self.bench.said.emit("Opening Explore slide…")
         self._turns.start(
+            self._show_scale_bar,
             self._open_explore,
             self._show_slide,
             partial(self._open_student, student),
         )
 
+    def _show_scale_bar(self) -> None:
+        """Have napari make the bar that Explore shows: half of what its panel takes."""
+        slide = self.bench.session.sparse
+        if slide is not None and slide.usable_mpp is not None:
+            self.bench.viewer.canvas.overlays.scale_bar.visible = True
+
     def _open_explore(self) -> None:
+        if self.bench.sparse_layer is not None:
+            # A panel that is new begins with the slide that is selected.
+            self.bench.viewer.layers.selection.active = self.bench.sparse_layer
         self._explore = cast("ExploreWidget", self.bench.open_panel(Panel.EXPLORE))
 
     def _show_slide(self) -> None:

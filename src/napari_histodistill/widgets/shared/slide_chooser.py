@@ -33,6 +33,7 @@ from napari_histodistill.widgets.shared.layer_watch import LayerWatch
 from napari_histodistill.widgets.shared.slide_layers import (
     add_slide,
     adopt_work,
+    arranged_once,
     fit_view,
     layer_mpp,
     layer_of_image,
@@ -139,9 +140,14 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
             self.show()
             self.bench.said.emit(f"{added[-1].name} is in the list; {why_stay}")
         elif added:
-            self.choose_layer(added[-1])
+            self.choose_layer(self._first_of(added))
         else:
             self.show()
+
+    def _first_of(self, added: list[Image]) -> Image:
+        """Return which of these is looked at: of several, the one that is selected."""
+        active = self.bench.viewer.layers.selection.active
+        return next((x for x in added if x is active), added[-1])
 
     def choose_layer(self, layer: Image | None) -> None:
         """Explore the slide of a layer; one that is explored already stays as it is."""
@@ -152,13 +158,14 @@ class SlideChoosing(QObject, Generic[SessionT, OverlaysT]):
         if layer is None:
             self.bench.put_slide(None, None)
             return
-        if self.is_in_front():
-            self._show_alone(layer)
-        slide = self._slide_behind(layer)
-        if slide is not None:
-            self._put(layer, slide)
-            return
-        self.bench.put_slide(layer, None)
+        with arranged_once(self.bench.viewer):
+            if self.is_in_front():
+                self._show_alone(layer)
+            slide = self._slide_behind(layer)
+            if slide is not None:
+                self._put(layer, slide)
+                return
+            self.bench.put_slide(layer, None)
         pixels = layer.data
         self.bench.pump.start(
             adopt_work(layer),

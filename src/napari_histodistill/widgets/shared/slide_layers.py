@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from napari_histodistill.layers.slide_layer import (
 from napari_histodistill.slides import Slide, slide_from_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -123,6 +124,38 @@ def layers_of_slide(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     if chosen is None:
         return [layer]
     return [x for x in viewer.layers if ref_of(x.metadata) is chosen]
+
+
+@contextmanager
+def arranged_once(viewer: ViewerModel) -> Iterator[None]:
+    """Have napari arrange its canvas once, however many layers are shown or hidden.
+
+    It goes through all layers and overlays at each of these changes (napari 0.9), which
+    adds up to a stall that is felt when another slide is chosen.
+    """
+    waiting = [
+        (layer.events.visible, arrange)
+        for layer in viewer.layers
+        for arrange in map(_arranges, layer.events.visible.callbacks)
+        if arrange is not None
+    ]
+    for event, arrange in waiting:
+        event.block(arrange)
+    try:
+        yield
+    finally:
+        for event, arrange in waiting:
+            event.unblock(arrange)
+        for arrange in dict.fromkeys(arrange for _, arrange in waiting):
+            arrange()
+
+
+def _arranges(callback: Any) -> Callable[[], None] | None:
+    """Return what is called if it arranges a canvas; None if it does not."""
+    if not isinstance(callback, tuple) or callback[1] != "_update_scenegraph":
+        return None
+    found: Callable[[], None] | None = getattr(callback[0](), callback[1], None)
+    return found
 
 
 def show_only(viewer: ViewerModel, layer: Image) -> None:
