@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 NAMES = (
     *("starting", "reading", "embedding", "memory", "cancelling", "clicks", "stalls"),
     *("viewing", "first_cells", "teaching", "training", "training_stalls", "worklist"),
-    "walk",
+    *("walk", "aligning"),
 )
 
 
