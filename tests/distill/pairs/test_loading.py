@@ -71,6 +71,24 @@ def test_a_mask_is_never_blended(tiles):
     assert set(np.unique(mask)) == {0, 255}
 
 
+def test_what_nobody_labelled_is_unknown_where_the_recipe_says_so(tmp_path):
+    folder = write_textures(tmp_path / "tiles")
+    blank = Image.fromarray(np.zeros((64, 64), np.uint8))
+    blank.save(folder / "0-0-0-mask.png")
+
+    def masks(**said):
+        config = small_config(dense=[dense(column="mask", kind="mask", **said)])
+        split = load_pairs(config, folder)
+        sides = [p.partners[0].values for p in (split.train, split.validation)]
+        return np.concatenate(sides)
+
+    known, unknown = masks(), masks(unlabelled="unknown")
+    assert set(np.unique(known)) == {0, 255}
+    # All that is labelled is of one class, and a tile without any label is left out.
+    assert len(unknown) == len(known) - 1
+    assert set(np.unique(unknown)) == {255}
+
+
 def test_a_partner_column_may_hold_colour_pictures(tiles):
     config = small_config(dense=[dense(column="mask", kind="image")])
     pictures = load_pairs(config, tiles).train.partners[0].values

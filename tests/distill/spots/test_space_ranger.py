@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -167,6 +168,25 @@ def test_the_matrix_of_xenium_is_not_said_to_lack_a_folder(folder):
     (home / "spatial").rmdir()
     with pytest.raises(InputError, match=r"matrix\.h5 is of Xenium, .* as .h5ad"):
         read_spots(home / "cell_feature_matrix.h5")
+
+
+@pytest.mark.parametrize("choice", [".", "cell_feature_matrix.h5"])
+def test_cells_of_xenium_are_spots_in_um(choice, folder, counts, positions):
+    home = folder("cell_feature_matrix.h5")
+    order = np.random.default_rng(2).permutation(60)
+    rows = [f"BC{k}-1,{positions[k, 1]},{positions[k, 0]},9,40.5" for k in order]
+    header = "cell_id,x_centroid,y_centroid,transcript_counts,cell_area"
+    with gzip.open(home / "cells.csv.gz", "wt") as file:
+        file.write("\n".join([header, *rows]) + "\n")
+    (home / "experiment.xenium").write_text("{}")
+    table = read_spots(home / choice)
+    check(table, counts, positions)
+    assert (table.unit, table.name) == ("µm", "run")
+    assert "the H&E must lie on it" in " ".join(table.notes)
+    with gzip.open(home / "cells.csv.gz", "wt") as file:
+        file.write("\n".join([header, *rows[3:]]) + "\n")
+    with pytest.raises(InputError, match="3 of 60 barcodes have no position"):
+        read_spots(home)
 
 
 def test_positions_as_parquet(folder, counts, positions):

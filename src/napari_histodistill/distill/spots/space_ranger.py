@@ -139,7 +139,7 @@ def read_matrix(path: Path, wish: SpotWish | None = None) -> RawSpots:
         msg = f"{path.name} is of one library: leave out {wish.library!r}."
         raise InputError(msg)
     with open_hdf5(path, "Space Ranger's .h5") as file:
-        values, barcodes, genes, notes = _counts(file)
+        values, barcodes, genes, notes = counts_of(file)
     spatial = path.parent / "spatial"
     if spatial.is_symlink() or not spatial.is_dir():
         refuse_other_machine(path)
@@ -153,7 +153,7 @@ def read_matrix(path: Path, wish: SpotWish | None = None) -> RawSpots:
         _place(table, name)
         for name in ("pxl_row_in_fullres", "pxl_col_in_fullres", "in_tissue")
     )
-    rows = _rows_of(path.name, table, barcodes)
+    rows = rows_of(path.name, table, barcodes)
     factors = _scale_factors(spatial)
     raw = RawSpots(
         name=_title(path),
@@ -180,9 +180,16 @@ def _title(path: Path) -> str:
     return folder.parent.name if folder.name == "outs" else folder.name
 
 
-def _counts(
+def counts_of(
     file: Hdf5File,
 ) -> tuple[Any, list[str], tuple[str, ...], tuple[str, ...]]:
+    """Return counts ``(spots, genes)``, barcodes, genes, and sentences.
+
+    Raises
+    ------
+    InputError
+        If it is another kind of file.
+    """
     at = next((n for n in file.names("/") if file.has(f"{n}/indptr")), "")
     if not at or not file.has(f"{at}/barcodes"):
         msg = (
@@ -221,11 +228,18 @@ def _position_table(spatial: Path) -> TextTable:
         )
         raise InputError(msg)
     if found.suffix == ".parquet":
-        return _parquet(found)
+        return read_parquet(found, POSITION_HEADER)
     return read_text(found, POSITION_HEADER)
 
 
-def _parquet(path: Path) -> TextTable:
+def read_parquet(path: Path, wanted: Sequence[str]) -> TextTable:
+    """Read some columns of a table, those that are there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is no plain file.
+    """
     if not is_plain(path):
         msg = f"{path.name} is a link or not a plain file: copy the file itself."
         raise InputError(msg)
@@ -234,7 +248,7 @@ def _parquet(path: Path) -> TextTable:
     except ImportError as error:
         msg = (
             f"{path.name}: reading .parquet needs pyarrow: pip install pyarrow, or "
-            "write it as tissue_positions.csv."
+            "write it as .csv."
         )
         raise InputError(msg) from error
     try:
@@ -243,7 +257,7 @@ def _parquet(path: Path) -> TextTable:
             if file.metadata.num_rows > _MOST_SPOTS * 16:
                 msg = f"{path.name} claims {file.metadata.num_rows:,} spots."
                 raise InputError(msg)
-            names = [n for n in POSITION_HEADER if n in file.schema_arrow.names]
+            names = [n for n in wanted if n in file.schema_arrow.names]
             frame = file.read(columns=names)
             columns = [frame.column(n).to_numpy() for n in names]
     except InputError:
@@ -269,15 +283,23 @@ def _place(table: TextTable, name: str) -> int:
     return lower.index(name)
 
 
-def _rows_of(name: str, table: TextTable, barcodes: Sequence[str]) -> list[int]:
-    """Return for every barcode of the matrix its row among the positions."""
-    place = _place(table, "barcode")
+def rows_of(
+    name: str, table: TextTable, barcodes: Sequence[str], named: str = "barcode"
+) -> list[int]:
+    """Return for every barcode of the matrix its row among the positions.
+
+    Raises
+    ------
+    InputError
+        If one has no position.
+    """
+    place = _place(table, named)
     rows = {word: k for k, word in enumerate(table.words(place))}
     missing = [b for b in barcodes if b not in rows]
     if missing:
         msg = (
             f"{name}: {len(missing):,} of {len(barcodes):,} barcodes have no position "
-            f"in spatial (such as {missing[0][:40]}): are both of one section?"
+            f"(such as {missing[0][:40]}): are both of one section?"
         )
         raise InputError(msg)
     return [rows[b] for b in barcodes]

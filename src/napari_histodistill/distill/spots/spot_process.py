@@ -171,14 +171,21 @@ def main(arguments: Sequence[str]) -> None:
     """Read what the arguments name, and leave it in the folder named last."""
     from napari_histodistill.distill.spots.h5ad_files import read_h5ad
     from napari_histodistill.distill.spots.space_ranger import read_folder, read_matrix
+    from napari_histodistill.distill.spots.xenium import MATRIX, is_xenium, read_xenium
 
     source, path, wanted, folder = arguments
     wish = SpotWish.read(json.loads(wanted))
     bound_memory(_size(Path(path)))
     readers: dict[str, Callable[[Path], RawSpots]] = {
         "h5ad": lambda file: read_h5ad(file, wish),
-        "matrix": lambda file: read_matrix(file, wish),
-        "folder": lambda file: read_folder(file, wish),
+        "matrix": lambda file: (
+            read_xenium(file.parent, wish)
+            if file.name == MATRIX and is_xenium(file.parent)
+            else read_matrix(file, wish)
+        ),
+        "folder": lambda file: (
+            read_xenium(file, wish) if is_xenium(file) else read_folder(file, wish)
+        ),
     }
     words: dict[str, Any]
     try:

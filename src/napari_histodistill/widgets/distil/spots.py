@@ -35,8 +35,9 @@ from napari_histodistill.widgets.shared.forms import ask_file
 FILES = f"Spots ({' '.join('*' + ending for ending in ENDINGS)})"
 TIP = (
     "Spatial transcriptomics from a file: AnnData (.h5ad), Space Ranger's matrix "
-    "(filtered_feature_bc_matrix.h5 beside its folder spatial), or a table with a row "
-    "for every spot, columns for its position and one for each gene."
+    "(filtered_feature_bc_matrix.h5 beside its folder spatial), Xenium's "
+    "(cell_feature_matrix.h5 beside cells.csv.gz), or a table with a row for every "
+    "spot, columns for its position and one for each gene."
 )
 
 
