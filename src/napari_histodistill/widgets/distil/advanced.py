@@ -44,6 +44,9 @@ from napari_histodistill.widgets.shared.controls import (
 )
 from napari_histodistill.widgets.shared.forms import editor
 
+NOTHING = "as it comes"
+"""What stands where a setting is left empty."""
+
 EDITOR_PX = 132
 TIP = "Every setting of the training, starting from the preset."
 
@@ -153,10 +156,13 @@ class _Row:
         self.complaint = Hint()
         words = _tip(field)
         set_tip(self.label, words)
-        self.editor = editor(_type_of(field), words)
+        choices = [(NOTHING, ""), *((c, c) for c in field.choices)]
+        self.editor = editor(
+            _type_of(field), words, choices=choices if _may_be_none(field) else ()
+        )
         self.editor.native.setFixedWidth(EDITOR_PX)
-        if field.optional:
-            self.editor.native.setPlaceholderText("as it comes")
+        if field.optional and not field.choices:
+            self.editor.native.setPlaceholderText(NOTHING)
 
     def text(self) -> str:
         """Return what stands in the editor."""
@@ -170,7 +176,7 @@ class _Row:
         if value != self.editor.value:
             with self.editor.changed.blocked():
                 self.editor.value = value
-            if kind is str:
+            if kind is str and not self.field.choices:
                 self.editor.native.setCursorPosition(0)  # its beginning tells most
 
     def mark(self, *, changed: bool, preset: str, problem: str) -> None:
@@ -190,7 +196,13 @@ def _type_of(field: Field) -> Any:
     """
     if field.kind == "switch":
         return bool
-    return Literal[field.choices] if field.kind == "choice" else str
+    choice = field.kind == "choice" and not _may_be_none(field)
+    return Literal[field.choices] if choice else str
+
+
+def _may_be_none(field: Field) -> bool:
+    """Whether it is a choice, and to choose nothing is one of them."""
+    return field.kind == "choice" and field.optional
 
 
 def _tip(field: Field) -> str:
