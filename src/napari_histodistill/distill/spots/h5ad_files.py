@@ -1,4 +1,4 @@
-"""AnnData files (``.h5ad``): positions, counts and scale, in any layout of AnnData.
+"""AnnData (``.h5ad``, Zarr): positions, counts and scale, in any layout of AnnData.
 
 Only these are read, each with a limit: other content of the file, such as ``uns``, may
 be of any size and kind. Layouts since AnnData 0.6 are known (tables as compound arrays,
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csc_array, csr_array
 
-from napari_histodistill.distill.spots.hdf5_files import Hdf5File, open_hdf5
+from napari_histodistill.distill.spots.hdf5_files import open_hdf5
 from napari_histodistill.distill.spots.spot_columns import (
     keep_on_tissue,
     position_columns,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from napari_histodistill.distill.spots.stored_tables import StoredTables
 
     Doubles = npt.NDArray[np.float64]
 
@@ -87,39 +89,58 @@ def read_h5ad(path: Path, wish: SpotWish | None = None) -> RawSpots:
         If it has no positions or values, has no library of this name, or is not safe to
         read.
     """
-    wish = wish or SpotWish()
     with open_hdf5(path, ".h5ad") as file:
-        if file.has("mod") and not file.has("obs"):
-            msg = f"{file.name} holds several modalities: write one as .h5ad."
-            raise InputError(msg)
-        places = _positions(file)
-        library, own = _library(file, len(places.found), wish.library)
-        factors = {
-            key: file.single(f"{library}/scalefactors/{key}") if library else None
-            for key in ("microns_per_pixel", "spot_diameter_fullres")
-        }
-        pixels = bool(library) and bool(file.names(f"{library}/scalefactors"))
-        values, genes, said, frame = _values(file, len(places.found))
-        genes, doubled = unlike(genes)
-        scores = _scores(file, frame, wish.score) if wish.score else None
-        raw = RawSpots(
-            name=f"{path.stem} {wish.library}".strip(),
-            positions=places.found,
-            # Positions with scale factors are pixels of the image at full resolution.
-            unit=places.unit or ("px" if pixels else None),
-            um_per_px=_positive(factors["microns_per_pixel"]),
-            values=values,
-            genes=genes,
-            spot_size=_positive(factors["spot_diameter_fullres"]),
-            notes=tuple(filter(None, (*places.notes, said, doubled))),
-            scores=scores,
-        )
-        in_tissue = _find(file.names("obs"), "in_tissue")
-        if in_tissue:
-            words = _column(file, "obs", in_tissue)
-            raw = keep_on_tissue(_of_library(raw, own), file.name, _rows(words, own))
-        else:
-            raw = _of_library(raw, own)
+        return read_anndata(file, path.stem, wish or SpotWish())
+
+
+def read_anndata(file: StoredTables, stem: str, wish: SpotWish) -> RawSpots:
+    """Read positions, counts and scale of AnnData, whatever it is stored as.
+
+    Parameters
+    ----------
+    file : StoredTables
+        The open file.
+    stem : str
+        Name of the spots, without the library's.
+    wish : SpotWish
+        The library that is wanted of several, and the score of genes.
+
+    Raises
+    ------
+    SeveralLibrariesError, InputError
+        As :func:`read_h5ad`.
+    """
+    if file.has("mod") and not file.has("obs"):
+        msg = f"{file.name} holds several modalities: write one as .h5ad."
+        raise InputError(msg)
+    places = _positions(file)
+    library, own = _library(file, len(places.found), wish.library)
+    factors = {
+        key: file.single(f"{library}/scalefactors/{key}") if library else None
+        for key in ("microns_per_pixel", "spot_diameter_fullres")
+    }
+    pixels = bool(library) and bool(file.names(f"{library}/scalefactors"))
+    values, genes, said, frame = _values(file, len(places.found))
+    genes, doubled = unlike(genes)
+    scores = _scores(file, frame, wish.score) if wish.score else None
+    raw = RawSpots(
+        name=f"{stem} {wish.library}".strip(),
+        positions=places.found,
+        # Positions with scale factors are pixels of the image at full resolution.
+        unit=places.unit or ("px" if pixels else None),
+        um_per_px=_positive(factors["microns_per_pixel"]),
+        values=values,
+        genes=genes,
+        spot_size=_positive(factors["spot_diameter_fullres"]),
+        notes=tuple(filter(None, (*places.notes, said, doubled))),
+        scores=scores,
+    )
+    in_tissue = _find(file.names("obs"), "in_tissue")
+    if in_tissue:
+        words = _column(file, "obs", in_tissue)
+        raw = keep_on_tissue(_of_library(raw, own), file.name, _rows(words, own))
+    else:
+        raw = _of_library(raw, own)
     return raw if raw.unit != "µm" else replace(raw, um_per_px=None, spot_size=None)
 
 
@@ -132,7 +153,7 @@ def _find(names: list[str], wanted: str) -> str:
     return next((n for n in names if n.lower() == wanted), "")
 
 
-def _positions(file: Hdf5File) -> _Places:
+def _positions(file: StoredTables) -> _Places:
     keys = file.names("obsm")
     for wanted in POSITION_KEYS:
         key = _find(keys, wanted)
@@ -153,7 +174,7 @@ def _positions(file: Hdf5File) -> _Places:
     raise InputError(msg)
 
 
-def _of_obsm(file: Hdf5File, key: str) -> _Places:
+def _of_obsm(file: StoredTables, key: str) -> _Places:
     said = f'obsm["{key}"]'
     if file.is_group("obsm") and file.is_group(f"obsm/{key}"):
         return _of_frame(file, f"obsm/{key}", said)
@@ -169,7 +190,7 @@ def _of_obsm(file: Hdf5File, key: str) -> _Places:
     return _Places(found[:, 1::-1].copy(), None, tuple(notes))
 
 
-def _of_frame(file: Hdf5File, path: str, said: str) -> _Places:
+def _of_frame(file: StoredTables, path: str, said: str) -> _Places:
     index = file.attribute(path, "_index")
     columns = [c for c in file.names(path) if c not in (index, "__categories")]
     found = position_columns(columns)
@@ -184,7 +205,7 @@ def _of_frame(file: Hdf5File, path: str, said: str) -> _Places:
     return _Places(np.stack(places, axis=1), unit)
 
 
-def _numeric(file: Hdf5File, frame: str, name: str) -> Doubles:
+def _numeric(file: StoredTables, frame: str, name: str) -> Doubles:
     """Return a column of positions; what is missing becomes NaN."""
     words = _column(file, frame, name)
     try:
@@ -194,7 +215,7 @@ def _numeric(file: Hdf5File, frame: str, name: str) -> Doubles:
         raise InputError(msg) from None
 
 
-def _column(file: Hdf5File, frame: str, name: str) -> list[str]:
+def _column(file: StoredTables, frame: str, name: str) -> list[str]:
     """Return a column of a table as texts; what is missing is empty."""
     if not file.is_group(frame):
         return file.texts(frame, name)
@@ -211,13 +232,13 @@ def _column(file: Hdf5File, frame: str, name: str) -> list[str]:
     return ["" if w == "nan" else w for w in words]
 
 
-def _categories(file: Hdf5File, codes: str, categories: str) -> list[str]:
+def _categories(file: StoredTables, codes: str, categories: str) -> list[str]:
     words = file.texts(categories)
     chosen = file.numbers(codes, _MOST_COORDINATES, kind="i8")
     return [words[k] if 0 <= k < len(words) else "" for k in np.ravel(chosen)]
 
 
-def _masked(file: Hdf5File, path: str) -> list[str]:
+def _masked(file: StoredTables, path: str) -> list[str]:
     words = file.texts(f"{path}/values")
     if not file.has(f"{path}/mask"):
         return words
@@ -226,7 +247,7 @@ def _masked(file: Hdf5File, path: str) -> list[str]:
 
 
 def _library(
-    file: Hdf5File, spots: int, wanted: str
+    file: StoredTables, spots: int, wanted: str
 ) -> tuple[str, npt.NDArray[np.intp] | None]:
     """Return the path of a library's scale factors, and the rows of its spots.
 
@@ -267,7 +288,7 @@ def _library(
     return (at if "scalefactors" in names else ""), None
 
 
-def _refuse_unassigned(file: Hdf5File, libraries: list[str]) -> None:
+def _refuse_unassigned(file: StoredTables, libraries: list[str]) -> None:
     msg = (
         f"{file.name} holds {len(libraries)} sections ({shortened(libraries)}), and "
         "does not say which spot is of which: add a column library_id to obs, or give "
@@ -286,7 +307,7 @@ def _rows(words: list[str], own: npt.NDArray[np.intp] | None) -> list[str]:
     return words if own is None else [words[k] for k in own]
 
 
-def _scores(file: Hdf5File, frame: str, name: str) -> Doubles:
+def _scores(file: StoredTables, frame: str, name: str) -> Doubles:
     """Return a column of numbers, or of yes and no, of the genes' table."""
     columns = file.names(frame)
     found = next((n for n in columns if n == name), "") or _find(columns, name.lower())
@@ -305,21 +326,24 @@ def _scores(file: Hdf5File, frame: str, name: str) -> Doubles:
         raise InputError(msg) from None
 
 
-def _is_library(file: Hdf5File, path: str) -> bool:
+def _is_library(file: StoredTables, path: str) -> bool:
     names = file.names(path) if file.is_group(path) else []
     return "scalefactors" in names or "images" in names
 
 
-def _library_of_spots(file: Hdf5File, spots: int) -> list[str]:
+def _library_of_spots(file: StoredTables, spots: int) -> list[str]:
     """Return the library of every spot, as a column of obs says; empty without one."""
     if not file.is_group("obs"):
         return []
-    name = _find(file.names("obs"), "library_id")
+    columns = file.names("obs")
+    name = _find(columns, "library_id")
+    if not name and file.has("uns/spatialdata_attrs"):
+        name = _find(columns, "region")  # SpatialData: the image that a spot is of
     words = _column(file, "obs", name) if name else []
     return words if len(words) == spots else []
 
 
-def _values(file: Hdf5File, spots: int) -> tuple[Any, tuple[str, ...], str, str]:
+def _values(file: StoredTables, spots: int) -> tuple[Any, tuple[str, ...], str, str]:
     """Return counts rather than what was made of them, their genes, and a sentence.
 
     The last is the table of these genes.
@@ -361,7 +385,7 @@ def _has_negative(values: Any) -> bool:
     return bool((stored < 0).any())
 
 
-def _gene_names(file: Hdf5File, frame: str) -> tuple[str, ...]:
+def _gene_names(file: StoredTables, frame: str) -> tuple[str, ...]:
     names = file.names(frame)
     index = file.attribute(frame, "_index")
     options = (index, "_index", "index")
@@ -372,7 +396,7 @@ def _gene_names(file: Hdf5File, frame: str) -> tuple[str, ...]:
     return tuple(_column(file, frame, name))
 
 
-def _matrix(file: Hdf5File, path: str, spots: int, genes: int) -> Any:
+def _matrix(file: StoredTables, path: str, spots: int, genes: int) -> Any:
     check_size(file.name, spots, genes)
     if file.is_array(path):
         shape = file.shape(path)
@@ -391,7 +415,7 @@ def _matrix(file: Hdf5File, path: str, spots: int, genes: int) -> Any:
 
 
 def _check_shape(
-    file: Hdf5File, path: str, shape: tuple[int, ...], wanted: tuple[int, int]
+    file: StoredTables, path: str, shape: tuple[int, ...], wanted: tuple[int, int]
 ) -> None:
     if shape != wanted:
         msg = (
@@ -402,13 +426,13 @@ def _check_shape(
 
 
 def read_sparse(
-    file: Hdf5File, path: str, shape: tuple[int, int], *, by_row: bool
+    file: StoredTables, path: str, shape: tuple[int, int], *, by_row: bool
 ) -> Any:
     """Return a sparse matrix whose places were checked before SciPy uses them.
 
     Parameters
     ----------
-    file : Hdf5File
+    file : StoredTables
         An open file.
     path : str
         Of a group with ``data``, ``indices`` and ``indptr``.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class Hdf5File:
                 elif isinstance(found, h5py.h5d.DatasetID):
                     self._check_storage(found, path)
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> NoReturn:
         """Raise the error that says why the file is not read."""
         msg = f"{self.name} is not read: {why}. Write it again with one program."
         raise InputError(msg)

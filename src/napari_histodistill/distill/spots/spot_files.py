@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
 
 _TEXT = (".csv", ".tsv", ".txt")
+ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+"""Files of a Zarr folder that stand for all of it, where only files can be chosen."""
+
 ENDINGS = (".h5ad", ".h5", *_TEXT, *(f"{ending}.gz" for ending in _TEXT))
 
 
@@ -53,14 +56,16 @@ def read_spots(
     score: str = "",
     cancel: CancelToken | None = None,
 ) -> SpotTable:
-    """Read spots from AnnData, Space Ranger, or a table with one row per spot.
+    """Read spots from AnnData, SpatialData, Space Ranger, Xenium, or a table of them.
 
     An ``.h5ad`` has its positions as (x, y) in ``obsm["spatial"]`` (or another of
     :data:`.h5ad_files.POSITION_KEYS`), and counts in ``layers["counts"]``, ``X`` or
     ``raw``: the first that holds whole numbers. Space Ranger's folder holds
     ``filtered_feature_bc_matrix.h5`` and ``spatial``; the matrix itself can be given,
-    too. A table has two columns of positions, see :data:`.spot_columns.COLUMNS`, and a
-    numeric one for every gene; separator, decimal mark and encoding are recognised.
+    too. AnnData may be a Zarr folder, or lie in SpatialData's (of several tables,
+    ``library`` names one). A table has one row per spot, two columns of positions, see
+    :data:`.spot_columns.COLUMNS`, and a numeric one for every gene; separator, decimal
+    mark and encoding are recognised.
     Where a column ``in_tissue`` says 0 or FALSE, the spot is left out.
 
     A column with the name of a position is never a gene, not even ``y`` or ``x`` beside
@@ -95,14 +100,16 @@ def read_spots(
         If asked to stop.
     """
     path = Path(path)
+    if path.name in ZARR_FILES:
+        path = path.parent
     wish = SpotWish(library, most_genes, tuple(genes), score)
     if path.is_dir():
         return read_apart(path, "folder", wish, cancel)
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         msg = (
-            f"{path.name}: spots come from {', '.join(ENDINGS)} files, or Space "
-            "Ranger's folder."
+            f"{path.name}: spots come from {', '.join(ENDINGS)} files, or from a "
+            "folder of Space Ranger, Xenium, or AnnData or SpatialData as Zarr."
         )
         raise InputError(msg)
     if not path.exists() and not path.is_symlink():

@@ -122,9 +122,13 @@ def _awaited(
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of the largest matrix in a folder."""
+    """Return the bytes of a file, or of the matrices in a folder."""
     if path.is_file():
         return path.stat().st_size
+    from napari_histodistill.distill.spots.zarr_tables import is_zarr, tables_bytes
+
+    if is_zarr(path):
+        return tables_bytes(path)
     return max((p.stat().st_size for p in path.glob("*.h5")), default=0)
 
 
@@ -167,10 +171,20 @@ def bound_memory(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
+def _folder_reader(path: Path) -> Callable[[Path, SpotWish], RawSpots]:
+    from napari_histodistill.distill.spots.space_ranger import read_folder
+    from napari_histodistill.distill.spots.xenium import is_xenium, read_xenium
+    from napari_histodistill.distill.spots.zarr_tables import is_zarr, read_zarr
+
+    if is_zarr(path):
+        return read_zarr
+    return read_xenium if is_xenium(path) else read_folder
+
+
 def main(arguments: Sequence[str]) -> None:
     """Read what the arguments name, and leave it in the folder named last."""
     from napari_histodistill.distill.spots.h5ad_files import read_h5ad
-    from napari_histodistill.distill.spots.space_ranger import read_folder, read_matrix
+    from napari_histodistill.distill.spots.space_ranger import read_matrix
     from napari_histodistill.distill.spots.xenium import MATRIX, is_xenium, read_xenium
 
     source, path, wanted, folder = arguments
@@ -183,9 +197,7 @@ def main(arguments: Sequence[str]) -> None:
             if file.name == MATRIX and is_xenium(file.parent)
             else read_matrix(file, wish)
         ),
-        "folder": lambda file: (
-            read_xenium(file, wish) if is_xenium(file) else read_folder(file, wish)
-        ),
+        "folder": lambda file: _folder_reader(file)(file, wish),
     }
     words: dict[str, Any]
     try:

@@ -15,7 +15,7 @@ from napari_histodistill.controllers.distil.spots import (
     why_no_spots,
 )
 from napari_histodistill.controllers.shared.job import Job, JobState
-from napari_histodistill.distill.spots.spot_files import ENDINGS, read_spots
+from napari_histodistill.distill.spots.spot_files import ENDINGS, ZARR_FILES, read_spots
 from napari_histodistill.distill.spots.spot_tables import SpotTable
 from napari_histodistill.distill.spots.spot_wish import SeveralLibrariesError
 from napari_histodistill.layers.spot_layer import spot_layer
@@ -32,9 +32,10 @@ from napari_histodistill.widgets.distil.unit_question import SpotUnits
 from napari_histodistill.widgets.shared.controls import explain
 from napari_histodistill.widgets.shared.forms import ask_file
 
-FILES = f"Spots ({' '.join('*' + ending for ending in ENDINGS)})"
+FILES = f"Spots ({' '.join('*' + ending for ending in (*ENDINGS, *ZARR_FILES))})"
 TIP = (
-    "Spatial transcriptomics from a file: AnnData (.h5ad), Space Ranger's matrix "
+    "Spatial transcriptomics from a file: AnnData (.h5ad; of a Zarr folder, its "
+    "zarr.json or .zattrs), Space Ranger's matrix "
     "(filtered_feature_bc_matrix.h5 beside its folder spatial), Xenium's "
     "(cell_feature_matrix.h5 beside cells.csv.gz), or a table with a row for every "
     "spot, columns for its position and one for each gene."
