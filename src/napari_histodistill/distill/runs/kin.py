@@ -93,20 +93,22 @@ def kin_of(bundle: Path) -> RunKin | None:
 
 def kin_beside(bundle: Path) -> tuple[RunKin, ...]:
     """Return the runs beside a student's own that are kin to it, newest first."""
-    mine = kin_of(bundle)
+    specs = bundle.parent.parent.glob(f"*/{STUDENT}/spec.json")
+    others = [spec.parent for spec in specs if spec.parent != bundle]
+    mine = kin_of(bundle) if others else None
     if mine is None:
         return ()
-    specs = bundle.parent.parent.glob(f"*/{STUDENT}/spec.json")
-    found = (kin_of(spec.parent) for spec in specs if spec.parent != bundle)
+    found = map(kin_of, others)
     kin = [one for one in found if one is not None and one.recipe == mine.recipe]
     return tuple(sorted(kin, key=lambda one: -one.written))
 
 
 def other_seeds(bundle: Path) -> tuple[RunKin, ...]:
     """Return the other seeds of a student's recipe, newest first, one for each seed."""
-    mine = kin_of(bundle)
+    kin = kin_beside(bundle)
+    mine = kin_of(bundle) if kin else None
     seeds: dict[int, RunKin] = {}
-    for one in kin_beside(bundle):
+    for one in kin:
         if mine is not None and one.is_other_seed_of(mine):
             seeds.setdefault(one.seed, one)
     return tuple(seeds.values())
