@@ -217,15 +217,24 @@ def test_a_run_folder_takes_no_other_folders(run, tiles, tmp_path):
     assert not (tmp_path / "run" / "events.jsonl").exists()
 
 
-@pytest.mark.slow(17)
+PAPER = SMOKE.parent / "paper-nct.toml"
+
+
+def test_the_paper_recipe_sees_what_the_paper_saw():
+    config = read_recipe(PAPER)
+    assert config.schedule.steps * config.schedule.batch == 100 * 100_000
+    assert config.sparse.encoder.backbone == "resnet50"
+    assert (config.sparse.tile_px, config.sparse.input_px) == (7, 224)
+
+
+@pytest.mark.long
 def test_paper_recipe_takes_a_step(tmp_path):
     """The published settings, at their own sizes but for batch and projector."""
     tiles = write_textures(tmp_path / "tiles", px=224)
     from napari_histodistill.distill.runs.folder import start_run
     from napari_histodistill.distill.runs.run import train
 
-    config = read_recipe(SMOKE.parent / "paper-nct.toml")
-    assert config.schedule.steps * config.schedule.batch == 100 * 100_000
+    config = read_recipe(PAPER)
     small = config.model_copy(
         update={
             "objective": config.objective.model_copy(

@@ -116,6 +116,7 @@ def test_a_partner_is_found_wherever_it_lies(turns, mirrored, stated, kind):
     assert 0 < known.confidence(20 * UM * stated) < 1
 
 
+@pytest.mark.slow(18)
 def test_strangers_are_refused():
     he, other = section(), other_stain(section(7)[:, 40:])
     best = found(*layers(he, np.ascontiguousarray(other)), "rigid")

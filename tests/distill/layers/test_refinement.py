@@ -211,7 +211,7 @@ def test_without_the_library_or_something_to_compare_it_says_so(painted, monkeyp
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("every", [9, 2])
+@pytest.mark.parametrize("every", [pytest.param(9, marks=pytest.mark.long), 2])
 def test_real_serial_sections(itk, data, every):
     """Every other landmark, or every ninth, fit; the rest say what refining was worth.
 
