@@ -291,6 +291,7 @@ def test_distil_shows_nothing(open_distil, clean, qtbot, painted):
         clean(viewer)
         distilling.preview(qtbot, widget)
         widget.align_step.pick.click()
+        wait_until(qtbot, lambda: widget.aligning.landmarks._points is not None)
         here, there = widget.aligning.landmarks._points
         here.add([50.0, 60.0])
         there.add([50.0, 60.0])
