@@ -7,7 +7,12 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_histodistill.distill.layers.blocks import LEAST_SCORE, BlockShifts
-from napari_histodistill.distill.layers.finding import LEAST_MARGIN, Found, find
+from napari_histodistill.distill.layers.finding import (
+    LEAST_FOUND,
+    LEAST_MARGIN,
+    Found,
+    find,
+)
 from napari_histodistill.distill.layers.likeness import take_overviews
 from napari_histodistill.distill.layers.partners import dense_layer
 from napari_histodistill.distill.layers.refinement import refine
@@ -101,7 +106,7 @@ def test_a_partner_is_found_wherever_it_lies(turns, mirrored, stated, kind):
     assert (best.turns, best.mirrored) == (turns, mirrored)
     assert best.scale == pytest.approx(stated, rel=0.02)
     assert best.margin > LEAST_MARGIN
-    assert best.score > LEAST_SCORE
+    assert best.score > LEAST_FOUND
     known = best.registration
     assert known.kind == kind
     off = np.linalg.norm(known.to_dense(here * UM) - there * UM * stated, axis=1)
@@ -145,7 +150,7 @@ def test_outlines_are_found_and_landmarks_that_deny_them_believed():
     assert (best.turns, best.mirrored) == (3, False)
     off = best.registration.to_dense(here * UM) - there * UM
     assert np.median(np.linalg.norm(off, axis=1)) < UM
-    assert min(best.score - LEAST_SCORE, best.margin - LEAST_MARGIN) > 0
+    assert min(best.score - LEAST_FOUND, best.margin - LEAST_MARGIN) > 0
     assert not best.accepted
     assert "landmarks would be off by 31" in best.reasons[0]
     assert best.registration.error_um > 300
