@@ -60,9 +60,11 @@ FAR_SCALES = tuple(2 ** (k / 3) for k in range(-7, 8) if abs(k) > 1)
 near 1 are looked at first, the others where no place stands out beyond doubt."""
 
 LEAST_FOUND = 12.0
-"""Score from which a place that was searched for is accepted. The best of thousands of
-places is higher by chance than one that is asked about: strangers reached 9.1 in trials,
-pairs that belong together 16 and more."""
+"""Score from which a place that was searched for is accepted.
+
+The best of thousands of places is higher by chance than one that is asked about:
+strangers reached 9.1 in trials, pairs that belong together 16 and more.
+"""
 
 LEAST_MARGIN = 4.0
 """Margin from which a place is accepted."""
