@@ -221,7 +221,7 @@ class ZarrTables:
 
     def _check_texts(self, path: str) -> None:
         """Refuse what is neither texts of any length nor of a fixed one."""
-        if self._kind(path) not in "OTU":
+        if self._kind(path) not in {"O", "T", "U"}:
             self.refuse(f"{path} holds neither texts nor numbers")
         if self._kind(path) == "O" and "vlen-utf8" not in self._codecs(path):
             self.refuse(f"{path} holds objects of any kind")
