@@ -1,4 +1,4 @@
-"""Landmarks of other programs, in and out; told apart by their content.
+"""Landmarks of other programs, in and out; recognised by their content.
 
 =====================  ============================================  ================
 format                 positions                                     unit

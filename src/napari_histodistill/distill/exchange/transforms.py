@@ -1,4 +1,4 @@
-"""Transforms of other programs as registrations, and back; told apart by content."""
+"""Transforms of other programs as registrations, and back, recognised by content."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _SAME_SCALE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class AlignmentRecord:
-    """The evidence beside a transform, for whoever uses it later.
+    """The evidence beside a transform, for the user who meets it later.
 
     Attributes
     ----------
