@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     refine_work,
     refined,
     say_refinement,
 )
-from napari_histodistill.controllers.distil.fitting import (
+from napari_histodistill.controllers.distil.align.fitting import (
     fit_wish,
     fit_work,
     mirror_offer,

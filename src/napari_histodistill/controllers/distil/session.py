@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     as_before,
     refined,
     say_alignment,
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_histodistill.controllers.distil.align.fitting import Fitted, FitWish
     from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
-    from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.layers.registration import Registration

@@ -20,16 +20,12 @@ from napari_histodistill.cache import runs_dir, runs_note
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
-from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
 from napari_histodistill.widgets.distil.annotations import AnnotationFiles
 from napari_histodistill.widgets.distil.asking.reading import Readings
 from napari_histodistill.widgets.distil.bench import DistilBench
-from napari_histodistill.widgets.distil.classes import Fitting
-from napari_histodistill.widgets.distil.helping import Helping
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
-from napari_histodistill.widgets.distil.preview import Previewing
 from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
@@ -38,7 +34,14 @@ from napari_histodistill.widgets.distil.steps import (
     PairsStep,
     TrainStep,
 )
-from napari_histodistill.widgets.distil.training import ControlComparing, Distilling
+from napari_histodistill.widgets.distil.train.advanced import Advancing
+from napari_histodistill.widgets.distil.train.classes import Fitting
+from napari_histodistill.widgets.distil.train.helping import Helping
+from napari_histodistill.widgets.distil.train.preview import Previewing
+from napari_histodistill.widgets.distil.train.training import (
+    ControlComparing,
+    Distilling,
+)
 from napari_histodistill.widgets.shared.controls import Hint, message_box
 from napari_histodistill.widgets.shared.dock import Dock
 from napari_histodistill.widgets.shared.drafting import DraftRow

@@ -22,10 +22,10 @@ from qtpy.QtWidgets import (
 from napari_histodistill.controllers.distil.preview import COLOURINGS, Colouring
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.recipes.presets import PRESETS
+from napari_histodistill.widgets.distil.align.residuals import Residuals
 from napari_histodistill.widgets.distil.asking.library_question import LibraryQuestion
 from napari_histodistill.widgets.distil.asking.reading import ReadingRow
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
-from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import (
     Hint,

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QSignalBlocker, Signal
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     NO_PIXELS,
     judged,
     why_no_alignment,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from napari.layers import Layer
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     TurnOffer,
     why_no_finding,
 )
-from napari_histodistill.controllers.distil.finding import (
+from napari_histodistill.controllers.distil.align.finding import (
     WhatToDo,
     find_work,
     say_found,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil.alignment import TurnOffer
-from napari_histodistill.controllers.distil.fitting import (
+from napari_histodistill.controllers.distil.align.alignment import TurnOffer
+from napari_histodistill.controllers.distil.align.fitting import (
     Fitted,
     FitWish,
     fit_wish,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari.layers import Layer
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     kind_to_refine,
     refine_work,
     say_refinement,
