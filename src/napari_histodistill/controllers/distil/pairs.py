@@ -102,6 +102,43 @@ def section_of(planned: Planned) -> str:
     return planned.plan.sparse.info.section
 
 
+def why_no_pairs(
+    sparse: Slide | None, partners: Sequence[Partner], kept: Sequence[Planned]
+) -> str:
+    """Return why pairs cannot be laid out; empty if they can.
+
+    Parameters
+    ----------
+    sparse : Slide or None
+        The H&E.
+    partners : sequence of Partner
+        What teaches.
+    kept : sequence of Planned
+        Pairs of other sections.
+    """
+    if sparse is None:
+        return (
+            "No H&E yet: drop a slide on the window, or File › Open Sample › "
+            "HistoDistill."
+        )
+    no_scale = "{} does not say how many µm a pixel spans: type it in step 1."
+    if sparse.usable_mpp is None:
+        return no_scale.format(sparse.name)
+    if not sparse.info.is_rgb:
+        return f"{sparse.name} is not an RGB image: the model sees H&E in colour."
+    if sparse.info.section in [section_of(x) for x in kept]:
+        return (
+            f"Pairs of {sparse.name} are kept: choose another section's H&E and its "
+            "partner, or start."
+        )
+    if not partners:
+        return "Choose a partner: what should teach the model?"
+    for partner in partners:
+        if partner.slide is not None and partner.slide.usable_mpp is None:
+            return no_scale.format(partner.name)
+    return ""
+
+
 def plan_work(
     sparse: Slide,
     partners: Sequence[Partner],

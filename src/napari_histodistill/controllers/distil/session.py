@@ -14,12 +14,14 @@ from napari_histodistill.controllers.distil.align.alignment import (
     refined,
     say_alignment,
 )
-from napari_histodistill.controllers.distil.classes import WITH_CLASSES
+from napari_histodistill.controllers.distil.align.approval import SectionsSaid
+from napari_histodistill.controllers.distil.classes import with_classes
 from napari_histodistill.controllers.distil.pairs import (
     Planned,
     inputs_of,
     plan_work,
     section_of,
+    why_no_pairs,
     write_work,
 )
 from napari_histodistill.controllers.distil.partners import (
@@ -43,7 +45,7 @@ from napari_histodistill.controllers.distil.sections import (
     say_sources,
     training_share,
 )
-from napari_histodistill.controllers.distil.settings import Draft
+from napari_histodistill.controllers.distil.settings import Draft, say_start
 from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.layers.registration import Registration
+    from napari_histodistill.distill.pairs.provenance import SectionRelation
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.runs.process import RunProcess
@@ -111,6 +114,8 @@ class DistilSession:
         The training, from here or found again.
     run_of : tuple of Planned
         Pairs that the run learns from, if it was started from here.
+    said : SectionsSaid
+        What a person says of the layers: whether they are one section, who approved.
     """
 
     sparse: Slide | None = None
@@ -127,6 +132,7 @@ class DistilSession:
     run: RunProcess | None = None
     run_of: tuple[Planned, ...] = ()
     on: LayerKey | None = None
+    said: SectionsSaid = field(default_factory=SectionsSaid)
 
     # --- what a person does ----------------------------------------------------------
 
@@ -155,8 +161,11 @@ class DistilSession:
         if stays and same_scale(self.sparse, sparse):
             partners = [as_aligned(partner, self.partners) for partner in partners]
         self.on = on
-        if not self.kept and names_of(partners) != names_of(self.partners):
+        others = names_of(partners) != names_of(self.partners)
+        if not self.kept and others:
             self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
+        if others or not stays:
+            self.said = SectionsSaid()
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
 
@@ -237,7 +246,7 @@ class DistilSession:
     def keep(self) -> None:
         """Keep the pairs at hand; another section's are laid out next."""
         if self.planned is not None:
-            self.kept = (*self.kept, self.planned)
+            self.kept = (*self.kept, self.said.put_into(self.planned))
             self.planned = None
 
     def put_kept(self, kept: tuple[Planned, ...]) -> None:
@@ -359,6 +368,14 @@ class DistilSession:
         partners[partner] = changed
         self.partners, self.planned = tuple(partners), None
 
+    def relate(self, relation: SectionRelation) -> None:
+        """Take whether both are one section, as a person states it."""
+        self.said = replace(self.said, relation=relation)
+
+    def approve(self, by: str) -> None:
+        """Note who approves how the partners lie; by "", that nobody does."""
+        self.said = self.said.with_approval(by.strip(), self.partners)
+
     def read_as(self, partner: int, choice: PartnerChoice) -> None:
         """Read a partner so; pairs and settings for partners are forgotten."""
         self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
@@ -369,34 +386,7 @@ class DistilSession:
     @property
     def why_no_pairs(self) -> str:
         """Reason why pairs cannot be laid out; empty if they can."""
-        if self.sparse is None:
-            return (
-                "No H&E yet: drop a slide on the window, or File › Open Sample › "
-                "HistoDistill."
-            )
-        if self.sparse.usable_mpp is None:
-            return (
-                f"{self.sparse.name} does not say how many µm a pixel spans: type it "
-                "in step 1."
-            )
-        if not self.sparse.info.is_rgb:
-            return (
-                f"{self.sparse.name} is not an RGB image: the model sees H&E in colour."
-            )
-        if self.sparse.info.section in [section_of(x) for x in self.kept]:
-            return (
-                f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
-                "and its partner, or start."
-            )
-        if not self.partners:
-            return "Choose a partner: what should teach the model?"
-        for partner in self.partners:
-            if partner.slide is not None and partner.slide.usable_mpp is None:
-                return (
-                    f"{partner.name} does not say how many µm a pixel spans: type it "
-                    "in step 1."
-                )
-        return ""
+        return why_no_pairs(self.sparse, self.partners, self.kept)
 
     @property
     def why_no_training(self) -> str:
@@ -418,7 +408,10 @@ class DistilSession:
     def warning(self) -> str:
         """What is likely wrong with the pairs to train on; empty if nothing is."""
         found = (why_enlarged(x.plan.sparse, x.plan.sampling) for x in self.sections)
-        return next(filter(None, found), "")
+        first = next(filter(None, found), "")
+        if first or self.why_no_settings:
+            return first
+        return say_start(self.draft())
 
     @property
     def why_no_settings(self) -> str:
@@ -454,6 +447,11 @@ class DistilSession:
     def aligned_partner(self) -> Partner | None:
         """The partner that is aligned."""
         return None if self.aligned is None else self.partners[self.aligned]
+
+    @property
+    def approved_by(self) -> str:
+        """Who approved how the partners lie now; "" for nobody."""
+        return self.said.approver_of(self.partners)
 
     @property
     def has_new_pairs(self) -> bool:
@@ -529,7 +527,9 @@ class DistilSession:
 
     def write_work(self, folder: Path, name: str) -> Work:
         """Return the work that writes the pairs and prepares the run's folder."""
-        plans = [section.plan for section in self.sections]
+        plans = [section.plan for section in self.kept]
+        if self.planned is not None:
+            plans.append(self.said.put_into(self.planned).plan)
         return write_work(plans, self.recipe(name), folder)
 
     def recipe(self, name: str) -> DistillConfig:
@@ -590,11 +590,4 @@ class DistilSession:
     @property
     def best_student(self) -> Path | None:
         """The student with classes, if some were fitted to this one; or else it."""
-        plain = self.student
-        if plain is None:
-            return None
-        named = plain.with_name(WITH_CLASSES)
-        said = named / "spec.json", plain / "spec.json"
-        # A run that went on has a newer student, and the classes are of the old one.
-        fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
-        return named if fits else plain
+        return None if self.student is None else with_classes(self.student)

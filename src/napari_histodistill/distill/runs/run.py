@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.distill.pairs.enlarging import why_unlike_start
 from napari_histodistill.distill.runs.checkpoints import (
     BEST,
     LAST,
@@ -177,7 +178,7 @@ class _Run:
                 f"{_untaught(self.config, split)}"
             ),
             threads=_threads(choice),
-            warning=_emulated(self.config, choice),
+            warning=" ".join(filter(None, self._warnings(choice))),
         )
         if changed:
             yield TrainingReport("changed", mark.step, steps, message=changed)
@@ -217,6 +218,11 @@ class _Run:
                 f"batch needs {batch}: make the batch smaller, or add pairs."
             )
             raise InputError(msg)
+
+    def _warnings(self, choice: DeviceChoice) -> tuple[str, ...]:
+        home = Path(self.place["home"])
+        emulated = _emulated(self.config, choice)
+        return emulated, why_unlike_start(self.config, home)
 
     def _build(
         self, split: PairSplit, choice: DeviceChoice

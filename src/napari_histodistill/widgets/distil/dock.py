@@ -21,6 +21,7 @@ from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
 from napari_histodistill.widgets.distil.align.alignment import Aligning
+from napari_histodistill.widgets.distil.align.approving import Approving
 from napari_histodistill.widgets.distil.annotations import AnnotationFiles
 from napari_histodistill.widgets.distil.asking.reading import Readings
 from napari_histodistill.widgets.distil.bench import DistilBench
@@ -87,6 +88,7 @@ class DistilWidget(Dock):
         self.pairing.pointed.connect(self.readings.point_at)
         self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
+        self.approving = Approving(self.bench, self.align_step)
         self.scaling = Scaling(
             self.bench, self.layers_step, self.pairing, self.aligning
         )
@@ -137,6 +139,7 @@ class DistilWidget(Dock):
         self.readings.show()
         self.scaling.show()
         self.aligning.show()
+        self.approving.show()
         self.distilling.show()
         self.advancing.show()
         self.previewing.show()

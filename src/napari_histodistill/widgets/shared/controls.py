@@ -72,6 +72,25 @@ class Hint(PlainLabel):
         self.setVisible(bool(words))
 
 
+class SteadyHint(Hint):
+    """A hint that keeps its room while it says nothing: what is below stays in place.
+
+    Parameters
+    ----------
+    lines : int
+        Lines of text to keep room for; a longer text takes more.
+    """
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self.setAlignment(Qt.AlignmentFlag.AlignTop)
+        keep_lines(self, lines)
+
+    def say(self, words: str) -> None:
+        """Show words in the room that is there."""
+        self.setText(words)
+
+
 class HasTip(Protocol):
     """A widget, an action or an item of a list."""
 

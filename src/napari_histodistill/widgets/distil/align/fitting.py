@@ -76,7 +76,7 @@ class LandmarkFitting(QObject):
         self._bench.pump.abandon(DistilJob.FITTING)
 
     def _wish(self) -> FitWish | None:
-        pair, kind = self._pair, self._pair.step.kind.currentData()
+        pair, kind = self._pair, self._pair.step.chosen_kind
         return fit_wish(pair.partner, pair.own_landmarks(), kind)
 
     def _start(self, wish: FitWish) -> None:

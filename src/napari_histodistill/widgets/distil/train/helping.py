@@ -32,9 +32,19 @@ from napari_histodistill.distill.scoring.arms import ArmsJudged, ArmsProgress
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.distil.steps import TrainStep
-from napari_histodistill.widgets.shared.controls import Hint, explain, put, row
+from napari_histodistill.widgets.shared.controls import (
+    Hint,
+    explain,
+    put,
+    row,
+    set_tip,
+)
 from napari_histodistill.widgets.shared.forms import ask_folder
 
+RETRIEVAL_TIP = (
+    "Retrieval: how often a held-out place finds its own partner among all held-out "
+    "ones."
+)
 SEED_TIP = (
     "Train the same again, on the same pairs, with another seed: what two seeds differ "
     "by is noise."
@@ -72,6 +82,7 @@ class Helping(QObject):
         super().__init__(bench)
         self.bench, self._begin, self._load = bench, begin, load
         self.measured, self.answer = Hint(), Hint()
+        set_tip(self.measured, RETRIEVAL_TIP)
         self.second = QPushButton("Train a second seed")
         self.ask = QPushButton("Does it help?")
         put(step.column, self.measured, row(self.second, self.ask), self.answer)
