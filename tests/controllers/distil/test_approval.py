@@ -1,4 +1,4 @@
-"""Both sections' relation and who approved: asked, kept with the pairs, and withdrawn."""
+"""Whether both are one section, and who approved: kept with the pairs, and withdrawn."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def test_the_name_is_kept_on_this_computer():
     write_approver("Dr. A.")
     assert read_approver() == "Dr. A."
     (settings_dir() / "approver.json").write_text("[]")
-    with pytest.raises(InputError, match="approver.json: the name in it cannot be"):
+    with pytest.raises(InputError, match=r"approver\.json: the name in it cannot be"):
         read_approver()
