@@ -1,4 +1,4 @@
-"""Whether both are one section, and who approved: kept with the pairs, and withdrawn."""
+"""Whether both are one section, and who approved: kept with pairs, and withdrawn."""
 
 from __future__ import annotations
 

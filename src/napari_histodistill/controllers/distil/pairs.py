@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from napari_histodistill.controllers.distil.partners import (
     PartnerKind,
     look_over,
 )
+from napari_histodistill.controllers.explore.painting import PALETTE
 from napari_histodistill.distill.exchange.transforms import without_evidence
+from napari_histodistill.distill.layers.kinds import PartnerReading
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, to_look_at
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
 from napari_histodistill.distill.pairs.pool import pool_pairs
@@ -24,7 +27,7 @@ from napari_histodistill.distill.pairs.provenance import (
     SectionOrigin,
 )
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
-from napari_histodistill.distill.recipes.presets import PartnerInput
+from napari_histodistill.distill.recipes.presets import PartnerInput, TileLabels
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.sections.partners import (
     called_by_kind,
@@ -33,6 +36,7 @@ from napari_histodistill.distill.sections.partners import (
 from napari_histodistill.distill.sections.recipe import input_of
 from napari_histodistill.errors import InputError
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
+from napari_histodistill.students.spec import ClassSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -204,6 +208,28 @@ def _origin(partner: Partner) -> PartnerOrigin:
     return PartnerOrigin.of(
         image, AlignedBy.LANDMARKS if judged else AlignedBy.SEARCH, known
     )
+
+
+def classes_on_offer(sections: Sequence[Planned]) -> TileLabels | None:
+    """Return the classes that can label tiles, of all sections; None without several.
+
+    They are those of the first partner that is a mask read as classes.
+    """
+    if not sections:
+        return None
+    for place, layer in enumerate(sections[0].plan.partners):
+        if isinstance(layer, Spots) or layer.reading is not PartnerReading.CLASSES:
+            continue
+        of_all = (x.plan.partners[place] for x in sections)
+        names = [
+            n for one in of_all if isinstance(one, DenseLayer) for n in one.channels
+        ]
+        different = tuple(dict.fromkeys(names))
+        if len(different) > 1:
+            colors = zip(different, cycle(PALETTE), strict=False)
+            named = tuple(ClassSpec(name=name, color=color) for name, color in colors)
+            return TileLabels(layer.name, named)
+    return None
 
 
 def inputs_of(planned: Planned) -> list[PartnerInput]:

@@ -18,7 +18,7 @@ from napari_histodistill.controllers.distil.align.approval import SectionsSaid
 from napari_histodistill.controllers.distil.classes import with_classes
 from napari_histodistill.controllers.distil.pairs import (
     Planned,
-    inputs_of,
+    classes_on_offer,
     plan_work,
     section_of,
     why_no_pairs,
@@ -30,7 +30,6 @@ from napari_histodistill.controllers.distil.partners import (
     Earlier,
     LayerKey,
     Partner,
-    PartnerKind,
     as_aligned,
     as_read,
     first_with_pixels,
@@ -38,15 +37,14 @@ from napari_histodistill.controllers.distil.partners import (
     names_of,
     same_scale,
 )
+from napari_histodistill.controllers.distil.recipe import TrainingWish, preset_recipe
 from napari_histodistill.controllers.distil.sections import (
     count_pairs,
     say_learning,
     say_pairs,
-    say_sources,
     training_share,
 )
 from napari_histodistill.controllers.distil.settings import Draft, say_start
-from napari_histodistill.controllers.shared.wording import neutral_title
 from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import section_names
@@ -54,8 +52,6 @@ from napari_histodistill.distill.recipes.presets import (
     LEAST_PAIRS,
     PRESETS,
     PresetKey,
-    preset_named,
-    recipe_for,
 )
 from napari_histodistill.distill.runs.folder import REPORT, STUDENT
 from napari_histodistill.errors import InputError
@@ -72,11 +68,9 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.provenance import SectionRelation
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
+    from napari_histodistill.distill.recipes.presets import TileLabels
     from napari_histodistill.distill.runs.process import RunProcess
     from napari_histodistill.slides import Slide
-
-REDUCED = 4
-"""Factor by which the student sees coarser than a partner that is the same layer."""
 
 
 @dataclass(slots=True)
@@ -106,6 +100,8 @@ class DistilSession:
         Key of the preset.
     with_partner : bool
         False trains the control that never sees a partner.
+    learns_classes : bool
+        Whether the classes of a mask are learned, where there are some.
     title : str
         Title of the student, as typed; empty for a neutral one.
     typed : dict of path to str
@@ -127,6 +123,7 @@ class DistilSession:
     held_out_section: str = ""
     preset: PresetKey = PRESETS[0].key
     with_partner: bool = True
+    learns_classes: bool = False
     title: str = ""
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
@@ -193,6 +190,11 @@ class DistilSession:
     def train_with_partner(self, *, use: bool) -> None:
         """Train with the partner, or the control that never sees it."""
         self.with_partner = use
+        self.trained = ()
+
+    def learn_classes(self, *, learn: bool) -> None:
+        """Learn the classes of a mask among the partners, with a head; or not."""
+        self.learns_classes = learn
         self.trained = ()
 
     def call_student(self, title: str) -> None:
@@ -474,6 +476,11 @@ class DistilSession:
         return section_names([x.plan for x in self.sections])
 
     @property
+    def learned_classes(self) -> TileLabels | None:
+        """The classes that a training learns, if it is to and there are some."""
+        return classes_on_offer(self.sections) if self.learns_classes else None
+
+    @property
     def held_out(self) -> int | None:
         """Index of the section that is held out whole, if others are left."""
         digests = [section_of(x) for x in self.sections]
@@ -544,28 +551,15 @@ class DistilSession:
 
     def draft(self, name: str = "student") -> Draft:
         """Return the chosen preset's recipe and what was changed by hand."""
-        return Draft(self._preset_recipe(name), self.typed, self.training_pairs)
-
-    def _preset_recipe(self, name: str) -> DistillConfig:
-        first = self.sections[0]
-        same = any(p.kind is PartnerKind.SAME for p in first.partners)
-        sampling = first.plan.sampling
-        return recipe_for(
-            self.preset,
-            name=name,
-            title=self.title or self._neutral_title(),
-            source=say_sources(self.sections),
-            mpp=sampling.mpp,
-            tile_px=sampling.tile_px,
-            student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
-            pairs=self.training_pairs,
-            validate_on=self.held_out_name,
-            partners=inputs_of(first) if self.with_partner else [],
+        wish = TrainingWish(
+            self.title,
+            self.training_pairs,
+            self.held_out_name,
+            self.with_partner,
+            self.learned_classes,
         )
-
-    def _neutral_title(self) -> str:
-        control = "" if self.with_partner else ", without the partner"
-        return f"{neutral_title()}: {preset_named(self.preset).title.lower()}{control}"
+        base = preset_recipe(self.preset, self.sections, name, wish)
+        return Draft(base, self.typed, self.training_pairs)
 
     # --- the run ---------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.pairs.store import StoredPairs
     from napari_histodistill.distill.pairs.tilefolder import Tile, TileFolder
     from napari_histodistill.distill.recipes.config import (
         DenseConfig,
@@ -85,6 +86,8 @@ class PairSet:
     slides : ndarray or None
         ``(n,)`` str, the slide or patient of each pair, "" where it is not known; None
         if nothing is known. Cases may be finer (regions of one slide).
+    rows : ndarray or None
+        ``(n,)`` int, row of each pair in the store; None for a tile folder.
     """
 
     sparse: Pixels
@@ -93,6 +96,7 @@ class PairSet:
     cases: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
     slides: npt.NDArray[np.str_] | None = None
+    rows: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.sparse)
@@ -106,6 +110,7 @@ class PairSet:
             self.cases[rows],
             self.confidence[rows],
             None if self.slides is None else self.slides[rows],
+            None if self.rows is None else self.rows[rows],
         )
 
     @property
@@ -215,8 +220,13 @@ def _with_categories(
 def _with_labels(
     pairs: PairSet, parts: npt.NDArray[np.str_], places: PairPlaces | None
 ) -> _Read:
-    """Leave out pairs of whose tile a mask says nothing at all."""
+    """Leave out pairs without a label, or of whose tile a mask says nothing at all."""
     said = np.ones(len(pairs), bool)
+    if pairs.labels is not None:
+        said &= pairs.labels >= 0
+        if not said.any():
+            msg = "data.labels_from: no tile has a class at its centre."
+            raise StoreError(msg)
     for partner in pairs.partners:
         if partner.unknown:
             said &= partner.values.any(axis=(1, 2, 3))
@@ -256,13 +266,9 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
 
 def _from_store(config: DistillConfig, data: Path) -> _Read:
     stored = read_pairs(data)
-    for field, given in (
-        ("classes", config.classes),
-        ("data.leave_out", config.data.leave_out),
-    ):
-        if given:
-            msg = f"{field}: pairs sampled from layers have no labels and no folds."
-            raise StoreError(msg)
+    if config.data.leave_out:
+        msg = "data.leave_out: pairs sampled from layers have no folds."
+        raise StoreError(msg)
     edge, said = stored.mpp * stored.tile_px, config.mpp * config.source_px
     if abs(said / edge - 1) > _SAME_EDGE:
         msg = (
@@ -283,13 +289,37 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
     pairs = PairSet(
         sparse=stored.sparse(config.sparse.tile_px),
         partners=tuple(partners),
-        labels=None,
+        labels=_stored_labels(config, stored),
         cases=stored.regions,
         confidence=stored.confidence,
         slides=stored.sections,
+        rows=np.arange(len(stored)),
     )
     places = PairPlaces(stored.sections, stored.position_um, edge)
     return pairs, stored.sections, places
+
+
+def _stored_labels(config: DistillConfig, stored: StoredPairs) -> Ints | None:
+    """Return every pair's label, an index into the recipe's classes; −1 for none."""
+    names, column = [c.name for c in config.classes], config.data.labels_from
+    if not names and not column:
+        return None
+    if not names or not column:
+        msg = (
+            "classes, data.labels_from: pairs sampled from layers have labels where a "
+            "mask of classes is among the partners: name both, or neither."
+        )
+        raise StoreError(msg)
+    found = stored.labels(column)
+    others = sorted(set(found.tolist()) - {"", *names})
+    if others:
+        msg = (
+            f"classes: {column!r} also shows {others[0]!r}; the recipe's classes are "
+            f"{', '.join(names)}."
+        )
+        raise StoreError(msg)
+    place = {"": -1} | {name: k for k, name in enumerate(names)}
+    return np.array([place[label] for label in found.tolist()], np.intp)
 
 
 def controlled(
@@ -325,14 +355,7 @@ def controlled(
             partners.append(replace(own, values=np.repeat(blank, len(pairs), axis=0)))
         else:
             partners.append(own)
-    return PairSet(
-        pairs.sparse,
-        tuple(partners),
-        pairs.labels,
-        pairs.cases,
-        pairs.confidence,
-        pairs.slides,
-    )
+    return replace(pairs, partners=tuple(partners))
 
 
 def _cases(tiles: Sequence[Tile]) -> npt.NDArray[np.str_]:

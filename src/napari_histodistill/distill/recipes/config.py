@@ -58,6 +58,11 @@ class DataSource(Frozen):
     """Folds of the manifest, or sections of stored pairs, that are held out as a whole,
     in place of a share.
     """
+    labels_from: str = ""
+    """Partner of stored pairs, a mask read as classes, that labels the tiles: each by
+    the class at its centre; tiles without one are left out. Empty where a manifest has
+    the labels, or none are needed.
+    """
 
     @model_validator(mode="after")
     def _held_out_once(self) -> DataSource:

@@ -22,9 +22,6 @@ from napari_histodistill.errors import HistodistillError
 if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import TrainedArm
 
-ALONE: TrainedArm = "unprivileged"
-"""The arm of a control: no partner."""
-
 _MAY_DIFFER = {"arm", "dense", "name", "title", "description", "seed", "report"}
 _FIRST_TILES = 8
 
@@ -47,6 +44,8 @@ class RunKin:
         Digest of the pairs and of everything else in the recipe.
     written : int
         When the student was written, ns.
+    alone : bool
+        Whether it learned without a partner.
     """
 
     bundle: Path
@@ -55,11 +54,7 @@ class RunKin:
     taught_by: str
     recipe: str
     written: int
-
-    @property
-    def alone(self) -> bool:
-        """Whether it learned without a partner."""
-        return self.arm == ALONE
+    alone: bool
 
     def is_other_seed_of(self, other: RunKin) -> bool:
         """Whether the two differ in their seed alone."""
@@ -135,6 +130,7 @@ def _read(bundle: Path, stamps: tuple[int, ...]) -> RunKin | None:
         taught_by=json.dumps(taught_by, sort_keys=True),
         recipe=_digest(pairs, json.dumps(plain, sort_keys=True)),
         written=stamps[0],
+        alone=not config.dense,
     )
 
 
