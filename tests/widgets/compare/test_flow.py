@@ -436,9 +436,9 @@ def test_two_bundles_are_compared_on_a_layer(open_viewer, qtbot, monkeypatch):
     students = dict(zip(folders, (coarse_student(), colour_student()), strict=True))
     students[seed] = another_seed(coarse_student, lift=0.5)
     runs = {
-        folders[0]: RunKin(folders[0], "unprivileged", 0, "", "r", 0),
-        folders[1]: RunKin(folders[1], "triplet", 0, "ihc", "r", 0),
-        seed: RunKin(seed, "unprivileged", 1, "", "r", 0),
+        folders[0]: RunKin(folders[0], "unprivileged", 0, "", "r", 0, alone=True),
+        folders[1]: RunKin(folders[1], "triplet", 0, "ihc", "r", 0, alone=False),
+        seed: RunKin(seed, "unprivileged", 1, "", "r", 0, alone=True),
     }
     monkeypatch.setattr(kin, "kin_of", runs.get)
     monkeypatch.setattr(kin, "kin_beside", lambda b: [runs[f] for f in runs if f != b])

@@ -190,6 +190,15 @@ def run_to_show(runs: Path) -> RunProcess | None:
     return RunProcess(newest) if view.works or view.resumable else None
 
 
+def is_training(runs: Path) -> bool:
+    """Whether a process trains one of the runs of a folder."""
+    for folder in _all_runs(runs):
+        with suppress(InputError):  # nobody can say
+            if is_held(folder / LOCK):
+                return True
+    return False
+
+
 def share_done(view: RunView) -> float | None:
     """Return which share of its steps a run has taken; None before the first."""
     last = events_of(view.events, "step")[-1:]

@@ -19,6 +19,7 @@ from napari_histodistill.controllers.distil.classes import with_classes
 from napari_histodistill.controllers.distil.pairs import (
     Planned,
     classes_on_offer,
+    inputs_of,
     plan_work,
     section_of,
     why_no_pairs,
@@ -479,6 +480,14 @@ class DistilSession:
     def learned_classes(self) -> TileLabels | None:
         """The classes that a training learns, if it is to and there are some."""
         return classes_on_offer(self.sections) if self.learns_classes else None
+
+    @property
+    def why_only_alone(self) -> str:
+        """Why a training sees no partner in any case; empty if one is left."""
+        learned = self.learned_classes
+        if learned is None or len(inputs_of(self.sections[0])) > 1:
+            return ""
+        return "Its classes are labels here, and there is no other partner."
 
     @property
     def held_out(self) -> int | None:

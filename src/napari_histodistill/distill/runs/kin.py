@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.pairs.tilefolder import MANIFEST
-from napari_histodistill.distill.runs.folder import CONFIG, RUN, STUDENT, read_run
+from napari_histodistill.distill.runs.folder import (
+    CONFIG,
+    RUN,
+    STUDENT,
+    read_run,
+    start_run,
+)
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
@@ -107,6 +113,31 @@ def other_seeds(bundle: Path) -> tuple[RunKin, ...]:
         if mine is not None and one.is_other_seed_of(mine):
             seeds.setdefault(one.seed, one)
     return tuple(seeds.values())
+
+
+def prepare_second_seed(bundle: Path, folder: Path) -> Path:
+    """Prepare a run of a student's recipe on its pairs, with a seed that is new.
+
+    What two seeds differ by is noise.
+
+    Parameters
+    ----------
+    bundle : Path
+        The student.
+    folder : Path
+        Folder of the new run; the pairs stay where they are.
+
+    Raises
+    ------
+    InputError
+        If the student's run cannot be read, or the folder not be written.
+    """
+    config, place = read_run(bundle.parent)
+    seed = 1 + max([config.seed, *(one.seed for one in kin_beside(bundle))])
+    title = config.title.partition(", seed ")[0]
+    update = {"seed": seed, "name": folder.name, "title": f"{title}, seed {seed}"}
+    again = config.model_copy(update=update)
+    return start_run(again, folder, Path(place["data"]), home=Path(place["home"]))
 
 
 @lru_cache(maxsize=256)

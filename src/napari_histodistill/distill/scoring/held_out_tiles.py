@@ -56,6 +56,24 @@ def labelling_partner(stored: StoredPairs) -> str:
     return next(named, "")
 
 
+def why_no_labels(run: Path) -> str:
+    """Return why the pairs of a run have no labels; empty if they have.
+
+    Raises
+    ------
+    HistodistillError
+        If the run or its pairs are damaged.
+    """
+    _, place = read_run(run)
+    data = Path(place["data"])
+    if is_pairs(data) and labelling_partner(read_pairs(data)):
+        return ""
+    return (
+        "No partner of its pairs is a mask read as classes, so they have no labels: "
+        "choose a folder of labelled tiles."
+    )
+
+
 def held_out_tiles(run: Path) -> StoredTiles:
     """Return a run's held-out pairs that a partner's classes label.
 
@@ -73,25 +91,23 @@ def held_out_tiles(run: Path) -> StoredTiles:
     HistodistillError
         If the run or its pairs are damaged.
     """
+    why = why_no_labels(run)
+    if why:
+        msg = f"{run.name}: {why}"
+        raise InputError(msg)
     config, place = read_run(run)
     data = Path(place["data"])
-    partner = labelling_partner(read_pairs(data)) if is_pairs(data) else ""
-    if not partner:
-        msg = (
-            f"{run.name}: no partner of its pairs is a mask read as classes, so they "
-            "have no labels: choose a folder of labelled tiles."
-        )
-        raise InputError(msg)
+    stored = read_pairs(data)
     held_out = load_pairs(config, data).validation
     if held_out is None or held_out.rows is None:
         msg = f"{run.name}: no pairs were held out, so there are none to judge by."
         raise InputError(msg)
-    labels = read_pairs(data).labels(partner)[held_out.rows]
+    labels = stored.labels(labelling_partner(stored))[held_out.rows]
     labelled = np.flatnonzero(labels != "")
     if not len(labelled):
         msg = f"{run.name}: none of the held-out tiles has a class at its centre."
         raise InputError(msg)
-    several = len(np.unique(held_out.patients)) > 1 and bool(config.data.validate_on)
+    several = len(config.data.validate_on) > 1
     cases = held_out.patients if several else held_out.cases
     tiles = tuple(
         Tile(int(k), data / f"pair {k}", str(labels[k]), str(cases[k]), "", {})

@@ -404,11 +404,9 @@ class TrainStep(Step):
         super().__init__("4  Train")
         presets = [(preset.title, preset.key) for preset in PRESETS]
         self.preset = editor(str, "", choices=presets).native
-        tip = (
-            "Train the control: a model that never sees the partner, everything else "
-            "being the same. The comparison shows what the partner taught."
-        )
-        self.alone = editor(bool, tip, text="without the partner").native
+        self.alone = editor(bool, "", text="without the partner").native
+        self.learn = editor(bool, "", text="learn the classes").native
+        self.learn.hide()
         self.saving = Form(ModelTitle(), labels=True)
         (self.title,) = self.saving.natives
         self.title.setPlaceholderText(neutral_title())
@@ -429,7 +427,8 @@ class TrainStep(Step):
         self.curves.hide()
         self.warning = Hint()
         self.warning.hide()
-        put(self.column, row(self.preset, self.advanced), self.alone)
+        put(self.column, row(self.preset, self.advanced))
+        put(self.column, row(self.alone, self.learn))
         put(self.column, self.saving.native, self.words, self.settings)
         put(self.column, row(self.start, self.pause, self.stop), self.smaller)
         put(self.column, self.bar, self.curves, self.warning)
@@ -475,6 +474,17 @@ class TrainStep(Step):
             side_by_side.setStretch(1, 1)
             put(self.column, side_by_side)
         put(self.column, self.classes)
+
+    def offer_learning(self, classes: Sequence[str], *, chosen: bool) -> None:
+        """Offer to learn classes, with a head for them, where there are some."""
+        self.learn.setVisible(bool(classes))
+        with QSignalBlocker(self.learn):
+            self.learn.setChecked(chosen)
+        set_tip(
+            self.learn,
+            f"Learn to tell {', '.join(classes)} apart: a tile is of the class at its "
+            "centre; tiles without one are left out. Other partners teach besides.",
+        )
 
     def offer_classes(self, names: Sequence[str]) -> None:
         """Offer these Labels layers."""
