@@ -45,7 +45,7 @@ def why_enlarged(slide: Slide, sampling: Sampling) -> str:
     return (
         f"Tiles of {sampling.mpp:.3g} µm/px enlarge {slide.name} {times:.1f} times: "
         f"nothing new is seen. Choose tiles of {mpp.mean:.3g} µm/px or more, or "
-        "correct µm/px of the slide (step 1)."
+        "correct µm/px of the slide."
     )
 
 
