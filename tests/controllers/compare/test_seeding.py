@@ -103,5 +103,6 @@ def test_a_run_that_is_held_counts_as_training(tmp_path):
 
     run = start_run(small_config(), tmp_path / "run", tmp_path)
     assert not is_training(tmp_path)
-    with WriterLock(run / LOCK):
-        assert is_training(tmp_path)
+    lock = WriterLock(run / LOCK)
+    assert is_training(tmp_path)
+    lock.release()

@@ -274,11 +274,12 @@ def test_a_start_of_another_magnification_is_warned_about(session, painted):
     fine = Mpp(0.055, 0.055, "typed by the user")
     sparse = slide_from_arrays(painted.sparse, name="H&E", mpp=fine)
     session.choose(sparse, [Partner("same", PartnerKind.SAME)])
-    session.sample(0.055, 128)
+    session.sample(0.055, 64)
     planned(session)
     assert session.warning == "", "no start is expected to know it"
     session.choose_preset("careful")
-    assert "4.5 times as large" in session.warning, "seen at a quarter: 0.22 µm/px"
+    assert "sees 0.11 µm/px" in session.warning
+    assert "9.1 times as large" in session.warning
     session.choose(
         sparse, [replace(session.partners[0], kind=PartnerKind.PICTURE, slide=sparse)]
     )

@@ -67,7 +67,7 @@ def test_held_out_tiles_judge_both_arms_without_a_manifest(plan, tmp_path):
     assert [one.alone for one in kin] == [False, True]
     assert kin[1].is_control_of(kin[0])
     students = [load_student(run / STUDENT, device="cpu") for run in runs.values()]
-    assert students[0].spec.class_names == list(NAMES)
+    assert students[0].spec.class_names == NAMES
     tiles = held_out_tiles(runs["with"])
     held_out = load_pairs(learning(), path).validation
     assert sorted(tiles.labels()) == sorted(np.array(NAMES)[held_out.labels])

@@ -78,6 +78,8 @@ class SectionsSaid:
             return planned
         by = self.approver_of(planned.partners)
         said = replace(origin, relation=self.relation, approved_by=by)
+        if said == origin:
+            return planned
         return replace(planned, plan=replace(planned.plan, origin=said))
 
 
