@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import ClassVar
 
 import pytest
@@ -13,13 +14,11 @@ from napari_histodistill.distill.runs.folder import STUDENT, read_run, start_run
 from napari_histodistill.distill.runs.process import RunView
 from napari_histodistill.errors import Cancelled, ComputeError, InputError
 from napari_histodistill.running import CancelToken
+from napari_histodistill.students.bundled import find_bundled
 from tests.controllers.compare.test_session import another_seed, open_session
-from tests.controllers.distil.test_control import trained
 from tests.controllers.driving import drive
-from tests.distill.small_runs import small_config
+from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import colour_student
-
-__all__ = ["trained"]
 
 
 class Process:
@@ -46,6 +45,16 @@ class Process:
 
     def leave(self):
         self.calls.append("leave")
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Two runs with a student each; what that has learned does not matter."""
+    tiles = write_textures(tmp_path / "tiles", cases=1)
+    for arm in ("privileged", "unprivileged"):
+        run = start_run(small_config(arm, name=arm), tmp_path / arm, tiles)
+        shutil.copytree(find_bundled("imagenet-lite0"), run / STUDENT)
+    return tmp_path
 
 
 @pytest.fixture
