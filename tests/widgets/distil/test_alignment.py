@@ -11,6 +11,7 @@ from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.widgets.distil.align.checkerboard import TITLE
 from napari_histodistill.widgets.distil.dock import DistilWidget
+from napari_histodistill.widgets.distil.steps import IDLE
 from tests.widgets.conftest import wait_until
 from tests.widgets.distil.test_flow import MPP, add, begin_picking, fitted, tick
 
@@ -158,7 +159,7 @@ def test_landmarks_of_one_partner_say_nothing_of_another(open_panel, painted):
     widget.align_step.pick.click()
     widget.pairing.tick(other[0])
     assert not widget.align_step.pick.isChecked(), "picking was for the other partner"
-    assert not widget.align_step.words.text()
+    assert widget.align_step.words.text() == IDLE
     step = widget.align_step
     step.kind.setCurrentIndex(step.kind.findData("rigid"))
     step.kind.activated.emit(step.kind.currentIndex())
@@ -214,7 +215,7 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert not step.pick.isEnabled()
     assert not step.pick.isChecked()
     assert he.visible
-    assert not step.words.text()
+    assert step.words.text() == IDLE
 
 
 def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
@@ -239,7 +240,7 @@ def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
     assert step.undo.isVisible()
     step.undo.click()
     assert not step.undo.isVisible()
-    assert not step.words.text()
+    assert step.words.text() == IDLE
     np.testing.assert_allclose(lies_at(dense[0]), before, atol=1e-6)
     assert "refined" not in step.line.text()
 
@@ -263,11 +264,11 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     assert not step.undo.isVisible()
     # New landmarks, or another choice, take the words back.
     step.remove.click()
-    assert not step.words.text()
+    assert step.words.text() == IDLE
     fitted(widget)
     widget.pairing.tick()
     widget.pairing.tick(dense[0])
-    assert not step.words.text()
+    assert step.words.text() == IDLE
 
 
 def board(viewer):

@@ -12,6 +12,7 @@ pytest.importorskip("SimpleITK", reason="finding needs the extra [registration]"
 from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.widgets.distil.align import finding
 from napari_histodistill.widgets.distil.layers import own_to_world
+from napari_histodistill.widgets.distil.steps import IDLE
 from tests.controllers.distil.test_finding import found
 from tests.distill.layers.test_finding import other_stain, posed, section
 from tests.widgets.conftest import wait_until
@@ -88,7 +89,7 @@ def test_a_search_ends_is_laid_or_refused_in_words(open_distil, qtbot, monkeypat
     assert not jumps(rows, places(widget, inside))
     step.find.click()
     wait_until(qtbot, lambda: not widget.bench.pump.is_active(DistilJob.FINDING), 60)
-    assert (step.find.text(), step.words.text()) == ("Find", "")
+    assert (step.find.text(), step.words.text()) == ("Find", IDLE)
     shifted = np.eye(3)
     shifted[:2, 2] = 12.0
     results = [
@@ -109,7 +110,7 @@ def test_a_search_ends_is_laid_or_refused_in_words(open_distil, qtbot, monkeypat
     np.testing.assert_allclose(lies(layer)[:2, 2], before[:2, 2] - 12.0)
     step.undo.click()
     np.testing.assert_allclose(lies(layer), before)
-    assert step.words.text() == ""
+    assert step.words.text() == IDLE
     step.kind.setCurrentIndex(step.kind.findData("rigid"))
     find(qtbot, widget)
     assert kinds == [None, "rigid"], "Find fits what was chosen"
@@ -122,4 +123,4 @@ def test_a_search_ends_is_laid_or_refused_in_words(open_distil, qtbot, monkeypat
     assert not step.find.isEnabled()
     step.pick.click()
     widget.pairing.tick()
-    assert step.words.text() == "", "it was of a partner that is no longer chosen"
+    assert step.words.text() == IDLE, "it was of a partner that is no longer chosen"

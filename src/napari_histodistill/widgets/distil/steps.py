@@ -65,8 +65,13 @@ KINDS = (
     ("Shift and turn", "rigid"),
     ("Shift, turn, scale and shear", "affine"),
 )
-WORDS_LINES, LINE_LINES = 4, 2
+WORDS_LINES, LINE_LINES = 3, 2
 """Lines that are kept for what step 2 says while it works, and has decided."""
+
+IDLE = (
+    "Find lays the partner by itself, or landmarks do, which also say how well it lies."
+)
+"""What step 2 says while it has nothing to say."""
 
 APPROVED_TIP = (
     "Tick it once you have looked at how both lie: it is kept with the pairs. It goes "
@@ -232,19 +237,22 @@ class About(Enum):
 class Told(SteadyHint):
     """The words of all that moves the partner, in room that is kept for them.
 
-    An offer is always told; of the others, the most urgent.
+    An offer is always told; of the others, the most urgent. While there is nothing to
+    say, it says what can be done here.
     """
 
     def __init__(self, lines: int) -> None:
         super().__init__(lines)
         self._told = dict.fromkeys(About, "")
+        self.say(IDLE)
 
     def tell(self, about: About, words: str) -> None:
         """Say something; "" takes it back."""
         self._told[about] = words
         first = next(filter(None, (self._told[x] for x in About)), "")
         offer = self._told[About.OFFER]
-        self.say(first if first == offer else "\n".join(filter(None, (first, offer))))
+        parts = (first,) if first == offer else (first, offer)
+        self.say("\n".join(filter(None, parts)) or IDLE)
 
 
 class AlignStep(Step):

@@ -188,6 +188,22 @@ def room_for(label: QWidget, longest: str, *, beside: int = 4) -> None:
     _RoomKeeper(label, reserve)
 
 
+def align_labels(parent: QWidget) -> None:
+    """Give all labels below a widget, one in each row, the width of the widest."""
+
+    def reserve() -> None:
+        labels = parent.findChildren(QLabel)
+        wide = max((_text_width(label) for label in labels), default=0)
+        for label in labels:
+            label.setMinimumWidth(wide)
+
+    _RoomKeeper(parent, reserve)
+
+
+def _text_width(label: QLabel) -> int:
+    return int(label.fontMetrics().horizontalAdvance(label.text())) + 4
+
+
 def make_bold(widget: QWidget, *, bold: bool = True) -> None:
     """Set a widget's text in bold, or not any more."""
     font = widget.font()

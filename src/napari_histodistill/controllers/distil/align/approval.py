@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     Doubles = npt.NDArray[np.float64]
 
 RELATION_TITLES = {
-    SectionRelation.UNKNOWN: "not said whether they are one section",
-    SectionRelation.SAME: "one section, stained or scanned twice",
-    SectionRelation.CONSECUTIVE: "consecutive sections",
+    SectionRelation.UNKNOWN: "one or two: not said",
+    SectionRelation.SAME: "one, stained or scanned twice",
+    SectionRelation.CONSECUTIVE: "two consecutive ones",
 }
 LONGEST_NAME = 100
 """Letters of a name."""
