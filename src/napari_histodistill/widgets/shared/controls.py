@@ -191,13 +191,15 @@ def room_for(label: QWidget, longest: str, *, beside: int = 4) -> None:
 def align_labels(parent: QWidget) -> None:
     """Give all labels below a widget, one in each row, the width of the widest."""
 
+    labels = parent.findChildren(QLabel)
+
     def reserve() -> None:
-        labels = parent.findChildren(QLabel)
-        wide = max((_text_width(label) for label in labels), default=0)
+        wide = max(_text_width(label) for label in labels)
         for label in labels:
             label.setMinimumWidth(wide)
 
-    _RoomKeeper(parent, reserve)
+    for label in labels:
+        _RoomKeeper(label, reserve)
 
 
 def _text_width(label: QLabel) -> int:
