@@ -51,6 +51,14 @@ if TYPE_CHECKING:
     from napari import Viewer
 
 WIDTH, HEIGHT = 360, 780
+NEEDED_LATER = (
+    "pandas",
+    "zarr",
+    "zarr.codecs",
+    "joblib",
+    "joblib.externals.loky",
+    "napari_histodistill.widgets.explore.dock",
+)
 
 
 class OnClose(Enum):
@@ -108,11 +116,9 @@ class DistilWidget(Dock):
         self.lay_out((self.message, self.draft_row, *steps), spacing=8)
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
-        # What pairs, training and preview need, before a person waits for it.
+        # What pairs, training, preview and Explore need, before a person waits for it.
         self.bench.pump.start(
-            import_work(
-                "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
-            ),
+            import_work(*NEEDED_LATER),
             key=SlideJob.IMPORTING,
             on_reports=lambda _: None,
         )

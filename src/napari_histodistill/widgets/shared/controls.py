@@ -190,7 +190,6 @@ def room_for(label: QWidget, longest: str, *, beside: int = 4) -> None:
 
 def align_labels(parent: QWidget) -> None:
     """Give all labels below a widget, one in each row, the width of the widest."""
-
     labels = parent.findChildren(QLabel)
 
     def reserve() -> None:
