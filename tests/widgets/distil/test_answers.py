@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
+from qtpy.QtCore import QObject
+
 from napari_histodistill.controllers.distil.align.approval import read_approver
 from napari_histodistill.distill.pairs.provenance import SectionRelation
-from napari_histodistill.widgets.distil.bench import SAME
+from napari_histodistill.widgets.distil.bench import SAME, Turns
 from napari_histodistill.widgets.distil.train.helping import HelpTable
+from tests.widgets.conftest import wait_until
 from tests.widgets.distil.test_flow import (
     MPP,
     add_pair,
@@ -92,3 +97,12 @@ def test_the_answer_is_a_table(qtbot):
     assert table.isVisibleTo(None)
     table.show_rows(())
     assert not table.isVisibleTo(None)
+
+
+def test_the_search_for_garbage_waits_until_all_is_done(qtbot):
+    parent, seen = QObject(), []
+    turns = Turns(parent)
+    turns.start(*[lambda: seen.append(gc.isenabled())] * 2)
+    wait_until(qtbot, gc.isenabled)
+    assert seen == [False, False]
+    assert not turns.active
