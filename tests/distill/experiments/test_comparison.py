@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.distill.experiments.comparison import METRICS, Design, compare
+from napari_histodistill.distill.experiments.comparison import Design, compare
+from napari_histodistill.distill.experiments.metrics import METRICS
 from napari_histodistill.distill.scoring.held_out import RunScore
 
 DESIGN = Design(
