@@ -140,14 +140,14 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return the table, then what is missing."""
-        areas = any(AUROC in (row.metrics or ()) for row in self.rows)
-        shown = [*(m for m in METRICS if m in self.design.metrics)]
-        shown += [AUROC] if areas else []
+        shown = [m for m in METRICS if m in self.design.metrics]
+        if any(AUROC in (row.metrics or ()) for row in self.rows):
+            shown.append(AUROC)
         head = [
             "variant",
             *shown,
             f"Δ {METRICS[0]} to {self.design.baseline}",
-            *([f"Δ {AUROC}"] if areas else []),
+            *([f"Δ {AUROC}"] if AUROC in shown else []),
             "10 % of labels",
             "1 %",
             "effective rank",
@@ -155,7 +155,7 @@ class Table:
             "seeds",
         ]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        lines += [f"| {' | '.join(_cells(r, shown, areas))} |" for r in self.rows]
+        lines += [f"| {' | '.join(_cells(r, shown))} |" for r in self.rows]
         if self.design.recalls:
             lines += _recalls(self.rows, self.design.classes)
         missing = [
@@ -402,10 +402,11 @@ def _probabilities(run: RunScore, key: str, classes: int) -> Counts | None:
     return whole
 
 
-def _cells(row: TableRow, metrics: Sequence[str], areas: bool) -> list[str]:
+def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
     if row.metrics is None or row.fractions is None:
-        return [row.variant, *("—" for _ in range(len(metrics) + 5 + areas)), "0"]
-    differences = [METRICS[0], *([AUROC] if areas else [])]
+        columns = len(metrics) + 5 + (AUROC in metrics)
+        return [row.variant, *("—" for _ in range(columns)), "0"]
+    differences = [METRICS[0], *([AUROC] if AUROC in metrics else [])]
     return [
         row.variant,
         *(in_figures(row.metrics[m]) if m in row.metrics else "" for m in metrics),

@@ -2,8 +2,9 @@
 
 ```
 OUT/experiment.json                          the recipe, and its digest
-OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json (seed-<s>
-                                             where other tiles judge)
+OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json ; of
+                                             baselines, and where other tiles judge, of
+                                             all folds: seed-<s>/
 OUT/scores.jsonl.gz                          every prediction, see held_out.py
 OUT/results.json  table.md  intervals.png    the results
 OUT/final/                                   the student trained on everything
@@ -79,7 +80,7 @@ class ExperimentReport:
     message: str
 
 
-def run_experiment(
+def run_experiment(  # noqa: PLR0913 - what a caller names, named here
     config: ExperimentConfig,
     out: Path,
     *,
@@ -104,8 +105,8 @@ def run_experiment(
     data : Path
         Tile folder with labels, cases and folds.
     judge_on : Path or None
-        Tile folder that judges, for a recipe with ``[experiment.judged]``; then ``data``
-        needs no labels.
+        Tile folder that judges, for a recipe with ``[experiment.judged]``; then
+        ``data`` needs no labels.
     workers : int
         Number of runs at a time.
     device : str
@@ -196,7 +197,7 @@ def _run_missing(  # noqa: PLR0913 - what its caller was given
             if report.kind in {"started", "checkpoint", "finished"}:
                 what = f"final student: {report.kind} {report.step} of {report.steps}"
                 yield ExperimentReport(done, len(jobs), failed, what)
-        scores = [s for s in _scores(jobs, out, judge).values()]
+        scores = list(_scores(jobs, out, judge).values())
         kept = describe_final(config, out, table, scores)
         yield ExperimentReport(done, len(jobs), failed, f"final student: {kept}")
 
@@ -236,8 +237,8 @@ def _jobs(
             sparse_px=first.sparse.tile_px,
             full_px=first.source_px,
             classes=config.classes(),
-            locked=config.locked(),
-            judges=places.judges if fold is None else None,
+            judges=places.judges,
+            locked=() if table.judged else config.locked(),
             folds=table.folds if fold is None else (fold,),
             genes=table.genes.column if table.genes else "",
             gene_names=table.genes.names if table.genes else "",
@@ -248,8 +249,8 @@ def _jobs(
             for variant in config.variants:
                 recipe = recipe_text(config.run(variant.name, fold, seed))
                 found.append(job(variant.name, fold, seed, recipe))
-            if seed == table.seeds[0]:
-                found += [job(name, fold, seed, "") for name in table.baselines]
+        if seed == table.seeds[0]:
+            found += [job(name, None, seed, "") for name in table.baselines]
     return found
 
 

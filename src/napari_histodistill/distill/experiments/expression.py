@@ -3,7 +3,7 @@
 A gene's figure is the mean over sections of its correlation on the section's tiles, and
 a variant's the mean or median of that over genes, averaged over seeds. Intervals are
 95 % percentile intervals of a bootstrap over sections, the same resamples for every
-variant, so differences are paired. With a handful of sections such an interval is rough.
+variant, so differences are paired. Over a handful of sections an interval is rough.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class ExperimentJob:
     variant : str
         Name of the variant or baseline.
     fold : str
-        Fold that is held out of the training; empty where other tiles judge.
+        Fold that is held out of the training; empty where none is: other tiles judge,
+        or nothing is trained.
     seed : int
         Seed of the run.
     recipe : str
@@ -56,12 +57,12 @@ class ExperimentJob:
         Edge of the tiles as students see them, and of the whole ones.
     classes : tuple of str
         Names of the classes, in the order of labels.
-    locked : tuple of str
-        Folds that no run of the experiment may see.
-    judges : Path or None
-        Tile folder that judges, where it is another one.
+    judges : Path
+        Tile folder that judges; the same, if it is not another one.
     folds : tuple of str
-        Folds that the run has a score for: :attr:`fold`, or all of the other tiles'.
+        Folds that the run has a score for: :attr:`fold`, or all of them.
+    locked : tuple of str
+        Folds of the judging tiles that no run of the experiment may see.
     genes : str
         Column of the genes that a linear map must predict; empty to judge by classes.
     gene_names : str
@@ -78,9 +79,9 @@ class ExperimentJob:
     sparse_px: int
     full_px: int
     classes: tuple[str, ...]
+    judges: Path
+    folds: tuple[str, ...]
     locked: tuple[str, ...] = ()
-    judges: Path | None = None
-    folds: tuple[str, ...] = ()
     genes: str = ""
     gene_names: str = ""
 
@@ -104,14 +105,14 @@ class ExperimentJob:
         """Return the job of a line."""
         plain = json.loads(line)
         paths = ("folder", "data", "judges")
-        plain |= {name: plain[name] and Path(plain[name]) for name in paths}
+        plain |= {name: Path(plain[name]) for name in paths}
         plain |= {name: tuple(plain[name]) for name in ("classes", "locked", "folds")}
         return cls(**plain)
 
 
 def run_job(job: ExperimentJob) -> None:
     """Train (or compute a baseline), judge, and write ``score.json``: a line a fold."""
-    folder = judging_tiles(job.judges or job.data, () if job.judges else job.locked)
+    folder = judging_tiles(job.judges, job.locked)
     scores = _trained(job, folder) if job.recipe else _baseline(job, folder)
     lines = (json.dumps(score.as_dict()) + "\n" for score in scores)
     write_whole(job.folder / SCORE, "".join(lines))

@@ -1,7 +1,7 @@
 """Who judges the runs of an experiment: classes of tiles, or genes.
 
-A judge knows the tiles, reads scores back, says whether a score is of these tiles, makes
-the table and draws its figures.
+A judge knows the tiles, reads scores back, says whether a score is of these tiles,
+makes the table and draws its figures.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ PAUSED_S = 0.2
 _GO_ON, _PAUSE, _STOP = range(3)
 
 
-def train(
+def train(  # noqa: PLR0913 - what a caller names, named here
     folder: Path,
     *,
     cancel: CancelToken | None = None,

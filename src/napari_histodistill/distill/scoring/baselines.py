@@ -97,26 +97,26 @@ class Baseline:
 
     Attributes
     ----------
-    whole : bool
-        Whether it looks at the whole tile, which no student sees, or at the tile at the
-        student's magnification.
     features : callable
         From tiles, and for a fitted one the rows that it may be fitted on.
     fitted : bool
         Whether it is fitted on tiles.
+    whole : bool
+        Whether it looks at the whole tile, which no student sees, or at the tile at the
+        student's magnification.
     """
 
-    whole: bool
     features: Callable[..., Floats]
     fitted: bool = False
+    whole: bool = False
 
 
 BASELINES = {
-    "mean-rgb": Baseline(False, mean_rgb),
-    "colour-histogram": Baseline(False, colour_histogram),
-    "raw-pixels": Baseline(False, raw_pixels, fitted=True),
-    "frozen-lite0-sparse": Baseline(False, frozen_features),
-    "frozen-lite0-dense": Baseline(True, frozen_features),
+    "mean-rgb": Baseline(mean_rgb),
+    "colour-histogram": Baseline(colour_histogram),
+    "raw-pixels": Baseline(raw_pixels, fitted=True),
+    "frozen-lite0-sparse": Baseline(frozen_features),
+    "frozen-lite0-dense": Baseline(frozen_features, whole=True),
 }
 
 
