@@ -138,6 +138,49 @@ def test_a_shuffled_partner_is_another_cases_and_every_one_is_dealt(tiles):
         np.testing.assert_array_equal(before.labels, after.labels)
 
 
+NAMED = r"^\d+-(\d)-(\d)"
+"""Row and column in the names of :func:`write_textures`: class and tile."""
+
+
+def test_partners_are_dealt_within_a_case_and_near_by(tiles):
+    def sides(partner, **said):
+        config = small_config(
+            data=data(validation_share=0.25, positions=NAMED),
+            dense=[dense(partner=partner, **said)],
+        )
+        split = load_pairs(config, tiles)
+        return split.train, split.validation
+
+    for partner, said in (("shuffled_within_case", {}), ("shuffled_nearby", {})):
+        for own, dealt in zip(sides("own"), sides(partner, **said), strict=True):
+            rows = {p.tobytes(): k for k, p in enumerate(own.partners[0].values)}
+            drawn = np.array([rows[p.tobytes()] for p in dealt.partners[0].values])
+            assert sorted(drawn) == list(range(len(own)))
+            assert (drawn != np.arange(len(own))).all()
+            assert (own.cases[drawn] == own.cases).all()
+            far = np.linalg.norm(own.positions[drawn] - own.positions, axis=1)
+            assert far.max() <= (2 if partner == "shuffled_nearby" else 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        (r"(\d)-(\d", "positions is no regular expression"),
+        (r"(\d)-\d", "positions has 1 groups: it needs two, row and column"),
+    ],
+)
+def test_a_pattern_without_two_groups_is_refused(pattern, said):
+    with pytest.raises(ValidationError, match=said):
+        small_config(data=data(positions=pattern))
+
+
+@pytest.mark.parametrize("pattern", [r"(\d)x(\d)", r"(\d)-(\D)", r"(\d+)(x)?"])
+def test_a_name_without_a_position_is_named(tiles, pattern):
+    config = small_config(data=data(positions=pattern))
+    with pytest.raises(TileFolderError, match=r"row 2: data.positions .* in 0-0-0.png"):
+        load_pairs(config, tiles)
+
+
 def test_dealing_depends_on_the_seed(tiles):
     # Another seed would also split otherwise: deal the same pairs twice.
     pairs = load_pairs(small_config(), tiles).train

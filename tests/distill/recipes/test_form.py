@@ -150,6 +150,7 @@ def anything(field: Field) -> st.SearchStrategy[Any]:
     by_name = {
         "frozen": st.just(False),
         "frozen_views": st.just(0),
+        "nearby": st.floats(0.5, 20),
         "backbone": st.from_regex(r"[A-Za-z0-9_]{1,9}(\.[a-z]{1,4})?", fullmatch=True),
         "arm": st.sampled_from(["privileged", "triplet"]),
         "options": st.dictionaries(words, plain, max_size=3),

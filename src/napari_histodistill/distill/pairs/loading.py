@@ -7,6 +7,7 @@ recipe leaves out are never read at all.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ import numpy as np
 from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.pairs.batches import PARTNERS, stream
 from napari_histodistill.distill.pairs.categories import spread_masks
+from napari_histodistill.distill.pairs.dealing import (
+    dealt_nearby,
+    dealt_to_other_cases,
+    dealt_within_cases,
+)
 from napari_histodistill.distill.pairs.split import (
     PairPlaces,
     folds_for,
@@ -93,6 +99,7 @@ class PairSet:
     cases: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
     slides: npt.NDArray[np.str_] | None = None
+    positions: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.sparse)
@@ -106,6 +113,7 @@ class PairSet:
             self.cases[rows],
             self.confidence[rows],
             None if self.slides is None else self.slides[rows],
+            None if self.positions is None else self.positions[rows],
         )
 
     @property
@@ -250,6 +258,7 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
         cases=_cases(tiles),
         confidence=np.ones(len(tiles), np.float32),
         slides=np.array([tile.case_id or "" for tile in tiles], np.str_),
+        positions=_positions(folder, config.data.positions),
     )
     return pairs, np.array([tile.fold for tile in tiles]), None
 
@@ -263,6 +272,9 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
         if given:
             msg = f"{field}: pairs sampled from layers have no labels and no folds."
             raise StoreError(msg)
+    if config.data.positions:
+        msg = "data.positions: stored pairs have positions of their own: remove it."
+        raise StoreError(msg)
     edge, said = stored.mpp * stored.tile_px, config.mpp * config.source_px
     if abs(said / edge - 1) > _SAME_EDGE:
         msg = (
@@ -287,6 +299,7 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
         cases=stored.regions,
         confidence=stored.confidence,
         slides=stored.sections,
+        positions=stored.position_um,
     )
     places = PairPlaces(stored.sections, stored.position_um, edge)
     return pairs, stored.sections, places
@@ -310,14 +323,14 @@ def controlled(
     Raises
     ------
     TileFolderError
-        If partners cannot be dealt so that none stays within its case.
+        If partners cannot be dealt as the control asks.
     """
     partners = []
     for place, (dense, own) in enumerate(
         zip(config.dense, pairs.partners, strict=True)
     ):
-        if dense.partner == "shuffled":
-            drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
+        drawn = _dealt(pairs, dense, stream(config.seed, PARTNERS, place))
+        if drawn is not None:
             partners.append(replace(own, values=own.values[drawn]))
         elif dense.partner == "blank":
             from_here = own if source is None else source.partners[place]
@@ -325,14 +338,42 @@ def controlled(
             partners.append(replace(own, values=np.repeat(blank, len(pairs), axis=0)))
         else:
             partners.append(own)
-    return PairSet(
-        pairs.sparse,
-        tuple(partners),
-        pairs.labels,
-        pairs.cases,
-        pairs.confidence,
-        pairs.slides,
-    )
+    return replace(pairs, partners=tuple(partners))
+
+
+def _dealt(
+    pairs: PairSet, dense: DenseConfig, random: np.random.Generator
+) -> Ints | None:
+    """Return the row whose partner each row gets; None where partners stay."""
+    if dense.partner == "shuffled":
+        return dealt_to_other_cases(pairs.cases, random)
+    # A section may be cut into several regions, which are the cases of a split.
+    sections = np.where(pairs.patients == "", pairs.cases, pairs.patients)
+    if dense.partner == "shuffled_within_case":
+        return dealt_within_cases(sections, random)
+    if dense.partner == "shuffled_nearby":
+        return dealt_nearby(sections, pairs.positions, dense.nearby, random)
+    return None
+
+
+def _positions(folder: TileFolder, pattern: str) -> npt.NDArray[np.float64] | None:
+    """Read where every tile lies off its image's file name, ``(n, 2)``."""
+    if not pattern:
+        return None
+    known = re.compile(pattern)
+    found: list[tuple[float, float]] = []
+    for tile in folder.tiles:
+        match = known.search(tile.image.name)
+        try:
+            row, column = () if match is None else map(float, match.groups())
+        except (ValueError, TypeError):
+            msg = (
+                f"{folder.folder} row {tile.row}: data.positions ({pattern}) finds no "
+                f"two numbers in {tile.image.name}."
+            )
+            raise TileFolderError(msg) from None
+        found.append((row, column))
+    return np.array(found, np.float64)
 
 
 def _cases(tiles: Sequence[Tile]) -> npt.NDArray[np.str_]:
@@ -418,27 +459,6 @@ def _is_unknown(dense: DenseConfig, said: Unlabelled) -> bool:
     """Whether unlabelled places of a mask are unknown: the recipe's word goes first."""
     chosen = said if dense.unlabelled is None else Unlabelled(dense.unlabelled)
     return dense.kind == "mask" and chosen is Unlabelled.UNKNOWN
-
-
-def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
-    """Return the row whose partner each row gets: of another case, each row once."""
-    _, member = np.unique(cases, return_inverse=True)
-    counts = np.bincount(member)
-    total = len(member)
-    if 2 * counts.max() > total:
-        msg = (
-            "partner = 'shuffled': one case holds more than half of the pairs, so "
-            "partners cannot be dealt to other cases: add cases."
-        )
-        raise TileFolderError(msg)
-    # Rows case by case, cases in random order: a shift by the largest case's size
-    # always leaves the case. Shuffled within cases, it is as random as that allows.
-    key = random.permutation(len(counts))[member]
-    order = np.lexsort((random.random(total), key))
-    giver = np.roll(order, -int(counts.max()))
-    drawn = np.empty(total, np.intp)
-    drawn[order] = giver
-    return drawn
 
 
 def _blank(partner: PartnerValues) -> npt.NDArray[Any]:

@@ -6,7 +6,8 @@ an encoder, alone or with dense partners. ``reading.py`` reads both from TOML.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +30,11 @@ class Frozen(BaseModel):
     text, so it survives ``python -OO``; without source there is no help, and no error.
     """
 
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the first published version did not know: at their defaults, they do
+    not count in a checkpoint's digest of its recipe.
+    """
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True
     )
@@ -36,6 +42,8 @@ class Frozen(BaseModel):
 
 class DataSource(Frozen):
     """The tiles that a student learns from, and whose they are."""
+
+    LATER = frozenset({"positions"})
 
     folder: Annotated[str, Field(min_length=1)]
     """A tile folder, or a folder of stored pairs (see ``distill/pairs/loading.py``),
@@ -58,6 +66,23 @@ class DataSource(Frozen):
     """Folds of the manifest, or sections of stored pairs, that are held out as a whole,
     in place of a share.
     """
+    positions: Annotated[str, Field(max_length=200)] = ""
+    r"""Where the tiles of a folder lie: a regular expression that finds row and column,
+    its two groups, in an image's file name, such as ``_(\d+)x(\d+)``. Empty where the
+    names do not say; stored pairs know it themselves.
+    """
+
+    @model_validator(mode="after")
+    def _positions_have_two_groups(self) -> DataSource:
+        try:
+            groups = re.compile(self.positions).groups if self.positions else 2
+        except (re.error, OverflowError, RecursionError) as error:
+            msg = f"positions is no regular expression ({error})"
+            raise ValueError(msg) from error
+        if groups != 2:
+            msg = f"positions has {groups} groups: it needs two, row and column"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _held_out_once(self) -> DataSource:
@@ -116,6 +141,8 @@ class SparseConfig(Frozen):
 class DenseConfig(Frozen):
     """One dense partner and its branch, which is thrown away after training."""
 
+    LATER = frozenset({"nearby"})
+
     column: str = ""
     """Column of the manifest that names the partner's file, or name of the layer that
     was sampled; empty for the sparse image itself at ``tile_px`` (a higher
@@ -137,9 +164,17 @@ class DenseConfig(Frozen):
     """
     encoder: EncoderConfig
     """Encoder of this branch. With ``frozen = true`` it is a fixed teacher."""
-    partner: Literal["own", "shuffled", "blank"] = "own"
-    """Partner that a tile gets. Controls: ``shuffled`` deals the partners to tiles of
-    other cases once, ``blank`` shows the partners' mean in place of every one.
+    partner: Literal[
+        "own", "shuffled", "shuffled_within_case", "shuffled_nearby", "blank"
+    ] = "own"
+    """Partner that a tile gets. Controls deal the partners once: ``shuffled`` to tiles
+    of other cases, ``shuffled_within_case`` to other tiles of the same case or section
+    (the only tile of one keeps its own), ``shuffled_nearby`` to other tiles near by, so
+    that the place still fits. ``blank`` shows the partners' mean in place of every one.
+    """
+    nearby: Annotated[float, Field(gt=0, le=20)] = 2.0
+    """Radius of the neighbourhood of ``shuffled_nearby``, in steps: one step is the
+    median distance from a tile to the nearest other one of its section.
     """
     unlabelled: Literal["unknown", "background"] | None = None
     """What 0 in a mask is: ``background``, or ``unknown``, which then counts for no
