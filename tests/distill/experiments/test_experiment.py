@@ -466,7 +466,11 @@ def test_a_run_is_trained_on_one_folder_and_judged_on_the_other(
 
     monkeypatch.setattr(experiment_module, "_run_process", here)
     config = judged_elsewhere(
-        experiment={"baselines": ["raw-pixels"], "folds": ["1"]},
+        experiment={
+            "baselines": ["raw-pixels"],
+            "baseline": "plain",
+            "folds": ["1"],
+        },
         base={"schedule": {"steps": 1}},
         variants=[{"name": "plain"}],
     )

@@ -21,6 +21,7 @@ from napari_histodistill.distill.experiments.job import (
     labelled_tiles,
     measured_tiles,
 )
+from napari_histodistill.distill.pairs.loading import tile_positions
 from napari_histodistill.distill.scoring.expression import (
     ExpressionScore,
     check_sections,
@@ -210,4 +211,5 @@ def _by_genes(config: ExperimentConfig, folder: TileFolder) -> ByGenes:
     tiles = measured_tiles(folder, table.genes.column, table.genes.names)
     for fold in table.folds:
         check_sections(tiles, fold)
-    return ByGenes(config.design(), table.genes.against, tiles)
+    positions = tile_positions(folder, config.first().data.positions)
+    return ByGenes(config.design(), table.genes.against, tiles, positions)

@@ -258,7 +258,7 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
         cases=_cases(tiles),
         confidence=np.ones(len(tiles), np.float32),
         slides=np.array([tile.case_id or "" for tile in tiles], np.str_),
-        positions=_positions(folder, config.data.positions),
+        positions=tile_positions(folder, config.data.positions),
     )
     return pairs, np.array([tile.fold for tile in tiles]), None
 
@@ -356,8 +356,26 @@ def _dealt(
     return None
 
 
-def _positions(folder: TileFolder, pattern: str) -> npt.NDArray[np.float64] | None:
-    """Read where every tile lies off its image's file name, ``(n, 2)``."""
+def tile_positions(folder: TileFolder, pattern: str) -> npt.NDArray[np.float64] | None:
+    """Read where every tile lies off its image's file name.
+
+    Parameters
+    ----------
+    folder : TileFolder
+        The tiles.
+    pattern : str
+        ``data.positions`` of the recipe.
+
+    Returns
+    -------
+    ndarray or None
+        ``(n, 2)``: row and column; None without a pattern.
+
+    Raises
+    ------
+    TileFolderError
+        Naming the tile whose name has no place.
+    """
     if not pattern:
         return None
     known = re.compile(pattern)
