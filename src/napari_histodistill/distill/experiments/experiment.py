@@ -365,7 +365,7 @@ def _run_process(job: ExperimentJob, token: CancelToken) -> float:
 def _scores(jobs: list[ExperimentJob], out: Path, judge: Judge) -> dict[ScoreKey, Any]:
     """Return known scores in the order of the jobs: from run folders, or the file."""
     book = read_scores(out / SCORES, judge.read)
-    found = {}
+    found: dict[ScoreKey, Any] = {}
     for job in jobs:
         if (job.folder / SCORE).is_file():
             found |= dict(zip(job.keys, _of_run(job, judge), strict=True))
