@@ -138,14 +138,15 @@ def test_genes_judge_an_experiment(spots, tmp_path, monkeypatch):
     assert plain["differences"]["mean-rgb"]["value"] < 0.5
     assert (out / "genes.png").is_file()
     assert len(run_all(by_genes(), out, spots)) == 2, "nothing was left to do"
-    page = (out / "genes.png").read_bytes()
     again = tmp_path / "again"
     again.mkdir()
     (again / "scores.jsonl.gz").write_bytes((out / "scores.jsonl.gz").read_bytes())
     run_all(by_genes(), again, spots)
     assert (again / "table.md").read_bytes() == (out / "table.md").read_bytes()
     assert not (again / "genes.png").exists(), "predictions are in no book"
-    assert page
+    (out / "runs/plain/fold-2-seed-0/predicted-2.npy").write_text("damaged")
+    with pytest.raises(InputError, match=r"predicted-2\.npy cannot be read"):
+        run_all(by_genes(), out, spots)
     rows = (spots / "manifest.csv").read_text().splitlines()
     (spots / "manifest.csv").write_text("\n".join(rows[:-1]))
     with pytest.raises(InputError, match="judged on other tiles"):

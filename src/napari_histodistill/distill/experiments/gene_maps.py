@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_histodistill.distill.experiments.job import PREDICTED
 from napari_histodistill.distill.scoring.figures import new_figure, save_figure
+from napari_histodistill.errors import InputError
 from napari_histodistill.files import written_beside
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def draw_best_genes(
     out : Path
         Folder of the experiment; the page is ``genes.png``.
     """
-    shown = [row for row in table.rows if row.mean and row.variant not in _fixed(table)]
+    fixed = table.design.fixed
+    shown = [row for row in table.rows if row.mean and row.variant not in fixed]
     if positions is None or not shown:
         return
     row = max(shown, key=lambda one: one.mean.value)  # type: ignore[union-attr]
@@ -60,10 +62,6 @@ def draw_best_genes(
         draw_maps(row, tiles, positions, predicted, beside)
 
 
-def _fixed(table: GeneTable) -> tuple[str, ...]:
-    return table.design.fixed
-
-
 def _predicted(
     row: GeneRow, tiles: MeasuredTiles, jobs: Sequence[ExperimentJob]
 ) -> Floats | None:
@@ -71,10 +69,14 @@ def _predicted(
     found = np.full(tiles.genes.shape, np.nan, np.float32)
     for job in jobs:
         if (job.variant, job.seed) == (row.variant, row.seeds[0]):
-            path = job.folder / PREDICTED
+            path = job.folder / PREDICTED.format(job.fold)
             if not path.is_file():
                 return None
-            found[tiles.folds == job.fold] = np.load(path, allow_pickle=False)
+            try:
+                found[tiles.folds == job.fold] = np.load(path, allow_pickle=False)
+            except (OSError, ValueError, EOFError, TypeError) as error:
+                msg = f"{path} cannot be read ({error}): remove it."
+                raise InputError(msg) from error
     return found
 
 

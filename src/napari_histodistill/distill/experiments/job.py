@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from napari_histodistill.students.head import Head
 
 SCORE, FAILURE, RUN = "score.json", "failed.txt", "run"
-PREDICTED = "predicted.npy"
-"""Genes that a linear map predicts, ``(rows, genes)`` float16 of the held-out fold."""
+PREDICTED = "predicted-{}.npy"
+"""Genes that a linear map predicts, ``(rows, genes)`` float16 of the fold it names."""
 MOST_NAMES_BYTES = 2**24
 
 
@@ -234,7 +234,8 @@ def _judged_by_genes(
             minutes=minutes,
         )
         # For the maps; too large for the book of scores.
-        with written_beside(job.folder / PREDICTED) as beside, beside.open("wb") as to:
+        place = job.folder / PREDICTED.format(fold)
+        with written_beside(place) as beside, beside.open("wb") as to:
             np.save(to, predicted.astype(np.float16))
         scores.append(score)
     return scores
