@@ -145,7 +145,8 @@ def test_arms_that_are_compared_see_as_many_pairs(name):
         arm, epochs = variant.name.rsplit("-", 1)
         config = recipe.run(variant.name, "1", 0)
         schedules[epochs].add(config.schedule.model_dump_json())
-        arms[epochs].add((arm, config.arm, config.dense))
+        dense = tuple(d.model_dump_json() for d in config.dense)
+        arms[epochs].add((arm, config.arm, dense))
     assert {len(found) for found in schedules.values()} == {1}
     assert arms["1"] == arms["5"]
 

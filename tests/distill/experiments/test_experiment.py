@@ -408,7 +408,10 @@ def judged_elsewhere(**changes):
             "baseline": "mean-rgb",
         },
     }
-    return small_experiment(**merged(own, changes))
+    content = small_content(**merged(own, changes))
+    if "grouping" not in changes.get("experiment", {}):
+        del content["experiment"]["grouping"]
+    return ExperimentConfig.model_validate(content)
 
 
 @pytest.fixture(scope="module")
@@ -540,9 +543,10 @@ def test_a_table_that_is_judged_elsewhere_and_would_mislead_is_refused(table, ma
         judged_elsewhere(experiment=table)
 
 
-def test_a_folder_from_before_goes_on(tiles, tmp_path, monkeypatch):
+def test_a_folder_from_before_goes_on(tiles, tmp_path):
     """Fields that are new, and empty, make no other experiment of it."""
-    monkeypatch.setattr(experiment_module, "_run_process", fake_process)
-    run_all(small_experiment(), tmp_path / "out", tiles)
+    reports = run_experiment(small_experiment(), tmp_path / "out", data=tiles)
+    next(reports)
+    reports.close()
     known = json.loads((tmp_path / "out/experiment.json").read_text())
     assert not {"judged", "genes"} & set(known["config"]["experiment"])
