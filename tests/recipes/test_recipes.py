@@ -161,7 +161,8 @@ def test_the_search_tries_the_same_settings_with_and_without_the_partner():
 
 
 # The others differ from the first table in sizes and settings alone.
-TRAINED = [v for v in VARIANTS if not v[0].endswith(("-14", "-7", "-search"))]
+TRAINED = [v for v in VARIANTS if not v[0].endswith(("-14", "-7", "-28", "-search"))]
+TRAINED.append(("ebhi-start-28", "dense"))
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
@@ -175,7 +176,12 @@ def test_a_variant_trains_and_its_student_loads(
         update={
             "schedule": config.schedule.model_copy(update=changes),
             "dense": tuple(
-                d.model_copy(update={"frozen_views": min(d.frozen_views, 1)})
+                d.model_copy(
+                    update={
+                        "frozen_views": min(d.frozen_views, 1),
+                        "components": d.components and 8,
+                    }
+                )
                 for d in config.dense
             ),
         }
