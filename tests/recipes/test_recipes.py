@@ -198,8 +198,9 @@ def test_the_search_tries_the_same_settings_with_and_without_the_partner():
 TRAINED = [
     (name, variant)
     for name, variant in VARIANTS
-    if not name.endswith(("-14", "-7", "-search")) and name not in OTHER_CLASSES
+    if not name.endswith(("-14", "-7", "-28", "-search")) and name not in OTHER_CLASSES
 ]
+TRAINED.append(("ebhi-start-28", "dense"))
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
@@ -213,7 +214,12 @@ def test_a_variant_trains_and_its_student_loads(
         update={
             "schedule": config.schedule.model_copy(update=changes),
             "dense": tuple(
-                d.model_copy(update={"frozen_views": min(d.frozen_views, 1)})
+                d.model_copy(
+                    update={
+                        "frozen_views": min(d.frozen_views, 1),
+                        "components": d.components and 8,
+                    }
+                )
                 for d in config.dense
             ),
         }

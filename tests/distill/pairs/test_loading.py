@@ -16,6 +16,7 @@ from napari_histodistill.distill.pairs.loading import (
     load_pairs,
 )
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.scoring.held_out import LabelledTiles, _labelled
 from napari_histodistill.distill.training.views import Views
 from napari_histodistill.errors import TileFolderError
 from napari_histodistill.running import CancelToken
@@ -136,6 +137,24 @@ def test_a_shuffled_partner_is_another_cases_and_every_one_is_dealt(tiles):
         assert all(home[n] != c for n, c in zip(names, after.cases, strict=True))
         np.testing.assert_array_equal(before.sparse, after.sparse)
         np.testing.assert_array_equal(before.labels, after.labels)
+
+
+def test_a_share_of_the_labels_is_the_one_that_probes_get(tiles):
+    said = data(leave_out=["1"], labelled=0.2)
+    config = small_config("supervised", data=said, seed=3)
+    train = load_pairs(config, tiles).train
+    folder = read_tile_folder(tiles)
+    judged = LabelledTiles(
+        folder.classes(["fine", "coarse"]), folder.case_ids(), folder.folds()
+    )
+    rows = _labelled(judged, judged.folds != "1", 0.2, 3)
+    assert len(rows) == 8 == len(train)
+    assert np.bincount(train.labels).tolist() == [4, 4]
+    expected = [folder.read(folder.tiles[row], 16)[0] for row in rows]
+    np.testing.assert_array_equal(train.sparse, expected)
+    for arm in ("unprivileged", "privileged"):
+        with pytest.raises(ValidationError, match="labelled leaves out labels"):
+            small_config(arm, data=said)
 
 
 NAMED = r"^\d+-(\d)-(\d)"

@@ -25,6 +25,7 @@ from napari_histodistill.distill.pairs.split import (
     PairPlaces,
     folds_for,
     held_out_rows,
+    labelled_rows,
     reaching_across,
 )
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
@@ -183,13 +184,16 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     if places is not None and len(validation):
         across = reaching_across(places, validation)
         rows = _still_some(np.setdiff1d(rows, across), data)
+    left_out = len(everything) - len(rows) - len(validation)
+    if everything.labels is not None:
+        share = config.data.labelled
+        rows = labelled_rows(everything.labels, rows, share, config.seed)
     train = controlled(everything.take(rows), config)
     if not len(validation):
         (train,) = _with_categories([train], config.dense)
         return PairSplit(train, None)
     held_out = controlled(everything.take(validation), config, train)
     train, held_out = _with_categories([train, held_out], config.dense)
-    left_out = len(everything) - len(train) - len(held_out)
     return PairSplit(train, held_out, left_out)
 
 

@@ -43,7 +43,7 @@ class Frozen(BaseModel):
 class DataSource(Frozen):
     """The tiles that a student learns from, and whose they are."""
 
-    LATER = frozenset({"positions"})
+    LATER = frozenset({"positions", "labelled"})
 
     folder: Annotated[str, Field(min_length=1)]
     """A tile folder, or a folder of stored pairs (see ``distill/pairs/loading.py``),
@@ -65,6 +65,11 @@ class DataSource(Frozen):
     validate_on: tuple[str, ...] = ()
     """Folds of the manifest, or sections of stored pairs, that are held out as a whole,
     in place of a share.
+    """
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training tiles, drawn by class, that the arm ``supervised`` learns
+    from; in an experiment, the tiles that probes of this share are fitted on. All other
+    arms see all tiles, and no labels.
     """
     positions: Annotated[str, Field(max_length=200)] = ""
     r"""Where the tiles of a folder lie: a regular expression that finds row and column,
@@ -510,6 +515,12 @@ class DistillConfig(_Recipe):
             raise ValueError(msg)
         if self.arm == "supervised" and len(self.classes) < 2:
             msg = "arm 'supervised' needs at least two classes"
+            raise ValueError(msg)
+        if self.data.labelled < 1 and (self.arm != "supervised" or self.dense):
+            msg = (
+                "data.labelled leaves out labels: only for 'supervised' without "
+                "[[dense]]"
+            )
             raise ValueError(msg)
         if self.schedule.mixup and (self.arm != "supervised" or self.dense):
             msg = (

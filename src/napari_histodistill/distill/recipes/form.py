@@ -42,6 +42,7 @@ LEFT_OUT = {
     "data.folder": "decided with the pairs",
     "data.leave_out": "pairs of layers have no folds",
     "data.validate_on": "decided with the pairs",
+    "data.labelled": "only for labelled tiles",
     "data.positions": "pairs of layers know where they lie",
     "dense.column": "decided with the layers",
     "dense.kind": "decided with the layers",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from napari_histodistill.distill.pairs.batches import stream
+from napari_histodistill.distill.pairs.split import labelled_rows
 from napari_histodistill.distill.training.health import effective_rank, feature_std
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import read_plain, write_whole
@@ -201,16 +201,7 @@ def _labelled(
     tiles: LabelledTiles, train: npt.NDArray[np.bool_], share: float, seed: int
 ) -> Labels:
     """Return the training tiles whose labels a probe may use; one a class at least."""
-    rows = np.flatnonzero(train)
-    if share == 1:
-        return rows
-    rng = stream(seed, round(share * 1e6))
-    chosen = []
-    for label in np.unique(tiles.labels[rows]):
-        own = rows[tiles.labels[rows] == label]
-        count = max(1, round(share * len(own)))
-        chosen.append(rng.choice(own, count, replace=False))
-    return np.sort(np.concatenate(chosen))
+    return labelled_rows(tiles.labels, np.flatnonzero(train), share, seed)
 
 
 SCORES = "scores.jsonl.gz"
