@@ -102,6 +102,21 @@ def test_a_table_with_runs_from_before_has_no_auroc_for_them():
     assert set(other.differences) == set(METRICS)
 
 
+def test_a_variant_is_set_against_its_controls():
+    scores = [*two_folds("base"), *two_folds("other")]
+    scores += [replace(s, predicted={"1.0": s.truth}) for s in two_folds("third")]
+    design = replace(
+        DESIGN,
+        variants=("base", "other", "third"),
+        further={"third": ("other",), "other": ("lost",)},
+    )
+    table = compare(scores, design)
+    assert table.rows[1].further == {}
+    found = table.rows[2].further["other"]["accuracy"]
+    assert (found.value, found.smallest) == (0.25, 0.25)
+    assert "- third − other: balanced accuracy +.250 (" in table.to_markdown()
+
+
 def test_recalls_by_hand():
     design = replace(DESIGN, recalls=True)
     table = compare(two_folds("base"), design)

@@ -321,6 +321,10 @@ def test_tiles_that_cannot_be_judged_are_told_before_training(
         ({"experiment": {"folds": ["1", "1"]}}, "folds: one is named twice"),
         ({"experiment": {"grouping": {"all": ["curly"]}}}, "'curly' is not a class"),
         (
+            {"experiment": {"further": {"paired": ["odd"]}}},
+            "further.paired: 'odd' is no other variant",
+        ),
+        (
             {"experiment": {"grouping": {"all": ["fine"]}}},
             "'coarse' must be in exactly one",
         ),
@@ -549,4 +553,4 @@ def test_a_folder_from_before_goes_on(tiles, tmp_path):
     next(reports)
     reports.close()
     known = json.loads((tmp_path / "out/experiment.json").read_text())
-    assert not {"judged", "genes"} & set(known["config"]["experiment"])
+    assert not {"judged", "genes", "further"} & set(known["config"]["experiment"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,15 @@ def test_the_table_by_hand():
     assert "- other: a 0.70 (0.40), " in text
     assert "3 genes, 3 sections" in text
     json.dumps(table.to_dict(), allow_nan=False)
+
+
+def test_a_variant_is_set_against_its_controls():
+    design = replace(DESIGN, variants=("base", "other", "colour", "third"))
+    design = replace(design, further={"third": ("other",)})
+    scores = [*both("base"), *both("other", 0.3), *both("third", 0.6)]
+    table = compare_genes(scores, design, "colour")
+    assert table.rows[3].differences["other"].value == pytest.approx(0.1)
+    assert "- third − other: +.100 (+.100 to +.100)" in table.to_markdown()
 
 
 def test_what_is_missing_is_named():

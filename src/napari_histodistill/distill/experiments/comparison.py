@@ -58,6 +58,8 @@ class TableRow:
         :data:`~.metrics.AUROC` where probabilities were kept.
     differences : dict of str to Estimate
         Against the baseline variant, on the seeds both have.
+    further : dict of str to dict
+        The same against others, by their names: see :attr:`Design.further`.
     fractions : dict of str to Estimate
         Balanced accuracy by share of the labels that the probe was fitted on.
     effective_rank, feature_std, minutes : float
@@ -73,6 +75,7 @@ class TableRow:
     missing: tuple[str, ...] = ()
     metrics: dict[str, Estimate] | None = None
     differences: dict[str, Estimate] | None = None
+    further: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     fractions: dict[str, Estimate] | None = None
     effective_rank: float = 0.0
     feature_std: float = 0.0
@@ -104,6 +107,8 @@ class Design:
     chosen : dict of str to tuple of str
         Rows that take one of several trials, chosen again for every fold and seed: the
         one whose probe did best on inner folds of the training tiles.
+    further : dict of str to tuple of str
+        Variant to others that it is compared with, beside the baseline: its controls.
     recalls : bool
         Whether the recall of each class is a metric of its own.
     """
@@ -117,6 +122,7 @@ class Design:
     fixed: tuple[str, ...] = ()
     judge: str = "1.0"
     chosen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    further: dict[str, tuple[str, ...]] = field(default_factory=dict)
     recalls: bool = False
 
     @property
@@ -158,6 +164,7 @@ class Table:
         lines += [f"| {' | '.join(_cells(r, shown))} |" for r in self.rows]
         if self.design.recalls:
             lines += _recalls(self.rows, self.design.classes)
+        lines += _further(self.rows)
         missing = [
             f"- {row.variant}: {in_markdown(', '.join(row.missing))}"
             for row in self.rows
@@ -269,7 +276,12 @@ class _Judge:
             seeds=complete,
             missing=missing,
             metrics={m: estimate(values) for m, values in own.items()},
-            differences=self._differences(variant, complete),
+            differences=self._differences(variant, complete, design.baseline),
+            further={
+                other: found
+                for other in design.further.get(variant, ())
+                if (found := self._differences(variant, complete, other)) is not None
+            },
             fractions=self._fractions(variant, complete),
             effective_rank=float(np.median([r.effective_rank for r in runs])),
             feature_std=float(np.median([r.feature_std for r in runs])),
@@ -359,9 +371,8 @@ class _Judge:
         return {AUROC: mean}
 
     def _differences(
-        self, variant: str, complete: tuple[int, ...]
+        self, variant: str, complete: tuple[int, ...], baseline: str
     ) -> dict[str, Estimate] | None:
-        baseline = self._design.baseline
         base = self._complete(baseline)
         # A row without seeds of its own is set against every seed of the other.
         if variant not in self._design.fixed and baseline not in self._design.fixed:
@@ -424,6 +435,20 @@ def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
         f"{row.minutes:.1f}",
         str(len(row.seeds)),
     ]
+
+
+def _further(rows: Sequence[TableRow]) -> list[str]:
+    """Return what variants are above others than the baseline, a line each."""
+    lines = []
+    for row in rows:
+        for other, found in row.further.items():
+            figures = ", ".join(
+                f"{m} {in_figures(found[m], sign=True)}"
+                for m in (METRICS[0], AUROC)
+                if m in found
+            )
+            lines.append(f"- {row.variant} − {other}: {figures}")
+    return ["", "Further differences:", "", *lines] if lines else []
 
 
 def _recalls(rows: Sequence[TableRow], classes: Sequence[str]) -> list[str]:

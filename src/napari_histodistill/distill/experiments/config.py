@@ -69,6 +69,10 @@ class ExperimentTable(Frozen):
     """Untrained features judged beside the variants: see ``baselines.py``."""
     grouping: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Coarser classes: name → classes; empty for none."""
+    further: dict[Name, Words] = Field(default_factory=dict)
+    """Further differences: variant → others that it is compared with, such as its
+    controls.
+    """
     chosen: dict[Name, Words] = Field(default_factory=dict)
     """Further rows: name → variants. For every fold and seed, the row takes the variant
     whose probe did best on inner folds of the training tiles.
@@ -154,6 +158,7 @@ class ExperimentConfig(Frozen):
                 if trial not in variants:
                     msg = f"experiment.chosen.{row}: {trial!r} is not a variant"
                     raise ValueError(msg)
+        self._check_further(names)
         if table.baseline not in names:
             msg = f"experiment.baseline: {table.baseline!r} is not a variant"
             raise ValueError(msg)
@@ -164,6 +169,13 @@ class ExperimentConfig(Frozen):
             msg = f"experiment.final: {table.final!r} is not a variant"
             raise ValueError(msg)
         return self
+
+    def _check_further(self, names: list[str]) -> None:
+        for row, others in self.experiment.further.items():
+            for name in (row, *others):
+                if name not in names or row in others:
+                    msg = f"experiment.further.{row}: {name!r} is no other variant"
+                    raise ValueError(msg)
 
     def _check_folds(self) -> None:
         for fold in () if self.experiment.judged else self.experiment.folds:
@@ -276,6 +288,7 @@ class ExperimentConfig(Frozen):
             fixed=table.baselines,
             chosen=table.chosen,
             judge="head" if table.judge == "head" else "1.0",
+            further=table.further,
             recalls=table.judged is not None,
         )
 

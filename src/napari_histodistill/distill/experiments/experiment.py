@@ -259,8 +259,8 @@ def _claim(config: ExperimentConfig, out: Path) -> None:
     content = config.model_dump(mode="json")
     table = content["experiment"]
     # Left out where they are empty: older folders know nothing of them.
-    for field in ("judged", "genes"):
-        if table[field] is None:
+    for field in ("judged", "genes", "further"):
+        if not table[field]:
             del table[field]
     text = json.dumps(content, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()

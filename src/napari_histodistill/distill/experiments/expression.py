@@ -64,7 +64,8 @@ class GeneRow:
     mean, median : Estimate or None
         Correlation, mean and median over genes.
     differences : dict of str to Estimate
-        Of the mean over genes, against the variants that all are compared with.
+        Of the mean over genes, against the variants that all are compared with, and
+        against the variant's own controls.
     better : int or None
         Number of genes whose correlation is above the baseline's.
     best : tuple of GeneFigure
@@ -125,6 +126,14 @@ class GeneTable:
         for row in self.rows:
             if row.best:
                 lines.append(f"- {row.variant}: {', '.join(map(_named, row.best))}")
+        further = [
+            f"- {row.variant} − {other}: {in_figures(found, sign=True)}"
+            for row in self.rows
+            for other, found in (row.differences or {}).items()
+            if other not in others
+        ]
+        if further:
+            lines += ["", "Further differences of the mean:", "", *further]
         missing = [
             f"- {row.variant}: {in_markdown(', '.join(row.missing))}"
             for row in self.rows
@@ -239,7 +248,7 @@ class _Judge:
             ),
             differences={
                 name: found
-                for name in (design.baseline, against)
+                for name in (design.baseline, against, *design.further.get(variant, ()))
                 if (found := self._difference(variant, name)) is not None
             },
             better=None
