@@ -188,7 +188,8 @@ def test_an_experiment_deletes_only_its_own_checkpoints(tiles, tmp_path):
     config = small_experiment(
         experiment={"folds": ["1"], "baselines": []}, variants=[{"name": "plain"}]
     )
-    (job,) = experiment_module._jobs(config, tmp_path / "out", tiles, "cpu")
+    places = experiment_module._places(config, tiles, None)
+    (job,) = experiment_module._jobs(config, tmp_path / "out", places, "cpu")
     run = start_run(config.run("plain", "1", 0), job.folder / "run", tiles)
     checkpoints = run / CHECKPOINTS
     checkpoints.mkdir()
