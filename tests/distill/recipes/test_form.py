@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -185,6 +185,7 @@ def anything(field: Field) -> st.SearchStrategy[Any]:
 
 
 @given(st.data())
+@settings(max_examples=40)
 def test_form_to_recipe_to_toml_to_recipe(data):
     base = recipe()
     content = base.model_dump()

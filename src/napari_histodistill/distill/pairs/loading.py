@@ -7,6 +7,7 @@ recipe leaves out are never read at all.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -387,7 +388,9 @@ def tile_positions(folder: TileFolder, pattern: str) -> npt.NDArray[np.float64] 
     for tile in folder.tiles:
         match = known.search(tile.image.name)
         try:
-            row, column = () if match is None else map(float, match.groups())
+            row, column = map(float, match.groups() if match else ())
+            if not math.isfinite(row + column):
+                raise ValueError
         except (ValueError, TypeError):
             msg = (
                 f"{folder.folder} row {tile.row}: data.positions ({pattern}) finds no "

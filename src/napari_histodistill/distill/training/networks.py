@@ -281,24 +281,22 @@ class DistillNet(nn.Module):
             raise InputError(msg)
         student = build_encoder(config.sparse.encoder, 3, home)
         self.student = student
-        joint = config.arm != "supervised" or bool(config.dense)
         widths = config.objective.projector
-        if config.objective.fixed:
-            targets = _targets(config, partners[0])
+        fixed = config.objective.fixed
+        targets = _targets(config, partners[0]) if fixed else None
+        if targets is not None:
             widths = (*widths[:-1], targets.dim)
-            self.projector = build_projector(student.dim, widths)
-            self.partners = nn.ModuleList([targets])
-            self.partner_projectors = nn.ModuleList([nn.Identity()])
-        else:
-            self.projector = build_projector(student.dim, widths) if joint else None
-            encoders = [
-                _partner_encoder(dense, inputs, home)
-                for dense, inputs in zip(config.dense, partners, strict=True)
-            ]
-            self.partners = nn.ModuleList(encoders)
-            self.partner_projectors = nn.ModuleList(
-                build_projector(encoder.dim, widths) for encoder in encoders
-            )
+        joint = config.arm != "supervised" or bool(config.dense)
+        self.projector = build_projector(student.dim, widths) if joint else None
+        encoders = [
+            _partner_encoder(dense, inputs, home) if targets is None else targets
+            for dense, inputs in zip(config.dense, partners, strict=True)
+        ]
+        self.partners = nn.ModuleList(encoders)
+        self.partner_projectors = nn.ModuleList(
+            nn.Identity() if fixed else build_projector(encoder.dim, widths)
+            for encoder in encoders
+        )
         self.head = (
             nn.Linear(student.dim, len(config.classes))
             if config.arm == "supervised"
@@ -388,8 +386,9 @@ def build_encoder(config: EncoderConfig, channels: int, home: Path) -> ImageEnco
     if config.start:
         mean, std = _start_from(module, config, channels, home)
     fixed = ("",) if config.frozen else config.frozen_layers
-    if config.trained_stages is not None:
-        fixed = (*fixed, *_before_stages(module, config))
+    before = _before_stages(module, config)
+    if before:
+        fixed = (*fixed, *before)
         for parameter in module.parameters(recurse=False):  # a position embedding
             parameter.requires_grad_(requires_grad=False)
     try:
@@ -410,9 +409,11 @@ def build_encoder(config: EncoderConfig, channels: int, home: Path) -> ImageEnco
 
 def _before_stages(module: nn.Module, config: EncoderConfig) -> list[str]:
     """Return the names of the modules before the last stages, which are trained."""
+    wanted = config.trained_stages
+    if wanted is None:
+        return []
     info = getattr(module, "feature_info", [])
     ends = [str(stage["module"]) for stage in info]
-    wanted = config.trained_stages or 0
     if wanted > len(ends):
         msg = (
             f"trained_stages: {config.backbone} has {len(ends)} stages, not {wanted}: "
