@@ -43,6 +43,8 @@ LEFT_OUT = {
     "data.leave_out": "pairs of layers have no folds",
     "data.validate_on": "decided with the pairs",
     "data.labels_from": "decided with the layers",
+    "data.labelled": "only for labelled tiles",
+    "data.positions": "pairs of layers know where they lie",
     "dense.column": "decided with the layers",
     "dense.kind": "decided with the layers",
     "surroundings": "a table that most recipes lack",

@@ -59,7 +59,7 @@ PAUSED_S = 0.2
 _GO_ON, _PAUSE, _STOP = range(3)
 
 
-def train(
+def train(  # noqa: PLR0913 - what a caller names, named here
     folder: Path,
     *,
     cancel: CancelToken | None = None,
@@ -67,6 +67,7 @@ def train(
     threads: int | None = None,
     processes: Processes | None = None,
     lock: WriterLock | None = None,
+    bare: bool = False,
 ) -> Iterator[TrainingReport]:
     """Start or continue a run, until ``folder/student`` stands.
 
@@ -122,7 +123,7 @@ def train(
     if writes and lock is None:
         lock = WriterLock(folder / LOCK, wait_s=1)
         (folder / STOP).unlink(missing_ok=True)
-    run = _Run(folder, config, place, token, writes, group)
+    run = _Run(folder, config, place, token, writes, group, bare)
     try:
         for report in run.reports(device, threads):
             if writes:
@@ -156,6 +157,7 @@ class _Run:
     cancel: CancelToken
     writes: bool  # the first of several processes; the others only compute
     group: Processes
+    bare: bool
 
     def reports(self, device: str, threads: int | None) -> Iterator[TrainingReport]:
         from napari_histodistill.distill.pairs.loading import load_pairs
@@ -373,9 +375,10 @@ class _Run:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
         path = yield from write_student(
-            self.folder, self.config, split, trainer.average
+            self.folder, self.config, split, trainer.average, bare=self.bare
         )
-        write_report(self.folder, self.config, split, ending=ending)
+        if not self.bare:
+            write_report(self.folder, self.config, split, ending=ending)
         remove_previews(self.folder)
         return path
 
