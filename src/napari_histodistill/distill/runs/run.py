@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.distill.pairs.enlarging import why_unlike_start
 from napari_histodistill.distill.runs.checkpoints import (
     BEST,
     LAST,
@@ -61,7 +62,7 @@ AGREED_EVERY = 8
 _GO_ON, _PAUSE, _STOP = range(3)
 
 
-def train(
+def train(  # noqa: PLR0913 - what a caller names, named here
     folder: Path,
     *,
     cancel: CancelToken | None = None,
@@ -69,6 +70,7 @@ def train(
     threads: int | None = None,
     processes: Processes | None = None,
     lock: WriterLock | None = None,
+    bare: bool = False,
 ) -> Iterator[TrainingReport]:
     """Start or continue a run, until ``folder/student`` stands.
 
@@ -124,7 +126,7 @@ def train(
     if writes and lock is None:
         lock = WriterLock(folder / LOCK, wait_s=1)
         (folder / STOP).unlink(missing_ok=True)
-    run = _Run(folder, config, place, token, writes, group)
+    run = _Run(folder, config, place, token, writes, group, bare)
     try:
         for report in run.reports(device, threads):
             if writes:
@@ -158,6 +160,7 @@ class _Run:
     cancel: CancelToken
     writes: bool  # the first of several processes; the others only compute
     group: Processes
+    bare: bool
 
     def reports(self, device: str, threads: int | None) -> Iterator[TrainingReport]:
         from napari_histodistill.distill.pairs.loading import load_pairs
@@ -180,7 +183,7 @@ class _Run:
                 f"{_untaught(self.config, split)}"
             ),
             threads=_threads(choice),
-            warning=_emulated(self.config, choice),
+            warning=" ".join(filter(None, self._warnings(choice))),
         )
         if changed:
             yield TrainingReport("changed", mark.step, steps, message=changed)
@@ -220,6 +223,11 @@ class _Run:
                 f"batch needs {batch}: make the batch smaller, or add pairs."
             )
             raise InputError(msg)
+
+    def _warnings(self, choice: DeviceChoice) -> tuple[str, ...]:
+        home = Path(self.place["home"])
+        emulated = _emulated(self.config, choice)
+        return emulated, why_unlike_start(self.config, home)
 
     def _build(
         self, split: PairSplit, choice: DeviceChoice
@@ -372,9 +380,10 @@ class _Run:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
         path = yield from write_student(
-            self.folder, self.config, split, trainer.average
+            self.folder, self.config, split, trainer.average, bare=self.bare
         )
-        write_report(self.folder, self.config, split, ending=ending)
+        if not self.bare:
+            write_report(self.folder, self.config, split, ending=ending)
         remove_previews(self.folder)
         return path
 

@@ -30,6 +30,11 @@ from napari_histodistill.distill.training.surroundings import (
     surround,
     surroundings_loss,
 )
+from napari_histodistill.distill.training.targets import (
+    TargetQueue,
+    matched,
+    target_loss,
+)
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
 from napari_histodistill.students.backends.shortage import is_memory
 
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.training.networks import DistillNet, Outputs
-    from napari_histodistill.distill.training.objectives import Gather
+    from napari_histodistill.distill.training.objectives import Gather, Loss
     from napari_histodistill.distill.training.sharing import Processes
     from napari_histodistill.distill.training.views import StepInputs, Views
 
@@ -128,6 +133,7 @@ class Trainer:
             if config.schedule.average:
                 self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
             self.optimiser = make_optimiser(config.schedule, net)
+            self._queue = TargetQueue(config.objective.queue)
             # Only float16 needs scaling; in other precisions the scaler does nothing.
             self._scaler = torch.amp.GradScaler(
                 device.partition(":")[0], enabled=precision == "float16"
@@ -165,7 +171,7 @@ class Trainer:
             mixed = _mixed(inputs, own)
             outputs = self._outputs(self._run, mixed, self._windows(mixed, number))
             gather = self._processes.gather
-            total, terms = self._loss(inputs, outputs, gather, own)
+            total, terms = self._loss(inputs, outputs, gather, own, self._queue)
             self.optimiser.zero_grad(set_to_none=True)
             self._processes.backward(self._scaler.scale(total))
             self._scaler.unscale_(self.optimiser)
@@ -194,7 +200,7 @@ class Trainer:
                 # Every process validates on all pairs: there is nothing to join.
                 total, terms = self._loss(inputs, outputs, Alone().gather)
                 results.append(_result(outputs, total, terms))
-                if outputs.projections:
+                if outputs.projections and self.config.objective.kind != "clusters":
                     partners = outputs.projections[self.config.sparse_views :]
                     # Without a partner, the second sparse view is looked for.
                     others = partners or outputs.projections[-1:]
@@ -221,6 +227,8 @@ class Trainer:
         for place, parameter in enumerate(self._parameters()):
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 found[f"optimiser.{place}.{key}"] = torch.as_tensor(value)
+        for key, value in self._queue.tensors().items():
+            found[f"queue.{key}"] = value
         if self._scaler.is_enabled():
             found["scaler.scale"] = torch.tensor(self._scaler.get_scale())
         return found
@@ -258,6 +266,7 @@ class Trainer:
                     else torch.empty_like(parameter).copy_(v)
                     for k, v in state.items()
                 }
+            self._queue.load(part("queue."), self._device)
             if self._scaler.is_enabled():
                 scale = tensors["scaler.scale"].item()
                 self._scaler.load_state_dict(
@@ -319,21 +328,19 @@ class Trainer:
             )
 
     def _loss(
-        self, inputs: StepInputs, outputs: Outputs, gather: Gather, own: float = 1.0
+        self,
+        inputs: StepInputs,
+        outputs: Outputs,
+        gather: Gather,
+        own: float = 1.0,
+        queue: TargetQueue | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         total = torch.zeros((), device=self._device)
         terms: dict[str, Tensor] = {}
         if outputs.projections:
-            scale = self.net.log_scale
-            joint = joint_embedding_loss(
-                self.config.objective,
-                outputs.projections,
-                confidence=inputs.confidence,
-                temperature=None if scale is None else (-scale).exp(),
-                gather=gather,
-            )
+            between = self._between(inputs, outputs, gather, queue)
             weighs = self.config.objective.weight if outputs.logits is not None else 1.0
-            total, terms = total + weighs * joint.total, dict(joint.terms)
+            total, terms = total + weighs * between.total, dict(between.terms)
         if outputs.logits is not None:
             assert inputs.labels is not None
             entropy = own * self._entropy(outputs.logits, inputs.labels)
@@ -346,6 +353,37 @@ class Trainer:
             total = total + self.config.surroundings.weight * changed
             terms["surroundings"] = changed
         return total, terms
+
+    def _between(
+        self,
+        inputs: StepInputs,
+        outputs: Outputs,
+        gather: Gather,
+        queue: TargetQueue | None,
+    ) -> Loss:
+        """Return the loss between a tile and its partners; a queue takes targets in."""
+        objective = self.config.objective
+        if objective.fixed:
+            predicted, targets = outputs.projections
+            batch = matched(
+                predicted,
+                targets,
+                inputs.rows,
+                confidence=inputs.confidence,
+                gather=gather,
+            )
+            loss = target_loss(objective, batch, queue)
+            if queue is not None:
+                queue.push(batch)
+            return loss
+        scale = self.net.log_scale
+        return joint_embedding_loss(
+            objective,
+            outputs.projections,
+            confidence=inputs.confidence,
+            temperature=None if scale is None else (-scale).exp(),
+            gather=gather,
+        )
 
     def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(
