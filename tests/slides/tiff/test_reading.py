@@ -201,7 +201,7 @@ def test_a_failed_decode_is_not_remembered():
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_for_each_raises_after_what_was_begun_has_ended(threads, monkeypatch):
-    monkeypatch.setattr(decoding, "_cores", lambda: threads)
+    monkeypatch.setattr(decoding, "cores", lambda: threads)
     begun, ended = set(), set()
 
     def work(k):

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from napari_histodistill.running import cores
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
@@ -196,23 +198,16 @@ class _Pool:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._pid = 0
-        self.threads = _cores()
+        self.threads = cores()
 
     def get(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._executor is None or self._pid != os.getpid():
                 self._executor = ThreadPoolExecutor(
-                    max_workers=_cores(), thread_name_prefix="decode"
+                    max_workers=cores(), thread_name_prefix="decode"
                 )
                 self._pid = os.getpid()
             return self._executor
-
-
-def _cores() -> int:
-    """Return how many cores this process may use: in a container not all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 _POOL = _Pool()
@@ -225,7 +220,7 @@ def decoding_threads(count: int) -> Iterator[None]:
     The default is as many as there are cores.
     """
     before = _POOL.threads
-    _POOL.threads = max(1, min(count, _cores()))
+    _POOL.threads = max(1, min(count, cores()))
     try:
         yield
     finally:
