@@ -260,7 +260,7 @@ def for_each(
     no thread still writes into an array that the caller has given up.
     """
     todo: deque[T] = deque()
-    quick = []
+    quick: list[T] = []
     for item in items:
         (quick if is_quick(item) else todo).append(item)
     with _POOL.caller(len(todo)) as helpers:

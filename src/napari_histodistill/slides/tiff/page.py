@@ -198,7 +198,8 @@ class TiffPageReader:
         return out
 
     def _index(self, tile: _Wanted) -> int:
-        return (tile.plane * self._rows + tile.row) * self._columns + tile.column
+        row = tile.plane * self._rows + tile.row
+        return int(row * self._columns + tile.column)
 
     def _key_of(self, tile: _Wanted, shrink: int) -> Hashable:
         """Return what the tile is called in the cache."""
