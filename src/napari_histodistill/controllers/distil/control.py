@@ -144,7 +144,7 @@ def why_no_help_here(bundle: Path | None) -> str:
     why = why_no_help(bundle)
     if why or bundle is None:
         return why
-    from napari_histodistill.distill.scoring.held_out_tiles import why_no_labels
+    from napari_histodistill.distill.runs.held_out_tiles import why_no_labels
 
     try:
         return why_no_labels(bundle.parent)
@@ -170,8 +170,8 @@ def help_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[ArmsProgress | ArmsJudged]:
+        from napari_histodistill.distill.runs.held_out_tiles import held_out_tiles
         from napari_histodistill.distill.scoring.arms import judge_arms
-        from napari_histodistill.distill.scoring.held_out_tiles import held_out_tiles
 
         judged_by = held_out_tiles(tiles) if held_out else tiles
         cancel.check()

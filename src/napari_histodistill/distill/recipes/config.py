@@ -43,7 +43,7 @@ class Frozen(BaseModel):
 class DataSource(Frozen):
     """The tiles that a student learns from, and whose they are."""
 
-    LATER = frozenset({"positions", "labelled"})
+    LATER = frozenset({"positions", "labelled", "labels_from"})
 
     folder: Annotated[str, Field(min_length=1)]
     """A tile folder, or a folder of stored pairs (see ``distill/pairs/loading.py``),

@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 PAUSED_S = 0.2
 """Seconds between two looks at whether a paused run may go on."""
 
+AGREED_EVERY = 8
+"""Steps after which several processes ask whether to pause or to stop."""
+
 _GO_ON, _PAUSE, _STOP = range(3)
 
 
@@ -331,6 +334,8 @@ class _Run:
 
     def _obey(self, done: int) -> Generator[TrainingReport, None, bool]:
         """Wait while the folder says pause; return whether to stop."""
+        if self.group.world > 1 and done % AGREED_EVERY:
+            return False  # to agree is to wait for every card
         reported = False
         while (asked := self.group.agree(self._asked())) == _PAUSE:
             if not reported:
@@ -437,7 +442,7 @@ def training_device(
     """
     import torch
 
-    from napari_histodistill.students.device import choose_device
+    from napari_histodistill.students.device import choose_device, cuda_has_bfloat16
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -446,7 +451,8 @@ def training_device(
         return choose_device(device, precision=wanted)
     choice = choose_device(device)
     native = choice.precision == "bfloat16" or (
-        choice.name.startswith("cuda") and torch.cuda.is_bf16_supported()
+        choice.name.startswith("cuda")
+        and cuda_has_bfloat16(int(choice.name.partition(":")[2]))
     )
     return choose_device(device, precision="bfloat16" if native else "float32")
 

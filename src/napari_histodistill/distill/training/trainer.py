@@ -36,6 +36,7 @@ from napari_histodistill.distill.training.targets import (
     target_loss,
 )
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends.shortage import is_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +54,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-MEMORY_WORDS = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,8 +257,9 @@ class Trainer:
                 self.average.load_state_dict(part("average."))
             for place, parameter in enumerate(self._parameters()):
                 state = part(f"optimiser.{place}.")
-                # Adam's step counter is a CPU tensor wherever the parameter lies; its
-                # moments have the parameter's device and memory layout.
+                # Adam's step counter is a CPU tensor wherever the parameter lies (if it
+                # is neither fused nor capturable); its moments have the parameter's
+                # device and memory layout.
                 self.optimiser.state[parameter] = {
                     k: v.clone()
                     if k == "step"
@@ -287,7 +288,12 @@ class Trainer:
         """Seed torch's global generator (dropout) for a while, then restore it."""
         cuda = [self._device] if self._device.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(torch_seed(self.config.seed, *parts))
+            seed = torch_seed(self.config.seed, *parts)
+            # Not torch.manual_seed, which seeds every card: another may be in use.
+            torch.default_generator.manual_seed(seed)
+            for card in cuda:
+                with torch.cuda.device(card):
+                    torch.cuda.manual_seed(seed)
             yield
 
     def _own_share(self, number: int, rank: int) -> float:
@@ -430,8 +436,7 @@ def converted(device: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         said = (str(error).strip() or "no message").splitlines()[0][:300]
-        full = isinstance(error, MemoryError)
-        if full or any(word in str(error) for word in MEMORY_WORDS):
+        if is_memory(error):
             msg = (
                 f"{device} ran out of memory in training ({said}): halve "
                 "schedule.batch, or make input_px or the projector smaller."

@@ -8,10 +8,10 @@ import pytest
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.store import read_pairs, write_pairs
 from napari_histodistill.distill.runs.folder import STUDENT, start_run
+from napari_histodistill.distill.runs.held_out_tiles import held_out_tiles
 from napari_histodistill.distill.runs.kin import kin_of
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.distill.scoring.arms import judge_arms
-from napari_histodistill.distill.scoring.held_out_tiles import held_out_tiles
 from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.students import load_student
 from tests.distill.pairs.test_store import plan, recipe
