@@ -250,6 +250,7 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     _, widget, _, dense = open_panel()
     step = widget.align_step
     assert "Find needs none" in step.refine.toolTip()
+    step.kind.setCurrentIndex(step.kind.findData("similarity"))
     pick(widget, PLACES + SIX_DOWN)  # all of them say so
     before, known = lies_at(dense[0]), widget.session.partners[0].registration
     step.refine.click()
