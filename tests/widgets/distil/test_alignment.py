@@ -209,7 +209,7 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert not widget.aligning._timer.isActive()
     widget.pairing.tick(dense[0])
     begin_picking(widget)[0].add((50, 50))
-    assert not he.visible
+    wait_until(qtbot, lambda: not he.visible)
     for channel in dense:
         viewer.layers.remove(channel)
     assert not step.pick.isEnabled()
