@@ -205,7 +205,7 @@ def align_labels(parent: QWidget) -> None:
 
 
 def _text_width(label: QLabel) -> int:
-    return int(label.fontMetrics().horizontalAdvance(label.text())) + 4
+    return int(label.fontMetrics().horizontalAdvance(label.text())) + 12
 
 
 def make_bold(widget: QWidget, *, bold: bool = True) -> None:
