@@ -51,7 +51,7 @@ def optimiser_state(folder):
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Fork the processes from one that has torch, where the test is about their work."""
+    """Fork the processes from one that has torch; the test is about their work."""
     if not FORKS:
         return
     import lightning_fabric
