@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,17 @@ _LOADED = (
     "sklearn.linear_model",
 )
 ROOT = Path(__file__).parents[1]
+ASKING = """#!/bin/sh
+mkdir "$ASKED/$$" && cd "$ASKED/$$" || exit 99
+mkfifo code
+printf '%s\\0' "$OLDPWD" "$@" > unfinished
+mv unfinished words
+read -r code < code
+cat out
+cat err >&2
+exit "$code"
+"""
+"""A command that has another process run it, and waits for what comes of it."""
 FORKS = sys.platform == "linux"
 
 
@@ -119,7 +131,9 @@ def start_forked(arguments: Sequence[object]) -> Started:
     return start_logged(arguments, program=CLI, said=said)
 
 
-def start_logged(arguments: Sequence[object], *, program: str, said: Path) -> Started:
+def start_logged(
+    arguments: Sequence[object], *, program: str, said: Path, cwd: Path = ROOT
+) -> Started:
     """Start a program, a module with ``main``, that prints to files named out and err.
 
     A file, not a pipe: nobody reads what a server prints, and a pipe would fill.
@@ -127,15 +141,54 @@ def start_logged(arguments: Sequence[object], *, program: str, said: Path) -> St
     said.mkdir(parents=True, exist_ok=True)
     if not FORKS:
         with (said / "out").open("wb") as out, (said / "err").open("wb") as err:
-            how = {"program": program, "cwd": ROOT, "stdout": out, "stderr": err}
+            how = {"program": program, "cwd": cwd, "stdout": out, "stderr": err}
             return start_fresh(arguments, **how)
     for name in ("out", "err"):  # nobody takes what an earlier one said for this one's
         (said / name).write_bytes(b"")
     context = preload()
-    how = (program, _words(arguments), said, _environment())
+    how = (program, _words(arguments), said, cwd, _environment())
     process = context.Process(target=_run, args=how)
     process.start()
     return Forked(process, said)
+
+
+def run_script(
+    command: Sequence[object], *, env: dict[str, str], timeout: float
+) -> tuple[int, str]:
+    """Run a shell script; every ``histodistill`` in it is a forked program.
+
+    Returns
+    -------
+    code : int
+        Its exit code.
+    said : str
+        What it and its commands printed to stderr.
+    """
+    with tempfile.TemporaryDirectory(prefix="histodistill-asked-") as home:
+        command_file = Path(home) / "histodistill"
+        command_file.write_text(ASKING)
+        command_file.chmod(0o755)
+        path = os.pathsep.join([home, env["PATH"]])
+        until = time.monotonic() + timeout
+        with (Path(home) / "err").open("w") as err:
+            script = subprocess.Popen(
+                _words(command), env={**env, "ASKED": home, "PATH": path}, stderr=err
+            )
+        while script.poll() is None:
+            for asked in Path(home).glob("*/words"):
+                _answer(asked, until - time.monotonic())
+            if time.monotonic() > until:
+                script.kill()
+            time.sleep(0.02)
+        return script.returncode, (Path(home) / "err").read_text("utf-8")
+
+
+def _answer(asked: Path, timeout: float) -> None:
+    cwd, *words = asked.read_text("utf-8").split("\0")[:-1]
+    asked.unlink()
+    how = {"program": CLI, "said": asked.parent, "cwd": Path(cwd)}
+    code = start_logged(words, **how).wait(timeout)
+    (asked.parent / "code").write_text(f"{code}\n")
 
 
 def preload() -> multiprocessing.context.ForkServerContext:
@@ -154,12 +207,12 @@ def _words(arguments: Sequence[object]) -> list[str]:
 
 
 def _run(
-    program: str, words: list[str], said: Path, environment: dict[str, str]
+    program: str, words: list[str], said: Path, cwd: Path, environment: dict[str, str]
 ) -> None:
     # What a new interpreter would have from its parent.
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(cwd)
     for name, number in (("out", 1), ("err", 2)):
         file = os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         os.dup2(file, number)

@@ -220,11 +220,15 @@ def raw(content: bytes) -> Callable[[Server, Callable[[bytes], None]], None]:
 
 
 def array_of(side: int, dtype: str = "uint8") -> dict[str, bytes]:
-    """Return an image that claims to be large, of which no chunk is there."""
+    """Return an image that claims to be large, of which no chunk is there.
+
+    The chunks are large, too: of each it takes a request to learn that it is not there.
+    """
     files = slide_files()
     for key in ("0/zarr.json", "1/zarr.json"):
         found = json.loads(files[key])
         found["shape"] = [found["shape"][0], side, side]
         found["data_type"] = np.dtype(dtype).name
+        found["chunk_grid"]["configuration"]["chunk_shape"][1:] = [1024, 1024]
         files[key] = json.dumps(found).encode()
     return {k: v for k, v in files.items() if "/c/" not in k}

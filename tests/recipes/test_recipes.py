@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from napari_histodistill.cli import main
 from napari_histodistill.distill.experiments.config import ExperimentConfig
 from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.config import FrozenConfig
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.students import load_student
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {path.stem: read_recipe(path) for path in (ROOT / "training").glob("*.toml")}
@@ -37,9 +40,18 @@ CLASSES = (
 )
 
 
-def histodistill(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "napari_histodistill.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+@pytest.fixture
+def histodistill(capfd) -> Callable[..., str]:
+    """Return the command line, run here: what it printed, if it went well."""
+
+    def run(*arguments: str) -> str:
+        capfd.readouterr()
+        code = main(list(arguments))
+        said = capfd.readouterr()
+        assert code == 0, said.err
+        return said.out
+
+    return run
 
 
 def test_no_recipe_states_a_precision_that_some_machines_only_emulate():
@@ -89,18 +101,18 @@ def test_there_are_recipes():
 
 
 @pytest.mark.parametrize("name", FROZEN)
-def test_a_frozen_recipe_makes_a_student_that_scores(name, tiles, tmp_path):
+def test_a_frozen_recipe_makes_a_student_that_scores(
+    name, tiles, tmp_path, histodistill
+):
     recipe = str(ROOT / "training" / f"{name}.toml")
-    made = histodistill(
+    histodistill(
         "distill", recipe, "--data", str(tiles), "-o", str(tmp_path / "student")
     )
-    assert made.returncode == 0, made.stderr
     scored = histodistill(
         *("evaluate", "--student", str(tmp_path / "student")),
         *("--tiles", str(tiles), "--json"),
     )
-    assert scored.returncode == 0, scored.stderr
-    score = json.loads(scored.stdout)
+    score = json.loads(scored)
     assert score["n"] == CASES * len(CLASSES)
     # The same cases were fitted on: the score must be of refits out of fold.
     assert score["protocol"] == "probe"

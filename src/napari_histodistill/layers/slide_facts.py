@@ -46,6 +46,8 @@ def slide_facts(slide: Slide) -> dict[str, str]:
         "format": info.vendor or info.backend,
         "size": f"{height:,} × {width:,} px (height × width)",
         "µm per pixel": _pixel(slide),
+        "objective": _objective(slide),
+        "scanner": info.optics.scanner,
         "levels": _levels(slide),
         "channels": f"{', '.join(info.channels)} ({slide.dtype})",
         "notes": " ".join(info.notes),
@@ -59,6 +61,11 @@ def _pixel(slide: Slide) -> str:
         return "not known"
     words = f"{mpp.y:.4g} × {mpp.x:.4g} (y × x), from {mpp.source}"
     return words if mpp.is_usable else f"{words}; not plausible"
+
+
+def _objective(slide: Slide) -> str:
+    times = slide.info.optics.magnification
+    return "" if times is None else f"{times:g}×"
 
 
 def _levels(slide: Slide) -> str:

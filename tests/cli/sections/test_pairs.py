@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.store import read_pairs
 from napari_histodistill.distill.reading import read_recipe
 from tests.distill.sections.conftest import section_files
+from tests.forked import run_script
 
 __all__ = ["section_files"]
 
@@ -107,28 +107,21 @@ def test_a_bad_row_is_named_and_nothing_is_written(run, section_files, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sections.csv"]
 
 
-@pytest.mark.slow(45)
+@pytest.mark.slow(25)
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell runs it")
 def test_the_whole_story_runs_from_files_to_a_map(tmp_path):
-    # The interpreter's own commands, whatever else is installed.
+    # The interpreter's own python, whatever else is installed.
     home = str(Path(sys.executable).parent)
     assert shutil.which("histodistill", path=home)
     env = dict(os.environ, PATH=os.pathsep.join([home, os.environ["PATH"]]))
     folder = tmp_path / "story"
-    done = subprocess.run(
-        ["sh", str(STORY), str(folder)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    code, said = run_script(["sh", STORY, folder], env=env, timeout=240)
+    assert code == 0, said
 
-    def said(name):
+    def answer(name):
         return json.loads((folder / f"{name}.out").read_text("utf-8"))
 
-    found = said("align")
+    found = answer("align")
     assert found["accepted"]
     assert found["aligned_by"] == "search"
     # The partner was turned by a quarter: 576 px of 0.5 µm.
@@ -136,12 +129,12 @@ def test_the_whole_story_runs_from_files_to_a_map(tmp_path):
     corners = np.array([[0, 0, 1], [0, 288, 1], [288, 0, 1], [288, 288, 1]]).T
     off = np.hypot(*((found["matrix_um"] - truth) @ corners)[:2])
     assert off.max() < 3
-    cases = [section["case"] for section in said("pairs")["sections"]]
+    cases = [section["case"] for section in answer("pairs")["sections"]]
     assert cases == ["case A", "case B"]
-    assert said("distill")["folder"] == "run/student"
+    assert answer("distill")["folder"] == "run/student"
     report = (folder / "run" / "report.html").read_text("utf-8")
     assert "the same section; H&amp;E 0.5 µm/px" in report
     assert "A. Reader" not in report  # names only where a recipe asks for them
-    classes = said("classify")["classes"]
+    classes = answer("classify")["classes"]
     assert set(classes) == {"inside", "outside"}
     assert sum(c["cells"] for c in classes.values()) > 60

@@ -51,7 +51,7 @@ def optimiser_state(folder):
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Fork the processes from one that has torch, where the test is about gradients."""
+    """Fork the processes from one that has torch; the test is about their work."""
     if not FORKS:
         return
     import lightning_fabric
@@ -170,6 +170,7 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
 
 
 @pytest.mark.enable_socket
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_fails_is_told_in_the_runs_own_words(tiles, tmp_path):
     config = small_config(schedule={"batch": 38})  # more than there are pairs
     start_run(config, tmp_path / "run", tiles)

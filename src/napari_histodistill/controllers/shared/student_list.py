@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_histodistill.slides import Slide
+    from napari_histodistill.slides.pyramid.optics import Optics
     from napari_histodistill.students.spec import StudentSpec
 
 
@@ -88,10 +89,18 @@ def slide_words(slide: Slide | None) -> str:
         slide.name,
         f"{height:,} × {width:,} px, {len(slide.level_infos)} levels",
         f"µm per pixel: {mpp}",
+        _scanned(slide.info.optics),
         f"Read as {slide.info.vendor or slide.info.backend}",
         *slide.info.notes,
     ]
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if line)
+
+
+def _scanned(optics: Optics) -> str:
+    times = optics.magnification
+    at = "" if times is None else f" at {times:g}×"
+    by = f" by {optics.scanner}" if optics.scanner else ""
+    return f"Scanned{at}{by}" if at or by else ""
 
 
 def student_words(spec: StudentSpec) -> str:

@@ -26,6 +26,7 @@ from napari_histodistill.slides.pyramid.images import (
     name_of_image,
 )
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
+from napari_histodistill.slides.pyramid.optics import Optics, stated_optics
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -205,6 +206,7 @@ def open_czi(path: Path, *, image: str | int | None = None) -> Slide:
             path=path,
             backend="pylibCZIrw",
             vendor="Zeiss CZI",
+            optics=_optics(source.metadata),
             mpp=size.mpp,
             channels=source.colours.channels,
             digest=digest,
@@ -238,6 +240,23 @@ def _channel_names(metadata: dict[str, Any]) -> list[str]:
         return []
     listed = channels if isinstance(channels, list) else [channels]
     return [str(c.get("@Name") or f"channel {k + 1}") for k, c in enumerate(listed)]
+
+
+def _optics(metadata: dict[str, Any]) -> Optics:
+    """Return the first objective and microscope that are listed."""
+
+    def first(*names: str) -> dict[str, Any]:
+        found: Any = metadata
+        for name in ("Information", "Instrument", *names):
+            found = found.get(name) if isinstance(found, dict) else None
+            found = found[0] if isinstance(found, list) and found else found
+        return found if isinstance(found, dict) else {}
+
+    microscope = first("Microscopes", "Microscope")
+    return stated_optics(
+        first("Objectives", "Objective").get("NominalMagnification"),
+        microscope.get("System") or microscope.get("@Name"),
+    )
 
 
 def _size(metadata: dict[str, Any]) -> PhysicalSize:

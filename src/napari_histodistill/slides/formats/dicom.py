@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import math
 from collections.abc import Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from napari_histodistill.slides.formats.dicom_limits import (
 )
 from napari_histodistill.slides.pyramid.colours import Colours, colours_of_samples
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
+from napari_histodistill.slides.pyramid.optics import Optics, stated_optics
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -140,6 +142,7 @@ def open_dicom(path: Path) -> Slide:
             path=path,
             backend="pydicom",
             vendor=f"DICOM {first.header.get('Manufacturer', '')}".strip(),
+            optics=_optics(first.header),
             mpp=size.mpp,
             channels=colours.channels,
             digest=_digest([image.path for image in images]),
@@ -272,6 +275,14 @@ def _stated_size(path: Path) -> tuple[int, int]:
     except (TypeError, ValueError):
         return 0, 0
     return height, width
+
+
+def _optics(header: Any) -> Optics:
+    power = None
+    with suppress(AttributeError, IndexError, TypeError):
+        power = header.OpticalPathSequence[0].get("ObjectiveLensPower")
+    names = ("Manufacturer", "ManufacturerModelName")
+    return stated_optics(power, *(header.get(name) for name in names))
 
 
 def _icc_profile(header: Any) -> bytes | None:

@@ -38,6 +38,7 @@ from napari_histodistill.slides.pyramid.images import (
 )
 from napari_histodistill.slides.pyramid.levels import LevelInfo, Rect
 from napari_histodistill.slides.pyramid.limits import extent_problem
+from napari_histodistill.slides.pyramid.optics import Optics, stated_optics
 from napari_histodistill.slides.pyramid.overview import with_overviews
 from napari_histodistill.slides.pyramid.slide import Slide, SlideInfo
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, physical_size
@@ -48,7 +49,7 @@ from napari_histodistill.slides.tiff.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -243,6 +244,7 @@ def open_with_openslide(
             path=path,
             backend="openslide",
             vendor=properties.get("openslide.vendor", ""),
+            optics=_optics(properties),
             mpp=size.mpp,
             digest=_digest(path),
             notes=size.notes,
@@ -342,6 +344,17 @@ def _digest(path: Path) -> str:
     if path.suffix.lower() != ".mrxs" or not companion.is_dir():
         return own
     return hashlib.sha256((own + digest_path(companion)).encode()).hexdigest()
+
+
+def _optics(properties: Mapping[str, str]) -> Optics:
+    """Return the objective, and the scanner as each vendor calls it."""
+    makers = ("tiff.Make", "dicom.Manufacturer", "philips.DICOM_MANUFACTURER")
+    models = (
+        *("tiff.Model", "leica.device-model", "dicom.ManufacturerModelName"),
+        "aperio.ScanScope ID",
+    )
+    stated = [properties.get(name) for name in (*makers, *models)]
+    return stated_optics(properties.get("openslide.objective-power"), *stated)
 
 
 def _size(properties: dict[str, str]) -> PhysicalSize:

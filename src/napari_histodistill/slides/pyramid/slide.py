@@ -21,6 +21,7 @@ from napari_histodistill.slides.pyramid.images import ImageChoice
 from napari_histodistill.slides.pyramid.level_array import lazy_levels
 from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.limits import extent_problem
+from napari_histodistill.slides.pyramid.optics import Optics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +78,8 @@ class SlideInfo:
         All images inside the file or folder, this one included.
     image : int
         Index in ``images`` of the one that is open.
+    optics : Optics
+        What the file says it was scanned with.
     """
 
     name: str
@@ -95,6 +98,7 @@ class SlideInfo:
     image: int = 0
     origin_um: tuple[float, float] = (0.0, 0.0)
     colour_ranges: tuple[tuple[float, float], ...] = ()
+    optics: Optics = field(default_factory=Optics)
 
     @property
     def section(self) -> str:

@@ -27,6 +27,7 @@ from napari_histodistill.slides.pyramid.images import (
     role_of_name,
 )
 from napari_histodistill.slides.pyramid.limits import MAX_CHANNELS
+from napari_histodistill.slides.pyramid.optics import Optics
 from napari_histodistill.slides.tiff import metadata as meta
 from napari_histodistill.slides.tiff.limits import MAX_LEVELS, bounded_pages
 from napari_histodistill.slides.tiff.ome import colour_order
@@ -78,6 +79,8 @@ class TiffLayout:
         Index of the one that is laid out.
     asks_rgb : bool
         Whether it has three channels that the file does not name.
+    optics : Optics
+        What the file says it was scanned with.
     """
 
     levels: tuple[Pages, ...]
@@ -90,6 +93,7 @@ class TiffLayout:
     images: tuple[ImageChoice, ...] = ()
     image: int = 0
     asks_rgb: bool = False
+    optics: Optics = field(default_factory=Optics)
 
 
 def layout_of(files: FileSet, name: str, image: str | int | None = None) -> TiffLayout:
@@ -201,9 +205,10 @@ def _aperio(pages: list[Any]) -> list[Picture]:
             pictures.append(page_picture(page, f"page {k}", "other"))
     found = []
     for group in grouped(scans):
-        size = meta.aperio_size(group[0].description or pages[0].description)
+        said = group[0].description or pages[0].description
         title = f"page {group[0].index}"
-        found.append(_of_group(group, title, size))
+        picture = _of_group(group, title, meta.aperio_size(said))
+        found.append(replace(picture, optics=meta.aperio_optics(said)))
     if len(found) == 1:
         found[0] = replace(found[0], name="scan")
     return [*found, *pictures]
@@ -331,6 +336,7 @@ def _layout(
         and not any(map(name_or_none, colours.channels)),
         vendor=vendor,
         size=picture.size,
+        optics=picture.optics,
         orientation=_orientation(first),
         notes=(*picture.size.notes, *colours.notes, *picture.notes, *notes),
     )

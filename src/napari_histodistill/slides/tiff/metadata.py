@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from napari_histodistill.geometry import Mpp
+from napari_histodistill.slides.pyramid.optics import Optics, stated_optics
 
 PRINT_DPI = (72, 96, 100, 150, 200, 240, 300, 400, 600)
 """Resolutions that programs write as a default, not as a measurement."""
@@ -104,6 +105,12 @@ def aperio_fields(description: str) -> dict[str, str]:
     """Return the ``key = value`` fields of an Aperio description."""
     parts = (part.split("=", 1) for part in description.split("|")[1:])
     return {p[0].strip(): p[1].strip() for p in parts if len(p) == 2}
+
+
+def aperio_optics(description: str) -> Optics:
+    """Read ``AppMag`` and ``ScanScope ID`` of an Aperio description."""
+    fields = aperio_fields(description)
+    return stated_optics(fields.get("AppMag"), fields.get("ScanScope ID"))
 
 
 def aperio_size(description: str) -> PhysicalSize:

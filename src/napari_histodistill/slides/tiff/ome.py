@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
 from napari_histodistill.slides.pyramid.limits import MAX_CHANNELS
+from napari_histodistill.slides.pyramid.optics import Optics, stated_optics
 from napari_histodistill.slides.tiff.metadata import (
     PhysicalSize,
     length_um,
@@ -58,6 +59,8 @@ class OmeImage:
         Remarks for the user, for example that other focal planes are not shown.
     bits : int
         How many bits of a value are filled, as stated; 0 if nothing is.
+    optics : Optics
+        Objective and microscope that the image refers to.
     """
 
     name: str
@@ -68,6 +71,7 @@ class OmeImage:
     size: PhysicalSize
     notes: tuple[str, ...] = ()
     bits: int = 0
+    optics: Optics = field(default_factory=Optics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +116,31 @@ def ome_block(xml: str) -> OmeBlock:
         if pixels is None:
             continue
         found, first_page = _ome_image(image, pixels, first_page)
-        images.append(found)
+        images.append(replace(found, optics=_optics(root, image)))
     return OmeBlock(uuid=uuid, images=tuple(images))
+
+
+def _optics(root: ET.Element, image: ET.Element) -> Optics:
+    """Follow an image's references to its instrument and its objective."""
+
+    def meant(tag: str, reference: str) -> dict[str, str]:
+        at = image.find(f"{{*}}{reference}")
+        number = None if at is None else at.get("ID")
+        found = root.iterfind(f"{{*}}Instrument{tag}") if number else ()
+        return next((one.attrib for one in found if one.get("ID") == number), {})
+
+    number = meant("", "InstrumentRef").get("ID")
+    scopes = [
+        scope.attrib
+        for instrument in root.iterfind("{*}Instrument")
+        if number and instrument.get("ID") == number
+        for scope in instrument.iterfind("{*}Microscope")
+    ]
+    scope = scopes[0] if scopes else {}
+    return stated_optics(
+        meant("/{*}Objective", "ObjectiveSettings").get("NominalMagnification"),
+        *(scope.get("Manufacturer"), scope.get("Model")),
+    )
 
 
 def _uuid(text: str | None) -> str:

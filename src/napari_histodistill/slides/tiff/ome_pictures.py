@@ -163,6 +163,7 @@ def _picture(group: list[OmeImage], files: FileSet, name: str, title: str) -> Pi
         width=width,
         levels=lambda: _levels(group, files, name),
         size=size,
+        optics=image.optics,
         role=role_of_name(image.name),
         channels=image.channels,
         notes=image.notes,

@@ -11,6 +11,7 @@ from napari_histodistill.slides.pyramid.images import (
     role_of_name,
     roles_by_size,
 )
+from napari_histodistill.slides.pyramid.optics import Optics
 from napari_histodistill.slides.tiff.metadata import PhysicalSize, resolution_size
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Picture:
         Whether its finest level is a single page, which can be shown beside a slide.
     top : float or None
         The value of full brightness, if the file states how many bits are filled.
+    optics : Optics
+        What the file says it was scanned with.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Picture:
     notes: tuple[str, ...] = ()
     is_page: bool = False
     top: float | None = None
+    optics: Optics = field(default_factory=Optics)
 
 
 def page_picture(page: Any, name: str, role: ImageRole | None = None) -> Picture:

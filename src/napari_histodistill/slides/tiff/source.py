@@ -234,6 +234,7 @@ def _slide(files: FileSet, file: FileBytes, image: str | int | None) -> Slide:
         path=file.path,
         backend="tiff",
         vendor=layout.vendor,
+        optics=layout.optics,
         mpp=_oriented(layout.size.mpp, layout.orientation),
         channels=layout.colours.channels,
         digest=digest if is_main else digest_of_image(digest, choice),
