@@ -468,8 +468,11 @@ def _retrieved(sparse: Tensor, partner: Tensor) -> float:
 
 
 def _result(outputs: Outputs, total: Tensor, terms: dict[str, Tensor]) -> StepResult:
+    # One copy from the device, which is one wait.
+    values = torch.stack([total.detach(), *(term.detach() for term in terms.values())])
+    first, *rest = values.tolist()
     return StepResult(
-        float(total.detach()),
-        {name: float(value.detach()) for name, value in terms.items()},
+        first,
+        dict(zip(terms, rest, strict=True)),
         outputs.embeddings.detach().float(),
     )
