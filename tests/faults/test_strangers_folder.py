@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import zarr
@@ -122,11 +124,17 @@ def test_previews_import_nothing_from_the_working_folder(trap):
     assert not trap.exists()
 
 
-@pytest.fixture
-def run(tiles, tmp_path):
-    folder = start_run(small_config(schedule={"steps": 2}), tmp_path / "run", tiles)
+@pytest.fixture(scope="module")
+def trained(tiles, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    start_run(small_config(schedule={"steps": 2}), folder, tiles)
     list(train(folder, device="cpu"))
     return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,10 @@ from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import StudentLoader
+    from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.scoring.arms import ArmsJudged, ArmsProgress
     from napari_histodistill.running import CancelToken
 
@@ -144,12 +145,20 @@ def why_no_help_here(bundle: Path | None) -> str:
     why = why_no_help(bundle)
     if why or bundle is None:
         return why
-    from napari_histodistill.distill.scoring.held_out_tiles import why_no_labels
+    from napari_histodistill.distill.pairs.held_out_tiles import why_no_labels
 
     try:
-        return why_no_labels(bundle.parent)
+        return why_no_labels(_run_and_data(bundle.parent)[1])
     except HistodistillError as error:
         return str(error)
+
+
+def _run_and_data(run: Path) -> tuple[DistillConfig, Path]:
+    """Return the recipe of a run, and the folder of its pairs."""
+    from napari_histodistill.distill.runs.folder import read_run
+
+    config, place = read_run(run)
+    return config, Path(place["data"])
 
 
 def help_work(
@@ -170,10 +179,10 @@ def help_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[ArmsProgress | ArmsJudged]:
+        from napari_histodistill.distill.pairs.held_out_tiles import held_out_tiles
         from napari_histodistill.distill.scoring.arms import judge_arms
-        from napari_histodistill.distill.scoring.held_out_tiles import held_out_tiles
 
-        judged_by = held_out_tiles(tiles) if held_out else tiles
+        judged_by = held_out_tiles(*_run_and_data(tiles)) if held_out else tiles
         cancel.check()
         loaded = []
         for bundles in (arms.students, arms.controls):

@@ -96,6 +96,9 @@ class PairSet:
         if nothing is known. Cases may be finer (regions of one slide).
     rows : ndarray or None
         ``(n,)`` int, row of each pair in the store; None for a tile folder.
+    positions : ndarray or None
+        ``(n, 2)``: row and column of each tile in a folder's own steps, or the middle
+        of each stored pair, µm ``(y, x)``; None where it is not known.
     """
 
     sparse: Pixels

@@ -43,7 +43,7 @@ class Frozen(BaseModel):
 class DataSource(Frozen):
     """The tiles that a student learns from, and whose they are."""
 
-    LATER = frozenset({"positions", "labelled"})
+    LATER = frozenset({"positions", "labelled", "labels_from"})
 
     folder: Annotated[str, Field(min_length=1)]
     """A tile folder, or a folder of stored pairs (see ``distill/pairs/loading.py``),
@@ -298,7 +298,7 @@ class ObjectiveConfig(Frozen):
     clusters: Annotated[int, Field(ge=2, le=1000)] = 12
     """Number of clusters of ``clusters``, fitted on the training pairs only."""
     clustering: Literal["kmeans", "mixture"] = "kmeans"
-    """k-means, or a Gaussian mixture without covariances."""
+    """Kind of the clusters: k-means, or a Gaussian mixture without covariances."""
     distance: Literal["cosine", "mean-squares"] = "cosine"
     """Distance of ``regression`` to the target."""
     contrast: Weight = 1.0

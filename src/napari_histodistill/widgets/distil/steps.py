@@ -33,10 +33,10 @@ from napari_histodistill.distill.layers.registration import (
 from napari_histodistill.distill.layers.registration import KINDS as KINDS_OF_FIT
 from napari_histodistill.distill.pairs.provenance import SectionRelation
 from napari_histodistill.distill.recipes.presets import PRESETS
-from napari_histodistill.widgets.distil.align.residuals import Residuals
 from napari_histodistill.widgets.distil.asking.library_question import LibraryQuestion
 from napari_histodistill.widgets.distil.asking.reading import ReadingRow
 from napari_histodistill.widgets.distil.pictures import Curves, TwinGallery
+from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import (
     Hint,

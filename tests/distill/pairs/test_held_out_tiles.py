@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from napari_histodistill.distill.pairs.held_out_tiles import held_out_tiles
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.store import read_pairs, write_pairs
-from napari_histodistill.distill.runs.folder import STUDENT, start_run
+from napari_histodistill.distill.runs.folder import STUDENT, read_run, start_run
 from napari_histodistill.distill.runs.kin import kin_of
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.distill.scoring.arms import judge_arms
-from napari_histodistill.distill.scoring.held_out_tiles import held_out_tiles
 from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.students import load_student
 from tests.distill.pairs.test_store import plan, recipe
@@ -56,6 +58,11 @@ def test_tiles_are_labelled_by_the_class_at_their_centre(plan, tmp_path):
             load_pairs(learning(**changes), path)
 
 
+def recipe_of(run):
+    config, place = read_run(run)
+    return config, Path(place["data"])
+
+
 def test_held_out_tiles_judge_both_arms_without_a_manifest(plan, tmp_path):
     path = tmp_path / "pairs.zarr"
     list(write_pairs(path, plan))
@@ -68,7 +75,7 @@ def test_held_out_tiles_judge_both_arms_without_a_manifest(plan, tmp_path):
     assert kin[1].is_control_of(kin[0])
     students = [load_student(run / STUDENT, device="cpu") for run in runs.values()]
     assert students[0].spec.class_names == NAMES
-    tiles = held_out_tiles(runs["with"])
+    tiles = held_out_tiles(*recipe_of(runs["with"]))
     held_out = load_pairs(learning(), path).validation
     assert sorted(tiles.labels()) == sorted(np.array(NAMES)[held_out.labels])
     assert set(tiles.case_ids()) == set(held_out.cases)
@@ -76,7 +83,9 @@ def test_held_out_tiles_judge_both_arms_without_a_manifest(plan, tmp_path):
     assert found.protocol == "head"
     assert (found.report.tiles, found.notes) == (len(tiles), ())
     only = start_run(recipe(), tmp_path / "no share", path)
-    assert len(held_out_tiles(only)), "a run that learned no class has them, too"
+    assert len(held_out_tiles(*recipe_of(only))), (
+        "a run that learned no class has them, too"
+    )
     data = recipe().data.model_dump() | {"validation_share": 0.0}
     with pytest.raises(InputError, match="no pairs were held out"):
-        held_out_tiles(start_run(recipe(data=data), tmp_path / "all", path))
+        held_out_tiles(recipe(data=data), path)

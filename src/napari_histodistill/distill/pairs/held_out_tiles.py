@@ -6,7 +6,6 @@ They are judged like the tiles of a folder with a manifest; nothing is written.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +14,15 @@ from PIL import Image
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.pairs.tilefolder import Tile, TileFolder
-from napari_histodistill.distill.runs.folder import read_run
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from napari_histodistill.distill.pairs.store import StoredPairs
+    from napari_histodistill.distill.recipes.config import DistillConfig
 
     Pixels = npt.NDArray[np.uint8]
 
@@ -56,16 +57,14 @@ def labelling_partner(stored: StoredPairs) -> str:
     return next(named, "")
 
 
-def why_no_labels(run: Path) -> str:
-    """Return why the pairs of a run have no labels; empty if they have.
+def why_no_labels(data: Path) -> str:
+    """Return why a run's pairs have no labels; empty if they have.
 
     Raises
     ------
-    HistodistillError
-        If the run or its pairs are damaged.
+    StoreError
+        If they are damaged.
     """
-    _, place = read_run(run)
-    data = Path(place["data"])
     if is_pairs(data) and labelling_partner(read_pairs(data)):
         return ""
     return (
@@ -74,38 +73,38 @@ def why_no_labels(run: Path) -> str:
     )
 
 
-def held_out_tiles(run: Path) -> StoredTiles:
+def held_out_tiles(config: DistillConfig, data: Path) -> StoredTiles:
     """Return a run's held-out pairs that a partner's classes label.
 
     The case of a tile is its section where several are held out whole, else its region.
 
     Parameters
     ----------
-    run : Path
-        Folder of a run on stored pairs.
+    config : DistillConfig
+        Recipe of the run.
+    data : Path
+        Its stored pairs.
 
     Raises
     ------
     InputError
-        If its pairs have no classes, or none of them is held out and labelled.
-    HistodistillError
-        If the run or its pairs are damaged.
+        If the pairs have no classes, or none of them is held out and labelled.
+    StoreError
+        If they are damaged.
     """
-    why = why_no_labels(run)
+    why = why_no_labels(data)
     if why:
-        msg = f"{run.name}: {why}"
+        msg = f"{data.name}: {why}"
         raise InputError(msg)
-    config, place = read_run(run)
-    data = Path(place["data"])
     stored = read_pairs(data)
     held_out = load_pairs(config, data).validation
     if held_out is None or held_out.rows is None:
-        msg = f"{run.name}: no pairs were held out, so there are none to judge by."
+        msg = f"{data.name}: no pairs were held out, so there are none to judge by."
         raise InputError(msg)
     labels = stored.labels(labelling_partner(stored))[held_out.rows]
     labelled = np.flatnonzero(labels != "")
     if not len(labelled):
-        msg = f"{run.name}: none of the held-out tiles has a class at its centre."
+        msg = f"{data.name}: none of the held-out tiles has a class at its centre."
         raise InputError(msg)
     several = len(config.data.validate_on) > 1
     cases = held_out.patients if several else held_out.cases
