@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from napari_histodistill.slides.tissue import tissue
 from tests.order import longest_first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -27,6 +34,11 @@ DATA = Path(
     )
 )
 """Real images that are not part of the repository; tests skip without them."""
+
+REMEMBERED = 64
+"""Pictures whose tissue is not looked for again, if they are small."""
+
+REMEMBERED_BYTES = 3 * 2**20
 
 
 @pytest.hookimpl(trylast=True)  # what shuffles them has done so
@@ -72,15 +84,50 @@ def _one_backend(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture(scope="session")
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return folders that are not there yet, one after the other.
+
+    ``mktemp`` would list all that are there, thousands, for every number.
+    """
+    home = tmp_path_factory.mktemp("own")
+    return (home / str(k) for k in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch):
+def _own_cache(_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch):
     """Give every test an empty cache of its own."""
-    monkeypatch.setenv(
-        "HISTODISTILL_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True))
-    )
-    for variable in ("HISTODISTILL_DRAFTS", "HISTODISTILL_SETTINGS"):
-        folder = tmp_path_factory.mktemp(variable.lower(), numbered=True)
-        monkeypatch.setenv(variable, str(folder))
+    home = next(_folders)
+    for name in ("CACHE", "DRAFTS", "SETTINGS"):
+        folder = home / name.lower()
+        folder.mkdir(parents=True)
+        monkeypatch.setenv(f"HISTODISTILL_{name}", str(folder))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tissue_looked_for_once():
+    """Look for tissue in equal pixels once, with equal arguments.
+
+    The same few slides are opened in a thousand tests, and this is a function of their
+    pixels and of nothing else. Whatever comes before and after it is done every time.
+    """
+    look: Callable[..., Any] = tissue._stained
+    found: dict[Any, Any] = {}
+
+    def remembered(pixels: np.ndarray, **how: Any) -> Any:
+        if pixels.nbytes > REMEMBERED_BYTES:
+            return look(pixels, **how)
+        shown = hashlib.sha256(pixels.tobytes()).digest()
+        seen = (shown, pixels.shape, *sorted(how.items()))
+        if seen not in found:
+            if len(found) == REMEMBERED:
+                del found[next(iter(found))]
+            found[seen] = look(pixels, **how)
+        return type(found[seen])(*(part.copy() for part in found[seen]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tissue, "_stained", remembered)
+        yield
 
 
 @pytest.fixture(autouse=True)

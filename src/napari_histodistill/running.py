@@ -8,6 +8,7 @@ after the ``yield`` would then run whenever the garbage collector gets round to 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """For the environment of a process of ours: the working folder is no place to import
 from. It may be a folder of tiles from a stranger, with a ``timm.py`` in it."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use: in a container not all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

@@ -37,6 +37,7 @@ GOALS = {
     "OpenSlide": "goal 3",
     "tiffslide": "",
     "cuCIM on the CPU": "goal 1",
+    "fastslide": "goal 1",
     "dask over tifffile's zarr store": "goal 8",
 }
 

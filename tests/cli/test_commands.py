@@ -303,6 +303,9 @@ def test_doctor(run, bundle, monkeypatch):
     assert found["decoding"]["tiles_per_s"] > 0
     assert found["model"]["tiles_per_s"] > 0
     assert found["model"]["reason"]
+    model = found["model"]
+    assert model["arithmetic"].startswith(model["precision"])
+    assert "cards" in found["accelerators"]
     assert found["cache"]["writable"]
     assert found["packages"]["torch"]
     assert "display" in found
@@ -314,6 +317,8 @@ def test_doctor(run, bundle, monkeypatch):
     out = run("doctor", "--student", bundle).out
     assert "tiles/s" in out
     assert "backend    torch: " in out
+    assert "card       " in out
+    assert f"computes   in {model['arithmetic']}" in out
     assert "backend    OpenVINO: " in out
 
 

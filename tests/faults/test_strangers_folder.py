@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import zarr
@@ -37,7 +39,7 @@ from napari_histodistill.distill.runs.folder import (
 from napari_histodistill.distill.runs.preview import ask_for_previews, asked_every
 from napari_histodistill.distill.runs.process import OUTPUT, RunProcess, start_process
 from napari_histodistill.distill.runs.run import train
-from napari_histodistill.distill.scoring.held_out import read_scores
+from napari_histodistill.distill.scoring.held_out import RunScore, read_scores
 from napari_histodistill.errors import (
     HistodistillError,
     InputError,
@@ -122,11 +124,17 @@ def test_previews_import_nothing_from_the_working_folder(trap):
     assert not trap.exists()
 
 
-@pytest.fixture
-def run(tiles, tmp_path):
-    folder = start_run(small_config(schedule={"steps": 2}), tmp_path / "run", tiles)
+@pytest.fixture(scope="module")
+def trained(tiles, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    start_run(small_config(schedule={"steps": 2}), folder, tiles)
     list(train(folder, device="cpu"))
     return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -188,7 +196,8 @@ def test_an_experiment_deletes_only_its_own_checkpoints(tiles, tmp_path):
     config = small_experiment(
         experiment={"folds": ["1"], "baselines": []}, variants=[{"name": "plain"}]
     )
-    (job,) = experiment_module._jobs(config, tmp_path / "out", tiles, "cpu")
+    places = experiment_module._places(config, tiles, None)
+    (job,) = experiment_module._jobs(config, tmp_path / "out", places, "cpu")
     run = start_run(config.run("plain", "1", 0), job.folder / "run", tiles)
     checkpoints = run / CHECKPOINTS
     checkpoints.mkdir()
@@ -287,7 +296,7 @@ def test_scores_that_never_end_are_not_waited_for(tmp_path, target):
     path = tmp_path / "scores.jsonl.gz"
     special(path, target)
     with pytest.raises(InputError, match="cannot be read"):
-        read_scores(path)
+        read_scores(path, RunScore.from_dict)
 
 
 def test_scores_that_inflate_without_end_are_refused(tmp_path):
@@ -295,7 +304,7 @@ def test_scores_that_inflate_without_end_are_refused(tmp_path):
     for content in (b" " * 2**28, b"[" * 200_000):
         path.write_bytes(gzip.compress(content))
         with pytest.raises(InputError, match="cannot be read"):
-            read_scores(path)
+            read_scores(path, RunScore.from_dict)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"matrix": 1}', "{}", "1"])

@@ -393,7 +393,8 @@ def test_a_full_device_halves_the_batch_and_says_so(tmp_path):
     reports = run(slide, full, tmp_path / "s", options=options)
     words = [r.message for r in reports if "memory" in r.message]
     assert words == [
-        "CUDA:0 · Card ran out of memory; the run goes on with 2 tiles at a time"
+        "CUDA:0 · Card ran out of memory; the run goes on with 2 tiles at a time "
+        "for now"
     ]
     assert full.backend.module.seen[:3] == [8, 4, 2]
     assert max(full.backend.module.seen[3:]) == 2
@@ -428,7 +429,7 @@ class Crew(ColourBackend):
         return found
 
 
-def test_streams_work_side_by_side_and_blocks_stay_in_order(tmp_path):
+def test_streams_work_side_by_side_and_no_block_waits_for_another(tmp_path):
     options = EmbedOptions(block=3, batch_size=9)
     student, alone = colour_student(), colour_student()
     student.backend = Crew()
@@ -436,7 +437,8 @@ def test_streams_work_side_by_side_and_blocks_stay_in_order(tmp_path):
     reports = run(slide, student, tmp_path / "s", tissue=None, options=options)
     assert student.backend.most == 3
     corners = [(r.block[0].start, r.block[1].start) for r in reports if r.block]
-    assert corners == sorted(corners)
+    assert len(set(corners)) == len(corners)
+    assert corners[0] != (0, 0), "the first to be begun is the last of its crew"
     run(slide, alone, tmp_path / "w", tissue=None, options=options)
     assert same_bytes(tmp_path / "s", tmp_path / "w")
 

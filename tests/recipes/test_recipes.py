@@ -110,24 +110,58 @@ def test_a_frozen_recipe_makes_a_student_that_scores(name, tiles, tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_every_run_of_a_table_is_valid(name):
     recipe = RECIPES[name]
+    table = recipe.experiment
     for variant in recipe.variants:
-        for fold in recipe.experiment.folds:
-            for seed in recipe.experiment.seeds:
+        for fold in (None,) if table.judged else table.folds:
+            for seed in table.seeds:
                 config = recipe.run(variant.name, fold, seed)
-                assert config.data.leave_out == (fold,)
+                assert config.data.leave_out == (() if fold is None else (fold,))
                 assert config.schedule.keep == "last"
     design = recipe.design()
-    assert design.classes == CLASSES
-    assert design.groups == (0, 0, 0, 1, 1, 2)
+    if name in OTHER_CLASSES:
+        assert (design.classes, design.groups) == (OTHER_CLASSES[name], ())
+    else:
+        assert design.classes == CLASSES
+        assert design.groups == (0, 0, 0, 1, 1, 2)
+
+
+LAYERS = ("granular", "mitral", "outer_plexiform", "glomerular", "olfactory_nerve")
+OTHER_CLASSES = {
+    "bulb-layers": LAYERS,
+    "bulb-layers-long": LAYERS,
+    "bulb-layers-imagenet": LAYERS,
+    "bulb-expression": (),
+    "idc-7": ("other", "invasive"),
+    "idc-14": ("other", "invasive"),
+}
+
+
+@pytest.mark.parametrize("name", ["idc-7", "idc-14"])
+def test_arms_that_are_compared_see_as_many_pairs(name):
+    recipe = RECIPES[name]
+    schedules = {"1": set(), "5": set()}
+    arms = {"1": set(), "5": set()}
+    for variant in recipe.variants:
+        arm, epochs = variant.name.rsplit("-", 1)
+        config = recipe.run(variant.name, "1", 0)
+        schedules[epochs].add(config.schedule.model_dump_json())
+        dense = tuple(d.model_dump_json() for d in config.dense)
+        arms[epochs].add((arm, config.arm, dense))
+    assert {len(found) for found in schedules.values()} == {1}
+    assert arms["1"] == arms["5"]
 
 
 SEARCH = "ebhi-magnification-search"
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLES) - {SEARCH}))
+TWO_LENGTHS = {"idc-7", "idc-14"}
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {SEARCH} - TWO_LENGTHS))
 def test_the_arms_of_a_table_share_student_steps_and_augmentation(name):
     recipe = RECIPES[name]
-    runs = [recipe.run(v.name, "1", 0) for v in recipe.variants]
+    trained = [v.name for v in recipe.variants if v.name != "untrained"]
+    runs = [recipe.run(variant, None, 0) for variant in trained]
     assert len({(r.sparse.model_dump_json(), r.augmentation) for r in runs}) == 1
     alike = [r.schedule for r in runs]
     started = []
@@ -161,7 +195,12 @@ def test_the_search_tries_the_same_settings_with_and_without_the_partner():
 
 
 # The others differ from the first table in sizes and settings alone.
-TRAINED = [v for v in VARIANTS if not v[0].endswith(("-14", "-7", "-search"))]
+TRAINED = [
+    (name, variant)
+    for name, variant in VARIANTS
+    if not name.endswith(("-14", "-7", "-28", "-search")) and name not in OTHER_CLASSES
+]
+TRAINED.append(("ebhi-start-28", "dense"))
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
@@ -175,7 +214,12 @@ def test_a_variant_trains_and_its_student_loads(
         update={
             "schedule": config.schedule.model_copy(update=changes),
             "dense": tuple(
-                d.model_copy(update={"frozen_views": min(d.frozen_views, 1)})
+                d.model_copy(
+                    update={
+                        "frozen_views": min(d.frozen_views, 1),
+                        "components": d.components and 8,
+                    }
+                )
                 for d in config.dense
             ),
         }
@@ -186,3 +230,36 @@ def test_a_variant_trains_and_its_student_loads(
     student = load_student(tmp_path / "run" / "student", device="cpu")
     assert student.spec.class_names == CLASSES
     assert student.spec.tile_um == pytest.approx(224)
+
+
+@pytest.fixture(scope="module")
+def spots(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "spots"
+    rng = np.random.default_rng(5)
+    folder.mkdir()
+    rows = [["image", "genes", "case_id", "fold"]]
+    for k in range(64):
+        name = f"s{k % 4}_{k // 16}x{k // 4 % 4}"
+        pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        np.save(folder / f"{name}.npy", rng.random(60, np.float32))
+        rows.append([f"{name}.png", f"{name}.npy", f"s{k % 4}", str(k % 4 // 2 + 1)])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+# What no other table has.
+WITH_GENES = ("privileged", "triplet-nearby", "triplet-within")
+
+
+@pytest.mark.parametrize("variant", WITH_GENES)
+def test_a_student_of_genes_trains_and_loads(variant, spots, tmp_path):
+    config = RECIPES["bulb-expression"].run(variant, "1", 0, steps=1)
+    schedule = config.schedule.model_copy(update={"batch": 12})
+    config = config.model_copy(update={"schedule": schedule})
+    start_run(config, tmp_path / "run", spots, home=ROOT / "training")
+    reports = list(train(tmp_path / "run", device="cpu", bare=True))
+    assert reports[-1].kind == "finished"
+    student = load_student(tmp_path / "run" / "student", device="cpu")
+    assert student.spec.tile_um == pytest.approx(256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from napari_histodistill.errors import DeviceError
 from napari_histodistill.students import device as subject
@@ -13,10 +14,12 @@ from napari_histodistill.students.device import choose_device
 def machine(monkeypatch):
     """Return a function that turns this machine into another."""
 
-    def become(*, cuda: int = 0, ampere=True, mps=False, cpu_bfloat16=False):
+    def become(*, cuda: int = 0, generation=9, mps=False, cpu_bfloat16=False):
         monkeypatch.setattr(subject, "_cuda_count", lambda: cuda)
         monkeypatch.setattr(subject, "_cuda_name", lambda index: f"Card {index}")
-        monkeypatch.setattr(subject, "cuda_has_bfloat16", lambda index: ampere)
+        monkeypatch.setattr(
+            torch.cuda, "get_device_capability", lambda index: (generation, 0)
+        )
         monkeypatch.setattr(subject, "_mps_available", lambda: mps)
         monkeypatch.setattr(subject, "cpu_has_bfloat16", lambda: cpu_bfloat16)
 
@@ -46,8 +49,9 @@ def test_the_cpu_says_why_nothing_faster(machine):
     [
         ("cpu", {"cpu_bfloat16": True}, "bfloat16"),
         ("cpu", {}, "float32"),
-        ("cuda", {"cuda": 1}, "bfloat16"),
-        ("cuda", {"cuda": 1, "ampere": False}, "float16"),
+        ("cuda", {"cuda": 1}, "float16"),
+        ("cuda", {"cuda": 1, "generation": 7}, "float16"),
+        ("cuda", {"cuda": 1, "generation": 6}, "float32"),
         ("mps", {"mps": True}, "float32"),
     ],
 )
@@ -61,6 +65,17 @@ def test_precision_can_be_asked_for(machine):
     choice = choose_device("cpu", precision="float32")
     assert choice.precision == "float32"
     assert choice.reason.endswith("in float32.")
+
+
+@pytest.mark.parametrize(
+    ("generation", "words"),
+    [(9, "in float32 by TF32."), (7, "in float32."), (6, "in float32.")],
+)
+def test_a_card_says_when_float32_is_not_quite_that(machine, generation, words):
+    machine(cuda=1, generation=generation)
+    choice = choose_device("cuda", precision="float32")
+    assert choice.precision == "float32"
+    assert choice.reason.endswith(words)
 
 
 def test_a_second_card_by_number(machine):

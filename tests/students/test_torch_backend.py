@@ -8,6 +8,7 @@ import timm
 import torch
 
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends import shortage
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.student import DeviceChoice
 
@@ -141,6 +142,8 @@ def test_read_only_pixels_are_taken(tiles):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
         RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas…`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiles, error):
@@ -152,6 +155,33 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiles, error):
     module.seen.clear()
     subject.embed(tiles)
     assert module.seen == [1] * 5
+
+
+def test_after_a_short_spell_the_batch_grows_again(tiles, monkeypatch):
+    monkeypatch.setattr(shortage, "PATIENCE", 3)
+    module = Greedy(2, torch.OutOfMemoryError("CUDA out of memory"))
+    subject = TorchBackend(module, on_cpu(), mean=MEAN, std=STD)
+    subject.batch_pixels = 4 * 64 * 64
+    whole = np.concatenate([tiles] * 4)
+    subject.embed(whole[:6])
+    assert module.seen == [4, 2, 2, 2]
+    module.room = 99  # the other program has ended
+    module.seen.clear()
+    subject.embed(whole)
+    assert module.seen == [4] * 5
+    # A shortage that comes again is waited out for longer.
+    module.room = 2
+    module.seen.clear()
+    subject.embed(whole)
+    assert module.seen == [4, *[2] * 6, 4, *[2] * 4]
+
+
+def test_a_batch_is_counted_in_the_pixels_that_the_encoder_sees(tiles):
+    module = Greedy(99, ValueError())
+    subject = TorchBackend(module, on_cpu(), mean=MEAN, std=STD, input_px=128)
+    subject.batch_pixels = 2 * 128 * 128
+    subject.embed(tiles)
+    assert module.seen == [2, 2, 1]
 
 
 def test_not_even_one_tile_fits(tiles):

@@ -7,6 +7,7 @@ import threading
 import time
 from importlib import import_module
 
+import numpy as np
 import pytest
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
@@ -23,19 +24,45 @@ LOADED = ("torch", "timm", "sklearn.linear_model", "scipy.ndimage", "pandas", "z
 OURS = ("histodistill",)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _quick_collection():
-    """Leave what is imported out of every search for garbage.
-
-    napari asks for one whenever a layer goes, and going through the million objects of
-    these modules took a third of the time of all tests here.
-    """
+@pytest.fixture(scope="session")
+def _loaded():
+    """Import what the window imports when it is first used."""
     for name in LOADED:
         import_module(name)
-    gc.collect()
-    gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _quick_collection(_loaded):
+    """Leave what was there before a test out of its searches for garbage.
+
+    napari asks for one whenever a layer goes, and going through the million objects of
+    these modules and of its own took a third of the time of all tests here.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _letters_drawn_once():
+    """Draw each letter on a canvas once for all windows, not once for each."""
+    from vispy.visuals.text.text import SDFRendererCPU
+
+    draw = SDFRendererCPU.render_to_texture
+    drawn = {}
+
+    def once(self, data, texture, offset, size):
+        letter = (data.tobytes(), data.shape, size)
+        (x, y), (width, height) = offset, size
+        if letter not in drawn:
+            drawn[letter] = np.zeros((height, width, 3), np.uint8)
+            draw(self, data, drawn[letter], (0, 0), size)
+        texture[y : y + height, x : x + width, :] = drawn[letter]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SDFRendererCPU, "render_to_texture", once)
+        yield
 
 
 def our_threads() -> list[str]:

@@ -49,6 +49,14 @@ def distill(
             "--data", metavar="FOLDER", help="A tile folder in place of the recipe's."
         ),
     ] = None,
+    judge_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--judge-on",
+            metavar="FOLDER",
+            help="Tiles that judge a table of runs, in place of the recipe's.",
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Runs at once, for a table of runs.")
     ] = 1,
@@ -84,6 +92,7 @@ def distill(
             msg = "--seed: a run is continued with the seed that it has: leave it out."
             raise InputError(msg)
         if config.is_dir():
+            _refuse_judges(judge_on)
             result = _student(config, out, None, data, resume, machine)
         else:
             recipe = _seeded(read_recipe(config), seed)
@@ -91,11 +100,12 @@ def distill(
             refuse_occupied(target)
             output_folder(target.absolute().parent)  # said now, not after minutes
             if isinstance(recipe, FrozenConfig | DistillConfig):
+                _refuse_judges(judge_on)
                 home = config.parent
                 result = _student(recipe, target, home, data, resume, machine)
             else:
-                place = data or config.parent / recipe.first().data.folder
-                result = _experiment(recipe, target, place, resume, workers, device)
+                places = _tile_folders(recipe, config.parent, data, judge_on)
+                result = _experiment(recipe, target, places, resume, workers, device)
         seconds = round(time.perf_counter() - began, 2)
         answer.give(
             {"config": str(config), **result, "seconds": seconds}, result["folder"]
@@ -186,10 +196,26 @@ def _line(report: TrainingReport) -> str:
     return ", ".join(parts)
 
 
+def _refuse_judges(judge_on: Path | None) -> None:
+    if judge_on is not None:
+        msg = "--judge-on: a single student is judged by histodistill evaluate."
+        raise InputError(msg)
+
+
+def _tile_folders(
+    recipe: ExperimentConfig, home: Path, data: Path | None, judge_on: Path | None
+) -> tuple[Path, Path | None]:
+    """Return the tiles that are trained on, and the others that judge, if there are."""
+    judged = recipe.experiment.judged
+    if judge_on is None and judged is not None:
+        judge_on = home / judged.folder
+    return data or home / recipe.first().data.folder, judge_on
+
+
 def _experiment(
     recipe: ExperimentConfig,
     target: Path,
-    data: Path,
+    places: tuple[Path, Path | None],
     resume: bool,
     workers: int,
     device: str,
@@ -198,10 +224,17 @@ def _experiment(
     from napari_histodistill.distill.from_recipe import refuse_leftovers
 
     refuse_leftovers(target, resume=resume)
+    data, judge_on = places
     last = None
     with interruptible() as cancel:
         for last in run_experiment(
-            recipe, target, data=data, workers=workers, device=device, cancel=cancel
+            recipe,
+            target,
+            data=data,
+            judge_on=judge_on,
+            workers=workers,
+            device=device,
+            cancel=cancel,
         ):
             tell(last.message)
     failed = 0 if last is None else last.failed

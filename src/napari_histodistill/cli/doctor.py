@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from napari_histodistill.cli.options import (
 )
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.files import without_home
+from napari_histodistill.running import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +66,7 @@ def doctor(
             "version": __version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "cpus": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
+            "cpus": cores(),
             "packages": _versions(),
             "openslide": importlib.util.find_spec("openslide") is not None,
             "display": _display(),
@@ -76,6 +74,7 @@ def doctor(
         problems: list[str] = []
         checks: dict[str, Callable[[], dict[str, Any]]] = {
             "cache": _cache,
+            "accelerators": _accelerators,
             "decoding": _decoding,
             "model": lambda: _model(student, device),
         }
@@ -146,6 +145,12 @@ def _cache() -> dict[str, Any]:
     return {"folder": str(folder), "writable": not note}
 
 
+def _accelerators() -> dict[str, Any]:
+    from napari_histodistill.students.accelerators import accelerators
+
+    return accelerators()
+
+
 def _decoding() -> dict[str, Any]:
     """Read JPEG tiles of a pyramid made of the sample, each tile once per opening."""
     from napari_histodistill.geometry import Region
@@ -209,6 +214,7 @@ def _model(name: str, device: str) -> dict[str, Any]:
         "device_label": student.device.label,
         "reason": student.device.reason,
         "precision": student.device.precision,
+        "arithmetic": student.arithmetic,
         "tile_px": student.spec.tile_px,
         "backend": student.device.backend,
         "backends": None if test is None else asdict(test),
@@ -236,10 +242,16 @@ def _text(result: dict[str, Any]) -> str:
         lines.append(
             f"  decoding   {found['tiles_per_s']:.0f} tiles/s ({found['what']})"
         )
+    if result["accelerators"]:
+        from napari_histodistill.students.accelerators import accelerator_lines
+
+        found = accelerator_lines(result["accelerators"])
+        lines += [f"  card       {words}" for words in found]
     if result["model"]:
         found = result["model"]
         lines += [
             f"  device     {found['device_label']}: {found['reason']}",
+            f"  computes   in {found['arithmetic']}",
             f"  model      {found['tiles_per_s']:.0f} tiles/s ({found['student']}, "
             f"{found['tile_px']} px)",
         ]

@@ -46,16 +46,24 @@ def placement(world: WorldTransform, affine: npt.NDArray[np.float64]) -> dict[st
     }
 
 
+def labels_placement(
+    world: WorldTransform, affine: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return the layer keywords that lay small arrays of labels on a slide."""
+    return placement(world, affine) | {
+        "blending": "translucent",
+        "cache": False,
+        "multiscale": False,
+    }
+
+
 def image_placement(
     world: WorldTransform, affine: npt.NDArray[np.float64]
 ) -> dict[str, Any]:
     """Return the layer keywords that lay a small image of values on a slide."""
-    return placement(world, affine) | {
+    return labels_placement(world, affine) | {
         "rgb": False,
         "interpolation2d": "nearest",
-        "blending": "translucent",
-        "cache": False,
-        "multiscale": False,
     }
 
 

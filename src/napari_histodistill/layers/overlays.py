@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_histodistill.layers.overlay_placement import (
     image_placement,
-    placement,
+    labels_placement,
     thumbnail_world,
 )
 
@@ -94,13 +94,10 @@ def class_map_layer(
     name : str
         Name of the layer.
     """
-    kwargs = placement(grid.world(), affine) | {
+    kwargs = labels_placement(grid.world(), affine) | {
         "name": name,
         "colormap": class_colors(classes),
         "opacity": 0.4,
-        "blending": "translucent",
-        "cache": False,
-        "multiscale": False,
     }
     return labels, kwargs, "labels"
 
@@ -125,12 +122,10 @@ def hatching_layer(
     name : str
         Name of the layer.
     """
-    kwargs = placement(world, affine) | {
+    kwargs = labels_placement(world, affine) | {
         "name": name,
         "colormap": {None: "transparent", 0: "transparent", 1: "black", 2: "white"},
         "opacity": 0.7,
-        "blending": "translucent",
-        "cache": False,
         "multiscale": True,
     }
     return list(levels), kwargs, "labels"
@@ -226,13 +221,10 @@ def tissue_layer(
 ) -> LayerTuple:
     """Return the tissue mask as Labels that the user can paint on and erase."""
     world = thumbnail_world((mask.shape[0], mask.shape[1]), slide_shape, mpp)
-    kwargs = placement(world, affine) | {
+    kwargs = labels_placement(world, affine) | {
         "name": name,
         "colormap": {None: "transparent", 0: "transparent", 1: "#0072b2"},
         "opacity": 0.25,
-        "blending": "translucent",
-        "cache": False,
-        "multiscale": False,
     }
     return mask.astype(np.uint8), kwargs, "labels"
 
@@ -259,13 +251,10 @@ def stroke_layer(
     """Return an empty Labels layer to paint strokes on."""
     shape = stroke_shape(slide_shape, mpp)
     world = thumbnail_world(shape, slide_shape, mpp)
-    kwargs = placement(world, affine) | {
+    kwargs = labels_placement(world, affine) | {
         "name": name,
         "colormap": colors,
         "opacity": 0.8,
-        "blending": "translucent",
-        "cache": False,
-        "multiscale": False,
     }
     return np.zeros(shape, np.uint8), kwargs, "labels"
 

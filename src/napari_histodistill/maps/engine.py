@@ -1,18 +1,16 @@
 """The engine: a slide and a student become embeddings in a store.
 
 One unit of work is one block of the grid's cells: read once, computed once, written
-once. Three parties share it and none waits for another as long as there is work:
+once. Four parties share it and none waits for another as long as there is work:
 
 * reader threads fetch the pixels of the next blocks, at the student's µm per pixel;
 * as many threads as the student has *streams* run it over blocks that have been read;
-* the generator that the caller drives takes finished blocks in the order in which they
-  were begun, writes them to the store, and reports.
+* one thread writes them to the store;
+* the generator that the caller drives decides what is next, and reports.
 """
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +47,7 @@ from napari_histodistill.maps.store import (
     EmbeddingStore,
     remove_store,
 )
-from napari_histodistill.running import CancelToken
+from napari_histodistill.running import CancelToken, cores
 
 if TYPE_CHECKING:
     import threading
@@ -198,7 +196,7 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """A block's numbers, not yet in the store."""
+    """A block's numbers."""
 
     values: npt.NDArray[np.float32]
     status: npt.NDArray[np.uint8]
@@ -221,7 +219,7 @@ class _Run:
         on_cpu = student.device.name.startswith("cpu")
         self.batch_size = options.batch_size or (8 if on_cpu else 256)
         self.readers = options.readers or (
-            1 if on_cpu else min(16, max(2, (os.cpu_count() or 2) // 2))
+            1 if on_cpu else min(16, max(2, cores() // 2))
         )
         tile = student.spec.tile_px
         self.halo_px = tile // 2 if options.halo_px is None else options.halo_px
@@ -256,19 +254,18 @@ class _Run:
         with Pipeline(
             self.read,
             self.compute,
+            self.write,
             readers=self.readers,
             streams=self.student.streams,
         ) as pipeline:
             self.progress.start()
-            try:
-                for unit, future in pipeline.blocks(lambda: queue.take(focus())):
-                    yield from self._await(future)
-                    self._write(unit, future.result())
-                    yield self._report(block=unit.block)
-            except Cancelled:
-                for unit, block in pipeline.finished():
-                    self._write(unit, block)
-                raise
+            for found in pipeline.blocks(lambda: queue.take(focus()), poll_s=_POLL_S):
+                self.cancel.check()
+                if found is not None:
+                    self._count(*found)
+                    yield self._report(block=found[0].block)
+                elif self.progress.is_due():
+                    yield self._report()
         if self.counts.unreadable and not (self.status == CellStatus.DONE).any():
             msg = f"{self.slide.name}: no square could be read ({self.problem})."
             raise SlideError(msg)
@@ -310,21 +307,18 @@ class _Run:
             self._check(stop)
         return _Computed(values, status, raster.problem)
 
+    def write(self, unit: WorkUnit, block: _Computed) -> None:
+        """Store a block (in a thread of its own)."""
+        self.store.write_block(unit.row0, unit.column0, block.values, block.status)
+
     def _check(self, stop: threading.Event) -> None:
         self.cancel.check()
         if stop.is_set():
             msg = "The run has ended; this block is not needed any more."
             raise Cancelled(msg)
 
-    def _await(self, future: Future[_Computed]) -> Iterator[EmbedReport]:
-        while not wait([future], timeout=_POLL_S).done:
-            self.cancel.check()
-            if self.progress.is_due():
-                yield self._report()
-
-    def _write(self, unit: WorkUnit, block: _Computed) -> None:
+    def _count(self, unit: WorkUnit, block: _Computed) -> None:
         self.problem = block.problem or self.problem
-        self.store.write_block(unit.row0, unit.column0, block.values, block.status)
         wanted, before = self.wanted[unit.block], self.status[unit.block]
         self.counts = self.counts.replaced(
             _Counts.of(before[wanted]), _Counts.of(block.status[wanted])

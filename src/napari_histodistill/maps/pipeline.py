@@ -1,10 +1,10 @@
-"""Blocks in flight: read by some threads, computed by others, handed out in order."""
+"""Blocks in flight: read, computed and written by threads, handed out once stored."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -17,9 +17,11 @@ NumbersT = TypeVar("NumbersT")
 
 
 class Pipeline(Generic[PixelsT, NumbersT]):
-    """Two pools of threads with a bounded number of blocks between them.
+    """Three pools of threads with a bounded number of blocks between them.
 
-    Use it as a context manager: however the block of code ends, no thread stays behind.
+    A block goes on as soon as it is ready, whatever was begun before it: one that is
+    slow to read holds up no other. Use it as a context manager: however the block of
+    code ends, what was computed is written, and no thread stays behind.
 
     Parameters
     ----------
@@ -27,6 +29,8 @@ class Pipeline(Generic[PixelsT, NumbersT]):
         ``(unit, stop)`` → pixels; gives up early once ``stop`` is set.
     compute : callable
         ``(unit, pixels, stop)`` → numbers; likewise.
+    write : callable
+        ``(unit, numbers)``; called for one block at a time.
     readers, streams : int
         Threads that read, and threads that compute.
     """
@@ -35,59 +39,88 @@ class Pipeline(Generic[PixelsT, NumbersT]):
         self,
         read: Callable[[WorkUnit, threading.Event], PixelsT],
         compute: Callable[[WorkUnit, PixelsT, threading.Event], NumbersT],
+        write: Callable[[WorkUnit, NumbersT], None],
         *,
         readers: int,
         streams: int,
     ) -> None:
-        self._read, self._compute = read, compute
+        self._read, self._compute, self._write = read, compute, write
         self._depth = readers + streams
         self._stop = threading.Event()
-        self._flying: deque[tuple[WorkUnit, Future[NumbersT]]] = deque()
+        self._flying: dict[Future[NumbersT], WorkUnit] = {}
         self._readers = ThreadPoolExecutor(
             readers, thread_name_prefix="histodistill-read"
         )
         self._students = ThreadPoolExecutor(
             streams, thread_name_prefix="histodistill-student"
         )
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="histodistill-write")
 
     def blocks(
-        self, take: Callable[[], WorkUnit | None]
-    ) -> Iterator[tuple[WorkUnit, Future[NumbersT]]]:
-        """Yield units in the order in which they were taken, with their future numbers.
+        self, take: Callable[[], WorkUnit | None], *, poll_s: float
+    ) -> Iterator[tuple[WorkUnit, NumbersT] | None]:
+        """Yield units with their numbers, each when it has been written.
 
         Parameters
         ----------
         take : callable
             Returns the next unit, or None when there is none; called as late as
             possible, so that a view the user has just moved to is filled next.
+        poll_s : float
+            Where no block is ready for so long, None is yielded.
+
+        Raises
+        ------
+        Exception
+            What reading, computing or writing a block raised.
         """
         while True:
             while len(self._flying) < self._depth and (unit := take()) is not None:
-                pixels = self._readers.submit(self._read, unit, self._stop)
-                numbers = self._students.submit(self._computed, unit, pixels)
-                self._flying.append((unit, numbers))
+                written: Future[NumbersT] = Future()
+                self._flying[written] = unit
+                self._readers.submit(self._reading, unit, written)
             if not self._flying:
                 return
-            yield self._flying[0]
-            self._flying.popleft()
-
-    def finished(self) -> Iterator[tuple[WorkUnit, NumbersT]]:
-        """End all work, then yield what was computed but not handed out."""
-        self._end()
-        for unit, future in self._flying:
-            if not future.cancelled() and future.exception() is None:
-                yield unit, future.result()
+            done = wait(self._flying, poll_s, FIRST_COMPLETED).done
+            first = next((future for future in self._flying if future in done), None)
+            if first is None:
+                yield None
+            else:
+                yield self._flying.pop(first), first.result()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._end()
-
-    def _computed(self, unit: WorkUnit, pixels: Future[PixelsT]) -> NumbersT:
-        return self._compute(unit, pixels.result(), self._stop)
-
-    def _end(self) -> None:
         self._stop.set()
         for pool in (self._readers, self._students):
             pool.shutdown(wait=True, cancel_futures=True)
+        self._writer.shutdown(wait=True)
+
+    def _reading(self, unit: WorkUnit, written: Future[NumbersT]) -> None:
+        with _failing(written):
+            pixels = self._read(unit, self._stop)
+            self._students.submit(self._computing, unit, pixels, written)
+
+    def _computing(
+        self, unit: WorkUnit, pixels: PixelsT, written: Future[NumbersT]
+    ) -> None:
+        with _failing(written):
+            numbers = self._compute(unit, pixels, self._stop)
+            self._writer.submit(self._writing, unit, numbers, written)
+
+    def _writing(
+        self, unit: WorkUnit, numbers: NumbersT, written: Future[NumbersT]
+    ) -> None:
+        with _failing(written):
+            self._write(unit, numbers)
+            written.set_result(numbers)
+
+
+@contextmanager
+def _failing(written: Future[NumbersT]) -> Iterator[None]:
+    """Hand an error on to whoever waits for the block."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001 - it is raised where the run is driven
+        written.set_exception(error)

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 """Version of the store's layout on disk."""
 
-_ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
-"""Names of precisions in stores. Plain ``bfloat16`` is from before the early layers
-were spared (see ``students/backends/early_layers.py``): other numbers."""
-
 RESAMPLING = "cubic, antialiased"
 """How pixels reach the student's µm per pixel (see ``slides/pyramid/resample.py``).
 
@@ -46,7 +42,7 @@ class Provenance:
     mode : {"tiles", "tokens"}
         Way in which embeddings were laid on the grid; the two never mix in one store.
     precision : str
-        Number format of the arithmetic.
+        Number format of the arithmetic, as :attr:`Student.arithmetic` names it.
     backend : str
         Library that ran the encoder: ``"torch"``, ``"openvino"``. Stores that do not
         name it were made by torch.
@@ -144,7 +140,7 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         student_digest=student.digest,
         student_name=student.name,
         mode=mode,
-        precision=_ARITHMETIC.get(student.device.precision, student.device.precision),
+        precision=student.arithmetic,
         backend=student.device.backend,
         resampling=RESAMPLING,
         stains=student.stains.to_json() if student.stains else "",

@@ -63,7 +63,10 @@ def choose_device(
         raise DeviceError(msg)
     choice = _choose(wanted)
     if precision is not None and precision != choice.precision:
-        reason = choice.reason.replace(f"in {choice.precision}.", f"in {precision}.")
+        by = " by TF32" if precision == "float32" and _runs_tf32(choice.name) else ""
+        reason = choice.reason.replace(
+            f"in {choice.precision}.", f"in {precision}{by}."
+        )
         choice = replace(choice, precision=precision, reason=reason)
     if backend:
         return through(choice, backend, f"{BACKENDS[backend]} was asked for.")
@@ -121,9 +124,8 @@ def _mps_or_refuse() -> DeviceChoice:
 
 
 def _cuda(index: int, why: str) -> DeviceChoice:
-    # float16 where the card has no native bfloat16: emulated bfloat16 is slower than
-    # float32 (before Ampere).
-    precision = "bfloat16" if cuda_has_bfloat16(index) else "float16"
+    # float16 has the bits of TF32, and no layer must be spared as in bfloat16.
+    precision = "float16" if cuda_has_float16(index) else "float32"
     return DeviceChoice(
         name=f"cuda:{index}",
         label=f"CUDA:{index} · {_cuda_name(index)}",
@@ -179,8 +181,30 @@ def _cuda_name(index: int) -> str:
 
 
 def cuda_has_bfloat16(index: int) -> bool:
-    """Return whether a card multiplies bfloat16 natively (Ampere and later)."""
+    """Return whether a card multiplies bfloat16 natively (Ampere and later).
+
+    ``torch.cuda.is_bf16_supported()`` counts emulation, and asks the current card.
+    """
     return torch.cuda.get_device_capability(index)[0] >= 8
+
+
+def cuda_has_float16(index: int) -> bool:
+    """Return whether a card multiplies float16 fast (Volta and later)."""
+    return torch.cuda.get_device_capability(index)[0] >= 7
+
+
+def cuda_has_tf32(name: str) -> bool:
+    """Return whether convolutions in float32 run as TF32 on a card, by torch's name."""
+    if torch.cuda.get_device_capability(name)[0] < 8:
+        return False
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # set by torch's newer names, which the older cannot tell
+        return True
+
+
+def _runs_tf32(name: str) -> bool:
+    return name.startswith("cuda") and cuda_has_tf32(name)
 
 
 def _mps_available() -> bool:

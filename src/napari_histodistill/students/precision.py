@@ -103,6 +103,6 @@ def seconds(device: str, precision: str) -> float:
             out = torch.nn.functional.conv2d(pixels.reshape(8, 32, 48, 48), weight)
         out.float().square().mean().backward()  # type: ignore[no-untyped-call]
         if kind == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - began)
     return best

@@ -133,6 +133,7 @@ class _ThroughBackend:
         self._inner, self._stains = inner, stains
         self.device = inner.device
         self.streams = int(getattr(inner, "streams", 1))
+        self.arithmetic = str(getattr(inner, "arithmetic", ""))
 
     def take_note(self) -> str:
         """Return the backend's note since the last call; empty if there is none."""

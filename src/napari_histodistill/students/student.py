@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import EmbeddingMode, StudentSpec
 
 
+_ARITHMETIC = {"bfloat16": "bfloat16 (early layers float32)"}
+"""Names of precisions in stores. Plain ``bfloat16`` is from before the early layers
+were spared (see ``students/backends/early_layers.py``): other numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceChoice:
     """The device that runs an encoder, and the reason for it.
@@ -33,7 +38,7 @@ class DeviceChoice:
     reason : str
         One sentence: why this device, and what was not available.
     precision : {"float32", "bfloat16", "float16"}
-        Precision of the computation; part of a store's provenance.
+        Precision of the computation; see :attr:`Student.arithmetic`.
     backend : {"torch", "openvino"}
         Library that runs the encoder; part of a store's provenance.
     """
@@ -48,9 +53,10 @@ class DeviceChoice:
 class Backend(Protocol):
     """An encoder that is ready to run; see ``students/backends/``.
 
-    Two more attributes are optional: ``streams``, the number of calls from different
-    threads that it can work on at the same time, and ``take_note()``, which returns,
-    once, what the user should know about the calls so far.
+    Three more attributes are optional: ``streams``, the number of calls from different
+    threads that it can work on at the same time; ``take_note()``, which returns, once,
+    what the user should know about the calls so far; and ``arithmetic``, what it really
+    computes in, where the precision alone does not tell.
     """
 
     device: DeviceChoice
@@ -132,6 +138,13 @@ class Student:
     def streams(self) -> int:
         """Number of calls from different threads that run at the same time."""
         return int(getattr(self.backend, "streams", 1))
+
+    @property
+    def arithmetic(self) -> str:
+        """What the numbers are computed in: part of a store's provenance."""
+        precision = self.device.precision
+        said = str(getattr(self.backend, "arithmetic", ""))
+        return said or _ARITHMETIC.get(precision, precision)
 
     def take_note(self) -> str:
         """Return, once, what the user should know: that memory was short, say."""

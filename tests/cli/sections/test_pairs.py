@@ -53,6 +53,7 @@ def test_one_section_becomes_pairs(run, section_files, tmp_path):
     assert "approved by" in page.read_text("utf-8")
     for options, said in (
         (("--limit", 10), "too few to train on"),
+        (("--limit", 10, "--tile-mpp", 0.1), "times: nothing new is seen"),
         (("--hold-out", "case 7"), "--hold-out: 'case 7' is none of he.ome.tif"),
     ):
         refused = run(

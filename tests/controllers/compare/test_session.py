@@ -337,7 +337,7 @@ def test_a_second_seed_is_found_beside_the_student(tmp_path, monkeypatch):
         bundle = tmp_path / name / "student"
         return bundle, kin.RunKin(
             bundle, "unprivileged" if taught_by == "none" else "triplet",
-            seed, taught_by, "recipe", seed,
+            seed, taught_by, "recipe", seed, alone=taught_by == "none",
         )  # fmt: skip
 
     known = dict(
@@ -382,7 +382,9 @@ def test_students_of_one_name_are_told_apart(tmp_path, monkeypatch):
 
     seeds = {}
     monkeypatch.setattr(
-        kin, "kin_of", lambda p: kin.RunKin(p, "triplet", seeds[p], "", "", 0)
+        kin,
+        "kin_of",
+        lambda p: kin.RunKin(p, "triplet", seeds[p], "", "", 0, alone=False),
     )
     alone, ihc, again = choice(0), choice(0, "image: ihc"), choice(1, "image: ihc")
     assert titles_apart([alone, choice(0, name="other")]) == [

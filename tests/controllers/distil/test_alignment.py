@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     are_enough,
     judged,
     kind_to_refine,

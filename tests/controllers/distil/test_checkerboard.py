@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.distil.checkerboard import (
+from napari_histodistill.controllers.distil.align.checkerboard import (
     checkerboard_work,
     compose,
     fitting_square_um,

@@ -11,7 +11,6 @@ import pytest
 from napari_histodistill.controllers.distil.control import (
     arms_of,
     help_work,
-    prepare_second_seed,
     say_judged,
     say_measured,
     student_and_control,
@@ -26,7 +25,11 @@ from napari_histodistill.distill.runs.folder import (
     read_run,
     start_run,
 )
-from napari_histodistill.distill.runs.kin import kin_beside, other_seeds
+from napari_histodistill.distill.runs.kin import (
+    kin_beside,
+    other_seeds,
+    prepare_second_seed,
+)
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.students import load_student
 from tests.controllers.driving import drive

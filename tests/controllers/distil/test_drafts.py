@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_histodistill.controllers.distil.align.approval import SectionsSaid
 from napari_histodistill.controllers.distil.drafts import (
     LandmarkDraft,
     count_sections,
@@ -20,6 +21,7 @@ from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.registration import fit_landmarks
 from napari_histodistill.distill.pairs.plan import Sampling
+from napari_histodistill.distill.pairs.provenance import SectionRelation
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken
@@ -77,13 +79,16 @@ def kept(tmp_path):
 
 
 def test_kept_sections_are_opened_and_laid_out_again(kept):
-    content = there_and_back(kept_content([kept]))
+    said = SectionsSaid(SectionRelation.SAME).with_approval("Dr. A.", kept.partners)
+    content = there_and_back(kept_content([said.put_into(kept)]))
     assert count_sections(content) == 1
     (back,) = restore_work(content, open_slide)(CancelToken())
     assert len(back.plan) == len(kept.plan)
     np.testing.assert_allclose(back.plan.centres_um, kept.plan.centres_um)
     np.testing.assert_allclose(back.partners[0].matrix, kept.partners[0].matrix)
     assert back.plan.sparse.mpp == kept.plan.sparse.mpp
+    assert back.plan.origin.relation is SectionRelation.SAME
+    assert back.plan.origin.approved_by == "Dr. A."
     session = DistilSession()
     session.put_kept((back,))
     assert session.sections == (back,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.distil.exchange import Held, look_into, take
+from napari_histodistill.controllers.distil.align.exchange import Held, look_into, take
 from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
 from napari_histodistill.distill.layers.registration import (
     LandmarkPairs,

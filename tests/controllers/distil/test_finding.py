@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.distil.alignment import say_alignment
-from napari_histodistill.controllers.distil.finding import (
+from napari_histodistill.controllers.distil.align.alignment import say_alignment
+from napari_histodistill.controllers.distil.align.finding import (
     WhatToDo,
     move_of,
     say_found,

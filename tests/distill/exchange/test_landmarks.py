@@ -78,7 +78,7 @@ def test_bigwarp_lists_the_moving_image_first_in_units_that_must_be_said(tmp_pat
     found = read(tmp_path, text)
     assert len(found) == 2
     assert found.notes == ("Left out as switched off: 1.",)
-    with pytest.raises(InputError, match="--landmark-unit"):
+    with pytest.raises(InputError, match="the landmark unit, px"):
         found.pair_um(FRAMES)
     he, partner = found.pair_um(FRAMES, PointUnit.MICROMETRES)
     np.testing.assert_allclose(he[0], (20, 10))
@@ -95,7 +95,7 @@ def test_bigwarp_lists_the_moving_image_first_in_units_that_must_be_said(tmp_pat
 
 def test_napari_writes_y_first(tmp_path):
     found = read(tmp_path, "index,axis-0,axis-1\n0.0,20.0,10.0\n")
-    with pytest.raises(InputError, match="--landmark-unit"):
+    with pytest.raises(InputError, match="the landmark unit, px"):
         found.um(HE)
     np.testing.assert_allclose(found.um(HE, PointUnit.PIXELS), [[10, 5]])
 

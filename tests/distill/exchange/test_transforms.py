@@ -152,7 +152,7 @@ def test_elastix_files_tell_their_unit_by_the_fixed_images_size(tmp_path):
     pixels = saying("2000 1000", "1 1")
     np.testing.assert_allclose(lands(pixels, 0, 0), (0, 1.0), atol=1e-9)
     np.testing.assert_allclose(lands(pixels, 0, 100), (0, 201.0), atol=1e-9)
-    with pytest.raises(InputError, match="--transform-unit um, mm, or px"):
+    with pytest.raises(InputError, match="the transform unit, um, mm, or px"):
         saying("200 100", "1 1")
 
 
@@ -276,7 +276,7 @@ EULER = ITK.format("Euler2DTransform", "0 1 2", "0 0")
         ("0 0 0 0 0 0", "cannot be a transform"),
         ("nan 0 0 0 1 0", "cannot be a transform"),
         ("100 0 0 0 100 0", "times as large on the partner"),
-        (EULER, "--transform-unit um, mm, or px"),
+        (EULER, "the transform unit, um, mm, or px"),
         (EULER.replace("0 1 2", "0 1"), "has 3 parameters"),
         (EULER.replace("0 1 2", "0 1 x"), "a parameter is not a number"),
         (EULER.replace("0 1 2", "0 inf 0"), "not a finite number"),

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.distill.experiments.comparison import METRICS, Design, compare
+from napari_histodistill.distill.experiments.comparison import Design, compare
+from napari_histodistill.distill.experiments.metrics import METRICS
 from napari_histodistill.distill.scoring.held_out import RunScore
 
 DESIGN = Design(
@@ -54,6 +55,74 @@ def test_metrics_by_hand():
     assert row.confusion == ((3, 1, 0), (0, 2, 0), (1, 0, 1))
     for metric in METRICS:
         assert row.metrics[metric].low <= values[metric] <= row.metrics[metric].high
+
+
+def with_probabilities(score, probabilities):
+    kept = tuple(tuple(row[:-1]) for row in probabilities.tolist())
+    return replace(score, probabilities=kept)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_auroc_compares_tiles_that_the_same_probe_judged(classes):
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(1)
+    scores, values = [], []
+    for fold in "12":
+        truth = rng.integers(0, classes, 60)
+        raw = rng.random((60, classes)).round(1) + 0.01 + np.eye(classes)[truth] / 2
+        raw /= raw.sum(axis=1, keepdims=True)
+        cases = [f"{fold}-{k % 7}" for k in range(60)]
+        score = run("base", fold, truth.tolist(), raw.argmax(1).tolist(), cases=cases)
+        scores.append(with_probabilities(score, raw.round(4)))
+        values.append((truth, raw.round(4)))
+    design = replace(
+        DESIGN, variants=("base",), classes=tuple("abc"[:classes]), groups=()
+    )
+    table = compare(scores, design)
+    found = table.rows[0].metrics["AUROC"]
+    # The same in another way: areas by fold, weighed by their numbers of pairs.
+    expected = []
+    for k in range(1, 2) if classes == 2 else range(classes):
+        pairs = [(t == k).sum() * (t != k).sum() for t, _ in values]
+        by_fold = [roc_auc_score(t == k, p[:, k]) for t, p in values]
+        expected.append(np.average(by_fold, weights=pairs))
+    assert found.value == pytest.approx(np.mean(expected), abs=1e-3)
+    assert found.low < found.value < found.high
+    assert "AUROC" in table.to_markdown()
+    assert "grouped" not in table.to_markdown()
+
+
+def test_a_table_with_runs_from_before_has_no_auroc_for_them():
+    old, new = two_folds("base"), two_folds("other")
+    new = [with_probabilities(s, np.eye(3)[list(s.truth)]) for s in new]
+    base, other = compare([*old, *new], DESIGN).rows
+    assert "AUROC" not in base.metrics
+    assert other.metrics["AUROC"].value == 1
+    assert set(other.differences) == set(METRICS)
+
+
+def test_a_variant_is_set_against_its_controls():
+    scores = [*two_folds("base"), *two_folds("other")]
+    scores += [replace(s, predicted={"1.0": s.truth}) for s in two_folds("third")]
+    design = replace(
+        DESIGN,
+        variants=("base", "other", "third"),
+        further={"third": ("other",), "other": ("lost",)},
+    )
+    table = compare(scores, design)
+    assert table.rows[1].further == {}
+    found = table.rows[2].further["other"]["accuracy"]
+    assert (found.value, found.smallest) == (0.25, 0.25)
+    assert "- third − other: balanced accuracy +.250 (" in table.to_markdown()
+
+
+def test_recalls_by_hand():
+    design = replace(DESIGN, recalls=True)
+    table = compare(two_folds("base"), design)
+    found = {k: v.value for k, v in table.rows[0].metrics.items() if "recall" in k}
+    assert found == {"recall of a": 0.75, "recall of b": 1, "recall of c": 0.5}
+    assert "| base | .750 (" in table.to_markdown().split("Recall of each class")[1]
 
 
 def test_equal_variants_differ_by_nothing_at_all():

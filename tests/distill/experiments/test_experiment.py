@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import psutil
 import pytest
 from pydantic import ValidationError
@@ -21,10 +23,15 @@ from napari_histodistill.distill.experiments.experiment import run_experiment
 from napari_histodistill.distill.experiments.job import SCORE, labelled_tiles, run_job
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.distill.recipes.files import validated
-from napari_histodistill.distill.scoring.held_out import SCORES
+from napari_histodistill.distill.scoring.held_out import (
+    SCORES,
+    RunScore,
+    read_scores,
+    score_held_out,
+)
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
-from tests.distill.small_runs import TINY, small_config, write_textures
+from tests.distill.small_runs import CLASSES, TINY, small_config, write_textures
 
 PLAIN = {"name": "plain"}
 DENSE = {"tile_px": 64, "input_px": 32, "encoder": TINY}
@@ -36,6 +43,10 @@ def tiles(tmp_path_factory):
 
 
 def small_experiment(**changes):
+    return ExperimentConfig.model_validate(small_content(**changes))
+
+
+def small_content(**changes):
     base = small_config("unprivileged").model_dump(mode="json")
     base["data"]["validation_share"] = 0.0
     base["schedule"] |= {"steps": 3, "checkpoint_every": 3}
@@ -55,7 +66,7 @@ def small_experiment(**changes):
             {"name": "paired", "changes": {"arm": "privileged", "dense": [DENSE]}},
         ],
     }
-    return ExperimentConfig.model_validate(merged(content, changes))
+    return merged(content, changes)
 
 
 def run_all(config, out, tiles, **options):
@@ -64,33 +75,36 @@ def run_all(config, out, tiles, **options):
 
 def fake_process(job, token):
     """Stands in for a run: judges made-up embeddings at once."""
-    import numpy as np
-
-    from napari_histodistill.distill.experiments.job import labelled_tiles
-    from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
-    from napari_histodistill.distill.scoring.held_out import score_held_out
-
-    tiles = labelled_tiles(read_tile_folder(job.data), job.classes)
+    tiles = labelled_tiles(read_tile_folder(job.judges), job.classes)
     rng = np.random.default_rng(job.seed)
     good = tiles.labels[:, None] * (3.0 if job.variant == "paired" else 0.3)
     values = (good + rng.normal(size=(len(tiles.labels), 4))).astype(np.float32)
-    score = score_held_out(
-        values, tiles, held_out=job.fold, variant=job.variant, seed=job.seed
-    )
     job.folder.mkdir(parents=True, exist_ok=True)
-    (job.folder / SCORE).write_text(json.dumps(score.as_dict()))
+    lines = [
+        json.dumps(
+            score_held_out(
+                values, tiles, held_out=fold, variant=job.variant, seed=job.seed
+            ).as_dict()
+        )
+        for fold in job.folds
+    ]
+    (job.folder / SCORE).write_text("\n".join(lines))
     return 1.0
 
 
-@pytest.mark.slow(38)
+@pytest.mark.slow(19)
 def test_an_experiment_from_start_to_table(tiles, tmp_path):
     changes = {"arm": "privileged", "dense": [DENSE]}
     config = small_experiment(
-        experiment={"folds": ["1", "2"], "baseline": "mean-rgb"},
+        experiment={"folds": ["1"], "baseline": "mean-rgb"},
         variants=[{"name": "paired", "changes": changes}],
     )
     reports = run_all(config, tmp_path / "out", tiles, workers=2)
-    assert (reports[-1].done, reports[-1].total, reports[-1].failed) == (4, 4, 0)
+    assert (reports[-1].done, reports[-1].total, reports[-1].failed) == (2, 2, 0)
+    run = tmp_path / "out/runs/paired/fold-1-seed-0/run"
+    # Only to be judged: nothing is fitted for a window, and no report is written.
+    assert not (run / "report.html").exists()
+    assert json.loads((run / "student/spec.json").read_text())["classes"] == []
     assert {f.name for f in (tmp_path / "out").iterdir()} >= {
         "results.json",
         "table.md",
@@ -307,6 +321,10 @@ def test_tiles_that_cannot_be_judged_are_told_before_training(
         ({"experiment": {"folds": ["1", "1"]}}, "folds: one is named twice"),
         ({"experiment": {"grouping": {"all": ["curly"]}}}, "'curly' is not a class"),
         (
+            {"experiment": {"further": {"paired": ["odd"]}}},
+            "further.paired: 'odd' is no other variant",
+        ),
+        (
             {"experiment": {"grouping": {"all": ["fine"]}}},
             "'coarse' must be in exactly one",
         ),
@@ -373,3 +391,166 @@ def test_a_table_goes_on_from_its_book_of_scores(tiles, tmp_path, monkeypatch):
         assert (again / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     # No case is named in what is kept.
     assert "case0" not in gzip.decompress(book.read_bytes()).decode()
+
+
+JUDGED = {
+    "folder": "elsewhere",
+    "description": "Stripes of another laboratory.",
+    "licence": "CC0",
+    "attribution": "A test",
+    "classes": list(CLASSES),
+}
+
+
+def judged_elsewhere(**changes):
+    """Trained on tiles without labels, judged on others."""
+    own = {
+        "base": {"classes": []},
+        "experiment": {
+            "judged": JUDGED,
+            "folds": ["1", "2"],
+            "baseline": "mean-rgb",
+        },
+    }
+    content = small_content(**merged(own, changes))
+    if "grouping" not in changes.get("experiment", {}):
+        del content["experiment"]["grouping"]
+    return ExperimentConfig.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tiles, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "pairs"
+    shutil.copytree(tiles, folder)
+    rows = (tiles / "manifest.csv").read_text().splitlines()
+    names = [row.split(",")[0] for row in rows]
+    (folder / "manifest.csv").write_text("\n".join(names) + "\n")
+    return folder
+
+
+def test_students_are_judged_on_tiles_of_another_folder(
+    tiles, unlabelled, tmp_path, monkeypatch
+):
+    seen = []
+
+    def watched(job, token):
+        seen.append(job)
+        return fake_process(job, token)
+
+    monkeypatch.setattr(experiment_module, "_run_process", watched)
+    config = judged_elsewhere(variants=[{"name": "paired"}])
+    out = tmp_path / "out"
+    reports = run_all(config, out, unlabelled, judge_on=tiles)
+    # One training a variant and seed, and a score for each fold of the others.
+    assert (reports[-1].done, reports[-1].failed) == (2, 0)
+    trained = [job for job in seen if job.recipe]
+    assert {(job.fold, job.folds) for job in trained} == {("", ("1", "2"))}
+    assert "leave_out = []" in trained[0].recipe
+    assert {job.judges for job in seen} == {tiles}
+    assert {job.data for job in seen} == {unlabelled}
+    book = read_scores(out / SCORES, RunScore.from_dict)
+    assert {("paired", "1", 0), ("paired", "2", 0)} < set(book)
+    text = (out / "table.md").read_text()
+    assert "| paired | " in text.split("Recall of each class")[1]
+    found = json.loads((out / "results.json").read_text())["rows"][0]["metrics"]
+    assert found["recall of coarse"]["value"] > 0.9
+    assert found["AUROC"]["value"] > 0.9
+    seen.clear()
+    run_all(config, out, unlabelled, judge_on=tiles)
+    assert not seen, "nothing was left to do"
+    other = write_textures(tmp_path / "other", cases=5)
+    with pytest.raises(InputError, match=r"judged on other tiles.* than .*other holds"):
+        run_all(config, out, unlabelled, judge_on=other)
+
+
+def test_a_run_is_trained_on_one_folder_and_judged_on_the_other(
+    tiles, unlabelled, tmp_path, monkeypatch
+):
+    def here(job, token):
+        job.folder.mkdir(parents=True)
+        run_job(job)
+        return 1.0
+
+    monkeypatch.setattr(experiment_module, "_run_process", here)
+    config = judged_elsewhere(
+        experiment={
+            "baselines": ["raw-pixels"],
+            "baseline": "plain",
+            "folds": ["1"],
+        },
+        base={"schedule": {"steps": 1}},
+        variants=[{"name": "plain"}],
+    )
+    run_all(config, tmp_path / "out", unlabelled, judge_on=tiles)
+    book = read_scores(tmp_path / "out" / SCORES, RunScore.from_dict)
+    assert set(book) == {("plain", "1", 0), ("raw-pixels", "1", 0)}
+    assert len(book["plain", "1", 0].probabilities) == 12
+    spec = tmp_path / "out/runs/plain/seed-0/run/student/spec.json"
+    assert json.loads(spec.read_text())["training"]["tiles"] == 48
+
+
+@pytest.mark.parametrize(
+    ("judged", "folds", "match"),
+    [
+        ({"classes": [*CLASSES, {"name": "curly", "color": "#ffffff"}]}, ["1"],
+         r"judged\.classes: no tile of .* is 'curly'"),
+        ({"classes": [{"name": "fine", "color": "#000000"}, {"name": "curly",
+          "color": "#ffffff"}]}, ["1"], "row .* has the label 'coarse'"),
+        ({}, ["9"], "fold '9' must hold some of the tiles"),
+    ],
+)  # fmt: skip
+def test_other_tiles_that_cannot_judge_are_told_before_training(
+    tiles, unlabelled, tmp_path, judged, folds, match
+):
+    config = judged_elsewhere(experiment={"judged": judged, "folds": folds})
+    with pytest.raises(InputError, match=match):
+        run_all(config, tmp_path / "out", unlabelled, judge_on=tiles)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_tiles_of_another_size_without_folds_or_a_class_too_few(
+    tiles, unlabelled, tmp_path
+):
+    config, out = judged_elsewhere(), tmp_path / "out"
+    with pytest.raises(InputError, match="needs the columns case_id and fold"):
+        run_all(config, out, unlabelled, judge_on=unlabelled)
+    small = write_textures(tmp_path / "small", cases=4, tiles=1, px=32)
+    with pytest.raises(InputError, match=r"32 × 32 px, base\.source_px says 64"):
+        run_all(config, out, unlabelled, judge_on=small)
+    manifest = small / "manifest.csv"
+    rows = manifest.read_text().splitlines()
+    rows = [r for r in rows if r.endswith("1") or ",coarse," not in r]
+    manifest.write_text("\n".join(rows))
+    with pytest.raises(InputError, match="'coarse' are in fold '1': no probe could"):
+        run_all(config, out, unlabelled, judge_on=small)
+    for one, folder in ((config, None), (small_experiment(), tiles)):
+        with pytest.raises(InputError, match=r"--judge-on.* belong together"):
+            run_all(one, out, unlabelled, judge_on=folder)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        ({"judge": "head"}, "only a probe judges on other tiles"),
+        ({"final": "plain"}, "only a probe judges on other tiles"),
+        ({"grouping": {"all": ["fine"]}}, "'coarse' must be in exactly one group"),
+        ({"judge": "expression"}, "table genes belong together"),
+        (
+            {"judge": "expression", "genes": {"against": "mean-rgb"}},
+            "knows no classes: leave out judged",
+        ),
+    ],
+)
+def test_a_table_that_is_judged_elsewhere_and_would_mislead_is_refused(table, match):
+    with pytest.raises(ValidationError, match=match):
+        judged_elsewhere(experiment=table)
+
+
+def test_a_folder_from_before_goes_on(tiles, tmp_path):
+    """Fields that are new, and empty, make no other experiment of it."""
+    reports = run_experiment(small_experiment(), tmp_path / "out", data=tiles)
+    next(reports)
+    reports.close()
+    known = json.loads((tmp_path / "out/experiment.json").read_text())
+    assert not {"judged", "genes", "further"} & set(known["config"]["experiment"])

@@ -16,6 +16,7 @@ from napari_histodistill.distill.pairs.loading import (
     load_pairs,
 )
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.scoring.held_out import LabelledTiles, _labelled
 from napari_histodistill.distill.training.views import Views
 from napari_histodistill.errors import TileFolderError
 from napari_histodistill.running import CancelToken
@@ -136,6 +137,67 @@ def test_a_shuffled_partner_is_another_cases_and_every_one_is_dealt(tiles):
         assert all(home[n] != c for n, c in zip(names, after.cases, strict=True))
         np.testing.assert_array_equal(before.sparse, after.sparse)
         np.testing.assert_array_equal(before.labels, after.labels)
+
+
+def test_a_share_of_the_labels_is_the_one_that_probes_get(tiles):
+    said = data(leave_out=["1"], labelled=0.2)
+    config = small_config("supervised", data=said, seed=3)
+    train = load_pairs(config, tiles).train
+    folder = read_tile_folder(tiles)
+    judged = LabelledTiles(
+        folder.classes(["fine", "coarse"]), folder.case_ids(), folder.folds()
+    )
+    rows = _labelled(judged, judged.folds != "1", 0.2, 3)
+    assert len(rows) == 8 == len(train)
+    assert np.bincount(train.labels).tolist() == [4, 4]
+    expected = [folder.read(folder.tiles[row], 16)[0] for row in rows]
+    np.testing.assert_array_equal(train.sparse, expected)
+    for arm in ("unprivileged", "privileged"):
+        with pytest.raises(ValidationError, match="labelled leaves out labels"):
+            small_config(arm, data=said)
+
+
+NAMED = r"^\d+-(\d)-(\d)"
+"""Row and column in the names of :func:`write_textures`: class and tile."""
+
+
+def test_partners_are_dealt_within_a_case_and_near_by(tiles):
+    def sides(partner, **said):
+        config = small_config(
+            data=data(validation_share=0.25, positions=NAMED),
+            dense=[dense(partner=partner, **said)],
+        )
+        split = load_pairs(config, tiles)
+        return split.train, split.validation
+
+    for partner, said in (("shuffled_within_case", {}), ("shuffled_nearby", {})):
+        for own, dealt in zip(sides("own"), sides(partner, **said), strict=True):
+            rows = {p.tobytes(): k for k, p in enumerate(own.partners[0].values)}
+            drawn = np.array([rows[p.tobytes()] for p in dealt.partners[0].values])
+            assert sorted(drawn) == list(range(len(own)))
+            assert (drawn != np.arange(len(own))).all()
+            assert (own.cases[drawn] == own.cases).all()
+            far = np.linalg.norm(own.positions[drawn] - own.positions, axis=1)
+            assert far.max() <= (2 if partner == "shuffled_nearby" else 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        (r"(\d)-(\d", "positions is no regular expression"),
+        (r"(\d)-\d", "positions has 1 groups: it needs two, row and column"),
+    ],
+)
+def test_a_pattern_without_two_groups_is_refused(pattern, said):
+    with pytest.raises(ValidationError, match=said):
+        small_config(data=data(positions=pattern))
+
+
+@pytest.mark.parametrize("pattern", [r"(\d)x(\d)", r"(\d)-(\D)", r"(\d+)(x)?"])
+def test_a_name_without_a_position_is_named(tiles, pattern):
+    config = small_config(data=data(positions=pattern))
+    with pytest.raises(TileFolderError, match=r"row 2: data.positions .* in 0-0-0.png"):
+        load_pairs(config, tiles)
 
 
 def test_dealing_depends_on_the_seed(tiles):

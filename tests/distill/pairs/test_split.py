@@ -112,6 +112,24 @@ def test_a_split_by_region_leaves_out_only_what_reaches_across(two):
     assert "held-out region" not in say_pairs(planned[1], planned[:1], 196, "section 1")
 
 
+def test_stored_pairs_know_where_they_lie(two):
+    _, path = two
+    own = load_pairs(config(validation_share=0), path).train
+    near = config(validation_share=0)
+    dense = near.dense[0].model_copy(
+        update={"partner": "shuffled_nearby", "nearby": 1.2}
+    )
+    dealt = load_pairs(near.model_copy(update={"dense": (dense,)}), path).train
+    # Both sections have the same table, and every spot of one has its own row in it.
+    table = own.partners[0].values[:196]
+    far = np.linalg.norm(dealt.partners[0].values[:, None] - table, axis=2)
+    drawn = far.argmin(axis=1) + np.repeat([0, 196], 196)
+    moved = np.linalg.norm(own.positions[drawn] - own.positions, axis=1)
+    assert 99 < moved.min() < moved.max() < 121  # µm: the spots are 100 µm apart
+    with pytest.raises(StoreError, match="stored pairs have positions of their own"):
+        load_pairs(config(validation_share=0, positions="(.)(.)"), path)
+
+
 def test_a_split_that_leaves_nothing_is_refused(tmp_path):
     regions = np.array([f"region {k}" for k in range(4)])
     plan = replace(section(3, side=2), regions=regions)

@@ -199,7 +199,7 @@ def test_spots_come_back_as_tables(tmp_path):
         (
             {},
             {"classes": [{"name": "a", "color": "#ffffff"}]},
-            "classes: pairs sampled",
+            "classes, data.labels_from: pairs sampled",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -93,7 +93,8 @@ def test_what_a_field_takes_comes_from_the_schema():
     assert view.optional
     assert view.title == "View (px)"
     assert view.bounds == "at least 8, at most 1,024"
-    assert found["objective", "kind"].choices == ("vicreg", "barlow_twins", "infonce")
+    kinds = ("vicreg", "barlow_twins", "infonce", "clusters", "regression")
+    assert found["objective", "kind"].choices == kinds
     assert found["schedule", "compile"].kind == "switch"
     assert found["objective", "projector"].kind == "wholes"
     assert found["sparse", "encoder", "frozen_layers"].kind == "texts"
@@ -150,6 +151,14 @@ def anything(field: Field) -> st.SearchStrategy[Any]:
     by_name = {
         "frozen": st.just(False),
         "frozen_views": st.just(0),
+        "nearby": st.floats(0.5, 20),
+        "components": st.none(),
+        "whiten": st.just(False),
+        "kind": st.sampled_from(["vicreg", "barlow_twins", "infonce"]),
+        "queue": st.just(0),
+        "clusters": st.integers(2, 1000),
+        "trained_stages": st.none(),
+        "frozen_statistics": st.just(False),
         "backbone": st.from_regex(r"[A-Za-z0-9_]{1,9}(\.[a-z]{1,4})?", fullmatch=True),
         "arm": st.sampled_from(["privileged", "triplet"]),
         "options": st.dictionaries(words, plain, max_size=3),
@@ -176,6 +185,7 @@ def anything(field: Field) -> st.SearchStrategy[Any]:
 
 
 @given(st.data())
+@settings(max_examples=40)
 def test_form_to_recipe_to_toml_to_recipe(data):
     base = recipe()
     content = base.model_dump()

@@ -7,10 +7,14 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.distributed.nn.functional as joined
 
 from napari_histodistill.distill.runs.checkpoints import LAST, read_checkpoint
 from napari_histodistill.distill.runs.folder import start_run
-from napari_histodistill.distill.runs.parallel import train_in_processes
+from napari_histodistill.distill.runs.parallel import (
+    join_batch_norm,
+    train_in_processes,
+)
 from napari_histodistill.distill.runs.process import RunProcess
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.errors import Cancelled, ComputeError, InputError
@@ -99,6 +103,24 @@ def test_a_batch_that_cannot_be_dealt_is_refused(tiles, tmp_path):
     start_run(small_config(schedule={"batch": 9}), tmp_path / "run", tiles)
     with pytest.raises(InputError, match="9 pairs cannot be divided among 2"):
         train_in_processes(tmp_path / "run", count=2, device="cpu")
+
+
+def test_one_card_is_not_for_several_processes(tiles, tmp_path):
+    start_run(small_config(schedule={"batch": 12}), tmp_path / "run", tiles)
+    with pytest.raises(InputError, match="'cuda:1' with 2 processes: each takes"):
+        train_in_processes(tmp_path / "run", count=2, device="cuda:1")
+
+
+def test_joined_statistics_survive_a_mean_far_from_zero(monkeypatch):
+    """The difference of two large squares may come out negative."""
+    monkeypatch.setattr(joined, "all_gather", lambda values: (values,))
+    monkeypatch.setattr(joined, "all_reduce", lambda values: values)
+    torch.manual_seed(0)
+    values = 3000 + 0.01 * torch.randn(8, 5, 4, 4)
+    alone, together = torch.nn.BatchNorm2d(5), torch.nn.BatchNorm2d(5)
+    join_batch_norm(together)
+    torch.testing.assert_close(together(values), alone(values), atol=0.05, rtol=0)
+    torch.testing.assert_close(together.running_var, alone.running_var)
 
 
 @pytest.mark.slow(18)

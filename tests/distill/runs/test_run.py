@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ import torch
 import napari_histodistill.distill.runs.checkpoints as checkpoints
 import napari_histodistill.distill.runs.folder as folder_module
 import napari_histodistill.distill.training.trainer as trainer_module
+from napari_histodistill.distill.pairs.batches import torch_seed
 from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.distill.recipes.files import read_toml
 from napari_histodistill.distill.runs.events import EVENTS, read_events
 from napari_histodistill.distill.runs.folder import read_run, start_run
-from napari_histodistill.distill.runs.run import precision_for, train
+from napari_histodistill.distill.runs.run import precision_for, train, training_device
 from napari_histodistill.errors import (
     Cancelled,
     ComputeError,
@@ -372,3 +374,34 @@ def test_auto_takes_the_precision_that_suits_the_network(
     net = timm.create_model(backbone, num_classes=0).requires_grad_(trained)
     choice = DeviceChoice(device, "a device", "a test", precision="bfloat16")
     assert precision_for(net, choice).precision == precision
+
+
+@pytest.mark.parametrize(("generation", "precision"), [(9, "bfloat16"), (7, "float32")])
+def test_a_card_trains_in_bfloat16_only_where_it_is_native(
+    monkeypatch, generation, precision
+):
+    """torch counts emulation as support, and asks the current card."""
+    patches = {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "is_bf16_supported": lambda **_: True,
+        "get_device_name": lambda index: "Card",
+        "get_device_capability": lambda index: (generation if index else 9, 0),
+    }
+    for name, value in patches.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    config = small_config(schedule={"precision": "auto"})
+    choice = training_device(config, "cuda:1", None)
+    assert (choice.name, choice.precision) == ("cuda:1", precision)
+
+
+def test_a_step_seeds_no_card_but_its_own(monkeypatch):
+    def never(_seed):
+        pytest.fail("every card was seeded")
+
+    torch.manual_seed(torch_seed(3, 1))
+    expected = torch.rand(3)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", never)
+    trainer = SimpleNamespace(_device="cpu", config=SimpleNamespace(seed=3))
+    with trainer_module.Trainer._randomness(trainer, 1):
+        assert torch.equal(torch.rand(3), expected)

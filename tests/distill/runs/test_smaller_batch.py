@@ -138,3 +138,21 @@ def test_a_run_that_somebody_works_on_is_left_alone(tmp_path):
     lock.release()
     assert read_run(folder)[0] == config
     assert read_events(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("arm", "digest"),
+    [
+        (
+            "privileged",
+            "d667ddeefc268f3f47dc0d678a20d8d2217973caa835379555f565e626eadee6",
+        ),
+        ("triplet", "a05074e9f4b754dff3d3ed4e856f5d3a8add5c3ee21a30ecef382c478087d088"),
+    ],
+)
+def test_a_run_that_an_earlier_version_stopped_still_has_its_recipe(arm, digest):
+    config = small_config(arm)
+    assert recipe_digest(config) == digest  # as computed before settings were added
+    dense = config.dense[0].model_copy(update={"nearby": 3.0})
+    changed = config.model_copy(update={"dense": (dense,)})
+    assert recipe_digest(changed) != digest

@@ -45,6 +45,11 @@ def test_what_is_judged(embeddings, tiles):
     assert np.mean(np.array(found.predicted["1.0"]) == found.truth) > 0.8
     assert 1 < found.effective_rank <= 6
     assert (found.seed, found.minutes) == (4, 1.5)
+    kept = np.array(found.probabilities)
+    assert kept.shape == (50, 2), "that of the last class is what is left of 1"
+    whole = np.column_stack([kept, 1 - kept.sum(axis=1)])
+    np.testing.assert_array_equal(whole.argmax(axis=1), found.predicted["1.0"])
+    assert np.array_equal(kept, kept.round(4))
 
 
 def test_labels_of_the_held_out_fold_change_no_prediction(embeddings, tiles):

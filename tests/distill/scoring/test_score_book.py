@@ -31,7 +31,7 @@ def score(variant, fold, seed=0):
 def test_what_was_written_comes_back_and_bytes_are_the_same(tmp_path):
     scores = [score("a", "1"), score("a", "2"), score("b", "1", seed=2)]
     write_scores(tmp_path / SCORES, scores)
-    found = read_scores(tmp_path / SCORES)
+    found = read_scores(tmp_path / SCORES, RunScore.from_dict)
     assert list(found.values()) == scores
     assert list(found) == [("a", "1", 0), ("a", "2", 0), ("b", "1", 2)]
     first = (tmp_path / SCORES).read_bytes()
@@ -41,7 +41,7 @@ def test_what_was_written_comes_back_and_bytes_are_the_same(tmp_path):
 
 
 def test_no_book_is_an_empty_one(tmp_path):
-    assert read_scores(tmp_path / SCORES) == {}
+    assert read_scores(tmp_path / SCORES, RunScore.from_dict) == {}
 
 
 @pytest.mark.parametrize("damage", ["cut", "not gzip", "not a score"])
@@ -58,7 +58,7 @@ def test_damage_is_told(tmp_path, damage):
 
         path.write_bytes(gzip.compress(b'{"variant": "a"}\n'))
     with pytest.raises(InputError, match=r"scores\.jsonl\.gz cannot be read"):
-        read_scores(path)
+        read_scores(path, RunScore.from_dict)
 
 
 def test_a_book_from_before_is_read():

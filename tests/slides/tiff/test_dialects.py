@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from napari_histodistill.errors import SlideError
-from napari_histodistill.geometry import Region
+from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.slides import open_slide
 from tests.slides.factory import APERIO, at_size, picture, write_tiff
 
@@ -303,6 +303,9 @@ def test_aperio_mpp(tmp_path, text, mpp, note):
     with open_slide(made.path) as slide:
         assert (slide.mpp and slide.mpp.mean) == mpp
         assert slide.mpp is None or slide.mpp.source == "ImageDescription (MPP)"
+        # Of a number that a person has put right, nothing is said any more.
+        right = slide.with_mpp(Mpp.given(0.25))
+        assert "cannot be a microscope's" not in " | ".join(right.info.notes)
         assert re.search(note, " | ".join(slide.info.notes))
 
 

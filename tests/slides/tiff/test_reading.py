@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -201,7 +202,7 @@ def test_a_failed_decode_is_not_remembered():
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_for_each_raises_after_what_was_begun_has_ended(threads, monkeypatch):
-    monkeypatch.setattr(decoding, "_cores", lambda: threads)
+    monkeypatch.setattr(decoding, "cores", lambda: threads)
     begun, ended = set(), set()
 
     def work(k):
@@ -231,3 +232,49 @@ def test_for_each_does_everything_once_beside_other_callers():
         list(callers.map(read, range(8)))
     assert len(seen) == 8 * 50
     assert set(seen.values()) == {1}
+
+
+def test_for_each_gives_what_is_quick_to_no_other_thread(monkeypatch):
+    monkeypatch.setattr(decoding, "cores", lambda: 4)
+    done, mine = {}, threading.get_ident()
+
+    def work(k):
+        done[k] = threading.get_ident()
+        time.sleep(0.001)
+
+    with decoding.decoding_threads(4):
+        for_each(work, range(40), is_quick=lambda k: k % 2 == 1)
+    assert done.keys() == set(range(40))
+    assert {done[k] for k in range(1, 40, 2)} == {mine}
+
+
+def test_decoded_tiles_are_copied_without_waking_another_thread(tmp_path, monkeypatch):
+    image = picture(700, 900)
+    made = write_tiff(tmp_path / "slide.tif", image=image, ratios=(1,))
+    with open_slide(made.path) as slide, decoding.decoding_threads(2):
+        slide.read_pixels(0, 10, 10, 250, 400)
+        monkeypatch.setattr(decoding._POOL, "get", _no_pool)
+        pixels = slide.read_pixels(0, 11, 11, 240, 390)
+    np.testing.assert_array_equal(pixels, image[11:251, 11:401])
+
+
+def test_callers_that_fill_the_cores_have_no_helpers(monkeypatch):
+    monkeypatch.setattr(decoding, "cores", lambda: 2)
+    monkeypatch.setattr(decoding._POOL, "get", _no_pool)
+    both = threading.Barrier(2)
+
+    def work(k):
+        if k == 0:
+            both.wait(10)
+
+    with (
+        decoding.decoding_threads(2),
+        decoding._POOL.caller(0),  # a third: neither of the two is ever alone
+        ThreadPoolExecutor(2) as callers,
+    ):
+        list(callers.map(lambda _: for_each(work, range(20)), range(2)))
+
+
+def _no_pool():
+    msg = "a thread was asked to help"
+    raise AssertionError(msg)

@@ -169,6 +169,8 @@ def test_a_run_shows_where_they_differ_and_how_to_get_there(ran, qtbot, tmp_path
     for which in range(2):
         assert "map from" in widget.choose_panel.words[which].text()
     assert "no second seed of A or B is known" in widget.choose_panel.noise_words.text()
+    assert not widget.choose_panel.train_seed.isEnabled()
+    assert "Neither A nor B was trained" in widget.choose_panel.train_seed.toolTip()
     assert not widget.choose_panel.noise.isEnabled()
     check_controls(widget)
     # The threshold hides at once, and ranks when it rests.
@@ -436,9 +438,9 @@ def test_two_bundles_are_compared_on_a_layer(open_viewer, qtbot, monkeypatch):
     students = dict(zip(folders, (coarse_student(), colour_student()), strict=True))
     students[seed] = another_seed(coarse_student, lift=0.5)
     runs = {
-        folders[0]: RunKin(folders[0], "unprivileged", 0, "", "r", 0),
-        folders[1]: RunKin(folders[1], "triplet", 0, "ihc", "r", 0),
-        seed: RunKin(seed, "unprivileged", 1, "", "r", 0),
+        folders[0]: RunKin(folders[0], "unprivileged", 0, "", "r", 0, alone=True),
+        folders[1]: RunKin(folders[1], "triplet", 0, "ihc", "r", 0, alone=False),
+        seed: RunKin(seed, "unprivileged", 1, "", "r", 0, alone=True),
     }
     monkeypatch.setattr(kin, "kin_of", runs.get)
     monkeypatch.setattr(kin, "kin_beside", lambda b: [runs[f] for f in runs if f != b])
@@ -515,6 +517,17 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     assert [t.split(" · ")[1] for t in titles] == ["without partner", "with partner"]
     QTest.mouseClick(panel.choose_panel.runner.button, Qt.MouseButton.LeftButton)
     wait_until(qtbot, lambda: panel.session.compared is not None, 60)
+    # What it lacks, a second seed, is trained from here; then noise is measured.
+    wait_until(qtbot, idle(panel), 60)
+    seed = panel.choose_panel.train_seed
+    assert "Noise is not measured" in panel.choose_panel.sentence.text()
+    QTest.mouseClick(seed, Qt.MouseButton.LeftButton)
+    assert seed.text() == "Cancel the training"
+    wait_until(qtbot, lambda: panel.session.seeds is None, 120)
+    wait_until(qtbot, lambda: panel.session.seeds and idle(panel)(), 120)
+    assert not seed.isVisibleTo(panel)
+    assert panel.session.seeds.second.seed == 1
+    assert "oise. " in panel.choose_panel.sentence.text()
     panel.shut_down()
 
 

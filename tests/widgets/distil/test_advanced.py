@@ -14,7 +14,7 @@ from napari_histodistill.distill.recipes.presets import (
     PartnerInput,
     recipe_for,
 )
-from napari_histodistill.widgets.distil.advanced import AdvancedForm
+from napari_histodistill.widgets.distil.train.advanced import AdvancedForm
 
 pytestmark = pytest.mark.gui
 

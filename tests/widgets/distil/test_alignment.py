@@ -11,6 +11,7 @@ from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.widgets.distil.align.checkerboard import TITLE
 from napari_histodistill.widgets.distil.dock import DistilWidget
+from napari_histodistill.widgets.distil.steps import IDLE
 from tests.widgets.conftest import wait_until
 from tests.widgets.distil.test_flow import MPP, add, begin_picking, fitted, tick
 
@@ -158,7 +159,7 @@ def test_landmarks_of_one_partner_say_nothing_of_another(open_panel, painted):
     widget.align_step.pick.click()
     widget.pairing.tick(other[0])
     assert not widget.align_step.pick.isChecked(), "picking was for the other partner"
-    assert not widget.align_step.task.isVisible()
+    assert widget.align_step.words.text() == IDLE
     step = widget.align_step
     step.kind.setCurrentIndex(step.kind.findData("rigid"))
     step.kind.activated.emit(step.kind.currentIndex())
@@ -192,7 +193,7 @@ def test_both_landmarks_of_a_place_are_deleted_together(open_panel):
     here.selected_data = {3}
     here.remove_selected()
     assert len(here.data) == len(there.data) == 3
-    assert "Click place 4 on the H&E" in widget.align_step.task.text()
+    assert "Click place 4 on the H&E" in widget.align_step.words.text()
     widget.align_step.pick.click()
 
 
@@ -214,7 +215,7 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert not step.pick.isEnabled()
     assert not step.pick.isChecked()
     assert he.visible
-    assert not step.task.isVisible()
+    assert step.words.text() == IDLE
 
 
 def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
@@ -227,9 +228,9 @@ def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
     before = lies_at(dense[0])
     step.refine.click()
     assert step.refine.text() == "Cancel"
-    assert "Comparing both layers" in step.found.text()
+    assert "Comparing both layers" in step.words.text()
     settled(qtbot, widget)
-    said = step.found.text()
+    said = step.words.text()
     assert said.startswith("Refined: the partner moved by "), said
     assert "held-out landmarks are off by" in said
     assert "6 landmarks · rigid · refined" in step.line.text()
@@ -239,7 +240,7 @@ def test_refining_mends_clumsy_landmarks_and_is_undone(open_panel, qtbot):
     assert step.undo.isVisible()
     step.undo.click()
     assert not step.undo.isVisible()
-    assert not step.found.text()
+    assert step.words.text() == IDLE
     np.testing.assert_allclose(lies_at(dense[0]), before, atol=1e-6)
     assert "refined" not in step.line.text()
 
@@ -258,16 +259,16 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     assert widget.session.partners[0].registration is known
     step.refine.click()
     settled(qtbot, widget)
-    assert step.found.text().startswith("Not refined: held-out landmarks would be")
+    assert step.words.text().startswith("Not refined: held-out landmarks would be")
     np.testing.assert_allclose(lies_at(dense[0]), before)
     assert not step.undo.isVisible()
     # New landmarks, or another choice, take the words back.
     step.remove.click()
-    assert not step.found.text()
+    assert step.words.text() == IDLE
     fitted(widget)
     widget.pairing.tick()
     widget.pairing.tick(dense[0])
-    assert not step.found.text()
+    assert step.words.text() == IDLE
 
 
 def board(viewer):

@@ -9,14 +9,14 @@ import pytest
 from qtpy.QtGui import QDesktopServices
 
 import napari_histodistill.controllers.distil.preview as looking_on
-import napari_histodistill.widgets.distil.preview as previewing
+import napari_histodistill.widgets.distil.train.preview as previewing
 from napari_histodistill.controllers.distil.classes import WITH_CLASSES
 from napari_histodistill.distill.runs.checkpoints import LAST
 from napari_histodistill.distill.runs.events import TrainingReport, append_event
 from napari_histodistill.distill.runs.folder import read_run
 from napari_histodistill.distill.runs.preview import asked_every
 from napari_histodistill.distill.runs.process import RunProcess
-from napari_histodistill.widgets.distil.preview import NAME
+from napari_histodistill.widgets.distil.train.preview import NAME
 from napari_histodistill.widgets.shared.slide_layers import OVERLAY_MARK
 from tests.fakes import PURPLE, colour_student, grained, tissue_image
 from tests.widgets.conftest import wait_until

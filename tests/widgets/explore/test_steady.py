@@ -14,11 +14,11 @@ from tests.widgets.explore.test_trust_flow import slide_of
 pytestmark = pytest.mark.gui
 
 
-def places(widget):
+def places(widget, inside=None):
     """Return where every visible control lies in the panel."""
     kinds = (QAbstractButton, QAbstractSlider, QComboBox)
     controls = [c for kind in kinds for c in widget.findChildren(kind)]
-    inside = widget.slide_panel.parentWidget()
+    inside = inside or widget.slide_panel.parentWidget()
     return {
         c: (c.mapTo(inside, QPoint(0, 0)).y(), _called(c))
         for c in controls

@@ -264,6 +264,7 @@ def _followed(
     reports: Iterator[BatchStep | PairedSection], count: int
 ) -> list[PairedSection]:
     """Follow a batch on stderr, and return its sections."""
+    from napari_histodistill.distill.pairs.enlarging import why_enlarged
     from napari_histodistill.distill.sections.batch import PairedSection
 
     found: list[PairedSection] = []
@@ -273,6 +274,9 @@ def _followed(
             found.append(report)
             name, pairs_here = report.plan.sparse.name, len(report.plan)
             tell(f"{len(found)} of {count}: {name}, {pairs_here:,} pairs")
+            enlarged = why_enlarged(report.plan.sparse, report.plan.sampling)
+            if enlarged:
+                tell(enlarged)
         elif report.note:
             tell(report.note)
         elif time.monotonic() - said >= PROGRESS_S:

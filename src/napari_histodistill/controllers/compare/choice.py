@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from napari_histodistill.controllers.compare.noise import (
     ARE_SEEDS,
     NOT_KNOWN,
+    NOT_TRAINED_HERE,
     NoiseRun,
 )
 from napari_histodistill.controllers.compare.work import LETTERS
@@ -43,12 +44,15 @@ class CompareChoice:
         What there is to measure noise by; None until that was looked for.
     measures_noise : bool
         Whether a run measures noise where it can.
+    seed_progress : str
+        How far the training of a second seed is; "" where none is going on here.
     """
 
     def __init__(self) -> None:
         self.choices = MapChoice(), MapChoice()
         self.seeds: SeedsFound | None = None
         self.measures_noise = True
+        self.seed_progress = ""
         self._noise = MapChoice()
         self._noise_trouble = ""
         self._measure: Measure | None = None
@@ -148,6 +152,27 @@ class CompareChoice:
         self.measures_noise = measured
 
     @property
+    def lacks_seed(self) -> bool:
+        """Whether noise is not measured for want of a second seed."""
+        found = self.seeds
+        return found is not None and not found.are_seeds and found.second is None
+
+    @property
+    def why_no_seed_training(self) -> str:
+        """Why no second seed can be trained from here; "" if one can."""
+        if self.seeds is None or self.seeds.recipe_of is None:
+            return NOT_TRAINED_HERE
+        return ""
+
+    def show_seed_progress(self, words: str) -> None:
+        """Note how far the training of a second seed is; "" when it has ended."""
+        self.seed_progress = words
+
+    def look_for_seeds_again(self) -> None:
+        """Forget what there is to measure noise by: there may be more by now."""
+        self._forget_seeds()
+
+    @property
     def why_no_noise(self) -> str:
         """Why a run cannot measure noise; "" if it can."""
         if self.seeds is None:
@@ -177,6 +202,8 @@ class CompareChoice:
 
     def say_noise(self) -> str:
         """Return how noise is measured, or why not; "" before both are chosen."""
+        if self.seed_progress:
+            return f"A second seed for the noise. {self.seed_progress}"
         if len(self.students) < len(LETTERS):
             return ""
         if self.why_no_noise or self.seeds is None or self.seeds.second is None:

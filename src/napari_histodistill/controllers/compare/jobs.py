@@ -9,6 +9,7 @@ class CompareJob(JobKey):
     LOADING_A = "Loading A"
     LOADING_B = "Loading B"
     SEEDS = "Looking for a second seed"
+    TRAINING = "Training a second seed"
     RUN = "Run"
     MEASURE = "Measure"
     RANKING = "Ranking"

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
     from napari_histodistill.students.student import Student
 
-NOT_KNOWN = (
-    "Noise: not measured, no second seed of A or B is known. “Train a second seed” in "
-    "Distil a student makes one."
+NOT_KNOWN = "Noise: not measured, no second seed of A or B is known."
+NOT_TRAINED_HERE = (
+    "Neither A nor B was trained on this computer, so their recipe is not here."
 )
 ARE_SEEDS = "Noise: A and B are two seeds of one recipe; what they differ by is noise."
 
@@ -62,10 +62,14 @@ class SeedsFound:
         Whether A and B are themselves two seeds of one recipe.
     second : SecondSeed or None
         The student that was found.
+    recipe_of : Path or None
+        The student, A or B, whose recipe can be trained with another seed: of both,
+        the one without a partner.
     """
 
     are_seeds: bool = False
     second: SecondSeed | None = None
+    recipe_of: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ def seeds_work(loader: StudentLoader, sources: Sequence[str | Path]) -> Work:
             return
         found = _second(kin)
         if found is None:
-            yield SeedsFound()
+            known = _alone_first(kin)
+            yield SeedsFound(recipe_of=known[0][1].bundle if known else None)
             return
         beside, seed = found
         cancel.check()
@@ -123,12 +128,17 @@ def seeds_work(loader: StudentLoader, sources: Sequence[str | Path]) -> Work:
     return work
 
 
+def _alone_first(kin: Sequence[RunKin | None]) -> list[tuple[int, RunKin]]:
+    """Return the runs that are known, and of which; without a partner first."""
+    known = [(k, one) for k, one in enumerate(kin) if one is not None]
+    return sorted(known, key=lambda item: not item[1].alone)
+
+
 def _second(kin: Sequence[RunKin | None]) -> tuple[int, RunKin] | None:
     """Return another seed of A or B, and of which; first of one without a partner."""
     from napari_histodistill.distill.runs.kin import other_seeds
 
-    known = [(k, one) for k, one in enumerate(kin) if one is not None]
-    for which, one in sorted(known, key=lambda item: not item[1].alone):
+    for which, one in _alone_first(kin):
         seeds = other_seeds(one.bundle)
         if seeds:
             return which, seeds[0]

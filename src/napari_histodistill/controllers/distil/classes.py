@@ -195,6 +195,15 @@ def overlap(first: Extent, second: Extent) -> bool:
     return bool((first[0] < second[1]).all() and (first[1] > second[0]).all())
 
 
+def with_classes(plain: Path) -> Path:
+    """Return the student with classes that were fitted to this one; or else it."""
+    named = plain.with_name(WITH_CLASSES)
+    said = named / "spec.json", plain / "spec.json"
+    # A run that went on has a newer student, and the classes are of the old one.
+    fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
+    return named if fits else plain
+
+
 def fit_work(slide: Slide, labelling: Labelling, bundle: Path) -> Work:
     """Return the work that fits, scores and saves a student with classes.
 

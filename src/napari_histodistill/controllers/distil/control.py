@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
-from napari_histodistill.distill.runs.folder import read_run, start_run
 from napari_histodistill.distill.runs.kin import kin_beside, kin_of
+from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import StudentLoader
+    from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.scoring.arms import ArmsJudged, ArmsProgress
     from napari_histodistill.running import CancelToken
 
@@ -79,29 +81,6 @@ def why_no_second_seed(bundle: Path | None, *, works: bool) -> str:
     return "" if kin_of(bundle) else "This run's pairs or recipe cannot be read."
 
 
-def prepare_second_seed(bundle: Path, folder: Path) -> Path:
-    """Prepare a run of a student's recipe on its pairs, with a seed that is new.
-
-    Parameters
-    ----------
-    bundle : Path
-        The student.
-    folder : Path
-        Folder of the new run; the pairs stay where they are.
-
-    Raises
-    ------
-    InputError
-        If the student's run cannot be read, or the folder not be written.
-    """
-    config, place = read_run(bundle.parent)
-    seed = 1 + max([config.seed, *(one.seed for one in kin_beside(bundle))])
-    title = config.title.partition(", seed ")[0]
-    update = {"seed": seed, "name": folder.name, "title": f"{title}, seed {seed}"}
-    again = config.model_copy(update=update)
-    return start_run(again, folder, Path(place["data"]), home=Path(place["home"]))
-
-
 def say_measured(bundle: Path) -> str:
     """Return held-out retrieval of a run beside chance and its other seeds."""
     from napari_histodistill.distill.runs.events import read_events
@@ -158,7 +137,33 @@ def why_no_help(bundle: Path | None) -> str:
     return NO_CONTROL if arms_of(bundle) is None else ""
 
 
-def help_work(arms: TrainedArms, tiles: Path, load: StudentLoader) -> Work:
+def why_no_help_here(bundle: Path | None) -> str:
+    """Return why a run's own held-out pairs cannot say whether the partner helps.
+
+    Empty if they can: a mask of classes is among their partners.
+    """
+    why = why_no_help(bundle)
+    if why or bundle is None:
+        return why
+    from napari_histodistill.distill.pairs.held_out_tiles import why_no_labels
+
+    try:
+        return why_no_labels(_run_and_data(bundle.parent)[1])
+    except HistodistillError as error:
+        return str(error)
+
+
+def _run_and_data(run: Path) -> tuple[DistillConfig, Path]:
+    """Return the recipe of a run, and the folder of its pairs."""
+    from napari_histodistill.distill.runs.folder import read_run
+
+    config, place = read_run(run)
+    return config, Path(place["data"])
+
+
+def help_work(
+    arms: TrainedArms, tiles: Path, load: StudentLoader, *, held_out: bool = False
+) -> Work:
     """Return the work that judges both arms on labelled tiles.
 
     Parameters
@@ -166,21 +171,50 @@ def help_work(arms: TrainedArms, tiles: Path, load: StudentLoader) -> Work:
     arms : TrainedArms
         Who is judged.
     tiles : Path
-        A tile folder with labels and cases.
+        A tile folder with labels and cases; or a run, whose held-out pairs are meant.
+    held_out : bool
+        Which of the two it is.
     load : callable
         Loads a student.
     """
 
     def work(cancel: CancelToken) -> Iterator[ArmsProgress | ArmsJudged]:
+        from napari_histodistill.distill.pairs.held_out_tiles import held_out_tiles
         from napari_histodistill.distill.scoring.arms import judge_arms
 
+        judged_by = held_out_tiles(*_run_and_data(tiles)) if held_out else tiles
+        cancel.check()
         loaded = []
         for bundles in (arms.students, arms.controls):
             loaded.append([load(bundle, device="auto") for bundle in bundles])
             cancel.check()
-        yield from judge_arms(loaded[0], loaded[1], tiles, cancel=cancel)
+        yield from judge_arms(loaded[0], loaded[1], judged_by, cancel=cancel)
 
     return work
+
+
+def help_table(found: ArmsJudged) -> tuple[tuple[str, str, str], ...]:
+    """Return the answer as a table: whose, balanced accuracy, of how many of what."""
+    report = found.report
+    arms = (("with partner", report.scores), ("without", report.against))
+    rows = [
+        (title, f"{mean(scores):.3f}", _say_seeds(scores)) for title, scores in arms
+    ]
+    low, high = report.interval.low, report.interval.high
+    return (
+        *rows,
+        (
+            "difference",
+            f"{report.difference:+.3f}",
+            f"95 %: {low:+.3f} to {high:+.3f}, {report.sections} cases",
+        ),
+    )
+
+
+def _say_seeds(scores: Sequence[float]) -> str:
+    if len(scores) == 1:
+        return "one seed"
+    return f"{len(scores)} seeds: " + ", ".join(f"{score:.3f}" for score in scores)
 
 
 def say_judged(found: ArmsJudged) -> str:

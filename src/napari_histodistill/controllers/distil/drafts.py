@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.controllers.distil.align.approval import SectionsSaid
 from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
 from napari_histodistill.controllers.distil.pairs import Planned, plan_work
 from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
@@ -21,6 +22,7 @@ from napari_histodistill.distill.layers.registration import (
     registration_of,
 )
 from napari_histodistill.distill.pairs.plan import Sampling
+from napari_histodistill.distill.pairs.provenance import SectionRelation
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp, MppOrigin
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     Doubles = npt.NDArray[np.float64]
     Opener = Callable[..., Slide]
 
+_NOT_SAID = SectionRelation.UNKNOWN.value
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -129,19 +132,26 @@ def restore_work(content: dict[str, Any], opener: Opener) -> Work:
                 sparse = _opened(section["sparse"], opener)
                 partners = [_partner(x, opener) for x in section["partners"]]
                 sampling = Sampling(**section["sampling"])
+                said = SectionsSaid(
+                    SectionRelation(section.get("relation", _NOT_SAID))
+                ).with_approval(str(section.get("approved_by", "")), partners)
             except _DAMAGED as error:
                 msg = f"this draft is damaged ({error}): discard it."
                 raise InputError(msg) from error
             for planned in plan_work(sparse, partners, sampling, done)(cancel):
-                done.append(planned)
-                yield planned
+                found = said.put_into(planned)
+                done.append(found)
+                yield found
 
     return work
 
 
 def _section(planned: Planned) -> dict[str, Any]:
-    sampling = planned.plan.sampling
+    sampling, origin = planned.plan.sampling, planned.plan.origin
+    said = {} if origin is None else origin.content()
     return {
+        "relation": said.get("relation", _NOT_SAID),
+        "approved_by": said.get("approved_by", ""),
         "sparse": _slide(planned.plan.sparse),
         "partners": [
             {

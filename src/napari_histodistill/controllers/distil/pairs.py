@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from napari_histodistill.controllers.distil.partners import (
     PartnerKind,
     look_over,
 )
+from napari_histodistill.controllers.explore.painting import PALETTE
 from napari_histodistill.distill.exchange.transforms import without_evidence
+from napari_histodistill.distill.layers.kinds import PartnerReading
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, to_look_at
 from napari_histodistill.distill.pairs.plan import PairPlan, Sampling, plan_pairs
 from napari_histodistill.distill.pairs.pool import pool_pairs
@@ -24,7 +27,7 @@ from napari_histodistill.distill.pairs.provenance import (
     SectionOrigin,
 )
 from napari_histodistill.distill.pairs.store import PAIRS, write_pairs
-from napari_histodistill.distill.recipes.presets import PartnerInput
+from napari_histodistill.distill.recipes.presets import PartnerInput, TileLabels
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.sections.partners import (
     called_by_kind,
@@ -33,6 +36,7 @@ from napari_histodistill.distill.sections.partners import (
 from napari_histodistill.distill.sections.recipe import input_of
 from napari_histodistill.errors import InputError
 from napari_histodistill.layers.slide_layer import CHANNEL_COLORS
+from napari_histodistill.students.spec import ClassSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,6 +106,43 @@ def section_of(planned: Planned) -> str:
     return planned.plan.sparse.info.section
 
 
+def why_no_pairs(
+    sparse: Slide | None, partners: Sequence[Partner], kept: Sequence[Planned]
+) -> str:
+    """Return why pairs cannot be laid out; empty if they can.
+
+    Parameters
+    ----------
+    sparse : Slide or None
+        The H&E.
+    partners : sequence of Partner
+        What teaches.
+    kept : sequence of Planned
+        Pairs of other sections.
+    """
+    if sparse is None:
+        return (
+            "No H&E yet: drop a slide on the window, or File › Open Sample › "
+            "HistoDistill."
+        )
+    no_scale = "{} does not say how many µm a pixel spans: type it in step 1."
+    if sparse.usable_mpp is None:
+        return no_scale.format(sparse.name)
+    if not sparse.info.is_rgb:
+        return f"{sparse.name} is not an RGB image: the model sees H&E in colour."
+    if sparse.info.section in [section_of(x) for x in kept]:
+        return (
+            f"Pairs of {sparse.name} are kept: choose another section's H&E and its "
+            "partner, or start."
+        )
+    if not partners:
+        return "Choose a partner: what should teach the model?"
+    for partner in partners:
+        if partner.slide is not None and partner.slide.usable_mpp is None:
+            return no_scale.format(partner.name)
+    return ""
+
+
 def plan_work(
     sparse: Slide,
     partners: Sequence[Partner],
@@ -167,6 +208,28 @@ def _origin(partner: Partner) -> PartnerOrigin:
     return PartnerOrigin.of(
         image, AlignedBy.LANDMARKS if judged else AlignedBy.SEARCH, known
     )
+
+
+def classes_on_offer(sections: Sequence[Planned]) -> TileLabels | None:
+    """Return the classes that can label tiles, of all sections; None without several.
+
+    They are those of the first partner that is a mask read as classes.
+    """
+    if not sections:
+        return None
+    for place, layer in enumerate(sections[0].plan.partners):
+        if isinstance(layer, Spots) or layer.reading is not PartnerReading.CLASSES:
+            continue
+        of_all = (x.plan.partners[place] for x in sections)
+        names = [
+            n for one in of_all if isinstance(one, DenseLayer) for n in one.channels
+        ]
+        different = tuple(dict.fromkeys(names))
+        if len(different) > 1:
+            colors = zip(different, cycle(PALETTE), strict=False)
+            named = tuple(ClassSpec(name=name, color=color) for name, color in colors)
+            return TileLabels(layer.name, named)
+    return None
 
 
 def inputs_of(planned: Planned) -> list[PartnerInput]:

@@ -14,7 +14,6 @@ from napari_histodistill.distill.runs.events import (
     warning_of,
 )
 from napari_histodistill.distill.runs.folder import LOCK, read_run
-from napari_histodistill.distill.runs.judged import judged
 from napari_histodistill.distill.runs.process import RunProcess, RunView, look_at
 from napari_histodistill.distill.runs.smaller_batch import why_no_smaller
 from napari_histodistill.errors import InputError
@@ -45,9 +44,9 @@ def say_run(view: RunView) -> str:
     if view.is_paused:
         return f"Paused at {at}."
     if view.state == "finished":
-        return f"Finished after {last['steps'] if last else 0} steps." + _found(view)
+        return f"Finished after {last['steps'] if last else 0} steps."
     if view.state == "stopped" and last is not None:
-        return f"Stopped at {at}; the best model so far is kept." + _found(view)
+        return f"Stopped at {at}; the best model so far is kept."
     return view.message
 
 
@@ -191,6 +190,15 @@ def run_to_show(runs: Path) -> RunProcess | None:
     return RunProcess(newest) if view.works or view.resumable else None
 
 
+def is_training(runs: Path) -> bool:
+    """Whether a process trains one of the runs of a folder."""
+    for folder in _all_runs(runs):
+        with suppress(InputError):  # nobody can say
+            if is_held(folder / LOCK):
+                return True
+    return False
+
+
 def share_done(view: RunView) -> float | None:
     """Return which share of its steps a run has taken; None before the first."""
     last = events_of(view.events, "step")[-1:]
@@ -259,13 +267,3 @@ def _all_runs(runs: Path) -> list[Path]:
     """Return all runs, the one that something happened in last first."""
     found = [p.parent for p in runs.glob("*/config.toml")]
     return sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
-
-
-def _found(view: RunView) -> str:
-    best = judged(view.events)
-    if best is None or best.retrieval is None or best.chance is None:
-        return ""
-    return (
-        f" Held-out places find their own partner {best.retrieval:.0%} of the "
-        f"time (by chance {best.chance:.0%})."
-    )

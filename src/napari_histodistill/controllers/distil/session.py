@@ -9,17 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     as_before,
     refined,
     say_alignment,
 )
-from napari_histodistill.controllers.distil.classes import WITH_CLASSES
+from napari_histodistill.controllers.distil.align.approval import SectionsSaid
+from napari_histodistill.controllers.distil.classes import with_classes
 from napari_histodistill.controllers.distil.pairs import (
     Planned,
+    classes_on_offer,
     inputs_of,
     plan_work,
     section_of,
+    why_no_pairs,
     write_work,
 )
 from napari_histodistill.controllers.distil.partners import (
@@ -28,7 +31,6 @@ from napari_histodistill.controllers.distil.partners import (
     Earlier,
     LayerKey,
     Partner,
-    PartnerKind,
     as_aligned,
     as_read,
     first_with_pixels,
@@ -36,15 +38,14 @@ from napari_histodistill.controllers.distil.partners import (
     names_of,
     same_scale,
 )
+from napari_histodistill.controllers.distil.recipe import TrainingWish, preset_recipe
 from napari_histodistill.controllers.distil.sections import (
     count_pairs,
     say_learning,
     say_pairs,
-    say_sources,
     training_share,
 )
-from napari_histodistill.controllers.distil.settings import Draft
-from napari_histodistill.controllers.shared.wording import neutral_title
+from napari_histodistill.controllers.distil.settings import Draft, say_start
 from napari_histodistill.distill.pairs.enlarging import why_enlarged
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.pool import section_names
@@ -52,8 +53,6 @@ from napari_histodistill.distill.recipes.presets import (
     LEAST_PAIRS,
     PRESETS,
     PresetKey,
-    preset_named,
-    recipe_for,
 )
 from napari_histodistill.distill.runs.folder import REPORT, STUDENT
 from napari_histodistill.errors import InputError
@@ -62,18 +61,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_histodistill.controllers.distil.align.fitting import Fitted, FitWish
     from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
-    from napari_histodistill.controllers.distil.fitting import Fitted, FitWish
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.layers.registration import Registration
+    from napari_histodistill.distill.pairs.provenance import SectionRelation
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
+    from napari_histodistill.distill.recipes.presets import TileLabels
     from napari_histodistill.distill.runs.process import RunProcess
     from napari_histodistill.slides import Slide
-
-REDUCED = 4
-"""Factor by which the student sees coarser than a partner that is the same layer."""
 
 
 @dataclass(slots=True)
@@ -103,6 +101,8 @@ class DistilSession:
         Key of the preset.
     with_partner : bool
         False trains the control that never sees a partner.
+    learns_classes : bool
+        Whether the classes of a mask are learned, where there are some.
     title : str
         Title of the student, as typed; empty for a neutral one.
     typed : dict of path to str
@@ -111,6 +111,8 @@ class DistilSession:
         The training, from here or found again.
     run_of : tuple of Planned
         Pairs that the run learns from, if it was started from here.
+    said : SectionsSaid
+        What a person says of the layers: whether they are one section, who approved.
     """
 
     sparse: Slide | None = None
@@ -122,11 +124,13 @@ class DistilSession:
     held_out_section: str = ""
     preset: PresetKey = PRESETS[0].key
     with_partner: bool = True
+    learns_classes: bool = False
     title: str = ""
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
     run_of: tuple[Planned, ...] = ()
     on: LayerKey | None = None
+    said: SectionsSaid = field(default_factory=SectionsSaid)
 
     # --- what a person does ----------------------------------------------------------
 
@@ -155,8 +159,11 @@ class DistilSession:
         if stays and same_scale(self.sparse, sparse):
             partners = [as_aligned(partner, self.partners) for partner in partners]
         self.on = on
-        if not self.kept and names_of(partners) != names_of(self.partners):
+        others = names_of(partners) != names_of(self.partners)
+        if not self.kept and others:
             self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
+        if others or not stays:
+            self.said = SectionsSaid()
         self.sparse, self.partners = sparse, tuple(partners)
         self.planned = None
 
@@ -184,6 +191,11 @@ class DistilSession:
     def train_with_partner(self, *, use: bool) -> None:
         """Train with the partner, or the control that never sees it."""
         self.with_partner = use
+        self.trained = ()
+
+    def learn_classes(self, *, learn: bool) -> None:
+        """Learn the classes of a mask among the partners, with a head; or not."""
+        self.learns_classes = learn
         self.trained = ()
 
     def call_student(self, title: str) -> None:
@@ -237,7 +249,7 @@ class DistilSession:
     def keep(self) -> None:
         """Keep the pairs at hand; another section's are laid out next."""
         if self.planned is not None:
-            self.kept = (*self.kept, self.planned)
+            self.kept = (*self.kept, self.said.put_into(self.planned))
             self.planned = None
 
     def put_kept(self, kept: tuple[Planned, ...]) -> None:
@@ -359,6 +371,14 @@ class DistilSession:
         partners[partner] = changed
         self.partners, self.planned = tuple(partners), None
 
+    def relate(self, relation: SectionRelation) -> None:
+        """Take whether both are one section, as a person states it."""
+        self.said = replace(self.said, relation=relation)
+
+    def approve(self, by: str) -> None:
+        """Note who approves how the partners lie; by "", that nobody does."""
+        self.said = self.said.with_approval(by.strip(), self.partners)
+
     def read_as(self, partner: int, choice: PartnerChoice) -> None:
         """Read a partner so; pairs and settings for partners are forgotten."""
         self.typed = {k: v for k, v in self.typed.items() if k[0] != "dense"}
@@ -369,34 +389,7 @@ class DistilSession:
     @property
     def why_no_pairs(self) -> str:
         """Reason why pairs cannot be laid out; empty if they can."""
-        if self.sparse is None:
-            return (
-                "No H&E yet: drop a slide on the window, or File › Open Sample › "
-                "HistoDistill."
-            )
-        if self.sparse.usable_mpp is None:
-            return (
-                f"{self.sparse.name} does not say how many µm a pixel spans: type it "
-                "in step 1."
-            )
-        if not self.sparse.info.is_rgb:
-            return (
-                f"{self.sparse.name} is not an RGB image: the model sees H&E in colour."
-            )
-        if self.sparse.info.section in [section_of(x) for x in self.kept]:
-            return (
-                f"Pairs of {self.sparse.name} are kept: choose another section's H&E "
-                "and its partner, or start."
-            )
-        if not self.partners:
-            return "Choose a partner: what should teach the model?"
-        for partner in self.partners:
-            if partner.slide is not None and partner.slide.usable_mpp is None:
-                return (
-                    f"{partner.name} does not say how many µm a pixel spans: type it "
-                    "in step 1."
-                )
-        return ""
+        return why_no_pairs(self.sparse, self.partners, self.kept)
 
     @property
     def why_no_training(self) -> str:
@@ -418,7 +411,10 @@ class DistilSession:
     def warning(self) -> str:
         """What is likely wrong with the pairs to train on; empty if nothing is."""
         found = (why_enlarged(x.plan.sparse, x.plan.sampling) for x in self.sections)
-        return next(filter(None, found), "")
+        first = next(filter(None, found), "")
+        if first or self.why_no_settings:
+            return first
+        return say_start(self.draft())
 
     @property
     def why_no_settings(self) -> str:
@@ -456,6 +452,11 @@ class DistilSession:
         return None if self.aligned is None else self.partners[self.aligned]
 
     @property
+    def approved_by(self) -> str:
+        """Who approved how the partners lie now; "" for nobody."""
+        return self.said.approver_of(self.partners)
+
+    @property
     def has_new_pairs(self) -> bool:
         """Whether pairs wait that no run was started with from here."""
         return bool(self.sections) and self.sections != self.trained
@@ -474,6 +475,19 @@ class DistilSession:
     def section_names(self) -> tuple[str, ...]:
         """Names of :attr:`sections` in a set of pairs."""
         return section_names([x.plan for x in self.sections])
+
+    @property
+    def learned_classes(self) -> TileLabels | None:
+        """The classes that a training learns, if it is to and there are some."""
+        return classes_on_offer(self.sections) if self.learns_classes else None
+
+    @property
+    def why_only_alone(self) -> str:
+        """Why a training sees no partner in any case; empty if one is left."""
+        learned = self.learned_classes
+        if learned is None or len(inputs_of(self.sections[0])) > 1:
+            return ""
+        return "Its classes are labels here, and there is no other partner."
 
     @property
     def held_out(self) -> int | None:
@@ -529,7 +543,9 @@ class DistilSession:
 
     def write_work(self, folder: Path, name: str) -> Work:
         """Return the work that writes the pairs and prepares the run's folder."""
-        plans = [section.plan for section in self.sections]
+        plans = [section.plan for section in self.kept]
+        if self.planned is not None:
+            plans.append(self.said.put_into(self.planned).plan)
         return write_work(plans, self.recipe(name), folder)
 
     def recipe(self, name: str) -> DistillConfig:
@@ -544,28 +560,15 @@ class DistilSession:
 
     def draft(self, name: str = "student") -> Draft:
         """Return the chosen preset's recipe and what was changed by hand."""
-        return Draft(self._preset_recipe(name), self.typed, self.training_pairs)
-
-    def _preset_recipe(self, name: str) -> DistillConfig:
-        first = self.sections[0]
-        same = any(p.kind is PartnerKind.SAME for p in first.partners)
-        sampling = first.plan.sampling
-        return recipe_for(
-            self.preset,
-            name=name,
-            title=self.title or self._neutral_title(),
-            source=say_sources(self.sections),
-            mpp=sampling.mpp,
-            tile_px=sampling.tile_px,
-            student_px=sampling.tile_px // REDUCED if same else sampling.tile_px,
-            pairs=self.training_pairs,
-            validate_on=self.held_out_name,
-            partners=inputs_of(first) if self.with_partner else [],
+        wish = TrainingWish(
+            self.title,
+            self.training_pairs,
+            self.held_out_name,
+            self.with_partner,
+            self.learned_classes,
         )
-
-    def _neutral_title(self) -> str:
-        control = "" if self.with_partner else ", without the partner"
-        return f"{neutral_title()}: {preset_named(self.preset).title.lower()}{control}"
+        base = preset_recipe(self.preset, self.sections, name, wish)
+        return Draft(base, self.typed, self.training_pairs)
 
     # --- the run ---------------------------------------------------------------------
 
@@ -590,11 +593,4 @@ class DistilSession:
     @property
     def best_student(self) -> Path | None:
         """The student with classes, if some were fitted to this one; or else it."""
-        plain = self.student
-        if plain is None:
-            return None
-        named = plain.with_name(WITH_CLASSES)
-        said = named / "spec.json", plain / "spec.json"
-        # A run that went on has a newer student, and the classes are of the old one.
-        fits = said[0].is_file() and said[0].stat().st_mtime >= said[1].stat().st_mtime
-        return named if fits else plain
+        return None if self.student is None else with_classes(self.student)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from napari_histodistill.distill.pairs.enlarging import why_unlike_start
 from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.form import (
     Field,
@@ -20,7 +22,7 @@ from napari_histodistill.distill.recipes.form import (
     text_of,
     value_at,
 )
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import HistodistillError, InputError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -179,3 +181,13 @@ def _in_words(error: ErrorDetails) -> str:
         return f"{error['input']!r} has characters that a name cannot have."
     said = error["msg"].removeprefix("Value error, ")
     return said[:1].upper() + said[1:] + "."
+
+
+def say_start(draft: Draft) -> str:
+    """Return what is likely wrong with the start of a training; empty if nothing is."""
+    if draft.problems():
+        return ""  # which are said, too
+    try:
+        return why_unlike_start(draft.config(), Path())
+    except HistodistillError as error:
+        return str(error)

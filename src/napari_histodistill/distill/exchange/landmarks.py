@@ -167,8 +167,8 @@ class LandmarkFile:
         known = self.unit or unit or usual
         if known is None:
             msg = (
-                f"{self.path}: does not say which unit its positions have: give "
-                "--landmark-unit px (level-0 pixels), um or mm."
+                f"{self.path}: does not say which unit its positions have: give the "
+                "landmark unit, px (level-0 pixels), um or mm."
             )
             raise InputError(msg)
         carried = frame.world(known, from_edge=from_edge)
@@ -519,8 +519,8 @@ def paired(
     for one in (sparse, dense):
         if one.moving is not None:
             msg = (
-                f"{one.path}: holds landmarks of both images: give it alone, with "
-                "--landmark-pairs."
+                f"{one.path}: holds landmarks of both images: give it alone, as "
+                "landmark pairs."
             )
             raise InputError(msg)
     if len(sparse) != len(dense):

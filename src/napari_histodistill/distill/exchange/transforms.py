@@ -287,8 +287,8 @@ def _other(
     if not 1 / MOST_SCALE < registration.scale < MOST_SCALE:
         msg = (
             f"{path}: by this transform tissue is {registration.scale:.3g} times as "
-            "large on the partner: check its unit (--transform-unit), which image was "
-            "fixed (--fixed), and µm per pixel of both."
+            "large on the partner: check its unit, which image the other program "
+            "held fixed, and µm per pixel of both."
         )
         raise InputError(msg)
     return ReadTransform(which, registration)
@@ -307,6 +307,6 @@ def _check(path: Path, matrix: Doubles) -> None:
 
 def _which_unit(path: Path, why: str) -> str:
     return (
-        f"{path}: {why} say which unit its numbers have: give --transform-unit "
+        f"{path}: {why} say which unit its numbers have: give the transform unit, "
         "um, mm, or px (level-0 pixels of each image)."
     )

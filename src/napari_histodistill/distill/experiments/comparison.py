@@ -13,7 +13,22 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
+from napari_histodistill.distill.experiments.metrics import (
+    AUROC,
+    METRICS,
+    RESAMPLES,
+    Estimate,
+    accuracy,
+    balanced,
+    estimate,
+    grouped,
+    in_figures,
+    recall_of,
+    recalls,
+)
+from napari_histodistill.distill.scoring.areas import areas, pairs_won
 from napari_histodistill.students.model_card import in_markdown
 
 if TYPE_CHECKING:
@@ -24,20 +39,6 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.scoring.held_out import RunScore
 
     Counts = npt.NDArray[np.float64]
-
-RESAMPLES = 2000
-METRICS = ("balanced accuracy", "accuracy", "grouped balanced accuracy")
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure: mean over seeds, interval over cases, spread over seeds."""
-
-    value: float
-    low: float
-    high: float
-    smallest: float
-    largest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,12 @@ class TableRow:
     missing : tuple of str
         Runs that are missing, ``"fold 1 seed 0"``, or that failed and why.
     metrics : dict of str to Estimate
-        By :data:`METRICS`, on all labels (or of a trained head).
+        By :attr:`Design.metrics`, on all labels (or of a trained head); and
+        :data:`~.metrics.AUROC` where probabilities were kept.
     differences : dict of str to Estimate
         Against the baseline variant, on the seeds both have.
+    further : dict of str to dict
+        The same against others, by their names: see :attr:`Design.further`.
     fractions : dict of str to Estimate
         Balanced accuracy by share of the labels that the probe was fitted on.
     effective_rank, feature_std, minutes : float
@@ -71,6 +75,7 @@ class TableRow:
     missing: tuple[str, ...] = ()
     metrics: dict[str, Estimate] | None = None
     differences: dict[str, Estimate] | None = None
+    further: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     fractions: dict[str, Estimate] | None = None
     effective_rank: float = 0.0
     feature_std: float = 0.0
@@ -92,7 +97,7 @@ class Design:
     classes : tuple of str
         Names of the classes, in the order of labels.
     groups : tuple of int
-        The coarser group of every class.
+        The coarser group of every class; empty for none.
     baseline : str
         Variant that differences refer to.
     fixed : tuple of str
@@ -102,6 +107,10 @@ class Design:
     chosen : dict of str to tuple of str
         Rows that take one of several trials, chosen again for every fold and seed: the
         one whose probe did best on inner folds of the training tiles.
+    further : dict of str to tuple of str
+        Variant to others that it is compared with, beside the baseline: its controls.
+    recalls : bool
+        Whether the recall of each class is a metric of its own.
     """
 
     variants: tuple[str, ...]
@@ -113,6 +122,15 @@ class Design:
     fixed: tuple[str, ...] = ()
     judge: str = "1.0"
     chosen: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    further: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    recalls: bool = False
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that every variant has."""
+        coarse = METRICS if self.groups else METRICS[:2]
+        of_classes = map(recall_of, self.classes if self.recalls else ())
+        return (*coarse, *of_classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +146,14 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return the table, then what is missing."""
+        shown = [m for m in METRICS if m in self.design.metrics]
+        if any(AUROC in (row.metrics or ()) for row in self.rows):
+            shown.append(AUROC)
         head = [
             "variant",
-            *METRICS,
+            *shown,
             f"Δ {METRICS[0]} to {self.design.baseline}",
+            *([f"Δ {AUROC}"] if AUROC in shown else []),
             "10 % of labels",
             "1 %",
             "effective rank",
@@ -139,7 +161,10 @@ class Table:
             "seeds",
         ]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        lines += [f"| {' | '.join(_cells(row))} |" for row in self.rows]
+        lines += [f"| {' | '.join(_cells(r, shown))} |" for r in self.rows]
+        if self.design.recalls:
+            lines += _recalls(self.rows, self.design.classes)
+        lines += _further(self.rows)
         missing = [
             f"- {row.variant}: {in_markdown(', '.join(row.missing))}"
             for row in self.rows
@@ -226,6 +251,7 @@ class _Judge:
     ) -> None:
         self._design, self._found = design, found
         self._places, self._draws = places, draws.astype(np.float64)
+        self._known: dict[tuple[str, int, str], dict[str, Counts]] = {}
 
     def row(
         self, variant: str, failures: Mapping[tuple[str, str, int], str]
@@ -249,8 +275,13 @@ class _Judge:
             variant,
             seeds=complete,
             missing=missing,
-            metrics={m: _estimate(own[m]) for m in METRICS},
-            differences=self._differences(variant, complete),
+            metrics={m: estimate(values) for m, values in own.items()},
+            differences=self._differences(variant, complete, design.baseline),
+            further={
+                other: found
+                for other in design.further.get(variant, ())
+                if (found := self._differences(variant, complete, other)) is not None
+            },
             fractions=self._fractions(variant, complete),
             effective_rank=float(np.median([r.effective_rank for r in runs])),
             feature_std=float(np.median([r.feature_std for r in runs])),
@@ -289,25 +320,59 @@ class _Judge:
         self, variant: str, seeds: Sequence[int], key: str
     ) -> dict[str, list[Counts]]:
         """Return by metric, for every seed: the value, then that of each resample."""
-        values: dict[str, list[Counts]] = {m: [] for m in METRICS}
-        for seed in seeds:
+        per_seed = [self._of_seed(variant, seed, key) for seed in seeds]
+        shared = [m for m in per_seed[0] if all(m in one for one in per_seed)]
+        return {m: [one[m] for one in per_seed] for m in shared}
+
+    def _of_seed(self, variant: str, seed: int, key: str) -> dict[str, Counts]:
+        if (variant, seed, key) not in self._known:
             counts = self._counts(variant, seed, key)
             flat = counts.reshape(len(counts), -1)
             tables = np.concatenate([flat.sum(0)[None], self._draws @ flat])
-            tables = tables.reshape(-1, *counts.shape[1:])
-            grouped = _grouped(tables, self._design.groups)
-            for name, value in zip(
-                METRICS,
-                (_balanced(tables), _accuracy(tables), _balanced(grouped)),
-                strict=True,
-            ):
-                values[name].append(value)
-        return values
+            values = self._of_tables(tables.reshape(-1, *counts.shape[1:]))
+            if key == self._key(variant):
+                values |= self._areas(variant, seed, key)
+            self._known[variant, seed, key] = values
+        return self._known[variant, seed, key]
+
+    def _of_tables(self, tables: Counts) -> dict[str, Counts]:
+        design = self._design
+        found = dict(zip(METRICS, (balanced(tables), accuracy(tables)), strict=False))
+        if design.groups:
+            found[METRICS[2]] = balanced(grouped(tables, design.groups))
+        if design.recalls:
+            of_classes = map(recall_of, design.classes)
+            found |= dict(zip(of_classes, recalls(tables).T, strict=True))
+        return found
+
+    def _areas(self, variant: str, seed: int, key: str) -> dict[str, Counts]:
+        """Return AUROC; nothing where a run kept no probabilities.
+
+        Only tiles that the same probe judged are compared: scores of two probes have no
+        common scale.
+        """
+        runs = [self._found[variant, fold, seed] for fold in self._design.folds]
+        k, n = len(self._design.classes), len(self._places)
+        kept = [_probabilities(run, key, k) for run in runs]
+        draws = np.concatenate([np.ones((1, n)), self._draws])
+        found = []
+        for one in range(1, k) if k == 2 else range(k):
+            won, every = np.zeros((n, n)), np.zeros((n, n))
+            for run, scores in zip(runs, kept, strict=True):
+                if scores is None:
+                    return {}
+                case = np.array([self._places[c] for c in run.cases], np.intp)
+                here = pairs_won(scores[:, one], np.array(run.truth) == one, case, n)
+                won, every = won + here[0], every + here[1]
+            found.append(areas(won, every, draws))
+        defined = ~np.isnan(found).all(axis=0)
+        mean = np.full(len(draws), np.nan)
+        mean[defined] = np.nanmean(np.array(found)[:, defined], axis=0)
+        return {AUROC: mean}
 
     def _differences(
-        self, variant: str, complete: tuple[int, ...]
+        self, variant: str, complete: tuple[int, ...], baseline: str
     ) -> dict[str, Estimate] | None:
-        baseline = self._design.baseline
         base = self._complete(baseline)
         # A row without seeds of its own is set against every seed of the other.
         if variant not in self._design.fixed and baseline not in self._design.fixed:
@@ -320,8 +385,9 @@ class _Judge:
         mine = {m: v * (many // len(complete)) for m, v in mine.items()}
         theirs = {m: v * (many // len(base)) for m, v in theirs.items()}
         return {
-            m: _estimate([a - b for a, b in zip(mine[m], theirs[m], strict=True)])
-            for m in METRICS
+            m: estimate([a - b for a, b in zip(mine[m], theirs[m], strict=True)])
+            for m in mine
+            if m in theirs
         }
 
     def _fractions(
@@ -329,50 +395,40 @@ class _Judge:
     ) -> dict[str, Estimate]:
         shares = self._found[variant, self._design.folds[0], complete[0]].predicted
         return {
-            share: _estimate(self._values(variant, complete, share)[METRICS[0]])
+            share: estimate(self._values(variant, complete, share)[METRICS[0]])
             for share in shares
         }
 
 
-def _accuracy(tables: Counts) -> Counts:
-    right: Counts = np.trace(tables, axis1=1, axis2=2) / tables.sum(axis=(1, 2))
-    return right
+def _probabilities(run: RunScore, key: str, classes: int) -> Counts | None:
+    """Return ``(rows, classes)``, or None where they were not kept."""
+    if key == "head":
+        return softmax(np.array(run.logits, float), axis=1) if run.logits else None
+    if not run.probabilities:
+        return None
+    kept = np.array(run.probabilities, float)
+    whole = np.zeros((len(kept), classes))
+    whole[:, : kept.shape[1]] = kept
+    whole[:, kept.shape[1]] = 1 - kept.sum(axis=1)
+    return whole
 
 
-def _balanced(tables: Counts) -> Counts:
-    """Return the mean recall of the classes that occur."""
-    there = tables.sum(axis=2)
-    right = np.diagonal(tables, axis1=1, axis2=2)
-    recalls = np.divide(right, there, out=np.zeros_like(there), where=there > 0)
-    mean: Counts = recalls.sum(axis=1) / (there > 0).sum(axis=1)
-    return mean
-
-
-def _grouped(tables: Counts, groups: Sequence[int]) -> Counts:
-    member = np.eye(max(groups) + 1)[list(groups)]
-    found: Counts = np.einsum("nij,ig,jh->ngh", tables, member, member)
-    return found
-
-
-def _estimate(per_seed: Sequence[Counts]) -> Estimate:
-    """Summarise arrays whose first number is the value, the others resamples."""
-    together = np.mean(per_seed, axis=0)
-    low, high = np.percentile(together[1:], [2.5, 97.5])
-    values = [float(one[0]) for one in per_seed]
-    return Estimate(
-        float(together[0]), float(low), float(high), min(values), max(values)
-    )
-
-
-def _cells(row: TableRow) -> list[str]:
+def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
     if row.metrics is None or row.fractions is None:
-        return [row.variant, *("—" for _ in range(8)), "0"]
+        columns = len(metrics) + 5 + (AUROC in metrics)
+        return [row.variant, *("—" for _ in range(columns)), "0"]
+    differences = [METRICS[0], *([AUROC] if AUROC in metrics else [])]
     return [
         row.variant,
-        *(_text(row.metrics[m]) for m in METRICS),
-        _text(row.differences[METRICS[0]], sign=True) if row.differences else "",
+        *(in_figures(row.metrics[m]) if m in row.metrics else "" for m in metrics),
         *(
-            _text(row.fractions[f]) if f in row.fractions else ""
+            in_figures(row.differences[m], sign=True)
+            if row.differences and m in row.differences
+            else ""
+            for m in differences
+        ),
+        *(
+            in_figures(row.fractions[f]) if f in row.fractions else ""
             for f in ("0.1", "0.01")
         ),
         f"{row.effective_rank:.0f}",
@@ -381,9 +437,31 @@ def _cells(row: TableRow) -> list[str]:
     ]
 
 
-def _text(estimate: Estimate, *, sign: bool = False) -> str:
-    def short(value: float) -> str:
-        text = f"{value:+.3f}" if sign else f"{value:.3f}"
-        return text.replace("0.", ".", 1)
+def _further(rows: Sequence[TableRow]) -> list[str]:
+    """Return what variants are above others than the baseline, a line each."""
+    lines = []
+    for row in rows:
+        for other, found in row.further.items():
+            figures = ", ".join(
+                f"{m} {in_figures(found[m], sign=True)}"
+                for m in (METRICS[0], AUROC)
+                if m in found
+            )
+            lines.append(f"- {row.variant} − {other}: {figures}")
+    return ["", "Further differences:", "", *lines] if lines else []
 
-    return f"{short(estimate.value)} ({short(estimate.low)} to {short(estimate.high)})"
+
+def _recalls(rows: Sequence[TableRow], classes: Sequence[str]) -> list[str]:
+    """Return a second table: the share of every class that was found."""
+    lines = [
+        "",
+        "Recall of each class:",
+        "",
+        f"| variant | {' | '.join(in_markdown(name) for name in classes)} |",
+        "|---|" + "---|" * len(classes),
+    ]
+    for row in rows:
+        if row.metrics is not None:
+            found = [in_figures(row.metrics[recall_of(name)]) for name in classes]
+            lines.append(f"| {row.variant} | {' | '.join(found)} |")
+    return lines

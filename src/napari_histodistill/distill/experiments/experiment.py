@@ -2,7 +2,9 @@
 
 ```
 OUT/experiment.json                          the recipe, and its digest
-OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json
+OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json ; of
+                                             baselines, and where other tiles judge, of
+                                             all folds: seed-<s>/
 OUT/scores.jsonl.gz                          every prediction, see held_out.py
 OUT/results.json  table.md  intervals.png    the results
 OUT/final/                                   the student trained on everything
@@ -21,23 +23,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from napari_histodistill.distill.experiments.comparison import Table, compare
+from napari_histodistill.distill.experiments.comparison import Table
 from napari_histodistill.distill.experiments.final import describe_final, train_final
-from napari_histodistill.distill.experiments.job import (
-    FAILURE,
-    SCORE,
-    ExperimentJob,
-    labelled_tiles,
-)
-from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
+from napari_histodistill.distill.experiments.job import FAILURE, SCORE, ExperimentJob
+from napari_histodistill.distill.experiments.judging import judge_for
 from napari_histodistill.distill.recipes.differences import differences, in_a_sentence
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.scoring.held_out import (
     SCORES,
-    RunScore,
     read_scores,
+    scores_of_lines,
     write_scores,
 )
 from napari_histodistill.errors import InputError
@@ -48,17 +43,18 @@ from napari_histodistill.files import (
     read_plain,
     without_home,
     write_whole,
-    written_beside,
 )
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from napari_histodistill.distill.experiments.config import ExperimentConfig
-    from napari_histodistill.distill.scoring.held_out import LabelledTiles, ScoreKey
+    from napari_histodistill.distill.experiments.expression import GeneTable
+    from napari_histodistill.distill.experiments.judging import Judge
+    from napari_histodistill.distill.scoring.held_out import ScoreKey
 
 POLL_S = 0.5
 LOCK = "lock"
@@ -84,11 +80,12 @@ class ExperimentReport:
     message: str
 
 
-def run_experiment(
+def run_experiment(  # noqa: PLR0913 - what a caller names, named here
     config: ExperimentConfig,
     out: Path,
     *,
     data: Path,
+    judge_on: Path | None = None,
     workers: int = 1,
     device: str = "auto",
     cancel: CancelToken | None = None,
@@ -107,6 +104,9 @@ def run_experiment(
         Folder, new or of this same experiment.
     data : Path
         Tile folder with labels, cases and folds.
+    judge_on : Path or None
+        Tile folder that judges, for a recipe with ``[experiment.judged]``; then
+        ``data`` needs no labels.
     workers : int
         Number of runs at a time.
     device : str
@@ -126,30 +126,55 @@ def run_experiment(
     Cancelled
         After a stop.
     """
-    _jobs(config, out, data, device)  # a variant that cannot be used is said first
-    tiles = _tiles(config, data)
+    places = _places(config, data, judge_on)
+    jobs = _jobs(config, out, places, device)  # a variant that cannot be is said first
+    judge = judge_for(config, places.judges)
     _claim(config, out)
     lock = WriterLock(out / LOCK)
     try:
-        yield from _run_missing(config, out, data, tiles, workers, device, cancel)
+        yield from _run_missing(config, out, places, jobs, judge, workers, cancel)
     finally:
         lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Tile folders: the one that is trained on, and the one that judges."""
+
+    data: Path
+    judges: Path
+
+
+def _places(config: ExperimentConfig, data: Path, judge_on: Path | None) -> _Places:
+    if (judge_on is None) == (config.experiment.judged is None):
+        return _Places(data, judge_on or data)
+    msg = (
+        "a tile folder that judges (--judge-on) and a table [experiment.judged] belong "
+        "together."
+    )
+    raise InputError(msg)
 
 
 def _run_missing(  # noqa: PLR0913 - what its caller was given
     config: ExperimentConfig,
     out: Path,
-    data: Path,
-    tiles: LabelledTiles,
+    places: _Places,
+    jobs: list[ExperimentJob],
+    judge: Judge,
     workers: int,
-    device: str,
     cancel: CancelToken | None,
 ) -> Iterator[ExperimentReport]:
     token = cancel or CancelToken()
-    jobs = _jobs(config, out, data, device)
-    known = _scores(jobs, out)
-    _check_scores(known.values(), tiles, out, data)
-    todo = [job for job in jobs if job.key not in known]
+    known = _scores(jobs, out, judge)
+    for score in known.values():
+        if not judge.judged(score):
+            msg = (
+                f"{out}: {score.variant} fold {score.fold} seed {score.seed} was "
+                f"judged on other tiles, labels or cases than {places.judges} holds: "
+                "choose another folder with -o."
+            )
+            raise InputError(msg)
+    todo = [job for job in jobs if not known.keys() >= set(job.keys)]
     done = len(jobs) - len(todo)
     yield ExperimentReport(done, len(jobs), 0, f"{done} of {len(jobs)} runs are done")
     failed = 0
@@ -157,117 +182,86 @@ def _run_missing(  # noqa: PLR0913 - what its caller was given
         done += 1
         trouble = _failure(job)
         failed += bool(trouble)
-        write_results(config, jobs, out)
+        write_results(jobs, out, judge)
         what = f"failed: {trouble}" if trouble else f"{seconds / 60:.1f} min"
-        name = f"{job.variant} fold {job.fold} seed {job.seed}"
         yield ExperimentReport(
-            done, len(jobs), failed, f"{done} of {len(jobs)}: {name}: {what}"
+            done, len(jobs), failed, f"{done} of {len(jobs)}: {job.title}: {what}"
         )
-    table = write_results(config, jobs, out)
+    table = write_results(jobs, out, judge)
     yield ExperimentReport(done, len(jobs), failed, table.to_markdown())
-    if config.experiment.final:
+    if config.experiment.final and isinstance(table, Table):
+        device = jobs[0].device
         for report in train_final(
-            config, out, data, device=device, threads=workers, cancel=token
+            config, out, places.data, device=device, threads=workers, cancel=token
         ):
             if report.kind in {"started", "checkpoint", "finished"}:
                 what = f"final student: {report.kind} {report.step} of {report.steps}"
                 yield ExperimentReport(done, len(jobs), failed, what)
-        kept = describe_final(config, out, table, list(_scores(jobs, out).values()))
+        scores = list(_scores(jobs, out, judge).values())
+        kept = describe_final(config, out, table, scores)
         yield ExperimentReport(done, len(jobs), failed, f"final student: {kept}")
 
 
 def write_results(
-    config: ExperimentConfig, jobs: list[ExperimentJob], out: Path
-) -> Table:
+    jobs: list[ExperimentJob], out: Path, judge: Judge
+) -> Table | GeneTable:
     """Write table, figures and all scores from the runs that have ended."""
-    from napari_histodistill.distill.experiments.figures import draw_intervals
-    from napari_histodistill.distill.scoring.figures import draw_confusion
-
-    scores = list(_scores(jobs, out).values())
-    failures = {job.key: _failure(job) for job in jobs if _failure(job)}
-    table = compare(scores, config.design(), failures=failures)
+    scores = list(_scores(jobs, out, judge).values())
+    failures = {key: _failure(job) for job in jobs if _failure(job) for key in job.keys}
+    table = judge.compare(scores, failures)
     write_scores(out / SCORES, scores)
     write_whole(out / "results.json", json.dumps(table.to_dict(), indent=1) + "\n")
     write_whole(out / "table.md", table.to_markdown() + "\n")
-    shown = [row for row in table.rows if row.metrics is not None]
-    if shown:
-        with written_beside(out / "intervals.png") as beside:
-            draw_intervals(table, beside)
-        best = max(shown, key=lambda row: row.metrics["balanced accuracy"].value)  # type: ignore[index]
-        with written_beside(out / "confusion.png") as beside:
-            draw_confusion(best.confusion, table.design.classes, beside)
+    judge.draw(table, jobs, out)
     return table
 
 
 def _jobs(
-    config: ExperimentConfig, out: Path, data: Path, device: str
+    config: ExperimentConfig, out: Path, places: _Places, device: str
 ) -> list[ExperimentJob]:
     """Return all runs: seeds outermost, so that an early look shows whole tables."""
     table = config.experiment
     first = config.first()
-    sizes = (first.sparse.tile_px, first.source_px)
-    classes = tuple(c.name for c in first.classes)
-    locked = config.locked()
     found = []
 
-    def job(variant: str, fold: str, seed: int, recipe: str) -> ExperimentJob:
-        folder = out / "runs" / variant / f"fold-{fold}-seed-{seed}"
+    def job(variant: str, fold: str | None, seed: int, recipe: str) -> ExperimentJob:
+        name = f"seed-{seed}" if fold is None else f"fold-{fold}-seed-{seed}"
         return ExperimentJob(
-            *(variant, fold, seed, recipe, folder, data, device),
-            *(*sizes, classes, locked),
+            variant=variant,
+            fold=fold or "",
+            seed=seed,
+            recipe=recipe,
+            folder=out / "runs" / variant / name,
+            data=places.data,
+            device=device,
+            sparse_px=first.sparse.tile_px,
+            full_px=first.source_px,
+            classes=config.classes(),
+            judges=places.judges,
+            locked=() if table.judged else config.locked(),
+            folds=table.folds if fold is None else (fold,),
+            genes=table.genes.column if table.genes else "",
+            gene_names=table.genes.names if table.genes else "",
         )
 
     for seed in table.seeds:
-        for fold in table.folds:
+        for fold in (None,) if table.judged else table.folds:
             for variant in config.variants:
                 recipe = recipe_text(config.run(variant.name, fold, seed))
                 found.append(job(variant.name, fold, seed, recipe))
-            if seed == table.seeds[0]:
-                found += [job(name, fold, seed, "") for name in table.baselines]
+        if seed == table.seeds[0]:
+            found += [job(name, None, seed, "") for name in table.baselines]
     return found
-
-
-def _tiles(config: ExperimentConfig, data: Path) -> LabelledTiles:
-    """Return the tiles that judge the runs; refuse what would fail after training."""
-    names = tuple(c.name for c in config.first().classes)
-    if not names:
-        msg = "base.classes: an experiment needs the classes that tiles are judged by."
-        raise InputError(msg)
-    folder = read_tile_folder(data).without(config.locked())
-    tiles = labelled_tiles(folder, names)
-    for fold in config.experiment.folds:
-        if not (tiles.folds == fold).any() or (tiles.folds == fold).all():
-            msg = (
-                f"experiment.folds: fold {fold!r} must hold some of the tiles of "
-                f"{data}, and not all of them."
-            )
-            raise InputError(msg)
-    return tiles
-
-
-def _check_scores(
-    scores: Iterable[RunScore], tiles: LabelledTiles, out: Path, data: Path
-) -> None:
-    """Refuse to continue from scores that were measured on other tiles."""
-    for score in scores:
-        rows = np.flatnonzero(tiles.folds == score.fold)
-        same = (
-            np.array_equal(score.rows, rows)
-            and np.array_equal(score.truth, tiles.labels[rows])
-            and np.array_equal(score.cases, tiles.cases[rows])
-        )
-        if not same:
-            msg = (
-                f"{out}: {score.variant} fold {score.fold} seed {score.seed} was "
-                f"judged on other tiles, labels or cases than {data} holds: choose "
-                "another folder with -o."
-            )
-            raise InputError(msg)
 
 
 def _claim(config: ExperimentConfig, out: Path) -> None:
     """Make the folder this experiment's; refuse one that holds another."""
     content = config.model_dump(mode="json")
+    table = content["experiment"]
+    # Left out where they are empty: older folders know nothing of them.
+    for field in ("judged", "genes", "further"):
+        if not table[field]:
+            del table[field]
     text = json.dumps(content, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     mark = out / "experiment.json"
@@ -368,22 +362,24 @@ def _run_process(job: ExperimentJob, token: CancelToken) -> float:
     return time.monotonic() - began
 
 
-def _scores(jobs: list[ExperimentJob], out: Path) -> dict[ScoreKey, RunScore]:
+def _scores(jobs: list[ExperimentJob], out: Path, judge: Judge) -> dict[ScoreKey, Any]:
     """Return known scores in the order of the jobs: from run folders, or the file."""
-    book = read_scores(out / SCORES)
-    found = {}
+    book = read_scores(out / SCORES, judge.read)
+    found: dict[ScoreKey, Any] = {}
     for job in jobs:
         if (job.folder / SCORE).is_file():
-            found[job.key] = _score(job)
-        elif job.key in book:
-            found[job.key] = book[job.key]
+            found |= dict(zip(job.keys, _of_run(job, judge), strict=True))
+        else:
+            found |= {key: book[key] for key in job.keys if key in book}
     return found
 
 
-def _score(job: ExperimentJob) -> RunScore:
+def _of_run(job: ExperimentJob, judge: Judge) -> list[Any]:
     path = job.folder / SCORE
     try:
-        return RunScore.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        found = scores_of_lines(path.read_text(encoding="utf-8"), judge.read)
+        by_fold = {score.fold: score for score in found}
+        return [by_fold[fold] for fold in job.folds]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{path} cannot be read ({error}): remove it, and the run is done again."
         raise InputError(msg) from error

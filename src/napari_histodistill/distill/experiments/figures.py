@@ -28,7 +28,7 @@ def draw_intervals(
     path : Path
         PNG.
     metric : str
-        One of :data:`METRICS`.
+        One of :attr:`.Design.metrics`.
     """
     rows = [(r.variant, r.metrics[metric]) for r in table.rows if r.metrics]
     rows.sort(key=lambda row: row[1].value)

@@ -12,7 +12,6 @@ import numpy as np
 from safetensors.torch import load_file
 from scipy.special import softmax
 
-from napari_histodistill.distill.experiments.comparison import METRICS
 from napari_histodistill.distill.runs.folder import STUDENT, start_run
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.distill.scoring.scores import calibration_of
@@ -131,7 +130,7 @@ def metrics_of(row: TableRow, config: ExperimentConfig) -> tuple[Metric, ...]:
             high=round(row.metrics[name].high, 4),
             protocol=how,
         )
-        for name in METRICS
+        for name in row.metrics
     ]
     classes = config.design().classes
     counts = np.array(row.confusion, float)

@@ -29,6 +29,9 @@ KINDS: tuple[RegistrationKind, ...] = ("rigid", "similarity", "affine")
 FEWEST = {"rigid": 2, "similarity": 2, "affine": 3}
 """Landmarks that determine each kind; one more is needed to judge the fit."""
 
+AFFINE_FROM = 6
+"""Landmarks from which an affine transform is fitted, if nothing else is said."""
+
 CELL_UM = 3.5
 """Half a lymphocyte's nucleus, µm: with a smaller error, a cell meets itself."""
 
@@ -242,6 +245,11 @@ def apply(matrix: Points, points: Points) -> Points:
     """Return points ``(n, 2)`` transformed by a ``(3, 3)`` matrix."""
     mapped: Points = points @ matrix[:2, :2].T + matrix[:2, 2]
     return mapped
+
+
+def kind_that_fits(landmarks: int) -> RegistrationKind:
+    """Return the kind that so many landmarks are fitted by, if nobody says which."""
+    return "affine" if landmarks >= AFFINE_FROM else "similarity"
 
 
 def fit_landmarks(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 (
     *(ORDER, WEIGHTS, AUGMENT, VALIDATE, TORCH, START, TEACHER, MIX, PARTNERS, SPLIT),
     SURROUND,
-) = range(11)
+    CLUSTERS,
+) = range(12)
 """Purposes of random streams; the second part of every seed."""
 
 

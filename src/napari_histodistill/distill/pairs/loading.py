@@ -7,6 +7,8 @@ recipe leaves out are never read at all.
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,16 @@ import numpy as np
 from napari_histodistill.distill.layers.kinds import Unlabelled
 from napari_histodistill.distill.pairs.batches import PARTNERS, stream
 from napari_histodistill.distill.pairs.categories import spread_masks
+from napari_histodistill.distill.pairs.dealing import (
+    dealt_nearby,
+    dealt_to_other_cases,
+    dealt_within_cases,
+)
 from napari_histodistill.distill.pairs.split import (
     PairPlaces,
     folds_for,
     held_out_rows,
+    labelled_rows,
     reaching_across,
 )
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.pairs.store import StoredPairs
     from napari_histodistill.distill.pairs.tilefolder import Tile, TileFolder
     from napari_histodistill.distill.recipes.config import (
         DenseConfig,
@@ -85,6 +94,11 @@ class PairSet:
     slides : ndarray or None
         ``(n,)`` str, the slide or patient of each pair, "" where it is not known; None
         if nothing is known. Cases may be finer (regions of one slide).
+    rows : ndarray or None
+        ``(n,)`` int, row of each pair in the store; None for a tile folder.
+    positions : ndarray or None
+        ``(n, 2)``: row and column of each tile in a folder's own steps, or the middle
+        of each stored pair, µm ``(y, x)``; None where it is not known.
     """
 
     sparse: Pixels
@@ -93,6 +107,8 @@ class PairSet:
     cases: npt.NDArray[np.str_]
     confidence: npt.NDArray[np.float32]
     slides: npt.NDArray[np.str_] | None = None
+    rows: Ints | None = None
+    positions: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.sparse)
@@ -106,6 +122,8 @@ class PairSet:
             self.cases[rows],
             self.confidence[rows],
             None if self.slides is None else self.slides[rows],
+            None if self.rows is None else self.rows[rows],
+            None if self.positions is None else self.positions[rows],
         )
 
     @property
@@ -175,13 +193,16 @@ def load_pairs(config: DistillConfig, data: Path) -> PairSplit:
     if places is not None and len(validation):
         across = reaching_across(places, validation)
         rows = _still_some(np.setdiff1d(rows, across), data)
+    left_out = len(everything) - len(rows) - len(validation)
+    if everything.labels is not None:
+        share = config.data.labelled
+        rows = labelled_rows(everything.labels, rows, share, config.seed)
     train = controlled(everything.take(rows), config)
     if not len(validation):
         (train,) = _with_categories([train], config.dense)
         return PairSplit(train, None)
     held_out = controlled(everything.take(validation), config, train)
     train, held_out = _with_categories([train, held_out], config.dense)
-    left_out = len(everything) - len(train) - len(held_out)
     return PairSplit(train, held_out, left_out)
 
 
@@ -215,8 +236,13 @@ def _with_categories(
 def _with_labels(
     pairs: PairSet, parts: npt.NDArray[np.str_], places: PairPlaces | None
 ) -> _Read:
-    """Leave out pairs of whose tile a mask says nothing at all."""
+    """Leave out pairs without a label, or of whose tile a mask says nothing at all."""
     said = np.ones(len(pairs), bool)
+    if pairs.labels is not None:
+        said &= pairs.labels >= 0
+        if not said.any():
+            msg = "data.labels_from: no tile has a class at its centre."
+            raise StoreError(msg)
     for partner in pairs.partners:
         if partner.unknown:
             said &= partner.values.any(axis=(1, 2, 3))
@@ -250,19 +276,19 @@ def _from_tiles(config: DistillConfig, data: Path) -> _Read:
         cases=_cases(tiles),
         confidence=np.ones(len(tiles), np.float32),
         slides=np.array([tile.case_id or "" for tile in tiles], np.str_),
+        positions=tile_positions(folder, config.data.positions),
     )
     return pairs, np.array([tile.fold for tile in tiles]), None
 
 
 def _from_store(config: DistillConfig, data: Path) -> _Read:
     stored = read_pairs(data)
-    for field, given in (
-        ("classes", config.classes),
-        ("data.leave_out", config.data.leave_out),
-    ):
-        if given:
-            msg = f"{field}: pairs sampled from layers have no labels and no folds."
-            raise StoreError(msg)
+    if config.data.leave_out:
+        msg = "data.leave_out: pairs sampled from layers have no folds."
+        raise StoreError(msg)
+    if config.data.positions:
+        msg = "data.positions: stored pairs have positions of their own: remove it."
+        raise StoreError(msg)
     edge, said = stored.mpp * stored.tile_px, config.mpp * config.source_px
     if abs(said / edge - 1) > _SAME_EDGE:
         msg = (
@@ -283,13 +309,38 @@ def _from_store(config: DistillConfig, data: Path) -> _Read:
     pairs = PairSet(
         sparse=stored.sparse(config.sparse.tile_px),
         partners=tuple(partners),
-        labels=None,
+        labels=_stored_labels(config, stored),
         cases=stored.regions,
         confidence=stored.confidence,
         slides=stored.sections,
+        rows=np.arange(len(stored)),
+        positions=stored.position_um,
     )
     places = PairPlaces(stored.sections, stored.position_um, edge)
     return pairs, stored.sections, places
+
+
+def _stored_labels(config: DistillConfig, stored: StoredPairs) -> Ints | None:
+    """Return every pair's label, an index into the recipe's classes; −1 for none."""
+    names, column = [c.name for c in config.classes], config.data.labels_from
+    if not names and not column:
+        return None
+    if not names or not column:
+        msg = (
+            "classes, data.labels_from: pairs sampled from layers have labels where a "
+            "mask of classes is among the partners: name both, or neither."
+        )
+        raise StoreError(msg)
+    found = stored.labels(column)
+    others = sorted(set(found.tolist()) - {"", *names})
+    if others:
+        msg = (
+            f"classes: {column!r} also shows {others[0]!r}; the recipe's classes are "
+            f"{', '.join(names)}."
+        )
+        raise StoreError(msg)
+    place = {"": -1} | {name: k for k, name in enumerate(names)}
+    return np.array([place[label] for label in found.tolist()], np.intp)
 
 
 def controlled(
@@ -310,14 +361,14 @@ def controlled(
     Raises
     ------
     TileFolderError
-        If partners cannot be dealt so that none stays within its case.
+        If partners cannot be dealt as the control asks.
     """
     partners = []
     for place, (dense, own) in enumerate(
         zip(config.dense, pairs.partners, strict=True)
     ):
-        if dense.partner == "shuffled":
-            drawn = _dealt(pairs.cases, stream(config.seed, PARTNERS, place))
+        drawn = _dealt(pairs, dense, stream(config.seed, PARTNERS, place))
+        if drawn is not None:
             partners.append(replace(own, values=own.values[drawn]))
         elif dense.partner == "blank":
             from_here = own if source is None else source.partners[place]
@@ -325,14 +376,62 @@ def controlled(
             partners.append(replace(own, values=np.repeat(blank, len(pairs), axis=0)))
         else:
             partners.append(own)
-    return PairSet(
-        pairs.sparse,
-        tuple(partners),
-        pairs.labels,
-        pairs.cases,
-        pairs.confidence,
-        pairs.slides,
-    )
+    return replace(pairs, partners=tuple(partners))
+
+
+def _dealt(
+    pairs: PairSet, dense: DenseConfig, random: np.random.Generator
+) -> Ints | None:
+    """Return the row whose partner each row gets; None where partners stay."""
+    if dense.partner == "shuffled":
+        return dealt_to_other_cases(pairs.cases, random)
+    # A section may be cut into several regions, which are the cases of a split.
+    sections = np.where(pairs.patients == "", pairs.cases, pairs.patients)
+    if dense.partner == "shuffled_within_case":
+        return dealt_within_cases(sections, random)
+    if dense.partner == "shuffled_nearby":
+        return dealt_nearby(sections, pairs.positions, dense.nearby, random)
+    return None
+
+
+def tile_positions(folder: TileFolder, pattern: str) -> npt.NDArray[np.float64] | None:
+    """Read where every tile lies off its image's file name.
+
+    Parameters
+    ----------
+    folder : TileFolder
+        The tiles.
+    pattern : str
+        ``data.positions`` of the recipe.
+
+    Returns
+    -------
+    ndarray or None
+        ``(n, 2)``: row and column; None without a pattern.
+
+    Raises
+    ------
+    TileFolderError
+        Naming the tile whose name has no place.
+    """
+    if not pattern:
+        return None
+    known = re.compile(pattern)
+    found: list[tuple[float, float]] = []
+    for tile in folder.tiles:
+        match = known.search(tile.image.name)
+        try:
+            row, column = map(float, match.groups() if match else ())
+            if not math.isfinite(row + column):
+                raise ValueError
+        except (ValueError, TypeError):
+            msg = (
+                f"{folder.folder} row {tile.row}: data.positions ({pattern}) finds no "
+                f"two numbers in {tile.image.name}."
+            )
+            raise TileFolderError(msg) from None
+        found.append((row, column))
+    return np.array(found, np.float64)
 
 
 def _cases(tiles: Sequence[Tile]) -> npt.NDArray[np.str_]:
@@ -418,27 +517,6 @@ def _is_unknown(dense: DenseConfig, said: Unlabelled) -> bool:
     """Whether unlabelled places of a mask are unknown: the recipe's word goes first."""
     chosen = said if dense.unlabelled is None else Unlabelled(dense.unlabelled)
     return dense.kind == "mask" and chosen is Unlabelled.UNKNOWN
-
-
-def _dealt(cases: npt.NDArray[np.str_], random: np.random.Generator) -> Ints:
-    """Return the row whose partner each row gets: of another case, each row once."""
-    _, member = np.unique(cases, return_inverse=True)
-    counts = np.bincount(member)
-    total = len(member)
-    if 2 * counts.max() > total:
-        msg = (
-            "partner = 'shuffled': one case holds more than half of the pairs, so "
-            "partners cannot be dealt to other cases: add cases."
-        )
-        raise TileFolderError(msg)
-    # Rows case by case, cases in random order: a shift by the largest case's size
-    # always leaves the case. Shuffled within cases, it is as random as that allows.
-    key = random.permutation(len(counts))[member]
-    order = np.lexsort((random.random(total), key))
-    giver = np.roll(order, -int(counts.max()))
-    drawn = np.empty(total, np.intp)
-    drawn[order] = giver
-    return drawn
 
 
 def _blank(partner: PartnerValues) -> npt.NDArray[Any]:

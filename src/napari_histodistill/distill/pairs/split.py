@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.pairs.batches import SPLIT, torch_seed
+from napari_histodistill.distill.pairs.batches import SPLIT, stream, torch_seed
 from napari_histodistill.students.folds import group_folds
 
 if TYPE_CHECKING:
@@ -78,6 +78,33 @@ def held_out_rows(
             # Else the whole class would be held out: it is learned, and not judged.
             held &= ~np.isin(cases, cases[strata == label])
     return np.flatnonzero(held)
+
+
+def labelled_rows(labels: Ints, rows: Ints, share: float, seed: int) -> Ints:
+    """Return the rows whose labels may be used: a share of every class, one at least.
+
+    Probes and trainings that are given the same rows, share and seed get the same.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``(n,)`` int, of all rows.
+    rows : ndarray
+        Rows to choose from.
+    share : float
+        Above 0, at most 1.
+    seed : int
+        Of the run.
+    """
+    if share == 1:
+        return rows
+    random = stream(seed, round(share * 1e6))
+    chosen = []
+    for label in np.unique(labels[rows]):
+        own = rows[labels[rows] == label]
+        count = max(1, round(share * len(own)))
+        chosen.append(random.choice(own, count, replace=False))
+    return np.sort(np.concatenate(chosen))
 
 
 def reaching_across(places: PairPlaces, held_out: Ints) -> Ints:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from napari_histodistill.distill.layers.kinds import Unlabelled
+from napari_histodistill.distill.layers.kinds import PartnerReading, Unlabelled
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.distill.pairs.provenance import SectionOrigin
 from napari_histodistill.errors import ComputeError, StoreError
@@ -69,6 +69,12 @@ class StoredPartner:
     kind: str
     names: tuple[str, ...]
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it is a mask that was read as classes, and can label tiles."""
+        objects = PartnerReading.OBJECTS.value
+        return self.kind == "mask" and self.origin.get("reading") != objects
 
     @property
     def unlabelled(self) -> Unlabelled:
@@ -167,6 +173,35 @@ class StoredPairs:
         mask = kind == "mask"
         how = Image.Resampling.NEAREST if mask else Image.Resampling.BICUBIC
         return _resized(values, tile_px, how)
+
+    def labels(self, name: str) -> npt.NDArray[np.str_]:
+        """Return the class at the centre of every tile, ``(n,)``; "" where none is.
+
+        Parameters
+        ----------
+        name : str
+            A partner: a mask that was read as classes.
+
+        Raises
+        ------
+        StoreError
+            If there is no such partner, or it has no classes.
+        """
+        masks = self.partner(name, "mask")
+        found = next(p for p in self.partners if p.name == name)
+        if not found.has_classes:
+            msg = (
+                f"{self.path}: {name!r} counts objects and has no classes: sample the "
+                "pairs again, with its labels read as classes."
+            )
+            raise StoreError(msg)
+        middle = masks.shape[1] // 2
+        codes = masks[:, middle, middle, 0].astype(np.intp)
+        titles = np.array(["", *found.names])
+        if len(codes) and int(codes.max()) >= len(titles):
+            raise _damaged(self.path, ValueError(f"{name!r} has a class too many"))
+        labels: npt.NDArray[np.str_] = titles[codes]
+        return labels
 
     def unlabelled(self, name: str) -> Unlabelled:
         """Return what places of a mask without a label are; ``name`` is a partner's."""

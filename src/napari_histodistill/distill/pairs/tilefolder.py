@@ -200,6 +200,21 @@ class TileFolder:
             rgb = rgb.resize((tile_px, tile_px), Image.Resampling.BICUBIC)
         return np.asarray(rgb), (height, width)
 
+    def size(self, tile: Tile) -> tuple[int, int]:
+        """Return height and width of an image, of which no more than that is read.
+
+        Raises
+        ------
+        TileFolderError
+            If it cannot be opened.
+        """
+        try:
+            with _opened(tile.image) as opened:
+                return opened.height, opened.width
+        except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+            msg = f"{self._place(tile)}: {tile.image} cannot be read ({error})."
+            raise TileFolderError(msg) from error
+
     def read_partner(
         self, tile: Tile, column: str, kind: str, tile_px: int
     ) -> npt.NDArray[np.generic]:

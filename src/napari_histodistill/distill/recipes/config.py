@@ -6,7 +6,8 @@ an encoder, alone or with dense partners. ``reading.py`` reads both from TOML.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +30,11 @@ class Frozen(BaseModel):
     text, so it survives ``python -OO``; without source there is no help, and no error.
     """
 
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the first published version did not know: at their defaults, they do
+    not count in a checkpoint's digest of its recipe.
+    """
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True
     )
@@ -36,6 +42,8 @@ class Frozen(BaseModel):
 
 class DataSource(Frozen):
     """The tiles that a student learns from, and whose they are."""
+
+    LATER = frozenset({"positions", "labelled", "labels_from"})
 
     folder: Annotated[str, Field(min_length=1)]
     """A tile folder, or a folder of stored pairs (see ``distill/pairs/loading.py``),
@@ -58,6 +66,33 @@ class DataSource(Frozen):
     """Folds of the manifest, or sections of stored pairs, that are held out as a whole,
     in place of a share.
     """
+    labels_from: str = ""
+    """Partner of stored pairs, a mask read as classes, that labels the tiles: each by
+    the class at its centre; tiles without one are left out. Empty where a manifest has
+    the labels, or none are needed.
+    """
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training tiles, drawn by class, that the arm ``supervised`` learns
+    from; in an experiment, the tiles that probes of this share are fitted on. All other
+    arms see all tiles, and no labels.
+    """
+    positions: Annotated[str, Field(max_length=200)] = ""
+    r"""Where the tiles of a folder lie: a regular expression that finds row and column,
+    its two groups, in an image's file name, such as ``_(\d+)x(\d+)``. Empty where the
+    names do not say; stored pairs know it themselves.
+    """
+
+    @model_validator(mode="after")
+    def _positions_have_two_groups(self) -> DataSource:
+        try:
+            groups = re.compile(self.positions).groups if self.positions else 2
+        except (re.error, OverflowError, RecursionError) as error:
+            msg = f"positions is no regular expression ({error})"
+            raise ValueError(msg) from error
+        if groups != 2:
+            msg = f"positions has {groups} groups: it needs two, row and column"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _held_out_once(self) -> DataSource:
@@ -74,6 +109,8 @@ class DataSource(Frozen):
 class EncoderConfig(Frozen):
     """The encoder of one branch."""
 
+    LATER = frozenset({"trained_stages", "frozen_statistics"})
+
     backbone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$")]
     """Name of a timm model, or ``"mlp"`` for expression tables."""
     options: BackboneOptions = {}
@@ -86,11 +123,32 @@ class EncoderConfig(Frozen):
     """
     frozen_layers: tuple[str, ...] = ()
     """Names of modules that stay as they start, batch statistics included."""
+    trained_stages: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Number of the last stages that are trained; the earlier ones stay as they start,
+    batch statistics included. A stage is what works at one resolution; layers after the
+    last one are trained in any case, with 0 as a small head on frozen features. Empty
+    for all stages.
+    """
+    frozen_statistics: bool = False
+    """Whether all batch norms keep the statistics that they start with: small batches
+    of one organ do not replace those of a million images. Their weights are trained.
+    """
 
     @model_validator(mode="after")
-    def _frozen_starts_somewhere(self) -> EncoderConfig:
-        if self.frozen and not self.start:
+    def _what_stays_starts_somewhere(self) -> EncoderConfig:
+        if self.start:
+            if self.frozen and self.trained_stages is not None:
+                msg = "frozen = true trains no stage: remove trained_stages"
+                raise ValueError(msg)
+            return self
+        if self.frozen:
             msg = "a frozen encoder needs a start: random weights teach nothing"
+            raise ValueError(msg)
+        if self.trained_stages is not None or self.frozen_statistics:
+            name = (
+                "frozen_statistics" if self.trained_stages is None else "trained_stages"
+            )
+            msg = f"{name} needs a start: what stays would be random"
             raise ValueError(msg)
         return self
 
@@ -116,6 +174,8 @@ class SparseConfig(Frozen):
 class DenseConfig(Frozen):
     """One dense partner and its branch, which is thrown away after training."""
 
+    LATER = frozenset({"nearby", "components", "whiten", "gene_dropout", "gene_noise"})
+
     column: str = ""
     """Column of the manifest that names the partner's file, or name of the layer that
     was sampled; empty for the sparse image itself at ``tile_px`` (a higher
@@ -137,9 +197,17 @@ class DenseConfig(Frozen):
     """
     encoder: EncoderConfig
     """Encoder of this branch. With ``frozen = true`` it is a fixed teacher."""
-    partner: Literal["own", "shuffled", "blank"] = "own"
-    """Partner that a tile gets. Controls: ``shuffled`` deals the partners to tiles of
-    other cases once, ``blank`` shows the partners' mean in place of every one.
+    partner: Literal[
+        "own", "shuffled", "shuffled_within_case", "shuffled_nearby", "blank"
+    ] = "own"
+    """Partner that a tile gets. Controls deal the partners once: ``shuffled`` to tiles
+    of other cases, ``shuffled_within_case`` to other tiles of the same case or section
+    (the only tile of one keeps its own), ``shuffled_nearby`` to other tiles near by, so
+    that the place still fits. ``blank`` shows the partners' mean in place of every one.
+    """
+    nearby: Annotated[float, Field(gt=0, le=20)] = 2.0
+    """Radius of the neighbourhood of ``shuffled_nearby``, in steps: one step is the
+    median distance from a tile to the nearest other one of its section.
     """
     unlabelled: Literal["unknown", "background"] | None = None
     """What 0 in a mask is: ``background``, or ``unknown``, which then counts for no
@@ -151,21 +219,56 @@ class DenseConfig(Frozen):
     computed once and stored on disk, and each step draws from them; 0 computes them
     again at every step.
     """
+    components: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Number of principal components that stand for the partner's vectors: expression,
+    or stored features of a frozen encoder (``frozen_views``). They are standardised
+    first; all is fitted on the training pairs only. Empty for the vectors themselves.
+    """
+    whiten: bool = False
+    """Whether every component has variance 1."""
+    gene_dropout: Share = 0.2
+    """For expression: in training every view loses a share of its genes, drawn from 0
+    to this (TriDeNT: 0.2); with ``components``, lost genes are at their mean.
+    """
+    gene_noise: Weight = 1.0
+    """For expression: standard deviation of the noise that every view gains (TriDeNT:
+    1 on log-normalised counts); with ``components``, in standard deviations of a gene.
+    """
 
     @model_validator(mode="after")
-    def _views_belong_to_frozen(self) -> DenseConfig:
+    def _fits_together(self) -> DenseConfig:
         if self.frozen_views and not self.encoder.frozen:
             msg = "frozen_views needs encoder.frozen = true"
+            raise ValueError(msg)
+        if self.components and not (self.kind == "expression" or self.frozen_views):
+            msg = (
+                "components needs vectors: kind = 'expression', or a frozen encoder "
+                "with frozen_views"
+            )
+            raise ValueError(msg)
+        if self.whiten and not self.components:
+            msg = "whiten needs components"
             raise ValueError(msg)
         return self
 
 
 class ObjectiveConfig(Frozen):
-    """The joint-embedding loss; ``objectives.py`` holds the formulas."""
+    """The loss between a tile and its partners.
 
-    kind: Literal["vicreg", "barlow_twins", "infonce"] = "vicreg"
-    """The loss: VICReg (Bardes et al. 2022), Barlow Twins (Zbontar et al. 2021) or
-    InfoNCE (van den Oord et al. 2018).
+    ``objectives.py`` holds the formulas of joint embeddings, ``targets.py`` those of
+    fixed targets.
+    """
+
+    LATER = frozenset({"clusters", "clustering", "distance", "contrast", "queue"})
+
+    kind: Literal["vicreg", "barlow_twins", "infonce", "clusters", "regression"] = (
+        "vicreg"
+    )
+    """The loss. Joint embeddings: VICReg (Bardes et al. 2022), Barlow Twins (Zbontar et
+    al. 2021) or InfoNCE (van den Oord et al. 2018). Fixed targets, for the arm
+    ``privileged`` with one partner that has ``components``: ``clusters`` matches the
+    student to the clusters of the partner's vectors (after Hizmi et al. 2026),
+    ``regression`` to the vectors themselves.
     """
     invariance: Weight = 25.0
     """VICReg's coefficient of the distance between the two embeddings of a pair."""
@@ -180,17 +283,39 @@ class ObjectiveConfig(Frozen):
     off_diagonal: Positive = 5e-3
     """λ of Barlow Twins: the weight of the redundancy between dimensions."""
     temperature: Positive = 0.5
-    """τ of InfoNCE; its starting value if ``learned_temperature``."""
+    """τ of InfoNCE, and of the contrast of ``regression``; its starting value if
+    ``learned_temperature``. For ``clusters``, how soft both assignments are: 1 for the
+    clusters' posteriors.
+    """
     learned_temperature: bool = False
     """Whether τ of InfoNCE is learned too."""
     projector: Annotated[
         tuple[Annotated[int, Field(ge=2, le=65536)], ...], Field(min_length=1)
     ] = (1024, 1024, 1024)
-    """Widths of the projector's layers."""
+    """Widths of the projector's layers. With fixed targets the last layer is as wide as
+    the target, whatever stands here: a single number makes a linear head.
+    """
+    clusters: Annotated[int, Field(ge=2, le=1000)] = 12
+    """Number of clusters of ``clusters``, fitted on the training pairs only."""
+    clustering: Literal["kmeans", "mixture"] = "kmeans"
+    """Kind of the clusters: k-means, or a Gaussian mixture without covariances."""
+    distance: Literal["cosine", "mean-squares"] = "cosine"
+    """Distance of ``regression`` to the target."""
+    contrast: Weight = 1.0
+    """Weight of the contrast in ``regression``: InfoNCE between targets; 0 for none."""
+    queue: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Targets of earlier steps that the contrast of ``regression`` compares with too: a
+    small batch then has many negatives.
+    """
     weight: Positive = 1.0
     """Weight of the joint-embedding loss beside that of the labels (arm ``supervised``
     with partners).
     """
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the student is matched to targets that nothing trains."""
+        return self.kind in {"clusters", "regression"}
 
 
 class SurroundingsConfig(Frozen):
@@ -356,6 +481,35 @@ class DistillConfig(_Recipe):
     """
 
     @model_validator(mode="after")
+    def _targets_fit(self) -> DistillConfig:
+        objective = self.objective
+        if objective.queue and objective.kind != "regression":
+            msg = (
+                "objective.queue needs kind = 'regression': targets that are trained "
+                "grow old"
+            )
+            raise ValueError(msg)
+        if not objective.fixed:
+            return self
+        kind = f"objective.kind {objective.kind!r}"
+        if self.arm != "privileged" or len(self.dense) != 1:
+            msg = f"{kind} is for the arm 'privileged' with one [[dense]]"
+            raise ValueError(msg)
+        if not self.dense[0].components:
+            msg = f"{kind} needs dense.components: what the student is matched to"
+            raise ValueError(msg)
+        if objective.learned_temperature:
+            msg = f"{kind} has no learned_temperature: its targets are fixed"
+            raise ValueError(msg)
+        if self.sparse.encoder.frozen:
+            msg = (
+                f"{kind}: a frozen student learns nothing; to train a small head on "
+                "frozen features use sparse.encoder.trained_stages = 0"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> DistillConfig:
         _check_names(self.classes)
         if self.arm in {"privileged", "triplet"} and not self.dense:
@@ -366,6 +520,12 @@ class DistillConfig(_Recipe):
             raise ValueError(msg)
         if self.arm == "supervised" and len(self.classes) < 2:
             msg = "arm 'supervised' needs at least two classes"
+            raise ValueError(msg)
+        if self.data.labelled < 1 and (self.arm != "supervised" or self.dense):
+            msg = (
+                "data.labelled leaves out labels: only for 'supervised' without "
+                "[[dense]]"
+            )
             raise ValueError(msg)
         if self.schedule.mixup and (self.arm != "supervised" or self.dense):
             msg = (

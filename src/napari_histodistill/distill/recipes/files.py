@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from napari_histodistill.distill.recipes.config import Frozen
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.spec_file import first_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from napari_histodistill.distill.recipes.config import DistillConfig
 
@@ -89,11 +90,53 @@ def validated(schema: type[Config], content: dict[str, Any], where: str) -> Conf
         raise InputError(msg) from error
 
 
-def recipe_text(config: DistillConfig) -> str:
-    """Return a recipe as TOML that ``read_recipe`` reads back to an equal value."""
+def recipe_text(
+    config: DistillConfig, *, without: Mapping[str, Any] | None = None
+) -> str:
+    """Return a recipe as TOML that ``read_recipe`` reads back to an equal value.
+
+    Parameters
+    ----------
+    config : DistillConfig
+        The recipe.
+    without : mapping, optional
+        Settings to leave out, as :func:`later_at_default` returns them.
+    """
     lines: list[str] = []
-    _write_table(lines, (), config.model_dump(mode="json", exclude_none=True))
+    table = config.model_dump(
+        mode="json", exclude_none=True, exclude=dict(without or {})
+    )
+    _write_table(lines, (), table)
     return "\n".join(lines).strip() + "\n"
+
+
+def later_at_default(model: Frozen) -> dict[str, Any]:
+    """Return the settings that earlier versions did not know, where they are defaults.
+
+    Without them, a recipe reads as an earlier version would have written it.
+
+    Parameters
+    ----------
+    model : Frozen
+        A recipe, or a table of one.
+
+    Returns
+    -------
+    dict
+        As pydantic takes it for ``exclude``: fields, or tables and rows with fields.
+    """
+    found: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name in type(model).LATER and value == info.default:
+            found[name] = True
+        elif isinstance(value, Frozen):
+            found[name] = later_at_default(value)
+        elif isinstance(value, tuple):
+            tables = {k: row for k, row in enumerate(value) if isinstance(row, Frozen)}
+            rows = {k: later_at_default(row) for k, row in tables.items()}
+            found[name] = {k: row for k, row in rows.items() if row}
+    return {k: v for k, v in found.items() if v}
 
 
 def _write_table(

@@ -15,6 +15,8 @@ from napari_histodistill.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_histodistill.students.spec import ClassSpec
+
 SMALL: dict[str, Any] = {
     "backbone": "test_resnet",
     "options": {"channels": (32, 64, 128, 256), "layers": (1, 1, 1, 1)},
@@ -111,6 +113,22 @@ def preset_named(key: PresetKey) -> Preset:
     raise InputError(msg)
 
 
+@dataclass(frozen=True, slots=True)
+class TileLabels:
+    """Classes that label tiles.
+
+    Attributes
+    ----------
+    partner : str
+        Partner of the pairs, a mask read as classes: the class at a tile's centre.
+    classes : tuple of ClassSpec
+        All that it shows.
+    """
+
+    partner: str
+    classes: tuple[ClassSpec, ...]
+
+
 def enough_for(pairs: int) -> str:
     """Say in words which presets this many training pairs are enough for."""
     enough = [p.title for p in PRESETS if pairs >= p.fewest]
@@ -139,6 +157,7 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     title: str = "",
     validate_on: str = "",
     seed: int = 0,
+    labels: TileLabels | None = None,
 ) -> DistillConfig:
     """Return the recipe of a preset.
 
@@ -165,6 +184,8 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
         Section that is held out as a whole; without it, a share of all regions.
     seed : int
         Seed of the run.
+    labels : TileLabels, optional
+        Learn these classes, and have a head for them; partners are seen besides.
 
     Raises
     ------
@@ -181,6 +202,8 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
     if partners:
         # Two views and the partner: on small sets better than the partner alone.
         arm = "privileged" if key == "paper" else "triplet"
+    if labels is not None:
+        arm = "supervised"
     return DistillConfig.model_validate(
         {
             "arm": arm,
@@ -199,7 +222,9 @@ def recipe_for(  # noqa: PLR0913 - a recipe is what all of these make
                 "attribution": "the user's own layers",
                 "validation_share": 0.0 if validate_on else VALIDATION_SHARE,
                 "validate_on": [validate_on] if validate_on else [],
+                "labels_from": "" if labels is None else labels.partner,
             },
+            "classes": () if labels is None else labels.classes,
             "sparse": _sparse(key, student_px),
             "dense": [_dense(key, partner) for partner in partners],
             **_training(key, pairs),

@@ -77,7 +77,8 @@ def judged_seeds(bundle: Path) -> tuple[JudgedRun, ...]:
 def say_retrieval(mine: JudgedRun, others: Sequence[JudgedRun]) -> str:
     """Return held-out retrieval beside chance and the other seeds, in one line.
 
-    Empty where it was not measured.
+    Retrieval is how often a held-out place finds its own partner among all held-out
+    ones. Empty where it was not measured.
     """
     if mine.retrieval is None or mine.chance is None:
         return ""

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.pairs.store import is_pairs, read_pairs
 from napari_histodistill.distill.pairs.tilefolder import MANIFEST
-from napari_histodistill.distill.runs.folder import CONFIG, RUN, STUDENT, read_run
+from napari_histodistill.distill.runs.folder import (
+    CONFIG,
+    RUN,
+    STUDENT,
+    read_run,
+    start_run,
+)
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import TrainedArm
-
-ALONE: TrainedArm = "unprivileged"
-"""The arm of a control: no partner."""
 
 _MAY_DIFFER = {"arm", "dense", "name", "title", "description", "seed", "report"}
 _FIRST_TILES = 8
@@ -47,6 +50,8 @@ class RunKin:
         Digest of the pairs and of everything else in the recipe.
     written : int
         When the student was written, ns.
+    alone : bool
+        Whether it learned without a partner.
     """
 
     bundle: Path
@@ -55,11 +60,7 @@ class RunKin:
     taught_by: str
     recipe: str
     written: int
-
-    @property
-    def alone(self) -> bool:
-        """Whether it learned without a partner."""
-        return self.arm == ALONE
+    alone: bool
 
     def is_other_seed_of(self, other: RunKin) -> bool:
         """Whether the two differ in their seed alone."""
@@ -114,6 +115,31 @@ def other_seeds(bundle: Path) -> tuple[RunKin, ...]:
     return tuple(seeds.values())
 
 
+def prepare_second_seed(bundle: Path, folder: Path) -> Path:
+    """Prepare a run of a student's recipe on its pairs, with a seed that is new.
+
+    What two seeds differ by is noise.
+
+    Parameters
+    ----------
+    bundle : Path
+        The student.
+    folder : Path
+        Folder of the new run; the pairs stay where they are.
+
+    Raises
+    ------
+    InputError
+        If the student's run cannot be read, or the folder not be written.
+    """
+    config, place = read_run(bundle.parent)
+    seed = 1 + max([config.seed, *(one.seed for one in kin_beside(bundle))])
+    title = config.title.partition(", seed ")[0]
+    update = {"seed": seed, "name": folder.name, "title": f"{title}, seed {seed}"}
+    again = config.model_copy(update=update)
+    return start_run(again, folder, Path(place["data"]), home=Path(place["home"]))
+
+
 @lru_cache(maxsize=256)
 def _read(bundle: Path, stamps: tuple[int, ...]) -> RunKin | None:
     """Read a run; a bundle that was written again has other stamps."""
@@ -135,6 +161,7 @@ def _read(bundle: Path, stamps: tuple[int, ...]) -> RunKin | None:
         taught_by=json.dumps(taught_by, sort_keys=True),
         recipe=_digest(pairs, json.dumps(plain, sort_keys=True)),
         written=stamps[0],
+        alone=not config.dense,
     )
 
 

@@ -123,14 +123,18 @@ def _normalise(norm: Any, values: torch.Tensor) -> torch.Tensor:
     across = [0, *range(2, values.ndim)]
     shape = (1, -1, *(1,) * (values.ndim - 2))
     exact = values.float()
-    count = torch.tensor(
-        [exact.numel() / exact.shape[1]], dtype=torch.float32, device=exact.device
-    )
-    sums = torch.cat([exact.sum(across), exact.square().sum(across), count])
-    sums = joined.all_reduce(sums)  # type: ignore[no-untyped-call]
-    total, width = sums[-1], exact.shape[1]
-    mean = sums[:width] / total
-    variance = sums[width : 2 * width] / total - mean.square()
+    own, width = exact.var(across, correction=0), exact.shape[1]
+    count = own.new_full(
+        (1,), exact.numel() / width
+    )  # filled there: no copy to wait for
+    mine = torch.cat([exact.mean(across), own, count])
+    parts = torch.stack(joined.all_gather(mine))  # type: ignore[no-untyped-call]
+    means, variances = parts[:, :width], parts[:, width:-1]
+    total = parts[:, -1].sum()
+    shares = parts[:, -1:] / total
+    mean = (shares * means).sum(0)
+    # Chan et al. 1983: a sum of squares, where E[x²] − mean² may come out negative.
+    variance = (shares * (variances + (means - mean).square())).sum(0)
     with torch.no_grad():
         norm.num_batches_tracked += 1
         unbiased = variance * total / (total - 1)
@@ -164,7 +168,8 @@ def train_in_processes(
     Raises
     ------
     InputError
-        If Lightning Fabric is not installed, or the batch cannot be divided.
+        If Lightning Fabric is not installed, the batch cannot be divided, or the device
+        is a single card.
     ComputeError
         If a process fails; the run's events say why.
     Cancelled
@@ -184,6 +189,12 @@ def train_in_processes(
             "napari-histodistill[parallel]"
         )
         raise InputError(msg) from error
+    if ":" in device:
+        msg = (
+            f"device {device!r} with {count} processes: each takes a device of its "
+            "own, so say cuda or cpu; CUDA_VISIBLE_DEVICES chooses among the cards."
+        )
+        raise InputError(msg)
     on_cuda = device.startswith("cuda") or (
         device == "auto" and torch.cuda.device_count() >= count
     )

@@ -256,6 +256,10 @@ def _data(
         inside = "" if known is None else ", ".join(known.names[:8])
         control = {
             "shuffled": "; a control: each tile has another case's partner",
+            "shuffled_within_case": (
+                "; a control: each tile has the partner of another of its section"
+            ),
+            "shuffled_nearby": "; a control: each tile has a neighbour's partner",
             "blank": "; a control: the mean of all in place of each",
         }.get(dense.partner, "")
         size = "" if dense.kind == "expression" else f", {dense.tile_px} px"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.distill.pairs.enlarging import why_unlike_start
 from napari_histodistill.distill.runs.checkpoints import (
     BEST,
     LAST,
@@ -55,10 +56,13 @@ if TYPE_CHECKING:
 PAUSED_S = 0.2
 """Seconds between two looks at whether a paused run may go on."""
 
+AGREED_EVERY = 8
+"""Steps after which several processes ask whether to pause or to stop."""
+
 _GO_ON, _PAUSE, _STOP = range(3)
 
 
-def train(
+def train(  # noqa: PLR0913 - what a caller names, named here
     folder: Path,
     *,
     cancel: CancelToken | None = None,
@@ -66,6 +70,7 @@ def train(
     threads: int | None = None,
     processes: Processes | None = None,
     lock: WriterLock | None = None,
+    bare: bool = False,
 ) -> Iterator[TrainingReport]:
     """Start or continue a run, until ``folder/student`` stands.
 
@@ -121,7 +126,7 @@ def train(
     if writes and lock is None:
         lock = WriterLock(folder / LOCK, wait_s=1)
         (folder / STOP).unlink(missing_ok=True)
-    run = _Run(folder, config, place, token, writes, group)
+    run = _Run(folder, config, place, token, writes, group, bare)
     try:
         for report in run.reports(device, threads):
             if writes:
@@ -155,6 +160,7 @@ class _Run:
     cancel: CancelToken
     writes: bool  # the first of several processes; the others only compute
     group: Processes
+    bare: bool
 
     def reports(self, device: str, threads: int | None) -> Iterator[TrainingReport]:
         from napari_histodistill.distill.pairs.loading import load_pairs
@@ -177,7 +183,7 @@ class _Run:
                 f"{_untaught(self.config, split)}"
             ),
             threads=_threads(choice),
-            warning=_emulated(self.config, choice),
+            warning=" ".join(filter(None, self._warnings(choice))),
         )
         if changed:
             yield TrainingReport("changed", mark.step, steps, message=changed)
@@ -217,6 +223,11 @@ class _Run:
                 f"batch needs {batch}: make the batch smaller, or add pairs."
             )
             raise InputError(msg)
+
+    def _warnings(self, choice: DeviceChoice) -> tuple[str, ...]:
+        home = Path(self.place["home"])
+        emulated = _emulated(self.config, choice)
+        return emulated, why_unlike_start(self.config, home)
 
     def _build(
         self, split: PairSplit, choice: DeviceChoice
@@ -323,6 +334,8 @@ class _Run:
 
     def _obey(self, done: int) -> Generator[TrainingReport, None, bool]:
         """Wait while the folder says pause; return whether to stop."""
+        if self.group.world > 1 and done % AGREED_EVERY:
+            return False  # to agree is to wait for every card
         reported = False
         while (asked := self.group.agree(self._asked())) == _PAUSE:
             if not reported:
@@ -367,9 +380,10 @@ class _Run:
             tensors, _mark = read_checkpoint(self.folder / CHECKPOINTS / BEST)
             trainer.load_student(tensors)
         path = yield from write_student(
-            self.folder, self.config, split, trainer.average
+            self.folder, self.config, split, trainer.average, bare=self.bare
         )
-        write_report(self.folder, self.config, split, ending=ending)
+        if not self.bare:
+            write_report(self.folder, self.config, split, ending=ending)
         remove_previews(self.folder)
         return path
 
@@ -428,7 +442,7 @@ def training_device(
     """
     import torch
 
-    from napari_histodistill.students.device import choose_device
+    from napari_histodistill.students.device import choose_device, cuda_has_bfloat16
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -437,7 +451,8 @@ def training_device(
         return choose_device(device, precision=wanted)
     choice = choose_device(device)
     native = choice.precision == "bfloat16" or (
-        choice.name.startswith("cuda") and torch.cuda.is_bf16_supported()
+        choice.name.startswith("cuda")
+        and cuda_has_bfloat16(int(choice.name.partition(":")[2]))
     )
     return choose_device(device, precision="bfloat16" if native else "float32")
 

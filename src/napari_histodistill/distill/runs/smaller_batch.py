@@ -10,7 +10,12 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.recipes.config import DistillConfig
-from napari_histodistill.distill.recipes.files import read_toml, recipe_text, validated
+from napari_histodistill.distill.recipes.files import (
+    later_at_default,
+    read_toml,
+    recipe_text,
+    validated,
+)
 from napari_histodistill.distill.runs.folder import CONFIG, LOCK, read_run
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import write_whole
@@ -30,8 +35,13 @@ EARLIER = "config-before-"
 
 
 def recipe_digest(config: DistillConfig) -> str:
-    """Return a recipe's SHA-256, hex: what a checkpoint remembers of it."""
-    return hashlib.sha256(recipe_text(config).encode()).hexdigest()
+    """Return a recipe's SHA-256, hex: what a checkpoint remembers of it.
+
+    A setting that came later and stands at its default does not count: a run that an
+    earlier version stopped goes on.
+    """
+    text = recipe_text(config, without=later_at_default(config))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def why_no_smaller(config: DistillConfig) -> str:

@@ -47,7 +47,12 @@ _NEVER = -1e4
 
 
 def write_student(
-    folder: Path, config: DistillConfig, split: PairSplit, net: DistillNet
+    folder: Path,
+    config: DistillConfig,
+    split: PairSplit,
+    net: DistillNet,
+    *,
+    bare: bool = False,
 ) -> Generator[str, None, Path]:
     """Write ``folder/student``: encoder, head, reference for trust and card.
 
@@ -65,6 +70,9 @@ def write_student(
         Pairs it was trained on.
     net : DistillNet
         The trained net.
+    bare : bool
+        Whether to leave out what is fitted to embeddings and tiles: probe, figures and
+        reference. A trained head stays.
 
     Yields
     ------
@@ -81,6 +89,10 @@ def write_student(
     # Saved without a head first: the head is fitted on the embeddings of the finished
     # student, in the precision it is stored in.
     spec, state = write_bare_student(target, config, split, net)
+    if bare:
+        head = _trained_head(config, split, net)
+        named = spec.model_copy(update={"classes": config.classes if head else ()})
+        return save_student(target, named, head=head, encoder_state=state)
     student = load_student(target, device="cpu", precision="float32")
     yield f"looking at its {len(split.train):,} training pairs"
     train = _embed(student, split.train)
@@ -183,6 +195,8 @@ def _spec(
 def _in_words(dense: DenseConfig) -> str:
     source = f"column {dense.column!r}" if dense.column else "a higher magnification"
     words = f"{dense.kind}: {source} at {dense.tile_px} px"
+    if dense.components:
+        words += f", {dense.components} principal components"
     return words if dense.partner == "own" else f"{words} ({dense.partner})"
 
 
@@ -238,6 +252,16 @@ def _head(
             train, y.reshape(-1), groups=split.train.cases, seed=config.seed
         )
         return _among(fit.head, present, len(config.classes))
+    return _trained_head(config, split, net, held)
+
+
+def _trained_head(
+    config: DistillConfig, split: PairSplit, net: DistillNet, held: Floats | None = None
+) -> Head | None:
+    """Return the head that was trained along, if there is one."""
+    if net.head is None or split.train.labels is None:
+        return None
+    present = np.unique(split.train.labels)
     # A few steps do not teach a head that classes it never saw are rare.
     weight = net.head.weight.detach().float().cpu().numpy()
     bias = np.full(len(config.classes), _NEVER, np.float32)

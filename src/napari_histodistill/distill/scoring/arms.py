@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -156,7 +156,7 @@ def _unseen(
         f"{seen.sum()} tiles of {count} cases were left out: they were trained on. "
         f"{left} cases are left."
     )
-    return TileFolder(tiles.folder, kept), (note,)
+    return replace(tiles, tiles=kept), (note,)
 
 
 def _one_protocol(

@@ -6,12 +6,13 @@ these rows proves nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -90,28 +91,43 @@ def frozen_features(tiles: Pixels, student: str = "imagenet-lite0") -> Floats:
     return np.concatenate(parts)
 
 
-BASELINES: dict[str, tuple[str, Callable[..., Floats]]] = {
-    "mean-rgb": ("sparse", lambda tiles, _train: mean_rgb(tiles)),
-    "colour-histogram": ("sparse", lambda tiles, _train: colour_histogram(tiles)),
-    "raw-pixels": ("sparse", raw_pixels),
-    "frozen-lite0-sparse": ("sparse", lambda tiles, _train: frozen_features(tiles)),
-    "frozen-lite0-dense": ("dense", lambda tiles, _train: frozen_features(tiles)),
-}
-"""Name → the tiles it takes, and its features.
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Features that nothing was trained for.
 
-``sparse``: the tile at the student's magnification; ``dense``: the whole tile, which no
-student sees.
-"""
+    Attributes
+    ----------
+    features : callable
+        From tiles, and for a fitted one the rows that it may be fitted on.
+    fitted : bool
+        Whether it is fitted on tiles.
+    whole : bool
+        Whether it looks at the whole tile, which no student sees, or at the tile at the
+        student's magnification.
+    """
+
+    features: Callable[..., Floats]
+    fitted: bool = False
+    whole: bool = False
+
+
+BASELINES = {
+    "mean-rgb": Baseline(mean_rgb),
+    "colour-histogram": Baseline(colour_histogram),
+    "raw-pixels": Baseline(raw_pixels, fitted=True),
+    "frozen-lite0-sparse": Baseline(frozen_features),
+    "frozen-lite0-dense": Baseline(frozen_features, whole=True),
+}
 
 
 def baseline_features(
     name: str,
     folder: TileFolder,
-    train: npt.NDArray[np.bool_],
+    trains: Sequence[npt.NDArray[np.bool_]],
     sparse_px: int,
     full_px: int,
-) -> Floats:
-    """Return a baseline's features of every tile of a folder.
+) -> list[Floats]:
+    """Return a baseline's features of every tile of a folder, for each held-out fold.
 
     Parameters
     ----------
@@ -119,12 +135,14 @@ def baseline_features(
         One of :data:`BASELINES`.
     folder : TileFolder
         The tiles.
-    train : ndarray
-        ``(n,)`` bool: tiles that may be fitted on.
+    trains : sequence of ndarray
+        ``(n,)`` bool for each fold: tiles that may be fitted on.
     sparse_px, full_px : int
         Edge of the tiles as the student sees them, and of the whole ones.
     """
-    looks_at, features = BASELINES[name]
-    px = sparse_px if looks_at == "sparse" else full_px
+    baseline = BASELINES[name]
+    px = full_px if baseline.whole else sparse_px
     tiles = np.stack([folder.read(tile, px)[0] for tile in folder.tiles])
-    return features(tiles, train)
+    if baseline.fitted:
+        return [baseline.features(tiles, train) for train in trains]
+    return [baseline.features(tiles)] * len(trains)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -273,7 +273,7 @@ def unseen_tiles(
         f"{seen.sum()} tiles of {len(np.unique(cases[seen]))} cases were left out: "
         f"{student.name} was trained on them."
     )
-    return TileFolder(folder.folder, kept), (note,)
+    return replace(folder, tiles=kept), (note,)
 
 
 def choose_protocol(

@@ -7,12 +7,12 @@ import io
 import json
 import zlib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from napari_histodistill.distill.pairs.batches import stream
+from napari_histodistill.distill.pairs.split import labelled_rows
 from napari_histodistill.distill.training.health import effective_rank, feature_std
 from napari_histodistill.errors import InputError
 from napari_histodistill.files import read_plain, write_whole
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Labels = npt.NDArray[np.intp]
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 FRACTIONS = ("1.0", "0.1", "0.01")
@@ -70,6 +70,9 @@ class RunScore:
         trained head.
     logits : tuple of tuple of float
         ``(rows, classes)`` of a trained head; empty for a probe.
+    probabilities : tuple of tuple of float
+        ``(rows, classes - 1)`` of the probe on all labels, four digits; that of the
+        last class is what is left of 1. Empty in older files.
     strength : float
         Regularisation strength (C) of the probe on all labels.
     inner : float
@@ -90,6 +93,7 @@ class RunScore:
     cases: tuple[str, ...]
     predicted: dict[str, tuple[int, ...]]
     logits: tuple[tuple[float, ...], ...] = ()
+    probabilities: tuple[tuple[float, ...], ...] = ()
     strength: float = 0.0
     inner: float = 0.0
     effective_rank: float = 0.0
@@ -110,7 +114,8 @@ class RunScore:
         tuples = ("rows", "truth", "cases")
         changed: dict[str, Any] = {name: tuple(plain[name]) for name in tuples}
         changed["predicted"] = {k: tuple(v) for k, v in plain["predicted"].items()}
-        changed["logits"] = tuple(tuple(row) for row in plain["logits"])
+        for name in ("logits", "probabilities"):
+            changed[name] = tuple(tuple(row) for row in plain.get(name, ()))
         return cls(**(plain | changed))
 
 
@@ -157,16 +162,18 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         raise InputError(msg)
     predicted: dict[str, tuple[int, ...]] = {}
     strength = inner = 0.0
+    spread = np.zeros((int(test.sum()), int(tiles.labels.max()) + 1), np.float64)
     for share in FRACTIONS:
         rows = _labelled(tiles, ~test, float(share), seed)
         present, y = np.unique(tiles.labels[rows], return_inverse=True)
         fit = fit_probe(
             embeddings[rows], y.reshape(-1), groups=tiles.cases[rows], seed=seed
         )
-        found = present[fit.head.probabilities(embeddings[test]).argmax(axis=1)]
-        predicted[share] = tuple(found.tolist())
+        found = fit.head.probabilities(embeddings[test])
+        predicted[share] = tuple(present[found.argmax(axis=1)].tolist())
         if share == FRACTIONS[0]:
             strength, inner = fit.strength, fit.score or 0.0
+            spread[:, present] = found
     logits = np.zeros((0, 0), np.float32)
     if head is not None:
         logits = embeddings[test] @ head.weight.T + head.bias
@@ -181,6 +188,7 @@ def score_held_out(  # noqa: PLR0913 - what, on what, and whose
         cases=tuple(tiles.cases[test].tolist()),
         predicted=predicted,
         logits=tuple(tuple(row) for row in logits.round(5).tolist()),
+        probabilities=tuple(tuple(row) for row in spread[:, :-1].round(4).tolist()),
         strength=strength,
         inner=inner,
         effective_rank=effective_rank(seen),
@@ -193,16 +201,7 @@ def _labelled(
     tiles: LabelledTiles, train: npt.NDArray[np.bool_], share: float, seed: int
 ) -> Labels:
     """Return the training tiles whose labels a probe may use; one a class at least."""
-    rows = np.flatnonzero(train)
-    if share == 1:
-        return rows
-    rng = stream(seed, round(share * 1e6))
-    chosen = []
-    for label in np.unique(tiles.labels[rows]):
-        own = rows[tiles.labels[rows] == label]
-        count = max(1, round(share * len(own)))
-        chosen.append(rng.choice(own, count, replace=False))
-    return np.sort(np.concatenate(chosen))
+    return labelled_rows(tiles.labels, np.flatnonzero(train), share, seed)
 
 
 SCORES = "scores.jsonl.gz"
@@ -216,8 +215,46 @@ ScoreKey = tuple[str, str, int]
 """Variant, fold, seed."""
 
 
-def read_scores(path: Path) -> dict[ScoreKey, RunScore]:
+class Score(Protocol):
+    """What a run was found to be worth: of classes, or of genes."""
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant."""
+
+    @property
+    def fold(self) -> str:
+        """Fold that was held out."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+
+
+AnyScore = TypeVar("AnyScore", bound=Score)
+
+
+def scores_of_lines(
+    text: str, read: Callable[[dict[str, Any]], AnyScore]
+) -> list[AnyScore]:
+    """Return the scores that a file's lines hold, one a line."""
+    return [read(json.loads(line)) for line in text.splitlines()]
+
+
+def read_scores(
+    path: Path, read: Callable[[dict[str, Any]], AnyScore]
+) -> dict[ScoreKey, AnyScore]:
     """Return the scores in a file; none where there is no file.
+
+    Parameters
+    ----------
+    path : Path
+        From :func:`write_scores`.
+    read : callable
+        ``from_dict`` of the scores' type.
 
     Raises
     ------
@@ -227,8 +264,7 @@ def read_scores(path: Path) -> dict[ScoreKey, RunScore]:
     if not path.exists() and not path.is_symlink():
         return {}
     try:
-        lines = _unpacked(path).splitlines()
-        scores = [RunScore.from_dict(json.loads(line)) for line in lines]
+        scores = scores_of_lines(_unpacked(path).decode(), read)
     except (*_DAMAGE, zlib.error) as error:
         msg = (
             f"{path} cannot be read ({error}): remove it, and its runs are done again."
@@ -249,7 +285,7 @@ def _unpacked(path: Path) -> bytes:
     return found
 
 
-def write_scores(path: Path, scores: Iterable[RunScore]) -> None:
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
     """Write scores to a file: equal scores in equal order give equal bytes."""
     lines = (json.dumps(score.as_dict()) + "\n" for score in scores)
     # No name, no time: a table that is run again gives the same file.

@@ -22,6 +22,7 @@ from napari_histodistill.distill.layers.registration import (
     apply,
     fit_from_other_side,
     fit_landmarks,
+    kind_that_fits,
 )
 from napari_histodistill.distill.pairs.provenance import AlignedBy
 from napari_histodistill.distill.sections.alignment import SectionAlignment
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from napari_histodistill.running import CancelToken
 
     Doubles = npt.NDArray[np.float64]
-
-AFFINE_FROM = 6
-"""Landmarks from which an affine transform is fitted, if nothing else is said."""
 
 CONTRADICTING = 0.25
 """A median residual above this share of the landmarks' own spread: they contradict."""
@@ -115,7 +113,7 @@ def _by_landmarks(
     landmarks: LandmarkPairs, kind: RegistrationKind | None
 ) -> SectionAlignment:
     here, there = landmarks.sparse_um, landmarks.dense_um
-    chosen = kind or ("affine" if len(here) >= AFFINE_FROM else "similarity")
+    chosen = kind or kind_that_fits(len(here))
     found = fit_landmarks(here, there, chosen)
     mirrored = fit_from_other_side(here, there, found)
     found = found if mirrored is None else mirrored

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from napari_histodistill.distill.pairs.batches import CLUSTERS, torch_seed
+from napari_histodistill.distill.training.clusters import Clusters, fit_clusters
+from napari_histodistill.distill.training.vectors import Components, fit_components
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.llvm_clash import keep_triton_out
 
@@ -22,7 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_histodistill.distill.recipes.config import DistillConfig, EncoderConfig
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_histodistill.distill.recipes.config import (
+        DenseConfig,
+        DistillConfig,
+        EncoderConfig,
+    )
 
     Tensor = torch.Tensor
 
@@ -30,7 +41,6 @@ if TYPE_CHECKING:
 MEAN, STD = 0.5, 0.25
 HEAD_DROPOUT = 0.2
 EXPRESSION_WIDTH = 512
-MAX_INPUT_DROPOUT = 0.2
 
 
 class ImageEncoder(nn.Module):
@@ -44,6 +54,8 @@ class ImageEncoder(nn.Module):
         Per channel, for pixels scaled to 0..1.
     fixed : tuple of str
         Names of modules that never train; ``("",)`` is all of it.
+    fixed_statistics : bool
+        Whether batch norms use the statistics that they have, in training too.
     """
 
     def __init__(
@@ -52,6 +64,8 @@ class ImageEncoder(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         fixed: tuple[str, ...] = (),
+        *,
+        fixed_statistics: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
@@ -66,6 +80,9 @@ class ImageEncoder(nn.Module):
         self._fixed = [module.get_submodule(name) for name in fixed]
         for part in self._fixed:
             part.requires_grad_(requires_grad=False)
+        self._still = list(self._fixed)
+        if fixed_statistics:
+            self._still += [m for m in module.modules() if isinstance(m, _BatchNorm)]
         self.train()
 
     @property
@@ -76,7 +93,7 @@ class ImageEncoder(nn.Module):
     def train(self, mode: bool = True) -> ImageEncoder:  # noqa: FBT001, FBT002 - torch's
         """Switch between training and evaluation; fixed parts stay in evaluation."""
         super().train(mode)
-        for part in self._fixed:
+        for part in self._still:
             part.eval()
         return self
 
@@ -120,51 +137,84 @@ class ImageEncoder(nn.Module):
 class ExpressionEncoder(nn.Module):
     """An MLP on log-normalised counts (Farndale et al. 2025, TriDeNT).
 
-    In training every batch loses a share U(0, 0.2) of its genes and gains N(0, 1)
-    noise.
+    In training every batch loses a share of its genes and gains normal noise. Where
+    the table becomes components, this happens to the standardised genes before.
 
     Parameters
     ----------
     genes : int
         Width of the table.
+    dropout : float
+        The share is drawn from 0 to this; the rest is scaled up.
+    noise : float
+        Standard deviation of the noise.
+    components : Components or None
+        What becomes of the table first; None leaves it as it is.
     """
 
     frozen = False
 
-    def __init__(self, genes: int) -> None:
+    def __init__(
+        self,
+        genes: int,
+        *,
+        dropout: float = 0.2,
+        noise: float = 1.0,
+        components: Components | None = None,
+    ) -> None:
         super().__init__()
         self.dim = EXPRESSION_WIDTH
+        self.components = components
+        self._dropout, self._noise = dropout, noise
+        width = genes if components is None else components.count
         self.layers = nn.Sequential(
-            *_block(genes, EXPRESSION_WIDTH), *_block(EXPRESSION_WIDTH, self.dim)
+            *_block(width, EXPRESSION_WIDTH), *_block(EXPRESSION_WIDTH, self.dim)
         )
 
     def forward(self, table: Tensor) -> Tensor:
         """Return ``(n, dim)`` for expression ``(n, genes)``."""
+        if self.components is not None:
+            table = self.components.standardised(table)
         if self.training:
-            share = float(torch.rand(())) * MAX_INPUT_DROPOUT
-            table = nn.functional.dropout(table, share) + torch.randn_like(table)
+            share = float(torch.rand(())) * self._dropout
+            noise = torch.randn_like(table) * self._noise
+            table = nn.functional.dropout(table, share) + noise
+        if self.components is not None:
+            table = self.components.turned(table)
         found: Tensor = self.layers(table)
         return found
 
 
 class FeatureInput(nn.Module):
-    """Placeholder for a frozen encoder whose features were computed beforehand."""
+    """Placeholder for a frozen encoder whose features were computed beforehand.
+
+    Parameters
+    ----------
+    dim : int
+        Width of the features.
+    components : Components or None
+        What becomes of them; None leaves them as they are.
+    """
 
     frozen = True
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, components: Components | None = None) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = dim if components is None else components.count
+        self.components = components
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the features."""
-        return features
+        """Return the features, or their components."""
+        if self.components is None:
+            return features
+        found: Tensor = self.components(features)
+        return found
 
 
-Encoder = ImageEncoder | ExpressionEncoder | FeatureInput
+Encoder = ImageEncoder | ExpressionEncoder | FeatureInput | Clusters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
     """The input of a partner's branch.
 
@@ -174,10 +224,14 @@ class Inputs:
         Pixels, an expression table, or features of a frozen encoder.
     channels : int
         Channels, genes, or features.
+    vectors : ndarray or None
+        ``(n, channels)`` float32 of the training pairs, where there are vectors to fit
+        something to.
     """
 
     kind: str
     channels: int
+    vectors: npt.NDArray[np.float32] | None = None
 
 
 class Outputs(NamedTuple):
@@ -222,21 +276,26 @@ class DistillNet(nn.Module):
         self, config: DistillConfig, partners: Sequence[Inputs], home: Path
     ) -> None:
         super().__init__()
-        student = build_encoder(config.sparse.encoder, 3, home)
-        if not isinstance(student, ImageEncoder):
+        if config.sparse.encoder.backbone == "mlp":
             msg = "sparse.encoder: the student sees images: name a timm backbone."
             raise InputError(msg)
+        student = build_encoder(config.sparse.encoder, 3, home)
         self.student = student
-        joint = config.arm != "supervised" or bool(config.dense)
         widths = config.objective.projector
+        fixed = config.objective.fixed
+        targets = _targets(config, partners[0]) if fixed else None
+        if targets is not None:
+            widths = (*widths[:-1], targets.dim)
+        joint = config.arm != "supervised" or bool(config.dense)
         self.projector = build_projector(student.dim, widths) if joint else None
         encoders = [
-            _partner_encoder(dense.encoder, inputs, home)
+            _partner_encoder(dense, inputs, home) if targets is None else targets
             for dense, inputs in zip(config.dense, partners, strict=True)
         ]
         self.partners = nn.ModuleList(encoders)
         self.partner_projectors = nn.ModuleList(
-            build_projector(encoder.dim, widths) for encoder in encoders
+            nn.Identity() if fixed else build_projector(encoder.dim, widths)
+            for encoder in encoders
         )
         self.head = (
             nn.Linear(student.dim, len(config.classes))
@@ -288,17 +347,15 @@ class DistillNet(nn.Module):
         return Outputs(embeddings[0], tuple(projections), logits, among)
 
 
-def build_encoder(
-    config: EncoderConfig, channels: int, home: Path
-) -> ImageEncoder | ExpressionEncoder:
-    """Build one branch's encoder.
+def build_encoder(config: EncoderConfig, channels: int, home: Path) -> ImageEncoder:
+    """Build the encoder of one branch that sees images.
 
     Parameters
     ----------
     config : EncoderConfig
         Backbone, options, and the student it starts from.
     channels : int
-        Channels of its images, or genes of its tables.
+        Channels of its images.
     home : Path
         Folder that ``start`` is relative to.
 
@@ -307,8 +364,6 @@ def build_encoder(
     InputError
         If timm does not know the backbone or an option, or the start does not fit.
     """
-    if config.backbone == "mlp":
-        return ExpressionEncoder(channels)
     # Checked before create_model, which would download an "hf-hub:…".
     if not timm.is_model(config.backbone):
         msg = (
@@ -331,11 +386,54 @@ def build_encoder(
     if config.start:
         mean, std = _start_from(module, config, channels, home)
     fixed = ("",) if config.frozen else config.frozen_layers
+    before = _before_stages(module, config)
+    if before:
+        fixed = (*fixed, *before)
+        for parameter in module.parameters(recurse=False):  # a position embedding
+            parameter.requires_grad_(requires_grad=False)
     try:
-        return ImageEncoder(module, mean, std, fixed)
+        encoder = ImageEncoder(
+            module, mean, std, fixed, fixed_statistics=config.frozen_statistics
+        )
     except AttributeError as error:
         msg = f"frozen_layers: {config.backbone} has no such part ({error})."
         raise InputError(msg) from error
+    if config.trained_stages is not None and encoder.frozen:
+        msg = (
+            f"trained_stages: {config.backbone} has no layers after its last stage, so "
+            "nothing is left to train: choose 1 or more."
+        )
+        raise InputError(msg)
+    return encoder
+
+
+def _before_stages(module: nn.Module, config: EncoderConfig) -> list[str]:
+    """Return the names of the modules before the last stages, which are trained."""
+    wanted = config.trained_stages
+    if wanted is None:
+        return []
+    info = getattr(module, "feature_info", [])
+    ends = [str(stage["module"]) for stage in info]
+    if wanted > len(ends):
+        msg = (
+            f"trained_stages: {config.backbone} has {len(ends)} stages, not {wanted}: "
+            "choose fewer, or leave it empty to train all."
+        )
+        raise InputError(msg)
+    return [] if wanted == len(ends) else _up_to(module, ends[-1 - wanted])
+
+
+def _up_to(module: nn.Module, last: str) -> list[str]:
+    """Return the names of a module's parts, from the first to the named one."""
+    found: list[str] = []
+    for name, child in module.named_children():
+        if name == last:
+            return [*found, name]
+        if last.startswith(f"{name}."):
+            inner = _up_to(child, last.removeprefix(f"{name}."))
+            return [*found, *(f"{name}.{part}" for part in inner)]
+        found.append(name)
+    return found
 
 
 def build_projector(dim: int, widths: Sequence[int]) -> nn.Sequential:
@@ -355,16 +453,48 @@ def start_folder(start: str, home: Path) -> str | Path:
     return start if find_bundled(start) is not None else home / start
 
 
-def _partner_encoder(config: EncoderConfig, inputs: Inputs, home: Path) -> Encoder:
+def _partner_encoder(dense: DenseConfig, inputs: Inputs, home: Path) -> Encoder:
     if inputs.kind == "features":
-        return FeatureInput(inputs.channels)
-    if (inputs.kind == "expression") != (config.backbone == "mlp"):
+        return FeatureInput(inputs.channels, _components(dense, inputs))
+    if (inputs.kind == "expression") != (dense.encoder.backbone == "mlp"):
         msg = (
-            f"dense.encoder.backbone {config.backbone!r} does not fit a partner of "
-            f"kind {inputs.kind!r}: tables need 'mlp', images a timm backbone."
+            f"dense.encoder.backbone {dense.encoder.backbone!r} does not fit a partner "
+            f"of kind {inputs.kind!r}: tables need 'mlp', images a timm backbone."
         )
         raise InputError(msg)
-    return build_encoder(config, inputs.channels, home)
+    if inputs.kind == "expression":
+        return ExpressionEncoder(
+            inputs.channels,
+            dropout=dense.gene_dropout,
+            noise=dense.gene_noise,
+            components=_components(dense, inputs),
+        )
+    return build_encoder(dense.encoder, inputs.channels, home)
+
+
+def _targets(config: DistillConfig, inputs: Inputs) -> FeatureInput | Clusters:
+    """Fit what the student is matched to."""
+    (dense,) = config.dense
+    components = _components(dense, inputs)
+    assert components is not None
+    assert inputs.vectors is not None
+    objective = config.objective
+    if objective.kind == "regression":
+        return FeatureInput(inputs.channels, components)
+    return fit_clusters(
+        inputs.vectors,
+        components,
+        objective.clusters,
+        kind=objective.clustering,
+        seed=torch_seed(config.seed, CLUSTERS) % 2**32,
+    )
+
+
+def _components(dense: DenseConfig, inputs: Inputs) -> Components | None:
+    if dense.components is None:
+        return None
+    assert inputs.vectors is not None
+    return fit_components(inputs.vectors, dense.components, whiten=dense.whiten)
 
 
 def _start_from(

@@ -72,7 +72,6 @@ def teacher_features(
         msg = "frozen_views: an expression table has no frozen encoder: use 0."
         raise InputError(msg)
     encoder = build_encoder(dense.encoder, partner.values.shape[3], home)
-    assert isinstance(encoder, ImageEncoder)
     encoder.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     augment = Augment(config.augmentation, kind=partner.kind, out_px=dense.input_px)
     place = cache_dir("teacher", _key(config, dense, encoder))

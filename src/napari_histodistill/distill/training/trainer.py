@@ -30,14 +30,20 @@ from napari_histodistill.distill.training.surroundings import (
     surround,
     surroundings_loss,
 )
+from napari_histodistill.distill.training.targets import (
+    TargetQueue,
+    matched,
+    target_loss,
+)
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends.shortage import is_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.training.networks import DistillNet, Outputs
-    from napari_histodistill.distill.training.objectives import Gather
+    from napari_histodistill.distill.training.objectives import Gather, Loss
     from napari_histodistill.distill.training.sharing import Processes
     from napari_histodistill.distill.training.views import StepInputs, Views
 
@@ -48,7 +54,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-MEMORY_WORDS = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,6 +133,7 @@ class Trainer:
             if config.schedule.average:
                 self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
             self.optimiser = make_optimiser(config.schedule, net)
+            self._queue = TargetQueue(config.objective.queue)
             # Only float16 needs scaling; in other precisions the scaler does nothing.
             self._scaler = torch.amp.GradScaler(
                 device.partition(":")[0], enabled=precision == "float16"
@@ -165,7 +171,7 @@ class Trainer:
             mixed = _mixed(inputs, own)
             outputs = self._outputs(self._run, mixed, self._windows(mixed, number))
             gather = self._processes.gather
-            total, terms = self._loss(inputs, outputs, gather, own)
+            total, terms = self._loss(inputs, outputs, gather, own, self._queue)
             self.optimiser.zero_grad(set_to_none=True)
             self._processes.backward(self._scaler.scale(total))
             self._scaler.unscale_(self.optimiser)
@@ -194,7 +200,7 @@ class Trainer:
                 # Every process validates on all pairs: there is nothing to join.
                 total, terms = self._loss(inputs, outputs, Alone().gather)
                 results.append(_result(outputs, total, terms))
-                if outputs.projections:
+                if outputs.projections and self.config.objective.kind != "clusters":
                     partners = outputs.projections[self.config.sparse_views :]
                     # Without a partner, the second sparse view is looked for.
                     others = partners or outputs.projections[-1:]
@@ -221,6 +227,8 @@ class Trainer:
         for place, parameter in enumerate(self._parameters()):
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 found[f"optimiser.{place}.{key}"] = torch.as_tensor(value)
+        for key, value in self._queue.tensors().items():
+            found[f"queue.{key}"] = value
         if self._scaler.is_enabled():
             found["scaler.scale"] = torch.tensor(self._scaler.get_scale())
         return found
@@ -249,14 +257,16 @@ class Trainer:
                 self.average.load_state_dict(part("average."))
             for place, parameter in enumerate(self._parameters()):
                 state = part(f"optimiser.{place}.")
-                # Adam's step counter is a CPU tensor wherever the parameter lies; its
-                # moments have the parameter's device and memory layout.
+                # Adam's step counter is a CPU tensor wherever the parameter lies (if it
+                # is neither fused nor capturable); its moments have the parameter's
+                # device and memory layout.
                 self.optimiser.state[parameter] = {
                     k: v.clone()
                     if k == "step"
                     else torch.empty_like(parameter).copy_(v)
                     for k, v in state.items()
                 }
+            self._queue.load(part("queue."), self._device)
             if self._scaler.is_enabled():
                 scale = tensors["scaler.scale"].item()
                 self._scaler.load_state_dict(
@@ -278,7 +288,12 @@ class Trainer:
         """Seed torch's global generator (dropout) for a while, then restore it."""
         cuda = [self._device] if self._device.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(torch_seed(self.config.seed, *parts))
+            seed = torch_seed(self.config.seed, *parts)
+            # Not torch.manual_seed, which seeds every card: another may be in use.
+            torch.default_generator.manual_seed(seed)
+            for card in cuda:
+                with torch.cuda.device(card):
+                    torch.cuda.manual_seed(seed)
             yield
 
     def _own_share(self, number: int, rank: int) -> float:
@@ -313,21 +328,19 @@ class Trainer:
             )
 
     def _loss(
-        self, inputs: StepInputs, outputs: Outputs, gather: Gather, own: float = 1.0
+        self,
+        inputs: StepInputs,
+        outputs: Outputs,
+        gather: Gather,
+        own: float = 1.0,
+        queue: TargetQueue | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         total = torch.zeros((), device=self._device)
         terms: dict[str, Tensor] = {}
         if outputs.projections:
-            scale = self.net.log_scale
-            joint = joint_embedding_loss(
-                self.config.objective,
-                outputs.projections,
-                confidence=inputs.confidence,
-                temperature=None if scale is None else (-scale).exp(),
-                gather=gather,
-            )
+            between = self._between(inputs, outputs, gather, queue)
             weighs = self.config.objective.weight if outputs.logits is not None else 1.0
-            total, terms = total + weighs * joint.total, dict(joint.terms)
+            total, terms = total + weighs * between.total, dict(between.terms)
         if outputs.logits is not None:
             assert inputs.labels is not None
             entropy = own * self._entropy(outputs.logits, inputs.labels)
@@ -340,6 +353,37 @@ class Trainer:
             total = total + self.config.surroundings.weight * changed
             terms["surroundings"] = changed
         return total, terms
+
+    def _between(
+        self,
+        inputs: StepInputs,
+        outputs: Outputs,
+        gather: Gather,
+        queue: TargetQueue | None,
+    ) -> Loss:
+        """Return the loss between a tile and its partners; a queue takes targets in."""
+        objective = self.config.objective
+        if objective.fixed:
+            predicted, targets = outputs.projections
+            batch = matched(
+                predicted,
+                targets,
+                inputs.rows,
+                confidence=inputs.confidence,
+                gather=gather,
+            )
+            loss = target_loss(objective, batch, queue)
+            if queue is not None:
+                queue.push(batch)
+            return loss
+        scale = self.net.log_scale
+        return joint_embedding_loss(
+            objective,
+            outputs.projections,
+            confidence=inputs.confidence,
+            temperature=None if scale is None else (-scale).exp(),
+            gather=gather,
+        )
 
     def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(
@@ -392,8 +436,7 @@ def converted(device: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         said = (str(error).strip() or "no message").splitlines()[0][:300]
-        full = isinstance(error, MemoryError)
-        if full or any(word in str(error) for word in MEMORY_WORDS):
+        if is_memory(error):
             msg = (
                 f"{device} ran out of memory in training ({said}): halve "
                 "schedule.batch, or make input_px or the projector smaller."

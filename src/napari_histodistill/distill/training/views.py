@@ -40,12 +40,15 @@ class StepInputs:
         ``(n,)``.
     confidence : Tensor
         ``(n,)`` in (0, 1].
+    rows : Tensor
+        ``(n,)`` int64, which pair each row is.
     """
 
     sparse: tuple[Tensor, ...]
     partners: tuple[Tensor, ...]
     labels: Tensor | None
     confidence: Tensor
+    rows: Tensor
 
 
 class Views:
@@ -99,9 +102,11 @@ class Views:
         found = []
         for partner, features in zip(self.pairs.partners, self._features, strict=True):
             if features is not None:
-                found.append(Inputs("features", features.shape[2]))
+                flat = features.reshape(-1, features.shape[2])
+                found.append(Inputs("features", flat.shape[1], flat))
             elif partner.kind == "expression":
-                found.append(Inputs("expression", partner.values.shape[1]))
+                table = partner.values
+                found.append(Inputs("expression", table.shape[1], table))
             else:
                 found.append(Inputs("image", partner.values.shape[3]))
         return tuple(found)
@@ -131,6 +136,7 @@ class Views:
             partners,
             None if labels is None else self._moved(labels[rows].astype(np.int64)),
             self._moved(self.pairs.confidence[rows]),
+            self._moved(rows.astype(np.int64)),
         )
 
     def _partner(self, k: int, rows: Rows, seed: tuple[int, ...]) -> Tensor:

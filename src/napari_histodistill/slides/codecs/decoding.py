@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from napari_histodistill.running import cores
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
@@ -196,23 +198,33 @@ class _Pool:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._pid = 0
-        self.threads = _cores()
+        self._callers = 0
+        self.threads = cores()
+
+    @contextmanager
+    def caller(self, items: int) -> Iterator[int]:
+        """Count the calling thread in; yield how many others may help it.
+
+        Threads that read at the same time fill the cores by themselves; helpers would
+        only take turns with them.
+        """
+        with self._lock:
+            self._callers += 1
+            spare = self.threads - self._callers
+        try:
+            yield max(0, min(spare, items - 1)) if items > FEW else 0
+        finally:
+            with self._lock:
+                self._callers -= 1
 
     def get(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._executor is None or self._pid != os.getpid():
                 self._executor = ThreadPoolExecutor(
-                    max_workers=_cores(), thread_name_prefix="decode"
+                    max_workers=cores(), thread_name_prefix="decode"
                 )
                 self._pid = os.getpid()
             return self._executor
-
-
-def _cores() -> int:
-    """Return how many cores this process may use: in a container not all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 _POOL = _Pool()
@@ -220,33 +232,46 @@ _POOL = _Pool()
 
 @contextmanager
 def decoding_threads(count: int) -> Iterator[None]:
-    """Limit each read to ``count`` threads (the caller's included) within the block.
+    """Limit reads to ``count`` threads (the callers' included) within the block.
 
     The default is as many as there are cores.
     """
     before = _POOL.threads
-    _POOL.threads = max(1, min(count, _cores()))
+    _POOL.threads = max(1, min(count, cores()))
     try:
         yield
     finally:
         _POOL.threads = before
 
 
-def for_each(work: Callable[[T], None], items: Iterable[T]) -> None:
+def for_each(
+    work: Callable[[T], None],
+    items: Iterable[T],
+    *,
+    is_quick: Callable[[T], bool] = lambda _: False,
+) -> None:
     """Call ``work`` on every item, using the shared decoding threads if there are many.
 
-    The caller's own thread takes its share, so a busy pool delays no one. ``work`` must
-    not call this function itself. After an error no further item is begun, and the
-    first error is raised once all running items have ended, so no thread still writes
-    into an array that the caller has given up.
+    The caller's own thread takes its share, so a busy pool delays no one, and threads
+    that call this at the same time are helped only as far as cores are left. ``work``
+    must not call this function itself. Quick items, with which only Python is busy,
+    stay with the caller: threads would wait for each other. After an error no further
+    item is begun, and the first error is raised once all running items have ended, so
+    no thread still writes into an array that the caller has given up.
     """
-    todo = deque(items)
-    helpers = min(_POOL.threads, len(todo)) - 1
-    if len(todo) <= FEW or helpers < 1:
-        for item in todo:
+    todo: deque[T] = deque()
+    quick: list[T] = []
+    for item in items:
+        (quick if is_quick(item) else todo).append(item)
+    with _POOL.caller(len(todo)) as helpers:
+        if helpers:
+            _shared_out(work, todo, helpers)
+            todo.clear()
+        for item in (*todo, *quick):
             work(item)
-        return
 
+
+def _shared_out(work: Callable[[T], None], todo: deque[T], helpers: int) -> None:
     def drain() -> None:
         while True:
             try:

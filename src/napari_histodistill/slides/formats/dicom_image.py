@@ -143,7 +143,7 @@ class DicomImage:
         def paste(place: tuple[int, int]) -> None:
             top, left = place[0] * th, place[1] * tw
             rows, columns, own_rows, own_columns = rect.overlap(top, left, th, tw)
-            frame = int(self._frame_of[place[0] * self._columns + place[1]])
+            frame = self._frame_at(place)
             if frame == MISSING:
                 return
             key, decode = (self.path, frame), self._decoder(frame)
@@ -157,8 +157,14 @@ class DicomImage:
                     raise
                 damage.add(rows, columns, str(error), (self.level, top, left))
 
-        for_each(paste, wanted)
+        def is_decoded(place: tuple[int, int]) -> bool:
+            return (self.path, self._frame_at(place)) in self._cache
+
+        for_each(paste, wanted, is_quick=is_decoded)
         return out
+
+    def _frame_at(self, place: tuple[int, int]) -> int:
+        return int(self._frame_of[place[0] * self._columns + place[1]])
 
     def close(self) -> None:
         """Close the file."""

@@ -227,8 +227,14 @@ class Slide:
         return image
 
     def with_mpp(self, mpp: Mpp) -> Slide:
-        """Return the same slide (same open files) with another µm per pixel."""
-        return self.with_info(replace(self.info, mpp=mpp))
+        """Return the same slide (same open files) with another µm per pixel.
+
+        A note that what it had cannot be right goes with what it had.
+        """
+        known = self.mpp
+        problem = "" if known is None else known.problem
+        notes = tuple(note for note in self.info.notes if note != problem)
+        return self.with_info(replace(self.info, mpp=mpp, notes=notes))
 
     def with_info(self, info: SlideInfo, source: PixelSource | None = None) -> Slide:
         """Return the slide (same open files) with other facts or another source."""

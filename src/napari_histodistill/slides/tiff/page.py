@@ -19,6 +19,8 @@ from napari_histodistill.slides.tiff.limits import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     import numpy.typing as npt
 
     from napari_histodistill.slides.codecs.decoding import SegmentCache
@@ -189,8 +191,19 @@ class TiffPageReader:
                 place = (self.level, tile.row * th * shrink, tile.column * tw * shrink)
                 damage.add(tile.rows, tile.columns, str(error), place)
 
-        for_each(paste, wanted)
+        def is_decoded(tile: _Wanted) -> bool:
+            return self._key_of(tile, shrink) in self._cache
+
+        for_each(paste, wanted, is_quick=is_decoded)
         return out
+
+    def _index(self, tile: _Wanted) -> int:
+        row = tile.plane * self._rows + tile.row
+        return int(row * self._columns + tile.column)
+
+    def _key_of(self, tile: _Wanted, shrink: int) -> Hashable:
+        """Return what the tile is called in the cache."""
+        return self._key, self._index(tile), shrink
 
     def _paste(
         self,
@@ -201,7 +214,7 @@ class TiffPageReader:
         remember: bool,
         fill: float,
     ) -> None:
-        index = (tile.plane * self._rows + tile.row) * self._columns + tile.column
+        index = self._index(tile)
         count = int(self._counts[index])
         if count == 0:
             into[...] = fill
@@ -218,7 +231,7 @@ class TiffPageReader:
                 )
                 raise SlideError(msg) from error
 
-        key = (self._key, index, shrink)
+        key = self._key_of(tile, shrink)
         shape = None if self._jpeg is None else self._jpeg.shape(shrink)
         if shape is not None and shape == into.shape and into.flags.c_contiguous:
             decode(into)  # exactly one tile was asked for: decode it into its place

@@ -1,8 +1,11 @@
 """The torch backend, for any timm backbone.
 
 Shortage of memory is handled here and nowhere else: a batch that does not fit is halved
-and tried again, and the smaller size is kept. Errors of torch leave this module as
-errors of ours, because a GUI's worker would swallow a ``RuntimeError``.
+and tried again, and the smaller size is kept for a while. Errors of torch leave this
+module as errors of ours, because a GUI's worker would swallow a ``RuntimeError``.
+
+On a CUDA card, ``float16`` means a copy of the module in float16 (see ``half.py``); in
+all other cases, a lower precision is torch's autocast.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from napari_histodistill.students.backends.forward import (
     scale_and_offset,
     token_map,
 )
+from napari_histodistill.students.backends.half import halved
+from napari_histodistill.students.backends.shortage import Room, is_memory
+from napari_histodistill.students.device import cuda_has_tf32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
     from napari_histodistill.students.spec import PerChannel
     from napari_histodistill.students.student import DeviceChoice
 
+    EncoderPass = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
+
 BATCH_PIXELS = {
     # 8 tiles of 224 px: on two CPU cores, batches of 8 are 1.6 × faster than of 16 and
     # 2.4 × faster than of 32, because the activations of 8 tiles stay in the cache.
@@ -40,18 +48,13 @@ BATCH_PIXELS = {
     "mps": 64 * 224 * 224,
     "cuda": 256 * 224 * 224,
 }
-"""Pixels per forward pass at the start of a run, by kind of device."""
+"""Pixels that go into the encoder per forward pass, at most, by kind of device."""
 
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_MEMORY_WORDS = (
-    "out of memory",  # CUDA and MPS
-    "DefaultCPUAllocator",  # the CPU
-    "can't allocate memory",
-)
 
 
 class TorchBackend:
@@ -72,12 +75,13 @@ class TorchBackend:
     Attributes
     ----------
     module : torch.nn.Module
-        The module on its device, frozen, in evaluation mode.
+        The module on its device, frozen, in evaluation mode, in float32.
+    arithmetic : str
+        What a pass really computes in, where the precision alone does not tell; empty
+        where it does.
     streams : int
         Number of calls that run at the same time: two on a CUDA card, so that copies
         and computing overlap; one elsewhere, where a call already takes all threads.
-    batch_pixels : int
-        Pixels per forward pass; halved whenever the device runs out of memory.
     """
 
     def __init__(
@@ -94,23 +98,56 @@ class TorchBackend:
         self._input_px = input_px
         self._stains: tuple[torch.Tensor, ...] | None = None
         self._kind = device.name.partition(":")[0]
-        self.batch_pixels = BATCH_PIXELS[self._kind]
+        self._room = Room(BATCH_PIXELS[self._kind])
         self._dtype = _DTYPES[device.precision]
-        self._lanes = Lanes(device.name) if self._kind == "cuda" else None
-        self.streams = STREAMS if self._lanes is not None else 1
+        self.arithmetic = ""
         try:
+            self._lanes = Lanes(device.name) if self._kind == "cuda" else None
             self.module = module.eval().requires_grad_(requires_grad=False)
             self.module.to(device.name, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._scale, self._offset = scale_and_offset(mean, std, device.name)
+            self._fast = self.module
+            if self._lanes is not None:
+                self._prepare(self._lanes)
         except RuntimeError as error:
             raise _converted(error, device) from error
+        self.streams = STREAMS if self._lanes is not None else 1
+
+    def _prepare(self, lanes: Lanes) -> None:
+        """Lay out what the card computes with, and name its arithmetic."""
+        rest = "TF32" if cuda_has_tf32(self.device.name) else "float32"
+        if self._dtype is torch.float16:
+            self._fast, is_folded = halved(self.module, self._input_px)
+            folding = ", batch norm folded" if is_folded else ""
+            self.arithmetic = (
+                f"float16 weights{folding} ({rest} where numbers are too large)"
+            )
+        elif self._dtype is torch.bfloat16:
+            self.arithmetic = f"bfloat16 (early layers {rest})"
+        else:
+            self.arithmetic = "float32" if rest == "float32" else "float32 by TF32"
+        lanes.settle()
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels per forward pass; halved for a while where memory runs out."""
+        return self._room.pixels
+
+    @batch_pixels.setter
+    def batch_pixels(self, pixels: int) -> None:
+        self._room = Room(pixels)
 
     def seen_through(self, stains: StainMap) -> TorchBackend:
         """Return the same backend with a stain map applied to every pixel first."""
         other = copy.copy(self)
         where: dict[str, Any] = {"device": self.device.name, "dtype": torch.float32}
         parts = (stains.glass, stains.matrix, stains.new_glass)
-        other._stains = tuple(torch.tensor(part, **where) for part in parts)
+        try:
+            other._stains = tuple(torch.tensor(part, **where) for part in parts)
+            if self._lanes is not None:
+                self._lanes.settle()
+        except RuntimeError as error:
+            raise _converted(error, self.device) from error
         return other
 
     def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -126,7 +163,7 @@ class TorchBackend:
         ComputeError
             If torch fails in another way; the message includes torch's own.
         """
-        return self._in_batches(tiles, self._pooled)
+        return self._in_batches(tiles, self._pooled, self._input_px)
 
     def tokens(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return ``(n, h / stride, w / stride, dim)`` for windows ``(n, h, w, 3)``.
@@ -142,49 +179,73 @@ class TorchBackend:
         ComputeError
             If torch fails in another way, or the module has no feature map.
         """
-        return self._in_batches(windows, self._token_map)
+        return self._in_batches(windows, token_map)
 
     def take_note(self) -> str:
-        """Return a note, once, if memory ran short: what was done about it."""
+        """Return a note, once: memory ran short, or numbers were too large."""
         note, self._note = self._note, ""
-        return note
+        of_lanes = self._lanes.take_note() if self._lanes is not None else ""
+        return "; ".join(filter(None, (note, of_lanes)))
 
     def _in_batches(
         self,
         pixels: npt.NDArray[np.uint8],
-        forward: Callable[[torch.Tensor], torch.Tensor],
+        forward: EncoderPass,
+        input_px: int | None = None,
     ) -> npt.NDArray[np.float32]:
         parts: list[npt.NDArray[np.float32]] = []
+        each = input_px**2 if input_px else max(1, pixels[0:1, ..., 0].size)
         start = 0
         while start < max(1, len(pixels)):
-            count = max(1, self.batch_pixels // max(1, pixels[0:1, ..., 0].size))
+            count = max(1, self._room.pixels // each)
             batch = pixels[start : start + count]
             try:
                 parts.append(self._run(batch, forward))
             except RuntimeError as error:
-                if not _is_memory(error):
+                if len(batch) <= 1 or not is_memory(error):
                     raise _converted(error, self.device) from error
-                if len(batch) <= 1:
-                    raise _converted(error, self.device) from error
-                self._halve(batch)
+            else:
+                self._room.went_well()
+                start += count
                 continue
-            start += count
+            # Not before the error is gone: its traceback holds the pass's numbers.
+            self._halve(len(batch) // 2, each)
         return np.concatenate(parts)
 
     def _run(
-        self,
-        batch: npt.NDArray[np.uint8],
-        forward: Callable[[torch.Tensor], torch.Tensor],
+        self, batch: npt.NDArray[np.uint8], forward: EncoderPass
     ) -> npt.NDArray[np.float32]:
         # torch warns about read-only memory, such as that of a Pillow image.
         batch = np.require(batch, requirements=["C", "W"])
         with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
-            if self._lanes is not None:
-                return self._lanes.run(
-                    batch, forward, lambda raw: forward(self._normalised(raw))
+            found = self._computed(batch, forward, self._fast)
+            if self._fast is self.module:
+                return found
+            lost = ~np.isfinite(found).all(axis=tuple(range(1, found.ndim)))
+            if lost.any():
+                found[lost] = self._computed(batch[lost], forward, self.module)
+                self._note = (
+                    "some numbers were too large for float16; those tiles were "
+                    "computed in float32, which is slower"
                 )
-            raw = torch.from_numpy(batch).to(self.device.name)
-            out = forward(self._normalised(raw))
+        return found
+
+    def _computed(
+        self,
+        batch: npt.NDArray[np.uint8],
+        forward: EncoderPass,
+        module: torch.nn.Module,
+    ) -> npt.NDArray[np.float32]:
+        def computed(raw: torch.Tensor) -> torch.Tensor:
+            return forward(module, self._normalised(raw).to(dtype))
+
+        dtype = torch.float32 if module is self.module else torch.float16
+        if self._lanes is not None:
+            # Named, not held: the graphs of a backend must not keep it alive. What is
+            # seldom computed is not recorded.
+            what = forward.__name__ if module is self._fast else None
+            return self._lanes.run(batch, self, what, computed)
+        out = computed(torch.from_numpy(batch).to(self.device.name))
         return cast("npt.NDArray[np.float32]", out.float().cpu().numpy())
 
     def _normalised(self, raw: torch.Tensor) -> torch.Tensor:
@@ -194,7 +255,7 @@ class TorchBackend:
         return pixels.permute(0, 3, 1, 2) * self._scale - self._offset
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self._dtype is torch.float32:
+        if self._dtype is torch.float32 or self._fast is not self.module:
             return nullcontext()
         # No cache of casts: nothing is used twice within a pass, and a recorded CUDA
         # graph must not point at a cast that the cache has dropped.
@@ -205,20 +266,16 @@ class TorchBackend:
             return nullcontext()
         return EarlyInFloat32(self._kind, self._input_px or height)
 
-    def _pooled(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pooled(self.module, pixels, self._input_px)
+    def _pooled(self, module: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+        return pooled(module, pixels, self._input_px)
 
-    def _token_map(self, pixels: torch.Tensor) -> torch.Tensor:
-        return token_map(self.module, pixels)
-
-    def _halve(self, batch: npt.NDArray[np.uint8]) -> None:
-        """Halve the batch from now on, and free unused memory for it."""
-        count = len(batch) // 2
-        self.batch_pixels = count * batch[0, ..., 0].size
+    def _halve(self, count: int, each: int) -> None:
+        """Halve the batch, and free unused memory for it."""
+        self._room.shrink(count * each)
         plural = "" if count == 1 else "s"
         self._note = (
             f"{self.device.label} ran out of memory; the run goes on with {count} "
-            f"tile{plural} at a time"
+            f"tile{plural} at a time for now"
         )
         if self._lanes is not None:
             self._lanes.release()
@@ -235,15 +292,9 @@ def _stained(
         return (torch.exp(-(density @ matrix)) * to_glass).clamp(0, 255)
 
 
-def _is_memory(error: RuntimeError) -> bool:
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(words in str(error) for words in _MEMORY_WORDS)
-
-
 def _converted(error: RuntimeError, device: DeviceChoice) -> ComputeError:
     words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if _is_memory(error):
+    if is_memory(error):
         msg = (
             f"{device.label} ran out of memory with the smallest batch: close other "
             f"programs that use it, or choose the device 'cpu'. (torch: {words})"

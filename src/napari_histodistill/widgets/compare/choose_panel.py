@@ -61,6 +61,12 @@ NOISE_TIP = (
     "differ in chance alone differ as well, and what A and B differ by is set beside "
     "that."
 )
+TRAIN_SEED = "Train a second seed"
+TRAIN_SEED_TIP = (
+    "Train the same again, on the same pairs, with another seed: first of the model "
+    "without the partner. Then noise is measured, and the sentence says what it means."
+)
+CANCEL_SEED_TIP = "End the training; what it has learned so far is thrown away."
 RUN_TIP = (
     "Let both models look at the slide, where they have not yet, and show where they "
     "differ."
@@ -109,6 +115,8 @@ class ChoosePanel(SlideSection):
         self.noise = QCheckBox("Measure noise")
         self.noise.setChecked(True)
         self.noise_words = Hint()
+        self.train_seed = QPushButton(TRAIN_SEED)
+        self.train_seed.hide()
         self.swap = QPushButton("Swap")
         self._measure_tip = ""
         measures = [(text, key) for key, text, _ in MEASURES]
@@ -131,6 +139,13 @@ class ChoosePanel(SlideSection):
         """Say how noise is measured, or why it is not."""
         self.noise_words.say(words)
         explain(self.noise, NOISE_TIP, why_not)
+
+    def show_seed_training(self, *, shown: bool, active: bool, why_not: str) -> None:
+        """Offer to train a second seed, or to cancel that."""
+        self.train_seed.setVisible(shown or active)
+        self.train_seed.setText("Cancel the training" if active else TRAIN_SEED)
+        tip = CANCEL_SEED_TIP if active else TRAIN_SEED_TIP
+        explain(self.train_seed, tip, "" if active else why_not)
 
     def show_measures(self, chosen: Measure, why_not: Callable[[Measure], str]) -> None:
         """Choose a measure; those that do not fit say why."""
@@ -162,7 +177,7 @@ class ChoosePanel(SlideSection):
             grid.addWidget(PlainLabel(letter), 3 + 2 * k, 0)
             grid.addLayout(row(self.students[k], self.infos[k]), 3 + 2 * k, 1)
             grid.addWidget(self.words[k], 4 + 2 * k, 1)
-        grid.addWidget(self.noise, 7, 1)
+        grid.addLayout(row(self.noise, self.train_seed), 7, 1)
         grid.addWidget(self.noise_words, 8, 1)
         grid.addWidget(PlainLabel("Region"), 9, 0)
         grid.addLayout(row(self.regions, self.swap), 9, 1)

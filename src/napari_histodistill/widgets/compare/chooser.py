@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from qtpy.QtCore import Signal
+
 from napari_histodistill.controllers.compare.jobs import (
     LOADING,
     OF_THE_MAPS,
@@ -37,6 +39,9 @@ from napari_histodistill.widgets.shared.slide_chooser import SlideChoosing
 
 class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
     """Keeps the choice panel, the viewer's layers and the session in step."""
+
+    seeds_known = Signal()
+    """What measures noise was looked for."""
 
     bench: CompareBench
     panel: ChoosePanel
@@ -138,6 +143,11 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         else:
             self.choose_student(which, index)
 
+    def look_for_seeds_again(self) -> None:
+        """Look again for what measures noise: there may be more by now."""
+        self.bench.session.look_for_seeds_again()
+        self._look_for_seeds()
+
     def show(self) -> None:
         """Draw the panel."""
         bench, panel, session = self.bench, self.panel, self.bench.session
@@ -185,6 +195,7 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
             self.bench.session.take_seeds(SeedsFound())
             self.bench.said.emit(job.error)
         self.bench.changed.emit()
+        self.seeds_known.emit()
 
     def _drop(self) -> None:
         """Take the present maps off the screen; they stay stored."""

@@ -40,6 +40,7 @@ from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.chooser import CompareChoosing
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.compare.running import Comparing
+from napari_histodistill.widgets.compare.seeding import SeedTraining
 from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasKeys
 from napari_histodistill.widgets.shared.controls import (
     explain,
@@ -99,6 +100,9 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
             students=bundled_students() if students is None else students,
         )
         self.comparing = Comparing(self.bench, self.choose_panel, self.difference_panel)
+        self.seeding = SeedTraining(
+            self.bench, self.choose_panel, self.choosing, self.comparing
+        )
         self.asking = Asking(self.bench, self.place_panel)
         self.canvas = CanvasInput(
             self.bench.viewer,
@@ -120,6 +124,7 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
         """Draw every panel from the session."""
         self.choosing.show()
         self.comparing.show()
+        self.seeding.show()
         self.asking.show()
         explain(
             self.export_button,

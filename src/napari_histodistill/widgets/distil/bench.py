@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -48,7 +49,8 @@ class Turns(QObject):
     """Does several things in turn, and lets the window be drawn after each.
 
     What napari needs long for (a layer or a panel that is new) should not add up to a
-    freeze.
+    freeze. Nor should the search for garbage, which goes through a million objects and
+    takes a quarter of a second: it waits until all is done.
 
     Parameters
     ----------
@@ -62,6 +64,7 @@ class Turns(QObject):
         self._timer = QTimer(self)
         self._timer.setInterval(TURN_MS)
         self._timer.timeout.connect(self._next)
+        self._searches = False  # for garbage, once all is done
 
     @property
     def active(self) -> bool:
@@ -71,18 +74,23 @@ class Turns(QObject):
     def start(self, *acts: Callable[[], object]) -> None:
         """Do these, one a turn, in place of what was still to be done."""
         self._left = list(acts)
+        self._searches |= gc.isenabled()
+        gc.disable()
         self._timer.start()
 
     def stop(self) -> None:
         """Do no more."""
         self._left = []
         self._timer.stop()
+        if self._searches:
+            self._searches = False
+            gc.enable()
 
     def _next(self) -> None:
-        act = self._left.pop(0)
-        if not self._left:
-            self._timer.stop()
-        act()
+        if self._left:
+            self._left.pop(0)()
+        else:
+            self.stop()  # a turn later: the last has been drawn
 
 
 class DistilBench(QObject):

@@ -20,16 +20,13 @@ from napari_histodistill.cache import runs_dir, runs_note
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.controllers.shared.background_import import import_work
 from napari_histodistill.controllers.shared.job import SlideJob
-from napari_histodistill.widgets.distil.advanced import Advancing
 from napari_histodistill.widgets.distil.align.alignment import Aligning
+from napari_histodistill.widgets.distil.align.approving import Approving
 from napari_histodistill.widgets.distil.annotations import AnnotationFiles
 from napari_histodistill.widgets.distil.asking.reading import Readings
 from napari_histodistill.widgets.distil.bench import DistilBench
-from napari_histodistill.widgets.distil.classes import Fitting
-from napari_histodistill.widgets.distil.helping import Helping
 from napari_histodistill.widgets.distil.keeping import DistilKeeping
 from napari_histodistill.widgets.distil.pairing import Pairing
-from napari_histodistill.widgets.distil.preview import Previewing
 from napari_histodistill.widgets.distil.scaling import Scaling
 from napari_histodistill.widgets.distil.spots import SpotFiles
 from napari_histodistill.widgets.distil.steps import (
@@ -38,7 +35,14 @@ from napari_histodistill.widgets.distil.steps import (
     PairsStep,
     TrainStep,
 )
-from napari_histodistill.widgets.distil.training import ControlComparing, Distilling
+from napari_histodistill.widgets.distil.train.advanced import Advancing
+from napari_histodistill.widgets.distil.train.classes import Fitting
+from napari_histodistill.widgets.distil.train.helping import Helping
+from napari_histodistill.widgets.distil.train.preview import Previewing
+from napari_histodistill.widgets.distil.train.training import (
+    ControlComparing,
+    Distilling,
+)
 from napari_histodistill.widgets.shared.controls import Hint, message_box
 from napari_histodistill.widgets.shared.dock import Dock
 from napari_histodistill.widgets.shared.drafting import DraftRow
@@ -47,6 +51,14 @@ if TYPE_CHECKING:
     from napari import Viewer
 
 WIDTH, HEIGHT = 360, 780
+NEEDED_LATER = (
+    "pandas",
+    "zarr",
+    "zarr.codecs",
+    "joblib",
+    "joblib.externals.loky",
+    "napari_histodistill.widgets.explore.dock",
+)
 
 
 class OnClose(Enum):
@@ -84,6 +96,7 @@ class DistilWidget(Dock):
         self.pairing.pointed.connect(self.readings.point_at)
         self.pairing.laying_out.connect(self.readings.look_again)
         self.aligning = Aligning(self.bench, self.align_step)
+        self.approving = Approving(self.bench, self.align_step)
         self.scaling = Scaling(
             self.bench, self.layers_step, self.pairing, self.aligning
         )
@@ -103,11 +116,9 @@ class DistilWidget(Dock):
         self.lay_out((self.message, self.draft_row, *steps), spacing=8)
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
-        # What pairs, training and preview need, before a person waits for it.
+        # What pairs, training, preview and Explore need, before a person waits for it.
         self.bench.pump.start(
-            import_work(
-                "pandas", "zarr", "zarr.codecs", "joblib", "joblib.externals.loky"
-            ),
+            import_work(*NEEDED_LATER),
             key=SlideJob.IMPORTING,
             on_reports=lambda _: None,
         )
@@ -134,6 +145,7 @@ class DistilWidget(Dock):
         self.readings.show()
         self.scaling.show()
         self.aligning.show()
+        self.approving.show()
         self.distilling.show()
         self.advancing.show()
         self.previewing.show()

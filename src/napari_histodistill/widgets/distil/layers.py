@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer, Points
 
-from napari_histodistill.controllers.distil.alignment import layer_affine
+from napari_histodistill.controllers.distil.align.alignment import layer_affine
 from napari_histodistill.controllers.distil.classes import named_values
 from napari_histodistill.controllers.distil.partners import (
     LayerKey,

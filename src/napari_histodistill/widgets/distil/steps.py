@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
@@ -19,8 +20,18 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_histodistill.controllers.distil.align.approval import (
+    LONGEST_NAME,
+    RELATION_TITLES,
+)
 from napari_histodistill.controllers.distil.preview import COLOURINGS, Colouring
 from napari_histodistill.controllers.shared.wording import neutral_title
+from napari_histodistill.distill.layers.registration import (
+    AFFINE_FROM,
+    RegistrationKind,
+)
+from napari_histodistill.distill.layers.registration import KINDS as KINDS_OF_FIT
+from napari_histodistill.distill.pairs.provenance import SectionRelation
 from napari_histodistill.distill.recipes.presets import PRESETS
 from napari_histodistill.widgets.distil.asking.library_question import LibraryQuestion
 from napari_histodistill.widgets.distil.asking.reading import ReadingRow
@@ -30,8 +41,10 @@ from napari_histodistill.widgets.distil.unit_question import UnitQuestion
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     PlainLabel,
+    SteadyHint,
     explain,
     fill_combo,
+    keep_room,
     make_bold,
     push,
     put,
@@ -45,10 +58,28 @@ from napari_histodistill.widgets.shared.forms import Form, asked, editor
 from napari_histodistill.widgets.shared.saving import ModelTitle
 from napari_histodistill.widgets.shared.slide_rows import ImageRow
 
+AS_FITS = "as fits"
 KINDS = (
+    ("Transform: as fits", AS_FITS),
     ("Shift, turn and scale", "similarity"),
     ("Shift and turn", "rigid"),
     ("Shift, turn, scale and shear", "affine"),
+)
+WORDS_LINES, LINE_LINES = 3, 2
+"""Lines that are kept for what step 2 says while it works, and has decided."""
+
+IDLE = (
+    "Find lays the partner by itself, or landmarks do, which also say how well it lies."
+)
+"""What step 2 says while it has nothing to say."""
+
+APPROVED_TIP = (
+    "Tick it once you have looked at how both lie: it is kept with the pairs. It goes "
+    "when the partner is laid otherwise."
+)
+APPROVER_TIP = (
+    "Who looks at the alignment. Kept on this computer and with the pairs; a report "
+    "names nobody unless its recipe says so."
 )
 NONE = QAbstractSpinBox.ButtonSymbols.NoButtons
 """Where three fields in a row leave no room for both a unit and buttons."""
@@ -104,17 +135,19 @@ class Step(QWidget):
     ----------
     title : str
         With its number.
+    line : Hint, optional
+        Where it says what it decided; one that comes and goes by default.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, line: Hint | None = None) -> None:
         super().__init__()
         self.button = tool(title, "Fold or open this step.")
         self.button.setCheckable(True)
         self.button.setChecked(True)
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         make_bold(self.button)
-        self.line = Hint()
-        self.line.hide()
+        self.line = Hint() if line is None else line
+        self.line.setVisible(line is not None)
         self.body = QWidget()
         self.column = stack(self.body)
         self.column.setContentsMargins(4, 0, 0, 0)
@@ -192,11 +225,41 @@ class LayersStep(Step):
         ]
 
 
+class About(Enum):
+    """What step 2 may have to say something about, the most urgent first."""
+
+    TASK = "what to click next"
+    REFINING = "refining"
+    FINDING = "finding"
+    OFFER = "another way to lay the partner, with its button"
+
+
+class Told(SteadyHint):
+    """The words of all that moves the partner, in room that is kept for them.
+
+    An offer is always told; of the others, the most urgent. While there is nothing to
+    say, it says what can be done here.
+    """
+
+    def __init__(self, lines: int) -> None:
+        super().__init__(lines)
+        self._told = dict.fromkeys(About, "")
+        self.say(IDLE)
+
+    def tell(self, about: About, words: str) -> None:
+        """Say something; "" takes it back."""
+        self._told[about] = words
+        first = next(filter(None, (self._told[x] for x in About)), "")
+        offer = self._told[About.OFFER]
+        parts = (first,) if first == offer else (first, offer)
+        self.say("\n".join(filter(None, parts)) or IDLE)
+
+
 class AlignStep(Step):
     """Step 2: alignment of the partner with the H&E."""
 
     def __init__(self) -> None:
-        super().__init__("2  Align")
+        super().__init__("2  Align", SteadyHint(LINE_LINES))
         self.find = QPushButton("Find")
         self.find_tip = (
             "Find where the partner lies: every turn, mirrored or not, any scale. It "
@@ -212,7 +275,10 @@ class AlignStep(Step):
             "Click a place on the H&E, then the same place on the partner, and so on: "
             "only the layer to click is shown. Press again when done."
         )
-        tip = "What the transform may do; the least that fits is best."
+        tip = (
+            "What the transform of Find and of landmarks may do. As fits: shear as "
+            f"well, for landmarks from {AFFINE_FROM} on."
+        )
         self.kind = editor(str, tip, choices=KINDS).native
         self.remove = push("Remove worst", "Remove the landmark that fits worst.")
         self.load = push(
@@ -227,21 +293,56 @@ class AlignStep(Step):
             "Move the partner slightly, to where both layers agree best. The result is "
             "used only if landmarks show that it is not worse, and it can be undone."
         )
-        self.task, self.found, self.seen = Hint(), Hint(), Hint()
-        self.posed, self.where = Hint(), Hint()
+        self.words, self.seen = Told(WORDS_LINES), SteadyHint(1)
         self.residuals = Residuals()
-        for hidden in (
-            *(self.task, self.found, self.seen, self.residuals, self.undo),
-            *(self.posed, self.where, self.turn),
-        ):
+        for comes in (self.undo, self.turn):
+            keep_room(comes)
+        for hidden in (self.residuals, self.undo, self.turn):
             hidden.hide()
-        put(self.column, row(self.find, self.turn, self.undo), self.where, self.posed)
-        put(self.column, row(self.pick, self.kind, stretch=1), self.task)
+        put(self.column, row(self.find, self.refine, self.turn, self.undo))
+        put(self.column, row(self.pick, self.kind, stretch=1), self.words)
         put(self.column, self.residuals)
         put(self.column, row(self.remove, self.load, self.save))
-        put(self.column, row(self.refine), self.found)
         looks = row(self.flicker, self.checker, self.square, stretch=2)
         put(self.column, looks, self.seen)
+        self._make_questions()
+        put(self.column, self.relation_row, self.approval_row)
+
+    @property
+    def chosen_kind(self) -> RegistrationKind | None:
+        """What the transform may do; None for as fits."""
+        chosen: str = self.kind.currentData()
+        return next((kind for kind in KINDS_OF_FIT if kind == chosen), None)
+
+    def _make_questions(self) -> None:
+        """Ask for what is kept with the pairs, as their provenance."""
+        tip = (
+            "Kept with the pairs. In one section cells meet themselves; in consecutive "
+            "ones glands meet, cells do not."
+        )
+        choices = [(title, one) for one, title in RELATION_TITLES.items()]
+        self.relation = editor(SectionRelation, tip, choices=choices).native
+        self.relation_row, self.approval_row = QWidget(), QWidget()
+        words = PlainLabel("Sections")
+        self.relation_row.setLayout(row(words, self.relation, stretch=1))
+        self.approved = editor(bool, "", text="Approved by").native
+        self.approver = editor(str, APPROVER_TIP).native
+        self.approver.setMaxLength(LONGEST_NAME)
+        self.approver.setPlaceholderText("your name (optional)")
+        self.approval_row.setLayout(row(self.approved, self.approver, stretch=1))
+
+    def show_questions(self, relation: SectionRelation, *, shown: bool) -> None:
+        """Show what was answered, where there is a section beside the H&E's own."""
+        self.relation_row.setVisible(shown)
+        self.approval_row.setVisible(shown)
+        with QSignalBlocker(self.relation):
+            self.relation.setCurrentIndex(self.relation.findData(relation))
+
+    def show_approval(self, by: str, why_not: str) -> None:
+        """Show who approved the alignment, or why nobody can; the name stays."""
+        with QSignalBlocker(self.approved):
+            self.approved.setChecked(bool(by))
+        explain(self.approved, APPROVED_TIP, why_not)
 
     def _make_looks(self) -> None:
         self.flicker = push("Flicker", stays=True)
@@ -258,7 +359,7 @@ class AlignStep(Step):
 
     def show_offer(self, words: str) -> None:
         """Offer to lay the partner otherwise; "" offers nothing."""
-        self.posed.say(words)
+        self.words.tell(About.OFFER, words)
         self.turn.setVisible(bool(words))
 
 
@@ -311,11 +412,9 @@ class TrainStep(Step):
         super().__init__("4  Train")
         presets = [(preset.title, preset.key) for preset in PRESETS]
         self.preset = editor(str, "", choices=presets).native
-        tip = (
-            "Train the control: a model that never sees the partner, everything else "
-            "being the same. The comparison shows what the partner taught."
-        )
-        self.alone = editor(bool, tip, text="without the partner").native
+        self.alone = editor(bool, "", text="without the partner").native
+        self.learn = editor(bool, "", text="learn the classes").native
+        self.learn.hide()
         self.saving = Form(ModelTitle(), labels=True)
         (self.title,) = self.saving.natives
         self.title.setPlaceholderText(neutral_title())
@@ -336,7 +435,8 @@ class TrainStep(Step):
         self.curves.hide()
         self.warning = Hint()
         self.warning.hide()
-        put(self.column, row(self.preset, self.advanced), self.alone)
+        put(self.column, row(self.preset, self.advanced))
+        put(self.column, row(self.alone, self.learn))
         put(self.column, self.saving.native, self.words, self.settings)
         put(self.column, row(self.start, self.pause, self.stop), self.smaller)
         put(self.column, self.bar, self.curves, self.warning)
@@ -382,6 +482,17 @@ class TrainStep(Step):
             side_by_side.setStretch(1, 1)
             put(self.column, side_by_side)
         put(self.column, self.classes)
+
+    def offer_learning(self, classes: Sequence[str], *, chosen: bool) -> None:
+        """Offer to learn classes, with a head for them, where there are some."""
+        self.learn.setVisible(bool(classes))
+        with QSignalBlocker(self.learn):
+            self.learn.setChecked(chosen)
+        set_tip(
+            self.learn,
+            f"Learn to tell {', '.join(classes)} apart: a tile is of the class at its "
+            "centre; tiles without one are left out. Other partners teach besides.",
+        )
 
     def offer_classes(self, names: Sequence[str]) -> None:
         """Offer these Labels layers."""

@@ -72,6 +72,25 @@ class Hint(PlainLabel):
         self.setVisible(bool(words))
 
 
+class SteadyHint(Hint):
+    """A hint that keeps its room while it says nothing: what is below stays in place.
+
+    Parameters
+    ----------
+    lines : int
+        Lines of text to keep room for; a longer text takes more.
+    """
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self.setAlignment(Qt.AlignmentFlag.AlignTop)
+        keep_lines(self, lines)
+
+    def say(self, words: str) -> None:
+        """Show words in the room that is there."""
+        self.setText(words)
+
+
 class HasTip(Protocol):
     """A widget, an action or an item of a list."""
 
@@ -167,6 +186,23 @@ def room_for(label: QWidget, longest: str, *, beside: int = 4) -> None:
         label.setMinimumWidth(wide + beside)
 
     _RoomKeeper(label, reserve)
+
+
+def align_labels(parent: QWidget) -> None:
+    """Give all labels below a widget, one in each row, the width of the widest."""
+    labels = parent.findChildren(QLabel)
+
+    def reserve() -> None:
+        wide = max(_text_width(label) for label in labels)
+        for label in labels:
+            label.setMinimumWidth(wide)
+
+    for label in labels:
+        _RoomKeeper(label, reserve)
+
+
+def _text_width(label: QLabel) -> int:
+    return int(label.fontMetrics().horizontalAdvance(label.text())) + 4
 
 
 def make_bold(widget: QWidget, *, bold: bool = True) -> None:

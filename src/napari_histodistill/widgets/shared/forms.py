@@ -25,6 +25,7 @@ from qtpy.QtCore import QEvent, QObject, Qt
 
 from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
+    align_labels,
     keep_within_dock,
     leave_wheel,
     make_plain,
@@ -125,6 +126,8 @@ class Form(Container, Generic[ModelT]):
         self.margins = (0, 0, 0, 0)
         self.native.layout().setSpacing(4)
         make_plain(self.native)
+        if labels and layout == "vertical":
+            align_labels(self.native)
 
     @property
     def model(self) -> ModelT:

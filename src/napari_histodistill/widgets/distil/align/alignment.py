@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QSignalBlocker, Signal
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     NO_PIXELS,
     judged,
     why_no_alignment,
@@ -29,7 +29,7 @@ from napari_histodistill.widgets.distil.bench import DistilBench, Turns
 from napari_histodistill.widgets.distil.layers import (
     channels_of,
 )
-from napari_histodistill.widgets.distil.steps import AlignStep
+from napari_histodistill.widgets.distil.steps import About, AlignStep
 from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Aligning(AlignedPair):
         self.checker.leave_other_slide()
         session, step = self.bench.session, self.step
         step.say(session.say_alignment(session.aligned or 0))
-        step.task.say(self._task())
+        step.words.tell(About.TASK, self._task())
         why = why_no_alignment(self.partner)
         explain(step.pick, step.pick_tip, why)
         explain(step.flicker, step.flicker_tip, why)

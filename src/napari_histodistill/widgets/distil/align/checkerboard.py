@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_histodistill.controllers.distil.checkerboard import (
+from napari_histodistill.controllers.distil.align.checkerboard import (
     Checkerboard,
     checkerboard_work,
     fitting_square_um,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_histodistill.controllers.distil.exchange import (
+from napari_histodistill.controllers.distil.align.exchange import (
     Chosen,
     FromFile,
     Held,

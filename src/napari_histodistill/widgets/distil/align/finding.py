@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from napari.layers import Layer
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     TurnOffer,
     why_no_finding,
 )
-from napari_histodistill.controllers.distil.finding import (
+from napari_histodistill.controllers.distil.align.finding import (
     WhatToDo,
     find_work,
     say_found,
@@ -23,6 +23,7 @@ from napari_histodistill.controllers.distil.partners import Partner
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.finding import Found
 from napari_histodistill.widgets.distil.layers import show_same
+from napari_histodistill.widgets.distil.steps import About
 from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Finding(QObject):
         self._slide, self._of = weakref.ref(sparse), weakref.ref(layer)
         bench.said.emit("")
         bench.pump.start(
-            find_work(sparse, partner, pair.own_landmarks()),
+            find_work(sparse, partner, pair.step.chosen_kind, pair.own_landmarks()),
             key=DistilJob.FINDING,
             on_reports=self._reported,
             on_end=self._ended,
@@ -122,7 +123,7 @@ class Finding(QObject):
         )
         step.undo.setVisible(can_undo)
         step.show_offer("" if offer is None else offer.words)
-        step.where.say(self._words())
+        step.words.tell(About.FINDING, self._words())
 
     def _words(self) -> str:
         if self.active:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil.alignment import TurnOffer
-from napari_histodistill.controllers.distil.fitting import (
+from napari_histodistill.controllers.distil.align.alignment import TurnOffer
+from napari_histodistill.controllers.distil.align.fitting import (
     Fitted,
     FitWish,
     fit_wish,
@@ -76,7 +76,7 @@ class LandmarkFitting(QObject):
         self._bench.pump.abandon(DistilJob.FITTING)
 
     def _wish(self) -> FitWish | None:
-        pair, kind = self._pair, self._pair.step.kind.currentData()
+        pair, kind = self._pair, self._pair.step.chosen_kind
         return fit_wish(pair.partner, pair.own_landmarks(), kind)
 
     def _start(self, wish: FitWish) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -172,14 +173,16 @@ class Landmarks(QObject):
         -------
         tuple of callable
             What is still to be done, one after the other, before :meth:`ask`: napari
-            takes a while for each new layer.
+            takes a while for each new layer, and again to draw it first.
         """
         self.stop()
         self.turn_to(sparse, partner)
         self._forget_removed()
         if self._points is not None:
             return ()
-        return (lambda: self._make(0)), (lambda: self._make(1))
+        makes = [partial(self._make, side) for side in range(len(TITLES))]
+        shows = [partial(self._show, side) for side in range(len(TITLES))]
+        return (*makes, *shows)
 
     def ask(self) -> None:
         """Ask for landmarks of the pair that was prepared."""
@@ -307,12 +310,17 @@ class Landmarks(QObject):
     def _make(self, side: int) -> None:
         """Make one of the two layers; with the second, they are there."""
         if self._points is None and len(self._half) == side:
-            self._half.append(self._add(side))
+            # Not drawn in the turn that makes it: that would add up.
+            self._half.append(self._add(side, visible=False))
         if len(self._half) == 2:
             self._points = self._half[0], self._half[1]
             self._half = []
 
-    def _add(self, side: int) -> Points:
+    def _show(self, side: int) -> None:
+        if self._points is not None:
+            self._points[side].visible = True
+
+    def _add(self, side: int, *, visible: bool = True) -> Points:
         points = self._viewer.add_points(
             np.empty((0, 2)),
             name=TITLES[side],
@@ -323,6 +331,7 @@ class Landmarks(QObject):
             units=("um", "um"),
             metadata={OVERLAY_MARK: "landmarks", BOOK: self._book, SIDE: side},
             canvas_size_limits=(SIZE_PX - 2, SIZE_PX + 2),
+            visible=visible,
         )
         points.current_border_width = 0
         points.events.data.connect(self._data_changed)

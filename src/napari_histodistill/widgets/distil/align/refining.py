@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari.layers import Layer
 from qtpy.QtCore import QObject
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     kind_to_refine,
     refine_work,
     say_refinement,
@@ -20,6 +20,7 @@ from napari_histodistill.controllers.distil.partners import Partner
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.refinement import Refinement
 from napari_histodistill.widgets.distil.layers import show_same
+from napari_histodistill.widgets.distil.steps import About
 from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Refining(QObject):
         self._share, self._started = 0.0, partner
         layer = self._pair.layer
         self._of = None if layer is None else weakref.ref(layer)
-        kind = kind_to_refine(partner, self._pair.step.kind.currentData())
+        kind = kind_to_refine(partner, self._pair.step.chosen_kind)
         bench.said.emit("")
         bench.pump.start(
             refine_work(
@@ -80,9 +81,10 @@ class Refining(QObject):
         why = why_no_refining(partner, count, picking=landmarks.active)
         explain(step.refine, step.refine_tip, "" if self.active else why)
         if self.active:
-            step.found.say(f"Comparing both layers… {self._share:.0%}")
+            words = f"Comparing both layers… {self._share:.0%}"
         else:
-            step.found.say(self._words())
+            words = self._words()
+        step.words.tell(About.REFINING, words)
 
     def _words(self) -> str:
         found, pair = self._found, self._pair

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.distil.alignment import (
+from napari_histodistill.controllers.distil.align.alignment import (
     TurnOffer,
     are_enough,
     judged,
@@ -18,6 +18,7 @@ from napari_histodistill.distill.layers.registration import (
     fit_from_other_side,
     fit_landmarks,
     is_mirrored,
+    kind_that_fits,
 )
 
 if TYPE_CHECKING:
@@ -91,11 +92,15 @@ class Fitted:
 def fit_wish(
     partner: Partner | None,
     landmarks_um: tuple[Doubles, Doubles] | None,
-    kind: RegistrationKind,
+    chosen: RegistrationKind | None,
 ) -> FitWish | None:
-    """Return what to fit; None if there are too few landmarks, or no partner."""
+    """Return what to fit; None if there are too few landmarks, or no partner.
+
+    The transform is as chosen, or else as fits so many landmarks.
+    """
     if partner is None or landmarks_um is None:
         return None
+    kind = chosen or kind_that_fits(len(landmarks_um[0]))
     if not are_enough(len(landmarks_um[0]), kind):
         return None
     return FitWish(*landmarks_um, kind, is_mirrored(partner.matrix))

@@ -107,10 +107,12 @@ def judged(partner: Partner | None, landmarks: int) -> Registration | None:
     return known if fits else None
 
 
-def kind_to_refine(partner: Partner, chosen: RegistrationKind) -> RegistrationKind:
+def kind_to_refine(
+    partner: Partner, chosen: RegistrationKind | None
+) -> RegistrationKind:
     """Return what refining may do: as its registration, or else as chosen."""
     known = partner.registration
-    return chosen if known is None else known.kind
+    return known.kind if known is not None else chosen or "similarity"
 
 
 def still_stands(partner: Partner, found: Refinement) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.distil.partners import Partner
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.finding import Found
+    from napari_histodistill.distill.layers.registration import RegistrationKind
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
@@ -69,7 +70,10 @@ class Move:
 
 
 def find_work(
-    sparse: Slide, partner: Partner, landmarks_um: tuple[Doubles, Doubles] | None
+    sparse: Slide,
+    partner: Partner,
+    kind: RegistrationKind | None,
+    landmarks_um: tuple[Doubles, Doubles] | None,
 ) -> Work:
     """Return the work that finds where a partner lies; see :mod:`.layers.finding`.
 
@@ -79,6 +83,8 @@ def find_work(
         The H&E.
     partner : Partner
         With pixels; where it lies now does not matter.
+    kind : {"rigid", "similarity", "affine"} or None
+        What the transform may do; None for affine.
     landmarks_um : tuple of ndarray or None
         Those that are there: they judge what is found.
     """
@@ -86,7 +92,9 @@ def find_work(
     def work(cancel: CancelToken) -> Iterator[Found | float]:
         layer = look_over(partner)
         cancel.check()
-        yield from find(sparse, layer, landmarks_um=landmarks_um, cancel=cancel)
+        yield from find(
+            sparse, layer, kind or "affine", landmarks_um=landmarks_um, cancel=cancel
+        )
 
     return work
 

@@ -17,7 +17,11 @@ from napari_histodistill.controllers.distil.control import (
     why_no_comparison,
 )
 from napari_histodistill.controllers.distil.jobs import DistilJob
-from napari_histodistill.controllers.distil.pairs import Planned, Written
+from napari_histodistill.controllers.distil.pairs import (
+    Planned,
+    Written,
+    classes_on_offer,
+)
 from napari_histodistill.controllers.distil.run import (
     controls_of,
     free_run,
@@ -49,6 +53,10 @@ if TYPE_CHECKING:
     from napari_histodistill.widgets.explore.dock import ExploreWidget
 
 WATCH_MS = 400
+ALONE_TIP = (
+    "Train the control: a model that never sees the partner, everything else being the "
+    "same. The comparison shows what the partner taught."
+)
 START_TIP = "Train in a process of its own, beside napari."
 USE_TIP = "Open the model in Explore slide, on this slide."
 COMPARE_TIP = (
@@ -76,6 +84,7 @@ class Distilling(QObject):
         self._slide: Slide | None = None
         step.preset.activated.connect(self._preset_chosen)
         step.alone.toggled.connect(self._alone_toggled)
+        step.learn.toggled.connect(self._learn_toggled)
         step.title.textEdited.connect(self._titled)
         step.start.clicked.connect(self.start)
         step.pause.clicked.connect(self.pause)
@@ -253,6 +262,10 @@ class Distilling(QObject):
         if session.sparse is not self._slide and view is not None:
             self.step.say(learns_elsewhere(session) + say_run(view))
         self._slide = session.sparse
+        offered = classes_on_offer(session.sections)
+        names = [] if offered is None else [one.name for one in offered.classes]
+        self.step.offer_learning(names, chosen=session.learns_classes)
+        explain(self.step.alone, ALONE_TIP, session.why_only_alone)
         self._enable(view)
 
     def _enable(self, view: RunView | None) -> None:
@@ -349,6 +362,10 @@ class Distilling(QObject):
 
     def _alone_toggled(self, on: bool) -> None:
         self.bench.session.train_with_partner(use=not on)
+        self.bench.changed.emit()
+
+    def _learn_toggled(self, on: bool) -> None:
+        self.bench.session.learn_classes(learn=on)
         self.bench.changed.emit()
 
     def _titled(self, title: str) -> None:

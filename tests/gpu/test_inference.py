@@ -1,0 +1,115 @@
+"""Inference on a real CUDA card: what the imitated one cannot prove."""
+
+from __future__ import annotations
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from napari_histodistill.slides.tissue.stain import StainMap
+from napari_histodistill.students.backends.torch import TorchBackend
+from napari_histodistill.students.device import choose_device
+from napari_histodistill.students.student import DeviceChoice
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="torch sees no CUDA card here"
+    ),
+]
+
+GRAPHS = "HISTODISTILL_CUDA_GRAPHS"
+CARD = "cuda:0"
+EDGE = 96
+
+
+def backend(device: str = CARD, precision: str = "float32") -> TorchBackend:
+    torch.manual_seed(0)
+    module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+    choice = DeviceChoice(device, device, "a test", precision)
+    return TorchBackend(module, choice, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def tiles(count: int) -> np.ndarray:
+    rng = np.random.default_rng(count)
+    return rng.integers(0, 256, (count, EDGE, EDGE, 3), dtype=np.uint8)
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(axis=1) / lengths
+
+
+@pytest.fixture(params=["eager", "graphs"])
+def way(request, monkeypatch) -> str:
+    monkeypatch.setenv(GRAPHS, "1" if request.param == "graphs" else "0")
+    return request.param
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_embeddings_are_those_of_the_cpu(way, precision):
+    exact = backend("cpu").embed(tiles(40))
+    found = backend(precision=precision).embed(tiles(40))
+    assert cosines(found, exact).min() > 0.999
+
+
+def test_two_lanes_compute_what_one_does(way):
+    """In graphs mode both record at the same time at first."""
+    sizes = np.random.default_rng(0).integers(1, 257, 60).tolist()
+    subject = backend(precision="float16")
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(subject.embed, map(tiles, sizes)))
+    assert not subject.take_note()
+    alone = backend(precision="float16")
+    for size, embeddings in zip(sizes, found, strict=True):
+        assert cosines(embeddings, alone.embed(tiles(size))).min() > 0.9999
+
+
+def test_memory_stays_flat_over_many_runs(way):
+    subject = backend(precision="float16")
+    held = []
+    for _ in range(20):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(subject.embed, map(tiles, (64, 64, 30, 1))))
+        held.append(torch.cuda.memory_reserved())
+    assert held[-1] <= held[2]
+
+
+def test_graphs_go_with_their_stain_map(monkeypatch):
+    monkeypatch.setenv(GRAPHS, "1")
+    subject = backend()
+    subject.embed(tiles(32))
+    before = torch.cuda.memory_allocated()
+    stains = StainMap(tuple(map(tuple, np.eye(3))), (255.0,) * 3, (240.0,) * 3)
+    stained = subject.seen_through(stains)
+    stained.embed(tiles(32))
+    assert torch.cuda.memory_allocated() > before
+    del stained
+    gc.collect()
+    assert torch.cuda.memory_allocated() <= before
+
+
+def test_a_shortage_makes_batches_smaller_and_the_numbers_stay(way):
+    exact = backend("cpu").embed(tiles(8))
+    subject = backend()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(300e6 / total)
+    try:
+        many = np.concatenate([tiles(8)] * 64)
+        found = subject.embed(many)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "ran out of memory" in subject.take_note()
+    assert cosines(found, np.concatenate([exact] * 64)).min() > 0.999
+
+
+def test_the_choice_names_the_card_and_what_it_computes_in():
+    choice = choose_device("auto")
+    assert choice.name == CARD
+    assert torch.cuda.get_device_name(0) in choice.label
+    assert choice.precision in choice.reason
