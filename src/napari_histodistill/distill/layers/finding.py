@@ -1,11 +1,12 @@
 """The automatic start: where a partner lies, found without a landmark, or refused.
 
 Sections are mounted turned, upside down and cut, and files state wrong µm/px. So every
-turn, side, scale and shift is looked at very small, the likeliest places are refined
-alike, and then small blocks are asked, each on its own, whether they find themselves
-where the place puts them. The best place is accepted only where far more blocks agree
-than do for partners that do not belong together, and than in any other place. Its error
-is stated by how far the blocks that agree lie off.
+turn, side, scale and shift is looked at very small; from the likeliest of these, blocks
+vote where they belong; the places with most votes are refined alike, and then small
+blocks are asked, each on its own, whether they find themselves where the place puts
+them. The best place is accepted only where far more blocks agree than do for partners
+that do not belong together, and than in any other place. Its error is stated by how far
+the blocks that agree lie off.
 
 Only rigid, similarity and affine maps are fitted. A displacement field was measured on
 two pairs of sections, and held-out landmarks gained no more than their noise.
