@@ -73,7 +73,7 @@ LEAST_MARGIN = 4.0
 """Margin from which a place is accepted."""
 
 _FEW, _MANY = (40, 4), (240, 8)
-"""Places where blocks vote, and those of them that are refined."""
+"""From how many places of each look blocks vote, and how many of those are refined."""
 
 _BATCH, _FINALISTS = 3, 2
 _FIRST_PX = 128, 256
@@ -82,6 +82,8 @@ _APART = 0.06
 """Places that differ by less than this share of the section are one."""
 
 _LOOKED_AT = 4
+"""So many times as many are looked through for places that are apart."""
+
 _BUDGET_S = 20.0
 _LEAST_PX = 200
 _LOST, _BETTER = 0.9, 1.15
