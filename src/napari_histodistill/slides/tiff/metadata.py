@@ -109,8 +109,11 @@ def aperio_fields(description: str) -> dict[str, str]:
 
 def aperio_optics(description: str) -> Optics:
     """Read ``AppMag`` and ``ScanScope ID`` of an Aperio description."""
-    fields = aperio_fields(description)
-    return stated_optics(fields.get("AppMag"), fields.get("ScanScope ID"))
+    fields = {
+        name.replace(" ", "").lower(): value
+        for name, value in aperio_fields(description).items()
+    }
+    return stated_optics(fields.get("appmag"), fields.get("scanscopeid"))
 
 
 def aperio_size(description: str) -> PhysicalSize:
