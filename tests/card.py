@@ -18,12 +18,14 @@ Not imitated: kernels that err, cuDNN's choices, real time.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter, defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -58,6 +60,7 @@ class Card:
         self.peaks: Counter = Counter()
         self.left: list[int] = []  # bytes in use at each emptying of torch's cache
         self.streams = self.spins = 0
+        self.waits: Counter = Counter()  # of the host, by the line of ours
         self.recording: Recording | None = None
         self.recorded: list[tuple[int, ...]] = []
         self.numbers = count(1)
@@ -146,7 +149,8 @@ class Card:
             self.clocks[HOST] |= clock
 
     def wait_here(self, what: str) -> None:
-        """Let the host wait for the current stream, as copies without need do."""
+        """Let the host wait for the current stream, as plain copies do."""
+        self.waits[who_called()] += 1
         stream = self.current()
         recording = self.recording
         if recording is not None and recording.stream == stream:
@@ -465,14 +469,33 @@ def imitated_card(monkeypatch, **options):
         "device_count": lambda: 1,
         "is_bf16_supported": lambda **_: True,
         "get_device_name": lambda device=None: "Imitation",
+        "device": lambda device: nullcontext(),
+        "get_rng_state": lambda device=None: torch.zeros(1, dtype=torch.uint8),
+        "set_rng_state": lambda state, device=None: None,
+        "manual_seed": lambda seed: None,
+        "manual_seed_all": lambda seed: card.fault("every card was seeded"),
         "get_device_capability": lambda device=None: card.capability,
     }
     with monkeypatch.context() as patched:
         for name, value in patches.items():
             patched.setattr(torch.cuda, name, value)
         patched.setattr(threading.Thread, "run", run_inside)
+        # It asks the real card whether it is recording.
+        check = "_accelerator_graph_capture_health_check"
+        patched.setattr(torch.optim.Optimizer, check, lambda _: None)
         with card.inside():
             yield card
+
+
+def who_called() -> str:
+    """Return the line of this package that is being run, or ''."""
+    frame = sys._getframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if "napari_histodistill" in path:
+            return f"{Path(path).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def undefined(args, found) -> None:

@@ -75,7 +75,7 @@ def backend(
     dry: bool,
 ) -> TorchBackend:
     """Return a backend with fixed weights; dry, of a tiny network."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     name, options = ("test_efficientnet", {}) if dry else NETWORKS[network]
     module = timm.create_model(name, pretrained=False, num_classes=0, **options)
     choice = DeviceChoice(device, device, "a measurement", precision)

@@ -25,7 +25,7 @@ class Small(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         self.conv = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False)
         self.norm = torch.nn.BatchNorm2d(4)
         self.last = torch.nn.Conv2d(4, 6, 3, padding=1)

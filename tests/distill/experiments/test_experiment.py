@@ -517,6 +517,9 @@ def test_other_tiles_of_another_size_without_folds_or_a_class_too_few(
     small = write_textures(tmp_path / "small", cases=4, tiles=1, px=32)
     with pytest.raises(InputError, match=r"32 × 32 px, base\.source_px says 64"):
         run_all(config, out, unlabelled, judge_on=small)
+    (small / "0-0-0.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"0-0-0\.png cannot be read"):
+        run_all(config, out, unlabelled, judge_on=small)
     manifest = small / "manifest.csv"
     rows = manifest.read_text().splitlines()
     rows = [r for r in rows if r.endswith("1") or ",coarse," not in r]

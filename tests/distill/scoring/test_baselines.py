@@ -47,7 +47,7 @@ def test_raw_pixels_are_fitted_on_the_training_part_alone(pixels):
 def test_every_baseline_gives_a_row_a_tile(name, tmp_path):
     folder = read_tile_folder(write_textures(tmp_path / "tiles", cases=4, tiles=1))
     train = np.arange(8) < 6
-    (found,) = baseline_features(name, folder, [train], 16, 64)
+    (found,) = baseline_features(BASELINES[name], folder, [train], 16, 64)
     assert len(found) == 8
     assert found.dtype == np.float32
     assert np.isfinite(found).all()

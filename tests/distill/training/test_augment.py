@@ -14,7 +14,11 @@ from napari_histodistill.distill.training.augment import (
     draw_cuts,
     plain_view,
 )
-from napari_histodistill.distill.training.augment_colour import Colour, change_colours
+from napari_histodistill.distill.training.augment_colour import (
+    Colour,
+    change_colours,
+    draw_colours,
+)
 
 
 def seeded(seed=0):
@@ -24,6 +28,13 @@ def seeded(seed=0):
 def pictures(n=4, channels=3, px=24, seed=0):
     drawn = torch.randint(0, 256, (n, channels, px, px), generator=seeded(seed))
     return drawn.to(torch.uint8)
+
+
+def recoloured(views, colour, generator):
+    """Recolour as pictures of stains, if there are three channels."""
+    has_stains = views.shape[1] == 3
+    drawn = draw_colours(colour, len(views), generator, has_stains=has_stains)
+    return change_colours(views, drawn)
 
 
 def only(monkeypatch, geometry=None, colour=None):
@@ -111,7 +122,7 @@ def test_the_papers_crop_draws_height_and_width_apart():
 def test_the_paper_inverts_three_of_ten():
     _geometry, colour = PRESETS["paper"]
     bright = torch.full((2000, 3, 2, 2), 0.9)
-    dark = change_colours(bright, colour, seeded()).mean((1, 2, 3)) < 0.5
+    dark = recoloured(bright, colour, seeded()).mean((1, 2, 3)) < 0.5
     assert 0.26 < dark.float().mean() < 0.34
 
 
@@ -129,21 +140,21 @@ def test_other_channels_than_three_keep_their_ratio():
     stain = torch.cat(
         [torch.full((6, 1, 8, 8), v) for v in (0.2, 0.4, 0.5, 0.6, 0.3)], 1
     )
-    changed = change_colours(stain, Colour(hue=0.3, saturation=(0.1, 2)), seeded())
+    changed = recoloured(stain, Colour(hue=0.3, saturation=(0.1, 2)), seeded())
     torch.testing.assert_close(changed, stain)
 
 
 def test_a_stain_left_alone_is_left_alone():
     views = pictures() / 255
-    same = change_colours(views.clamp(1 / 255, 1), Colour(stain_shift=1e-9), seeded())
+    same = recoloured(views.clamp(1 / 255, 1), Colour(stain_shift=1e-9), seeded())
     torch.testing.assert_close(same, views.clamp(1 / 255, 1), atol=2e-3, rtol=0)
 
 
 def test_stains_change_white_least():
     shift = Colour(stain_scale=(0.5, 0.5))
-    white = change_colours(torch.ones(1, 3, 4, 4), shift, seeded())
+    white = recoloured(torch.ones(1, 3, 4, 4), shift, seeded())
     purple = torch.tensor([0.4, 0.2, 0.6]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    paler = change_colours(purple, shift, seeded())
+    paler = recoloured(purple, shift, seeded())
     torch.testing.assert_close(white, torch.ones_like(white))
     # Half of every stain is the square root of the light that comes through.
     torch.testing.assert_close(paler, purple.sqrt(), atol=2e-3, rtol=0)

@@ -524,7 +524,11 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     QTest.mouseClick(seed, Qt.MouseButton.LeftButton)
     assert seed.text() == "Cancel the training"
     wait_until(qtbot, lambda: panel.session.seeds is None, 120)
-    wait_until(qtbot, lambda: panel.session.seeds and idle(panel)(), 120)
+    wait_until(
+        qtbot,
+        lambda: panel.session.seeds is not None and not panel.bench.pump.busy,
+        120,
+    )
     assert not seed.isVisibleTo(panel)
     assert panel.session.seeds.second.seed == 1
     assert "oise. " in panel.choose_panel.sentence.text()

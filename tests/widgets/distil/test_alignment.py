@@ -209,7 +209,7 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert not widget.aligning._timer.isActive()
     widget.pairing.tick(dense[0])
     begin_picking(widget)[0].add((50, 50))
-    assert not he.visible
+    wait_until(qtbot, lambda: not he.visible)
     for channel in dense:
         viewer.layers.remove(channel)
     assert not step.pick.isEnabled()
@@ -250,6 +250,7 @@ def test_refining_is_cancelled_and_refused_in_words(open_panel, qtbot):
     _, widget, _, dense = open_panel()
     step = widget.align_step
     assert "Find needs none" in step.refine.toolTip()
+    step.kind.setCurrentIndex(step.kind.findData("similarity"))
     pick(widget, PLACES + SIX_DOWN)  # all of them say so
     before, known = lies_at(dense[0]), widget.session.partners[0].registration
     step.refine.click()

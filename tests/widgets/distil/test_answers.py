@@ -63,7 +63,8 @@ def test_sections_are_related_approved_and_their_classes_learned(
     assert not step.approved.isChecked(), "the name is kept, the tick is not"
     step.approved.click()
     assert session.approved_by == "Dr. A."
-    marker.translate = np.array(marker.translate) + 5
+    for channel in marker:
+        channel.translate = np.array(channel.translate) + 5
     widget.pairing.layers_altered()
     assert not step.approved.isChecked(), "it lies otherwise now"
     step.approved.click()

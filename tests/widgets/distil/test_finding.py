@@ -10,6 +10,7 @@ pytest.importorskip("napari", reason="the windows need napari and Qt")
 pytest.importorskip("SimpleITK", reason="finding needs the extra [registration]")
 
 from napari_histodistill.controllers.distil.jobs import DistilJob
+from napari_histodistill.distill.layers.registration import fit_landmarks
 from napari_histodistill.widgets.distil.align import finding
 from napari_histodistill.widgets.distil.layers import own_to_world
 from napari_histodistill.widgets.distil.steps import IDLE
@@ -49,8 +50,13 @@ def lies(layer):
     return own_to_world(layer, MPP)
 
 
-def test_a_turned_partner_is_offered_laid_and_undone(open_distil, qtbot):
+def test_a_turned_partner_is_offered_laid_and_undone(open_distil, qtbot, monkeypatch):
     turned, here, there = posed(other_stain(section()), 1, mirrored=True)
+    true = fit_landmarks(here * MPP.y, there * MPP.y, "affine", mirrored=True)
+    # What the search itself finds is tested without a window: it takes its time.
+    monkeypatch.setattr(
+        finding, "find_work", lambda *_: lambda _cancel: iter([0.5, found(true.matrix)])
+    )
     widget, layer = opened(open_distil, turned)
     step, before = widget.align_step, lies(layer)
     assert not step.refine.isEnabled()

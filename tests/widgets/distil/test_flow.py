@@ -155,12 +155,10 @@ def test_the_whole_story(open_distil, qtbot, painted):
     turn(lambda: "on the H&E" in widget.align_step.words.text())
     here, there = widget.aligning.landmarks._points
     for y, x in [(50, 60), (60, 250), (240, 70), (250, 250), (150, 140)]:
-        assert he.visible
-        assert not dense[0].visible
+        turn(lambda: he.visible and not dense[0].visible)
         here.add([y, x])
         assert "the same place" in widget.align_step.words.text()
-        assert dense[1].visible
-        assert not he.visible
+        turn(lambda: dense[1].visible and not he.visible)
         there.add([y + SHIFT_PX[0] * 0.5, x + SHIFT_PX[1] * 0.5])
     widget.align_step.pick.click()
     fitted(widget)

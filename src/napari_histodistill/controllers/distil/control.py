@@ -218,7 +218,7 @@ def _say_seeds(scores: Sequence[float]) -> str:
 
 
 def say_judged(found: ArmsJudged) -> str:
-    """Return the answer, and what must be known with it."""
-    from napari_histodistill.distill.scoring.helping import say_help
+    """Return the answer, and what must be known with it, beside the table."""
+    from napari_histodistill.distill.scoring.helping import say_verdict
 
-    return " ".join([say_help(found.report), *found.notes])
+    return " ".join([say_verdict(found.report), *found.notes])

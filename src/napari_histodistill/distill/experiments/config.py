@@ -50,6 +50,18 @@ class GenesToPredict(Frozen):
     """
 
 
+class FrozenEncoder(Frozen):
+    """An encoder that nobody trains here, judged beside the variants."""
+
+    student: Annotated[str, Field(min_length=1)]
+    """Name of a bundled student, or folder of a bundle, from where the command is run.
+    """
+    tiles: Literal["whole", "sparse"] = "whole"
+    """Tiles that it sees: ``whole`` ones, which no student sees, or the ``sparse`` ones
+    that all students see. They are brought to the size that it was made for.
+    """
+
+
 class ExperimentTable(Frozen):
     """The comparison, fixed before anything is trained."""
 
@@ -67,6 +79,8 @@ class ExperimentTable(Frozen):
     """Variant that the others are compared with."""
     baselines: tuple[str, ...] = ()
     """Untrained features judged beside the variants: see ``baselines.py``."""
+    encoders: dict[Name, FrozenEncoder] = Field(default_factory=dict)
+    """Rows of further untrained features: name → encoder."""
     grouping: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Coarser classes: name → classes; empty for none."""
     further: dict[Name, Words] = Field(default_factory=dict)
@@ -94,6 +108,11 @@ class ExperimentTable(Frozen):
     """Number of steps of the final training, which sees more tiles; without it as many
     as the variant's.
     """
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Names of the rows that nothing is trained for."""
+        return (*self.baselines, *self.encoders)
 
     @model_validator(mode="after")
     def _known(self) -> ExperimentTable:
@@ -149,7 +168,7 @@ class ExperimentConfig(Frozen):
         self._check_folds()
         self._check_grouping()
         variants = [v.name for v in self.variants]
-        names = [*table.chosen, *variants, *table.baselines]
+        names = [*table.chosen, *variants, *table.untrained]
         if len(set(names)) != len(names):
             msg = "two variants have the same name"
             raise ValueError(msg)
@@ -278,14 +297,14 @@ class ExperimentConfig(Frozen):
             variants=(
                 *table.chosen,
                 *(v.name for v in self.variants),
-                *table.baselines,
+                *table.untrained,
             ),
             folds=table.folds,
             seeds=table.seeds,
             classes=classes,
             groups=groups,
             baseline=table.baseline,
-            fixed=table.baselines,
+            fixed=table.untrained,
             chosen=table.chosen,
             judge="head" if table.judge == "head" else "1.0",
             further=table.further,

@@ -46,6 +46,7 @@ from napari_histodistill.files import (
 )
 from napari_histodistill.lock import WriterLock
 from napari_histodistill.running import SAFE_PATH, CancelToken, python_command
+from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,6 +128,8 @@ def run_experiment(  # noqa: PLR0913 - what a caller names, named here
         After a stop.
     """
     places = _places(config, data, judge_on)
+    for encoder in config.experiment.encoders.values():
+        load_spec(encoder.student)  # refused now, not after hours
     jobs = _jobs(config, out, places, device)  # a variant that cannot be is said first
     judge = judge_for(config, places.judges)
     _claim(config, out)
@@ -242,6 +245,11 @@ def _jobs(
             folds=table.folds if fold is None else (fold,),
             genes=table.genes.column if table.genes else "",
             gene_names=table.genes.names if table.genes else "",
+            encoder=table.encoders[variant].student
+            if variant in table.encoders
+            else "",
+            sees_whole=variant in table.encoders
+            and table.encoders[variant].tiles == "whole",
         )
 
     for seed in table.seeds:
@@ -250,7 +258,7 @@ def _jobs(
                 recipe = recipe_text(config.run(variant.name, fold, seed))
                 found.append(job(variant.name, fold, seed, recipe))
         if seed == table.seeds[0]:
-            found += [job(name, None, seed, "") for name in table.baselines]
+            found += [job(name, None, seed, "") for name in table.untrained]
     return found
 
 
@@ -259,7 +267,7 @@ def _claim(config: ExperimentConfig, out: Path) -> None:
     content = config.model_dump(mode="json")
     table = content["experiment"]
     # Left out where they are empty: older folders know nothing of them.
-    for field in ("judged", "genes", "further"):
+    for field in ("judged", "genes", "further", "encoders"):
         if not table[field]:
             del table[field]
     text = json.dumps(content, sort_keys=True)

@@ -67,6 +67,10 @@ class ExperimentJob:
         Column of the genes that a linear map must predict; empty to judge by classes.
     gene_names : str
         File in the tile folder with their names.
+    encoder : str
+        Student that is judged as it is; empty for all else.
+    sees_whole : bool
+        Whether that one sees whole tiles.
     """
 
     variant: str
@@ -84,6 +88,8 @@ class ExperimentJob:
     locked: tuple[str, ...] = ()
     genes: str = ""
     gene_names: str = ""
+    encoder: str = ""
+    sees_whole: bool = False
 
     @property
     def keys(self) -> tuple[ScoreKey, ...]:
@@ -170,7 +176,11 @@ def _seconds(spent: Path) -> float:
 def _baseline(job: ExperimentJob, folder: TileFolder) -> list[Score]:
     import torch
 
-    from napari_histodistill.distill.scoring.baselines import baseline_features
+    from napari_histodistill.distill.scoring.baselines import (
+        BASELINES,
+        baseline_features,
+        of_encoder,
+    )
     from napari_histodistill.errors import InputError
 
     torch.set_num_threads(1)
@@ -178,9 +188,12 @@ def _baseline(job: ExperimentJob, folder: TileFolder) -> list[Score]:
     if folds is None:
         raise InputError(_no_folds(folder))
     trains = [folds != fold for fold in job.folds]
-    features = baseline_features(
-        job.variant, folder, trains, job.sparse_px, job.full_px
+    baseline = (
+        of_encoder(job.encoder, whole=job.sees_whole)
+        if job.encoder
+        else BASELINES[job.variant]
     )
+    features = baseline_features(baseline, folder, trains, job.sparse_px, job.full_px)
     return _judged(job, folder, dict(zip(job.folds, features, strict=True)))
 
 

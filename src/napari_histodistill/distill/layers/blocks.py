@@ -184,13 +184,16 @@ def ask_at_sizes(
     """
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
     score, error, fine = 0.0, float("nan"), False
+    blocks, um = None, 0.0
     for px in (*frames_px, *FINER_PX):
         if px in FINER_PX and (frames_px is not FRAMES_PX or not error > 0):
             break
         laid = lay(sparse, dense, matrix, px)
         if laid is None:
             break
-        blocks = ask_blocks(laid, either_sign=either_sign)
+        # A small picture has no finer frames: its blocks are asked once.
+        if blocks is None or laid.um != um:
+            blocks, um = ask_blocks(laid, either_sign=either_sign), laid.um
         score = max(score, blocks.score) if px in frames_px else score
         agreeing, off_um = blocks.spread()
         if agreeing >= AGREEING:

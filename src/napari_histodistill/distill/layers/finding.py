@@ -1,11 +1,12 @@
 """The automatic start: where a partner lies, found without a landmark, or refused.
 
 Sections are mounted turned, upside down and cut, and files state wrong µm/px. So every
-turn, side, scale and shift is looked at very small, the likeliest places are refined
-alike, and then small blocks are asked, each on its own, whether they find themselves
-where the place puts them. The best place is accepted only where far more blocks agree
-than do for partners that do not belong together, and than in any other place. Its error
-is stated by how far the blocks that agree lie off.
+turn, side, scale and shift is looked at very small; from the likeliest of these, blocks
+vote where they belong; the places with most votes are refined alike, and then small
+blocks are asked, each on its own, whether they find themselves where the place puts
+them. The best place is accepted only where far more blocks agree than do for partners
+that do not belong together, and than in any other place. Its error is stated by how far
+the blocks that agree lie off.
 
 Only rigid, similarity and affine maps are fitted. A displacement field was measured on
 two pairs of sections, and held-out landmarks gained no more than their noise.
@@ -41,6 +42,7 @@ from napari_histodistill.distill.layers.thumbnails import (
     lay,
     take_thumbnails,
 )
+from napari_histodistill.distill.layers.voting import Vote, vote
 from napari_histodistill.errors import ComputeError, InputError
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ if TYPE_CHECKING:
 
     Doubles = npt.NDArray[np.float64]
 
-NEAR_SCALES = tuple(2 ** (k / 3) for k in (-1, 0, 1))
-FAR_SCALES = tuple(2 ** (k / 3) for k in range(-7, 8) if abs(k) > 1)
+NEAR_SCALES = tuple(2 ** (k / 4) for k in (-1, 0, 1))
+FAR_SCALES = tuple(2 ** (k / 4) for k in range(-9, 10) if abs(k) > 1)
 """How much larger tissue may be on the partner than µm/px say: up to five times. Those
 near 1 are looked at first, the others where no place stands out beyond doubt."""
 
@@ -70,13 +72,18 @@ right ones stay below, and are refused.
 LEAST_MARGIN = 4.0
 """Margin from which a place is accepted."""
 
-_CANDIDATES, _BATCH, _FINALISTS = 32, 8, 2
+_FEW, _MANY = (40, 4), (240, 8)
+"""From how many places of each look blocks vote, and how many of those are refined."""
+
+_BATCH, _FINALISTS = 3, 2
 _FIRST_PX = 128, 256
 _COARSE_PX, _MIDDLE_PX, _FINE_PX = 128, 256, 1024
 _APART = 0.06
 """Places that differ by less than this share of the section are one."""
 
-_LOOKED_AT = 200
+_LOOKED_AT = 4
+"""So many times as many are looked through for places that are apart."""
+
 _BUDGET_S = 20.0
 _LEAST_PX = 200
 _LOST, _BETTER = 0.9, 1.15
@@ -166,15 +173,10 @@ def find(
     ours, theirs = take_thumbnails(sparse), take_thumbnails(dense.slide, dense)
     looks = tuple(zip(ours, theirs, strict=True))
     pair = _Pair(looks, kind, dense.kind != "image", cancel)
-    best: list[_Place] = []
-    # Nuclei first: they are in every stain. If they do not tell, all that lies there.
-    for number, look in enumerate(reversed(range(len(pair.looks)))):
-        search = _Search(pair, look)
-        for share in search.run():
-            yield 0.9 * (number + share) / len(pair.looks)
-        best = pair.apart([*search.places, *best])
-        if _clear(best):
-            break
+    search = _Search(pair)
+    for share in search.run():
+        yield 0.9 * share
+    best = search.places
     if not best:
         msg = (
             f"{dense.name} and {sparse.name} could not be compared anywhere: place "
@@ -192,6 +194,7 @@ def find(
 class _Place:
     matrix: Doubles
     verdict: BlockVerdict
+    look: int
 
     @property
     def score(self) -> float:
@@ -214,6 +217,14 @@ class _Pair:
         return ask_at_sizes(
             *self.looks[look], matrix, either_sign=signs, frames_px=frames_px
         )
+
+    def vote(self, look: int, matrix: Doubles) -> Vote | None:
+        laid = lay(*self.looks[look], matrix, _COARSE_PX)
+        if laid is None:
+            return None
+        rigid = self.kind == "rigid"
+        said = vote(laid, either_sign=self.either_sign, rigid=rigid)
+        return said if said is not None and _flat(said.matrix) else None
 
     def fitted(
         self, look: int, start: Doubles, px: int, kind: RegistrationKind
@@ -269,7 +280,8 @@ class _Pair:
     def _seen(self, matrix: Doubles) -> _Place:
         """Return a place with the better verdict of either look."""
         verdicts = [self.verdict(look, matrix) for look in range(len(self.looks))]
-        return _Place(matrix, max(verdicts, key=lambda verdict: verdict.score))
+        look = int(np.argmax([verdict.score for verdict in verdicts]))
+        return _Place(matrix, verdicts[look], look)
 
     def apart(self, places: list[_Place]) -> list[_Place]:
         """Return places best first, without those that are nearly a better one."""
@@ -298,32 +310,28 @@ class _Pair:
 
 
 class _Search:
-    """The search with one look at both layers."""
+    """The search, with every look at both layers.
 
-    def __init__(self, pair: _Pair, look: int) -> None:
-        self._pair, self._look = pair, look
+    Nuclei are in every stain, but pale in some; all that lies there is marker in some.
+    """
+
+    def __init__(self, pair: _Pair) -> None:
+        self._pair = pair
+        self._seen: tuple[list[Place], ...] = tuple([] for _ in pair.looks)
         self.places: list[_Place] = []
 
     def run(self) -> Iterator[float]:
         """Fill ``places``, best first and all apart; yield the share done."""
         pair = self._pair
         groups = ((1.0,),) if pair.kind == "rigid" else (NEAR_SCALES, FAR_SCALES)
-        seen: list[Place] = []
         done = 0.0
         for scales in groups:
-            looked = look_for_places(
-                *pair.looks[self._look],
-                scales,
-                either_sign=pair.either_sign,
-                cancel=pair.cancel,
-            )
-            for places in looked:
-                seen += places
-                done += 0.3 / len(scales) / len(groups)
+            for _ in self._looked(scales):
+                done += 0.3 / len(scales) / len(pair.looks) / len(groups)
                 yield done
             # What the first scales did not show among few, all must show among many.
             last = scales is groups[-1]
-            for _ in self._tried(seen, _CANDIDATES if last else _BATCH):
+            for _ in self._tried(*(_MANY if last else _FEW)):
                 done = min(0.9, done + 0.1)
                 yield done
             if _clear(pair.apart(self.places)):
@@ -331,32 +339,66 @@ class _Search:
         finalists = pair.apart(self.places)[:_FINALISTS]
         self.places = []
         for place in finalists:
-            self._add(place.matrix, _MIDDLE_PX)
+            self._add(place.look, place.matrix, _MIDDLE_PX)
         self.places = pair.apart(self.places)
         yield 1.0
 
-    def _tried(self, seen: list[Place], most: int) -> Iterator[int]:
-        """Add the likeliest places refined, batch by batch; yield how many."""
+    def _looked(self, scales: tuple[float, ...]) -> Iterator[None]:
         pair = self._pair
-        ordered = sorted(seen, key=lambda place: -place.score)[:_LOOKED_AT]
-        matrices = [place.matrix for place in ordered]
-        starts = pair.distinct(matrices, _APART, most)
-        for number, start in enumerate(starts):
-            self._add(matrices[start], _COARSE_PX, _FIRST_PX)
+        for look, pictures in enumerate(pair.looks):
+            looked = look_for_places(
+                *pictures, scales, either_sign=pair.either_sign, cancel=pair.cancel
+            )
+            for places in looked:
+                self._seen[look].extend(places)
+                yield
+
+    def _tried(self, votes: int, most: int) -> Iterator[int]:
+        """Add the likeliest places refined, batch by batch; yield how many."""
+        for number, (look, start) in enumerate(self._likeliest(votes, most)):
+            self._add(look, start, _COARSE_PX, _FIRST_PX)
             if number % _BATCH == _BATCH - 1:
                 yield number
-                if _clear(pair.apart(self.places)):
+                if _clear(self._pair.apart(self.places)):
                     break
 
+    def _likeliest(self, votes: int, most: int) -> list[tuple[int, Doubles]]:
+        """Return where most blocks vote for, and a few that look alike as a whole."""
+        pair = self._pair
+        voted: list[tuple[float, int, Doubles]] = []
+        alike: list[tuple[int, int, Doubles]] = []
+        for look, seen in enumerate(self._seen):
+            seen.sort(key=lambda place: -place.score)
+            matrices = [place.matrix for place in seen[: _LOOKED_AT * votes]]
+            starts = pair.distinct(matrices, _APART, votes)
+            alike += [(n, look, matrices[k]) for n, k in enumerate(starts[:most])]
+            for start in starts:
+                pair.cancel.check()
+                said = pair.vote(look, matrices[start])
+                if said is not None:
+                    voted.append((said.score, look, said.matrix))
+        voted.sort(key=lambda one: -one[0])
+        kept = pair.distinct([matrix for *_, matrix in voted], _APART, most)
+        likeliest = [voted[k][1:] for k in kept]
+        # After every two that were voted for, one that looks alike as a whole.
+        alike.sort(key=lambda one: one[0])
+        for number, one in enumerate(alike[:most]):
+            likeliest.insert(3 * number + 2, one[1:])
+        return likeliest
+
     def _add(
-        self, start: Doubles, px: int, frames_px: tuple[int, ...] = FRAMES_PX
+        self,
+        look: int,
+        start: Doubles,
+        px: int,
+        frames_px: tuple[int, ...] = FRAMES_PX,
     ) -> None:
         pair = self._pair
         kind: RegistrationKind = "rigid" if pair.kind == "rigid" else "similarity"
-        matrix = pair.fitted(self._look, start, px, kind)
+        matrix = pair.fitted(look, start, px, kind)
         if matrix is not None:
-            seen = pair.verdict(self._look, matrix, frames_px)
-            self.places.append(_Place(matrix, seen))
+            seen = pair.verdict(look, matrix, frames_px)
+            self.places.append(_Place(matrix, seen, look))
 
 
 def _flat(matrix: Doubles) -> bool:

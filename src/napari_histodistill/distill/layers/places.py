@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EDGE_PX = 64
 """Longer side of the larger layer."""
 
-TURN = 10
+TURN = 8
 """Degrees between two angles that are looked at."""
 
 LEAST_OVERLAP = 0.3

@@ -250,7 +250,8 @@ class _Run:
             training = views(split.train)
             validation = views(split.validation) if split.validation else None
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(torch_seed(self.config.seed, START))
+                # Not torch.manual_seed, which seeds every card; weights are drawn here.
+                torch.default_generator.manual_seed(torch_seed(self.config.seed, START))
                 net = DistillNet(self.config, training.inputs, home)
         if self.config.schedule.precision == "auto":
             choice = precision_for(net, choice)

@@ -7,6 +7,7 @@ these rows proves nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,7 +66,7 @@ def raw_pixels(tiles: Pixels, train: npt.NDArray[np.bool_]) -> Floats:
 
 
 def frozen_features(tiles: Pixels, student: str = "imagenet-lite0") -> Floats:
-    """Return ``(n, dim)``: embeddings of a bundled student, not trained here.
+    """Return ``(n, dim)``: embeddings of a student that is not trained here.
 
     Tiles of another size than its own are enlarged (bicubic).
     """
@@ -120,8 +121,13 @@ BASELINES = {
 }
 
 
+def of_encoder(student: str, *, whole: bool) -> Baseline:
+    """Return the features of a student, by name or folder, as they are."""
+    return Baseline(partial(frozen_features, student=student), whole=whole)
+
+
 def baseline_features(
-    name: str,
+    baseline: Baseline,
     folder: TileFolder,
     trains: Sequence[npt.NDArray[np.bool_]],
     sparse_px: int,
@@ -131,8 +137,8 @@ def baseline_features(
 
     Parameters
     ----------
-    name : str
-        One of :data:`BASELINES`.
+    baseline : Baseline
+        One of :data:`BASELINES`, or :func:`of_encoder`.
     folder : TileFolder
         The tiles.
     trains : sequence of ndarray
@@ -140,7 +146,6 @@ def baseline_features(
     sparse_px, full_px : int
         Edge of the tiles as the student sees them, and of the whole ones.
     """
-    baseline = BASELINES[name]
     px = full_px if baseline.whole else sparse_px
     tiles = np.stack([folder.read(tile, px)[0] for tile in folder.tiles])
     if baseline.fitted:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
-STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
+STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 """Ridge penalties to try on standardised features."""
 
 

@@ -181,12 +181,21 @@ def say_help(report: HelpReport) -> str:
         "seeds)"
     )
     words = f"{_ANSWERS[report.verdict]} Balanced accuracy {figures}."
-    if not report.covers_seeds:
-        words += (
-            " One seed alone may be turned round by another: the interval does not "
-            "cover that."
-        )
-    return words
+    return words + _caution(report)
+
+
+def say_verdict(report: HelpReport) -> str:
+    """Return the answer without its figures."""
+    return _ANSWERS[report.verdict] + _caution(report)
+
+
+def _caution(report: HelpReport) -> str:
+    if report.covers_seeds:
+        return ""
+    return (
+        " One seed alone may be turned round by another: the interval does not cover "
+        "that."
+    )
 
 
 _ANSWERS = {

@@ -8,13 +8,18 @@ from generators whose state a resumed run could not restore.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
-from napari_histodistill.distill.training.augment_colour import Colour, change_colours
+from napari_histodistill.distill.training.augment_colour import (
+    Colour,
+    change_colours,
+    draw_colours,
+    sent,
+)
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import AugmentationPreset, ImageKind
@@ -125,13 +130,18 @@ class Augment:
         if self._preset is None:
             return plain_view(images, self._out_px)
         geometry, colour = self._preset
-        theta = draw_cuts(geometry, len(images), generator).to(images.device)
-        views = _cut(_reduced(images, self._out_px), theta, self._out_px)
+        parts = {"theta": draw_cuts(geometry, len(images), generator)}
+        drawn = None
         if self._kind != "mask":
-            views = change_colours(
-                views, colour, generator, stains=self._kind == "image"
-            )
-        return views
+            has_stains = self._kind == "image" and images.shape[1] == 3
+            drawn = draw_colours(colour, len(images), generator, has_stains=has_stains)
+            parts |= drawn.tensors()
+        parts = sent(parts, images.device)
+        theta = parts.pop("theta")
+        views = _cut(_reduced(images, self._out_px), theta, self._out_px)
+        if drawn is None:
+            return views
+        return change_colours(views, replace(drawn, **parts))
 
 
 def plain_view(images: Tensor, out_px: int) -> Tensor:

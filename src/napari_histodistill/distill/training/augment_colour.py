@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -53,28 +53,55 @@ class Colour:
     hue: float = 0.0
 
 
-def change_colours(
-    views: Tensor, colour: Colour, generator: torch.Generator, *, stains: bool = True
-) -> Tensor:
-    """Return views in other colours.
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnColours:
+    """What was drawn for a batch of views, as it is applied.
+
+    Attributes
+    ----------
+    restain, offset : Tensor or None
+        ``(n, 3, 3)`` and ``(n, 3)``, in optical density; None if stains stay.
+    mix : Tensor or None
+        ``(n, 3, 3)``: white balance, saturation and hue; None without three colours.
+    contrast, brightness : Tensor
+        ``(n,)``.
+    inverted : Tensor or None
+        ``(n,)`` bool; None if no view can be.
+    """
+
+    restain: Tensor | None
+    offset: Tensor | None
+    mix: Tensor | None
+    contrast: Tensor
+    brightness: Tensor
+    inverted: Tensor | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is not None, by the field's name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def draw_colours(
+    colour: Colour, count: int, generator: torch.Generator, *, has_stains: bool
+) -> DrawnColours:
+    """Draw changes of colour, on the CPU.
 
     Parameters
     ----------
-    views : Tensor
-        ``(n, c, h, w)`` float32 in 0..1.
     colour : Colour
         Ranges of the changes.
+    count : int
+        Number of views.
     generator : torch.Generator
         On the CPU.
-    stains : bool
-        Whether the channels are red, green and blue of a stain; otherwise, or if there
-        are not three, only brightness and contrast change.
+    has_stains : bool
+        Whether the channels are red, green and blue of a stain; otherwise only
+        brightness and contrast change.
     """
-    n, channels = views.shape[:2]
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
-        drawn = low + (high - low) * torch.rand(n, *shape, generator=generator)
-        return drawn.to(views.device)
+        return low + (high - low) * torch.rand(count, *shape, generator=generator)
 
     # Everything is drawn, used or not: later draws must not depend on that.
     scale, shift = draw(*colour.stain_scale, 3), draw(-1, 1, 3) * colour.stain_shift
@@ -82,45 +109,70 @@ def change_colours(
     brightness = draw(-1, 1) * colour.brightness
     saturation, turn = draw(*colour.saturation), draw(-1, 1) * colour.hue
     inverted = draw(0, 1) < colour.invert
-    if stains and channels == 3:
+    restain = offset = mix = None
+    if has_stains:
+        mix = _matrix(balance, saturation, turn)
         if colour.stain_shift or colour.stain_scale != (1.0, 1.0):
-            views = _restained(views, scale, shift)
-        views = _mixed(views, _matrix(balance, saturation, turn))
+            # Unmixing, scaling and mixing again is one matrix per image, and an offset.
+            restain = _OD_TO_HED @ (scale[:, :, None] * _HED_TO_OD)
+            offset = shift @ _HED_TO_OD
+    return DrawnColours(
+        restain, offset, mix, contrast, brightness, inverted if colour.invert else None
+    )
+
+
+def change_colours(views: Tensor, drawn: DrawnColours) -> Tensor:
+    """Return views in other colours.
+
+    Parameters
+    ----------
+    views : Tensor
+        ``(n, c, h, w)`` float32 in 0..1.
+    drawn : DrawnColours
+        Tensors on the views' device: see :func:`sent`.
+    """
+    if drawn.restain is not None and drawn.offset is not None:
+        density = -torch.log(views.clamp_min(1 / 255))
+        density = torch.einsum("nchw,ncd->ndhw", density, drawn.restain)
+        views = torch.exp(-density - drawn.offset[:, :, None, None])
+    if drawn.mix is not None:
+        views = torch.einsum("ndc,nchw->ndhw", drawn.mix, views)
     mean = views.mean((1, 2, 3), keepdim=True)
-    views = (views - mean) * _each(contrast) + mean + _each(brightness)
+    views = (views - mean) * _each(drawn.contrast) + mean + _each(drawn.brightness)
     views = views.clamp(0, 1)
-    return torch.where(_each(inverted), 1 - views, views) if colour.invert else views
+    if drawn.inverted is None:
+        return views
+    return torch.where(_each(drawn.inverted), 1 - views, views)
 
 
-def _restained(views: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    density = -torch.log(views.clamp_min(1 / 255))
-    # Unmixing, scaling and mixing again is one matrix per image, and one offset.
-    to_hed, to_od = _OD_TO_HED.to(views.device), _HED_TO_OD.to(views.device)
-    matrix = to_hed @ (scale[:, :, None] * to_od)
-    density = torch.einsum("nchw,ncd->ndhw", density, matrix)
-    restained: Tensor = torch.exp(-density - (shift @ to_od)[:, :, None, None])
-    return restained
+def sent(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return small tensors on a device, in one copy that nobody waits for."""
+    if device.type == "cpu":
+        return tensors
+    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors.values()])
+    if device.type == "cuda":
+        flat = flat.pin_memory()
+    sizes = [tensor.numel() for tensor in tensors.values()]
+    parts = torch.split(flat.to(device, non_blocking=True), sizes)
+    return {
+        name: part.view(tensor.shape).to(tensor.dtype)
+        for (name, tensor), part in zip(tensors.items(), parts, strict=True)
+    }
 
 
 def _matrix(balance: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
     """Return ``(n, 3, 3)``: white balance, then saturation, then hue."""
     angle = turn * (2 * torch.pi)
-    rotation = torch.zeros(len(turn), 3, 3, device=turn.device)
+    rotation = torch.zeros(len(turn), 3, 3)
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1] = rotation[:, 2, 2] = angle.cos()
     rotation[:, 1, 2], rotation[:, 2, 1] = -angle.sin(), angle.sin()
-    to_yiq, to_rgb = _RGB_TO_YIQ.to(turn.device), _YIQ_TO_RGB.to(turn.device)
-    hue = to_rgb @ rotation @ to_yiq
-    grey = _LUMA.to(turn.device).expand(3, 3)
-    eye = torch.eye(3, device=turn.device)
+    hue = _YIQ_TO_RGB @ rotation @ _RGB_TO_YIQ
+    grey = _LUMA.expand(3, 3)
+    eye = torch.eye(3)
     saturate = grey + saturation[:, None, None] * (eye - grey)
     found: Tensor = hue @ saturate @ torch.diag_embed(balance)
     return found
-
-
-def _mixed(views: Tensor, matrix: Tensor) -> Tensor:
-    mixed: Tensor = torch.einsum("ndc,nchw->ndhw", matrix, views)
-    return mixed
 
 
 def _each(values: Tensor) -> Tensor:

@@ -177,8 +177,8 @@ class ExpressionEncoder(nn.Module):
             table = self.components.standardised(table)
         if self.training:
             share = float(torch.rand(())) * self._dropout
-            noise = torch.randn_like(table) * self._noise
-            table = nn.functional.dropout(table, share) + noise
+            table = nn.functional.dropout(table, share)
+            table = table + torch.randn_like(table) * self._noise
         if self.components is not None:
             table = self.components.turned(table)
         found: Tensor = self.layers(table)

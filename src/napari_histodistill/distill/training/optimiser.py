@@ -43,3 +43,31 @@ def make_optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Opt
         groups.append({"params": [net.log_scale], "scale": 1.0, "weight_decay": 0.0})
     kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
     return kind(groups, lr=schedule.lr)
+
+
+def clip_each(gradients: list[torch.Tensor], most: float) -> None:
+    """Shrink every gradient whose norm exceeds ``most``, each by itself, in place.
+
+    To the bit what ``clip_grad_norm_`` makes of one after the other, in a tenth of the
+    launches: small networks spend their time on those.
+    """
+    if not gradients:
+        return
+    norms = torch.stack(torch._foreach_norm(gradients))
+    # A norm of a norm, as there: the square and its root may round.
+    norms = torch.linalg.vector_norm(norms[:, None], dim=1)
+    shares = (most / (norms + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(shares.unbind()))
+
+
+@torch.no_grad()
+def move_towards(average: torch.nn.Module, net: torch.nn.Module, share: float) -> None:
+    """Move a moving average by a share of the way to a net with the same state."""
+    pairs = list(
+        zip(average.state_dict().values(), net.state_dict().values(), strict=True)
+    )
+    real = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+    torch._foreach_lerp_([mine for mine, _ in real], [its for _, its in real], share)
+    for mine, theirs in pairs:
+        if not mine.dtype.is_floating_point:  # counters, such as of batches
+            mine.copy_(theirs)

@@ -24,7 +24,12 @@ from napari_histodistill.distill.pairs.batches import (
     torch_stream,
 )
 from napari_histodistill.distill.training.objectives import joint_embedding_loss
-from napari_histodistill.distill.training.optimiser import learning_rate, make_optimiser
+from napari_histodistill.distill.training.optimiser import (
+    clip_each,
+    learning_rate,
+    make_optimiser,
+    move_towards,
+)
 from napari_histodistill.distill.training.sharing import Alone
 from napari_histodistill.distill.training.surroundings import (
     surround,
@@ -397,25 +402,18 @@ class Trainer:
         if not schedule.clip_norm:
             return
         trained = [p for p in self._parameters() if p.grad is not None]
-        groups = [[p] for p in trained] if schedule.clip_each else [trained]
-        for group in groups:
-            nn.utils.clip_grad_norm_(group, schedule.clip_norm)
+        if schedule.clip_each:
+            grads = [p.grad for p in trained if p.grad is not None]
+            clip_each(grads, schedule.clip_norm)
+        else:
+            nn.utils.clip_grad_norm_(trained, schedule.clip_norm)
 
     def _move_average(self, number: int) -> None:
         if self.average is self.net:
             return
         # Early on, the average follows quickly: it must forget the initial weights.
         decay = min(self.config.schedule.average, (number + 1) / (number + 10))
-        with torch.no_grad():
-            for mine, theirs in zip(
-                self.average.state_dict().values(),
-                self.net.state_dict().values(),
-                strict=True,
-            ):
-                if mine.dtype.is_floating_point:
-                    mine.lerp_(theirs, 1 - decay)
-                else:  # counters, such as batch normalisation's number of batches
-                    mine.copy_(theirs)
+        move_towards(self.average, self.net, 1 - decay)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -470,8 +468,11 @@ def _retrieved(sparse: Tensor, partner: Tensor) -> float:
 
 
 def _result(outputs: Outputs, total: Tensor, terms: dict[str, Tensor]) -> StepResult:
+    # One copy from the device, which is one wait.
+    values = torch.stack([total.detach(), *(term.detach() for term in terms.values())])
+    first, *rest = values.tolist()
     return StepResult(
-        float(total.detach()),
-        {name: float(value.detach()) for name, value in terms.items()},
+        first,
+        dict(zip(terms, rest, strict=True)),
         outputs.embeddings.detach().float(),
     )

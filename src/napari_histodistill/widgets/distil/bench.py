@@ -91,6 +91,7 @@ class Turns(QObject):
             self._left.pop(0)()
         else:
             self.stop()  # a turn later: the last has been drawn
+            gc.collect()  # now, while nothing is waited for
 
 
 class DistilBench(QObject):

@@ -40,6 +40,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+HINT_MARGINS = 8
+"""Pixels that napari's style leaves above and below a text."""
+
 
 class PlainLabel(QLabel):
     """A label that shows its text as it is, whatever it looks like."""
@@ -84,7 +87,7 @@ class SteadyHint(Hint):
     def __init__(self, lines: int) -> None:
         super().__init__()
         self.setAlignment(Qt.AlignmentFlag.AlignTop)
-        keep_lines(self, lines)
+        keep_lines(self, lines, besides=HINT_MARGINS)
 
     def say(self, words: str) -> None:
         """Show words in the room that is there."""
@@ -202,7 +205,7 @@ def align_labels(parent: QWidget) -> None:
 
 
 def _text_width(label: QLabel) -> int:
-    return int(label.fontMetrics().horizontalAdvance(label.text())) + 4
+    return int(label.fontMetrics().horizontalAdvance(label.text())) + 12
 
 
 def make_bold(widget: QWidget, *, bold: bool = True) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from napari.layers.base import ActionType
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
+from napari_histodistill.widgets.distil.bench import TURN_MS
 from napari_histodistill.widgets.distil.layers import channels_of, show_same
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ class Landmarks(QObject):
         self._book = LandmarkBook()
         self._shown: tuple[list[Layer], ...] = ()
         self._before: list[tuple[Layer, bool]] = []
+        # A turn later: showing the other side would add up with what a landmark costs.
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(TURN_MS)
+        self._soon.timeout.connect(self._ask)
 
     @property
     def active(self) -> bool:
@@ -197,6 +203,7 @@ class Landmarks(QObject):
 
     def stop(self) -> None:
         """Show all layers again and leave the add mode."""
+        self._soon.stop()
         for layer, visible in self._before:
             layer.visible = visible
         self._before = []
@@ -400,7 +407,7 @@ class Landmarks(QObject):
         if event.action is ActionType.REMOVED:
             self._remove_others(event)
         if self.active:
-            self._ask()
+            self._soon.start()
         self.changed.emit()
 
     def _remove_others(self, event: Event) -> None:
@@ -417,7 +424,8 @@ class Landmarks(QObject):
 
     def _ask(self) -> None:
         points = self._points
-        assert points is not None
+        if points is None:
+            return  # taken out of the layer list since
         turn = self.turn
         for side, group in enumerate(self._shown):
             for layer in group:
