@@ -115,6 +115,10 @@ DATA = {
         "napari_histodistill.slides.formats.remote_store",
         "answer.headers.get('Content-Encoding', 'identity')",
     ): "HTTP's own word for a body that is not compressed",
+    (
+        "napari_histodistill.slides.tiff.metadata",
+        "fields.get('ScanScope ID')",
+    ): "Aperio's own word in its files for the number of the scanner",
 }
 """(module, code) of what must decide by a text, and why."""
 
