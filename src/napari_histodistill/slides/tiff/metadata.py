@@ -109,11 +109,8 @@ def aperio_fields(description: str) -> dict[str, str]:
 
 def aperio_optics(description: str) -> Optics:
     """Read ``AppMag`` and ``ScanScope ID`` of an Aperio description."""
-    fields = {
-        name.replace(" ", "").lower(): value
-        for name, value in aperio_fields(description).items()
-    }
-    return stated_optics(fields.get("appmag"), fields.get("scanscopeid"))
+    fields = aperio_fields(description)
+    return stated_optics(fields.get("AppMag"), fields.get("ScanScope ID"))
 
 
 def aperio_size(description: str) -> PhysicalSize:
