@@ -177,7 +177,7 @@ def say_help(report: HelpReport) -> str:
     figures = (
         f"{np.mean(report.scores):.3f} against {np.mean(report.against):.3f} "
         f"({report.difference:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}; "
-        f"{report.sections} sections, {len(report.scores)} and {len(report.against)} "
+        f"{report.sections} cases, {len(report.scores)} and {len(report.against)} "
         "seeds)"
     )
     words = f"{_ANSWERS[report.verdict]} Balanced accuracy {figures}."
@@ -203,6 +203,6 @@ _ANSWERS = {
     HelpVerdict.HARMS: "It harms.",
     HelpVerdict.WITHIN_NOISE: "Within noise: no difference can be told.",
     HelpVerdict.TOO_FEW: (
-        f"Too few sections to say (at least {FEWEST_SECTIONS} are needed)."
+        f"Too few cases to say (at least {FEWEST_SECTIONS} are needed)."
     ),
 }
