@@ -507,7 +507,7 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     helping.judge(tiles)
     assert not helping.ask.isEnabled()
     wait_until(qtbot, lambda: "sections" in helping.answer.text(), 60)
-    assert "Too few sections to say" in helping.answer.text()
+    assert "Too few cases to say" in helping.answer.text()
     wait_until(qtbot, lambda: helping.ask.isEnabled())
     panel = distil.comparing.compare()
     wait_until(qtbot, ready(panel), 60)
