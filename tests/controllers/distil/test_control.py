@@ -123,7 +123,7 @@ def test_a_second_seed_is_prepared_on_the_same_pairs(runs):
     assert arms.controls == (runs / "unprivileged" / STUDENT,)
     found = drive(help_work(arms, runs / "tiles", load_student))[-1]
     words = say_judged(found)
-    assert words.startswith("Too few sections")
+    assert words.startswith("Too few cases")
     assert "One seed alone" in words
     assert "flattering" in words
     shutil.rmtree(runs / "unprivileged")

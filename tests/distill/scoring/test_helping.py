@@ -85,7 +85,7 @@ def test_few_sections_allow_no_verdict():
     right, wrong = truth[None], (truth[None] + 1) % 3
     report = does_it_help(truth, right, wrong, where)
     assert report.verdict is HelpVerdict.TOO_FEW
-    assert say_help(report).startswith("Too few sections")
+    assert say_help(report).startswith("Too few cases")
     with pytest.raises(InputError, match="single section"):
         does_it_help(truth, right, wrong, np.zeros(len(truth)))
     with pytest.raises(InputError, match="same tiles"):
