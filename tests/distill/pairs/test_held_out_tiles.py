@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_histodistill.distill.pairs.held_out_tiles import held_out_tiles
+from napari_histodistill.distill.pairs.held_out_tiles import (
+    BY_REGION,
+    held_out_tiles,
+)
 from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.store import read_pairs, write_pairs
 from napari_histodistill.distill.runs.folder import STUDENT, read_run, start_run
@@ -81,7 +84,7 @@ def test_held_out_tiles_judge_both_arms_without_a_manifest(plan, tmp_path):
     assert set(tiles.case_ids()) == set(held_out.cases)
     found = list(judge_arms(students[:1], students[1:], tiles))[-1]
     assert found.protocol == "head"
-    assert (found.report.tiles, found.notes) == (len(tiles), ())
+    assert (found.report.tiles, found.notes) == (len(tiles), (BY_REGION,))
     only = start_run(recipe(), tmp_path / "no share", path)
     assert len(held_out_tiles(*recipe_of(only))), (
         "a run that learned no class has them, too"

@@ -506,7 +506,7 @@ def test_distil_opens_the_comparison_once_both_are_trained(
     assert read_run(begun[0])[0].seed == 1
     helping.judge(tiles)
     assert not helping.ask.isEnabled()
-    wait_until(qtbot, lambda: "sections" in helping.answer.text(), 60)
+    wait_until(qtbot, lambda: "cases" in helping.answer.text(), 60)
     assert "Too few cases to say" in helping.answer.text()
     wait_until(qtbot, lambda: helping.ask.isEnabled())
     panel = distil.comparing.compare()

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[np.uint8]
 
 
+BY_REGION = (
+    "Its cases are regions, which are more alike than slides are: over slides the "
+    "interval would be wider."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTiles(TileFolder):
     """Tiles of stored pairs, with a label and a case each.
@@ -35,9 +41,12 @@ class StoredTiles(TileFolder):
     ----------
     pictures : ndarray
         ``(n, h, w, 3)`` uint8; a tile's :attr:`~.Tile.row` is its place here.
+    by_region : bool
+        Whether its cases are regions, and not sections.
     """
 
     pictures: Pixels = field(repr=False)
+    by_region: bool = True
 
     def read(self, tile: Tile, tile_px: int) -> tuple[Pixels, tuple[int, int]]:
         """Return one tile at the size that a student needs, and the size it had."""
@@ -112,4 +121,4 @@ def held_out_tiles(config: DistillConfig, data: Path) -> StoredTiles:
         Tile(int(k), data / f"pair {k}", str(labels[k]), str(cases[k]), "", {})
         for k in labelled
     )
-    return StoredTiles(data, tiles, held_out.sparse)
+    return StoredTiles(data, tiles, held_out.sparse, by_region=not several)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from napari_histodistill.distill.pairs.held_out_tiles import BY_REGION, StoredTiles
 from napari_histodistill.distill.pairs.tilefolder import TileFolder, read_tile_folder
 from napari_histodistill.distill.scoring.evaluate import (
     choose_protocol,
@@ -120,6 +121,8 @@ def judge_arms(
     found = does_it_help(
         np.searchsorted(names, tiles.labels()), codes[:split], codes[split:], sections
     )
+    if isinstance(tiles, StoredTiles) and tiles.by_region:
+        notes = (*notes, BY_REGION)
     yield ArmsJudged(found, chosen, reason, notes)
 
 
