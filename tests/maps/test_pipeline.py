@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from napari_histodistill.errors import DiskError
+from napari_histodistill.errors import Cancelled, DiskError
 from napari_histodistill.maps import EmbeddingStore, EmbedOptions, embed_slide
+from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.pyramid.resample import read_resampled
 from tests.fakes import array_slide, colour_student
 
@@ -59,6 +60,34 @@ def test_blocks_are_written_while_the_caller_does_something_else(tmp_path):
         with EmbeddingStore.open(tmp_path / "s") as store:
             stored = int(np.count_nonzero(store.status))
     steps.close()
+
+
+def test_a_cancelled_run_has_told_of_all_that_it_stored(tmp_path):
+    cancel = CancelToken()
+    steps = embed_slide(
+        array_slide(),
+        colour_student(),
+        tmp_path / "s",
+        tissue=None,
+        options=OPTIONS,
+        cancel=cancel,
+    )
+    told, stored = [], 0
+    with pytest.raises(Cancelled):
+        for report in steps:
+            told.append(report)
+            if len(corners_of(told)) == 1 and not cancel.cancelled:
+                # Others are stored before the user's Cancel is seen.
+                for _ in range(1000):
+                    with EmbeddingStore.open(tmp_path / "s") as store:
+                        stored = int(np.count_nonzero(store.status))
+                    if stored > 2 * 16:
+                        break
+                    time.sleep(0.01)
+                cancel.cancel()
+    with EmbeddingStore.open(tmp_path / "s") as store:
+        assert told[-1].done == np.count_nonzero(store.status) > 16
+    assert len(corners_of(told)) == len(set(corners_of(told)))
 
 
 def test_a_disk_that_refuses_ends_the_run(tmp_path, monkeypatch):

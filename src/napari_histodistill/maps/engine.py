@@ -259,13 +259,20 @@ class _Run:
             streams=self.student.streams,
         ) as pipeline:
             self.progress.start()
-            for found in pipeline.blocks(lambda: queue.take(focus()), poll_s=_POLL_S):
-                self.cancel.check()
-                if found is not None:
-                    self._count(*found)
-                    yield self._report(block=found[0].block)
-                elif self.progress.is_due():
-                    yield self._report()
+            try:
+                for found in pipeline.blocks(
+                    lambda: queue.take(focus()), poll_s=_POLL_S
+                ):
+                    if found is not None:
+                        yield self._stored(*found)
+                    elif self.progress.is_due():
+                        yield self._report()
+                    self.cancel.check()
+            except Exception:
+                # What is stored is told, or a map on screen would lag behind its file.
+                for unit, block in pipeline.remaining():
+                    yield self._stored(unit, block)
+                raise
         if self.counts.unreadable and not (self.status == CellStatus.DONE).any():
             msg = f"{self.slide.name}: no square could be read ({self.problem})."
             raise SlideError(msg)
@@ -317,13 +324,15 @@ class _Run:
             msg = "The run has ended; this block is not needed any more."
             raise Cancelled(msg)
 
-    def _count(self, unit: WorkUnit, block: _Computed) -> None:
+    def _stored(self, unit: WorkUnit, block: _Computed) -> EmbedReport:
+        """Count a block that was written, and report it."""
         self.problem = block.problem or self.problem
         wanted, before = self.wanted[unit.block], self.status[unit.block]
         self.counts = self.counts.replaced(
             _Counts.of(before[wanted]), _Counts.of(block.status[wanted])
         )
         self.status[unit.block] = block.status
+        return self._report(block=unit.block)
 
     def _report(
         self, *, block: tuple[slice, slice] | None = None, message: str = ""

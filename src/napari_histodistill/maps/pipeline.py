@@ -88,10 +88,20 @@ class Pipeline(Generic[PixelsT, NumbersT]):
             else:
                 yield self._flying.pop(first), first.result()
 
+    def remaining(self) -> Iterator[tuple[WorkUnit, NumbersT]]:
+        """End early: yield what has been written and was not handed out yet."""
+        self._end()
+        written = [f for f in self._flying if f.done() and f.exception() is None]
+        for future in written:
+            yield self._flying.pop(future), future.result()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._stop.set()
         for pool in (self._readers, self._students):
             pool.shutdown(wait=True, cancel_futures=True)
