@@ -53,7 +53,10 @@ def test_an_unknown_pixel_is_said_to_be():
     ("stated", "found"),
     [
         (("20", "SS1302"), (20.0, "SS1302")),
-        (("40x", "Hamamatsu", "Hamamatsu C12000-22"), (40.0, "Hamamatsu")),
+        (
+                ("40x", "Hamamatsu", "Hamamatsu C12000-22"),
+                (40.0, "Hamamatsu C12000-22"),
+            ),
         (
             ("20×", " Leica\n Biosystems ", None, "GT450"),
             (20.0, "Leica Biosystems GT450"),

@@ -34,14 +34,15 @@ def stated_optics(magnification: object, *scanner: object) -> Optics:
     magnification : object
         A number, or one as text with or without ``x``; anything else is nothing.
     *scanner : object
-        Words that name the scanner together; what is no text, or said already, is left
-        out.
+        Words that name the scanner together; what is no text, or is said by another of
+        them, is left out.
     """
     words: list[str] = []
     for word in scanner:
         text = " ".join(str(word or "").split())
         if text and text.casefold() not in " ".join(words).casefold():
-            words.append(text)
+            said = text.casefold()
+            words = [w for w in words if w.casefold() not in said] + [text]
     name = " ".join(words)
     return Optics(_times(magnification), name if len(name) <= MOST_LETTERS else "")
 
