@@ -109,8 +109,6 @@ class Design:
         one whose probe did best on inner folds of the training tiles.
     further : dict of str to tuple of str
         Variant to others that it is compared with, beside the baseline: its controls.
-    recalls : bool
-        Whether the recall of each class is a metric of its own.
     """
 
     variants: tuple[str, ...]
@@ -123,14 +121,12 @@ class Design:
     judge: str = "1.0"
     chosen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     further: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    recalls: bool = False
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that every variant has."""
         coarse = METRICS if self.groups else METRICS[:2]
-        of_classes = map(recall_of, self.classes if self.recalls else ())
-        return (*coarse, *of_classes)
+        return (*coarse, *map(recall_of, self.classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +158,7 @@ class Table:
         ]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         lines += [f"| {' | '.join(_cells(r, shown))} |" for r in self.rows]
-        if self.design.recalls:
-            lines += _recalls(self.rows, self.design.classes)
+        lines += _recalls(self.rows, self.design)
         lines += _further(self.rows)
         missing = [
             f"- {row.variant}: {in_markdown(', '.join(row.missing))}"
@@ -340,9 +335,10 @@ class _Judge:
         found = dict(zip(METRICS, (balanced(tables), accuracy(tables)), strict=False))
         if design.groups:
             found[METRICS[2]] = balanced(grouped(tables, design.groups))
-        if design.recalls:
-            of_classes = map(recall_of, design.classes)
-            found |= dict(zip(of_classes, recalls(tables).T, strict=True))
+        # A class that no judged tile has can be recalled by nobody.
+        for name, of_class in zip(design.classes, recalls(tables).T, strict=True):
+            if not np.isnan(of_class[0]):
+                found[recall_of(name)] = of_class
         return found
 
     def _areas(self, variant: str, seed: int, key: str) -> dict[str, Counts]:
@@ -451,17 +447,32 @@ def _further(rows: Sequence[TableRow]) -> list[str]:
     return ["", "Further differences:", "", *lines] if lines else []
 
 
-def _recalls(rows: Sequence[TableRow], classes: Sequence[str]) -> list[str]:
-    """Return a second table: the share of every class that was found."""
-    lines = [
-        "",
-        "Recall of each class:",
-        "",
-        f"| variant | {' | '.join(in_markdown(name) for name in classes)} |",
-        "|---|" + "---|" * len(classes),
+def _recalls(rows: Sequence[TableRow], design: Design) -> list[str]:
+    """Return two tables: the share of every class that was found, and differences."""
+    columns = [recall_of(name) for name in design.classes]
+    head = [
+        f"| variant | {' | '.join(in_markdown(name) for name in design.classes)} |",
+        "|---|" + "---|" * len(columns),
     ]
-    for row in rows:
-        if row.metrics is not None:
-            found = [in_figures(row.metrics[recall_of(name)]) for name in classes]
-            lines.append(f"| {row.variant} | {' | '.join(found)} |")
+    found = [(row.variant, row.metrics) for row in rows if row.metrics is not None]
+    above = [(row.variant, row.differences) for row in rows if row.differences]
+    lines = ["", "Recall of each class:", "", *head]
+    lines += [_recalled(variant, figures, columns) for variant, figures in found]
+    if above:
+        lines += ["", f"Recall, Δ to {in_markdown(design.baseline)}:", "", *head]
+        lines += [_recalled(v, figures, columns, sign=True) for v, figures in above]
     return lines
+
+
+def _recalled(
+    variant: str,
+    figures: Mapping[str, Estimate],
+    columns: Sequence[str],
+    *,
+    sign: bool = False,
+) -> str:
+    cells = [
+        in_figures(figures[name], sign=sign) if name in figures else "—"
+        for name in columns
+    ]
+    return f"| {variant} | {' | '.join(cells)} |"

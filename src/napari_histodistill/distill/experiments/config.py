@@ -308,7 +308,6 @@ class ExperimentConfig(Frozen):
             chosen=table.chosen,
             judge="head" if table.judge == "head" else "1.0",
             further=table.further,
-            recalls=table.judged is not None,
         )
 
 

@@ -122,23 +122,13 @@ def metrics_of(row: TableRow, config: ExperimentConfig) -> tuple[Metric, ...]:
         f"students trained alike on the other folds, {len(config.experiment.folds)} "
         f"folds by case, {sum(map(sum, row.confusion))} tiles; 95 % over cases"
     )
-    figures = [
+    return tuple(
         Metric(
             name=name,
-            value=round(row.metrics[name].value, 4),
-            low=round(row.metrics[name].low, 4),
-            high=round(row.metrics[name].high, 4),
+            value=round(found.value, 4),
+            low=round(found.low, 4),
+            high=round(found.high, 4),
             protocol=how,
         )
-        for name in row.metrics
-    ]
-    classes = config.design().classes
-    counts = np.array(row.confusion, float)
-    recalls = np.diagonal(counts) / np.maximum(counts.sum(axis=1), 1)
-    return (
-        *figures,
-        *(
-            Metric(name=f"recall of {c}", value=round(float(v), 4), protocol=how)
-            for c, v in zip(classes, recalls, strict=True)
-        ),
+        for name, found in row.metrics.items()
     )
