@@ -54,9 +54,9 @@ def test_an_unknown_pixel_is_said_to_be():
     [
         (("20", "SS1302"), (20.0, "SS1302")),
         (
-                ("40x", "Hamamatsu", "Hamamatsu C12000-22"),
-                (40.0, "Hamamatsu C12000-22"),
-            ),
+            ("40x", "Hamamatsu", "Hamamatsu C12000-22"),
+            (40.0, "Hamamatsu C12000-22"),
+        ),
         (
             ("20×", " Leica\n Biosystems ", None, "GT450"),
             (20.0, "Leica Biosystems GT450"),

@@ -22,6 +22,16 @@ def corners_of(reports) -> list[tuple[int, int]]:
     return [(r.block[0].start, r.block[1].start) for r in reports if r.block]
 
 
+def wait_for_squares(path, wanted):
+    """Return once so many squares are stored."""
+    before, stored = time.monotonic(), 0
+    while stored < wanted:
+        assert time.monotonic() - before < 10, "nothing is written meanwhile"
+        time.sleep(0.01)
+        with EmbeddingStore.open(path) as store:
+            stored = int(np.count_nonzero(store.status))
+
+
 def test_a_block_that_is_slow_to_read_holds_up_no_other(tmp_path, monkeypatch):
     others = threading.Event()
 
@@ -52,39 +62,29 @@ def test_blocks_are_written_while_the_caller_does_something_else(tmp_path):
     for report in steps:
         if report.block:
             break
-    before = time.monotonic()
-    stored = 0
-    while stored < 2 * 16:  # the reported block, and one more at least
-        assert time.monotonic() - before < 10, "nothing is written meanwhile"
-        time.sleep(0.01)
-        with EmbeddingStore.open(tmp_path / "s") as store:
-            stored = int(np.count_nonzero(store.status))
+    wait_for_squares(tmp_path / "s", 2 * 16)  # the reported block, and another
     steps.close()
 
 
 def test_a_cancelled_run_has_told_of_all_that_it_stored(tmp_path):
-    cancel = CancelToken()
-    steps = embed_slide(
-        array_slide(),
-        colour_student(),
-        tmp_path / "s",
-        tissue=None,
-        options=OPTIONS,
-        cancel=cancel,
-    )
-    told, stored = [], 0
-    with pytest.raises(Cancelled):
-        for report in steps:
+    cancel, told = CancelToken(), []
+
+    def cancelled_while_more_is_stored():
+        for report in embed_slide(
+            array_slide(),
+            colour_student(),
+            tmp_path / "s",
+            tissue=None,
+            options=OPTIONS,
+            cancel=cancel,
+        ):
             told.append(report)
             if len(corners_of(told)) == 1 and not cancel.cancelled:
-                # Others are stored before the user's Cancel is seen.
-                for _ in range(1000):
-                    with EmbeddingStore.open(tmp_path / "s") as store:
-                        stored = int(np.count_nonzero(store.status))
-                    if stored > 2 * 16:
-                        break
-                    time.sleep(0.01)
+                wait_for_squares(tmp_path / "s", 2 * 16)
                 cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        cancelled_while_more_is_stored()
     with EmbeddingStore.open(tmp_path / "s") as store:
         assert told[-1].done == np.count_nonzero(store.status) > 16
     assert len(corners_of(told)) == len(set(corners_of(told)))

@@ -109,6 +109,7 @@ def test_an_experiment_from_start_to_table(tiles, tmp_path):
         "results.json",
         "table.md",
         "intervals.png",
+        "recalls.png",
         "confusion.png",
     }
     score = json.loads((tmp_path / "out/runs/paired/fold-1-seed-0" / SCORE).read_text())

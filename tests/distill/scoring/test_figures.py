@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from napari_histodistill.distill.experiments.comparison import compare
-from napari_histodistill.distill.experiments.figures import draw_intervals
+from napari_histodistill.distill.experiments.figures import (
+    draw_gains,
+    draw_intervals,
+)
 from napari_histodistill.distill.scoring.figures import (
     draw_confusion,
     draw_curves,
@@ -48,6 +51,9 @@ EVENTS = [
         lambda path: draw_intervals(
             compare([*two_folds("base"), *two_folds("other")], DESIGN), path
         ),
+        lambda path: draw_gains(
+            compare([*two_folds("base"), *two_folds("other")], DESIGN), path
+        ),
         lambda path: draw_confusion(((5, 1), (0, 7)), ("normal", "tumour"), path),
         lambda path: draw_embedding_map(
             np.random.default_rng(0).normal(size=(40, 8)),
@@ -56,7 +62,7 @@ EVENTS = [
             path,
         ),
     ],
-    ids=["curves", "curves of nothing", "intervals", "confusion", "map"],
+    ids=["curves", "curves of nothing", "intervals", "gains", "confusion", "map"],
 )
 def test_a_figure_is_drawn(draw, tmp_path, monkeypatch):
     # Another test may have brought pyplot in; what counts is who does it here.

@@ -45,7 +45,7 @@ def test_a_linear_ramp_stays_that_ramp(y, x, size, pixels, ratios):
     green = (x + centers) / WIDTH * 240
     # The ramp itself is rounded to whole numbers (0.5), so is the result (0.5), and the
     # triangle filter sampled at pixel centres is off its centre by some tenths of a
-    # pixel when it shrinks by a crooked factor; 1.12 was the most in ten thousand draws.
+    # pixel when it shrinks by a crooked factor; 1.12 was the most in many draws.
     assert np.abs(out[..., 0] - red[:, None]).max() <= 1.2
     assert np.abs(out[..., 1] - green[None, :]).max() <= 1.2
     # There is no bias: a shift of a quarter of a pixel would show.

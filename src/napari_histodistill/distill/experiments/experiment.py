@@ -6,7 +6,7 @@ OUT/runs/<variant>/fold-<f>-seed-<s>/        one run each, and its score.json ; 
                                              baselines, and where other tiles judge, of
                                              all folds: seed-<s>/
 OUT/scores.jsonl.gz                          every prediction, see held_out.py
-OUT/results.json  table.md  intervals.png    the results
+OUT/results.json  table.md  *.png            the results, and their figures
 OUT/final/                                   the student trained on everything
 OUT/lock                                     held by the process that runs it
 ```

@@ -108,14 +108,20 @@ class ByClasses:
         return compare(scores, self.design, failures=failures)
 
     def draw(self, table: Table, _jobs: Sequence[ExperimentJob], out: Path) -> None:
-        """Write every variant's interval, and the confusion of the best."""
-        from napari_histodistill.distill.experiments.figures import draw_intervals
+        """Write intervals, what classes gain, and the confusion of the best."""
+        from napari_histodistill.distill.experiments.figures import (
+            draw_gains,
+            draw_intervals,
+        )
         from napari_histodistill.distill.scoring.figures import draw_confusion
 
         shown = [row for row in table.rows if row.metrics is not None]
         if shown:
             with written_beside(out / "intervals.png") as beside:
                 draw_intervals(table, beside)
+            if any(row.differences for row in shown):
+                with written_beside(out / "recalls.png") as beside:
+                    draw_gains(table, beside)
             best = max(shown, key=lambda row: row.metrics["balanced accuracy"].value)  # type: ignore[index]
             with written_beside(out / "confusion.png") as beside:
                 draw_confusion(best.confusion, table.design.classes, beside)
