@@ -18,7 +18,7 @@ from napari_histodistill.samples.synthetic import paint_slide
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.widgets.demo import LESSON_STUDENT, Lesson, show_lesson
 
-picture, truth = paint_slide(1600, 2200)
+picture, truth = paint_slide(1200, 1600)
 slide = write_pyramid(Path({folder!r}, "painted.ome.tif"), picture, mpp=0.5)
 show_lesson(
     Lesson(slide, truth),
