@@ -519,10 +519,10 @@ def test_reading_stays_a_few_blocks_ahead(tmp_path, monkeypatch):
     engine = sys.modules["napari_histodistill.maps.engine"]
     begun, most, true = 0, 0, engine.read_window
 
-    def counted(*args):
+    def counted(*args, **how):
         nonlocal begun
         begun += 1
-        return true(*args)
+        return true(*args, **how)
 
     monkeypatch.setattr(engine, "read_window", counted)
     options = EmbedOptions(block=2, readers=2)

@@ -3,7 +3,8 @@
 One unit of work is one block of the grid's cells: read once, computed once, written
 once. Four parties share it and none waits for another as long as there is work:
 
-* reader threads fetch the pixels of the next blocks, at the student's µm per pixel;
+* reader threads fetch the pixels of the next blocks, at the student's µm per pixel,
+  or as the slide stores them where the student's device resamples;
 * as many threads as the student has *streams* run it over blocks that have been read;
 * one thread writes them to the store;
 * the generator that the caller drives decides what is next, and reports.
@@ -279,7 +280,8 @@ class _Run:
         window = block_window(
             store.grid, unit, self.halo_px, (stride or 1) if tokens else None
         )
-        return read_window(self.slide, store.grid, window, stop)
+        leave = self.student.resamples
+        return read_window(self.slide, store.grid, window, stop, leave=leave)
 
     def compute(
         self, unit: WorkUnit, raster: Raster, stop: threading.Event
