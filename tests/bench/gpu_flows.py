@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ import torch
 import napari_histodistill.distill.training.trainer as trainers
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.run import train
-from napari_histodistill.maps.block_reading import PixelWindow, read_window
+from napari_histodistill.maps.block_reading import PixelWindow, Raster, read_window
 from napari_histodistill.maps.engine import embed_slide, plan_grid
 from napari_histodistill.running import cores
 from napari_histodistill.samples.synthetic import paint_slide
@@ -97,6 +98,10 @@ def _open_here(path: str, grid: TileGrid) -> None:
     _READ.update(slide=open_slide(path), grid=grid)
 
 
+def _read(slide: Slide, grid: TileGrid, leave: bool, window: PixelWindow) -> Raster:
+    return read_window(slide, grid, window, threading.Event(), leave=leave)
+
+
 def _read_here(window: PixelWindow) -> int:
     return read_window(
         _READ["slide"], _READ["grid"], window, threading.Event()
@@ -115,15 +120,13 @@ def feed(dry: bool, folder: Path) -> dict[str, Any]:
             windows = windows_of(grid, block)[: 1 if dry else 64]
             cells = block**2 * len(windows)
             for count in counts:
-                with ThreadPoolExecutor(count) as pool:
-                    found[f"{name}, {count} threads"] = _pace(
-                        lambda p=pool, s=slide, g=grid, w=windows: list(
-                            p.map(
-                                lambda one: read_window(s, g, one, threading.Event()), w
-                            )
-                        ),
-                        cells,
-                    )
+                for leave in (False, True) if mpp > SLIDE_MPP else (False,):
+                    read = partial(_read, slide, grid, leave)
+                    what = ", resampling left to a card" if leave else ""
+                    with ThreadPoolExecutor(count) as pool:
+                        found[f"{name}, {count} threads{what}"] = _pace(
+                            lambda p=pool, r=read, w=windows: list(p.map(r, w)), cells
+                        )
         for count in counts:
             with ProcessPoolExecutor(
                 count,

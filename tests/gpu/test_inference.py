@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 
+from napari_histodistill.slides.pyramid.resample import LevelWindow
 from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.device import choose_device
@@ -67,6 +68,38 @@ def test_two_lanes_compute_what_one_does(way):
     alone = backend(precision="float16")
     for size, embeddings in zip(sizes, found, strict=True):
         assert cosines(embeddings, alone.embed(tiles(size))).min() > 0.9999
+
+
+@pytest.mark.parametrize("shrink", [0.7, 1.25, 2.0, 3.9, 8.0])
+@pytest.mark.parametrize("size", [(384, 384), (384, 96), (96, 384)])
+def test_a_window_is_resampled_to_the_pixels_of_the_cpu(shrink, size):
+    stored = [round(n * shrink) + 30 for n in size]
+    pixels = np.random.default_rng(0).integers(0, 256, (*stored, 3), dtype=np.uint8)
+    box = (12.3, 11.6, 12.3 + size[1] * shrink, 11.6 + size[0] * shrink)
+    window = LevelWindow(pixels, box, *size)
+    found = backend().lay(window).pixels.cpu().numpy()
+    assert np.abs(found.astype(int) - window.resampled()).max() <= 1
+
+
+def test_both_lanes_embed_tiles_of_windows_on_the_card(way):
+    subject, exact = backend(precision="float16"), backend("cpu")
+    corners = np.argwhere(np.ones((4, 4))) * EDGE
+    box = (3.4, 3.4, 3.4 + 1.9 * 4 * EDGE, 3.4 + 1.9 * 4 * EDGE)
+
+    def window(seed: int) -> LevelWindow:
+        rng = np.random.default_rng(seed)
+        pixels = rng.integers(0, 256, (740, 740, 3), dtype=np.uint8)
+        return LevelWindow(pixels, box, 4 * EDGE, 4 * EDGE)
+
+    def embedded(seed: int) -> np.ndarray:
+        return subject.embed(subject.lay(window(seed)).tiles(corners, EDGE, EDGE))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(embedded, range(12)))
+    for seed in (0, 5, 11):
+        pixels = window(seed).resampled()
+        cut = np.stack([pixels[y : y + EDGE, x : x + EDGE] for y, x in corners])
+        assert cosines(found[seed], exact.embed(cut)).min() > 0.999
 
 
 def test_memory_stays_flat_over_many_runs(way):
