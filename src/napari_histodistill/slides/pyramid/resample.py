@@ -230,10 +230,44 @@ def _around(
     read: Callable[[int, Rect], npt.NDArray[Any]] | None = None,
 ) -> tuple[npt.NDArray[Any], tuple[float, float, float, float]]:
     """Return the pixels that a resampling uses, and where the region lies in them."""
+    place = _place(slide, region, height, width, shrinks=read is None)
+    if place.shrink > 1:
+        read_here = partial(read_shrunk, slide.source, place.level, place.shrink)
+    else:
+        read_here = partial(read or slide.source.read_level, place.level)
+    pixels = _read_mirrored(read_here, place.rows, place.columns, place.shape)
+    return pixels, place.box
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a resampling reads: rows and columns of a level, shrunk or not."""
+
+    level: int
+    shrink: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    shape: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+
+def most_bytes(slide: Slide, region: Region, *, height: int, width: int) -> int:
+    """Return the bytes of what :func:`read_level_window` reads, or makes of it.
+
+    Nothing is read.
+    """
+    place = _place(slide, region, height, width, shrinks=True)
+    (top, bottom), (left, right) = place.rows, place.columns
+    return 3 * max((bottom - top) * (right - left), height * width)
+
+
+def _place(
+    slide: Slide, region: Region, height: int, width: int, *, shrinks: bool
+) -> _Place:
     level = best_level(slide, region, height=height, width=width)
     info, (sy, sx) = slide.level_infos[level], slide.scales[level]
     shrink = 1
-    for factor in () if read else shrinks_of(slide.source, level):
+    for factor in shrinks_of(slide.source, level) if shrinks else ():
         coarsest = factor * SPARE <= TOLERANCE * min(
             region.height / height / sy, region.width / width / sx
         )
@@ -245,18 +279,13 @@ def _around(
     fy, fx = sy * shrink, sx * shrink
     rows, columns = _windows(region, height, width, (fy, fx))
     shape = info.height // shrink, info.width // shrink
-    if shrink > 1:
-        read_here = partial(read_shrunk, slide.source, level, shrink)
-    else:
-        read_here = partial(read or slide.source.read_level, level)
-    pixels = _read_mirrored(read_here, rows, columns, shape)
     box = (
         region.x / fx - columns[0],
         region.y / fy - rows[0],
         region.right / fx - columns[0],
         region.bottom / fy - rows[0],
     )
-    return pixels, box
+    return _Place(level, shrink, rows, columns, shape, box)
 
 
 def _windows(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari_histodistill.students.student import DeviceChoice
 
     EncoderPass = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
-    Pixels = npt.NDArray[np.uint8] | LaidTiles
+    EncoderPixels = npt.NDArray[np.uint8] | LaidTiles
 
 BATCH_PIXELS = {
     # 8 tiles of 224 px: on two CPU cores, batches of 8 are 1.6 × faster than of 16 and
@@ -180,7 +180,7 @@ class TorchBackend:
         except RuntimeError as error:
             raise _converted(error, self.device) from error
 
-    def embed(self, tiles: Pixels) -> npt.NDArray[np.float32]:
+    def embed(self, tiles: EncoderPixels) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)`` float32, pooled, for tiles ``(n, tile, tile, 3)``.
 
         Tiles may be an array, or lie in a window from :meth:`lay`.
@@ -197,7 +197,7 @@ class TorchBackend:
         """
         return self._in_batches(tiles, self._pooled, self._input_px)
 
-    def tokens(self, windows: Pixels) -> npt.NDArray[np.float32]:
+    def tokens(self, windows: EncoderPixels) -> npt.NDArray[np.float32]:
         """Return ``(n, h / stride, w / stride, dim)`` for windows ``(n, h, w, 3)``.
 
         They may be an array, or lie in a window from :meth:`lay`.
@@ -223,7 +223,7 @@ class TorchBackend:
 
     def _in_batches(
         self,
-        pixels: Pixels,
+        pixels: EncoderPixels,
         forward: EncoderPass,
         input_px: int | None = None,
     ) -> npt.NDArray[np.float32]:
@@ -257,7 +257,9 @@ class TorchBackend:
         writable = np.require(pixels, requirements=["C", "W"])
         return torch.from_numpy(writable).to(self.device.name)
 
-    def _run(self, batch: Pixels, forward: EncoderPass) -> npt.NDArray[np.float32]:
+    def _run(
+        self, batch: EncoderPixels, forward: EncoderPass
+    ) -> npt.NDArray[np.float32]:
         with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
             found = self._computed(batch, forward, self._fast)
             if self._fast is self.module:
@@ -273,7 +275,7 @@ class TorchBackend:
 
     def _computed(
         self,
-        batch: Pixels,
+        batch: EncoderPixels,
         forward: EncoderPass,
         module: torch.nn.Module,
     ) -> npt.NDArray[np.float32]:
