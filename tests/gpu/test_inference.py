@@ -14,7 +14,8 @@ from napari_histodistill.slides.pyramid.resample import LevelWindow
 from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.device import choose_device
-from napari_histodistill.students.student import DeviceChoice
+from napari_histodistill.students.spec import StudentSpec, WeightsSpec
+from napari_histodistill.students.student import DeviceChoice, Student
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,6 +34,23 @@ def backend(device: str = CARD, precision: str = "float32") -> TorchBackend:
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
     choice = DeviceChoice(device, device, "a test", precision)
     return TorchBackend(module, choice, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def student_at(mpp: float) -> Student:
+    made = backend(precision="float16")
+    spec = StudentSpec(
+        name="measured",
+        title="A student with fixed weights",
+        backbone="tf_efficientnet_lite0",
+        tile_px=EDGE,
+        mpp=mpp,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        embedding_dim=made.embed(tiles(1)).shape[1],
+        weights=WeightsSpec(source="bundle"),
+        licence="BSD-3-Clause",
+    )
+    return Student(spec, made, digest="ab" * 16)
 
 
 def tiles(count: int) -> np.ndarray:
@@ -100,6 +118,31 @@ def test_both_lanes_embed_tiles_of_windows_on_the_card(way):
         pixels = window(seed).resampled()
         cut = np.stack([pixels[y : y + EDGE, x : x + EDGE] for y, x in corners])
         assert cosines(found[seed], exact.embed(cut)).min() > 0.999
+
+
+@pytest.mark.parametrize("reading", ["processes", "auto"])
+def test_a_slide_that_processes_read_has_the_map_that_threads_give(tmp_path, reading):
+    from napari_histodistill.maps import EmbeddingStore, EmbedOptions, embed_slide
+    from napari_histodistill.slides import open_slide
+    from napari_histodistill.slides.tissue.writing import write_pyramid
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    path = write_pyramid(tmp_path / "noise.ome.tif", pixels, mpp=0.4)
+    kept = {}
+    for how in ("threads", reading):
+        student = student_at(0.7)
+        options = EmbedOptions(block=4, reading=how)
+        with open_slide(path) as slide:
+            *_, last = embed_slide(
+                slide, student, tmp_path / how, tissue=None, options=options
+            )
+        with EmbeddingStore.open(tmp_path / how) as store:
+            assert store.provenance.resampled_on == "cuda"
+            kept[how] = store.read().reshape(-1, store.dim).astype(np.float32)
+        assert last.done == last.total > 100
+        assert reading == "auto" or last.reading == how
+    assert cosines(*kept.values()).min() > 0.9999
 
 
 def test_memory_stays_flat_over_many_runs(way):

@@ -215,6 +215,15 @@ def test_another_file_of_that_name_is_not_read(tmp_path, begun, file):
             )
 
 
+def test_processes_share_the_cores(begun, file, monkeypatch):
+    """Each would otherwise decode by as many threads as there are cores."""
+    monkeypatch.setattr(processes, "cores", lambda: 16)
+    with open_slide(file) as slide:
+        for count, each in ((1, 16), (5, 3), (20, 1)):
+            pool = ReadingPool(slide, None, count=count, leave=False)
+            assert pool._task.threads == each
+
+
 def test_too_little_shared_memory_is_said(tmp_path, begun, file, monkeypatch):
     monkeypatch.setattr(processes, "shared_room", lambda: 1000.0)
     with pytest.raises(ComputeError, match="MiB more of shared memory than there is"):

@@ -15,7 +15,9 @@ from napari_histodistill.slides.pyramid.resample import (
     FILTER,
     LevelWindow,
     best_level,
+    bytes_read,
     is_one_for_one,
+    read_level_window,
     read_resampled,
 )
 
@@ -154,6 +156,16 @@ def test_only_what_lies_between_pixels_is_filtered(rng, monkeypatch, box, is_who
     if is_whole:
         window.resampled()
     assert not calls
+
+
+@pytest.mark.parametrize("shrink", [0.7, 1.0, 3.3])
+@pytest.mark.parametrize("y", [-20.5, 300.0])
+def test_what_will_be_read_is_known_before(shrink, y):
+    slide = ramp_slide((1, 2.5))
+    region = Region(y=y, x=50.25, height=40 * shrink, width=60 * shrink)
+    size = {"height": 40, "width": 60}
+    read = read_level_window(slide, region, **size).pixels.nbytes
+    assert bytes_read(slide, region, **size) == read
 
 
 def test_a_slide_has_a_resolution_or_has_it_not():

@@ -37,12 +37,15 @@ class ReadTask:
         Grid of the windows.
     leave : bool
         As in :func:`~napari_histodistill.maps.block_reading.read_window`.
+    threads : int
+        Threads that decode in the process, at most.
     """
 
     opening: Opening
     digest: str
     grid: TileGrid
     leave: bool
+    threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import ComputeError, HistodistillError, InputError
+from napari_histodistill.maps.block_reading import MOST_LEFT_BYTES
 from napari_histodistill.maps.reading.messages import (
     ReadAnswer,
     ReadFailure,
     ReadTask,
     ReadWish,
 )
-from napari_histodistill.running import SAFE_PATH, python_command
+from napari_histodistill.running import SAFE_PATH, cores, python_command
 from napari_histodistill.slides.pyramid.damage import probe
-from napari_histodistill.slides.pyramid.resample import most_bytes
+from napari_histodistill.slides.pyramid.resample import bytes_read
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -83,7 +84,12 @@ class ReadingPool:
             raise InputError(msg)
         self._slide, self._grid, self._count = slide, grid, count
         self._task = ReadTask(
-            opening=slide.opened, digest=slide.info.digest, grid=grid, leave=leave
+            opening=slide.opened,
+            digest=slide.info.digest,
+            grid=grid,
+            leave=leave,
+            # Each would otherwise decode by as many threads as there are cores.
+            threads=max(1, cores() // count),
         )
         self._workers: list[_Worker] = []
         self._idle: LifoQueue[_Worker] = LifoQueue()
@@ -180,9 +186,14 @@ class ReadingPool:
             self._idle.put(worker)
 
     def _bytes_of(self, window: PixelWindow) -> int:
+        """Return the bytes that a window's pixels take, at most."""
         size = {"height": window.height, "width": window.width}
+        resampled = 3 * window.height * window.width
+        if not self._task.leave:
+            return resampled
         region = self._grid.student_region(window.y, window.x, **size)
-        return most_bytes(self._slide, region, **size)
+        stored = bytes_read(self._slide, region, **size)
+        return max(resampled, min(stored, MOST_LEFT_BYTES))
 
     def _ended(self, worker: _Worker) -> ComputeError:
         with suppress(subprocess.TimeoutExpired):

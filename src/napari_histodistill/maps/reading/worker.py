@@ -21,6 +21,7 @@ import numpy as np
 from napari_histodistill.errors import HistodistillError, SlideError, traceback_of
 from napari_histodistill.maps.block_reading import read_window
 from napari_histodistill.maps.reading.messages import ReadAnswer, ReadFailure, pixels_of
+from napari_histodistill.slides.codecs.decoding import decoding_threads
 from napari_histodistill.slides.opening import open_again
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ def main() -> None:
     if isinstance(found, ReadFailure):
         return
     memory = _Memory()
-    while True:
-        try:
-            wish: ReadWish = pickle.load(wishes)
-        except EOFError:
-            return
-        _say(answers, _tried(partial(_read, found, task, wish, memory)))
+    with decoding_threads(task.threads):
+        while True:
+            try:
+                wish: ReadWish = pickle.load(wishes)
+            except EOFError:
+                return
+            _say(answers, _tried(partial(_read, found, task, wish, memory)))
 
 
 def _say(answers: BinaryIO, what: object) -> None:

@@ -251,14 +251,11 @@ class _Place:
     box: tuple[float, float, float, float]
 
 
-def most_bytes(slide: Slide, region: Region, *, height: int, width: int) -> int:
-    """Return the bytes of what :func:`read_level_window` reads, or makes of it.
-
-    Nothing is read.
-    """
+def bytes_read(slide: Slide, region: Region, *, height: int, width: int) -> int:
+    """Return the bytes of what :func:`read_level_window` reads, without reading it."""
     place = _place(slide, region, height, width, shrinks=True)
     (top, bottom), (left, right) = place.rows, place.columns
-    return 3 * max((bottom - top) * (right - left), height * width)
+    return 3 * (bottom - top) * (right - left)
 
 
 def _place(
