@@ -9,9 +9,9 @@ import threading
 import time
 import warnings
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +20,9 @@ import torch
 import napari_histodistill.distill.training.trainer as trainers
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.run import train
-from napari_histodistill.maps.block_reading import PixelWindow, read_window
-from napari_histodistill.maps.engine import embed_slide, plan_grid
+from napari_histodistill.maps.block_reading import PixelWindow, Raster, read_window
+from napari_histodistill.maps.engine import EmbedOptions, embed_slide, plan_grid
+from napari_histodistill.maps.reading.processes import ReadingPool
 from napari_histodistill.running import cores
 from napari_histodistill.samples.synthetic import paint_slide
 from napari_histodistill.slides import open_slide
@@ -90,17 +91,8 @@ def windows_of(grid: TileGrid, block: int) -> list[PixelWindow]:
     ]
 
 
-_READ: dict[str, Any] = {}
-
-
-def _open_here(path: str, grid: TileGrid) -> None:
-    _READ.update(slide=open_slide(path), grid=grid)
-
-
-def _read_here(window: PixelWindow) -> int:
-    return read_window(
-        _READ["slide"], _READ["grid"], window, threading.Event()
-    ).pixels.size
+def _read(slide: Slide, grid: TileGrid, leave: bool, window: PixelWindow) -> Raster:
+    return read_window(slide, grid, window, threading.Event(), leave=leave)
 
 
 def feed(dry: bool, folder: Path) -> dict[str, Any]:
@@ -115,26 +107,23 @@ def feed(dry: bool, folder: Path) -> dict[str, Any]:
             windows = windows_of(grid, block)[: 1 if dry else 64]
             cells = block**2 * len(windows)
             for count in counts:
-                with ThreadPoolExecutor(count) as pool:
-                    found[f"{name}, {count} threads"] = _pace(
-                        lambda p=pool, s=slide, g=grid, w=windows: list(
-                            p.map(
-                                lambda one: read_window(s, g, one, threading.Event()), w
+                for leave in (False, True) if mpp > SLIDE_MPP else (False,):
+                    read = partial(_read, slide, grid, leave)
+                    what = ", resampling left to a card" if leave else ""
+                    with ThreadPoolExecutor(count) as pool:
+                        found[f"{name}, {count} threads{what}"] = _pace(
+                            lambda p=pool, r=read, w=windows: list(p.map(r, w)), cells
+                        )
+                        reading = ReadingPool(slide, grid, count=count, leave=leave)
+                        with closing(reading):
+                            reading.begin()
+                            list(pool.map(reading.read, windows[:1] * count))
+                            found[f"{name}, {count} processes{what}"] = _pace(
+                                lambda p=pool, r=reading.read, w=windows: list(
+                                    p.map(r, w)
+                                ),
+                                cells,
                             )
-                        ),
-                        cells,
-                    )
-        for count in counts:
-            with ProcessPoolExecutor(
-                count,
-                mp_context=get_context("spawn" if not dry else "fork"),
-                initializer=_open_here,
-                initargs=(str(path), grid),
-            ) as pool:
-                list(pool.map(_read_here, windows[:1] * count))  # they have started
-                found[f"{name}, {count} processes, pixels left there"] = _pace(
-                    lambda p=pool, w=windows: list(p.map(_read_here, w)), cells
-                )
     return {"tiles_per_s": found}
 
 
@@ -158,12 +147,15 @@ def end(dry: bool, folder: Path) -> dict[str, Any]:
                 lambda s=student, t=stock: s.embed(t), count, 0 if dry else 2
             )
             with open_slide(path) as slide:
-                ours = _embedded(slide, student, folder / f"{mpp}-{recorded}.zarr")
-                line = {
-                    "end_to_end": ours,
-                    "model_alone_one_lane": alone,
-                    "ratio": round(ours / alone, 3),
-                }
+                line: dict[str, Any] = {"model_alone_one_lane": alone}
+                for reading in ("threads", "processes", "auto"):
+                    store = folder / f"{mpp}-{recorded}-{reading}.zarr"
+                    ours, kept = _embedded(slide, student, store, reading)
+                    line |= {
+                        f"end_to_end, {reading}": ours,
+                        f"ratio, {reading}": round(ours / alone, 3),
+                    }
+                line["auto_kept"] = kept
                 if recorded == "0":
                     usual = _usual(slide, student, dry=dry)
                     line |= {"usual": usual, "times_usual": round(ours / usual, 2)}
@@ -172,13 +164,16 @@ def end(dry: bool, folder: Path) -> dict[str, Any]:
     return {"tiles_per_s": found}
 
 
-def _embedded(slide: Slide, student: Student, store: Path) -> float:
-    reports = embed_slide(slide, student, store, tissue=None)
+def _embedded(
+    slide: Slide, student: Student, store: Path, reading: Any
+) -> tuple[float, str]:
+    """Return tiles per second from file to store, and who read them in the end."""
+    options = EmbedOptions(reading=reading)
+    reports = embed_slide(slide, student, store, tissue=None, options=options)
     next(reports), next(reports)
-    began, done = time.perf_counter(), 0
-    for report in reports:
-        done = report.done
-    return round(done / (time.perf_counter() - began), 1)
+    began = time.perf_counter()
+    *_, last = reports
+    return round(last.done / (time.perf_counter() - began), 1), last.reading
 
 
 class _Tiles(torch.utils.data.Dataset):

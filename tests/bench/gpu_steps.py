@@ -18,6 +18,7 @@ import timm
 import torch
 
 from napari_histodistill.running import cores
+from napari_histodistill.slides.pyramid.resample import LevelWindow
 from napari_histodistill.students.backends.cuda import GRAPHS
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.device import choose_device
@@ -187,6 +188,41 @@ def graphs(dry: bool, folder: Path) -> dict[str, Any]:
     return _two_lanes(dry)
 
 
+def resampling(dry: bool, folder: Path) -> dict[str, Any]:
+    """Windows of a block resampled by the CPU and on the card: pixels, and speed."""
+    cells, edge = (2, 32) if dry else (16, 224)
+    side, budget = cells * edge, 0.0 if dry else 1.0
+    found: dict[str, Any] = {}
+    with a_card(dry):
+        subject = backend(CARD, dry=dry)
+        corners = np.argwhere(np.ones((cells, cells))) * edge
+        for shrink in (1.25, 2.0, 2.5):
+            stored = round(side * shrink) + 12
+            pixels = np.resize(tiles(4, edge), (stored, stored, 3))
+            box = (5.3, 5.6, 5.3 + side * shrink, 5.6 + side * shrink)
+            window = LevelWindow(pixels, box, side, side)
+            laid = subject.lay(window).pixels.cpu().numpy()
+            apart = np.abs(laid.astype(int) - window.resampled())
+            assert apart.max() <= 1, f"{apart.max()} grey values apart"
+            found[f"{shrink} ×"] = {
+                "other_bytes": int((apart > 0).sum()),
+                "tiles_per_s_by_one_core": per_second(
+                    window.resampled, cells**2, budget
+                ),
+                "tiles_per_s_on_the_card": per_second(
+                    lambda w=window: subject.lay(w), cells**2, budget
+                ),
+                "tiles_per_s_embedded_too": per_second(
+                    lambda w=window: subject.embed(
+                        subject.lay(w).tiles(corners, edge, edge)
+                    ),
+                    cells**2,
+                    budget,
+                ),
+            }
+    return found
+
+
 def shortage(dry: bool, folder: Path) -> dict[str, Any]:
     """Little memory: batches get smaller, and the numbers stay."""
     stock = tiles(32 if dry else 256, 32 if dry else 224)
@@ -288,6 +324,7 @@ STEPS = (
     Step("arithmetic", 60, arithmetic, vital=True),
     Step("lanes", 60, lanes, vital=True),
     Step("graphs", 60, graphs),
+    Step("resampling", 60, resampling, vital=True),
     Step("shortage", 40, shortage),
     Step("flat", 40, flat),
     Step("tests", 90, tests),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,6 @@ import pytest
 from napari_histodistill.errors import StoreError
 from napari_histodistill.maps import EmbeddingStore
 from tests.forked import start_fresh
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,6 +44,24 @@ def wait_for_work(path: Path, running) -> None:
         time.sleep(0.02)
     out, err = running.communicate(timeout=5)
     pytest.fail(f"the run never got into the middle: {out} {err}")
+
+
+def readers_of(pid: int) -> list[Path]:
+    """Return what Linux keeps of the processes that read for another one."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"reading.worker" in (folder / "cmdline").read_bytes():
+                found.append(folder)
+    return found
+
+
+def wait_until_gone(processes: list[Path]) -> None:
+    until = time.monotonic() + 20
+    while any((p / "cmdline").exists() for p in processes):
+        assert time.monotonic() < until, "a process stayed behind"
+        time.sleep(0.05)
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -90,18 +106,51 @@ def test_kill_then_resume_is_byte_identical(
         np.testing.assert_array_equal(ours.read(), theirs.read())
 
 
-def test_ctrl_c_keeps_the_work(process, large_slide, bundle, tmp_path, undisturbed):
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for there")
+def test_processes_end_with_a_run_that_is_killed(
+    large_slide, bundle, tmp_path, undisturbed
+):
+    options = ("embed", large_slide, "-o", tmp_path, "--student", bundle, *STRIDE)
+    store, memory = tmp_path / "large.ome.zarr", Path("/dev/shm")
+    before = set(memory.glob("psm_*"))
+    running = start_fresh([*options, "--reading", "processes"])
+    wait_for_work(store, running)
+    readers = readers_of(running.pid)
+    assert len(readers) == 1
+    running.kill()
+    running.communicate()
+    wait_until_gone(readers)
+    until = time.monotonic() + 20
+    while set(memory.glob("psm_*")) - before:
+        assert time.monotonic() < until, "shared memory stayed behind"
+        time.sleep(0.05)
+    done, wanted = cells(store)
+    assert 0 < done < wanted, "the kill did not land in the middle"
+    resumed = start_fresh([*options, "--reading", "processes"])
+    _out, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    assert contents(store) == contents(undisturbed)
+
+
+@pytest.mark.parametrize("reading", ["threads", "processes"])
+def test_ctrl_c_keeps_the_work(
+    process, large_slide, bundle, tmp_path, undisturbed, reading
+):
     options = ("embed", large_slide, "-o", tmp_path, "--student", bundle, *STRIDE)
     store = tmp_path / "large.ome.zarr"
     # As a person starts it, interpreter and all: that is where signals are met.
-    running = start_fresh([*options, "--json"])
+    running = start_fresh([*options, "--json", "--reading", reading])
     wait_for_work(store, running)
+    readers = readers_of(running.pid)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130
     assert out == ""
     assert "finished work is kept" in err
     assert "Traceback" not in err
+    if sys.platform == "linux":
+        assert len(readers) == (reading == "processes")
+        wait_until_gone(readers)
     done, wanted = cells(store)
     assert 0 < done < wanted, "the interruption did not land in the middle"
     resumed = process(*options)

@@ -10,10 +10,12 @@ import pytest
 import timm
 import torch
 
+from napari_histodistill.slides.pyramid.resample import LevelWindow
 from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.device import choose_device
-from napari_histodistill.students.student import DeviceChoice
+from napari_histodistill.students.spec import StudentSpec, WeightsSpec
+from napari_histodistill.students.student import DeviceChoice, Student
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,6 +34,23 @@ def backend(device: str = CARD, precision: str = "float32") -> TorchBackend:
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
     choice = DeviceChoice(device, device, "a test", precision)
     return TorchBackend(module, choice, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def student_at(mpp: float) -> Student:
+    made = backend(precision="float16")
+    spec = StudentSpec(
+        name="measured",
+        title="A student with fixed weights",
+        backbone="tf_efficientnet_lite0",
+        tile_px=EDGE,
+        mpp=mpp,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        embedding_dim=made.embed(tiles(1)).shape[1],
+        weights=WeightsSpec(source="bundle"),
+        licence="BSD-3-Clause",
+    )
+    return Student(spec, made, digest="ab" * 16)
 
 
 def tiles(count: int) -> np.ndarray:
@@ -67,6 +86,63 @@ def test_two_lanes_compute_what_one_does(way):
     alone = backend(precision="float16")
     for size, embeddings in zip(sizes, found, strict=True):
         assert cosines(embeddings, alone.embed(tiles(size))).min() > 0.9999
+
+
+@pytest.mark.parametrize("shrink", [0.7, 1.25, 2.0, 3.9, 8.0])
+@pytest.mark.parametrize("size", [(384, 384), (384, 96), (96, 384)])
+def test_a_window_is_resampled_to_the_pixels_of_the_cpu(shrink, size):
+    stored = [round(n * shrink) + 30 for n in size]
+    pixels = np.random.default_rng(0).integers(0, 256, (*stored, 3), dtype=np.uint8)
+    box = (12.3, 11.6, 12.3 + size[1] * shrink, 11.6 + size[0] * shrink)
+    window = LevelWindow(pixels, box, *size)
+    found = backend().lay(window).pixels.cpu().numpy()
+    assert np.abs(found.astype(int) - window.resampled()).max() <= 1
+
+
+def test_both_lanes_embed_tiles_of_windows_on_the_card(way):
+    subject, exact = backend(precision="float16"), backend("cpu")
+    corners = np.argwhere(np.ones((4, 4))) * EDGE
+    box = (3.4, 3.4, 3.4 + 1.9 * 4 * EDGE, 3.4 + 1.9 * 4 * EDGE)
+
+    def window(seed: int) -> LevelWindow:
+        rng = np.random.default_rng(seed)
+        pixels = rng.integers(0, 256, (740, 740, 3), dtype=np.uint8)
+        return LevelWindow(pixels, box, 4 * EDGE, 4 * EDGE)
+
+    def embedded(seed: int) -> np.ndarray:
+        return subject.embed(subject.lay(window(seed)).tiles(corners, EDGE, EDGE))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(embedded, range(12)))
+    for seed in (0, 5, 11):
+        pixels = window(seed).resampled()
+        cut = np.stack([pixels[y : y + EDGE, x : x + EDGE] for y, x in corners])
+        assert cosines(found[seed], exact.embed(cut)).min() > 0.999
+
+
+@pytest.mark.parametrize("reading", ["processes", "auto"])
+def test_a_slide_that_processes_read_has_the_map_that_threads_give(tmp_path, reading):
+    from napari_histodistill.maps import EmbeddingStore, EmbedOptions, embed_slide
+    from napari_histodistill.slides import open_slide
+    from napari_histodistill.slides.tissue.writing import write_pyramid
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    path = write_pyramid(tmp_path / "noise.ome.tif", pixels, mpp=0.4)
+    kept = {}
+    for how in ("threads", reading):
+        student = student_at(0.7)
+        options = EmbedOptions(block=4, reading=how)
+        with open_slide(path) as slide:
+            *_, last = embed_slide(
+                slide, student, tmp_path / how, tissue=None, options=options
+            )
+        with EmbeddingStore.open(tmp_path / how) as store:
+            assert store.provenance.resampled_on == "cuda"
+            kept[how] = store.read().reshape(-1, store.dim).astype(np.float32)
+        assert last.done == last.total > 100
+        assert reading == "auto" or last.reading == how
+    assert cosines(*kept.values()).min() > 0.9999
 
 
 def test_memory_stays_flat_over_many_runs(way):

@@ -15,7 +15,16 @@ from tests.bench import gpu
 
 ROOT = Path(__file__).parents[2]
 STEPS = (
-    *("versions", "arithmetic", "lanes", "graphs", "shortage", "flat", "tests"),
+    *(
+        "versions",
+        "arithmetic",
+        "lanes",
+        "graphs",
+        "resampling",
+        "shortage",
+        "flat",
+        "tests",
+    ),
     *("model", "feed", "end", "training", "resume", "commands", "compiled"),
 )
 

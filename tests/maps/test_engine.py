@@ -516,15 +516,15 @@ def test_memory_does_not_grow_with_the_slide(tmp_path, mode):
 
 def test_reading_stays_a_few_blocks_ahead(tmp_path, monkeypatch):
     """Pixels of a block are let go when it is computed, however slow the store is."""
-    engine = sys.modules["napari_histodistill.maps.engine"]
-    begun, most, true = 0, 0, engine.read_window
+    choice = sys.modules["napari_histodistill.maps.reading.choice"]
+    begun, most, true = 0, 0, choice.read_window
 
-    def counted(*args):
+    def counted(*args, **how):
         nonlocal begun
         begun += 1
-        return true(*args)
+        return true(*args, **how)
 
-    monkeypatch.setattr(engine, "read_window", counted)
+    monkeypatch.setattr(choice, "read_window", counted)
     options = EmbedOptions(block=2, readers=2)
     written = 0
     for report in embed_slide(

@@ -148,6 +148,7 @@ def classify_slide(
             "stride_um": plan.grid.stride_um,
             "cells": last.done - last.unreadable,
             "unreadable": last.unreadable,
+            "reading": last.reading,
             "classes": {a.name: class_facts(a) for a in areas},
             "unclassified": last.done - last.unreadable - sum(a.cells for a in areas),
             "calibration": (

@@ -31,12 +31,14 @@ from napari_histodistill.cli.options import (
     ModeOption,
     MppOption,
     OutOption,
+    ReadingOption,
     ResumeOption,
     RgbOption,
     SplitOption,
     StainOption,
     StrideOption,
     StudentOption,
+    WhoReads,
     slide_argument,
 )
 from napari_histodistill.cli.outputs import (
@@ -77,6 +79,7 @@ def embed(
     icc: IccOption = False,
     rgb: RgbOption = False,
     device: DeviceOption = "auto",
+    reading: ReadingOption = WhoReads.auto,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +118,7 @@ def embed(
                 stain_normalise=stain_normalise,
                 icc=icc,
                 rgb=rgb,
+                reading=reading,
             )
             for path in slides
         ]
@@ -170,6 +174,7 @@ def classify(
     rgb: RgbOption = False,
     split: SplitOption = False,
     device: DeviceOption = "auto",
+    reading: ReadingOption = WhoReads.auto,
     json: JsonOption = False,
 ) -> None:
     """Map slides' classes and their areas in mm², and say what they are worth."""
@@ -199,6 +204,7 @@ def classify(
                 stain_normalise=stain_normalise,
                 icc=icc,
                 rgb=rgb,
+                reading=reading,
             )
             for path in slides
         ]
@@ -227,6 +233,7 @@ def _task(
     stain_normalise: bool,
     icc: bool,
     rgb: bool,
+    reading: WhoReads,
 ) -> SlideTask:
     from napari_histodistill.maps.cohort import SlideTask
 
@@ -244,6 +251,7 @@ def _task(
         stain_normalise=stain_normalise,
         icc=icc,
         rgb=rgb,
+        reading=reading.value,
     )
 
 
@@ -399,6 +407,7 @@ def _store_facts(result: SlideResult) -> dict[str, Any]:
         "stride_um": result.stride_um,
         "cells": result.cells,
         "unreadable": result.unreadable,
+        "reading": result.reading,
         "seconds": result.seconds,
     }
 

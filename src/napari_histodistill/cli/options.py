@@ -21,6 +21,14 @@ class Mode(StrEnum):
     tokens = "tokens"
 
 
+class WhoReads(StrEnum):
+    """Who reads a slide (see ``maps.EmbedOptions.reading``)."""
+
+    auto = "auto"
+    threads = "threads"
+    processes = "processes"
+
+
 def _without_signature(given: Path | list[Path] | None) -> Path | list[Path] | None:
     """Keep passwords and signatures of addresses out of all that follows."""
     if isinstance(given, list):
@@ -87,6 +95,15 @@ DeviceOption = Annotated[
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:1 or mps; cpu:torch or cpu:openvino to choose what "
         "runs the encoder, by default the faster of the two.",
+    ),
+]
+ReadingOption = Annotated[
+    WhoReads,
+    typer.Option(
+        "--reading",
+        help="Who reads the slide: threads, or processes, which take more memory and "
+        "are faster beside a GPU and many cores; auto tries both there on the first "
+        "squares and keeps the faster. Results are the same.",
     ),
 ]
 JsonOption = Annotated[

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.embedding_plan import WorkUnit
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.slides.pyramid.grid import TileGrid
-    from napari_histodistill.students.student import Student
+    from napari_histodistill.students.student import Student, WindowOnDevice
 
 CellIndices = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Row and column numbers inside a block."""
@@ -66,7 +66,8 @@ def embed_block(
     """Yield ``(cells, embeddings (n, dim))`` batch by batch; None for unreadable cells.
 
     Cells go through in row order, in batches of one size within the block, so that a
-    block's numbers do not depend on anything outside it.
+    block's numbers do not depend on anything outside it. What reading left to a device
+    to resample goes there once, and tiles are cut there.
     """
     grid = store.grid
     tokens = store.provenance.mode == "tokens"
@@ -76,18 +77,25 @@ def embed_block(
         yield holes, None
     if not len(readable[0]):
         return
+    laid = None if raster.left is None else student.lay(raster.left)
     if tokens:
-        yield readable, _pooled(student, grid, unit, raster)[readable]
+        yield readable, _pooled(student, grid, unit, raster, laid)[readable]
         return
+    px = grid.tile_px
     for start in range(0, len(readable[0]), batch_size):
         rows, columns = (axis[start : start + batch_size] for axis in readable)
-        tiles = np.stack(
-            [
-                _tile(grid, unit, raster, int(r), int(c))
-                for r, c in zip(rows, columns, strict=True)
-            ]
-        )
-        yield (rows, columns), student.embed(tiles)
+        corners = [
+            _corner(grid, unit, raster, int(r), int(c))
+            for r, c in zip(rows, columns, strict=True)
+        ]
+        if laid is not None:
+            found = student.embed(laid.tiles(np.array(corners, np.int64), px, px))
+        else:
+            pixels = raster.pixels
+            found = student.embed(
+                np.stack([pixels[y : y + px, x : x + px] for y, x in corners])
+            )
+        yield (rows, columns), found
 
 
 def _corner(
@@ -96,13 +104,6 @@ def _corner(
     """Return a tile's corner in the raster."""
     y, x = tile_corner(grid, unit.row0 + row, unit.column0 + column)
     return y - raster.window.y, x - raster.window.x
-
-
-def _tile(
-    grid: TileGrid, unit: WorkUnit, raster: Raster, row: int, column: int
-) -> npt.NDArray[np.uint8]:
-    y, x = _corner(grid, unit, raster, row, column)
-    return raster.pixels[y : y + grid.tile_px, x : x + grid.tile_px]
 
 
 def _split(
@@ -121,12 +122,21 @@ def _split(
 
 
 def _pooled(
-    student: Student, grid: TileGrid, unit: WorkUnit, raster: Raster
+    student: Student,
+    grid: TileGrid,
+    unit: WorkUnit,
+    raster: Raster,
+    laid: WindowOnDevice | None,
 ) -> npt.NDArray[np.float32]:
     """Return ``(h, w, dim)``: tokens of the window averaged under each cell's tile."""
     stride = student.spec.token_stride_px
     assert stride is not None  # the mode was checked when the grid was laid
-    tokens = student.tokens(raster.pixels[np.newaxis])[0]
+    window = raster.window
+    if laid is not None:
+        whole = laid.tiles(np.zeros((1, 2), np.int64), window.height, window.width)
+        tokens = student.tokens(whole)[0]
+    else:
+        tokens = student.tokens(raster.pixels[np.newaxis])[0]
     half = grid.stride_px / 2
     h, w = unit.wanted.shape
     rows, columns = unit.row0 + np.arange(h), unit.column0 + np.arange(w)
@@ -134,6 +144,6 @@ def _pooled(
         tokens,
         stride_px=stride,
         tile_px=grid.tile_px,
-        centers_y_px=rows * grid.stride_px + half - raster.window.y,
-        centers_x_px=columns * grid.stride_px + half - raster.window.x,
+        centers_y_px=rows * grid.stride_px + half - window.y,
+        centers_x_px=columns * grid.stride_px + half - window.x,
     )

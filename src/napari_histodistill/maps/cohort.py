@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_histodistill.maps.progress import EmbedReport
+    from napari_histodistill.maps.progress import EmbedReport, Reading
     from napari_histodistill.slides import Slide, TileGrid
     from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students.spec import EmbeddingMode
@@ -89,6 +89,8 @@ class SlideTask:
         Convert the file's colours to sRGB by its ICC profile first.
     rgb : bool
         Three channels that the file does not name are red, green and blue.
+    reading : {"auto", "threads", "processes"}
+        Who reads the slide, as in :class:`EmbedOptions`.
     signature : str
         What the slide's address is signed with, for another process to read it.
     """
@@ -107,6 +109,7 @@ class SlideTask:
     stain_normalise: bool = False
     icc: bool = False
     rgb: bool = False
+    reading: Reading = "auto"
     signature: str = field(default="", repr=False)
 
 
@@ -133,6 +136,8 @@ class SlideResult:
         From opening the slide to the last block.
     device : str
         Device that the student ran on, as shown to the user.
+    reading : {"threads", "processes"}
+        Who read the slide, in the end.
     """
 
     task: SlideTask
@@ -145,6 +150,7 @@ class SlideResult:
     unreadable: int = 0
     seconds: float = 0.0
     device: str = ""
+    reading: Reading = "threads"
 
     def __post_init__(self) -> None:
         # Errors of libraries repeat the whole address, and summaries keep this one.
@@ -195,7 +201,11 @@ class SlideRun:
             grid=self.grid,
             mode=self.task.mode,
             tissue=self._tissue if cells is None else cells,
-            options=EmbedOptions(restart=self.task.restart, retry_unreadable=True),
+            options=EmbedOptions(
+                restart=self.task.restart,
+                retry_unreadable=True,
+                reading=self.task.reading,
+            ),
             cancel=cancel,
         )
 
@@ -215,6 +225,7 @@ class SlideRun:
             unreadable=last.unreadable,
             seconds=round(time.perf_counter() - self.began, 2),
             device=self.student.device.label,
+            reading=last.reading,
         )
 
 

@@ -3,7 +3,8 @@
 One unit of work is one block of the grid's cells: read once, computed once, written
 once. Four parties share it and none waits for another as long as there is work:
 
-* reader threads fetch the pixels of the next blocks, at the student's µm per pixel;
+* reader threads fetch the pixels of the next blocks, at the student's µm per pixel,
+  or as the slide stores them where the student's device resamples;
 * as many threads as the student has *streams* run it over blocks that have been read;
 * one thread writes them to the store;
 * the generator that the caller drives decides what is next, and reports.
@@ -11,7 +12,7 @@ once. Four parties share it and none waits for another as long as there is work:
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,6 @@ from napari_histodistill.errors import (
     StoreTakenError,
 )
 from napari_histodistill.maps.block_embedding import block_window, embed_block
-from napari_histodistill.maps.block_reading import Raster, read_window
 from napari_histodistill.maps.embedding_plan import (
     BlockQueue,
     WorkUnit,
@@ -41,6 +41,7 @@ from napari_histodistill.maps.embedding_plan import (
 from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progress
 from napari_histodistill.maps.provenance import Provenance, provenance_of, store_key
+from napari_histodistill.maps.reading.choice import BlockReader
 from napari_histodistill.maps.store import (
     WAIT_S,
     CellStatus,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Region
+    from napari_histodistill.maps.block_reading import Raster
     from napari_histodistill.maps.embedding_plan import Tissue
     from napari_histodistill.slides.pyramid.grid import TileGrid
     from napari_histodistill.slides.pyramid.slide import Slide
@@ -131,7 +133,7 @@ def embed_slide(  # noqa: PLR0913 - what a caller names, named here
     SlideError
         If the slide cannot be read at all any more.
     ComputeError
-        If the student fails.
+        If the student fails, or a process that reads the slide ends.
 
     Examples
     --------
@@ -224,6 +226,8 @@ class _Run:
         tile = student.spec.tile_px
         self.halo_px = tile // 2 if options.halo_px is None else options.halo_px
         self.retry_unreadable = options.retry_unreadable
+        self.reading, self.is_fast = options.reading, not on_cpu
+        self.reader: BlockReader | None = None
         self.status = store.status
         self.wanted = np.zeros_like(self.status, bool)
         self.counts = _Counts()
@@ -251,13 +255,26 @@ class _Run:
             done
         )
         yield self._report(message="; ".join(filter(None, (note, resumed))))
-        with Pipeline(
-            self.read,
-            self.compute,
-            self.write,
+        reader = self.reader = BlockReader(
+            self.slide,
+            self.store.grid,
+            reading=self.reading,
             readers=self.readers,
-            streams=self.student.streams,
-        ) as pipeline:
+            leave=self.student.resamples,
+            blocks=len(queue),
+            is_fast=self.is_fast,
+        )
+        with (
+            closing(reader),
+            Pipeline(
+                self.read,
+                self.compute,
+                self.write,
+                readers=self.readers,
+                streams=self.student.streams,
+                on_stop=reader.stop,
+            ) as pipeline,
+        ):
             self.progress.start()
             try:
                 for found in pipeline.blocks(
@@ -286,7 +303,8 @@ class _Run:
         window = block_window(
             store.grid, unit, self.halo_px, (stride or 1) if tokens else None
         )
-        return read_window(self.slide, store.grid, window, stop)
+        assert self.reader is not None
+        return self.reader.read(window, stop)
 
     def compute(
         self, unit: WorkUnit, raster: Raster, stop: threading.Event
@@ -340,6 +358,9 @@ class _Run:
         done, total = self.counts.done, self.counts.total
         rate = self.progress.rate()
         self.progress.reported()
+        reader = self.reader
+        notes = [message, self.student.take_note()]
+        notes += [] if reader is None else [reader.take_note()]
         return EmbedReport(
             done=done,
             total=total,
@@ -347,7 +368,8 @@ class _Run:
             cells_per_s=rate,
             seconds_left=(total - done) / rate if rate else None,
             block=block,
-            message="; ".join(filter(None, (message, self.student.take_note()))),
+            message="; ".join(filter(None, notes)),
+            reading="threads" if reader is None else reader.used,
         )
 
 

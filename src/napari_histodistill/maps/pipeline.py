@@ -33,6 +33,9 @@ class Pipeline(Generic[PixelsT, NumbersT]):
         ``(unit, numbers)``; called for one block at a time.
     readers, streams : int
         Threads that read, and threads that compute.
+    on_stop : callable, optional
+        Called when the block of code has ended, before threads are waited for: lets
+        reads return that wait for something else.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Pipeline(Generic[PixelsT, NumbersT]):
         *,
         readers: int,
         streams: int,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_stop = on_stop
         self._read, self._compute, self._write = read, compute, write
         self._depth = readers + streams
         self._stop = threading.Event()
@@ -103,6 +108,7 @@ class Pipeline(Generic[PixelsT, NumbersT]):
 
     def _end(self) -> None:
         self._stop.set()
+        self._on_stop()
         for pool in (self._readers, self._students):
             pool.shutdown(wait=True, cancel_futures=True)
         self._writer.shutdown(wait=True)

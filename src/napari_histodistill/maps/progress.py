@@ -6,8 +6,11 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from napari_histodistill.errors import InputError
+
+Reading = Literal["auto", "threads", "processes"]
 
 _REPORT_S = 0.15
 _RATE_WINDOW_S = 20.0
@@ -25,7 +28,11 @@ class EmbedOptions:
     block : int or None
         Edge of a new store's blocks in cells; None chooses by device and mode.
     readers : int or None
-        Threads that read ahead; None chooses by device.
+        Threads that read ahead, or processes; None chooses by device.
+    reading : {"auto", "threads", "processes"}
+        Who reads. Processes need memory and a second to start, and only slides that
+        were opened from files; ``"auto"`` tries them where a fast device and many cores
+        make that worth while (see ``maps/reading/choice.py``). Pixels are the same.
     halo_px : int or None
         Mode ``tokens``: pixels (student's mpp) read around the tiles of a block, so
         that a token near its border sees what lies beyond; None takes half a tile.
@@ -38,6 +45,7 @@ class EmbedOptions:
     batch_size: int | None = None
     block: int | None = None
     readers: int | None = None
+    reading: Reading = "auto"
     halo_px: int | None = None
     restart: bool = False
     retry_unreadable: bool = False
@@ -48,6 +56,10 @@ class EmbedOptions:
             if value is not None and value < 1:
                 msg = f"{name}: {value} is too small; give 1 or more."
                 raise InputError(msg)
+        if self.reading not in get_args(Reading):
+            have = ", ".join(get_args(Reading))
+            msg = f"reading: {self.reading!r} is not one of {have}."
+            raise InputError(msg)
         if self.halo_px is not None and self.halo_px < 0:
             msg = f"halo_px: {self.halo_px} is negative; give 0 or more."
             raise InputError(msg)
@@ -73,6 +85,8 @@ class EmbedReport:
         Rows and columns that just became final and lie in the store.
     message : str
         A note for the user; usually empty.
+    reading : {"threads", "processes"}
+        Who reads now; at the end, who was kept.
     """
 
     done: int
@@ -82,6 +96,7 @@ class EmbedReport:
     seconds_left: float | None = None
     block: tuple[slice, slice] | None = None
     message: str = ""
+    reading: Reading = "threads"
 
 
 class Progress:

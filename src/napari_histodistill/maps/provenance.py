@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from napari_histodistill.errors import InputError
 from napari_histodistill.slides.pyramid.limits import MAX_SIDE_PX
+from napari_histodistill.slides.pyramid.resample import is_one_for_one
 
 if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.grid import TileGrid
@@ -48,6 +49,11 @@ class Provenance:
         name it were made by torch.
     resampling : str
         Filter that brought pixels to the student's µm per pixel.
+    resampled_on : str
+        Kind of the accelerator that did so, ``"cuda"`` or ``"mps"``, in the run that
+        began the store; empty for the CPU, and where a level has that µm per pixel.
+        Damaged blocks and very large ones are resampled by the CPU all the same. Not
+        part of the key: the pixels are the same.
     stains : str
         The stain map that pixels went through (see :meth:`StainMap.to_json`), empty
         without one. It is in the student's digest, and so in the key.
@@ -69,13 +75,16 @@ class Provenance:
     precision: str
     backend: str = "torch"
     resampling: str = "linear"
+    resampled_on: str = ""
     stains: str = ""
     bounds_origin: tuple[int, int] | None = None
     origin_um: tuple[float, float] = (0.0, 0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that a store keeps, without origins that are not stated."""
+        """Return the object that a store keeps, without what need not be stated."""
         kept = asdict(self)
+        if not self.resampled_on:
+            del kept["resampled_on"]
         if self.bounds_origin is None:
             del kept["bounds_origin"]
         if self.origin_um == (0.0, 0.0):
@@ -143,10 +152,20 @@ def provenance_of(slide: Slide, student: Student, mode: EmbeddingMode) -> Proven
         precision=student.arithmetic,
         backend=student.device.backend,
         resampling=RESAMPLING,
+        resampled_on=_resampled_on(slide, student),
         stains=student.stains.to_json() if student.stains else "",
         bounds_origin=slide.info.bounds_origin,
         origin_um=slide.info.origin_um,
     )
+
+
+def _resampled_on(slide: Slide, student: Student) -> str:
+    mpp, wanted = slide.usable_mpp, student.spec.mpp
+    if not student.resamples or mpp is None:
+        return ""
+    if is_one_for_one(slide, (wanted / mpp.y, wanted / mpp.x)):
+        return ""
+    return student.device.name.partition(":")[0]
 
 
 def store_key(grid: TileGrid, provenance: Provenance) -> str:

@@ -21,6 +21,7 @@ from napari_histodistill.slides.formats.plain import open_plain
 from napari_histodistill.slides.formats.remote import open_remote
 from napari_histodistill.slides.formats.zarr_colours import taken_for_colour
 from napari_histodistill.slides.pyramid.images import choose_image
+from napari_histodistill.slides.pyramid.slide import Opening
 from napari_histodistill.slides.tiff.siblings import parse_tiff
 from napari_histodistill.slides.tiff.source import open_tiff
 from napari_histodistill.slides.tiff.tables import TIFF_MAGIC
@@ -113,7 +114,23 @@ def open_slide(
     except InputError:
         slide.close()
         raise
+    if url is None:
+        here = Path(path).absolute()
+        slide.opened = Opening(path=here, image=image, icc=icc, rgb=rgb)
     return slide if mpp is None else slide.with_mpp(mpp)
+
+
+def open_again(opening: Opening) -> Slide:
+    """Open a slide as it was opened before; µm per pixel are those of the file.
+
+    Raises
+    ------
+    SlideError, InputError
+        As :func:`open_slide`.
+    """
+    return open_slide(
+        opening.path, icc=opening.icc, image=opening.image, rgb=opening.rgb
+    )
 
 
 def _answered(mpp: Mpp) -> Mpp:

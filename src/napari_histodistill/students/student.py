@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.pyramid.resample import LevelWindow
     from napari_histodistill.slides.tissue.stain import StainMap
     from napari_histodistill.students.head import Head
     from napari_histodistill.students.references.fitting import TrustReference
@@ -50,22 +51,50 @@ class DeviceChoice:
     backend: str = "torch"
 
 
+class TilesOnDevice(Protocol):
+    """Pixels on a device that are used like an array ``(n, h, w, 3)`` uint8."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, h, w, 3)``."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        ...
+
+
+class WindowOnDevice(Protocol):
+    """A window that was resampled on a device, where tiles of it can be embedded."""
+
+    def tiles(
+        self, corners: npt.NDArray[np.int64], height: int, width: int
+    ) -> TilesOnDevice:
+        """Return rectangles of one size, at ``(n, 2)`` y and x of their corners."""
+        ...
+
+
 class Backend(Protocol):
     """An encoder that is ready to run; see ``students/backends/``.
 
-    Three more attributes are optional: ``streams``, the number of calls from different
-    threads that it can work on at the same time; ``take_note()``, which returns, once,
-    what the user should know about the calls so far; and ``arithmetic``, what it really
-    computes in, where the precision alone does not tell.
+    Where ``resamples`` is there and true, so is ``lay``, which takes a
+    :class:`~napari_histodistill.slides.pyramid.resample.LevelWindow`, resamples it on
+    the device and returns a :class:`WindowOnDevice`; ``embed`` and ``tokens`` then take
+    tiles of it in place of arrays. Three more attributes are optional: ``streams``, the
+    number of calls from different threads that it can work on at the same time;
+    ``take_note()``, which returns, once, what the user should know about the calls so
+    far; and ``arithmetic``, what it really computes in, where the precision alone does
+    not tell.
     """
 
     device: DeviceChoice
 
-    def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def embed(self, tiles: Any) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)`` for tiles ``(n, tile, tile, 3)``."""
         ...
 
-    def tokens(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def tokens(self, windows: Any) -> npt.NDArray[np.float32]:
         """Return ``(n, h / stride, w / stride, dim)`` for windows ``(n, h, w, 3)``."""
         ...
 
@@ -140,6 +169,11 @@ class Student:
         return int(getattr(self.backend, "streams", 1))
 
     @property
+    def resamples(self) -> bool:
+        """Whether windows are to be resampled by :meth:`lay`, on the device."""
+        return bool(getattr(self.backend, "resamples", False))
+
+    @property
     def arithmetic(self) -> str:
         """What the numbers are computed in: part of a store's provenance."""
         precision = self.device.precision
@@ -156,13 +190,38 @@ class Student:
         """Ways in which this student can compute embeddings for a grid."""
         return ("tiles", "tokens") if self.spec.token_stride_px else ("tiles",)
 
-    def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def lay(self, window: LevelWindow) -> WindowOnDevice:
+        """Resample a window on the device; only where :attr:`resamples` says so.
+
+        Parameters
+        ----------
+        window : LevelWindow
+            Pixels of a level, and which rectangle of them is wanted at what size.
+
+        Returns
+        -------
+        WindowOnDevice
+            The same pixels as ``window.resampled()`` has. Its tiles are embedded in
+            place of arrays; memory on the device is free when all of them are gone.
+
+        Raises
+        ------
+        ComputeError
+            If the device fails, or has too little memory.
+        """
+        laid: WindowOnDevice = self.backend.lay(window)  # type: ignore[attr-defined]
+        return laid
+
+    def embed(
+        self, tiles: npt.NDArray[np.uint8] | TilesOnDevice
+    ) -> npt.NDArray[np.float32]:
         """Embed tiles.
 
         Parameters
         ----------
-        tiles : ndarray
-            ``(n, tile_px, tile_px, 3)`` uint8, RGB, at the spec's mpp.
+        tiles : ndarray or TilesOnDevice
+            ``(n, tile_px, tile_px, 3)`` uint8, RGB, at the spec's mpp; or such tiles of
+            a window from :meth:`lay`.
 
         Returns
         -------
@@ -180,14 +239,16 @@ class Student:
         _check_pixels(tiles, f"(n, {px}, {px}, 3)", ok=tiles.shape[1:] == (px, px, 3))
         return self._checked(self.backend.embed(tiles))
 
-    def tokens(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def tokens(
+        self, windows: npt.NDArray[np.uint8] | TilesOnDevice
+    ) -> npt.NDArray[np.float32]:
         """Return one embedding per token of large windows.
 
         Parameters
         ----------
-        windows : ndarray
+        windows : ndarray or TilesOnDevice
             ``(n, h, w, 3)`` uint8 at the spec's mpp; ``h`` and ``w`` are multiples of
-            ``token_stride_px``.
+            ``token_stride_px``. Or parts of a window from :meth:`lay`.
 
         Returns
         -------
@@ -206,7 +267,7 @@ class Student:
         if stride is None:
             msg = f"student {self.name} has no tokens: use the mode 'tiles'."
             raise InputError(msg)
-        fits = windows.ndim == 4 and windows.shape[3] == 3
+        fits = len(windows.shape) == 4 and windows.shape[3] == 3
         fits = fits and not (windows.shape[1] % stride or windows.shape[2] % stride)
         _check_pixels(windows, f"(n, k·{stride}, k·{stride}, 3)", ok=fits)
         return self._checked(self.backend.tokens(windows))
@@ -237,7 +298,9 @@ class Student:
         return values
 
 
-def _check_pixels(pixels: npt.NDArray[np.uint8], wanted: str, *, ok: bool) -> None:
+def _check_pixels(
+    pixels: npt.NDArray[np.uint8] | TilesOnDevice, wanted: str, *, ok: bool
+) -> None:
     if pixels.dtype != np.uint8 or not ok:
         msg = f"expected uint8 {wanted}, got {pixels.dtype} {pixels.shape}."
         raise InputError(msg)

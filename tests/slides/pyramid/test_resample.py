@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.geometry import Region
 from napari_histodistill.slides import slide_from_arrays
-from napari_histodistill.slides.pyramid.resample import best_level, read_resampled
+from napari_histodistill.slides.pyramid.resample import (
+    FILTER,
+    LevelWindow,
+    best_level,
+    bytes_read,
+    is_one_for_one,
+    read_level_window,
+    read_resampled,
+)
 
 HEIGHT, WIDTH = 600, 800
 
@@ -123,3 +132,47 @@ def test_an_empty_size_is_refused():
     region = Region(y=0, x=0, height=10, width=10)
     with pytest.raises(InputError, match="positive size, got 0 × 10"):
         read_resampled(ramp_slide(), region, height=0, width=10)
+
+
+@pytest.mark.parametrize(
+    ("box", "is_whole"),
+    [
+        ((3, 4, 53, 44), True),
+        ((3 + 1e-9, 4, 53, 44 - 1e-9), True),  # float32 holds no such difference
+        ((3.01, 4, 53.01, 44), False),
+        ((3, 4.5, 53, 44.5), False),
+        ((3, 4, 54, 44), False),
+        ((3, 4, 53, 43.9), False),
+    ],
+)
+def test_only_what_lies_between_pixels_is_filtered(rng, monkeypatch, box, is_whole):
+    pixels = rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    window = LevelWindow(pixels, box, 40, 50)
+    assert window.is_whole == is_whole
+    filtered = np.asarray(Image.fromarray(pixels).resize((50, 40), FILTER, box=box))
+    np.testing.assert_array_equal(window.resampled(), filtered)
+    calls = []
+    monkeypatch.setattr(Image, "fromarray", lambda *_: calls.append(1) or 1 / 0)
+    if is_whole:
+        window.resampled()
+    assert not calls
+
+
+@pytest.mark.parametrize("shrink", [0.7, 1.0, 3.3])
+@pytest.mark.parametrize("y", [-20.5, 300.0])
+def test_what_will_be_read_is_known_before(shrink, y):
+    slide = ramp_slide((1, 2.5))
+    region = Region(y=y, x=50.25, height=40 * shrink, width=60 * shrink)
+    size = {"height": 40, "width": 60}
+    read = read_level_window(slide, region, **size).pixels.nbytes
+    assert bytes_read(slide, region, **size) == read
+
+
+def test_a_slide_has_a_resolution_or_has_it_not():
+    slide = ramp_slide((1, 2.5))
+    scales = slide.scales[1]
+    assert is_one_for_one(slide, (1.0, 1.0))
+    assert is_one_for_one(slide, scales)
+    assert not is_one_for_one(slide, (1.0, scales[1]))
+    assert not is_one_for_one(slide, (2.0, 2.0))
+    assert not is_one_for_one(slide, (1.0001, 1.0001))

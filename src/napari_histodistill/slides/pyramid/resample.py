@@ -7,6 +7,7 @@ pixels are interpolated at exact positions; nothing is rounded to whole pixels.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.errors import InputError, SlideError
+from napari_histodistill.slides.pyramid.filtering import FILTER
 from napari_histodistill.slides.pyramid.levels import Rect
 from napari_histodistill.slides.pyramid.shrinking import read_shrunk, shrinks_of
 
@@ -31,11 +33,8 @@ of a pyramid are often 4.0003 ×, and scanners of "0.25 µm" write 0.2498 or 0.2
 slides must not be resampled with different filters."""
 
 
-FILTER = Image.Resampling.BICUBIC
-"""Equally sharp wherever its positions fall. A triangle filter leaves pixels unchanged
-where the new positions coincide with them and blurs in between, so that slides of 0.25
-and 0.2527 µm gave different maps (cosine of the embeddings of the same painted tissue
-.95; with this filter .99)."""
+_SAME = 1e-9
+"""Scales that differ by less are the same: on no slide do they part by a pixel."""
 
 REACH = 2
 """Pixels on either side that the filter uses when nothing is shrunk."""
@@ -66,6 +65,49 @@ def best_level(slide: Slide, region: Region, *, height: int, width: int) -> int:
         if sy <= want_y * TOLERANCE and sx <= want_x * TOLERANCE
     ]
     return max(fine_enough, default=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelWindow:
+    """Pixels as a level stores them, and which rectangle of them is wanted, how large.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        ``(h, w, 3)`` uint8: the rectangle and what the filter needs around it; beyond
+        the slide's border mirrored.
+    box : tuple of float
+        The rectangle in ``pixels``: left, upper, right and lower edge.
+    height, width : int
+        Size of the result in pixels.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    box: tuple[float, float, float, float]
+    height: int
+    width: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is to be resampled: whole pixels, one for each of the result.
+
+        Judged in float32, as Pillow keeps places.
+        """
+        left, upper, right, lower = (float(np.float32(edge)) for edge in self.box)
+        return (
+            (right - left, lower - upper) == (self.width, self.height)
+            and left.is_integer()
+            and upper.is_integer()
+        )
+
+    def resampled(self) -> npt.NDArray[np.uint8]:
+        """Return the result, ``(height, width, 3)`` uint8, computed by the CPU."""
+        if self.is_whole:
+            x, y = (int(np.float32(edge)) for edge in self.box[:2])
+            rows, columns = slice(y, y + self.height), slice(x, x + self.width)
+            return np.ascontiguousarray(self.pixels[rows, columns])
+        image = Image.fromarray(np.ascontiguousarray(self.pixels))
+        return np.asarray(image.resize((self.width, self.height), FILTER, box=self.box))
 
 
 def read_resampled(
@@ -99,6 +141,22 @@ def read_resampled(
     InputError
         If the size is not positive.
     """
+    window = read_level_window(slide, region, height=height, width=width)
+    return window.resampled()
+
+
+def read_level_window(
+    slide: Slide, region: Region, *, height: int, width: int
+) -> LevelWindow:
+    """Read what :func:`read_resampled` reads, and leave the resampling to the caller.
+
+    Parameters and errors are the same.
+
+    Returns
+    -------
+    LevelWindow
+        Its ``resampled()`` is what :func:`read_resampled` returns.
+    """
     if not slide.info.is_rgb or slide.dtype != np.uint8:
         channels = ", ".join(slide.info.channels[:4])
         msg = (
@@ -110,9 +168,24 @@ def read_resampled(
         msg = f"A resampled image needs a positive size, got {height} × {width}."
         raise InputError(msg)
     pixels, box = _around(slide, region, height, width)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    image = image.resize((width, height), FILTER, box=box)
-    return np.asarray(image)
+    return LevelWindow(pixels, box, height, width)
+
+
+def is_one_for_one(slide: Slide, factor: tuple[float, float]) -> bool:
+    """Return whether a level has the pixels that are wanted, so none are resampled.
+
+    Parameters
+    ----------
+    slide : Slide
+    factor : tuple of float
+        Level-0 pixels per pixel that is wanted, ``(y, x)``.
+    """
+    return any(
+        all(
+            abs(want / has - 1) < _SAME for want, has in zip(factor, scale, strict=True)
+        )
+        for scale in slide.scales
+    )
 
 
 def read_resampled_marked(
@@ -157,10 +230,41 @@ def _around(
     read: Callable[[int, Rect], npt.NDArray[Any]] | None = None,
 ) -> tuple[npt.NDArray[Any], tuple[float, float, float, float]]:
     """Return the pixels that a resampling uses, and where the region lies in them."""
+    place = _place(slide, region, height, width, shrinks=read is None)
+    if place.shrink > 1:
+        read_here = partial(read_shrunk, slide.source, place.level, place.shrink)
+    else:
+        read_here = partial(read or slide.source.read_level, place.level)
+    pixels = _read_mirrored(read_here, place.rows, place.columns, place.shape)
+    return pixels, place.box
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a resampling reads: rows and columns of a level, shrunk or not."""
+
+    level: int
+    shrink: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    shape: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+
+def bytes_read(slide: Slide, region: Region, *, height: int, width: int) -> int:
+    """Return the bytes of what :func:`read_level_window` reads, without reading it."""
+    place = _place(slide, region, height, width, shrinks=True)
+    (top, bottom), (left, right) = place.rows, place.columns
+    return 3 * (bottom - top) * (right - left)
+
+
+def _place(
+    slide: Slide, region: Region, height: int, width: int, *, shrinks: bool
+) -> _Place:
     level = best_level(slide, region, height=height, width=width)
     info, (sy, sx) = slide.level_infos[level], slide.scales[level]
     shrink = 1
-    for factor in () if read else shrinks_of(slide.source, level):
+    for factor in shrinks_of(slide.source, level) if shrinks else ():
         coarsest = factor * SPARE <= TOLERANCE * min(
             region.height / height / sy, region.width / width / sx
         )
@@ -172,18 +276,13 @@ def _around(
     fy, fx = sy * shrink, sx * shrink
     rows, columns = _windows(region, height, width, (fy, fx))
     shape = info.height // shrink, info.width // shrink
-    if shrink > 1:
-        read_here = partial(read_shrunk, slide.source, level, shrink)
-    else:
-        read_here = partial(read or slide.source.read_level, level)
-    pixels = _read_mirrored(read_here, rows, columns, shape)
     box = (
         region.x / fx - columns[0],
         region.y / fy - rows[0],
         region.right / fx - columns[0],
         region.bottom / fy - rows[0],
     )
-    return pixels, box
+    return _Place(level, shrink, rows, columns, shape, box)
 
 
 def _windows(

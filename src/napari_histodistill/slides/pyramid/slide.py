@@ -24,7 +24,7 @@ from napari_histodistill.slides.pyramid.limits import extent_problem
 from napari_histodistill.slides.pyramid.optics import Optics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import dask.array as da
     import numpy.typing as npt
@@ -116,6 +116,26 @@ class SlideInfo:
         return self.channels == ("R", "G", "B")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How a slide was opened from a file, for another process to do the same.
+
+    Attributes
+    ----------
+    path : Path
+        Absolute path of the file or folder.
+    image : str or int or None
+        As in ``open_slide``.
+    icc, rgb : bool
+        As in ``open_slide``.
+    """
+
+    path: Path
+    image: str | int | None = None
+    icc: bool = False
+    rgb: bool = False
+
+
 class Slide:
     """A pyramid with a physical size; open one with :func:`open_slide`.
 
@@ -130,6 +150,12 @@ class Slide:
     associated : mapping of str to callable
         Label, macro, thumbnail…: name → function returning ``(height, width, 3)``
         uint8. Called only on request: a label may show a patient's name.
+
+    Attributes
+    ----------
+    opened : Opening or None
+        How the same pixels can be opened again; None if they come from an array or a
+        server, or were changed since.
     """
 
     def __init__(
@@ -141,6 +167,7 @@ class Slide:
         self._source = source
         self.info = info if info.images else _alone(info, source)
         self._associated = dict(associated or {})
+        self.opened: Opening | None = None
         first = source.levels[0]
         for level in source.levels:
             problem = extent_problem(level.height, level.width)
@@ -242,7 +269,9 @@ class Slide:
 
     def with_info(self, info: SlideInfo, source: PixelSource | None = None) -> Slide:
         """Return the slide (same open files) with other facts or another source."""
-        return Slide(source or self._source, info, self._associated)
+        other = Slide(source or self._source, info, self._associated)
+        other.opened = self.opened if source is None else None
+        return other
 
     def seen_through(self, wrap: Callable[[PixelSource], PixelSource]) -> Slide:
         """Return the same slide (same open files) with its pixels changed on reading.
@@ -378,6 +407,10 @@ class Slide:
     def unreadable(self) -> tuple[TileCorner, ...]:
         """Tiles found to be damaged so far: level, y and x of their corners."""
         return tuple(sorted(self._striped.unreadable))
+
+    def note_unreadable(self, corners: Iterable[TileCorner]) -> None:
+        """Add tiles to :attr:`unreadable` that another process found to be damaged."""
+        self._striped.unreadable.update(corners)
 
     def close(self) -> None:
         """Close the files. Reading afterwards raises a :class:`SlideError`."""

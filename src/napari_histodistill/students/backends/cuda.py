@@ -2,6 +2,9 @@
 
 Written with care and tested on an imitated card, but not yet run on a real one.
 
+Pixels come as tiles, or as a window of a level of the slide, which is resampled on the
+card and from which tiles are cut there.
+
 The engine calls the backend from two threads. The backend has two *lanes*, and a call
 takes the one that is free: a CUDA stream with pinned memory for pixels and embeddings.
 While the batch of one lane is computed, the pixels of the other are copied. That is all
@@ -29,17 +32,23 @@ from napari_histodistill.students.backends.cuda_graphs import (
     Graph,
     recorded_size,
 )
+from napari_histodistill.students.backends.resampling import LaidTiles, lay_window
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.pyramid.resample import LevelWindow
     from napari_histodistill.students.backends.cuda_graphs import Forward
+    from napari_histodistill.students.backends.resampling import LaidWindow
 
     Recorded = dict[tuple[Hashable, ...], Graph | None]
 
 STREAMS = 2
+STAGED_BYTES = 2**25
+"""Bytes of a window that are copied at a time, through pinned memory of each lane."""
+
 GRAPHS = "HISTODISTILL_CUDA_GRAPHS"
 
 
@@ -67,9 +76,31 @@ class Lanes:
         with GATE.shared():
             torch.cuda.synchronize(self._device)
 
+    def lay(self, window: LevelWindow) -> LaidWindow:
+        """Resample a window on the card.
+
+        It may be used by either lane: it is finished when this returns, and every
+        batch that is cut from it is finished when :meth:`run` does.
+
+        Parameters
+        ----------
+        window : LevelWindow
+            Pixels of a level, and which rectangle of them is wanted at what size.
+
+        Raises
+        ------
+        RuntimeError
+            Of torch, also if memory runs out; the lane can be used again.
+        """
+        lane = self._idle.get()
+        try:
+            return lane.lay(window)
+        finally:
+            self._idle.put(lane)
+
     def run(
         self,
-        batch: npt.NDArray[np.uint8],
+        batch: npt.NDArray[np.uint8] | LaidTiles,
         owner: object,
         what: Hashable,
         forward: Forward,
@@ -78,8 +109,8 @@ class Lanes:
 
         Parameters
         ----------
-        batch : ndarray
-            ``(n, h, w, 3)`` uint8.
+        batch : ndarray or LaidTiles
+            ``(n, h, w, 3)`` uint8, or tiles of a window on the card.
         owner : object
             Its graphs are freed with it.
         what : hashable
@@ -134,13 +165,24 @@ class _Lane:
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._pixels = _pinned((0,), torch.uint8)
         self._found = _pinned((0,), torch.float32)
+        self._places = _pinned((0,), torch.int64)
         self._wants_graphs = os.environ.get(GRAPHS, "") == "1"
         self._pool: Any = None
         self._graphs: WeakKeyDictionary[object, Recorded] = WeakKeyDictionary()
 
+    def lay(self, window: LevelWindow) -> LaidWindow:
+        if self.is_stale:
+            self.forget()
+        with GATE.shared():
+            try:
+                with torch.cuda.stream(self._stream):
+                    return lay_window(window, self._device, self._uploaded)
+            finally:
+                self._wait()
+
     def run(
         self,
-        batch: npt.NDArray[np.uint8],
+        batch: npt.NDArray[np.uint8] | LaidTiles,
         owner: object,
         what: Hashable,
         forward: Forward,
@@ -155,8 +197,7 @@ class _Lane:
             finally:
                 # After an error, too: the copy of the pixels may be on its way, and
                 # the next batch is written to the same memory.
-                self._done.record(self._stream)
-                self._done.synchronize()
+                self._wait()
         result: npt.NDArray[np.float32] = target.numpy().copy()
         return result
 
@@ -165,14 +206,48 @@ class _Lane:
         self._graphs.clear()
         self.is_stale = False
 
+    def _wait(self) -> None:
+        """Wait until all that this lane has begun is done."""
+        self._done.record(self._stream)
+        self._done.synchronize()
+
+    def _uploaded(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Copy a window, of any strides, to the card: some rows at a time."""
+        found = torch.empty(pixels.shape, dtype=torch.uint8, device=self._device)
+        rows = max(1, STAGED_BYTES // max(1, pixels[:1].size))
+        for top in range(0, len(pixels), rows):
+            staged = self._staged(pixels[top : top + rows])
+            found[top : top + rows].copy_(staged, non_blocking=True)
+            self._wait()  # before its pinned memory is written again
+        return found
+
+    def _staged(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return a copy of pixels in this lane's pinned memory."""
+        if self._pixels.numel() < pixels.size:
+            self._pixels = _pinned((pixels.size,), torch.uint8)
+        staged = self._pixels[: pixels.size].view(pixels.shape)
+        np.copyto(staged.numpy(), pixels)
+        return staged
+
+    def _cut(self, tiles: LaidTiles) -> torch.Tensor:
+        """Return tiles of a window on the card, cut there."""
+        if self._places.numel() < len(tiles):
+            self._places = _pinned((len(tiles),), torch.int64)
+        places = self._places[: len(tiles)]
+        np.copyto(places.numpy(), tiles.places)
+        return tiles.cut(places.to(self._device, non_blocking=True))
+
     def _computed(
-        self, batch: npt.NDArray[np.uint8], graph: Graph | None, forward: Forward
+        self,
+        batch: npt.NDArray[np.uint8] | LaidTiles,
+        graph: Graph | None,
+        forward: Forward,
     ) -> torch.Tensor:
         """Return pinned memory into which the result is being copied."""
-        if self._pixels.numel() < batch.size:
-            self._pixels = _pinned((batch.size,), torch.uint8)
-        source = self._pixels[: batch.size].view(batch.shape)
-        np.copyto(source.numpy(), batch)
+        if isinstance(batch, LaidTiles):
+            source = self._cut(batch)
+        else:
+            source = self._staged(batch)
         if graph is None:
             found = forward(source.to(self._device, non_blocking=True))
         else:

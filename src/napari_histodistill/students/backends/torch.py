@@ -26,6 +26,7 @@ from napari_histodistill.students.backends.forward import (
     token_map,
 )
 from napari_histodistill.students.backends.half import halved
+from napari_histodistill.students.backends.resampling import LaidTiles, lay_window
 from napari_histodistill.students.backends.shortage import Room, is_memory
 from napari_histodistill.students.device import cuda_has_tf32
 
@@ -35,11 +36,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slides.pyramid.resample import LevelWindow
     from napari_histodistill.slides.tissue.stain import StainMap
+    from napari_histodistill.students.backends.resampling import LaidWindow
     from napari_histodistill.students.spec import PerChannel
     from napari_histodistill.students.student import DeviceChoice
 
     EncoderPass = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
+    EncoderPixels = npt.NDArray[np.uint8] | LaidTiles
 
 BATCH_PIXELS = {
     # 8 tiles of 224 px: on two CPU cores, batches of 8 are 1.6 × faster than of 16 and
@@ -82,6 +86,9 @@ class TorchBackend:
     streams : int
         Number of calls that run at the same time: two on a CUDA card, so that copies
         and computing overlap; one elsewhere, where a call already takes all threads.
+    resamples : bool
+        Whether windows of a slide are to be resampled by :meth:`lay`: on an
+        accelerator. A CPU does that sooner with Pillow.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class TorchBackend:
         except RuntimeError as error:
             raise _converted(error, device) from error
         self.streams = STREAMS if self._lanes is not None else 1
+        self.resamples = self._kind != "cpu"
 
     def _prepare(self, lanes: Lanes) -> None:
         """Lay out what the card computes with, and name its arithmetic."""
@@ -150,8 +158,32 @@ class TorchBackend:
             raise _converted(error, self.device) from error
         return other
 
-    def embed(self, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def lay(self, window: LevelWindow) -> LaidWindow:
+        """Resample a window on the device, for tiles of it to be embedded.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If it does not fit, even after unused memory was freed.
+        ComputeError
+            If torch fails in another way; the message includes torch's own.
+        """
+        try:
+            return self._laid(window)
+        except RuntimeError as error:
+            if not is_memory(error):
+                raise _converted(error, self.device) from error
+        # Not before the error is gone: its traceback holds what was laid.
+        self._free()
+        try:
+            return self._laid(window)
+        except RuntimeError as error:
+            raise _converted(error, self.device) from error
+
+    def embed(self, tiles: EncoderPixels) -> npt.NDArray[np.float32]:
         """Return ``(n, dim)`` float32, pooled, for tiles ``(n, tile, tile, 3)``.
+
+        Tiles may be an array, or lie in a window from :meth:`lay`.
 
         On a CPU, the same tiles give the same bytes whatever was embedded before, as
         long as the number of threads stays the same.
@@ -165,8 +197,10 @@ class TorchBackend:
         """
         return self._in_batches(tiles, self._pooled, self._input_px)
 
-    def tokens(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def tokens(self, windows: EncoderPixels) -> npt.NDArray[np.float32]:
         """Return ``(n, h / stride, w / stride, dim)`` for windows ``(n, h, w, 3)``.
+
+        They may be an array, or lie in a window from :meth:`lay`.
 
         A token goes through the same timm head as the pooled features do. If that only
         pools (EfficientNet, ResNet), the mean of a tile's tokens is therefore the
@@ -189,12 +223,12 @@ class TorchBackend:
 
     def _in_batches(
         self,
-        pixels: npt.NDArray[np.uint8],
+        pixels: EncoderPixels,
         forward: EncoderPass,
         input_px: int | None = None,
     ) -> npt.NDArray[np.float32]:
         parts: list[npt.NDArray[np.float32]] = []
-        each = input_px**2 if input_px else max(1, pixels[0:1, ..., 0].size)
+        each = input_px**2 if input_px else pixels.shape[1] * pixels.shape[2]
         start = 0
         while start < max(1, len(pixels)):
             count = max(1, self._room.pixels // each)
@@ -212,11 +246,20 @@ class TorchBackend:
             self._halve(len(batch) // 2, each)
         return np.concatenate(parts)
 
-    def _run(
-        self, batch: npt.NDArray[np.uint8], forward: EncoderPass
-    ) -> npt.NDArray[np.float32]:
+    def _laid(self, window: LevelWindow) -> LaidWindow:
+        with torch.inference_mode():
+            if self._lanes is not None:
+                return self._lanes.lay(window)
+            return lay_window(window, self.device.name, self._uploaded)
+
+    def _uploaded(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         # torch warns about read-only memory, such as that of a Pillow image.
-        batch = np.require(batch, requirements=["C", "W"])
+        writable = np.require(pixels, requirements=["C", "W"])
+        return torch.from_numpy(writable).to(self.device.name)
+
+    def _run(
+        self, batch: EncoderPixels, forward: EncoderPass
+    ) -> npt.NDArray[np.float32]:
         with torch.inference_mode(), self._autocast(), self._early(batch.shape[1]):
             found = self._computed(batch, forward, self._fast)
             if self._fast is self.module:
@@ -232,7 +275,7 @@ class TorchBackend:
 
     def _computed(
         self,
-        batch: npt.NDArray[np.uint8],
+        batch: EncoderPixels,
         forward: EncoderPass,
         module: torch.nn.Module,
     ) -> npt.NDArray[np.float32]:
@@ -245,7 +288,11 @@ class TorchBackend:
             # seldom computed is not recorded.
             what = forward.__name__ if module is self._fast else None
             return self._lanes.run(batch, self, what, computed)
-        out = computed(torch.from_numpy(batch).to(self.device.name))
+        if isinstance(batch, LaidTiles):
+            raw = batch.cut(torch.from_numpy(batch.places).to(self.device.name))
+        else:
+            raw = self._uploaded(batch)
+        out = computed(raw)
         return cast("npt.NDArray[np.float32]", out.float().cpu().numpy())
 
     def _normalised(self, raw: torch.Tensor) -> torch.Tensor:
@@ -277,6 +324,10 @@ class TorchBackend:
             f"{self.device.label} ran out of memory; the run goes on with {count} "
             f"tile{plural} at a time for now"
         )
+        self._free()
+
+    def _free(self) -> None:
+        """Give unused memory back to the device."""
         if self._lanes is not None:
             self._lanes.release()
         elif self._kind == "mps":
