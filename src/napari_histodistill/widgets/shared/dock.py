@@ -86,6 +86,9 @@ class Dock(QWidget):
         self.let_go()
         if self._window is not None:
             self._window.removeEventFilter(self)
+            # PySide6 keeps what a signal calls where Python's search for garbage does
+            # not look: a panel that held its window would keep it for good.
+            self._window = None
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.disconnect(self.shut_down)
