@@ -65,6 +65,7 @@ def nothing_left():
     return list(cache_dir("fetched").iterdir()) == []
 
 
+@pytest.mark.either_qt
 def test_nothing_is_fetched_before_a_yes(open_viewer, qtbot, served):
     viewer = open_viewer()
     with serving() as server:

@@ -287,6 +287,7 @@ def test_a_held_key_flickers_and_a_resting_cursor_is_followed(ran, qtbot):
     assert not viewer.mouse_move_callbacks
 
 
+@pytest.mark.either_qt
 def test_a_click_shows_what_both_find_alike(ran, qtbot):
     viewer, widget, layer = ran(blind_pair())
     assert widget.session.measure == "neighbours"
@@ -423,6 +424,7 @@ def test_layers_may_be_deleted_and_the_slide_removed(ran, qtbot):
     assert len(viewer.layers) == 0
 
 
+@pytest.mark.either_qt
 def test_closing_during_a_run_leaves_nothing_behind(compare, qtbot):
     viewer, widget = compare()
     add_slide(viewer)

@@ -93,6 +93,7 @@ def test_groups_are_folded_and_show_what_is_inside(form, qtbot):
     assert shown["Objective"] == ""
 
 
+@pytest.mark.either_qt
 def test_what_is_typed_arrives_and_goes_back(form, qtbot):
     enter(qtbot, form, "schedule", "lr", "0.0007")
     form.row_of("objective", "kind").editor.value = "vicreg"

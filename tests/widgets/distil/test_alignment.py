@@ -72,6 +72,7 @@ def settled(qtbot, widget):
     wait_until(qtbot, lambda: not widget.bench.pump.busy, 90)
 
 
+@pytest.mark.either_qt
 def test_residuals_are_listed_and_landmarks_stay_on_their_tissue(open_panel):
     viewer, widget, _, dense = open_panel()
     there = PLACES + 7
@@ -276,6 +277,7 @@ def board(viewer):
     return viewer.layers[TITLE]
 
 
+@pytest.mark.either_qt
 def test_the_checkerboard_follows_the_view_and_goes_without_a_trace(open_panel, qtbot):
     viewer, widget, he, _ = open_panel()
     step = widget.align_step

@@ -294,6 +294,7 @@ def test_unfit_choices_are_refused_with_a_reason(open_distil, qtbot, painted):
     assert "the channel 'marker' is the same everywhere" in widget.message.text()
 
 
+@pytest.mark.either_qt
 def test_labels_spots_and_magnification_make_pairs(open_distil, qtbot, painted):
     viewer, widget = open_distil()
     add(viewer, painted.sparse, "H&E")
@@ -408,6 +409,7 @@ def test_two_partners_of_one_name_stay_two(open_distil, qtbot, painted):
     np.testing.assert_array_equal(here, 255 - there)
 
 
+@pytest.mark.either_qt
 def test_an_alignment_is_saved_and_loaded(open_distil, qtbot, painted, tmp_path):
     viewer, widget = open_distil()
     add_pair(viewer, painted)

@@ -62,6 +62,7 @@ def click(qtbot, button):
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
+@pytest.mark.either_qt
 def test_a_closed_window_loses_nothing(explore, painted, qtbot):
     strokes, tissue = painted()
     _, widget = reopened(explore, qtbot)
@@ -127,6 +128,7 @@ def test_what_is_painted_beside_an_offer_does_not_cost_it(explore, painted, qtbo
     assert len(offered) == 2
 
 
+@pytest.mark.either_qt
 def test_a_panel_that_is_opened_again_offers_nothing_that_is_there(
     explore, qtbot, open_viewer
 ):

@@ -473,6 +473,7 @@ def test_every_square_is_run_when_the_box_is_ticked(ran, qtbot):
     assert (live.labels > 0).all()
 
 
+@pytest.mark.either_qt
 def test_exports(ran, qtbot, tmp_path):
     _viewer, widget, _layer = ran()
     for key, name in (
@@ -573,8 +574,6 @@ def test_the_panel_is_closed_during_a_run(explore, qtbot):
     assert "Class map" in viewer.layers, "what was computed stays to be looked at"
     viewer.status = "napari's own words"
     assert viewer.status == "napari's own words"
-    widget.deleteLater()
-    qtbot.wait(20)
 
 
 @pytest.mark.either_qt

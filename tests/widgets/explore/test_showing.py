@@ -196,5 +196,3 @@ def test_legend_and_overview_lie_on_the_canvas_until_the_panel_closes(
 
     viewer.window.remove_dock_widget(widget)
     qtbot.waitUntil(lambda: not boxes(viewer), timeout=2000)
-    widget.deleteLater()
-    qtbot.wait(20)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from qtpy.QtWidgets import QDockWidget
 
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.shared.controls import wide_combo
+from tests.fakes import array_slide
+from tests.widgets.conftest import close_viewer, wait_until
+from tests.widgets.explore.test_flow import add_slide, ready
 
 pytestmark = pytest.mark.gui
 
 
+@pytest.mark.either_qt
 def test_panels_of_the_plugin_are_tabs_of_one_place(explore, qtbot):
     viewer, widget = explore()
     beside = CompareWidget(viewer)
@@ -29,6 +36,30 @@ def test_panels_of_the_plugin_are_tabs_of_one_place(explore, qtbot):
     dock.show()
     qtbot.wait(50)
     assert dock.isFloating()
+    # In a window of its own, too, a panel is asked before napari's closes.
+    asked = []
+    beside.may_close = lambda: asked.append("beside")
+    window.close()
+    assert asked == ["beside"]
+    assert window.isVisible()
+
+
+@pytest.mark.either_qt
+@pytest.mark.parametrize("how", ["dock", "window"])
+def test_a_panel_that_was_closed_is_freed_with_its_slide(explore, qtbot, how):
+    viewer, widget = explore()
+    slide = array_slide()
+    layer = add_slide(viewer, slide)
+    wait_until(qtbot, ready(widget))
+    left = {"panel": weakref.ref(widget), "slide": weakref.ref(slide)}
+    if how == "dock":
+        viewer.layers.clear()
+        viewer.window.remove_dock_widget(widget)
+    else:
+        close_viewer(qtbot, viewer, widget)
+    del viewer, widget, slide, layer
+    # Qt deletes what nobody shows once it comes round to it.
+    wait_until(qtbot, lambda: gc.collect() >= 0 and not any(r() for r in left.values()))
 
 
 def test_a_long_name_keeps_both_its_ends(qtbot):

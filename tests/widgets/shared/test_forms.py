@@ -65,6 +65,7 @@ def test_every_form_shows_its_model_and_gives_it_back(other, qtbot):
     assert all(native.toolTip() for native in form.natives)
 
 
+@pytest.mark.either_qt
 def test_what_a_person_changes_is_sent(qtbot):
     form = Form(PreviewWish())
     qtbot.addWidget(form.native)
@@ -209,6 +210,7 @@ def answer(accept):
     return seen
 
 
+@pytest.mark.either_qt
 def test_a_model_is_asked_for_in_a_window(qtbot):
     parent = QWidget()
     qtbot.addWidget(parent)

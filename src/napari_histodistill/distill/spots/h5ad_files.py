@@ -34,6 +34,7 @@ from napari_histodistill.distill.spots.spot_wish import (
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.spots.stored_tables import StoredTables
 
     Doubles = npt.NDArray[np.float64]
+    Rows = npt.NDArray[np.intp]
+    Elsewhere = Callable[[Rows | None], "Places"]
 
 POSITION_KEYS = (
     "spatial",
@@ -58,17 +61,36 @@ POSITION_KEYS = (
 )
 """Keys of ``obsm`` that hold positions, in upper or lower case, the first found."""
 
+SPATIALDATA = "uns/spatialdata_attrs"
+"""What a table of SpatialData says of the elements that its rows belong to."""
+
 _COUNT_LAYERS = ("counts", "raw_counts", "count", "raw", "umi_counts")
 _MOST_COORDINATES = 2**24
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Positions, and sentences on where they were found."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Positions of all rows of a table, and what is known of their scale.
 
-    found: Doubles  # (n, 2), (y, x)
+    Attributes
+    ----------
+    found : ndarray
+        ``(n, 2)`` float64, (y, x) in ``unit``; NaN where a row has none.
+    unit : {"px", "µm"} or None
+        Unit that the file states; None where it states none.
+    notes : tuple of str
+        Sentences on where they were found.
+    um_per_px : float or None
+        Size of a pixel, if the file states it.
+    spot_size : float or None
+        Diameter of a spot in ``unit``, if the file states it.
+    """
+
+    found: Doubles
     unit: LengthUnit | None
     notes: tuple[str, ...] = ()
+    um_per_px: float | None = None
+    spot_size: float | None = None
 
 
 def read_h5ad(path: Path, wish: SpotWish | None = None) -> RawSpots:
@@ -93,7 +115,9 @@ def read_h5ad(path: Path, wish: SpotWish | None = None) -> RawSpots:
         return read_anndata(file, path.stem, wish or SpotWish())
 
 
-def read_anndata(file: StoredTables, stem: str, wish: SpotWish) -> RawSpots:
+def read_anndata(
+    file: StoredTables, stem: str, wish: SpotWish, elsewhere: Elsewhere | None = None
+) -> RawSpots:
     """Read positions, counts and scale of AnnData, whatever it is stored as.
 
     Parameters
@@ -104,6 +128,9 @@ def read_anndata(file: StoredTables, stem: str, wish: SpotWish) -> RawSpots:
         Name of the spots, without the library's.
     wish : SpotWish
         The library that is wanted of several, and the score of genes.
+    elsewhere : callable, optional
+        Returns :class:`Places` for a table that holds none itself. It is given the rows
+        that are wanted, as whole numbers, or None for all; other rows may be NaN.
 
     Raises
     ------
@@ -113,35 +140,60 @@ def read_anndata(file: StoredTables, stem: str, wish: SpotWish) -> RawSpots:
     if file.has("mod") and not file.has("obs"):
         msg = f"{file.name} holds several modalities: write one as .h5ad."
         raise InputError(msg)
-    places = _positions(file)
-    library, own = _library(file, len(places.found), wish.library)
-    factors = {
-        key: file.single(f"{library}/scalefactors/{key}") if library else None
-        for key in ("microns_per_pixel", "spot_diameter_fullres")
-    }
-    pixels = bool(library) and bool(file.names(f"{library}/scalefactors"))
+    places, own = _places(file, wish, elsewhere)
     values, genes, said, frame = _values(file, len(places.found))
     genes, doubled = unlike(genes)
     scores = _scores(file, frame, wish.score) if wish.score else None
     raw = RawSpots(
         name=f"{stem} {wish.library}".strip(),
         positions=places.found,
-        # Positions with scale factors are pixels of the image at full resolution.
-        unit=places.unit or ("px" if pixels else None),
-        um_per_px=_positive(factors["microns_per_pixel"]),
+        unit=places.unit,
+        um_per_px=places.um_per_px,
         values=values,
         genes=genes,
-        spot_size=_positive(factors["spot_diameter_fullres"]),
+        spot_size=places.spot_size,
         notes=tuple(filter(None, (*places.notes, said, doubled))),
         scores=scores,
     )
     in_tissue = _find(file.names("obs"), "in_tissue")
     if in_tissue:
-        words = _column(file, "obs", in_tissue)
-        raw = keep_on_tissue(_of_library(raw, own), file.name, _rows(words, own))
-    else:
-        raw = _of_library(raw, own)
-    return raw if raw.unit != "µm" else replace(raw, um_per_px=None, spot_size=None)
+        words = read_column(file, "obs", in_tissue)
+        return keep_on_tissue(_of_library(raw, own), file.name, _rows(words, own))
+    return _of_library(raw, own)
+
+
+def _places(
+    file: StoredTables, wish: SpotWish, elsewhere: Elsewhere | None
+) -> tuple[Places, Rows | None]:
+    """Return the positions of all rows, and the rows that are wanted (None: all)."""
+    places = _positions(file)
+    if places is not None:
+        library, own = _library(file, len(places.found), wish.library)
+        return _scaled(file, places, library), own
+    if elsewhere is None:
+        columns, keys = file.names("obs"), [repr(k) for k in file.names("obsm")]
+        msg = (
+            f'{file.name}: there is no obsm["spatial"] with positions; obsm has '
+            f"{shortened(keys) or 'nothing'}, and no columns of obs are positions "
+            f"({shortened(columns) or 'none'})."
+        )
+        raise InputError(msg)
+    _, own = _library(file, len(_names(file, "obs", "rows")), wish.library)
+    return elsewhere(own), own
+
+
+def _scaled(file: StoredTables, places: Places, library: str) -> Places:
+    """Return places with what a library's scale factors say of them."""
+    if not library or places.unit == "µm":
+        return places
+    factors = f"{library}/scalefactors"
+    return replace(
+        places,
+        # Positions with scale factors are pixels of the image at full resolution.
+        unit=places.unit or ("px" if file.names(factors) else None),
+        um_per_px=_positive(file.single(f"{factors}/microns_per_pixel")),
+        spot_size=_positive(file.single(f"{factors}/spot_diameter_fullres")),
+    )
 
 
 def _positive(value: float | None) -> float | None:
@@ -153,7 +205,8 @@ def _find(names: list[str], wanted: str) -> str:
     return next((n for n in names if n.lower() == wanted), "")
 
 
-def _positions(file: StoredTables) -> _Places:
+def _positions(file: StoredTables) -> Places | None:
+    """Return the positions in a table; None if there are none."""
     keys = file.names("obsm")
     for wanted in POSITION_KEYS:
         key = _find(keys, wanted)
@@ -161,20 +214,15 @@ def _positions(file: StoredTables) -> _Places:
             return _of_obsm(file, key)
     columns = file.names("obs")
     found = position_columns(columns)
-    if found is not None:
-        y, x, unit = found
-        places = [_numeric(file, "obs", columns[k]) for k in (y, x)]
-        said = f"Positions were read from obs: {columns[x]}, {columns[y]}."
-        return _Places(np.stack(places, axis=1), unit, (said,))
-    msg = (
-        f'{file.name}: there is no obsm["spatial"] with positions; obsm has '
-        f"{shortened([repr(k) for k in keys]) or 'nothing'}, and no columns of obs are "
-        f"positions ({shortened(columns) or 'none'})."
-    )
-    raise InputError(msg)
+    if found is None:
+        return None
+    y, x, unit = found
+    places = [_numeric(file, "obs", columns[k]) for k in (y, x)]
+    said = f"Positions were read from obs: {columns[x]}, {columns[y]}."
+    return Places(np.stack(places, axis=1), unit, (said,))
 
 
-def _of_obsm(file: StoredTables, key: str) -> _Places:
+def _of_obsm(file: StoredTables, key: str) -> Places:
     said = f'obsm["{key}"]'
     if file.is_group("obsm") and file.is_group(f"obsm/{key}"):
         return _of_frame(file, f"obsm/{key}", said)
@@ -187,10 +235,10 @@ def _of_obsm(file: StoredTables, key: str) -> _Places:
     notes = [f"Positions were read from {said}."] if key != "spatial" else []
     if shape[1] > 2:
         notes.append(f"Only the first two columns of {said} were used, x and y.")
-    return _Places(found[:, 1::-1].copy(), None, tuple(notes))
+    return Places(found[:, 1::-1].copy(), None, tuple(notes))
 
 
-def _of_frame(file: StoredTables, path: str, said: str) -> _Places:
+def _of_frame(file: StoredTables, path: str, said: str) -> Places:
     index = file.attribute(path, "_index")
     columns = [c for c in file.names(path) if c not in (index, "__categories")]
     found = position_columns(columns)
@@ -202,12 +250,12 @@ def _of_frame(file: StoredTables, path: str, said: str) -> _Places:
         raise InputError(msg)
     y, x, unit = found
     places = [_numeric(file, path, columns[k]) for k in (y, x)]
-    return _Places(np.stack(places, axis=1), unit)
+    return Places(np.stack(places, axis=1), unit)
 
 
 def _numeric(file: StoredTables, frame: str, name: str) -> Doubles:
     """Return a column of positions; what is missing becomes NaN."""
-    words = _column(file, frame, name)
+    words = read_column(file, frame, name)
     try:
         return np.array([float(w or "nan") for w in words])
     except ValueError:
@@ -215,8 +263,23 @@ def _numeric(file: StoredTables, frame: str, name: str) -> Doubles:
         raise InputError(msg) from None
 
 
-def _column(file: StoredTables, frame: str, name: str) -> list[str]:
-    """Return a column of a table as texts; what is missing is empty."""
+def read_column(file: StoredTables, frame: str, name: str) -> list[str]:
+    """Return a column of a table as texts; what is missing is empty.
+
+    Parameters
+    ----------
+    file : StoredTables
+        An open file.
+    frame : str
+        Path of the table, such as ``obs``.
+    name : str
+        Of the column.
+
+    Raises
+    ------
+    InputError
+        If it is of a kind that is not known.
+    """
     if not file.is_group(frame):
         return file.texts(frame, name)
     path, older = f"{frame}/{name}", f"{frame}/__categories/{name}"
@@ -246,9 +309,7 @@ def _masked(file: StoredTables, path: str) -> list[str]:
     return ["" if m else w for w, m in zip(words, mask, strict=True)]
 
 
-def _library(
-    file: StoredTables, spots: int, wanted: str
-) -> tuple[str, npt.NDArray[np.intp] | None]:
+def _library(file: StoredTables, spots: int, wanted: str) -> tuple[str, Rows | None]:
     """Return the path of a library's scale factors, and the rows of its spots.
 
     The path is empty where there are none; None stands for all rows.
@@ -297,13 +358,13 @@ def _refuse_unassigned(file: StoredTables, libraries: list[str]) -> None:
     raise InputError(msg)
 
 
-def _of_library(raw: RawSpots, own: npt.NDArray[np.intp] | None) -> RawSpots:
+def _of_library(raw: RawSpots, own: Rows | None) -> RawSpots:
     if own is None:
         return raw
     return replace(raw, positions=raw.positions[own], values=raw.values[own])
 
 
-def _rows(words: list[str], own: npt.NDArray[np.intp] | None) -> list[str]:
+def _rows(words: list[str], own: Rows | None) -> list[str]:
     return words if own is None else [words[k] for k in own]
 
 
@@ -318,7 +379,7 @@ def _scores(file: StoredTables, frame: str, name: str) -> Doubles:
         )
         raise InputError(msg)
     truths = {"true": "1", "false": "0"}
-    words = [truths.get(w.lower(), w) for w in _column(file, frame, found)]
+    words = [truths.get(w.lower(), w) for w in read_column(file, frame, found)]
     try:
         return np.array([float(w or "nan") for w in words])
     except ValueError:
@@ -336,11 +397,21 @@ def _library_of_spots(file: StoredTables, spots: int) -> list[str]:
     if not file.is_group("obs"):
         return []
     columns = file.names("obs")
-    name = _find(columns, "library_id")
-    if not name and file.has("uns/spatialdata_attrs"):
-        name = _find(columns, "region")  # SpatialData: the image that a spot is of
-    words = _column(file, "obs", name) if name else []
+    name = _find(columns, "library_id") or region_column(file)
+    words = read_column(file, "obs", name) if name else []
     return words if len(words) == spots else []
+
+
+def region_column(file: StoredTables) -> str:
+    """Return SpatialData's column of obs that names the element of every row.
+
+    Empty if the table is not SpatialData's, or has no such column.
+    """
+    if not file.has(SPATIALDATA):
+        return ""
+    named = file.word(f"{SPATIALDATA}/region_key") or "region"
+    columns = file.names("obs")
+    return named if named in columns else ""
 
 
 def _values(file: StoredTables, spots: int) -> tuple[Any, tuple[str, ...], str, str]:
@@ -365,7 +436,7 @@ def _values(file: StoredTables, spots: int) -> tuple[Any, tuple[str, ...], str, 
     options = [o for o in options if file.attribute(o[0], "encoding-type") != "null"]
     other: tuple[Any, tuple[str, ...], str, str] | None = None
     for path, frame, said in options:
-        genes = _gene_names(file, frame)
+        genes = tuple(_names(file, frame, "genes"))
         values = _matrix(file, path, spots, len(genes))
         if are_counts(values):
             note = "" if said == "X" else f"Counts were read from {said}."
@@ -385,15 +456,16 @@ def _has_negative(values: Any) -> bool:
     return bool((stored < 0).any())
 
 
-def _gene_names(file: StoredTables, frame: str) -> tuple[str, ...]:
+def _names(file: StoredTables, frame: str, what: str) -> list[str]:
+    """Return the names of a table's rows: genes, or spots."""
     names = file.names(frame)
     index = file.attribute(frame, "_index")
     options = (index, "_index", "index")
     name = next((n for n in options if n and n in names), "")
     if not name:
-        msg = f"{file.name}: {frame} does not say how its genes are called."
+        msg = f"{file.name}: {frame} does not say how its {what} are called."
         raise InputError(msg)
-    return tuple(_column(file, frame, name))
+    return read_column(file, frame, name)
 
 
 def _matrix(file: StoredTables, path: str, spots: int, genes: int) -> Any:

@@ -298,21 +298,29 @@ class Hdf5File:
                 self.refuse(f"{path} claims more text than names have")
         return found
 
+    def word(self, path: str) -> str:
+        """Return a single text; empty if it is no such."""
+        import h5py
+
+        if not self.is_array(path) or np.prod(self.shape(path)) != 1:
+            return ""
+        node = self.root[path]
+        if h5py.check_string_dtype(node.dtype) is None:
+            return ""
+        self._check_claim(node, path)
+        return str(np.ravel(node.asstr(errors="replace")[()])[0])
+
     def single(self, path: str) -> float | None:
         """Return a single number, also one written as text; None if it is no such."""
         if not self.is_array(path) or np.prod(self.shape(path)) != 1:
             return None
-        import h5py
-
         node = self.root[path]
         self._check_claim(node, path)
         try:
             if self.is_numeric(path) and node.dtype.kind != "b":
                 value = float(np.ravel(node[()])[0])
-            elif h5py.check_string_dtype(node.dtype) is not None:
-                value = float(np.ravel(node.asstr(errors="replace")[()])[0])
             else:
-                return None
+                value = float(self.word(path))
         except ValueError:
             return None
         return value if np.isfinite(value) else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_histodistill.distill.spots.h5ad_files import read_sparse
 from napari_histodistill.distill.spots.hdf5_files import Hdf5File, open_hdf5
+from napari_histodistill.distill.spots.parquet_files import read_parquet
 from napari_histodistill.distill.spots.spot_columns import (
     POSITION_HEADER,
     first_line,
@@ -36,7 +37,6 @@ _POSITIONS = (
     "tissue_positions.parquet",
 )
 _MOST_JSON = 2**20
-_MOST_SPOTS = 2**20
 
 
 def read_folder(path: Path, wish: SpotWish | None = None) -> RawSpots:
@@ -230,48 +230,6 @@ def _position_table(spatial: Path) -> TextTable:
     if found.suffix == ".parquet":
         return read_parquet(found, POSITION_HEADER)
     return read_text(found, POSITION_HEADER)
-
-
-def read_parquet(path: Path, wanted: Sequence[str]) -> TextTable:
-    """Read some columns of a table, those that are there.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or is no plain file.
-    """
-    if not is_plain(path):
-        msg = f"{path.name} is a link or not a plain file: copy the file itself."
-        raise InputError(msg)
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        msg = (
-            f"{path.name}: reading .parquet needs pyarrow: pip install pyarrow, or "
-            "write it as .csv."
-        )
-        raise InputError(msg) from error
-    try:
-        # Memory-mapped: no more is read than the columns that are named.
-        with ParquetFile(path, memory_map=True) as file:
-            if file.metadata.num_rows > _MOST_SPOTS * 16:
-                msg = f"{path.name} claims {file.metadata.num_rows:,} spots."
-                raise InputError(msg)
-            names = [n for n in wanted if n in file.schema_arrow.names]
-            frame = file.read(columns=names)
-            columns = [frame.column(n).to_numpy() for n in names]
-    except InputError:
-        raise
-    except Exception as error:
-        # pyarrow has a tree of errors of its own.
-        msg = f"{path.name} cannot be read as .parquet ({first_line(error)})."
-        raise InputError(msg) from error
-    return TextTable(
-        tuple(names),
-        tuple(
-            c.astype(np.float64 if c.dtype.kind in "iufb" else object) for c in columns
-        ),
-    )
 
 
 def _place(table: TextTable, name: str) -> int:

@@ -63,7 +63,8 @@ def read_spots(
     ``raw``: the first that holds whole numbers. Space Ranger's folder holds
     ``filtered_feature_bc_matrix.h5`` and ``spatial``; the matrix itself can be given,
     too. AnnData may be a Zarr folder, or lie in SpatialData's (of several tables,
-    ``library`` names one). A table has one row per spot, two columns of positions, see
+    ``library`` names one), where shapes say where its rows lie if it does not: see
+    :mod:`.spatial_shapes`. A table has one row per spot, two columns of positions, see
     :data:`.spot_columns.COLUMNS`, and a numeric one for every gene; separator, decimal
     mark and encoding are recognised.
     Where a column ``in_tissue`` says 0 or FALSE, the spot is left out.
@@ -81,7 +82,7 @@ def read_spots(
         Number of genes that are kept: the most variable, or those of highest score.
     library : str
         Name of the library that is read, where a file holds several (``obs`` says in
-        ``library_id`` which spot is of which).
+        ``library_id``, or SpatialData's ``region_key``, which spot is of which).
     genes : sequence of str
         Genes that are kept, in place of the most variable.
     score : str

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class StoredTables(Protocol):
     """Groups and arrays under paths such as ``obs/in_tissue``, each with its limits.
 
-    HDF5: :class:`.hdf5_files.Hdf5File`; Zarr: :class:`.zarr_tables.ZarrTables`.
+    HDF5: :class:`.hdf5_files.Hdf5File`; Zarr: :class:`.stored_zarr.ZarrTables`.
     """
 
     @property
@@ -53,5 +53,8 @@ class StoredTables(Protocol):
     def texts(self, path: str, field: str | None = None) -> list[str]:
         """Return a list of texts; numbers are written out."""
 
+    def word(self, path: str) -> str:
+        """Return a single text; empty if it is no such."""
+
     def single(self, path: str) -> float | None:
-        """Return a single number; None if it is no such."""
+        """Return a single number, also one written as text; None if it is no such."""

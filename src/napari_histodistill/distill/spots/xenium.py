@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.distill.spots.hdf5_files import open_hdf5
-from napari_histodistill.distill.spots.space_ranger import (
-    counts_of,
-    read_parquet,
-    rows_of,
-)
+from napari_histodistill.distill.spots.parquet_files import read_parquet
+from napari_histodistill.distill.spots.space_ranger import counts_of, rows_of
 from napari_histodistill.distill.spots.spot_columns import shortened
 from napari_histodistill.distill.spots.spot_tables import RawSpots
 from napari_histodistill.distill.spots.spot_text import read_text

@@ -34,8 +34,8 @@ from napari_histodistill.widgets.shared.forms import ask_file
 
 FILES = f"Spots ({' '.join('*' + ending for ending in (*ENDINGS, *ZARR_FILES))})"
 TIP = (
-    "Spatial transcriptomics from a file: AnnData (.h5ad; of a Zarr folder, its "
-    "zarr.json or .zattrs), Space Ranger's matrix "
+    "Spatial transcriptomics from a file: AnnData (.h5ad; of a Zarr folder, also "
+    "SpatialData's, its zarr.json or .zattrs), Space Ranger's matrix "
     "(filtered_feature_bc_matrix.h5 beside its folder spatial), Xenium's "
     "(cell_feature_matrix.h5 beside cells.csv.gz), or a table with a row for every "
     "spot, columns for its position and one for each gene."

@@ -41,7 +41,7 @@ class Dock(QWidget):
         self._closed = False
         self._is_on_top = True
         self._number = next(_NUMBERS)
-        self._window: QWidget | None = None
+        self._window: QMainWindow | None = None
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self.shut_down)
@@ -86,6 +86,9 @@ class Dock(QWidget):
         self.let_go()
         if self._window is not None:
             self._window.removeEventFilter(self)
+            # PySide6 keeps what a signal calls where Python's search for garbage does
+            # not look: a panel that held its window would keep it for good.
+            self._window = None
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.disconnect(self.shut_down)
@@ -117,8 +120,8 @@ class Dock(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         """Watch the window that we are in: it closes without telling its docks."""
         super().showEvent(event)
-        window = self.window()
-        if window is None or window is self._window or window is self:
+        window = self._main_window()
+        if self._closed or window is None or window is self._window:
             return
         if self._window is not None:
             self._window.removeEventFilter(self)
@@ -135,6 +138,10 @@ class Dock(QWidget):
         orphaned = event.type() == QEvent.Type.ParentChange and self.parent() is None
         if orphaned or event.type() == QEvent.Type.DeferredDelete:
             self.shut_down()
+        if orphaned:
+            # Nothing else ends it: what its buttons call holds it, and with PySide6
+            # Python's search for garbage does not see that.
+            self.deleteLater()
         handled: bool = super().event(event)
         return handled
 
@@ -145,7 +152,7 @@ class Dock(QWidget):
     def _join_others(self) -> None:
         """Become a tab beside the other panels: below them, none has room enough."""
         window, mine = self._window, self._dock_widget()
-        if self._closed or mine is None or not isinstance(window, QMainWindow):
+        if self._closed or mine is None or window is None:
             return
         area = window.dockWidgetArea(mine)
         for panel in window.findChildren(Dock):
@@ -158,6 +165,13 @@ class Dock(QWidget):
                 mine.show()
                 QTimer.singleShot(0, mine.raise_)  # once the tabs are there
                 return
+
+    def _main_window(self) -> QMainWindow | None:
+        """Return napari's window, also where our dock floats in one of its own."""
+        parent = self.parentWidget()
+        while parent is not None and not isinstance(parent, QMainWindow):
+            parent = parent.parentWidget()
+        return parent
 
     def _dock_widget(self) -> QDockWidget | None:
         parent = self.parentWidget()
