@@ -33,7 +33,8 @@ from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.opening import open_again
 from napari_histodistill.slides.tissue.writing import write_pyramid
-from tests.fakes import array_slide, colour_student
+from napari_histodistill.students.student import DeviceChoice
+from tests.fakes import ColourBackend, array_slide, colour_student
 from tests.maps.test_engine import same_bytes, textured
 from tests.maps.test_left_to_a_device import student_of
 from tests.slides.pyramid.test_damage import damaged_slide
@@ -410,3 +411,34 @@ def test_here_a_run_on_the_cpu_starts_none(tmp_path, begun, file):
     reports, _ = embedded(file, tmp_path / "s", EmbedOptions(block=2, readers=2))
     assert reports[-1].reading == "threads"
     assert not begun
+
+
+class SlowBackend(ColourBackend):
+    """On a device that is none of the CPU, and never ahead of starting processes."""
+
+    device = DeviceChoice("cuda:0", "CUDA · fake", "a test's encoder")
+
+    def embed(self, tiles):
+        time.sleep(0.03)
+        return super().embed(tiles)
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(0, "processes"), (1e9, "threads")])
+def test_a_run_goes_over_to_what_was_measured(
+    tmp_path, begun, file, monkeypatch, margin, kept
+):
+    monkeypatch.setattr(choice, "cores", lambda: 16)
+    monkeypatch.setattr(choice, "MARGIN", margin)
+    student = colour_student(tile_px=16)
+    student.backend = SlowBackend()
+    options = EmbedOptions(block=2, readers=2)
+    reports, _ = embedded(file, tmp_path / "auto", options, student)
+    assert len(begun) == 2
+    assert reports[0].reading == "threads"
+    assert reports[-1].reading == kept
+    notes = [r.message for r in reports if "read by" in r.message]
+    assert len(notes) == 1
+    assert f"read by {'2 processes' if margin == 0 else 'threads'}" in notes[0]
+    quick = EmbedOptions(block=2, reading="threads")
+    embedded(file, tmp_path / "t", quick, colour_student(tile_px=16))
+    assert same_bytes(tmp_path / "auto", tmp_path / "t")
