@@ -35,7 +35,10 @@ def bindings(extra: str) -> set[str]:
 def test_without_a_binding_there_is_none():
     assert not bindings("all-but-qt")
     assert not bindings("window")
-    assert bindings("pyside6") == {"napari[pyside6]>=0.9"}
+    assert bindings("pyside6") == {
+        "napari[pyside6]>=0.9",
+        "PySide6!=6.12.0; python_version < '3.12'",
+    }
     assert bindings("qt") == bindings("all") == {"napari[pyqt6]>=0.9"}
 
 

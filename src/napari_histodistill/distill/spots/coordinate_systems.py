@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Doubles = npt.NDArray[np.float64]
     # Each axis so far: a row (x, y, z, 1) of factors of the element's coordinates.
-    Axes = dict[str, Doubles]
-    Step = Mapping[str, Any]
+    AxisRows = dict[str, Doubles]
+    Transformation = Mapping[str, Any]
 
 GLOBAL = "global"
 """The coordinate system that is taken where there are several."""
@@ -108,12 +108,12 @@ def coordinate_system(said: str, transformations: Any) -> CoordinateSystem:
     return CoordinateSystem(name, _unit(ways[name]), _matrix(said, ways[name]))
 
 
-def _system(way: Step) -> str:
+def _system(way: Transformation) -> str:
     output = way["output"]
     return str(output["name"] if isinstance(output, dict) else output)
 
 
-def _unit(way: Step) -> LengthUnit | None:
+def _unit(way: Transformation) -> LengthUnit | None:
     """Return the unit that both x and y state."""
     output = way["output"]
     axes = output.get("axes", ()) if isinstance(output, dict) else ()
@@ -125,7 +125,7 @@ def _unit(way: Step) -> LengthUnit | None:
     return units.pop() if len(units) == 1 else None
 
 
-def _matrix(said: str, way: Step) -> Doubles:
+def _matrix(said: str, way: Transformation) -> Doubles:
     try:
         axes = _after(said, way, dict(zip("xyz", np.eye(4)[:3], strict=True)))
         rows = np.stack([axes["y"], axes["x"]])
@@ -148,7 +148,7 @@ def _matrix(said: str, way: Step) -> Doubles:
     return matrix
 
 
-def _after(said: str, step: Step, axes: Axes) -> Axes:
+def _after(said: str, step: Transformation, axes: AxisRows) -> AxisRows:
     """Return the axes after a step."""
     kind = step["type"]
     if kind == "sequence":
@@ -165,7 +165,7 @@ def _after(said: str, step: Step, axes: Axes) -> Axes:
     return _STEPS[kind](step, axes)
 
 
-def _named(step: Step, side: str, axes: Axes) -> list[str]:
+def _named(step: Transformation, side: str, axes: AxisRows) -> list[str]:
     """Return the axes that a step counts in, or into; those so far if it is silent."""
     told = step.get(side)
     if isinstance(told, dict) and "axes" in told:
@@ -174,14 +174,14 @@ def _named(step: Step, side: str, axes: Axes) -> list[str]:
     return [name for name in axes if name != "z"]
 
 
-def _scale(step: Step, axes: Axes) -> Axes:
+def _scale(step: Transformation, axes: AxisRows) -> AxisRows:
     names = _named(step, "input", axes)
     return axes | {
         n: axes[n] * float(k) for n, k in zip(names, step["scale"], strict=True)
     }
 
 
-def _translation(step: Step, axes: Axes) -> Axes:
+def _translation(step: Transformation, axes: AxisRows) -> AxisRows:
     names = _named(step, "input", axes)
     return axes | {
         n: axes[n] + float(k) * _ONE
@@ -189,7 +189,7 @@ def _translation(step: Step, axes: Axes) -> Axes:
     }
 
 
-def _affine(step: Step, axes: Axes) -> Axes:
+def _affine(step: Transformation, axes: AxisRows) -> AxisRows:
     names = _named(step, "input", axes)
     into = _named(step, "output", axes)
     source = np.stack([*(axes[n] for n in names), _ONE])
@@ -198,14 +198,14 @@ def _affine(step: Step, axes: Axes) -> Axes:
     return others | dict(zip(into, found, strict=True))
 
 
-def _map_axis(step: Step, axes: Axes) -> Axes:
+def _map_axis(step: Transformation, axes: AxisRows) -> AxisRows:
     """Give axes other names: keys are the new ones, values those they were."""
     taken = step["mapAxis"]
     kept = {n: row for n, row in axes.items() if n not in taken.values()}
     return kept | {str(new): axes[old] for new, old in taken.items()}
 
 
-_STEPS: dict[str, Callable[[Step, Axes], Axes]] = {
+_STEPS: dict[str, Callable[[Transformation, AxisRows], AxisRows]] = {
     "identity": lambda _, axes: axes,
     "scale": _scale,
     "translation": _translation,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     Doubles = npt.NDArray[np.float64]
     Rows = npt.NDArray[np.intp]
-    Elsewhere = Callable[[Rows | None], "Places"]
+    Elsewhere = Callable[[Rows | None], "SpotPlaces"]
 
 POSITION_KEYS = (
     "spatial",
@@ -69,7 +69,7 @@ _MOST_COORDINATES = 2**24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
+class SpotPlaces:
     """Positions of all rows of a table, and what is known of their scale.
 
     Attributes
@@ -129,8 +129,8 @@ def read_anndata(
     wish : SpotWish
         The library that is wanted of several, and the score of genes.
     elsewhere : callable, optional
-        Returns :class:`Places` for a table that holds none itself. It is given the rows
-        that are wanted, as whole numbers, or None for all; other rows may be NaN.
+        Returns :class:`SpotPlaces` for a table that holds none itself. It is given the
+        rows that are wanted, as whole numbers, or None for all; others may be NaN.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def read_anndata(
 
 def _places(
     file: StoredTables, wish: SpotWish, elsewhere: Elsewhere | None
-) -> tuple[Places, Rows | None]:
+) -> tuple[SpotPlaces, Rows | None]:
     """Return the positions of all rows, and the rows that are wanted (None: all)."""
     places = _positions(file)
     if places is not None:
@@ -182,7 +182,7 @@ def _places(
     return elsewhere(own), own
 
 
-def _scaled(file: StoredTables, places: Places, library: str) -> Places:
+def _scaled(file: StoredTables, places: SpotPlaces, library: str) -> SpotPlaces:
     """Return places with what a library's scale factors say of them."""
     if not library or places.unit == "µm":
         return places
@@ -205,7 +205,7 @@ def _find(names: list[str], wanted: str) -> str:
     return next((n for n in names if n.lower() == wanted), "")
 
 
-def _positions(file: StoredTables) -> Places | None:
+def _positions(file: StoredTables) -> SpotPlaces | None:
     """Return the positions in a table; None if there are none."""
     keys = file.names("obsm")
     for wanted in POSITION_KEYS:
@@ -219,10 +219,10 @@ def _positions(file: StoredTables) -> Places | None:
     y, x, unit = found
     places = [_numeric(file, "obs", columns[k]) for k in (y, x)]
     said = f"Positions were read from obs: {columns[x]}, {columns[y]}."
-    return Places(np.stack(places, axis=1), unit, (said,))
+    return SpotPlaces(np.stack(places, axis=1), unit, (said,))
 
 
-def _of_obsm(file: StoredTables, key: str) -> Places:
+def _of_obsm(file: StoredTables, key: str) -> SpotPlaces:
     said = f'obsm["{key}"]'
     if file.is_group("obsm") and file.is_group(f"obsm/{key}"):
         return _of_frame(file, f"obsm/{key}", said)
@@ -235,10 +235,10 @@ def _of_obsm(file: StoredTables, key: str) -> Places:
     notes = [f"Positions were read from {said}."] if key != "spatial" else []
     if shape[1] > 2:
         notes.append(f"Only the first two columns of {said} were used, x and y.")
-    return Places(found[:, 1::-1].copy(), None, tuple(notes))
+    return SpotPlaces(found[:, 1::-1].copy(), None, tuple(notes))
 
 
-def _of_frame(file: StoredTables, path: str, said: str) -> Places:
+def _of_frame(file: StoredTables, path: str, said: str) -> SpotPlaces:
     index = file.attribute(path, "_index")
     columns = [c for c in file.names(path) if c not in (index, "__categories")]
     found = position_columns(columns)
@@ -250,7 +250,7 @@ def _of_frame(file: StoredTables, path: str, said: str) -> Places:
         raise InputError(msg)
     y, x, unit = found
     places = [_numeric(file, path, columns[k]) for k in (y, x)]
-    return Places(np.stack(places, axis=1), unit)
+    return SpotPlaces(np.stack(places, axis=1), unit)
 
 
 def _numeric(file: StoredTables, frame: str, name: str) -> Doubles:

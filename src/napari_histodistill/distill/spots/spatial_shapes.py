@@ -17,7 +17,7 @@ import numpy as np
 from napari_histodistill.distill.spots.coordinate_systems import coordinate_system
 from napari_histodistill.distill.spots.h5ad_files import (
     SPATIALDATA,
-    Places,
+    SpotPlaces,
     read_column,
     region_column,
 )
@@ -71,7 +71,7 @@ class SpatialShapes:
     folder: ZarrTables
     table: ZarrTables
 
-    def places(self, rows: Rows | None) -> Places:
+    def places(self, rows: Rows | None) -> SpotPlaces:
         """Return the centres of the shapes that rows belong to.
 
         Polygons lie at their centroid, and all in the coordinate system ``global`` or,
@@ -84,7 +84,7 @@ class SpatialShapes:
 
         Returns
         -------
-        Places
+        SpotPlaces
             Of all rows of the table; NaN for those that are not wanted or are of no
             element. The size of a spot is the median diameter of the circles.
 
@@ -110,7 +110,7 @@ class SpatialShapes:
         radii = shapes.radii[chosen]
         radii = radii[np.isfinite(radii) & (radii > 0)]
         note = f"Positions are those of {SHAPES}/{name}, in its system {system.name!r}."
-        return Places(
+        return SpotPlaces(
             places,
             system.unit,
             (note,),
