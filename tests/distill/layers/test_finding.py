@@ -9,9 +9,9 @@ from scipy.ndimage import gaussian_filter
 from napari_histodistill.distill.layers.blocks import LEAST_SCORE, BlockShifts
 from napari_histodistill.distill.layers.finding import (
     LEAST_FOUND,
-    LEAST_MARGIN,
     Found,
     find,
+    least_margin,
 )
 from napari_histodistill.distill.layers.likeness import take_overviews
 from napari_histodistill.distill.layers.partners import dense_layer
@@ -98,7 +98,7 @@ def test_a_partner_is_found_wherever_it_lies():
     assert best.reasons == ()
     assert (best.turns, best.mirrored) == (1, True)
     assert best.scale == pytest.approx(stated, rel=0.02)
-    assert best.margin > LEAST_MARGIN
+    assert best.margin > least_margin(best.score)
     assert best.score > LEAST_FOUND
     known = best.registration
     assert known.kind == "affine"
@@ -117,6 +117,21 @@ def test_strangers_are_refused():
     best = found(*layers(he, np.ascontiguousarray(other)), "rigid")
     assert not best.accepted
     assert "no more alike there" in best.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("score", "margin", "is_enough"),
+    [
+        (10.9, 6.4, False),  # two parts of one slide that do not belong together
+        (13.9, 6.4, False),  # a wrong place of a pair that belongs
+        (15.7, 10.8, True),  # a small part of the lung, right
+        (11.0, 11.0, True),  # another
+        (18.8, 8.4, True),
+        (60.0, 3.9, False),  # tissue that looks the same when it is mirrored
+    ],
+)
+def test_what_is_little_alike_must_lead_by_more(score, margin, is_enough):
+    assert (margin >= least_margin(score)) is is_enough
 
 
 def test_one_blob_that_meets_another_is_no_evidence():
@@ -141,7 +156,7 @@ def test_outlines_are_found_and_landmarks_that_deny_them_believed():
     assert (best.turns, best.mirrored) == (3, False)
     off = best.registration.to_dense(here * UM) - there * UM
     assert np.median(np.linalg.norm(off, axis=1)) < UM
-    assert min(best.score - LEAST_FOUND, best.margin - LEAST_MARGIN) > 0
+    assert min(best.score - LEAST_FOUND, best.margin - least_margin(best.score)) > 0
     assert not best.accepted
     assert "landmarks would be off by 31" in best.reasons[0]
     assert best.registration.error_um > 300

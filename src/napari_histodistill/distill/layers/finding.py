@@ -61,16 +61,20 @@ FAR_SCALES = tuple(2 ** (k / 4) for k in range(-9, 10) if abs(k) > 1)
 """How much larger tissue may be on the partner than µm/px say: up to five times. Those
 near 1 are looked at first, the others where no place stands out beyond doubt."""
 
-LEAST_FOUND = 16.0
-"""Score from which a place that was searched for is accepted.
-
-The best of thousands of places is higher by chance than one that is asked about: of 110
-trials, strangers reached 11.0, and one wrong place of a pair that belongs 13.9. A few
-right ones stay below, and are refused.
-"""
+LEAST_FOUND = 10.0
+"""Score from which a place that was searched for may be accepted."""
 
 LEAST_MARGIN = 4.0
-"""Margin from which a place is accepted."""
+"""Margin from which a place of any score may be accepted."""
+
+LEAST_TOGETHER = 21.0
+"""Score and margin together from which a place is accepted.
+
+The best of thousands of places is higher by chance than one that is asked about, and so
+may be its lead: of 198 trials, strangers reached 10.9 and 6.4, 17.4 together; a wrong
+place of a pair that belongs had once reached 13.9 and 6.4. Small parts of a section
+have few blocks, so lower scores, but where they are right they lead by as much.
+"""
 
 _FEW, _MANY = (40, 4), (240, 8)
 """From how many places of each look blocks vote, and how many of those are refined."""
@@ -406,6 +410,11 @@ def _flat(matrix: Doubles) -> bool:
     return bool(stretch[0] < _MOST_STRETCH * stretch[1])
 
 
+def least_margin(score: float) -> float:
+    """Return the margin from which a place of a score is accepted."""
+    return max(LEAST_MARGIN, LEAST_TOGETHER - score)
+
+
 def _clear(places: list[_Place]) -> bool:
     """Whether the first of several places stands out beyond doubt."""
     if len(places) < 2:
@@ -429,7 +438,7 @@ def _found(
             "the layers look no more alike there than layers that do not belong "
             "together: place landmarks, or choose another partner."
         )
-    elif margin < LEAST_MARGIN:
+    elif margin < least_margin(score):
         reasons.append(
             "another place fits nearly as well, so it may be the wrong one: place "
             "landmarks."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.distil.partners import look_over
-from napari_histodistill.distill.layers.finding import LEAST_MARGIN, find
+from napari_histodistill.distill.layers.finding import find, least_margin
 from napari_histodistill.distill.layers.registration import (
     Registration,
     inverse,
@@ -129,7 +129,7 @@ def say_found(partner: Partner, found: Found) -> str:
         return f"Not found: {' '.join(found.reasons)}"
     sure = (
         f"{_say_error(found)}ahead of any other place by a margin of "
-        f"{found.margin:.0f} ({LEAST_MARGIN:.0f} is needed)."
+        f"{found.margin:.0f} ({least_margin(found.score):.0f} is needed)."
     )
     words = f"Found: {sure}"
     if verdict is WhatToDo.OFFER:
