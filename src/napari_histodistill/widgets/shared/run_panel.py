@@ -81,7 +81,7 @@ class RunPanel(QWidget):
         self.more, self.again = _more_button()
         self.more.setVisible(starts_over)
         self._obstacle = self._remark = self._idle_words = ""
-        self._is_passing = False
+        self._is_passing = self._is_idle = False
         self._device_tip, self._device_locked = DEVICE_TIP, ""
         buttons = row(self.button, self.stop, self.more, self.device)
         room_for(self.device, "CPU · OpenVINO", beside=54)  # margins and arrow
@@ -117,6 +117,7 @@ class RunPanel(QWidget):
         # in place of what was said since: why a slide could not be opened.
         if why_not != self._obstacle or not self.message.text():
             self._put(why_not or self._idle_words)
+            self._is_idle = not why_not
         self._obstacle = why_not
 
     def show_nothing_to_do(self, why: str) -> None:
@@ -180,9 +181,10 @@ class RunPanel(QWidget):
 
         "" takes it back.
         """
-        if self.message.text() == self._idle_words:
-            self._put(sentence)
         self._idle_words = sentence
+        if self._is_idle:
+            self._put(sentence)
+            self._is_idle = True
 
     def say_in_passing(self, sentence: str) -> None:
         """Show a sentence that may be taken back: "" does so while it stands there."""
@@ -192,7 +194,7 @@ class RunPanel(QWidget):
 
     def _put(self, words: str) -> None:
         self.message.setText(words)
-        self._is_passing = False
+        self._is_passing = self._is_idle = False
 
 
 def _more_button() -> tuple[QToolButton, QAction]:
