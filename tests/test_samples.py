@@ -144,6 +144,78 @@ def test_the_stored_tiles_are_the_painted_ones(tmp_path):
         assert np.abs(before.astype(int) - after).mean() < 3
 
 
+@pytest.fixture(scope="module")
+def bulb():
+    from napari_histodistill.samples.bulb import paint_bulb
+
+    return paint_bulb()
+
+
+def test_a_painted_bulb_is_the_same_each_time_and_differs_by_seed():
+    from napari_histodistill.samples.bulb import paint_bulb
+
+    first, again = paint_bulb(300, 700), paint_bulb(300, 700)
+    np.testing.assert_array_equal(first.picture, again.picture)
+    np.testing.assert_array_equal(first.labels, again.labels)
+    other = paint_bulb(300, 700, seed=1)
+    assert (first.picture != other.picture).any()
+    assert (first.labels != other.labels).any()
+
+
+def test_the_layers_of_a_painted_bulb_follow_each_other(bulb):
+    """Each layer touches those before and after it; none is skipped."""
+    from napari_histodistill.samples.bulb import CLASS_NAMES, MITRAL
+
+    labels = bulb.labels.astype(int)
+    assert labels.shape == bulb.picture.shape[:2]
+    met = np.abs(np.diff(labels, axis=1)).ravel()
+    assert np.bincount(met)[2:].sum() < 0.02 * np.bincount(met)[1]
+    share = np.bincount(labels.ravel(), minlength=len(CLASS_NAMES)) / labels.size
+    assert (share > 0.01).all(), share
+    assert share[1:].argmin() + 1 == MITRAL, "the thinnest"
+
+
+def test_nuclei_of_a_painted_bulb_are_as_dense_as_its_layers_say(bulb):
+    from napari_histodistill.samples import bulb as painting
+
+    red = bulb.picture[..., 0].astype(float)
+    dark = [np.mean(red[bulb.labels == k] < 150) for k in range(6)]
+    assert dark[painting.GLASS] == 0
+    plexiform = dark[painting.OUTER_PLEXIFORM]
+    assert all(dark[k] > 2 * plexiform for k in (1, 2, 4, 5))
+    assert max(dark) == dark[painting.GRANULAR]
+    shifted = np.roll(bulb.labels, 40, axis=1)
+    assert np.mean(red[shifted == painting.GLASS] < 150) > 0.01
+
+
+def test_the_bulb_sample_says_what_it_is_and_which_students_it_shows(monkeypatch):
+    from napari_histodistill.layers.slide_layer import OVERLAY_MARK, students_of
+    from napari_histodistill.samples import bulb as painting
+    from napari_histodistill.students import list_students
+
+    def small():
+        return paint(400, 600)
+
+    paint = painting.paint_bulb
+    monkeypatch.setattr(painting, "paint_bulb", small)
+    (labels, truth, kind), (_, kwargs, image) = samples.open_bulb_sample()
+    assert (kind, image) == ("labels", "image")
+    assert kwargs["name"] == "Painted olfactory bulb (not real tissue)"
+    slide = slide_of(kwargs["metadata"])
+    assert slide.mpp.mean == 4
+    assert "not tissue" in slide.info.notes[0]
+    assert "says nothing about real tissue" in slide.info.notes[0]
+    shown = students_of(kwargs["metadata"])
+    assert shown == ("bulb-genes", "bulb-control")
+    assert set(shown) <= {entry.name for entry in list_students()}
+    # The truth lies on the picture, is hidden, and is never a partner.
+    assert labels.shape == slide.shape
+    assert truth["scale"] == tuple(kwargs["scale"])
+    assert tuple(kwargs["translate"]) == (0, 0)
+    assert not truth["visible"]
+    assert OVERLAY_MARK in truth["metadata"]
+
+
 def test_painted_spots_count_what_lies_under_them():
     from napari_histodistill.samples.spots import FOLD, MPP, SPOT_UM, paint_spots
 

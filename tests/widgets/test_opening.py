@@ -9,7 +9,9 @@ from napari.settings import get_settings
 from npe2 import PluginManager, PluginManifest
 
 import napari_histodistill
+from napari_histodistill import samples
 from napari_histodistill.controllers.explore.worklist import RowState
+from napari_histodistill.controllers.shared.student_list import chosen_in_words
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.widgets import opening
 from napari_histodistill.widgets.explore.dock import ExploreWidget
@@ -94,3 +96,50 @@ def test_without_a_window_a_folder_is_refused_in_a_sentence(tmp_path):
     assert opening.get_reader(str(tmp_path / "a.png")) is None
     with pytest.raises(InputError, match=r"holds 2 slides: open it by Folder…"):
         opening.get_reader(str(tmp_path))(str(tmp_path))
+
+
+def open_bulb_sample(viewer, monkeypatch):
+    """Open the painted bulb as *File › Open Sample* does, smaller than it is."""
+    from napari_histodistill.samples import bulb as painting
+
+    paint = painting.paint_bulb
+    monkeypatch.setattr(painting, "paint_bulb", lambda: paint(420, 580))
+    viewer.open_sample(opening.PLUGIN, "bulb")
+
+
+def test_the_painted_bulb_opens_in_explore_with_its_student(
+    known, open_viewer, qtbot, monkeypatch
+):
+    viewer = open_viewer()
+    open_bulb_sample(viewer, monkeypatch)
+    (panel,) = viewer.window._qt_window.findChildren(ExploreWidget)
+    wait_until(qtbot, lambda: panel.session.student is not None)
+    assert panel.session.student.name == "bulb-genes"
+    assert panel.slide_panel.student.currentText().startswith("bulb-genes")
+    assert panel.bench.slide_layer.name == samples.BULB_NAME
+    wait_until(qtbot, lambda: not panel.bench.pump.busy)
+    said = panel.run_panel.message
+    assert said.text() == chosen_in_words(samples.BULB_STUDENTS)
+    assert [layer.visible for layer in viewer.layers] == [False, True]
+    # What a person chooses then stays, on this slide and on the next one.
+    names = [choice.name for choice in panel.choosing._students]
+    panel.choosing.choose_student(names.index("bulb-control"))
+    layer = panel.bench.slide_layer
+    panel.choosing.choose_layer(None)
+    panel.choosing.choose_layer(layer)
+    wait_until(qtbot, lambda: not panel.bench.pump.busy)
+    assert panel.session.student.name == "bulb-control"
+    assert said.text() == ""
+
+
+def test_compare_sets_the_control_beside_the_student_of_the_painted_bulb(
+    known, open_viewer, qtbot, monkeypatch
+):
+    viewer = open_viewer()
+    open_bulb_sample(viewer, monkeypatch)
+    (explore,) = viewer.window._qt_window.findChildren(ExploreWidget)
+    _, panel = viewer.window.add_plugin_dock_widget(opening.PLUGIN, "Compare students")
+    wait_until(qtbot, lambda: not (panel.bench.pump.busy or explore.bench.pump.busy))
+    names = [student.name for student in panel.session.students]
+    assert names == ["bulb-control", "bulb-genes"]
+    assert not panel.session.why_not_run

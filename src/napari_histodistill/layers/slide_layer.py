@@ -34,6 +34,10 @@ OVERLAY_MARK = "histodistill overlay"
 OVERLAY_OF = "histodistill overlay of"
 """Key in an overlay's metadata: the section it lies on, whatever its colours."""
 
+STUDENTS_KEY = "histodistill students"
+"""Key in a slide layer's metadata: names of the bundled students that it is there to
+show, the one to explore with first, then its control."""
+
 CHANNEL_COLORS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#56b4e9")
 """Okabe-Ito, blue first since DAPI usually is: for channels of fluorescence slides."""
 
@@ -104,6 +108,14 @@ def slide_of(metadata: Mapping[str, Any]) -> Slide | None:
     """Return the open slide behind a layer's metadata, or None for other layers."""
     ref = ref_of(metadata)
     return None if ref is None else ref.slide
+
+
+def students_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the students that a slide layer is there to show, if any."""
+    names = metadata.get(STUDENTS_KEY)
+    if not isinstance(names, tuple):  # anyone may write into metadata
+        return ()
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def slide_layer(

@@ -1,10 +1,10 @@
 """Slides to start with, made on this machine; others are fetched on request.
 
 ``ihc_sample`` is real tissue, ``synthetic_slide`` is painted. Both are pyramidal
-OME-TIFF files in the user's cache, written once. ``ihc_pair``, ``painted_pair`` and
-``spot_sample`` are small and made at every call. The functions ``open_…`` are what
-napari's *File › Open Sample* calls. Only :mod:`.fetching` downloads, and only what is
-asked for.
+OME-TIFF files in the user's cache, written once. ``ihc_pair``, ``painted_pair``,
+``spot_sample`` and ``bulb_sample`` are small and made at every call. The functions
+``open_…`` are what napari's *File › Open Sample* calls. Only :mod:`.fetching`
+downloads, and only what is asked for.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.distill.layers.partners import Spots
+    from napari_histodistill.samples.bulb import PaintedBulb
     from napari_histodistill.samples.spots import PaintedSpots
     from napari_histodistill.slides import Slide
 
 __all__ = [
+    "bulb_sample",
     "ihc_pair",
     "ihc_sample",
+    "open_bulb_sample",
     "open_ihc_pair",
     "open_ihc_sample",
     "open_painted_pair",
@@ -57,6 +60,15 @@ IHC_PAIR_NAMES = ("Colon, haematoxylin alone", "Colon, DAB alone")
 PAIR_NAMES = ("Painted H&E (not real tissue)", "Painted fluorescence")
 SPOT_NAMES = ("Painted H&E with spots (not real tissue)", "Painted spots")
 TRUTH_NAME = "Zones of the gene programme (the truth)"
+BULB_NAME = "Painted olfactory bulb (not real tissue)"
+BULB_NOTE = (
+    "Painted by a program: layers of the olfactory bulb as textbooks draw them. It is "
+    "not tissue, and what bulb-genes and bulb-control find alike on it says nothing "
+    "about real tissue, nor about what genes taught. Trust calls it neither like nor "
+    "unlike, though it is no tissue at all."
+)
+BULB_STUDENTS = ("bulb-genes", "bulb-control")
+BULB_TRUTH_NAME = "Layers of the bulb (as painted)"
 SYNTHETIC_NAME = "Synthetic colon (not real tissue)"
 SYNTHETIC_NOTE = (
     "Painted by a program to look like H&E-stained colon. It is not tissue: use it to "
@@ -205,6 +217,45 @@ def open_spot_sample() -> list[Any]:
         (zones, truth, "labels"),
         spot_layer(spots, size_um=SPOT_UM, metadata={"zone share": known.zone_share}),
     ]
+
+
+def bulb_sample() -> tuple[Slide, PaintedBulb]:
+    """Return a painted olfactory bulb as a slide at 4 µm per pixel, and the truth.
+
+    Its truth: :func:`~napari_histodistill.samples.bulb.paint_bulb`.
+    """
+    from napari_histodistill.samples import bulb
+
+    known = bulb.paint_bulb()
+    slide = _slide(known.picture, BULB_NAME, mpp=bulb.MPP)
+    return slide.with_info(replace(slide.info, notes=(BULB_NOTE,))), known
+
+
+def open_bulb_sample() -> list[Any]:
+    """Return the layers of the painted olfactory bulb: the slide, and what is where.
+
+    *Explore slide* looks at it with ``bulb-genes``, *Compare students* with its control
+    beside it. The painted layers are hidden, and not offered as a partner.
+    """
+    from napari_histodistill.layers.slide_layer import OVERLAY_MARK, STUDENTS_KEY
+    from napari_histodistill.samples import bulb
+
+    slide, known = bulb_sample()
+    (layer,) = _layers_of(slide)
+    layer[1]["metadata"][STUDENTS_KEY] = BULB_STUDENTS
+    truth = {
+        "name": BULB_TRUTH_NAME,
+        "scale": (bulb.MPP, bulb.MPP),
+        "units": ("um", "um"),
+        "visible": False,
+        "opacity": 0.4,
+        "features": {
+            "index": list(range(len(bulb.CLASS_NAMES))),
+            "layer": list(bulb.CLASS_NAMES),
+        },
+        "metadata": {OVERLAY_MARK: "truth"},
+    }
+    return [(known.labels, truth, "labels"), layer]
 
 
 def open_painted_pair() -> list[Any]:

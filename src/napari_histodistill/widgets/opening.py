@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_histodistill.layers.reader import PathLike
+    from napari_histodistill.layers.slide_layer import LayerTuple
     from napari_histodistill.widgets.explore.dock import ExploreWidget
 
 PLUGIN, PANEL = "napari-histodistill", "Explore slide"
@@ -83,6 +84,15 @@ def prefer_our_reader() -> None:
         f"HistoDistill opens {', '.join(SLIDES_ONLY)} from now on, unless another "
         "reader was chosen before. Preferences › Plugins changes it."
     )
+
+
+def open_bulb() -> list[LayerTuple]:
+    """Return the layers of *Olfactory bulb*, with *Explore slide* open for them."""
+    from napari_histodistill.samples import open_bulb_sample
+
+    layers = open_bulb_sample()
+    _panel()
+    return layers
 
 
 def _read(path: PathLike | Sequence[PathLike]) -> list[Any]:

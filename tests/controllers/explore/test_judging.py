@@ -107,6 +107,15 @@ def test_other_tissue_is_not_to_be_read(mode):
     assert "unlike what the model learned from" in session.describe(100, 100)
 
 
+def test_of_a_student_without_classes_what_looks_alike_is_not_to_be_trusted():
+    without = colour_student(tile_px=TILE, with_head=False)
+    without.trust = reference()
+    session = session_on(OTHER, without)
+    judge(session)
+    assert session.trust.verdict is Verdict.UNLIKE
+    assert headline_on(session).text.endswith("do not trust what looks alike")
+
+
 def test_own_tissue_is_like_as_far_as_squares_tell():
     session = session_on(OWN)
     judge(session)

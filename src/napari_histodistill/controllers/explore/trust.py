@@ -52,7 +52,9 @@ def headline_on(session: ExploreSession) -> Note:
     if trust is None:
         return Note(CARE, "Not yet compared with what the model learned from.")
     if trust.verdict is Verdict.UNLIKE:
-        return Note(CARE, f"Not like {_subject(student.spec)}: do not read the classes")
+        # Without classes, what looks alike is all that could be misread.
+        what = "read the classes" if session.live.classes else "trust what looks alike"
+        return Note(CARE, f"Not like {_subject(student.spec)}: do not {what}")
     if trust.verdict is Verdict.LIKE:
         seen = count_in_words(trust.squares)
         return Note(GOOD, f"Like what the model learned from, as far as {seen} tell")

@@ -27,6 +27,30 @@ class StudentChoice:
         return f"{self.spec.name} · {self.note or f'{self.spec.mpp:g} µm/px'}"
 
 
+def places_of(names: Sequence[str], choices: Sequence[StudentChoice]) -> list[int]:
+    """Return where students that a slide asks for stand in a list; none if one lacks.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of bundled students.
+    choices : sequence of StudentChoice
+        The list.
+    """
+    known = {choice.name: k for k, choice in reversed(list(enumerate(choices)))}
+    found = [known[name] for name in names if name in known]
+    return found if len(found) == len(names) else []
+
+
+def chosen_in_words(names: Sequence[str | Path]) -> str:
+    """Return what is said where a slide chose its student, and what its control is."""
+    first, *others = names
+    words = f"{first} was chosen for this slide."
+    if not others:
+        return words
+    return f"{words} Compare students sets its control beside it, {others[0]}."
+
+
 def titles_apart(choices: Sequence[StudentChoice]) -> list[str]:
     """Return a title for every student; those alike first say how they were trained.
 

@@ -194,7 +194,9 @@ def _spec(
 
 def _in_words(dense: DenseConfig) -> str:
     source = f"column {dense.column!r}" if dense.column else "a higher magnification"
-    words = f"{dense.kind}: {source} at {dense.tile_px} px"
+    words = f"{dense.kind}: {source}"
+    if dense.kind != "expression":
+        words += f" at {dense.tile_px} px"
     if dense.components:
         words += f", {dense.components} principal components"
     return words if dense.partner == "own" else f"{words} ({dense.partner})"

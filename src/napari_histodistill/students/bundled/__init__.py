@@ -59,6 +59,8 @@ def list_students() -> tuple[StudentEntry, ...]:
     ...     print(entry.name, entry.spec.tile_px, len(entry.spec.classes))
     colon-he 224 6
     colon-probe 224 6
+    bulb-control 64 0
+    bulb-genes 64 0
     imagenet-lite0 224 0
     """
     from napari_histodistill.students.spec_file import read_spec

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
+from napari.layers import Image
 from qtpy.QtCore import Signal
 
 from napari_histodistill.controllers.compare.jobs import (
@@ -24,11 +26,13 @@ from napari_histodistill.controllers.shared.map_work import (
 )
 from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
+    places_of,
     slide_words,
     student_words,
     titles_apart,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.layers.slide_layer import students_of
 from napari_histodistill.widgets.compare.bench import CompareBench
 from napari_histodistill.widgets.compare.choose_panel import ChoosePanel
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
@@ -61,6 +65,7 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         last = len(self._students) - 1
         self._current = [min(which, last) for which in range(2)]
         self._asked = [False, False]
+        self._followed: WeakSet[Image] = WeakSet()
         panel.student_chosen.connect(self.choose_student)
         panel.open_bundle.connect(self.ask_bundle)
         panel.swapped.connect(self.swap)
@@ -69,7 +74,17 @@ class CompareChoosing(SlideChoosing[CompareSession, CompareOverlays]):
         panel.step_chosen.connect(self.choose_step)
 
     def slide_put(self) -> None:
-        """Load both students now: nothing can be done without a slide."""
+        """Load both students now: nothing can be done without a slide.
+
+        A slide that is there to show a student and its control has the control as A,
+        the first time only: what a person chooses afterwards stays.
+        """
+        layer = self.bench.slide_layer
+        if layer is not None and layer not in self._followed:
+            self._followed.add(layer)
+            wished = places_of(students_of(layer.metadata), self._students)
+            if len(wished) == len(self._current):
+                self._current, self._asked = wished[::-1], [False, False]
         for which, index in enumerate(self._current):
             if not self._asked[which] and index >= 0:
                 self.choose_student(which, index)

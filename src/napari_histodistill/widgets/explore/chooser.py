@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 from napari.layers import Image
+from qtpy.QtCore import Signal
 
 from napari_histodistill.controllers.explore.jobs import (
     OF_THE_MAP,
@@ -30,12 +32,14 @@ from napari_histodistill.controllers.shared.map_work import (
 )
 from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
+    chosen_in_words,
+    places_of,
     slide_words,
     student_words,
     titles_apart,
 )
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.layers.slide_layer import metadata_of, ref_of
+from napari_histodistill.layers.slide_layer import metadata_of, ref_of, students_of
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.slide_panel import SlidePanel
 from napari_histodistill.widgets.shared.controls import OPEN_TITLE, set_tip
@@ -47,6 +51,9 @@ from napari_histodistill.widgets.shared.slide_layers import layers_of_slide
 
 class Choosing(SlideChoosing[ExploreSession, Overlays]):
     """Keeps the slide panel, the viewer's layers and the session in step."""
+
+    student_followed = Signal(str)
+    """A slide chose its student: that in a sentence; "" once a person chose."""
 
     bench: ExploreBench
     panel: SlidePanel
@@ -68,6 +75,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         self._students = list(students)
         self._current_student = 0 if students else -1
         self._student_asked = False
+        self._followed: WeakSet[Image] = WeakSet()
         self._device = "auto"
         panel.student_chosen.connect(self.choose_student)
         panel.open_bundle.connect(self.ask_bundle)
@@ -77,10 +85,15 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         bench.ran.connect(self._run_went_on)
 
     def slide_put(self) -> None:
-        """Load the first student now: nothing can be done without a slide."""
-        if not self._student_asked and self._students:
+        """Load a student now: the slide's own, or the first; none without a slide."""
+        wished, words = self._wished(), ""
+        if wished:
+            self.choose_student(wished[0])
+            words = chosen_in_words([self._students[index].name for index in wished])
+        elif not self._student_asked and self._students:
             self.choose_student(self._current_student)
         self.bench.put.emit()
+        self.student_followed.emit(words)
 
     def knows_tissue(self) -> bool:
         """Whether the tissue of the slide that was just put there is known."""
@@ -216,6 +229,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
     def choose_student(self, index: int) -> None:
         """Load a student of the list."""
         self._current_student, self._student_asked = index, True
+        self.student_followed.emit("")
         self.bench.session.await_student()
         self.drop_map()
         choice = self._students[index]
@@ -226,6 +240,17 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
             on_end=self._student_ended,
         )
         self.bench.changed.emit()
+
+    def _wished(self) -> list[int]:
+        """Return the students that the slide is there to show, the first time only.
+
+        A student that a person chose afterwards stays, and so does one that runs.
+        """
+        layer = self.bench.slide_layer
+        if layer is None or layer in self._followed or self.bench.session.running:
+            return []
+        self._followed.add(layer)
+        return places_of(students_of(layer.metadata), self._students)
 
     def choose_device(self, device: str) -> None:
         """Load the present student onto another device."""

@@ -231,6 +231,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         bench.put.connect(self._clear_words)
         bench.put.connect(self.mapping.show_resumed)
         bench.put.connect(self.searching.show_resumed)
+        self.choosing.student_followed.connect(self.run_panel.say_while_idle)
         self.classes_panel.renamed.connect(self._rename_taught)
         self.classes_panel.all_wanted.connect(self._show_all)
         self.showing.color_chosen.connect(self._recolour)

@@ -80,8 +80,8 @@ class RunPanel(QWidget):
         keep_lines(self.message, MESSAGE_LINES)
         self.more, self.again = _more_button()
         self.more.setVisible(starts_over)
-        self._obstacle = self._remark = ""
-        self._is_passing = False
+        self._obstacle = self._remark = self._idle_words = ""
+        self._is_passing = self._is_idle = False
         self._device_tip, self._device_locked = DEVICE_TIP, ""
         buttons = row(self.button, self.stop, self.more, self.device)
         room_for(self.device, "CPU · OpenVINO", beside=54)  # margins and arrow
@@ -116,7 +116,8 @@ class RunPanel(QWidget):
         # What stands in the way is worth a line of its own, not only a tooltip; but not
         # in place of what was said since: why a slide could not be opened.
         if why_not != self._obstacle or not self.message.text():
-            self._put(why_not)
+            self._put(why_not or self._idle_words)
+            self._is_idle = not why_not
         self._obstacle = why_not
 
     def show_nothing_to_do(self, why: str) -> None:
@@ -175,6 +176,16 @@ class RunPanel(QWidget):
         """Show a sentence below the bar, until there is another."""
         self._put(sentence)
 
+    def say_while_idle(self, sentence: str) -> None:
+        """Show a sentence wherever nothing stands in the way and nothing else is said.
+
+        "" takes it back.
+        """
+        self._idle_words = sentence
+        if self._is_idle:
+            self._put(sentence)
+            self._is_idle = True
+
     def say_in_passing(self, sentence: str) -> None:
         """Show a sentence that may be taken back: "" does so while it stands there."""
         if sentence or self._is_passing:
@@ -183,7 +194,7 @@ class RunPanel(QWidget):
 
     def _put(self, words: str) -> None:
         self.message.setText(words)
-        self._is_passing = False
+        self._is_passing = self._is_idle = False
 
 
 def _more_button() -> tuple[QToolButton, QAction]:
