@@ -158,6 +158,21 @@ def test_classify(run, slide_file, bundle, tmp_path):
     }
 
 
+@pytest.mark.parametrize("command", ["classify", "embed"])
+def test_who_reads_is_chosen_and_said(run, slide_file, bundle, tmp_path, command):
+    found = {}
+    for reading in ("processes", "threads", "auto"):
+        options = (slide_file, "-o", tmp_path / reading, "--student", bundle)
+        outcome = run(command, *options, "--reading", reading, "--json")
+        assert outcome.code == 0, outcome.err
+        result = outcome.json
+        one = result if command == "classify" else result["slides"][0]
+        kept = "threads" if reading == "auto" else reading
+        assert one["reading"] == kept
+        found[reading] = one.get("classes"), one["cells"]
+    assert found["processes"] == found["threads"] == found["auto"]
+
+
 def test_classify_again_uses_the_embeddings(run, slide_file, bundle, tmp_path):
     options = ("classify", slide_file, "-o", tmp_path, "--student", bundle)
     assert run(*options).code == 0

@@ -38,6 +38,8 @@ from tests.fakes import ColourBackend, array_slide, colour_student
 from tests.maps.test_engine import same_bytes, textured
 from tests.maps.test_left_to_a_device import student_of
 from tests.slides.pyramid.test_damage import damaged_slide
+from tests.slides.tissue.test_icc import SWAPPED
+from tests.slides.tissue.test_icc import write as write_with_profile
 
 BY_PROCESSES = EmbedOptions(block=4, readers=2, reading="processes")
 BY_THREADS = EmbedOptions(block=4, readers=2, reading="threads")
@@ -100,6 +102,22 @@ def test_a_store_has_the_bytes_that_threads_give(
     assert same_bytes(tmp_path / "p", tmp_path / "t")
     assert (one[-1].reading, other[-1].reading) == ("processes", "threads")
     assert bool(student.backend.laid) == resamples
+
+
+def test_colours_and_resolution_are_as_they_were_opened(tmp_path, begun):
+    """A profile that swaps colours, and a resolution that was typed."""
+    student = colour_student(tile_px=16)
+    path = write_with_profile(tmp_path / "swapped.tif", SWAPPED).path
+    stores = {}
+    for how in (BY_PROCESSES, BY_THREADS):
+        for icc in (False, True):
+            store = stores[how.reading, icc] = tmp_path / f"{how.reading}-{icc}"
+            with open_slide(path, icc=icc, mpp=0.7) as slide:
+                list(embed_slide(slide, student, store, tissue=None, options=how))
+    assert len(begun) == 4
+    for icc in (False, True):
+        assert same_bytes(stores["processes", icc], stores["threads", icc])
+    assert not same_bytes(stores["processes", False], stores["processes", True])
 
 
 @pytest.mark.parametrize("mode", ["tiles", "tokens"])
