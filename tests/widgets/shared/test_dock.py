@@ -6,9 +6,10 @@ import gc
 import weakref
 
 import pytest
-from qtpy.QtWidgets import QDockWidget
+from qtpy.QtWidgets import QDockWidget, QPushButton, QScrollArea
 
 from napari_histodistill.widgets.compare.dock import CompareWidget
+from napari_histodistill.widgets.distil.dock import DistilWidget
 from napari_histodistill.widgets.shared.controls import wide_combo
 from tests.fakes import array_slide
 from tests.widgets.conftest import close_viewer, wait_until
@@ -60,6 +61,29 @@ def test_a_panel_that_was_closed_is_freed_with_its_slide(explore, qtbot, how):
     del viewer, widget, slide, layer
     # Qt deletes what nobody shows once it comes round to it.
     wait_until(qtbot, lambda: gc.collect() >= 0 and not any(r() for r in left.values()))
+
+
+def test_nothing_in_a_panel_is_cut_off(explore, qtbot):
+    viewer, widget = explore()
+    panels = [widget, CompareWidget(viewer), DistilWidget(viewer)]
+    for panel in panels[1:]:
+        viewer.window.add_dock_widget(panel, area="right")
+    wait_until(qtbot, lambda: panels[-1].is_in_front)
+    for panel in panels:
+        column = panel.findChild(QScrollArea)
+        inside, shown = column.widget(), column.viewport()
+        wait_until(qtbot, lambda: shown.width() >= inside.minimumSizeHint().width())
+    # What comes later has room, too, and its room stays when it goes.
+    before = shown.width()
+    late = QPushButton("a caption that is wider than all that there was before it")
+    inside.layout().addWidget(late)
+    wait_until(qtbot, lambda: shown.width() >= late.minimumSizeHint().width() > before)
+    wide = shown.width()
+    late.hide()
+    qtbot.wait(50)
+    assert shown.width() == wide
+    for panel in panels[1:]:
+        viewer.window.remove_dock_widget(panel)
 
 
 def test_a_long_name_keeps_both_its_ends(qtbot):

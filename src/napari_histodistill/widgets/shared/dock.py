@@ -100,13 +100,7 @@ class Dock(QWidget):
         column.setContentsMargins(8, 6, 8, 6)
         column.setSpacing(spacing)
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidget(inside)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        stack(self, scroll)
-        self.setMinimumWidth(self._size.width() - 20)
+        stack(self, _Column(inside, self._size.width() - 20))
 
     def sizeHint(self) -> QSize:
         """As large as the panel was said to be."""
@@ -198,3 +192,35 @@ def line() -> QFrame:
     drawn.setFrameShape(QFrame.Shape.HLine)
     drawn.setFrameShadow(QFrame.Shadow.Sunken)
     return drawn
+
+
+class _Column(QScrollArea):
+    """Scrolls up and down only: it is at least as wide as what is in it.
+
+    It becomes wider when something wider appears, and stays so: nothing is cut off, and
+    nothing moves back and forth.
+    """
+
+    def __init__(self, inside: QWidget, width: int) -> None:
+        super().__init__()
+        self.setMinimumWidth(width)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(inside)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Make room for what has become wider."""
+        handled: bool = super().eventFilter(watched, event)
+        inside = self.widget()
+        if (
+            event is not None
+            and event.type() == QEvent.Type.LayoutRequest
+            and inside is not None
+            and watched is inside
+        ):
+            bar = self.verticalScrollBar()
+            beside = 0 if bar is None else bar.sizeHint().width()
+            wanted = inside.minimumSizeHint().width() + beside
+            self.setMinimumWidth(max(self.minimumWidth(), wanted))
+        return handled
