@@ -69,11 +69,16 @@ def test_nothing_in_a_panel_is_cut_off(explore, qtbot):
     for panel in panels[1:]:
         viewer.window.add_dock_widget(panel, area="right")
     wait_until(qtbot, lambda: panels[-1].is_in_front)
-    for panel in panels:
-        column = panel.findChild(QScrollArea)
-        inside, shown = column.widget(), column.viewport()
-        wait_until(qtbot, lambda: shown.width() >= inside.minimumSizeHint().width())
+    columns = [panel.findChild(QScrollArea) for panel in panels]
+    wait_until(
+        qtbot,
+        lambda: all(
+            c.viewport().width() >= c.widget().minimumSizeHint().width()
+            for c in columns
+        ),
+    )
     # What comes later has room, too, and its room stays when it goes.
+    inside, shown = columns[-1].widget(), columns[-1].viewport()
     before = shown.width()
     late = QPushButton("a caption that is wider than all that there was before it")
     inside.layout().addWidget(late)

@@ -212,15 +212,14 @@ class _Column(QScrollArea):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Make room for what has become wider."""
         handled: bool = super().eventFilter(watched, event)
-        inside = self.widget()
         if (
             event is not None
             and event.type() == QEvent.Type.LayoutRequest
-            and inside is not None
-            and watched is inside
+            and isinstance(watched, QWidget)
+            and watched is self.widget()
         ):
             bar = self.verticalScrollBar()
             beside = 0 if bar is None else bar.sizeHint().width()
-            wanted = inside.minimumSizeHint().width() + beside
+            wanted = watched.minimumSizeHint().width() + beside
             self.setMinimumWidth(max(self.minimumWidth(), wanted))
         return handled
