@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
+from qtpy.QtWidgets import QMainWindow
 
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
 
@@ -53,6 +55,7 @@ class LayerWatch(QObject):
         self._lists = (events.inserted, events.removed, events.reordered)
         for event in self._lists:
             event.connect(self._list_changed)
+        events.removing.connect(self._make_canvas_current)
         # The list repeats what its layers say, with the layer's place as index.
         events.connect(self._layer_said)
 
@@ -61,7 +64,19 @@ class LayerWatch(QObject):
         self._rest.stop()
         for event in self._lists:
             event.disconnect(self._list_changed)
+        self._layers.events.removing.disconnect(self._make_canvas_current)
         self._layers.events.disconnect(self._layer_said)
+
+    def _make_canvas_current(self, _event: Event) -> None:
+        """Make what a layer was drawn with be freed where it was made.
+
+        napari (0.9.2) frees a layer's textures and programs as soon as it goes, in
+        whichever OpenGL context happens to be current: with Mesa, that of another
+        window, or of Qt, and the canvas then crashed at its next but one drawing.
+        """
+        canvas = _canvas_beside(self)
+        if canvas is not None and canvas.isValid():
+            canvas.makeCurrent()
 
     def _list_changed(self, _event: Event) -> None:
         self.listed.emit()
@@ -72,3 +87,11 @@ class LayerWatch(QObject):
         # Our own overlays are given new data all the time.
         if OVERLAY_MARK not in self._layers[event.index].metadata:
             self._rest.start()
+
+
+def _canvas_beside(part: QObject) -> QOpenGLWidget | None:
+    """Return the canvas of the window that a part of a panel belongs to."""
+    above: QObject | None = part
+    while above is not None and not isinstance(above, QMainWindow):
+        above = above.parent()
+    return None if above is None else above.findChild(QOpenGLWidget)
