@@ -71,7 +71,7 @@ LEAST_TOGETHER = 21.0
 """Score and margin together from which a place is accepted.
 
 The best of thousands of places is higher by chance than one that is asked about, and so
-may be its lead: of 198 trials, strangers reached 10.9 and 6.4, 17.4 together; a wrong
+may be its lead: of 198 trials, strangers reached 10.9 and 6.8, 17.4 together; a wrong
 place of a pair that belongs had once reached 13.9 and 6.4. Small parts of a section
 have few blocks, so lower scores, but where they are right they lead by as much.
 """
