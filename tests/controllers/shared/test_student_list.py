@@ -29,7 +29,7 @@ def test_students_are_found_by_name_all_or_none():
 def test_a_control_is_said_where_to_find():
     assert chosen_in_words(["one"]) == "one was chosen for this slide."
     words = chosen_in_words(["one", "two"])
-    assert words.endswith("Compare students sets its control beside it, two.")
+    assert words == "one was chosen; Compare students adds its control, two."
 
 
 def test_what_others_write_into_metadata_is_not_taken_for_names():

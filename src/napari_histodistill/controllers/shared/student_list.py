@@ -45,10 +45,10 @@ def places_of(names: Sequence[str], choices: Sequence[StudentChoice]) -> list[in
 def chosen_in_words(names: Sequence[str | Path]) -> str:
     """Return what is said where a slide chose its student, and what its control is."""
     first, *others = names
-    words = f"{first} was chosen for this slide."
     if not others:
-        return words
-    return f"{words} Compare students sets its control beside it, {others[0]}."
+        return f"{first} was chosen for this slide."
+    # Two lines of the panel, and no more.
+    return f"{first} was chosen; Compare students adds its control, {others[0]}."
 
 
 def titles_apart(choices: Sequence[StudentChoice]) -> list[str]:
