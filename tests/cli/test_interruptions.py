@@ -117,11 +117,13 @@ def test_processes_end_with_a_run_that_is_killed(
     wait_for_work(store, running)
     readers = readers_of(running.pid)
     assert len(readers) == 1
+    shared = set(memory.glob("psm_*")) - before
+    assert shared
     running.kill()
     running.communicate()
     wait_until_gone(readers)
     until = time.monotonic() + 20
-    while set(memory.glob("psm_*")) - before:
+    while any(piece.exists() for piece in shared):
         assert time.monotonic() < until, "shared memory stayed behind"
         time.sleep(0.05)
     done, wanted = cells(store)

@@ -46,24 +46,35 @@ BY_THREADS = EmbedOptions(block=4, readers=2, reading="threads")
 SHARED = Path("/dev/shm")
 
 
+shared: list[str] = []
+"""Names of the memory that the test at hand shared; other tests run beside it."""
+
+
 def our_memory() -> set[str]:
-    return {p.name for p in SHARED.glob("psm_*")} if SHARED.is_dir() else set()
+    return {name for name in shared if (SHARED / name).exists()}
 
 
 @pytest.fixture
 def begun(monkeypatch):
     """Give the processes that were started; none, and no memory, may be left."""
-    made, before = [], our_memory()
-    popen = processes.subprocess.Popen
+    made = []
+    popen, memory = processes.subprocess.Popen, processes.SharedMemory
+    shared.clear()
 
     def noted(*args, **how):
         made.append(popen(*args, **how))
         return made[-1]
 
+    def noted_memory(*args, **how):
+        found = memory(*args, **how)
+        shared.append(found.name)
+        return found
+
     monkeypatch.setattr(processes.subprocess, "Popen", noted)
+    monkeypatch.setattr(processes, "SharedMemory", noted_memory)
     yield made
     assert all(process.poll() is not None for process in made)
-    assert our_memory() <= before
+    assert not our_memory()
     left = [t.name for t in threading.enumerate() if t.name.startswith("histodistill")]
     assert not left
 
@@ -162,7 +173,7 @@ def test_a_process_that_dies_ends_the_run_in_one_sentence(tmp_path, begun, file)
             options=BY_PROCESSES,
         )
         with pytest.raises(ComputeError) as caught:
-            after_a_block(steps, lambda: begun[0].kill())
+            after_a_block(steps, lambda: [process.kill() for process in begun])
     assert str(caught.value) == (
         "slide.ome.tif: a process that reads the slide ended unexpectedly (status -9; "
         "memory may have run out). Finished work is kept; go on with --reading threads."
