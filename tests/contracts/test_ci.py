@@ -66,9 +66,7 @@ def test_a_run_that_was_stopped_has_no_times(tmp_path):
 
 def test_the_workflow_runs_the_same_command_everywhere_we_claim_to_run():
     jobs = yaml.safe_load(WORKFLOW.read_text("utf-8"))["jobs"]
-    job, other = jobs["test"], jobs["pyside6"]
-    assert len(jobs) == 2
-    assert ".ci/test -e pyside6" in {step.get("run") for step in other["steps"]}
+    (job,) = jobs.values()
     matrix = job["strategy"]["matrix"]
     assert {name.partition("-")[0] for name in matrix["os"]} == {
         *("ubuntu", "macos", "windows")
