@@ -286,7 +286,7 @@ class _Run:
                         yield self._report()
                     self.cancel.check()
             except Exception:
-                # What is stored is reported, or the map shown would lag behind its file.
+                # Report what is stored, or the map shown would lag behind its file.
                 for unit, block in pipeline.remaining():
                     yield self._stored(unit, block)
                 raise
