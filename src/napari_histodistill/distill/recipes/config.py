@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 TrainedArm = Literal["unprivileged", "privileged", "triplet", "supervised"]
-AugmentationPreset = Literal["paper", "histology", "none"]
+AugmentationPreset = Literal["paper", "histology", "strong-stain", "none"]
 ImageKind = Literal["image", "channels", "mask"]
 """Kinds of partners that are images, and so are resampled and augmented."""
 DenseKind = Literal[ImageKind, "expression"]
@@ -335,6 +335,29 @@ class SurroundingsConfig(Frozen):
     """Weight of this term in the loss."""
 
 
+class LabelsConfig(Frozen):
+    """What a label says in the cross-entropy (arm ``supervised``); see ``labels.py``."""
+
+    prior: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far the training corrects for classes that come more often than others: 0 not
+    at all, 1 as if all came equally often (logit adjustment, Menon et al. 2021).
+    """
+    grades: tuple[tuple[str, ...], ...] = ()
+    """Orders of classes that people tell apart by degree, each from its lowest grade to
+    its highest.
+    """
+    to_neighbours: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of a label that goes to the grades next to it."""
+
+    @model_validator(mode="after")
+    def _orders(self) -> LabelsConfig:
+        for order in self.grades:
+            if len(order) < 2 or len(set(order)) < len(order):
+                msg = f"grades: {list(order)} must name two or more different classes"
+                raise ValueError(msg)
+        return self
+
+
 class ReportConfig(Frozen):
     """The report on the training, a page that is made to be sent."""
 
@@ -469,6 +492,8 @@ class DistillConfig(_Recipe):
     """Preset of ``augment.py``, drawn independently for every branch."""
     schedule: ScheduleConfig
     """Length and pace of the training, and which checkpoint is kept."""
+    labels: LabelsConfig | None = None
+    """Corrections for rare classes and for grades; empty for neither."""
     surroundings: SurroundingsConfig | None = None
     """Whether tiles must embed alike among other tissue; empty leaves it open."""
     report: ReportConfig | None = None
@@ -532,6 +557,14 @@ class DistillConfig(_Recipe):
                 "schedule.mixup blends labels: only for 'supervised' without [[dense]]"
             )
             raise ValueError(msg)
+        if self.labels:
+            if self.arm != "supervised":
+                msg = "[labels] is for the arm 'supervised'"
+                raise ValueError(msg)
+            known = {spec.name for spec in self.classes}
+            for name in {n for order in self.labels.grades for n in order} - known:
+                msg = f"labels.grades: {name!r} is none of the recipe's classes"
+                raise ValueError(msg)
         if self.surroundings and self.sparse.input_px != self.sparse.tile_px:
             msg = (
                 "[surroundings] is for students with tokens: sparse.input_px must be "
