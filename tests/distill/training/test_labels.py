@@ -18,7 +18,8 @@ CLASSES = ("normal", "low", "high", "carcinoma", "polyp")
 
 
 def soft(*grades: tuple[str, ...], share: float = 0.2) -> np.ndarray:
-    return soft_labels(LabelsConfig(grades=grades, to_neighbours=share), CLASSES).numpy()
+    config = LabelsConfig(grades=grades, to_neighbours=share)
+    return soft_labels(config, CLASSES).numpy()
 
 
 def test_a_share_of_a_label_goes_to_the_grades_beside_it():

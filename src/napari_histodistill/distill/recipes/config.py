@@ -336,7 +336,7 @@ class SurroundingsConfig(Frozen):
 
 
 class LabelsConfig(Frozen):
-    """What a label says in the cross-entropy (arm ``supervised``); see ``labels.py``."""
+    """What labels say in the cross-entropy (arm ``supervised``); see ``labels.py``."""
 
     prior: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far the training corrects for classes that come more often than others: 0 not
@@ -557,20 +557,25 @@ class DistillConfig(_Recipe):
                 "schedule.mixup blends labels: only for 'supervised' without [[dense]]"
             )
             raise ValueError(msg)
-        if self.labels:
-            if self.arm != "supervised":
-                msg = "[labels] is for the arm 'supervised'"
-                raise ValueError(msg)
-            known = {spec.name for spec in self.classes}
-            for name in {n for order in self.labels.grades for n in order} - known:
-                msg = f"labels.grades: {name!r} is none of the recipe's classes"
-                raise ValueError(msg)
         if self.surroundings and self.sparse.input_px != self.sparse.tile_px:
             msg = (
                 "[surroundings] is for students with tokens: sparse.input_px must be "
                 "sparse.tile_px"
             )
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> DistillConfig:
+        if self.labels and self.arm != "supervised":
+            msg = "[labels] is for the arm 'supervised'"
+            raise ValueError(msg)
+        known = {spec.name for spec in self.classes}
+        graded = self.labels.grades if self.labels else ()
+        for name in dict.fromkeys(name for order in graded for name in order):
+            if name not in known:
+                msg = f"labels.grades: {name!r} is none of the recipe's classes"
+                raise ValueError(msg)
         return self
 
     @property

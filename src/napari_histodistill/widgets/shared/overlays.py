@@ -203,7 +203,8 @@ class Overlays:
         self._shown, self._warms = kind, False
         for one in IN_TURN:
             self._set_visible(one, one is kind)
-        self._set_visible(OverlayKind.HATCHING, kind in HATCHED)
+        hatched = self._hatched is not None and kind in HATCHED
+        self._set_visible(OverlayKind.HATCHING, hatched)
 
     def show_clicked(self, shown: bool) -> None:
         """Show or hide the markers of a search."""
@@ -283,25 +284,32 @@ class Overlays:
         self, levels: Sequence[npt.NDArray[np.uint8]], grid: TileGrid
     ) -> None:
         """Mark squares with lines; the same levels are not drawn twice."""
-        if self.get(OverlayKind.HATCHING) is not None and self._hatched is levels:
+        layer = self.get(OverlayKind.HATCHING)
+        if layer is not None and self._hatched is levels:
             return
-        self._remove(OverlayKind.HATCHING)
         made = overlays.hatching_layer(
             levels, hatching_world(grid), affine=self._affine()
         )
-        layer = self._add(OverlayKind.HATCHING, made)
-        layers = self._viewer.layers
-        maps = [layers.index(one) for k in HATCHED if (one := self.get(k)) is not None]
-        if maps:
-            # Right over the map: what a person paints or searches lies above.
-            layers.move(layers.index(layer), max(maps) + 1)
+        shapes = [level.shape for level in levels]
+        if layer is None or [level.shape for level in layer.data] != shapes:
+            self._remove(OverlayKind.HATCHING)
+            self._add_over_map(OverlayKind.HATCHING, made)
+        else:  # as a layer goes, napari collects garbage for half a second
+            layer.data = list(levels)
+            _lay_out(layer, made)
         self._hatched = levels
         self._set_visible(OverlayKind.HATCHING, self._shown in HATCHED)
 
-    def remove_hatching(self) -> None:
-        """Take the lines away."""
-        self._remove(OverlayKind.HATCHING)
+    def _add_over_map(self, kind: OverlayKind, made: LayerTuple) -> None:
+        layer, layers = self._add(kind, made), self._viewer.layers
+        maps = [layers.index(one) for k in HATCHED if (one := self.get(k)) is not None]
+        if maps:  # what a person paints or searches lies above
+            layers.move(layers.index(layer), max(maps) + 1)
+
+    def hide_hatching(self) -> None:
+        """Take the lines away; their layer is kept for the next ones."""
         self._hatched = None
+        self._hide(OverlayKind.HATCHING)
 
     def show_similar(self, result: SimilarResult) -> None:
         """Draw a heatmap."""
@@ -454,7 +462,7 @@ class Overlays:
         """Take away what belongs to one map."""
         self._hide(OverlayKind.CLASSES)
         self._hide(OverlayKind.PROBABILITY)
-        self.remove_hatching()
+        self.hide_hatching()
         self.remove_search()
         self._shown = None
 
