@@ -164,12 +164,11 @@ def test_arms_that_are_compared_see_as_many_pairs(name):
 
 
 SEARCH = "ebhi-magnification-search"
-
-
+CHOICES = "bundled-choices"
 TWO_LENGTHS = {"idc-7", "idc-14"}
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLES) - {SEARCH} - TWO_LENGTHS))
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {SEARCH, CHOICES} - TWO_LENGTHS))
 def test_the_arms_of_a_table_share_student_steps_and_augmentation(name):
     recipe = RECIPES[name]
     trained = [v.name for v in recipe.variants if v.name != "untrained"]
@@ -213,7 +212,7 @@ TRAINED = [
     if not name.endswith(("-14", "-7", "-28", "-search", "-choices"))
     and name not in OTHER_CLASSES
 ]
-TRAINED += [("ebhi-start-28", "dense"), ("bundled-choices", "all-three")]
+TRAINED += [("ebhi-start-28", "dense"), (CHOICES, "all-three")]
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
@@ -246,7 +245,7 @@ def test_a_variant_trains_and_its_student_loads(
 
 
 def test_the_choices_for_the_bundled_student_differ_in_one_thing_each():
-    recipe = RECIPES["bundled-choices"]
+    recipe = RECIPES[CHOICES]
     runs = {v.name: recipe.run(v.name, "1", 0) for v in recipe.variants}
     full = RECIPES["bundled"].run("fine-tuned", "1", 0)
     parts = {"labels", "augmentation"}
