@@ -60,6 +60,14 @@ def test_other_tissue_is_headlined_and_hatched(judged):
     assert "Unlike the training" in widget.classes_panel.hatched.text()
     classes = widget.bench.overlays.get(OverlayKind.CLASSES)
     assert viewer.layers.index(layer) > viewer.layers.index(classes)
+    # Whoever scrolled the panel away from it reads it beside the colours.
+    legend = widget.on_canvas.legend
+    assert legend.legend.warning == panel.headline.text()
+    assert legend.size() == legend.sizeHint()
+    widget.showing_panel.kinds[Shown.ONE_CLASS].click()
+    assert legend.legend.warning == panel.headline.text()
+    widget.showing_panel.kinds[Shown.NOTHING].click()
+    assert legend.legend.is_empty
 
 
 def test_hatching_lies_on_the_slide_and_goes_with_it(judged, qtbot):
