@@ -315,15 +315,15 @@ class Overlays:
         """Draw a heatmap."""
         values, grid = result.similarity.values, result.similarity.grid
         layer: Image | None = self.get(OverlayKind.SIMILAR)
-        if layer is not None and layer.data.shape == values.shape:
-            layer.data = values
-            self.set_threshold(result)
-            return
-        self._remove(OverlayKind.SIMILAR)
         made = overlays.similarity_layer(
             values, grid, threshold=result.threshold, affine=self._affine()
         )
-        self._add_to_turn(OverlayKind.SIMILAR, made)
+        if layer is None:
+            self._add_to_turn(OverlayKind.SIMILAR, made)
+        else:
+            layer.data = values
+            _lay_out(layer, made)
+            self.set_threshold(result)
 
     def set_threshold(self, result: SimilarResult) -> None:
         """Make what lies below the threshold transparent."""
@@ -339,12 +339,10 @@ class Overlays:
         """Draw where a person clicked."""
         items = [(p.y, p.x, p.like) for p in prompts.items]
         layer: Points | None = self.get(OverlayKind.MARKERS)
-        if not items:
-            self._remove(OverlayKind.MARKERS)
-            return
         made = overlays.marker_layer(items, self._um(), affine=self._affine())
         if layer is None:
-            self._add(OverlayKind.MARKERS, made)
+            if items:
+                self._add(OverlayKind.MARKERS, made)
             return
         points, kwargs, _ = made
         layer.data = points
@@ -454,9 +452,9 @@ class Overlays:
         return float(overlays.REGION_WIDTH_PX / zoom / um_per_px)
 
     def remove_search(self) -> None:
-        """Take the heatmap and the markers away."""
-        self._remove(OverlayKind.SIMILAR)
-        self._remove(OverlayKind.MARKERS)
+        """Take heatmap and markers away; their layers are kept for the next search."""
+        self._hide(OverlayKind.SIMILAR)
+        self.show_markers(Prompts())
 
     def remove_map(self) -> None:
         """Take away what belongs to one map."""
