@@ -248,12 +248,16 @@ def test_the_choices_for_the_bundled_student_differ_in_one_thing_each():
     recipe = RECIPES[CHOICES]
     runs = {v.name: recipe.run(v.name, "1", 0) for v in recipe.variants}
     full = RECIPES["bundled"].run("fine-tuned", "1", 0)
-    parts = {"labels", "augmentation"}
+    parts = {"labels", "augmentation", "surroundings"}
     for run in runs.values():
         assert run.model_dump(exclude=parts) == runs["plain"].model_dump(exclude=parts)
         assert run.sparse.encoder == full.sparse.encoder
         assert run.schedule == full.schedule.model_copy(update={"steps": 300})
     assert runs["plain"].labels is None
+    assert runs["plain"].surroundings is None
+    around = runs["surroundings"].surroundings
+    assert around == full.surroundings
+    assert runs["turned"].surroundings == around.model_copy(update={"turned": True})
     both = runs["all-three"]
     assert both.augmentation == runs["strong-stain"].augmentation
     assert both.labels.prior == runs["prior-corrected"].labels.prior == 1

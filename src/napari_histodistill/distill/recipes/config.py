@@ -325,6 +325,8 @@ class SurroundingsConfig(Frozen):
     past its border, agree with the tile cut out. ``surroundings.py`` has the formula.
     """
 
+    LATER = frozenset({"turned"})
+
     margin_px: Annotated[int, Field(ge=1, le=512)] = 64
     """Width of the other tissue on every side, px of the view; a multiple of the
     token's stride.
@@ -333,6 +335,10 @@ class SurroundingsConfig(Frozen):
     """Share of the batch that is shown twice."""
     weight: Positive = 1.0
     """Weight of this term in the loss."""
+    turned: bool = False
+    """Whether they are shown turned and mirrored besides, so that one pass gives about
+    what the mean over all eight ways to lay a tile would.
+    """
 
 
 class LabelsConfig(Frozen):
