@@ -53,6 +53,13 @@ def test_the_prior_is_how_often_a_class_is_drawn(balance):
     np.testing.assert_allclose(drawn, often / often.sum(), rtol=1e-6)
 
 
+def test_a_class_without_tiles_has_a_finite_prior():
+    """Label smoothing gives it a share: an infinite loss would end the training."""
+    prior = log_prior(np.repeat([0, 2], [99, 1]), 3, balance=0.0)
+    assert torch.isfinite(prior).all()
+    assert prior[1] == prior[2]
+
+
 def test_corrected_for_the_prior_a_head_learns_what_balanced_classes_teach():
     """One feature, two overlapping classes, nine to one: the border must not move."""
     rng = np.random.default_rng(3)

@@ -65,7 +65,8 @@ def log_prior(
     Parameters
     ----------
     labels : ndarray
-        ``(pairs,)`` int, of the training pairs; every class has some.
+        ``(pairs,)`` int, of the training pairs. A class without any counts as one of a
+        single pair.
     classes : int
         Number of classes.
     balance : float
@@ -77,5 +78,6 @@ def log_prior(
     Tensor
         ``(classes,)`` float32, natural logarithms.
     """
-    drawn = np.bincount(labels, minlength=classes) ** (1.0 - balance)
+    counts = np.bincount(labels, minlength=classes).clip(min=1)
+    drawn = counts ** (1.0 - balance)
     return torch.from_numpy(np.log(drawn / drawn.sum())).float()
