@@ -124,9 +124,8 @@ def _looked_through(
     folder: Path,
 ) -> tuple[list[float], list[float], list[float], list[float], list[float]]:
     window = Window()
-    window.rest(2.0)
     gaps = Gaps()
-    window.rest(1.0)
+    gaps.phase = "start"
     window.panel.choosing.open_worklist(folder)
     window.rest(0.5)
     window.until(window.quiet)
@@ -148,6 +147,8 @@ def _looked_through(
             window.choose(index)
         stalls.append(gaps.longest(gaps.phase) / 1000)
         memory.append(_gigabytes())
+    gaps.phase = "idle"  # not before: libraries are still being loaded then
+    window.rest(2.0)
     idle = [gaps.longest("idle") / 1000]
     gaps.stop()
     window.close()

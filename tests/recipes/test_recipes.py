@@ -164,12 +164,11 @@ def test_arms_that_are_compared_see_as_many_pairs(name):
 
 
 SEARCH = "ebhi-magnification-search"
-
-
+CHOICES = "bundled-choices"
 TWO_LENGTHS = {"idc-7", "idc-14"}
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLES) - {SEARCH} - TWO_LENGTHS))
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {SEARCH, CHOICES} - TWO_LENGTHS))
 def test_the_arms_of_a_table_share_student_steps_and_augmentation(name):
     recipe = RECIPES[name]
     trained = [v.name for v in recipe.variants if v.name != "untrained"]
@@ -206,13 +205,14 @@ def test_the_search_tries_the_same_settings_with_and_without_the_partner():
     assert len(trials["privileged"]) == len(trials["unprivileged"]) == 8
 
 
-# The others differ from the first table in sizes and settings alone.
+# The others differ from the first table in sizes and settings alone, or do all at once.
 TRAINED = [
     (name, variant)
     for name, variant in VARIANTS
-    if not name.endswith(("-14", "-7", "-28", "-search")) and name not in OTHER_CLASSES
+    if not name.endswith(("-14", "-7", "-28", "-search", "-choices"))
+    and name not in OTHER_CLASSES
 ]
-TRAINED.append(("ebhi-start-28", "dense"))
+TRAINED += [("ebhi-start-28", "dense"), (CHOICES, "all-three")]
 
 
 @pytest.mark.parametrize(("name", "variant"), TRAINED)
@@ -242,6 +242,26 @@ def test_a_variant_trains_and_its_student_loads(
     student = load_student(tmp_path / "run" / "student", device="cpu")
     assert student.spec.class_names == CLASSES
     assert student.spec.tile_um == pytest.approx(224)
+
+
+def test_the_choices_for_the_bundled_student_differ_in_one_thing_each():
+    recipe = RECIPES[CHOICES]
+    runs = {v.name: recipe.run(v.name, "1", 0) for v in recipe.variants}
+    full = RECIPES["bundled"].run("fine-tuned", "1", 0)
+    parts = {"labels", "augmentation", "surroundings"}
+    for run in runs.values():
+        assert run.model_dump(exclude=parts) == runs["plain"].model_dump(exclude=parts)
+        assert run.sparse.encoder == full.sparse.encoder
+        assert run.schedule == full.schedule.model_copy(update={"steps": 300})
+    assert runs["plain"].labels is None
+    assert runs["plain"].surroundings is None
+    around = runs["surroundings"].surroundings
+    assert around == full.surroundings
+    assert runs["turned"].surroundings == around.model_copy(update={"turned": True})
+    both = runs["all-three"]
+    assert both.augmentation == runs["strong-stain"].augmentation
+    assert both.labels.prior == runs["prior-corrected"].labels.prior == 1
+    assert both.labels.grades == runs["graded"].labels.grades
 
 
 @pytest.fixture(scope="module")

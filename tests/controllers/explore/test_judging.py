@@ -17,6 +17,7 @@ from napari_histodistill.controllers.explore.judging import (
     MapTrust,
 )
 from napari_histodistill.controllers.explore.session import ExploreSession
+from napari_histodistill.controllers.explore.shown import canvas_legend
 from napari_histodistill.controllers.explore.teaching import Strokes
 from napari_histodistill.controllers.explore.trust import (
     CARE,
@@ -99,6 +100,9 @@ def test_other_tissue_is_not_to_be_read(mode):
     )
     assert where_on(session).startswith("100% of 80 squares compared")
     assert session.trust.verdict is Verdict.UNLIKE
+    warning = canvas_legend(session, ()).warning
+    assert warning.startswith("▲ Not like")
+    assert warning.endswith("do not read the classes")
     assert session.hatching
     assert session.hatching_in_words == "Unlike the training: 80 of 80 squares"
     assert "Areas" not in hatching_tip(session)

@@ -106,3 +106,26 @@ def test_a_full_queue_holds_the_work_back_and_abandoning_frees_it():
 
 def test_a_job_that_never_started_can_be_joined():
     assert Job(lambda token: iter([]), name="Reading").join(0.1)
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_what_fails_is_logged_unless_nobody_waits_for_it(abandoned, caplog):
+    """napari was closed while a model was loaded: Python then refuses new threads."""
+    going, ending = threading.Event(), threading.Event()
+
+    def work(_token):
+        going.set()
+        ending.wait(5)
+        msg = "cannot schedule new futures after interpreter shutdown"
+        raise RuntimeError(msg)
+        yield
+
+    job = Job(work, name="Loading the model")
+    job.start()
+    assert going.wait(5)
+    if abandoned:
+        job.abandon()
+    ending.set()
+    assert job.join(5)
+    logged = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert len(logged) == (not abandoned)

@@ -17,10 +17,12 @@ import napari_histodistill.distill.runs.folder as folder_module
 import napari_histodistill.distill.training.trainer as trainer_module
 from napari_histodistill.distill.pairs.batches import torch_seed
 from napari_histodistill.distill.reading import read_recipe
+from napari_histodistill.distill.recipes.config import DistillConfig
 from napari_histodistill.distill.recipes.files import read_toml
 from napari_histodistill.distill.runs.events import EVENTS, read_events
 from napari_histodistill.distill.runs.folder import read_run, start_run
 from napari_histodistill.distill.runs.run import precision_for, train, training_device
+from napari_histodistill.distill.runs.watch import advice
 from napari_histodistill.errors import (
     Cancelled,
     ComputeError,
@@ -233,6 +235,26 @@ def test_a_collapse_ends_the_run_in_plain_words(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(DistillNet, "forward", same)
     with pytest.raises(ComputeError, match="no longer tells tiles apart"):
         run(small_config("unprivileged"), tmp_path / "run", tiles)
+
+
+@pytest.mark.parametrize(
+    ("objective", "frozen", "words"),
+    [
+        ({"kind": "vicreg"}, {}, "raise schedule.batch or objective.variance"),
+        ({"kind": "infonce"}, {}, "raise schedule.batch, or lower"),
+        (
+            {"kind": "regression", "projector": [16]},
+            {"kind": "expression", "components": 4, "encoder": {"backbone": "mlp"}},
+            "look at the partner",
+        ),
+    ],
+)
+def test_advice_against_a_collapse_names_what_the_recipe_has(objective, frozen, words):
+    config = small_config()
+    plain = config.model_dump()
+    plain["objective"] |= objective
+    plain["dense"] = [{**plain["dense"][0], **frozen}]
+    assert words in advice(DistillConfig.model_validate(plain))
 
 
 @pytest.mark.parametrize(

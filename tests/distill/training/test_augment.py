@@ -43,7 +43,7 @@ def only(monkeypatch, geometry=None, colour=None):
     monkeypatch.setitem(PRESETS, "paper", (geometry or still, colour or Colour()))
 
 
-@pytest.mark.parametrize("preset", ["paper", "histology"])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("value", [0, 128, 255, None])
 def test_views_stay_pictures(preset, value):
     images = pictures() if value is None else torch.full_like(pictures(), value)
@@ -55,7 +55,7 @@ def test_views_stay_pictures(preset, value):
     assert views.max() <= 1
 
 
-@pytest.mark.parametrize("preset", ["paper", "histology"])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_equal_generators_give_equal_bytes_whatever_the_global_one_does(preset):
     augment = Augment(preset, kind="image", out_px=16)
     torch.manual_seed(1)
@@ -126,7 +126,7 @@ def test_the_paper_inverts_three_of_ten():
     assert 0.26 < dark.float().mean() < 0.34
 
 
-@pytest.mark.parametrize("preset", ["paper", "histology"])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_masks_are_never_recoloured(preset):
     mask = (pictures(8, channels=1) > 127).to(torch.uint8) * 255
     uniform = torch.full_like(mask, 255)

@@ -49,6 +49,27 @@ def test_each_neighbour_keeps_its_own_side():
     torch.testing.assert_close(window[4], torch.cat([row[-2:], row, row[:2]]))
 
 
+def test_windows_are_laid_in_all_eight_ways():
+    views = torch.rand(64, 3, 6, 6, generator=seeded())
+    config = SurroundingsConfig(margin_px=2, share=1.0)
+    plain = surround(views, config, seeded())
+    turned = surround(views, config.model_copy(update={"turned": True}), seeded())
+    ways = set()
+    for window, laid in zip(plain, turned, strict=True):
+        found = [
+            (turns, mirrored)
+            for turns in range(4)
+            for mirrored in (False, True)
+            if torch.equal(
+                torch.rot90(window.flip(-1) if mirrored else window, turns, (-2, -1)),
+                laid,
+            )
+        ]
+        assert len(found) == 1
+        ways.add(found[0])
+    assert len(ways) == 8
+
+
 def test_surroundings_wider_than_a_view_are_refused():
     with pytest.raises(InputError, match="margin_px is 9, wider than a view"):
         surround(torch.zeros(2, 3, 8, 8), SurroundingsConfig(margin_px=9), seeded())

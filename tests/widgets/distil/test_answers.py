@@ -9,11 +9,15 @@ import pytest
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
+from typing import TYPE_CHECKING
+
+from napari._qt.qt_resources import get_stylesheet
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.align.approval import read_approver
 from napari_histodistill.distill.pairs.provenance import SectionRelation
 from napari_histodistill.widgets.distil.bench import SAME, Turns
+from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.train.helping import HelpTable
 from tests.widgets.conftest import wait_until
 from tests.widgets.distil.test_flow import (
@@ -24,6 +28,9 @@ from tests.widgets.distil.test_flow import (
     preview,
     tick,
 )
+
+if TYPE_CHECKING:
+    from qtpy.QtGui import QColor
 
 __all__ = ["open_distil", "painted"]
 
@@ -107,3 +114,28 @@ def test_the_search_for_garbage_waits_until_all_is_done(qtbot):
     wait_until(qtbot, gc.isenabled)
     assert seen == [False, False]
     assert not turns.active
+
+
+def contrast(one: QColor, other: QColor) -> float:
+    """Return the contrast ratio of two colours (WCAG 2.1)."""
+    bright = []
+    for color in (one, other):
+        srgb = np.array(color.getRgbF()[:3])
+        linear = np.where(
+            srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4
+        )
+        bright.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
+    return max(bright) / min(bright)
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_the_worst_landmark_stands_out_in_either_theme(theme, qtbot):
+    listed = Residuals()
+    qtbot.addWidget(listed)
+    listed.setStyleSheet(get_stylesheet(theme))
+    listed.ensurePolished()
+    listed.show_residuals(np.array([1.0, 9.0]), np.array([True, True]), worst=1)
+    text = listed.item(1).foreground().color()
+    behind = listed.palette().color(listed.backgroundRole())
+    # What the Web Content Accessibility Guidelines ask of bold text.
+    assert contrast(text, behind) > 3

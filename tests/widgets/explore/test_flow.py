@@ -192,8 +192,20 @@ def test_click_shift_click_threshold_and_jump(ran, qtbot):
 
     panel.markers[0].click()
     assert not session.prompts.items, "without a 'like this' the search ends"
-    assert "Similarity" not in viewer.layers
+    marks = viewer.layers["Like this / not like this"]
+    assert not heat.visible
+    assert not len(marks.data)
     assert not panel.places.isVisible()
+    # The next search draws into the layers of the last: for every layer that goes,
+    # napari searches all of memory for garbage.
+    click(viewer, layer, STROMA)
+    qtbot.waitUntil(lambda: session.similar is not None, timeout=10000)
+    qtbot.waitUntil(idle(widget), timeout=10000)
+    assert viewer.layers["Similarity"] is heat
+    assert viewer.layers["Like this / not like this"] is marks
+    assert heat.visible
+    assert len(marks.data) == 1
+    np.testing.assert_array_equal(heat.data, session.similar.similarity.values)
 
 
 def test_walking_with_the_arrow_keys(ran, qtbot):

@@ -60,6 +60,14 @@ def test_other_tissue_is_headlined_and_hatched(judged):
     assert "Unlike the training" in widget.classes_panel.hatched.text()
     classes = widget.bench.overlays.get(OverlayKind.CLASSES)
     assert viewer.layers.index(layer) > viewer.layers.index(classes)
+    # Whoever scrolled the panel away from it reads it beside the colours.
+    legend = widget.on_canvas.legend
+    assert legend.legend.warning == panel.headline.text()
+    assert legend.size() == legend.sizeHint()
+    widget.showing_panel.kinds[Shown.ONE_CLASS].click()
+    assert legend.legend.warning == panel.headline.text()
+    widget.showing_panel.kinds[Shown.NOTHING].click()
+    assert legend.legend.is_empty
 
 
 def test_hatching_lies_on_the_slide_and_goes_with_it(judged, qtbot):
@@ -163,3 +171,29 @@ def test_details_fold(judged):
     QTest.mouseClick(panel.details, Qt.MouseButton.LeftButton)
     assert panel.notes.isVisibleTo(panel)
     assert panel.headline.isVisibleTo(panel)
+
+
+def test_hatching_that_comes_again_is_drawn_into_the_layer_that_is_there(judged, qtbot):
+    """For every layer that goes, napari searches all of memory for garbage."""
+    viewer, widget, _ = judged(OTHER)
+    overlays = widget.bench.overlays
+    layer, levels = overlays.get(OverlayKind.HATCHING), widget.session.hatching
+    drawn = [np.asarray(level).copy() for level in layer.data]
+    overlays.hide_hatching()
+    assert not layer.visible
+    overlays.show_only(None)
+    overlays.show_only(OverlayKind.CLASSES)
+    assert not layer.visible  # nothing is hatched now
+    others = [np.zeros_like(level) for level in levels]
+    overlays.show_hatching(others, widget.session.live.grid)
+    assert overlays.get(OverlayKind.HATCHING) is layer
+    assert layer.visible
+    assert not any(np.asarray(level).any() for level in layer.data)
+    overlays.show_hatching(levels, widget.session.live.grid)
+    for level, expected in zip(layer.data, drawn, strict=True):
+        np.testing.assert_array_equal(level, expected)
+    # Of another size, it is another layer.
+    halves = [level[::2, ::2] for level in levels]
+    overlays.show_hatching(halves, widget.session.live.grid)
+    assert layer not in viewer.layers
+    assert overlays.get(OverlayKind.HATCHING).visible

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.explore.showing import OF_CLASSES, Shown
+from napari_histodistill.controllers.explore.trust import headline_on
 from napari_histodistill.controllers.shared.wording import class_label
 from napari_histodistill.layers.overlays import similarity_limits
+from napari_histodistill.students.trust import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -115,11 +117,15 @@ class CanvasLegend:
         In place of classes, where a heatmap is shown.
     hatched : bool
         Whether squares are hatched as unlike the training.
+    warning : str
+        The verdict of a map that is unlike the training: whoever sees its colours must
+        not have to look for it.
     """
 
     classes: tuple[tuple[str, str], ...] = ()
     scale: Scale | None = None
     hatched: bool = False
+    warning: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -135,20 +141,26 @@ def canvas_legend(session: ExploreSession, closed: Collection[int]) -> CanvasLeg
     if shown is Shown.ALIKE and session.similar is not None:
         found = session.similar
         low, high = similarity_limits(found.similarity.values, found.threshold)
-        return CanvasLegend(
-            scale=Scale("Similarity", f"{low:.2f} (threshold)", f"{high:.2f}")
-        )
+        scale = Scale("Similarity", f"{low:.2f} (threshold)", f"{high:.2f}")
+        return CanvasLegend(scale=scale, warning=_warning(session))
     hatched = bool(session.hatching)
     if shown is Shown.ONE_CLASS:
         name = class_label(live.classes[session.showing.index_in(live.classes)].name)
         scale = Scale(f"Probability of {name}", "0 %", "100 %")
-        return CanvasLegend(scale=scale, hatched=hatched)
+        return CanvasLegend(scale=scale, hatched=hatched, warning=_warning(session))
     rows = tuple(
         (class_label(spec.name), spec.color)
         for k, spec in enumerate(live.classes)
         if k not in closed
     )
-    return CanvasLegend(classes=rows, hatched=hatched)
+    return CanvasLegend(classes=rows, hatched=hatched, warning=_warning(session))
+
+
+def _warning(session: ExploreSession) -> str:
+    if session.trust is None or session.trust.verdict is not Verdict.UNLIKE:
+        return ""
+    headline = headline_on(session)
+    return f"{headline.sign} {headline.text}"
 
 
 @dataclass(frozen=True, slots=True)

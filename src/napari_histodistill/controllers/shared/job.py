@@ -171,8 +171,10 @@ class Job(Generic[ReportT]):
             self._ending = (JobState.FAILED, str(error))
         except Exception as error:  # noqa: BLE001 - said below
             # The last line of defence: whatever a library raises must reach a person
-            # as a sentence, and the log as a traceback.
-            _log.error("%s failed:\n%s", self.name, traceback_of(error))
+            # as a sentence, and the log as a traceback. Nobody waits for a job that was
+            # abandoned: Python refuses its threads when napari is closed.
+            level = logging.DEBUG if self._abandoned.is_set() else logging.ERROR
+            _log.log(level, "%s failed:\n%s", self.name, traceback_of(error))
             words = bounded_message(str(error).strip()) or "no further words"
             self._ending = (
                 JobState.FAILED,

@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 TrainedArm = Literal["unprivileged", "privileged", "triplet", "supervised"]
-AugmentationPreset = Literal["paper", "histology", "none"]
+AugmentationPreset = Literal["paper", "histology", "strong-stain", "none"]
 ImageKind = Literal["image", "channels", "mask"]
 """Kinds of partners that are images, and so are resampled and augmented."""
 DenseKind = Literal[ImageKind, "expression"]
@@ -325,6 +325,8 @@ class SurroundingsConfig(Frozen):
     past its border, agree with the tile cut out. ``surroundings.py`` has the formula.
     """
 
+    LATER = frozenset({"turned"})
+
     margin_px: Annotated[int, Field(ge=1, le=512)] = 64
     """Width of the other tissue on every side, px of the view; a multiple of the
     token's stride.
@@ -333,6 +335,33 @@ class SurroundingsConfig(Frozen):
     """Share of the batch that is shown twice."""
     weight: Positive = 1.0
     """Weight of this term in the loss."""
+    turned: bool = False
+    """Whether they are shown turned and mirrored besides, so that one pass gives about
+    what the mean over all eight ways to lay a tile would.
+    """
+
+
+class LabelsConfig(Frozen):
+    """What labels say in the cross-entropy (arm ``supervised``); see ``labels.py``."""
+
+    prior: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far the training corrects for classes that come more often than others: 0 not
+    at all, 1 as if all came equally often (logit adjustment, Menon et al. 2021).
+    """
+    grades: tuple[tuple[str, ...], ...] = ()
+    """Orders of classes that people tell apart by degree, each from its lowest grade to
+    its highest.
+    """
+    to_neighbours: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of a label that goes to the grades next to it."""
+
+    @model_validator(mode="after")
+    def _orders(self) -> LabelsConfig:
+        for order in self.grades:
+            if len(order) < 2 or len(set(order)) < len(order):
+                msg = f"grades: {list(order)} must name two or more different classes"
+                raise ValueError(msg)
+        return self
 
 
 class ReportConfig(Frozen):
@@ -469,6 +498,8 @@ class DistillConfig(_Recipe):
     """Preset of ``augment.py``, drawn independently for every branch."""
     schedule: ScheduleConfig
     """Length and pace of the training, and which checkpoint is kept."""
+    labels: LabelsConfig | None = None
+    """Corrections for rare classes and for grades; empty for neither."""
     surroundings: SurroundingsConfig | None = None
     """Whether tiles must embed alike among other tissue; empty leaves it open."""
     report: ReportConfig | None = None
@@ -538,6 +569,19 @@ class DistillConfig(_Recipe):
                 "sparse.tile_px"
             )
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> DistillConfig:
+        if self.labels and self.arm != "supervised":
+            msg = "[labels] is for the arm 'supervised'"
+            raise ValueError(msg)
+        known = {spec.name for spec in self.classes}
+        graded = self.labels.grades if self.labels else ()
+        for name in dict.fromkeys(name for order in graded for name in order):
+            if name not in known:
+                msg = f"labels.grades: {name!r} is none of the recipe's classes"
+                raise ValueError(msg)
         return self
 
     @property

@@ -47,6 +47,7 @@ LEFT_OUT = {
     "data.positions": "pairs of layers know where they lie",
     "dense.column": "decided with the layers",
     "dense.kind": "decided with the layers",
+    "labels": "only for labelled tiles",
     "surroundings": "a table that most recipes lack",
     "report": "names are asked for on purpose, in a recipe",
     "temperature": "only for labelled tiles",

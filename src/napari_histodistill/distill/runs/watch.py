@@ -92,8 +92,7 @@ class Watch:
         if self._bad >= PATIENCE and done > warm and self._config.arm != "supervised":
             msg = (
                 f"{what} at step {done}: the student no longer tells tiles apart; "
-                "raise the batch or the variance weight, or lower schedule.lr; the "
-                f"checkpoint of step {saved} is intact."
+                f"{advice(self._config)}; the checkpoint of step {saved} is intact."
             )
             raise ComputeError(msg)
 
@@ -103,3 +102,15 @@ class Watch:
         counted, since = self._counted, self._since
         self._counted, self._since = done, now
         return None if counted is None else (done - counted) / max(now - since, 1e-9)
+
+
+def advice(config: DistillConfig) -> str:
+    """Return what helps against a collapse, with what a recipe has."""
+    if config.objective.fixed:
+        return (
+            "lower schedule.lr, or look at the partner: where it says nothing of a "
+            "tile, the mean is all that can be predicted"
+        )
+    if config.objective.kind == "vicreg":
+        return "raise schedule.batch or objective.variance, or lower schedule.lr"
+    return "raise schedule.batch, or lower schedule.lr"

@@ -84,6 +84,17 @@ PRESETS: dict[str, tuple[Geometry, Colour]] = {
             brightness=0.1,
         ),
     ),
+    # As "histology", with twice the change of stain and white balance.
+    "strong-stain": (
+        Geometry(),
+        Colour(
+            stain_scale=(0.5, 1.5),
+            stain_shift=0.08,
+            balance=(0.76, 1.24),
+            contrast=(0.75, 1.25),
+            brightness=0.1,
+        ),
+    ),
 }
 
 
@@ -92,7 +103,7 @@ class Augment:
 
     Parameters
     ----------
-    preset : {"paper", "histology", "none"}
+    preset : {"paper", "histology", "strong-stain", "none"}
         See :data:`PRESETS`; ``none`` only resamples.
     kind : {"image", "channels", "mask"}
         ``channels`` are not colours, and get changes of brightness and contrast only;

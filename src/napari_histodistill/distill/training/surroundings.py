@@ -43,7 +43,7 @@ def surround(
     -------
     Tensor
         ``(k, c, size + 2·margin_px, size + 2·margin_px)``, on the views' device. In its
-        middle lies the view itself.
+        middle lies the view itself, turned with all around it where the recipe asks.
     """
     n, channels, size, _ = views.shape
     margin = config.margin_px
@@ -63,7 +63,17 @@ def surround(
         whole[..., y * size : (y + 1) * size, x * size : (x + 1) * size] = square
     whole[..., size : 2 * size, size : 2 * size] = views[:count]
     first, last = size - margin, 2 * size + margin
-    return whole[..., first:last, first:last].contiguous()
+    windows = whole[..., first:last, first:last].contiguous()
+    return _turned(windows, generator) if config.turned else windows
+
+
+def _turned(windows: Tensor, generator: torch.Generator) -> Tensor:
+    """Return square windows in any of the eight ways to lay them, drawn for each."""
+    ways = torch.randint(0, 8, (len(windows),), generator=generator).to(windows.device)
+    ways = ways.view(-1, 1, 1, 1)
+    found = torch.where(ways % 2 > 0, windows.flip(-1), windows)
+    found = torch.where(ways // 2 % 2 > 0, found.flip(-2), found)
+    return torch.where(ways // 4 > 0, found.transpose(-1, -2), found)
 
 
 def surroundings_loss(alone: Tensor, among: Tensor) -> Tensor:

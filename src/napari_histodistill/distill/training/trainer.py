@@ -23,6 +23,7 @@ from napari_histodistill.distill.pairs.batches import (
     torch_seed,
     torch_stream,
 )
+from napari_histodistill.distill.training.labels import log_prior, soft_labels
 from napari_histodistill.distill.training.objectives import joint_embedding_loss
 from napari_histodistill.distill.training.optimiser import (
     clip_each,
@@ -138,6 +139,7 @@ class Trainer:
             if config.schedule.average:
                 self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
             self.optimiser = make_optimiser(config.schedule, net)
+            self._soft, self._prior = self._corrections()
             self._queue = TargetQueue(config.objective.queue)
             # Only float16 needs scaling; in other precisions the scaler does nothing.
             self._scaler = torch.amp.GradScaler(
@@ -390,10 +392,23 @@ class Trainer:
             gather=gather,
         )
 
+    def _corrections(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return what labels say, and what is added to logits, if the recipe asks."""
+        corrected, labels = self.config.labels, self.views.pairs.labels
+        if corrected is None:
+            return None, None
+        assert labels is not None
+        names = [spec.name for spec in self.config.classes]
+        balance = self.config.schedule.balance
+        prior = corrected.prior * log_prior(labels, len(names), balance=balance)
+        soft = soft_labels(corrected, names) if corrected.grades else None
+        return None if soft is None else soft.to(self._device), prior.to(self._device)
+
     def _entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits.float()
         return nn.functional.cross_entropy(
-            logits.float(),
-            labels,
+            logits if self._prior is None else logits + self._prior,
+            labels if self._soft is None else self._soft[labels],
             label_smoothing=self.config.schedule.label_smoothing,
         )
 

@@ -50,7 +50,7 @@ class Turns(QObject):
 
     What napari needs long for (a layer or a panel that is new) should not add up to a
     freeze. Nor should the search for garbage, which goes through a million objects and
-    takes a quarter of a second: it waits until all is done.
+    takes a quarter of a second and more: until all is done, there is none.
 
     Parameters
     ----------
@@ -91,7 +91,6 @@ class Turns(QObject):
             self._left.pop(0)()
         else:
             self.stop()  # a turn later: the last has been drawn
-            gc.collect()  # now, while nothing is waited for
 
 
 class DistilBench(QObject):

@@ -13,7 +13,7 @@ from napari_histodistill.widgets.shared.controls import set_tip
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-WORST = "#e69f00"
+WORST, WORST_ON_LIGHT = "#e69f00", "#8f3d00"
 ITEM_PX = QSize(100, 20)
 
 
@@ -56,6 +56,8 @@ class Residuals(QListWidget):
             Which stands out.
         """
         self.clear()
+        dark_text = self.palette().color(self.foregroundRole()).lightness() < 128
+        stands_out = QColor(WORST_ON_LIGHT if dark_text else WORST)
         for k, (residual, on) in enumerate(zip(residuals_um, used, strict=True)):
             text = f"#{k + 1}  {_in_words(residual)}"
             item = QListWidgetItem(text if on else f"({text})")
@@ -64,7 +66,7 @@ class Residuals(QListWidget):
                 font = item.font()
                 font.setBold(True)
                 item.setFont(font)
-                item.setForeground(QColor(WORST))
+                item.setForeground(stands_out)
             self.addItem(item)
         rows = min(3, -(-len(residuals_um) // 3))
         self.setFixedHeight(rows * ITEM_PX.height() + 8)

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from qtpy.QtCore import QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import (
     QColor,
+    QFont,
+    QFontMetrics,
     QLinearGradient,
     QMouseEvent,
     QPainter,
@@ -30,6 +32,9 @@ MOST_ROWS = 12
 """Classes that are named; of more, how many there are is said."""
 
 HATCHED = "unlike the training"
+WARNING_PX = 200
+"""Width that a warning is wrapped to, or that of the rows below it."""
+
 COVERS = 225
 """How much a box covers what lies below it, of 255."""
 
@@ -85,6 +90,9 @@ class LegendBox(CanvasBox):
             ends = text.horizontalAdvance(scale.low + "   " + scale.high)
             wide += [text.horizontalAdvance(scale.title), BAR.width(), ends]
             high += [line, BAR.height(), line]
+        if self.legend.warning:
+            wide.append(WARNING_PX)
+            high.append(self._warning_at(max(wide)).height())
         tall = sum(high) + GAP * max(0, len(high) - 1)
         return QSize(max(wide, default=0) + 2 * PAD, tall + 2 * PAD)
 
@@ -94,12 +102,32 @@ class LegendBox(CanvasBox):
         self._paint_ground(painter)
         line = max(self.fontMetrics().height(), SWATCH)
         y = PAD
+        if self.legend.warning:
+            at = self._warning_at(self.width() - 2 * PAD)
+            usual = painter.font()
+            painter.setFont(self._bold())
+            painter.drawText(at, Qt.TextFlag.TextWordWrap, self.legend.warning)
+            painter.setFont(usual)
+            y = at.bottom() + 1 + GAP
         if self.legend.scale is not None:
             y = self._paint_scale(painter, self.legend.scale, y, line)
         for name, color in self._rows():
             self._paint_row(painter, name, color, QRect(PAD, y, self.width(), line))
             y += line + GAP
         painter.end()
+
+    def _bold(self) -> QFont:
+        font = QFont(self.font())
+        font.setBold(True)
+        return font
+
+    def _warning_at(self, width: int) -> QRect:
+        """Return where the warning is written, wrapped to a width."""
+        room = QRect(PAD, PAD, width, 1000)
+        found = QFontMetrics(self._bold()).boundingRect(
+            room, Qt.TextFlag.TextWordWrap, self.legend.warning
+        )
+        return QRect(PAD, PAD, width, found.height())
 
     def _rows(self) -> list[tuple[str, str | None]]:
         """Return names and colours; "" for a row without one, None for hatching."""

@@ -98,7 +98,7 @@ class Judging(QObject):
             if session.live is not None and hatching:
                 overlays.show_hatching(hatching, session.live.grid)
             else:
-                overlays.remove_hatching()
+                overlays.hide_hatching()
         self.classes_panel.show_hatched(
             session.hatching_in_words, tooltip=hatching_tip(session)
         )

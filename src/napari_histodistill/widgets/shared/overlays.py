@@ -203,7 +203,8 @@ class Overlays:
         self._shown, self._warms = kind, False
         for one in IN_TURN:
             self._set_visible(one, one is kind)
-        self._set_visible(OverlayKind.HATCHING, kind in HATCHED)
+        hatched = self._hatched is not None and kind in HATCHED
+        self._set_visible(OverlayKind.HATCHING, hatched)
 
     def show_clicked(self, shown: bool) -> None:
         """Show or hide the markers of a search."""
@@ -283,39 +284,46 @@ class Overlays:
         self, levels: Sequence[npt.NDArray[np.uint8]], grid: TileGrid
     ) -> None:
         """Mark squares with lines; the same levels are not drawn twice."""
-        if self.get(OverlayKind.HATCHING) is not None and self._hatched is levels:
+        layer = self.get(OverlayKind.HATCHING)
+        if layer is not None and self._hatched is levels:
             return
-        self._remove(OverlayKind.HATCHING)
         made = overlays.hatching_layer(
             levels, hatching_world(grid), affine=self._affine()
         )
-        layer = self._add(OverlayKind.HATCHING, made)
-        layers = self._viewer.layers
-        maps = [layers.index(one) for k in HATCHED if (one := self.get(k)) is not None]
-        if maps:
-            # Right over the map: what a person paints or searches lies above.
-            layers.move(layers.index(layer), max(maps) + 1)
+        shapes = [level.shape for level in levels]
+        if layer is None or [level.shape for level in layer.data] != shapes:
+            self._remove(OverlayKind.HATCHING)
+            self._add_over_map(OverlayKind.HATCHING, made)
+        else:  # as a layer goes, napari collects garbage for half a second
+            layer.data = list(levels)
+            _lay_out(layer, made)
         self._hatched = levels
         self._set_visible(OverlayKind.HATCHING, self._shown in HATCHED)
 
-    def remove_hatching(self) -> None:
-        """Take the lines away."""
-        self._remove(OverlayKind.HATCHING)
+    def _add_over_map(self, kind: OverlayKind, made: LayerTuple) -> None:
+        layer, layers = self._add(kind, made), self._viewer.layers
+        maps = [layers.index(one) for k in HATCHED if (one := self.get(k)) is not None]
+        if maps:  # what a person paints or searches lies above
+            layers.move(layers.index(layer), max(maps) + 1)
+
+    def hide_hatching(self) -> None:
+        """Take the lines away; their layer is kept for the next ones."""
         self._hatched = None
+        self._hide(OverlayKind.HATCHING)
 
     def show_similar(self, result: SimilarResult) -> None:
         """Draw a heatmap."""
         values, grid = result.similarity.values, result.similarity.grid
         layer: Image | None = self.get(OverlayKind.SIMILAR)
-        if layer is not None and layer.data.shape == values.shape:
-            layer.data = values
-            self.set_threshold(result)
-            return
-        self._remove(OverlayKind.SIMILAR)
         made = overlays.similarity_layer(
             values, grid, threshold=result.threshold, affine=self._affine()
         )
-        self._add_to_turn(OverlayKind.SIMILAR, made)
+        if layer is None:
+            self._add_to_turn(OverlayKind.SIMILAR, made)
+        else:
+            layer.data = values
+            _lay_out(layer, made)
+            self.set_threshold(result)
 
     def set_threshold(self, result: SimilarResult) -> None:
         """Make what lies below the threshold transparent."""
@@ -331,12 +339,10 @@ class Overlays:
         """Draw where a person clicked."""
         items = [(p.y, p.x, p.like) for p in prompts.items]
         layer: Points | None = self.get(OverlayKind.MARKERS)
-        if not items:
-            self._remove(OverlayKind.MARKERS)
-            return
         made = overlays.marker_layer(items, self._um(), affine=self._affine())
         if layer is None:
-            self._add(OverlayKind.MARKERS, made)
+            if items:
+                self._add(OverlayKind.MARKERS, made)
             return
         points, kwargs, _ = made
         layer.data = points
@@ -446,15 +452,15 @@ class Overlays:
         return float(overlays.REGION_WIDTH_PX / zoom / um_per_px)
 
     def remove_search(self) -> None:
-        """Take the heatmap and the markers away."""
-        self._remove(OverlayKind.SIMILAR)
-        self._remove(OverlayKind.MARKERS)
+        """Take heatmap and markers away; their layers are kept for the next search."""
+        self._hide(OverlayKind.SIMILAR)
+        self.show_markers(Prompts())
 
     def remove_map(self) -> None:
         """Take away what belongs to one map."""
         self._hide(OverlayKind.CLASSES)
         self._hide(OverlayKind.PROBABILITY)
-        self.remove_hatching()
+        self.hide_hatching()
         self.remove_search()
         self._shown = None
 

@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK, slide_of
 from napari_histodistill.widgets.distil.bench import TURN_MS
 from napari_histodistill.widgets.distil.layers import channels_of, show_same
+from napari_histodistill.widgets.shared.slide_layers import arranged_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -427,9 +428,11 @@ class Landmarks(QObject):
         if points is None:
             return  # taken out of the layer list since
         turn = self.turn
-        for side, group in enumerate(self._shown):
-            for layer in group:
-                layer.visible = side == turn
+        with arranged_once(self._viewer):
+            for side, group in enumerate(self._shown):
+                for layer in group:
+                    if layer.visible != (side == turn):
+                        layer.visible = side == turn
         points[1 - turn].mode = "pan_zoom"
         self._viewer.layers.selection.active = points[turn]
         points[turn].mode = "add"
