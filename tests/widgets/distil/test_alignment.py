@@ -219,16 +219,22 @@ def test_what_was_begun_ends_when_its_partner_goes(open_panel, qtbot):
     assert step.words.text() == IDLE
 
 
-def test_napari_arranges_its_canvas_once_for_the_other_side(open_panel, qtbot):
+def test_napari_arranges_its_canvas_only_once_for_a_grid(open_panel, qtbot):
     viewer, widget, he, dense = open_panel()
-    here, _ = begin_picking(widget)
+    here, there = begin_picking(widget)
     wait_until(qtbot, lambda: he.visible and not dense[0].visible)
     canvas, arranged = viewer.window._qt_viewer.canvas, []
     canvas._update_scenegraph = lambda event=None: arranged.append(event)
     here.add((50, 50))
     wait_until(qtbot, lambda: dense[0].visible and not he.visible)
-    assert arranged
-    assert not any(arranged), "none of them because a layer was shown or hidden"
+    assert not arranged
+    viewer.canvas.grid.enabled = True
+    arranged.clear()
+    there.add((50, 50))
+    wait_until(qtbot, lambda: he.visible and not dense[0].visible)
+    assert len(arranged) == 1
+    assert not any(arranged), "not because a layer was shown or hidden"
+    viewer.canvas.grid.enabled = False
     del canvas._update_scenegraph
 
 

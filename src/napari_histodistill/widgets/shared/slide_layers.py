@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from napari.components.overlays import CanvasOverlay
 from napari.layers import Image, Layer, Shapes
 
 from napari_histodistill.controllers.shared.job import Work
@@ -131,7 +132,9 @@ def arranged_once(viewer: ViewerModel) -> Iterator[None]:
     """Have napari arrange its canvas once, however many layers are shown or hidden.
 
     It goes through all layers and overlays at each of these changes (napari 0.9), which
-    adds up to a stall that is felt when another slide is chosen.
+    adds up to a stall that is felt when another slide is chosen. Only in a grid, or
+    where layers have colour bars or names on the canvas, does it depend on what is
+    shown where anything lies: elsewhere the canvas is not arranged at all.
     """
     waiting = [
         (layer.events.visible, arrange)
@@ -146,8 +149,18 @@ def arranged_once(viewer: ViewerModel) -> Iterator[None]:
     finally:
         for event, arrange in waiting:
             event.unblock(arrange)
-        for arrange in dict.fromkeys(arrange for _, arrange in waiting):
-            arrange()
+        if _lies_by_what_is_shown(viewer):
+            for arrange in dict.fromkeys(arrange for _, arrange in waiting):
+                arrange()
+
+
+def _lies_by_what_is_shown(viewer: ViewerModel) -> bool:
+    return viewer.canvas.grid.enabled or any(
+        overlay.visible
+        for layer in viewer.layers
+        for overlay in layer._overlays.values()
+        if isinstance(overlay, CanvasOverlay)
+    )
 
 
 def _arranges(callback: Any) -> Callable[[], None] | None:
