@@ -60,7 +60,7 @@ def test_other_tissue_is_headlined_and_hatched(judged):
     assert "Unlike the training" in widget.classes_panel.hatched.text()
     classes = widget.bench.overlays.get(OverlayKind.CLASSES)
     assert viewer.layers.index(layer) > viewer.layers.index(classes)
-    # Whoever scrolled the panel away from it reads it beside the colours.
+    # A user who scrolled the panel away from it reads it beside the colours.
     legend = widget.on_canvas.legend
     assert legend.legend.warning == panel.headline.text()
     assert legend.size() == legend.sizeHint()
@@ -197,3 +197,17 @@ def test_hatching_that_comes_again_is_drawn_into_the_layer_that_is_there(judged,
     overlays.show_hatching(halves, widget.session.live.grid)
     assert layer not in viewer.layers
     assert overlays.get(OverlayKind.HATCHING).visible
+
+
+def test_hatching_lies_over_a_map_that_came_after_it(judged):
+    viewer, widget, _ = judged(OTHER)
+    overlays, layers = widget.bench.overlays, viewer.layers
+    hatching = overlays.get(OverlayKind.HATCHING)
+    classes = overlays.get(OverlayKind.CLASSES)
+    levels = widget.session.hatching
+    overlays.hide_hatching()
+    layers.move(layers.index(classes), len(layers))
+    assert layers.index(classes) > layers.index(hatching)
+    overlays.show_hatching(levels, widget.session.live.grid)
+    assert overlays.get(OverlayKind.HATCHING) is hatching
+    assert layers.index(hatching) == layers.index(classes) + 1

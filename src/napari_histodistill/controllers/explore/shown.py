@@ -118,8 +118,8 @@ class CanvasLegend:
     hatched : bool
         Whether squares are hatched as unlike the training.
     warning : str
-        The verdict of a map that is unlike the training: whoever sees its colours must
-        not have to look for it.
+        The verdict of a map that is unlike the training: a user who sees its colours
+        must not have to look for it.
     """
 
     classes: tuple[tuple[str, str], ...] = ()

@@ -293,18 +293,20 @@ class Overlays:
         shapes = [level.shape for level in levels]
         if layer is None or [level.shape for level in layer.data] != shapes:
             self._remove(OverlayKind.HATCHING)
-            self._add_over_map(OverlayKind.HATCHING, made)
+            layer = self._add(OverlayKind.HATCHING, made)
         else:  # as a layer goes, napari collects garbage for half a second
             layer.data = list(levels)
             _lay_out(layer, made)
+        self._lift_over(HATCHED, layer)
         self._hatched = levels
         self._set_visible(OverlayKind.HATCHING, self._shown in HATCHED)
 
-    def _add_over_map(self, kind: OverlayKind, made: LayerTuple) -> None:
-        layer, layers = self._add(kind, made), self._viewer.layers
-        maps = [layers.index(one) for k in HATCHED if (one := self.get(k)) is not None]
-        if maps:  # what a person paints or searches lies above
-            layers.move(layers.index(layer), max(maps) + 1)
+    def _lift_over(self, kinds: Sequence[OverlayKind], layer: Layer) -> None:
+        """Put a layer right over these; a map may have come after it."""
+        layers = self._viewer.layers
+        below = [layers.index(one) for k in kinds if (one := self.get(k)) is not None]
+        if below and layers.index(layer) != max(below) + 1:
+            layers.move(layers.index(layer), max(below) + 1)
 
     def hide_hatching(self) -> None:
         """Take the lines away; their layer is kept for the next ones."""
