@@ -53,7 +53,7 @@ def test_landmarks_of_two_files(slides, tmp_path):
     assert he.held is Held.POINTS
     assert not he.asks_unit
     found = take(he, *slides, partner=partner)
-    assert found.registration is None
+    assert found.alignment is None
     close(found.landmarks_um, (PLACES_PX * HE_UM, there * PARTNER_UM))
     with pytest.raises(InputError, match="choose the partner's, too"):
         take(he, *slides)
@@ -87,7 +87,7 @@ def test_a_transform_of_qupath_is_asked_which_image_was_fixed(slides, tmp_path):
     assert found.landmarks_um is None
     # A pixel of the H&E is two of the partner, from edge to edge.
     there = (PLACES_PX + 0.5) * 2 + (8, -4) - 0.5
-    laid = found.registration.to_dense(PLACES_PX * HE_UM)
+    laid = found.alignment.registration.to_dense(PLACES_PX * HE_UM)
     np.testing.assert_allclose(laid, there * PARTNER_UM, atol=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_an_alignment_of_this_program_brings_its_landmarks(slides, tmp_path):
     chosen = look_into(tmp_path / "a.json")
     assert chosen.held is Held.OWN
     found = take(chosen, *slides)
-    np.testing.assert_allclose(found.registration.matrix, known.matrix)
+    np.testing.assert_allclose(found.alignment.registration.matrix, known.matrix)
     close(found.landmarks_um, (here, there))
 
 

@@ -198,15 +198,18 @@ def write_work(plans: Sequence[PairPlan], config: DistillConfig, folder: Path) -
 
 def _origin(partner: Partner) -> PartnerOrigin:
     """Return where a partner comes from, and how it was aligned."""
-    slide, known = partner.slide, partner.registration
+    slide, known = partner.slide, partner.alignment
     image = ImageOrigin(partner.name) if slide is None else ImageOrigin.of(slide)
     if known is None:
         return PartnerOrigin.of(
             image, AlignedBy.PLACED, without_evidence(partner.matrix)
         )
-    judged = len(known.residuals_um) > 0
     return PartnerOrigin.of(
-        image, AlignedBy.LANDMARKS if judged else AlignedBy.SEARCH, known
+        image,
+        known.by,
+        known.registration,
+        file=known.file,
+        file_digest=known.file_digest,
     )
 
 

@@ -28,7 +28,6 @@ from napari_histodistill.controllers.distil.pairs import (
 from napari_histodistill.controllers.distil.partners import (
     MEANINGS,
     STUDENT_WORDS,
-    Earlier,
     LayerKey,
     Partner,
     as_aligned,
@@ -65,12 +64,12 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
-    from napari_histodistill.distill.layers.registration import Registration
     from napari_histodistill.distill.pairs.provenance import SectionRelation
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.recipes.presets import TileLabels
     from napari_histodistill.distill.runs.process import RunProcess
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.slides import Slide
 
 
@@ -296,19 +295,14 @@ class DistilSession:
         """
         if self.aligned is None or not fitted.wish.is_like(now):
             return False
-        self.put_registration(self.aligned, fitted.registration)
+        self.put_alignment(self.aligned, fitted.alignment())
         return True
 
-    def put_registration(self, partner: int, found: Registration | None) -> None:
-        """Take a registration, or go back to how the layers lie."""
+    def put_alignment(self, partner: int, found: SectionAlignment | None) -> None:
+        """Take an alignment, or go back to how the layers lie."""
+        was = self.partners[partner]
         self.put_partner(
-            partner,
-            replace(
-                self.partners[partner],
-                registration=found,
-                refinement=None,
-                earlier=None,
-            ),
+            partner, replace(was, alignment=found, refinement=None, earlier=None)
         )
 
     def take_refinement(self, started: Partner, found: Refinement) -> bool:
@@ -333,7 +327,7 @@ class DistilSession:
         self.put_partner(place, refined(started, found))
         return True
 
-    def take_found(self, started: Partner, found: Registration) -> bool:
+    def take_found(self, started: Partner, found: SectionAlignment) -> bool:
         """Lay the aligned partner by a search or an offer; it can be undone.
 
         Returns
@@ -345,13 +339,11 @@ class DistilSession:
         place = self.aligned
         if place is None or self.partners[place] is not started:
             return False
-        earlier = Earlier(started.registration, started.refinement)
-        laid = replace(started, registration=found, refinement=None, earlier=earlier)
-        self.put_partner(place, laid)
+        self.put_partner(place, started.laid(found))
         return True
 
     def undo(self) -> bool:
-        """Lay the aligned partner as before it was refined, or before it was found.
+        """Lay the aligned partner as before it was last refined, found or turned.
 
         Returns
         -------

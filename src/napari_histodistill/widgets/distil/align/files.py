@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,10 @@ from napari_histodistill.controllers.distil.align.exchange import (
 from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
 from napari_histodistill.distill.layers.registration import (
     LandmarkPairs,
-    Registration,
     write_registration,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.widgets.shared.controls import confirmed
 from napari_histodistill.widgets.shared.forms import (
     ask,
     ask_file,
@@ -34,12 +35,13 @@ from napari_histodistill.widgets.shared.forms import (
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.slides import Slide
     from napari_histodistill.widgets.distil.align.pair import AlignedPair
 
     Doubles = npt.NDArray[np.float64]
     BothSides = tuple[Doubles, Doubles]
-    Put = Callable[[BothSides, Registration | None], None]
+    Put = Callable[[BothSides, SectionAlignment | None], None]
 
 SAVED = "Alignments (*.json)"
 READ = "Alignments, landmarks, transforms (*.json *.geojson *.csv *.tsv *.txt *.tfm)"
@@ -85,6 +87,7 @@ class FileLoading(QObject):
         super().__init__(pair)
         self._pair, self._put, self._fit = pair, put, fit
         self.ask_facts: Callable[[Chosen], FileFacts | None] = self._ask_facts
+        self.ask_anyway = partial(confirmed, pair.step, "Use anyway")
 
     def save(self, path: Path | None = None) -> None:
         """Write the transform; asks for the file where none is given."""
@@ -145,10 +148,12 @@ class FileLoading(QObject):
             fixed=facts.fixed,
             partner=partner,
         )
+        if found.why_not and not self.ask_anyway(f"{found.why_not} Use it anyway?"):
+            return
         # Without landmarks, those that are shown stay.
-        self._put(self._pixels(found), found.registration)
+        self._put(self._pixels(found), found.alignment)
         pair.bench.said.emit("")
-        if found.registration is None:
+        if found.alignment is None:
             self._fit()
 
     def _pixels(self, found: FromFile) -> BothSides:
