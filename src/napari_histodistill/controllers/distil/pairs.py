@@ -165,7 +165,9 @@ def plan_work(
             plan,
             partners=tuple(called_by_kind(plan.partners)),
             origin=SectionOrigin(
-                ImageOrigin.of(sparse), tuple(_origin(p) for p, _ in layers)
+                ImageOrigin.of(sparse),
+                tuple(_origin(p) for p, _ in layers),
+                approved_by=_approver_in_files(others),
             ),
         )
         cancel.check()
@@ -194,6 +196,12 @@ def write_work(plans: Sequence[PairPlan], config: DistillConfig, folder: Path) -
         yield Written(len(plan), len(plan), folder)
 
     return work
+
+
+def _approver_in_files(partners: Sequence[Partner]) -> str:
+    """Return who approved how all lie, as their files say; "" without one name."""
+    names = {p.alignment.approved_by if p.alignment else "" for p in partners}
+    return names.pop() if len(names) == 1 else ""
 
 
 def _origin(partner: Partner) -> PartnerOrigin:

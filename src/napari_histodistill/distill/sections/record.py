@@ -100,10 +100,14 @@ class AlignmentRecord:
                 raise InputError(msg)
             if not _same_scale(known, now):
                 msg = (
-                    f"{path}: was made with {known.say_scale()} for {known.name}, "
-                    f"which now has {now.say_scale()}: {what_to_do}, or align again."
+                    f"{path}: was made with {_say_scale(known)} for {known.name}, "
+                    f"which now has {_say_scale(now)}: {what_to_do}, or align again."
                 )
                 raise InputError(msg)
+
+
+def _say_scale(image: ImageOrigin) -> str:
+    return "no µm/px" if image.um_per_px is None else image.say_scale()
 
 
 def _same_scale(known: ImageOrigin, now: ImageOrigin) -> bool:
