@@ -101,6 +101,22 @@ def test_pairs_are_laid_out_and_forgotten_when_something_changes(session):
     assert session.planned is None
 
 
+def test_a_partner_whose_error_nobody_knows_is_named_with_the_pairs(session):
+    unknown = "How far mif is off is not known: pairs count in full (landmarks, or"
+    planned(session)
+    assert unknown in session.say_pairs()
+    places = np.random.default_rng(0).uniform(0, 250, (6, 2))
+    lay_by(session, places[:2], places[:2], "rigid")
+    planned(session)
+    assert unknown in session.say_pairs(), "too few landmarks to judge it"
+    lay_by(session, places, places, "rigid")
+    planned(session)
+    assert "not known" not in session.say_pairs()
+    session.choose(session.sparse, [Partner("same", PartnerKind.SAME)])
+    planned(session)
+    assert "not known" not in session.say_pairs(), "it is the same layer"
+
+
 def test_sections_are_kept_and_trained_on_together(session, tmp_path):
     first = planned(session)
     session.choose_preset("paper")

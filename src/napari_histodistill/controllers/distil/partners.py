@@ -6,7 +6,6 @@ called alike, and a person may rename a layer at any time.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -157,6 +156,11 @@ class Partner:
         """The sparse world to this one's, µm."""
         return self.lies if self.registration is None else self.registration.matrix
 
+    @property
+    def error_um(self) -> float | None:
+        """Median error of how it lies, µm; None where nothing is known of it."""
+        return None if self.alignment is None else self.alignment.error_um
+
     def laid(
         self, alignment: SectionAlignment | None, refinement: Refinement | None = None
     ) -> Partner:
@@ -172,7 +176,7 @@ class Partner:
         1 where nothing is known.
         """
         known = self.registration
-        if known is None or not math.isfinite(known.error_um):
+        if known is None or self.error_um is None:
             return 1.0
         return known.confidence(tile_um)
 
