@@ -260,6 +260,7 @@ def test_a_training_outlives_its_window_and_is_found_again(open_distil, qtbot, p
     widget.shut_down()
     assert look_at(folder).works, "the training runs on"
     _, other = open_distil()
+    assert other.train_step.line.text().startswith("From H&E with marker. ")
     assert other.session.run.folder == folder
     assert other.session.works
     other.train_step.stop.click()

@@ -64,7 +64,10 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
-    from napari_histodistill.distill.pairs.provenance import SectionRelation
+    from napari_histodistill.distill.pairs.provenance import (
+        SectionOrigin,
+        SectionRelation,
+    )
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.recipes.presets import TileLabels
@@ -110,6 +113,8 @@ class DistilSession:
         The training, from here or found again.
     run_of : tuple of Planned
         Pairs that the run learns from, if it was started from here.
+    run_from : tuple of SectionOrigin
+        Where they come from, of a run that was found again.
     said : SectionsSaid
         What a person says of the layers: whether they are one section, who approved.
     """
@@ -128,6 +133,7 @@ class DistilSession:
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
     run_of: tuple[Planned, ...] = ()
+    run_from: tuple[SectionOrigin, ...] = ()
     on: LayerKey | None = None
     said: SectionsSaid = field(default_factory=SectionsSaid)
 
@@ -222,7 +228,13 @@ class DistilSession:
 
     def follow(self, run: RunProcess) -> None:
         """Watch a run, started here or found again."""
+        if self.run is not None and self.run.folder != run.folder:
+            self.run_from = ()
         self.run, self.run_of = run, self.trained
+
+    def know_origins(self, origins: tuple[SectionOrigin, ...]) -> None:
+        """Take where the pairs of a run come from that was found again."""
+        self.run_from = origins
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
