@@ -19,11 +19,16 @@ from napari_histodistill.controllers.distil.align.alignment import (
 )
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.refinement import Refinement
-from tests.controllers.distil.test_partners import picture, registration, slide
+from tests.controllers.distil.test_partners import (
+    alignment,
+    picture,
+    registration,
+    slide,
+)
 
 
-def refinement(before, after, accepted=True):
-    return Refinement(before, after, accepted, 1.0, None, False, (0.1, 0.2), "")
+def refinement(before, after):
+    return Refinement(before, after, True, 1.0, None, False, (0.1, 0.2), "")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,7 @@ def test_landmarks_count_once_they_decide_the_transform(kind, fewest):
 
 
 def test_residuals_are_shown_only_of_the_landmarks_that_are_there():
-    partner = picture(registration=registration())
+    partner = picture(alignment=alignment())
     assert judged(partner, 3) is partner.registration
     assert judged(partner, 4) is None, "one was set since"
     assert judged(picture(), 0) is None
@@ -44,18 +49,18 @@ def test_residuals_are_shown_only_of_the_landmarks_that_are_there():
 
 def test_refining_goes_on_from_what_the_landmarks_were_fitted_with():
     assert kind_to_refine(picture(), "affine") == "affine"
-    assert kind_to_refine(picture(registration=registration()), "affine") == "rigid"
+    assert kind_to_refine(picture(alignment=alignment()), "affine") == "rigid"
 
 
 def test_words_on_a_refinement_stand_as_long_as_it_does():
-    before, after = registration(), registration(6.0)
-    found = refinement(before, after)
-    laid = picture(registration=after, refinement=found)
+    before, after = alignment(), alignment(6.0)
+    found = refinement(before.registration, after.registration)
+    laid = picture(alignment=after, refinement=found)
     assert still_stands(laid, found)
     assert not still_stands(replace(laid, refinement=None), found)
-    refused = refinement(before, after, accepted=False)
-    assert still_stands(picture(registration=before), refused)
-    assert not still_stands(picture(registration=registration()), refused)
+    refused = replace(found, accepted=False)
+    assert still_stands(picture(alignment=before), refused)
+    assert not still_stands(picture(alignment=alignment()), refused)
     assert still_stands(picture(), replace(refused, before=None))
 
 
@@ -86,7 +91,7 @@ def test_why_nothing_can_be_aligned_or_refined():
     assert why_no_finding(he, picture(), picking=False) == ""
     assert "step 1 first" in why_no_finding(he, unknown, picking=False)
     assert "No partner with pixels" in why_no_finding(None, picture(), picking=False)
-    laid = picture(registration=registration())
+    laid = picture(alignment=alignment())
     assert "Finish picking" in why_no_refining(laid, 3, picking=True)
     assert why_no_refining(laid, 3, picking=False) == ""
     for partner, landmarks in ((picture(), 0), (laid, 2), (laid, 0)):
@@ -101,7 +106,7 @@ def test_a_layer_goes_where_its_partner_lies_and_keeps_its_scale():
     here[:2] += rng.normal(0, 0.2, (2, 3))
     affine[:2] += rng.normal(0, 0.2, (2, 3))
     plain[0, 0] = plain[1, 1] = 0.25  # what the layer's own scale says
-    partner = picture(registration=registration(off=7.0))
+    partner = picture(alignment=alignment(7.0))
     laid = layer_affine(partner, here, affine @ plain, affine)
     place, off = np.array([12.0, -5.0, 1.0]), np.array([7.0, 7.0, 0.0])
     # The same tissue: 7 µm further in the partner's world, and there on the canvas.

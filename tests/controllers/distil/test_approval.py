@@ -11,9 +11,10 @@ from napari_histodistill.controllers.distil.align.approval import (
     write_approver,
 )
 from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
-from napari_histodistill.distill.layers.registration import Registration
-from napari_histodistill.distill.pairs.provenance import SectionRelation
+from napari_histodistill.distill.exchange.transforms import without_evidence
+from napari_histodistill.distill.pairs.provenance import AlignedBy, SectionRelation
 from napari_histodistill.distill.pairs.store import read_pairs
+from napari_histodistill.distill.sections.alignment import SectionAlignment
 from napari_histodistill.errors import InputError
 from napari_histodistill.running import CancelToken
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
@@ -31,14 +32,16 @@ def painted():
 def shifted(by):
     matrix = np.eye(3)
     matrix[0, 2] = by
-    return Registration("rigid", matrix, np.empty(0), np.ones(0, np.bool_))
+    return SectionAlignment(
+        without_evidence(matrix), AlignedBy.OTHER_PROGRAM, accepted=True, reasons=()
+    )
 
 
 def test_what_a_person_says_is_kept_with_the_pairs_and_names_no_later_alignment(
     session, tmp_path
 ):
     planned(session)
-    session.put_registration(0, shifted(1.0))
+    session.put_alignment(0, shifted(1.0))
     planned(session)
     session.relate(SectionRelation.CONSECUTIVE)
     session.approve(" Dr. A. ")
@@ -53,7 +56,7 @@ def test_what_a_person_says_is_kept_with_the_pairs_and_names_no_later_alignment(
     assert session.approved_by == ""
     planned(session)
     session.approve("Dr. B.")
-    session.put_registration(0, shifted(1.0))
+    session.put_alignment(0, shifted(1.0))
     assert session.approved_by == "", "nobody has seen it lie so"
     planned(session)
     list(session.write_work(tmp_path / "run", "both")(CancelToken()))

@@ -22,6 +22,7 @@ from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.registration import fit_landmarks
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.provenance import SectionRelation
+from napari_histodistill.distill.sections.judging import of_landmarks
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken
@@ -37,12 +38,13 @@ def there_and_back(content):
 
 def test_landmarks_come_back_with_their_alignment():
     known = fit_landmarks(PLACES, PLACES + 3, "rigid")
-    draft = LandmarkDraft(PLACES, PLACES + 3, known)
+    laid = of_landmarks(known, PLACES + 3)
+    draft = LandmarkDraft(PLACES, PLACES + 3, laid)
     back = LandmarkDraft.read(there_and_back(draft.content()))
     np.testing.assert_allclose(back.dense_px, PLACES + 3)
-    np.testing.assert_allclose(back.registration.matrix, known.matrix)
+    np.testing.assert_allclose(back.alignment.registration.matrix, known.matrix)
     plain = LandmarkDraft.read(LandmarkDraft(PLACES, PLACES, None).content())
-    assert plain.registration is None
+    assert plain.alignment is None
 
 
 @pytest.mark.parametrize(
@@ -72,8 +74,8 @@ def kept(tmp_path):
     sparse, dense = (
         open_slide(tmp_path / n).with_mpp(mpp) for n in ("he.tif", "ihc.tif")
     )
-    laid = fit_landmarks(PLACES, PLACES + 2, "rigid")
-    one = Partner("ihc", PartnerKind.PICTURE, slide=dense, registration=laid)
+    laid = of_landmarks(fit_landmarks(PLACES, PLACES + 2, "rigid"), PLACES + 2)
+    one = Partner("ihc", PartnerKind.PICTURE, slide=dense, alignment=laid)
     work = plan_work(sparse, [one], Sampling(mpp=0.5, tile_px=32))
     return next(iter(work(CancelToken())))
 

@@ -17,6 +17,7 @@ from napari_histodistill.controllers.distil.align.finding import (
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.finding import Found
 from napari_histodistill.distill.layers.registration import Registration
+from napari_histodistill.distill.sections.judging import of_search
 from tests.controllers.distil.test_partners import picture, slide
 
 QUARTER = np.array([[0.0, 1, 0], [-1, 0, 300], [0, 0, 1]])
@@ -87,13 +88,13 @@ def test_a_search_is_one_step_that_can_be_undone():
     session, here = DistilSession(), found()
     session.choose(slide("H&E"), [picture()])
     started = session.aligned_partner
-    assert not session.take_found(picture(), here.registration), "another one by now"
+    assert not session.take_found(picture(), of_search(here)), "another one by now"
     assert not session.undo()
-    assert session.take_found(started, here.registration)
+    assert session.take_found(started, of_search(here))
     assert say_alignment(session.aligned_partner).startswith(
         "Found · affine · off by about 21 µm; tiles of "
     )
-    assert not session.take_found(started, here.registration), "it lies elsewhere now"
+    assert not session.take_found(started, of_search(here)), "it lies elsewhere now"
     assert session.undo()
     assert session.aligned_partner.registration is None
     assert not session.undo()

@@ -19,6 +19,8 @@ from napari_histodistill.controllers.distil.partners import (
 from napari_histodistill.controllers.distil.session import DistilSession
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.distill.layers.registration import Registration
+from napari_histodistill.distill.pairs.provenance import AlignedBy
+from napari_histodistill.distill.sections.alignment import SectionAlignment
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides import slide_from_arrays
 
@@ -39,6 +41,10 @@ def registration(off=5.0):
     matrix = np.eye(3)
     matrix[:2, 2] = off
     return Registration("rigid", matrix, np.zeros(3), np.ones(3, bool))
+
+
+def alignment(off=5.0, by=AlignedBy.LANDMARKS):
+    return SectionAlignment(registration(off), by, accepted=True, reasons=())
 
 
 def spots(places):
@@ -68,7 +74,7 @@ def test_what_micrometres_mean_must_be_the_same():
 
 
 def test_an_alignment_stays_with_its_layer_not_with_its_name():
-    was = picture(registration=registration())
+    was = picture(alignment=alignment())
     now = picture(name="renamed", lies=np.diag([2.0, 2.0, 1.0]))
     kept = as_aligned(now, [was])
     assert kept.registration is was.registration
@@ -82,9 +88,9 @@ def test_an_alignment_stays_with_its_layer_not_with_its_name():
 
 def test_another_channel_may_stand_for_an_aligned_slide():
     behind = slide()
-    was = picture(behind=behind, registration=registration())
+    was = picture(behind=behind, alignment=alignment())
     was = replace(was, key=LayerKey("a", behind))
-    now = replace(was, key=LayerKey("b", behind), registration=None)
+    now = replace(was, key=LayerKey("b", behind), alignment=None)
     assert as_aligned(now, [was]).registration is was.registration
 
 
@@ -97,7 +103,7 @@ def test_partners_lie_alike_unless_something_moved():
     assert not lie_alike([replace(before, name="other")], [before])
     assert not lie_alike([picture()], [before]), "other pixels"
     assert not lie_alike([before, before], [before])
-    aligned = replace(before, registration=registration())
+    aligned = replace(before, alignment=alignment())
     assert lie_alike([moved], [aligned]), "it lies as its landmarks say"
     assert lie_alike([spots([(1, 2)])], [spots([(1, 2)])])
     assert not lie_alike([spots([(1, 2)])], [spots([(1, 3)])])
@@ -116,7 +122,7 @@ def aligned():
     session = DistilSession()
     he = slide("H&E")
     session.choose(he, [picture()], LayerKey("he"))
-    session.put_registration(0, registration())
+    session.put_alignment(0, alignment())
     return session
 
 

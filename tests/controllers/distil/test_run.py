@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from napari_histodistill.controllers.distil.pairs import Planned, inputs_of
@@ -19,11 +22,19 @@ from napari_histodistill.controllers.distil.run import (
     free_run,
     goes_on,
     learns_elsewhere,
+    origins_of,
     run_to_show,
     say_run,
     share_done,
 )
 from napari_histodistill.controllers.distil.session import DistilSession
+from napari_histodistill.distill.exchange.transforms import without_evidence
+from napari_histodistill.distill.pairs.provenance import (
+    AlignedBy,
+    ImageOrigin,
+    PartnerOrigin,
+    SectionOrigin,
+)
 from napari_histodistill.distill.runs.folder import (
     PREVIEW,
     REPORT,
@@ -31,6 +42,7 @@ from napari_histodistill.distill.runs.folder import (
     start_run,
 )
 from napari_histodistill.distill.runs.process import OUTPUT, RunProcess, RunView
+from napari_histodistill.errors import StoreError
 from napari_histodistill.geometry import Mpp, Region
 from napari_histodistill.running import CancelToken
 from napari_histodistill.samples.paired import CHANNELS, paint_pair
@@ -88,11 +100,51 @@ def test_without_pairs_nothing_starts_and_says_why():
     assert not (can.has_report)
 
 
-def test_a_run_of_another_slide_says_so(session, tmp_path):
+def test_a_run_that_is_found_again_says_whose_pairs_it_learns_from(session, tmp_path):
+    for _ in session.write_work(tmp_path / "run", "run")(CancelToken()):
+        pass
+    run = RunProcess(tmp_path / "run")
+    again = DistilSession()
+    again.follow(run)
+    again.know_origins(origins_of(run))
+    assert learns_elsewhere(again) == "From H&E with mif. "
+    again.choose(session.sparse, [])
+    assert learns_elsewhere(again) == "From H&E with mif. "
     other = slide_from_arrays(paint_pair(64).sparse, name="other", mpp=MPP, digest="o")
-    session.follow(RunProcess(tmp_path))
-    session.choose(other, [])
-    assert learns_elsewhere(session) == "", "it was found again: nobody knows"
+    again.choose(other, [])
+    assert learns_elsewhere(again) == "From H&E with mif, not from this slide. "
+    again.follow(RunProcess(tmp_path / "run"))  # it goes on
+    assert "H&E with mif" in learns_elsewhere(again)
+    again.follow(RunProcess(tmp_path / "next"))
+    assert learns_elsewhere(again) == ""
+
+
+def test_of_many_sections_the_first_are_named():
+    session, he = DistilSession(), ImageOrigin("he.svs")
+    partner = PartnerOrigin.of(
+        ImageOrigin("ihc.svs"), AlignedBy.PLACED, without_evidence(np.eye(3))
+    )
+    both = SectionOrigin(he, (partner, partner))
+    session.know_origins((both, SectionOrigin(he, ()), both, both, both))
+    assert learns_elsewhere(session) == (
+        "From he.svs with ihc.svs, he.svs, he.svs with ihc.svs and 2 more. "
+    )
+
+
+def test_where_pairs_come_from_is_not_known_or_damaged(session, tmp_path):
+    for _ in session.write_work(tmp_path / "run", "run")(CancelToken()):
+        pass
+    run, about = RunProcess(tmp_path / "run"), tmp_path / "run" / "pairs.zarr/zarr.json"
+    content = json.loads(about.read_text())
+    content["attributes"]["histodistill"]["origins"] = [None]
+    about.write_text(json.dumps(content))
+    assert origins_of(run) == ()
+    content["attributes"]["histodistill"]["origins"] = [{"he": 3}]
+    about.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="the pairs are damaged"):
+        origins_of(run)
+    about.unlink()  # they are elsewhere now
+    assert origins_of(run) == ()
 
 
 def test_a_run_from_here_says_which_slide_it_is_of(session, tmp_path):

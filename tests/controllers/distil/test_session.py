@@ -97,8 +97,24 @@ def test_pairs_are_laid_out_and_forgotten_when_something_changes(session):
     session.sample(0.5, 64)
     assert session.planned is None
     planned(session)
-    session.put_registration(0, None)
+    session.put_alignment(0, None)
     assert session.planned is None
+
+
+def test_a_partner_whose_error_nobody_knows_is_named_with_the_pairs(session):
+    unknown = "How far mif is off is not known: pairs count in full (landmarks, or"
+    planned(session)
+    assert unknown in session.say_pairs()
+    places = np.random.default_rng(0).uniform(0, 250, (6, 2))
+    lay_by(session, places[:2], places[:2], "rigid")
+    planned(session)
+    assert unknown in session.say_pairs(), "too few landmarks to judge it"
+    lay_by(session, places, places, "rigid")
+    planned(session)
+    assert "not known" not in session.say_pairs()
+    session.choose(session.sparse, [Partner("same", PartnerKind.SAME)])
+    planned(session)
+    assert "not known" not in session.say_pairs(), "it is the same layer"
 
 
 def test_sections_are_kept_and_trained_on_together(session, tmp_path):
@@ -215,14 +231,14 @@ def test_landmarks_of_a_mirrored_partner_are_offered_its_other_side(session):
     again = found_by(side_wish(session.partners[0], (places, seen)))
     assert again.registration is fitted.registration
     assert mirror_offer(session.partners[0], again) is not None
-    session.put_registration(0, offer.registration)
+    session.put_alignment(0, offer.alignment)
     assert mirror_offer(session.partners[0], fitted) is None, "it lies otherwise now"
     # More landmarks are fitted on the side that was agreed to.
     lay_by(session, places, seen, "rigid")
     assert session.partners[0].registration.mirrored
     assert session.partners[0].registration.median_um < 2
     right = places + rng.normal(0, 0.5, places.shape)
-    session.put_registration(0, None)
+    session.put_alignment(0, None)
     fitted = lay_by(session, places, right, "similarity")
     assert mirror_offer(session.partners[0], fitted) is None
     assert side_wish(session.partners[0], (places[:5], right[:5])) is None

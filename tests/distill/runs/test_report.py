@@ -5,12 +5,22 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 import napari_histodistill.distill.runs.report_facts as report_module
+from napari_histodistill.distill.exchange.transforms import without_evidence
 from napari_histodistill.distill.pairs.loading import load_pairs
+from napari_histodistill.distill.pairs.provenance import (
+    AlignedBy,
+    ImageOrigin,
+    PartnerOrigin,
+    SectionOrigin,
+)
 from napari_histodistill.distill.recipes.config import ReportConfig
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.runs.folder import CONFIG, REPORT, start_run
@@ -26,6 +36,13 @@ from napari_histodistill.running import CancelToken
 from tests.distill.small_runs import TINY, small_config, write_textures
 
 HOSTILE = '<script>alert("1")</script> & "Ki-67" <img src=x onerror=alert(1)>'
+
+
+class StoredPairsOf(NamedTuple):
+    """What a report asks of stored pairs."""
+
+    origins: tuple
+    partners: tuple = ()
 
 
 class Page(HTMLParser):
@@ -200,6 +217,35 @@ def test_cases_are_numbered_and_places_left_out(named):
     # The same case has the same number wherever it is met.
     numbers = [int(n) for n in re.findall(r"case (\d+) \(", page.text)]
     assert sorted(numbers) == list(range(1, 9))
+
+
+def origin_of(*partners):
+    return SectionOrigin(ImageOrigin("H&E"), partners)
+
+
+def test_a_report_says_where_an_error_is_not_known(tiles, tmp_path, monkeypatch):
+    config = small_config("privileged", schedule={"steps": 2})
+    folder = start_run(config, tmp_path / "run", tiles)
+    list(train(folder, device="cpu", threads=1))
+    split = load_pairs(config, tiles)
+    placed = without_evidence(np.eye(3))
+    stated = replace(placed, stated_um=5.0)
+    known, unknown = (
+        PartnerOrigin.of(ImageOrigin("IHC"), AlignedBy.SEARCH, one)
+        for one in (stated, placed)
+    )
+    in_full = "not known: pairs count in full"
+    for partners, says in (
+        ((unknown,), f"the alignment's error is {in_full}"),
+        ((known, unknown), "where an alignment's error is not known, pairs count in"),
+        ((known,), ""),
+    ):
+        stored = StoredPairsOf(origins=(origin_of(*partners), None))
+        monkeypatch.setattr(report_module, "is_pairs", lambda _data: True)
+        monkeypatch.setattr(report_module, "read_pairs", lambda _data, s=stored: s)
+        text = Page(write_report(folder, config, split).read_text("utf-8")).text
+        assert says in text
+        assert ("pairs count in full" in text) == bool(says)
 
 
 def test_names_are_shown_on_request(named):

@@ -260,6 +260,7 @@ def test_a_training_outlives_its_window_and_is_found_again(open_distil, qtbot, p
     widget.shut_down()
     assert look_at(folder).works, "the training runs on"
     _, other = open_distil()
+    assert other.train_step.line.text().startswith("From H&E with marker. ")
     assert other.session.run.folder == folder
     assert other.session.works
     other.train_step.stop.click()
@@ -427,7 +428,7 @@ def test_an_alignment_is_saved_and_loaded(open_distil, qtbot, painted, tmp_path)
     assert "4 landmarks" in widget.align_step.line.text()
     widget.aligning.files.save(tmp_path / "a.json")
     before = widget.session.partners[0].matrix.copy()
-    widget.session.put_registration(0, None)
+    widget.session.put_alignment(0, None)
     widget.aligning.files.load(tmp_path / "a.json")
     np.testing.assert_allclose(widget.session.partners[0].matrix, before)
     (tmp_path / "b.json").write_text("{}")

@@ -11,8 +11,10 @@ import pytest
 import tifffile
 from qtpy.QtCore import Qt
 
+from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
 from napari_histodistill.layers.slide_layer import slide_layer
 from napari_histodistill.slides import open_slide, slide_from_arrays
+from napari_histodistill.widgets.distil.align.files import FileFacts
 from napari_histodistill.widgets.distil.dock import DistilWidget
 from tests.widgets.conftest import close_viewer, wait_until
 from tests.widgets.distil import test_alignment as alignment
@@ -116,7 +118,7 @@ def test_a_saved_alignment_holds_both_landmark_sets(
     close_viewer(qtbot, viewer, widget)
     viewer, widget, _, dense = open_panel()
     widget.aligning.files.load(tmp_path / "a.json")
-    assert widget.align_step.line.text() == said
+    assert widget.align_step.line.text() == f"{said} · from a.json"
     np.testing.assert_allclose(lies_at(dense[0]), there, atol=1e-3)
     own = widget.aligning.own_landmarks()
     np.testing.assert_allclose(own[0], PLACES, atol=1e-3)
@@ -140,7 +142,7 @@ def test_an_alignment_from_before_leaves_the_landmarks_that_are_there(
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_landmarks_of_a_closed_window_are_offered_again(open_panel, qtbot):
+def test_landmarks_of_a_closed_window_are_offered_again(open_panel, qtbot, tmp_path):
     viewer, widget, _, dense = open_panel()
     pick(widget, PLACES + OFF)
     said, there = widget.align_step.line.text(), lies_at(dense[0])
@@ -155,8 +157,52 @@ def test_landmarks_of_a_closed_window_are_offered_again(open_panel, qtbot):
     assert not widget.draft_row.isVisible()
     # Saved for good, it is no draft any more.
     wait_until(qtbot, lambda: not widget.keeping.keeper.due(widget.keeping.made()))
-    widget.aligning.files.save(Path(os.environ["HISTODISTILL_DRAFTS"]) / "a.txt")
+    widget.aligning.files.save(tmp_path / "a.json")
     wait_until(qtbot, lambda: not files())
+
+
+def test_alignments_are_checked_when_loaded_and_go_to_other_programs(
+    open_panel, tmp_path
+):
+    _, widget, _, _ = open_panel()
+    pick(widget, PLACES + OFF)
+    path, files, asked = tmp_path / "a.json", widget.aligning.files, []
+    files.save(path)
+    made = widget.session.partners[0].alignment
+    content = json.loads(path.read_text())
+    content["alignment"] |= {
+        "accepted": False, "reasons": ["It lies upside down."], "approved_by": "Dr. A.",
+    }  # fmt: skip
+    path.write_text(json.dumps(content))
+    files.ask_anyway = asked.append  # which answers no
+    files.load(path)
+    assert asked == [
+        "a.json: this alignment was not accepted. It lies upside down. Use it anyway?"
+    ]
+    assert widget.session.partners[0].alignment is made
+    files.ask_anyway = lambda _question: True
+    files.load(path)
+    assert widget.align_step.line.text().endswith(
+        " · from a.json, approved by Dr. A., not accepted there"
+    )
+    content["alignment"]["he"]["digest"] = "of another slide"
+    path.write_text(json.dumps(content))
+    files.load(path)
+    assert "has other content: align these two" in widget.message.text()
+    # To other programs, and back.
+    facts = FileFacts(PointUnit.MICROMETRES, FixedImage.PARTNER)
+    files.ask_target = files.ask_facts = lambda _what: facts
+    partner = tmp_path / "partner.csv"
+    there = widget.session.partners[0].matrix
+    for name, other in (("a.tfm", None), ("b.bigwarp.csv", None), ("he.csv", partner)):
+        files.save(tmp_path / name, other)
+        assert widget.message.text() == ""
+        widget.session.put_alignment(0, None)
+        files.load(tmp_path / name, other)
+        fitted(widget)
+        np.testing.assert_allclose(widget.session.partners[0].matrix, there, atol=1e-3)
+    files.save(tmp_path / "a.png")
+    assert "a.png: its ending does not say" in widget.message.text()
 
 
 def test_kept_sections_are_offered_again(open_viewer, qtbot, tmp_path, painted):

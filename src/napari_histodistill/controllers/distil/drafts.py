@@ -16,13 +16,12 @@ from napari_histodistill.controllers.distil.align.approval import SectionsSaid
 from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
 from napari_histodistill.controllers.distil.pairs import Planned, plan_work
 from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
-from napari_histodistill.distill.layers.registration import (
-    Registration,
-    registration_content,
-    registration_of,
-)
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.provenance import SectionRelation
+from napari_histodistill.distill.sections.record import (
+    alignment_content,
+    alignment_of,
+)
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp, MppOrigin
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
 
@@ -50,21 +50,21 @@ class LandmarkDraft:
     ----------
     sparse_px, dense_px : ndarray
         ``(n, 2)`` each, level-0 pixels; the centre of the first is (0, 0).
-    registration : Registration or None
+    alignment : SectionAlignment or None
         How the partner was laid.
     """
 
     sparse_px: Doubles
     dense_px: Doubles
-    registration: Registration | None
+    alignment: SectionAlignment | None
 
     def content(self) -> dict[str, Any]:
         """Return it for JSON."""
-        known = self.registration
+        known = self.alignment
         return {
             "sparse_px": self.sparse_px.tolist(),
             "dense_px": self.dense_px.tolist(),
-            "registration": None if known is None else registration_content(known),
+            "registration": None if known is None else alignment_content(known),
         }
 
     @classmethod
@@ -85,7 +85,7 @@ class LandmarkDraft:
                 msg = "a landmark is not a number"
                 raise ValueError(msg)
             known = content["registration"]
-            found = None if known is None else registration_of(known)
+            found = None if known is None else alignment_of(known)
         except _DAMAGED as error:
             msg = f"this draft is damaged ({error}): discard it."
             raise InputError(msg) from error
@@ -162,8 +162,8 @@ def _section(planned: Planned) -> dict[str, Any]:
                 "named": {str(k): name for k, name in p.named.items()},
                 "choice": p.choice.content(),
                 "registration": None
-                if p.registration is None
-                else registration_content(p.registration),
+                if p.alignment is None
+                else alignment_content(p.alignment),
             }
             for p in planned.partners
         ],
@@ -202,7 +202,7 @@ def _partner(content: dict[str, Any], opener: Opener) -> Partner:
         PartnerKind(content["kind"]),
         slide=None if slide is None else _opened(slide, opener),
         lies=lies,
-        registration=None if known is None else registration_of(known),
+        alignment=None if known is None else alignment_of(known),
         named={int(k): str(v) for k, v in content.get("named", {}).items()},
         choice=PartnerChoice.read(content.get("choice", {})),
     )

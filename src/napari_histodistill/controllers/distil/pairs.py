@@ -165,7 +165,9 @@ def plan_work(
             plan,
             partners=tuple(called_by_kind(plan.partners)),
             origin=SectionOrigin(
-                ImageOrigin.of(sparse), tuple(_origin(p) for p, _ in layers)
+                ImageOrigin.of(sparse),
+                tuple(_origin(p) for p, _ in layers),
+                approved_by=_approver_in_files(others),
             ),
         )
         cancel.check()
@@ -196,17 +198,26 @@ def write_work(plans: Sequence[PairPlan], config: DistillConfig, folder: Path) -
     return work
 
 
+def _approver_in_files(partners: Sequence[Partner]) -> str:
+    """Return who approved how all lie, as their files say; "" without one name."""
+    names = {p.alignment.approved_by if p.alignment else "" for p in partners}
+    return names.pop() if len(names) == 1 else ""
+
+
 def _origin(partner: Partner) -> PartnerOrigin:
     """Return where a partner comes from, and how it was aligned."""
-    slide, known = partner.slide, partner.registration
+    slide, known = partner.slide, partner.alignment
     image = ImageOrigin(partner.name) if slide is None else ImageOrigin.of(slide)
     if known is None:
         return PartnerOrigin.of(
             image, AlignedBy.PLACED, without_evidence(partner.matrix)
         )
-    judged = len(known.residuals_um) > 0
     return PartnerOrigin.of(
-        image, AlignedBy.LANDMARKS if judged else AlignedBy.SEARCH, known
+        image,
+        known.by,
+        known.registration,
+        file=known.file,
+        file_digest=known.file_digest,
     )
 
 

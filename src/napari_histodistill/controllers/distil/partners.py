@@ -6,7 +6,6 @@ called alike, and a person may rename a layer at any time.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.layers.kinds import PartnerReading
     from napari_histodistill.distill.layers.refinement import Refinement
     from napari_histodistill.distill.layers.registration import Registration
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]
@@ -87,18 +87,21 @@ class LayerKey:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Earlier:
-    """How a partner lay before it was found, or turned: what *Undo* goes back to.
+    """How a partner lay before it was found, turned or refined: what *Undo* lays again.
 
     Attributes
     ----------
-    registration : Registration or None
+    alignment : SectionAlignment or None
         As of then.
     refinement : Refinement or None
         Where that came from, if it was refined.
+    earlier : Earlier or None
+        Before that.
     """
 
-    registration: Registration | None
+    alignment: SectionAlignment | None
     refinement: Refinement | None
+    earlier: Earlier | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,12 +120,12 @@ class Partner:
         Of ``spots``.
     lies : ndarray
         ``(3, 3)``: µm of the sparse world to µm of the partner's, as the layers lie.
-    registration : Registration or None
-        From landmarks; goes before ``lies``.
+    alignment : SectionAlignment or None
+        How it was aligned, and what that comes from; goes before ``lies``.
     refinement : Refinement or None
-        Where ``registration`` comes from, if what both layers show refined it.
+        Where ``alignment`` comes from, if what both layers show refined it.
     earlier : Earlier or None
-        How it lay before a search, or a person, laid it as found or offered.
+        How it lay before it was refined, or laid as found or offered.
     key : LayerKey or None
         Identity of its layer; None for the sparse layer itself.
     named : mapping of int to str
@@ -136,7 +139,7 @@ class Partner:
     slide: Slide | None = None
     spots: Spots | None = None
     lies: Doubles = field(default_factory=lambda: np.eye(3))
-    registration: Registration | None = None
+    alignment: SectionAlignment | None = None
     refinement: Refinement | None = None
     earlier: Earlier | None = None
     key: LayerKey | None = None
@@ -144,9 +147,28 @@ class Partner:
     choice: PartnerChoice = field(default_factory=PartnerChoice)
 
     @property
+    def registration(self) -> Registration | None:
+        """The transform of :attr:`alignment`; None where the layers lie as they do."""
+        return None if self.alignment is None else self.alignment.registration
+
+    @property
     def matrix(self) -> Doubles:
         """The sparse world to this one's, µm."""
         return self.lies if self.registration is None else self.registration.matrix
+
+    @property
+    def error_um(self) -> float | None:
+        """Median error of how it lies, µm; None where nothing is known of it."""
+        return None if self.alignment is None else self.alignment.error_um
+
+    def laid(
+        self, alignment: SectionAlignment | None, refinement: Refinement | None = None
+    ) -> Partner:
+        """Return the partner laid otherwise; that can be undone."""
+        earlier = Earlier(self.alignment, self.refinement, self.earlier)
+        return replace(
+            self, alignment=alignment, refinement=refinement, earlier=earlier
+        )
 
     def confidence(self, tile_um: float) -> float:
         """Return the confidence, 0 to 1, that a tile's partner shows the same tissue.
@@ -154,7 +176,7 @@ class Partner:
         1 where nothing is known.
         """
         known = self.registration
-        if known is None or not math.isfinite(known.error_um):
+        if known is None or self.error_um is None:
             return 1.0
         return known.confidence(tile_um)
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.controllers.shared.wording import duration_in_words
+from napari_histodistill.distill.pairs.store import is_pairs, read_origins
 from napari_histodistill.distill.runs.events import (
     events_of,
     health_in_words,
     warning_of,
 )
-from napari_histodistill.distill.runs.folder import LOCK, read_run
+from napari_histodistill.distill.runs.folder import LOCK, read_run, run_data
 from napari_histodistill.distill.runs.process import RunProcess, RunView, look_at
 from napari_histodistill.distill.runs.smaller_batch import why_no_smaller
 from napari_histodistill.errors import InputError
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_histodistill.controllers.distil.session import DistilSession
+    from napari_histodistill.distill.pairs.provenance import SectionOrigin
 
     CurvePoints = tuple[tuple[float, float], ...]
+
+NAMED_SECTIONS = 3
+"""Sections of a run that are named; of more there is their number."""
 
 
 def say_run(view: RunView) -> str:
@@ -53,14 +58,43 @@ def say_run(view: RunView) -> str:
 def learns_elsewhere(session: DistilSession) -> str:
     """Return from which sections a run learns, where the H&E is none of them.
 
-    Empty where it is one of them, or the run was found again: nobody knows then.
+    Of a run that was found again, always, with the partners: nobody chose them here.
     """
     here = session.sparse
+    if not session.run_of and session.run_from:
+        digests = {one.sparse.digest for one in session.run_from}
+        other = here is not None and here.info.section not in digests
+        words = f"From {_say_origins(session.run_from)}"
+        return f"{words}, not from this slide. " if other else f"{words}. "
     names = [x.plan.sparse.name for x in session.run_of]
     known = {x.plan.sparse.info.section for x in session.run_of}
     if here is None or not known or here.info.section in known:
         return ""
     return f"From {', '.join(names)}, not from this slide. "
+
+
+def origins_of(run: RunProcess) -> tuple[SectionOrigin, ...]:
+    """Return where the pairs of a run come from, as far as they say it.
+
+    Raises
+    ------
+    InputError
+        If the run's folder, or what its pairs say, is damaged.
+    """
+    data = run_data(run.folder)
+    found = read_origins(data) if is_pairs(data) else ()
+    return tuple(one for one in found if one is not None)
+
+
+def _say_origins(origins: Sequence[SectionOrigin]) -> str:
+    """Return each H&E with its partners, by name; of many, the first few."""
+    named = []
+    for one in origins[:NAMED_SECTIONS]:
+        partners = dict.fromkeys(partner.image.name for partner in one.partners)
+        taught = f" with {' and '.join(partners)}" if partners else ""
+        named.append(one.sparse.name + taught)
+    more = len(origins) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def _say_running(view: RunView, at: str, left: float | None) -> str:

@@ -100,7 +100,23 @@ def say_pairs(
         words += f"{say_kept(kept)} {pairs:,} pairs in all, {split}"
     if straddling:
         words += f"Not trained on: about {say_reason(Lost.STRADDLES, straddling)}. "
-    return words + enough_for(trained)
+    return words + _say_unknown_errors(sections) + enough_for(trained)
+
+
+def _say_unknown_errors(sections: Sequence[Planned]) -> str:
+    """Return of which partners nobody knows how well they lie; "" of none."""
+    names = dict.fromkeys(
+        partner.name
+        for section in sections
+        for partner in section.partners
+        if partner.kind is not PartnerKind.SAME and partner.error_um is None
+    )
+    if not names:
+        return ""
+    return (
+        f"How far {', '.join(names)} is off is not known: pairs count in full "
+        "(landmarks, or Find, would say). "
+    )
 
 
 def say_sources(sections: Sequence[Planned]) -> str:

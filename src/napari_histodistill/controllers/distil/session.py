@@ -28,7 +28,6 @@ from napari_histodistill.controllers.distil.pairs import (
 from napari_histodistill.controllers.distil.partners import (
     MEANINGS,
     STUDENT_WORDS,
-    Earlier,
     LayerKey,
     Partner,
     as_aligned,
@@ -65,12 +64,15 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.distil.choices.readings import PartnerChoice
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.distill.layers.refinement import Refinement
-    from napari_histodistill.distill.layers.registration import Registration
-    from napari_histodistill.distill.pairs.provenance import SectionRelation
+    from napari_histodistill.distill.pairs.provenance import (
+        SectionOrigin,
+        SectionRelation,
+    )
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import Field, FieldPath
     from napari_histodistill.distill.recipes.presets import TileLabels
     from napari_histodistill.distill.runs.process import RunProcess
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.slides import Slide
 
 
@@ -111,6 +113,8 @@ class DistilSession:
         The training, from here or found again.
     run_of : tuple of Planned
         Pairs that the run learns from, if it was started from here.
+    run_from : tuple of SectionOrigin
+        Where they come from, of a run that was found again.
     said : SectionsSaid
         What a person says of the layers: whether they are one section, who approved.
     """
@@ -129,6 +133,7 @@ class DistilSession:
     typed: dict[FieldPath, str] = field(default_factory=dict)
     run: RunProcess | None = None
     run_of: tuple[Planned, ...] = ()
+    run_from: tuple[SectionOrigin, ...] = ()
     on: LayerKey | None = None
     said: SectionsSaid = field(default_factory=SectionsSaid)
 
@@ -223,7 +228,13 @@ class DistilSession:
 
     def follow(self, run: RunProcess) -> None:
         """Watch a run, started here or found again."""
+        if self.run is not None and self.run.folder != run.folder:
+            self.run_from = ()
         self.run, self.run_of = run, self.trained
+
+    def know_origins(self, origins: tuple[SectionOrigin, ...]) -> None:
+        """Take where the pairs of a run come from that was found again."""
+        self.run_from = origins
 
     def sample(self, mpp: float, tile_px: int) -> None:
         """Choose the size of the tiles; pairs are forgotten.
@@ -296,19 +307,14 @@ class DistilSession:
         """
         if self.aligned is None or not fitted.wish.is_like(now):
             return False
-        self.put_registration(self.aligned, fitted.registration)
+        self.put_alignment(self.aligned, fitted.alignment())
         return True
 
-    def put_registration(self, partner: int, found: Registration | None) -> None:
-        """Take a registration, or go back to how the layers lie."""
+    def put_alignment(self, partner: int, found: SectionAlignment | None) -> None:
+        """Take an alignment, or go back to how the layers lie."""
+        was = self.partners[partner]
         self.put_partner(
-            partner,
-            replace(
-                self.partners[partner],
-                registration=found,
-                refinement=None,
-                earlier=None,
-            ),
+            partner, replace(was, alignment=found, refinement=None, earlier=None)
         )
 
     def take_refinement(self, started: Partner, found: Refinement) -> bool:
@@ -333,7 +339,7 @@ class DistilSession:
         self.put_partner(place, refined(started, found))
         return True
 
-    def take_found(self, started: Partner, found: Registration) -> bool:
+    def take_found(self, started: Partner, found: SectionAlignment) -> bool:
         """Lay the aligned partner by a search or an offer; it can be undone.
 
         Returns
@@ -345,13 +351,11 @@ class DistilSession:
         place = self.aligned
         if place is None or self.partners[place] is not started:
             return False
-        earlier = Earlier(started.registration, started.refinement)
-        laid = replace(started, registration=found, refinement=None, earlier=earlier)
-        self.put_partner(place, laid)
+        self.put_partner(place, started.laid(found))
         return True
 
     def undo(self) -> bool:
-        """Lay the aligned partner as before it was refined, or before it was found.
+        """Lay the aligned partner as before it was last refined, found or turned.
 
         Returns
         -------

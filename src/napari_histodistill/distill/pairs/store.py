@@ -10,6 +10,7 @@ store never has its name.
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from napari_histodistill.distill.layers.kinds import PartnerReading, Unlabelled
 from napari_histodistill.distill.layers.partners import Spots
 from napari_histodistill.distill.pairs.provenance import SectionOrigin
 from napari_histodistill.errors import ComputeError, StoreError
-from napari_histodistill.files import check_tree
+from napari_histodistill.files import check_tree, read_plain
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.formats.zarr_limits import check_array
 
@@ -40,6 +41,7 @@ FORMAT_VERSION = 1
 PAIRS = "pairs.zarr"
 _KIND = "pairs"
 _ROWS = 64
+_MOST_BYTES = 2**26
 MAX_RATIO = 1000
 """Largest factor by which images shrink on disk, nearly blank ones included."""
 
@@ -266,16 +268,36 @@ def read_pairs(path: Path | str) -> StoredPairs:
             mpp=float(meta["mpp"]),
             tile_px=int(meta["tile_px"]),
             source=str(meta["source"]),
-            origins=tuple(
-                None if one is None else SectionOrigin.read(one)
-                for one in meta.get("origins", [])
-            ),
+            origins=_origins_of(meta),
             _group=group,
         )
     except StoreError:
         raise
     except _DAMAGE as error:
         raise _damaged(path, error) from error
+
+
+def read_origins(path: Path) -> tuple[SectionOrigin | None, ...]:
+    """Return where stored pairs come from, without opening their arrays.
+
+    Raises
+    ------
+    StoreError
+        If their description is damaged.
+    """
+    try:
+        content: Any = json.loads(read_plain(path / "zarr.json", _MOST_BYTES))
+        return _origins_of(content["attributes"]["histodistill"])
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _origins_of(meta: dict[str, Any]) -> tuple[SectionOrigin | None, ...]:
+    """Return where every section comes from; nothing of older stores."""
+    return tuple(
+        None if one is None else SectionOrigin.read(one)
+        for one in meta.get("origins", [])
+    )
 
 
 def _check_rows(arrays: list[Any]) -> None:

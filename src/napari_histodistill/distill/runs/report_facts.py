@@ -36,13 +36,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from napari_histodistill.distill.pairs.loading import PairSet, PairSplit
+    from napari_histodistill.distill.pairs.provenance import SectionOrigin
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.recipes.form import FieldGroup
     from napari_histodistill.distill.runs.report_page import Fact
     from napari_histodistill.students.spec import Metric, StudentSpec
 
     Events = Sequence[dict[str, Any]]
+    Origins = Sequence[SectionOrigin | None]
 
 TWINS = 6
 TWIN_PX = 120
@@ -266,21 +270,36 @@ def _data(
         listed = f" ({inside})" if inside else ""
         read = "" if known is None else _how_read(known)
         yield "partner", f"{name}: {dense.kind}{size}{listed}{read}{control}"
-    yield from _origins(run_data(folder), shown)
-    sure = split.train.confidence
+    data = run_data(folder)
+    origins = read_pairs(data).origins if is_pairs(data) else ()
+    yield from _origins(origins, shown)
+    yield from _confidence(split.train.confidence, origins, shown)
+
+
+def _confidence(
+    sure: npt.NDArray[np.float32], origins: Origins, shown: ReportNames
+) -> Iterator[Fact]:
+    """Return how surely pairs show the same tissue, or that it is not known."""
+    words = []
     if sure.min() < 1:
-        yield (
-            "confidence",
-            f"{np.median(sure):.0%} (median), at least {sure.min():.0%}",
+        words = [f"{np.median(sure):.0%} (median), at least {sure.min():.0%}"]
+    partners = [p for one in origins if one is not None for p in one.partners]
+    unknown = [p for p in partners if p.error_um is None]
+    if unknown and shown.config.dense:
+        all_are = len(unknown) == len(partners)
+        words.append(
+            "the alignment's error is not known: pairs count in full"
+            if all_are
+            else "where an alignment's error is not known, pairs count in full"
         )
+    if words:
+        yield "confidence", "; ".join(words)
 
 
-def _origins(data: Path, shown: ReportNames) -> Iterator[Fact]:
+def _origins(origins: Origins, shown: ReportNames) -> Iterator[Fact]:
     """Return where every section comes from, where the pairs say it."""
-    if not is_pairs(data):
-        return
     names = shown.config.report is not None and shown.config.report.names
-    for k, origin in enumerate(read_pairs(data).origins, start=1):
+    for k, origin in enumerate(origins, start=1):
         if origin is not None:
             case = f" ({origin.case})" if names and origin.case else ""
             yield f"section {k}{case}", origin.say(names=names)

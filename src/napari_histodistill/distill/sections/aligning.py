@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,11 @@ import numpy as np
 
 from napari_histodistill.distill.exchange.landmarks import paired, read_landmarks
 from napari_histodistill.distill.exchange.transforms import (
-    TransformFormat,
     read_transform,
     without_evidence,
 )
 from napari_histodistill.distill.layers.finding import Found, find
 from napari_histodistill.distill.layers.registration import (
-    FEWEST,
     LandmarkPairs,
     RegistrationKind,
     apply,
@@ -27,23 +24,24 @@ from napari_histodistill.distill.layers.registration import (
 from napari_histodistill.distill.pairs.provenance import AlignedBy
 from napari_histodistill.distill.sections.alignment import SectionAlignment
 from napari_histodistill.distill.sections.files import PartnerSort
+from napari_histodistill.distill.sections.judging import (
+    CONTRADICTING,
+    of_file,
+    of_landmarks,
+    of_search,
+    spread_of,
+)
 from napari_histodistill.distill.sections.partners import layers_of
-from napari_histodistill.distill.sections.record import AlignmentRecord, read_record
-from napari_histodistill.slides.codecs.filebytes import digest_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-    from napari_histodistill.distill.exchange.transforms import ReadTransform
     from napari_histodistill.distill.sections.opening import OpenSection
     from napari_histodistill.running import CancelToken
 
     Doubles = npt.NDArray[np.float64]
-
-CONTRADICTING = 0.25
-"""A median residual above this share of the landmarks' own spread: they contradict."""
 
 
 def align_section(
@@ -116,34 +114,9 @@ def _by_landmarks(
     chosen = kind or kind_that_fits(len(here))
     found = fit_landmarks(here, there, chosen)
     mirrored = fit_from_other_side(here, there, found)
-    found = found if mirrored is None else mirrored
-    reasons = [] if mirrored is None else ["The landmarks fit a mirrored partner."]
-    left_out = int((~found.inliers).sum())
-    if left_out:
-        which = ", ".join(str(k + 1) for k in np.flatnonzero(~found.inliers)[:8])
-        those = "1 landmark contradicts" if left_out == 1 else f"{left_out} contradict"
-        reasons.append(f"{those} the others ({which}).")
-    accepted = True
-    if not math.isfinite(found.median_um):
-        reasons.append(
-            f"Too few landmarks to judge the fit: set {FEWEST[chosen] + 1} or more."
-        )
-    elif found.median_um > CONTRADICTING * _spread(there):
-        accepted = False
-        reasons.append(
-            f"The landmarks contradict each other: left out in turn, they are off by "
-            f"{found.median_um:,.0f} µm (median). Are both files in the same order, "
-            "and µm per pixel right?"
-        )
-    return SectionAlignment(
-        found, AlignedBy.LANDMARKS, accepted, tuple(reasons), landmarks
-    )
-
-
-def _spread(points: Doubles) -> float:
-    """Return the root of the mean squared distance from the landmarks' centre."""
-    apart = points - points.mean(0)
-    return float(np.sqrt((apart**2).sum(1).mean()))
+    known = of_landmarks(found if mirrored is None else mirrored, there)
+    reasons = () if mirrored is None else ("The landmarks fit a mirrored partner.",)
+    return replace(known, reasons=(*reasons, *known.reasons), landmarks=landmarks)
 
 
 def _from_file(
@@ -154,31 +127,8 @@ def _from_file(
     frames = None if section.dense is None else section.frames
     unit = section.files.alignment.transform_unit
     read = read_transform(path, frames, unit=unit)
-    record = read_record(path, read.content)
-    if record is not None:
-        record.check(path, *section.origins())
-    accepted = record is None or record.accepted
-    found = SectionAlignment(
-        read.registration,
-        _origin_of(read, record),
-        accepted,
-        () if record is None else record.reasons,
-        read.landmarks,
-        None if record is None else record.score,
-        None if record is None else record.margin,
-        file=path.name,
-        file_digest=digest_path(path),
-        approved_by="" if record is None else record.approved_by,
-    )
+    found = of_file(path, read, *section.origins())
     return found if landmarks is None else _judged(found, landmarks)
-
-
-def _origin_of(read: ReadTransform, record: AlignmentRecord | None) -> AlignedBy:
-    if record is not None:
-        return record.by
-    ours = read.format is TransformFormat.OWN
-    by_landmarks = ours and len(read.registration.residuals_um) > 0
-    return AlignedBy.LANDMARKS if by_landmarks else AlignedBy.OTHER_PROGRAM
 
 
 def _judged(found: SectionAlignment, landmarks: LandmarkPairs) -> SectionAlignment:
@@ -190,7 +140,7 @@ def _judged(found: SectionAlignment, landmarks: LandmarkPairs) -> SectionAlignme
         known, residuals_um=residuals, inliers=np.ones(len(residuals), np.bool_)
     )
     accepted, reasons = found.accepted, found.reasons
-    if judged.median_um > CONTRADICTING * _spread(landmarks.dense_um):
+    if judged.median_um > CONTRADICTING * spread_of(landmarks.dense_um):
         accepted = False
         reasons = (
             *reasons,
@@ -213,7 +163,7 @@ def _searched(
     layer = layers_of(section.dense, _looked_at(section.sort))[0]
     for report in find(section.sparse, layer, kind, cancel=cancel):
         if isinstance(report, Found):
-            yield _of_search(report)
+            yield of_search(report)
         else:
             yield float(report)
 
@@ -222,14 +172,3 @@ def _looked_at(sort: PartnerSort) -> PartnerSort:
     """Return what is compared: of IHC, all its colours."""
     of_colours = {PartnerSort.MARKER, PartnerSort.BOTH}
     return PartnerSort.IMAGE if sort in of_colours else sort
-
-
-def _of_search(found: Found) -> SectionAlignment:
-    return SectionAlignment(
-        found.registration,
-        AlignedBy.SEARCH,
-        found.accepted,
-        tuple(reason[:1].upper() + reason[1:] for reason in found.reasons),
-        score=found.score,
-        margin=found.margin,
-    )

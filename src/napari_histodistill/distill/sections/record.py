@@ -5,23 +5,35 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_histodistill.distill.layers.registration import (
     inverse,
     registration_content,
+    registration_of,
 )
 from napari_histodistill.distill.pairs.provenance import AlignedBy, ImageOrigin
+from napari_histodistill.distill.sections.alignment import SectionAlignment
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from napari_histodistill.distill.sections.alignment import SectionAlignment
+    from napari_histodistill.distill.layers.registration import Registration
 
-_KEY = "alignment"
+_KEY, _IN_DRAFT = "alignment", "aligned"
 _SAME_SCALE = 1e-3
+
+
+class ScaleRemedy(NamedTuple):
+    """How a user gives the µm per pixel of either image: words for a message."""
+
+    he: str
+    partner: str
+
+
+OF_OPTIONS = ScaleRemedy("give the same --mpp", "give the same --partner-mpp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +65,32 @@ class AlignmentRecord:
     he: ImageOrigin
     partner: ImageOrigin
 
-    def check(self, path: Path, he: ImageOrigin, partner: ImageOrigin) -> None:
+    def check(
+        self,
+        path: Path,
+        he: ImageOrigin,
+        partner: ImageOrigin,
+        remedy: ScaleRemedy = OF_OPTIONS,
+    ) -> None:
         """Refuse other images, or other µm per pixel, than it was made for.
+
+        Parameters
+        ----------
+        path : Path
+            The file that holds it.
+        he, partner : ImageOrigin
+            The images of now.
+        remedy : ScaleRemedy
+            How a user states µm per pixel.
 
         Raises
         ------
         InputError
             Naming what differs.
         """
-        for option, known, now in (
-            ("--mpp", self.he, he),
-            ("--partner-mpp", self.partner, partner),
+        for what_to_do, known, now in (
+            (remedy.he, self.he, he),
+            (remedy.partner, self.partner, partner),
         ):
             if known.digest and now.digest and known.digest != now.digest:
                 msg = (
@@ -73,11 +100,14 @@ class AlignmentRecord:
                 raise InputError(msg)
             if not _same_scale(known, now):
                 msg = (
-                    f"{path}: was made with {known.say_scale()} for {known.name}, "
-                    f"which now has {now.say_scale()}: give the same {option}, or "
-                    "align again."
+                    f"{path}: was made with {_say_scale(known)} for {known.name}, "
+                    f"which now has {_say_scale(now)}: {what_to_do}, or align again."
                 )
                 raise InputError(msg)
+
+
+def _say_scale(image: ImageOrigin) -> str:
+    return "no µm/px" if image.um_per_px is None else image.say_scale()
 
 
 def _same_scale(known: ImageOrigin, now: ImageOrigin) -> bool:
@@ -107,12 +137,7 @@ def record_text(
     if found.landmarks is not None:
         content["landmarks"] = found.landmarks.content()
     content["matrix_um"] = inverse(found.registration.matrix).tolist()
-    content[_KEY] = {
-        "aligned_by": found.by.value,
-        "accepted": found.accepted,
-        "reasons": list(found.reasons),
-        "score": found.score,
-        "margin": found.margin,
+    content[_KEY] = _evidence(found) | {
         "approved_by": approved_by,
         "he": he.content(),
         "partner": partner.content(),
@@ -132,14 +157,11 @@ def read_record(path: Path, content: Mapping[str, Any]) -> AlignmentRecord | Non
         return None
     try:
         held = content[_KEY]
-        score, margin = (
-            None if held[key] is None else float(held[key])
-            for key in ("score", "margin")
-        )
+        by, accepted, reasons, score, margin = _read_evidence(held)
         return AlignmentRecord(
-            AlignedBy(held["aligned_by"]),
-            held["accepted"] is True,
-            tuple(str(reason) for reason in held["reasons"]),
+            by,
+            accepted,
+            reasons,
             score,
             margin,
             str(held["approved_by"]),
@@ -149,3 +171,73 @@ def read_record(path: Path, content: Mapping[str, Any]) -> AlignmentRecord | Non
     except (LookupError, TypeError, ValueError) as error:
         msg = f"{path}: what it says of its alignment is damaged ({error})."
         raise InputError(msg) from error
+
+
+def alignment_content(found: SectionAlignment) -> dict[str, Any]:
+    """Return an alignment for JSON, without its landmarks: what a draft keeps."""
+    return registration_content(found.registration) | {
+        _IN_DRAFT: _evidence(found)
+        | {
+            "file": found.file,
+            "file_digest": found.file_digest,
+            "approved_by": found.approved_by,
+        }
+    }
+
+
+def alignment_of(content: dict[str, Any]) -> SectionAlignment:
+    """Return what :func:`alignment_content` gave.
+
+    Of a bare registration, as drafts were before, its numbers say what it comes from.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError
+        If it is not that.
+    """
+    known = registration_of(content)
+    held = content.get(_IN_DRAFT)
+    if held is None:
+        return SectionAlignment(known, _likely_source(known), accepted=True, reasons=())
+    by, accepted, reasons, score, margin = _read_evidence(held)
+    file, digest, approver = (
+        str(held[key]) for key in ("file", "file_digest", "approved_by")
+    )
+    return SectionAlignment(
+        known, by, accepted, reasons, None, score, margin, file, digest, approver
+    )
+
+
+def _likely_source(known: Registration) -> AlignedBy:
+    """Return what a registration comes from: only a search states an error itself."""
+    if known.stated_um is not None:
+        return AlignedBy.SEARCH
+    judged = len(known.residuals_um) > 0
+    return AlignedBy.LANDMARKS if judged else AlignedBy.OTHER_PROGRAM
+
+
+def _evidence(found: SectionAlignment) -> dict[str, Any]:
+    return {
+        "aligned_by": found.by.value,
+        "accepted": found.accepted,
+        "reasons": list(found.reasons),
+        "score": found.score,
+        "margin": found.margin,
+    }
+
+
+def _read_evidence(
+    held: Mapping[str, Any],
+) -> tuple[AlignedBy, bool, tuple[str, ...], float | None, float | None]:
+    """Return what :func:`_evidence` gave, in its order."""
+    score, margin = (
+        None if held[key] is None else float(held[key]) for key in ("score", "margin")
+    )
+    reasons = tuple(str(reason) for reason in held["reasons"])
+    return (
+        AlignedBy(held["aligned_by"]),
+        held["accepted"] is True,
+        reasons,
+        score,
+        margin,
+    )

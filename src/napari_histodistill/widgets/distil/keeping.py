@@ -48,8 +48,8 @@ class DistilKeeping(Drafting):
     def made(self) -> list[Handmade]:
         """Return the landmarks of all pairs, and the sections that were kept."""
         made = [
-            _landmarks(sections, LandmarkDraft(*pixels, registration), self._filed)
-            for sections, pixels, registration in self.aligning.everything()
+            _landmarks(sections, LandmarkDraft(*pixels, alignment), self._filed)
+            for sections, pixels, alignment in self.aligning.everything()
         ]
         kept = self.bench.session.kept
         found = [x for x in kept if not why_not_kept(x)]
@@ -85,7 +85,7 @@ class DistilKeeping(Drafting):
             self._restore_kept(draft)
             return
         found = LandmarkDraft.read(draft.content)
-        self.aligning.put_pixels((found.sparse_px, found.dense_px), found.registration)
+        self.aligning.put_pixels((found.sparse_px, found.dense_px), found.alignment)
         self.restored(draft)
         self.bench.changed.emit()
 
@@ -127,9 +127,9 @@ class DistilKeeping(Drafting):
         if self.aligning.sections is not None:
             self.mark_saved(_key(self.aligning.sections))
             return
-        for sections, pixels, registration in self.aligning.everything():
+        for sections, pixels, alignment in self.aligning.everything():
             if sections is None:
-                self._filed = _state(LandmarkDraft(*pixels, registration))
+                self._filed = _state(LandmarkDraft(*pixels, alignment))
 
 
 def _key(sections: tuple[str, str]) -> DraftKey:
@@ -138,13 +138,13 @@ def _key(sections: tuple[str, str]) -> DraftKey:
 
 def _state(draft: LandmarkDraft) -> Hashable:
     """Return what is equal for equal landmarks; None where there are none."""
-    known = draft.registration
+    known = draft.alignment
     if known is None and not len(draft.sparse_px) and not len(draft.dense_px):
         return None
     return (
         draft.sparse_px.round(3).tobytes(),
         draft.dense_px.round(3).tobytes(),
-        None if known is None else known.matrix.tobytes(),
+        None if known is None else known.registration.matrix.tobytes(),
     )
 
 

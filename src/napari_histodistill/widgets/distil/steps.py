@@ -286,7 +286,11 @@ class AlignStep(Step):
             "Read an alignment or landmarks from files: of this program, ANHIR, "
             "BigWarp, QuPath, elastix or ITK.",
         )
-        self.save = push("Save…", "Write the transform, with its evidence, to a file.")
+        self.save = push(
+            "Save…",
+            "Write the transform, with its evidence, or for ITK, elastix or QuPath; or "
+            "the landmarks, for ANHIR or BigWarp: the file's ending says which.",
+        )
         self._make_looks()
         self.refine = QPushButton("Refine")
         self.refine_tip = (

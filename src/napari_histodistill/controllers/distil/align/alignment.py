@@ -19,6 +19,8 @@ from napari_histodistill.distill.layers.registration import (
     RegistrationKind,
     inverse,
 )
+from napari_histodistill.distill.pairs.provenance import AlignedBy
+from napari_histodistill.distill.sections.alignment import SectionAlignment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,24 +188,25 @@ def refine_work(
 
 def refined(partner: Partner, found: Refinement) -> Partner:
     """Return the partner as a refinement that was accepted lays it."""
-    return replace(partner, registration=found.after, refinement=found)
+    alignment = SectionAlignment(
+        found.after, AlignedBy.SEARCH, accepted=True, reasons=(say_refinement(found),)
+    )
+    return partner.laid(alignment, found)
 
 
 def as_before(partner: Partner) -> Partner | None:
-    """Return the partner as before it was refined, or else before it was found.
+    """Return the partner as before it was last refined, found or turned.
 
-    None if it was neither.
+    None if it was not.
     """
-    if partner.refinement is not None:
-        return replace(partner, registration=partner.refinement.before, refinement=None)
     was = partner.earlier
     if was is None:
         return None
     return replace(
         partner,
-        registration=was.registration,
+        alignment=was.alignment,
         refinement=was.refinement,
-        earlier=None,
+        earlier=was.earlier,
     )
 
 
@@ -215,22 +218,27 @@ class TurnOffer:
     ----------
     words : str
         What was seen, in a sentence.
-    registration : Registration
+    alignment : SectionAlignment
         How the partner lies if a person agrees.
     """
 
     words: str
-    registration: Registration
+    alignment: SectionAlignment
 
 
 def say_alignment(partner: Partner) -> str:
     """Return how a partner lies, in one line."""
     if partner.kind is PartnerKind.SAME:
         return "Nothing to align: it is the same layer."
-    known = partner.registration
-    if known is None:
+    found = partner.alignment
+    if found is None:
         return "As the layers lie on the canvas."
-    words = _say_origin(partner, known)
+    return _say_fit(partner, found) + _say_file(found)
+
+
+def _say_fit(partner: Partner, found: SectionAlignment) -> str:
+    known = found.registration
+    words = _say_origin(partner, found)
     if not math.isfinite(known.median_um):
         if known.stated_um is not None:
             return _say_stated(words, known)
@@ -248,6 +256,16 @@ def say_alignment(partner: Partner) -> str:
         words + f" · too far off for single cells; tiles of "
         f"{known.smallest_tile_um():.0f} µm or more agree"
     )
+
+
+def _say_file(found: SectionAlignment) -> str:
+    """Return which file it comes from, and what that file says of it."""
+    if not found.file:
+        return ""
+    words = f" · from {found.file}"
+    if found.approved_by:
+        words += f", approved by {found.approved_by}"
+    return words if found.accepted else words + ", not accepted there"
 
 
 def _say_stated(words: str, known: Registration) -> str:
@@ -272,9 +290,12 @@ def say_refinement(found: Refinement) -> str:
     )
 
 
-def _say_origin(partner: Partner, known: Registration) -> str:
+def _say_origin(partner: Partner, found: SectionAlignment) -> str:
+    known = found.registration
     used = int(known.inliers.sum())
     words = f"{used} landmarks · {known.kind}" if used else known.kind
+    if used and partner.refinement is None and found.by is AlignedBy.SEARCH:
+        words = f"Found · {known.kind} · judged by {used} landmarks"
     left_out = len(known.inliers) - used
     if left_out:
         words += f" ({left_out} left out)"

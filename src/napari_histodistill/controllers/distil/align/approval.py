@@ -72,11 +72,14 @@ class SectionsSaid:
         return self.approved_by if same else ""
 
     def put_into(self, planned: Planned) -> Planned:
-        """Return pairs with this in their provenance."""
+        """Return pairs with this in their provenance.
+
+        Who approved, as the alignment's file says, stays where nobody did here.
+        """
         origin = planned.plan.origin
         if origin is None:
             return planned
-        by = self.approver_of(planned.partners)
+        by = self.approver_of(planned.partners) or origin.approved_by
         said = replace(origin, relation=self.relation, approved_by=by)
         if said == origin:
             return planned

@@ -26,6 +26,9 @@ from napari_histodistill.distill.exchange.transforms import (
     read_own,
     read_transform,
 )
+from napari_histodistill.distill.pairs.provenance import ImageOrigin
+from napari_histodistill.distill.sections.judging import of_file
+from napari_histodistill.distill.sections.record import ScaleRemedy
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,11 +37,14 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_histodistill.distill.layers.registration import Registration
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.slides import Slide
 
     Doubles = npt.NDArray[np.float64]
     BothSides = tuple[Doubles, Doubles]
+
+
+IN_STEP_1 = ScaleRemedy(*2 * ("type the same µm per pixel in step 1",))
 
 
 class Held(Enum):
@@ -84,12 +90,20 @@ class FromFile:
     ----------
     landmarks_um : tuple of ndarray or None
         ``(n, 2)`` µm in either layer's own world.
-    registration : Registration or None
+    alignment : SectionAlignment or None
         How the partner lies; None where landmarks are to be fitted.
     """
 
     landmarks_um: BothSides | None
-    registration: Registration | None
+    alignment: SectionAlignment | None
+
+    @property
+    def why_not(self) -> str:
+        """Why the file's evidence does not bear its alignment; empty if it does."""
+        if self.alignment is None or self.alignment.accepted:
+            return ""
+        reasons = " ".join(self.alignment.reasons)
+        return f"{self.alignment.file}: this alignment was not accepted. {reasons}"
 
 
 def look_into(path: Path) -> Chosen:
@@ -144,16 +158,17 @@ def take(
     Raises
     ------
     InputError
-        If they do not fit the slides, or each other.
+        If they do not fit the slides, or each other; or if the file was made for other
+        images, or with other µm per pixel.
     """
     if chosen.own is not None:
         places = chosen.own.landmarks
         both = None if places is None else (places.sparse_um, places.dense_um)
-        return FromFile(both, chosen.own.registration)
+        return FromFile(both, _of_file(chosen.path, chosen.own, sparse, dense))
     frames = SectionFrames(PointFrame.of(sparse), PointFrame.of(dense), fixed)
     if chosen.landmarks is None:
         read = read_transform(chosen.path, frames, unit=unit)
-        return FromFile(None, read.registration)
+        return FromFile(None, _of_file(chosen.path, read, sparse, dense))
     if chosen.held is Held.PAIRS:
         return FromFile(chosen.landmarks.pair_um(frames, unit), None)
     if partner is None:
@@ -161,3 +176,10 @@ def take(
         raise InputError(msg)
     other = read_landmarks(partner)
     return FromFile(paired(chosen.landmarks, other, frames, unit), None)
+
+
+def _of_file(
+    path: Path, read: ReadTransform, sparse: Slide, dense: Slide
+) -> SectionAlignment:
+    he, partner = ImageOrigin.of(sparse), ImageOrigin.of(dense)
+    return of_file(path, read, he, partner, IN_STEP_1)

@@ -20,6 +20,7 @@ from napari_histodistill.distill.layers.registration import (
     is_mirrored,
     kind_that_fits,
 )
+from napari_histodistill.distill.sections.judging import of_landmarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.distil.partners import Partner
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.running import CancelToken
 
     Doubles = npt.NDArray[np.float64]
@@ -87,6 +89,10 @@ class Fitted:
     wish: FitWish
     registration: Registration
     other: Registration | None
+
+    def alignment(self) -> SectionAlignment:
+        """Return the fit as an alignment."""
+        return of_landmarks(self.registration, self.wish.dense_um)
 
 
 def fit_wish(
@@ -156,7 +162,7 @@ def mirror_offer(partner: Partner | None, fitted: Fitted | None) -> TurnOffer | 
     return TurnOffer(
         f"The landmarks fit {which}: they would be off by {then:,.0f} µm instead of "
         f"{now:,.0f} µm (median).",
-        fitted.other,
+        of_landmarks(fitted.other, fitted.wish.dense_um),
     )
 
 

@@ -14,9 +14,6 @@ from napari_histodistill.controllers.distil.align.alignment import (
     why_no_alignment,
 )
 from napari_histodistill.controllers.distil.partners import Partner
-from napari_histodistill.distill.layers.registration import (
-    Registration,
-)
 from napari_histodistill.errors import InputError
 from napari_histodistill.widgets.distil.align.checkerboard import CheckerView
 from napari_histodistill.widgets.distil.align.files import FileLoading
@@ -34,6 +31,8 @@ from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
 
     Doubles = npt.NDArray[np.float64]
     BothSides = tuple[Doubles, Doubles]
@@ -122,20 +121,22 @@ class Aligning(AlignedPair):
 
     def everything(
         self,
-    ) -> list[tuple[tuple[str, str] | None, BothSides, Registration | None]]:
-        """Return sections, landmarks (px) and registration of all known pairs."""
+    ) -> list[tuple[tuple[str, str] | None, BothSides, SectionAlignment | None]]:
+        """Return sections, landmarks (px) and alignment of all known pairs."""
         marks = self.landmarks
-        found: list[tuple[tuple[str, str] | None, BothSides, Registration | None]] = [
+        found: list[
+            tuple[tuple[str, str] | None, BothSides, SectionAlignment | None]
+        ] = [
             (record.sections, record.pixels, marks.laid.get(record.sections))
             for record in marks.records
             if record.sections is not None
         ]
         both = self.both()
         if both is not None and marks.are_of(*both):
-            found.append((sections(both), marks.pixels(), self.known))
+            found.append((sections(both), marks.pixels(), self.alignment))
         return found
 
-    def put_pixels(self, pixels: BothSides, registration: Registration | None) -> None:
+    def put_pixels(self, pixels: BothSides, alignment: SectionAlignment | None) -> None:
         """Show landmarks of the chosen pair again, and lay the partner as it was.
 
         Raises
@@ -151,8 +152,8 @@ class Aligning(AlignedPair):
         self.fitting.forget()
         self.refining.forget()
         self.finding.forget()
-        if registration is not None:
-            self.bench.session.put_registration(place, registration)
+        if alignment is not None:
+            self.bench.session.put_alignment(place, alignment)
             self.lay()
 
     def keep_landmarks(self, pixels: BothSides) -> None:
@@ -234,7 +235,7 @@ class Aligning(AlignedPair):
     def _remember(self, both: tuple[Image, Layer]) -> None:
         """Note how the partner lies, for when its layer or this panel comes back."""
         # One that is being fitted is fitted again when the pair comes back.
-        known = None if self.fitting.active else self.known
+        known = None if self.fitting.active else self.alignment
         key = sections(both)
         if key is not None and known is not None:
             self.landmarks.laid[key] = known
@@ -246,7 +247,7 @@ class Aligning(AlignedPair):
         key, place = sections(both), self.bench.session.aligned
         known = None if key is None else self.landmarks.laid.get(key)
         if known is not None and place is not None and self.known is None:
-            self.bench.session.put_registration(place, known)
+            self.bench.session.put_alignment(place, known)
             self.lay()
 
     def _show_registration(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,18 @@ from napari_histodistill.controllers.distil.align.exchange import (
     look_into,
     take,
 )
-from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
-from napari_histodistill.distill.layers.registration import (
-    LandmarkPairs,
-    Registration,
-    write_registration,
+from napari_histodistill.controllers.distil.align.saving import (
+    TITLES,
+    SaveAs,
+    ToSave,
+    save_as,
+    texts_of,
 )
+from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
+from napari_histodistill.distill.exchange.transforms import write_transform
+from napari_histodistill.distill.layers.registration import LandmarkPairs
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.widgets.shared.controls import confirmed
 from napari_histodistill.widgets.shared.forms import (
     ask,
     ask_file,
@@ -34,14 +40,15 @@ from napari_histodistill.widgets.shared.forms import (
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.slides import Slide
     from napari_histodistill.widgets.distil.align.pair import AlignedPair
 
     Doubles = npt.NDArray[np.float64]
     BothSides = tuple[Doubles, Doubles]
-    Put = Callable[[BothSides, Registration | None], None]
+    Put = Callable[[BothSides, SectionAlignment | None], None]
 
-SAVED = "Alignments (*.json)"
+SAVED = ";;".join(f"{title} (*{one.value})" for one, title in TITLES.items())
 READ = "Alignments, landmarks, transforms (*.json *.geojson *.csv *.tsv *.txt *.tfm)"
 UNITS = (
     ("level-0 pixels", PointUnit.PIXELS),
@@ -53,7 +60,7 @@ SIDES = (("the H&E", FixedImage.HE), ("the partner", FixedImage.PARTNER))
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a file of another program leaves open."""
+    """What a file of another program leaves open, read or written."""
 
     unit: PointUnit = asked(
         "Unit of the file's numbers.", PointUnit.PIXELS, label="Its numbers are",
@@ -85,19 +92,42 @@ class FileLoading(QObject):
         super().__init__(pair)
         self._pair, self._put, self._fit = pair, put, fit
         self.ask_facts: Callable[[Chosen], FileFacts | None] = self._ask_facts
+        self.ask_target: Callable[[SaveAs], FileFacts | None] = self._ask_target
+        self.ask_anyway = partial(confirmed, pair.step, "Use anyway")
 
-    def save(self, path: Path | None = None) -> None:
-        """Write the transform; asks for the file where none is given."""
-        pair = self._pair
-        known = pair.known
-        if known is None:
-            return
-        if path is None:
+    def save(self, path: Path | None = None, partner: Path | None = None) -> None:
+        """Write the alignment or its landmarks; asks where no file is given.
+
+        Parameters
+        ----------
+        path : Path, optional
+            The file; its ending says what it holds (see :class:`.SaveAs`).
+        partner : Path, optional
+            For the partner's landmarks, where they go into a file of their own.
+        """
+        pair, saved = self._pair, self._to_save()
+        if saved is not None and path is None:
             path = ask_new_file("Save alignment", pair.step, "alignment.json", SAVED)
-        if path is not None:
-            target, places = path, self._measured()
-            if pair.bench.attempt(lambda: write_registration(target, known, places)):
-                self.saved.emit()
+        if saved is not None and path is not None:
+            pair.bench.attempt(partial(self._save, saved, path, partner))
+
+    def _save(self, saved: ToSave, path: Path, partner: Path | None) -> None:
+        wanted, step = save_as(path), self._pair.step
+        if wanted is SaveAs.ANHIR and partner is None:
+            title = "That is for the H&E's landmarks: choose a file for the partner's"
+            partner = ask_new_file(title, step, f"{path.stem}-partner.csv", SAVED)
+            if partner is None:
+                return
+        facts = self.ask_target(wanted) if wanted.asks else FileFacts()
+        if facts is None:
+            return
+        for place, text in texts_of(
+            saved, path, partner=partner, unit=facts.unit, fixed=facts.fixed
+        ).items():
+            write_transform(place, text)
+        self._pair.bench.said.emit("")
+        if wanted is SaveAs.OWN:  # no other holds all that was made
+            self.saved.emit()
 
     def load(self, path: Path | None = None, partner: Path | None = None) -> None:
         """Read an alignment, landmarks or a transform; asks where no file is given.
@@ -145,10 +175,12 @@ class FileLoading(QObject):
             fixed=facts.fixed,
             partner=partner,
         )
+        if found.why_not and not self.ask_anyway(f"{found.why_not} Use it anyway?"):
+            return
         # Without landmarks, those that are shown stay.
-        self._put(self._pixels(found), found.registration)
+        self._put(self._pixels(found), found.alignment)
         pair.bench.said.emit("")
-        if found.registration is None:
+        if found.alignment is None:
             self._fit()
 
     def _pixels(self, found: FromFile) -> BothSides:
@@ -162,6 +194,18 @@ class FileLoading(QObject):
         here, there = found.landmarks_um
         return here / _mpp_of(sparse), there / _mpp_of(partner.slide)
 
+    def _to_save(self) -> ToSave | None:
+        """Return what can be saved; None where nothing is aligned."""
+        pair, session = self._pair, self._pair.bench.session
+        partner, known = pair.partner, pair.alignment
+        if session.sparse is None or partner is None or partner.slide is None:
+            return None
+        if known is None:
+            return None
+        laid = replace(known, landmarks=self._measured())
+        approver = session.approved_by or known.approved_by
+        return ToSave(session.sparse, partner.slide, laid, approver)
+
     def _measured(self) -> LandmarkPairs | None:
         """Return the landmarks in µm and pixels; None without any."""
         own, partner = self._pair.own_landmarks(), self._pair.partner
@@ -171,6 +215,10 @@ class FileLoading(QObject):
         if not len(own[0]):
             return None
         return LandmarkPairs.measured(*own, _mpp_of(sparse), _mpp_of(partner.slide))
+
+    def _ask_target(self, wanted: SaveAs) -> FileFacts | None:
+        note = f"{TITLES[wanted]}. The other program reads the file so."
+        return ask(FileFacts(), "Save", self._pair.step, note=note)
 
     def _ask_facts(self, chosen: Chosen) -> FileFacts | None:
         note = f"{chosen.path.name} holds {chosen.held.value} and does not say this."

@@ -22,11 +22,13 @@ from napari_histodistill.controllers.distil.jobs import DistilJob
 from napari_histodistill.controllers.distil.partners import Partner
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.finding import Found
+from napari_histodistill.distill.sections.judging import of_search
 from napari_histodistill.widgets.distil.layers import show_same
 from napari_histodistill.widgets.distil.steps import About
 from napari_histodistill.widgets.shared.controls import explain
 
 if TYPE_CHECKING:
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
     from napari_histodistill.slides import Slide
     from napari_histodistill.widgets.distil.align.fitting import LandmarkFitting
     from napari_histodistill.widgets.distil.align.pair import AlignedPair
@@ -65,7 +67,7 @@ class Finding(QObject):
         if found is None or started is None or not self._is_waiting():
             return self._fitting.offer
         if verdict_on(started, found) is WhatToDo.OFFER:
-            return TurnOffer(say_found(started, found), found.registration)
+            return TurnOffer(say_found(started, found), of_search(found))
         return self._fitting.offer
 
     def press(self) -> None:
@@ -94,7 +96,7 @@ class Finding(QObject):
         """Lay the partner as offered."""
         offer, partner = self.offer, self._pair.partner
         if offer is not None and partner is not None:
-            self._lay(partner, offer)
+            self._lay(partner, offer.alignment)
 
     def undo(self) -> None:
         """Lay the partner as it was before it was refined, found or turned."""
@@ -118,10 +120,7 @@ class Finding(QObject):
         sparse, picking = self._bench.session.sparse, pair.landmarks.active
         why = why_no_finding(sparse, partner, picking=picking)
         explain(step.find, step.find_tip, why)
-        can_undo = partner is not None and (
-            partner.refinement is not None or partner.earlier is not None
-        )
-        step.undo.setVisible(can_undo)
+        step.undo.setVisible(partner is not None and partner.earlier is not None)
         step.show_offer("" if offer is None else offer.words)
         step.words.tell(About.FINDING, self._words())
 
@@ -157,10 +156,10 @@ class Finding(QObject):
             self._of = self._slide = None
             self.forget()
 
-    def _lay(self, partner: Partner, offer: TurnOffer) -> None:
+    def _lay(self, partner: Partner, found: SectionAlignment) -> None:
         self._fitting.forget()
         self._refining.forget()
-        if self._bench.session.take_found(partner, offer.registration):
+        if self._bench.session.take_found(partner, found):
             self._pair.lay()
         self._bench.changed.emit()
 
@@ -182,5 +181,5 @@ class Finding(QObject):
             self.forget()
             bench.said.emit("The layers were changed meanwhile: press Find again.")
         elif verdict_on(started, found) is WhatToDo.LAY:
-            self._lay(started, TurnOffer("", found.registration))
+            self._lay(started, of_search(found))
         bench.changed.emit()

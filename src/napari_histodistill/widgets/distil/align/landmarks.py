@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer, Points
     from napari.utils.events import Event
 
-    from napari_histodistill.distill.layers.registration import Registration
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
 
     Doubles = npt.NDArray[np.float64]
     BothSides = tuple[Doubles, Doubles]
@@ -86,14 +86,14 @@ class LandmarkBook:
     shown : PairRecord or None
         The pair that was shown when a panel was closed.
     laid : dict
-        Registrations by the digests of both slides.
+        Alignments by the digests of both slides.
     in_use : bool
         Whether a panel has it.
     """
 
     records: list[PairRecord] = field(default_factory=list)
     shown: PairRecord | None = None
-    laid: dict[tuple[str, str], Registration] = field(default_factory=dict)
+    laid: dict[tuple[str, str], SectionAlignment] = field(default_factory=dict)
     in_use: bool = True
 
 
@@ -218,7 +218,7 @@ class Landmarks(QObject):
         return self._book.records
 
     @property
-    def laid(self) -> dict[tuple[str, str], Registration]:
+    def laid(self) -> dict[tuple[str, str], SectionAlignment]:
         """How partners were laid, by the digests of both slides."""
         return self._book.laid
 

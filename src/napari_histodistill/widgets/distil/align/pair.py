@@ -22,6 +22,8 @@ from napari_histodistill.widgets.distil.steps import AlignStep
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.distill.sections.alignment import SectionAlignment
+
     Doubles = npt.NDArray[np.float64]
 
 
@@ -52,6 +54,11 @@ class AlignedPair(QObject):
         place = self.bench.session.aligned
         layer = None if place is None else self.bench.partner_layers[place]
         return None if layer is SAME else layer
+
+    @property
+    def alignment(self) -> SectionAlignment | None:
+        """How the partner is aligned, and what that comes from."""
+        return None if self.partner is None else self.partner.alignment
 
     @property
     def known(self) -> Registration | None:

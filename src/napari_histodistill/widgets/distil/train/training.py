@@ -28,6 +28,7 @@ from napari_histodistill.controllers.distil.run import (
     goes_on,
     health_of,
     learns_elsewhere,
+    origins_of,
     run_to_show,
     say_run,
     share_done,
@@ -129,8 +130,12 @@ class Distilling(QObject):
         found = run_to_show(self.bench.runs)
         if found is not None:
             self.bench.session.follow(found)
+            self.bench.attempt(partial(self._know_origins, found))
             self._timer.start()
             self.look()
+
+    def _know_origins(self, run: RunProcess) -> None:
+        self.bench.session.know_origins(origins_of(run))
 
     def start(self) -> None:
         """Write the pairs and train; or go on with a run that ended early."""
