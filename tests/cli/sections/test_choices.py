@@ -258,3 +258,59 @@ def test_a_table_gives_stain_vectors(table):
 def test_a_bad_choice_in_a_table_is_named_with_its_row(table, column, value, said):
     found, out = table(f"he,partner,partner_mpp,{column}", f"HE,SPOTS,0.5,{value}")
     refused(found, out, said)
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata", "ignore:Writing zarr v2")
+def test_a_folder_of_spots_needs_no_word_of_what_it_is(pairs, spots):
+    import anndata
+
+    folder = spots.with_suffix(".zarr")
+    anndata.read_h5ad(spots).write_zarr(folder)
+    found, out = pairs(folder, "--partner-mpp", 0.5, "--library", "left")
+    assert found.code == 0, found.err
+    assert partner_of(out)["kind"] == "expression"
+
+
+def test_an_image_as_zarr_is_no_table(pairs, tmp_path):
+    import zarr
+
+    image = zarr.open_group(tmp_path / "image.zarr", mode="w", zarr_format=2)
+    channels = np.random.default_rng(0).integers(0, 4000, (2, SIDE, SIDE), np.uint16)
+    image["0"] = channels
+    axes = [{"name": "c"}] + [
+        {"name": name, "type": "space", "unit": "micrometer"} for name in "yx"
+    ]
+    scale = {"type": "scale", "scale": [1, 0.5, 0.5]}
+    levels = [{"path": "0", "coordinateTransformations": [scale]}]
+    image.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    found, out = pairs(tmp_path / "image.zarr", "--in-register")
+    assert found.code == 0, found.err
+    assert partner_of(out)["kind"] == "channels"
+
+
+def test_a_folder_of_xenium_lies_on_the_he(pairs, spots, tmp_path):
+    import anndata
+    import h5py
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+    known = anndata.read_h5ad(spots)[:64]
+    home, ids = tmp_path / "xenium", [f"cell-{k}" for k in range(64)]
+    home.mkdir()
+    packed = csr_matrix(known.X)
+    with h5py.File(home / "cell_feature_matrix.h5", "w") as file:
+        matrix = file.create_group("matrix")
+        matrix["barcodes"] = np.array(ids, "S")
+        matrix["features/name"] = np.array(GENES, "S")
+        matrix["shape"] = np.array([12, 64], "i4")
+        for part in ("data", "indices", "indptr"):
+            matrix[part] = getattr(packed, part)
+    x_um, y_um = known.obsm["spatial"].T / 2
+    cells = pd.DataFrame({"cell_id": ids, "x_centroid": x_um, "y_centroid": y_um})
+    cells.to_csv(home / "cells.csv.gz", index=False)
+    cells.to_parquet(home / "cells.parquet")
+    found, out = pairs(home, "--genes", "GENE3,GENE4")
+    assert found.code == 0, found.err
+    kept = partner_of(out)
+    assert (kept["kind"], kept["names"]) == ("expression", ["GENE3", "GENE4"])
+    assert "µm on Xenium's own image" in found.err

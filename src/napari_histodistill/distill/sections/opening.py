@@ -12,7 +12,7 @@ from napari_histodistill.distill.exchange.frames import PointFrame, SectionFrame
 from napari_histodistill.distill.layers.marker import find_marker_stains
 from napari_histodistill.distill.pairs.provenance import ImageOrigin
 from napari_histodistill.distill.sections.files import PartnerSort
-from napari_histodistill.distill.spots.spot_files import ENDINGS, read_spots
+from napari_histodistill.distill.spots.spot_files import holds_spots, read_spots
 from napari_histodistill.distill.spots.spot_tables import check_overlap, place_spots
 from napari_histodistill.distill.spots.spot_wish import (
     SeveralLibrariesError,
@@ -25,7 +25,6 @@ from napari_histodistill.slides.opening import open_slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from napari_histodistill.distill.layers.marker import MarkerStains
     from napari_histodistill.distill.layers.partners import Spots
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 _SAME_SHAPE = 0.005
 _WITH_MARKER = (PartnerSort.MARKER, PartnerSort.BOTH)
-_MATRIX = "filtered_feature_bc_matrix.h5"
-"""A folder that holds it is Space Ranger's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +119,7 @@ def open_section(files: SectionFiles) -> Iterator[OpenSection]:
         _check_he(sparse)
         notes = [f"{sparse.name}: {note}" for note in sparse.info.notes]
         if files.sort is PartnerSort.SPOTS or (
-            files.sort is None and _holds_spots(files.partner)
+            files.sort is None and holds_spots(files.partner)
         ):
             _refuse_stains(files.partner.name, PartnerSort.SPOTS, files)
             table = _read_spots(files)
@@ -142,12 +139,6 @@ def open_section(files: SectionFiles) -> Iterator[OpenSection]:
         _refuse_wish(dense.name, files)
         stains = _given_stains(dense, sort, files)
         yield OpenSection(files, sparse, sort, dense, None, tuple(notes), stains)
-
-
-def _holds_spots(path: Path) -> bool:
-    if path.is_dir():
-        return (path / _MATRIX).is_file()
-    return path.name.lower().endswith(ENDINGS)
 
 
 def _read_spots(files: SectionFiles) -> SpotTable:
