@@ -23,6 +23,7 @@ from napari_histodistill.distill.sections.batch import PairedSection, paired_sec
 from napari_histodistill.distill.sections.files import PartnerSort, SectionFiles
 from napari_histodistill.distill.sections.page import sections_page
 from napari_histodistill.distill.sections.table import read_sections
+from napari_histodistill.distill.spots.spot_wish import SpotWish
 from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.running import CancelToken
 
@@ -45,11 +46,12 @@ def test_every_column_says_what_it_is_called(tmp_path):
     header = (
         "he;partner;case;as;unlabelled;relation;approved_by;mpp;partner_mpp;image;partner_image;"
         "rgb;transform;transform_unit;fixed;in_register;kind;landmarks;"
-        "partner_landmarks;landmark_pairs;landmark_unit"
+        "partner_landmarks;landmark_pairs;landmark_unit;library;gene_score;most_genes;"
+        "stain_vectors"
     )
     full = (
         "a.svs;b.tif;C1;classes;background;same;Me;0,5;0.25;0;main;yes;t.tfm;mm;partner;no;rigid;"
-        "l.csv;m.csv;;px"
+        "l.csv;m.csv;;px;left;moranI;30;0,65 .70 0.29 0.27 0.57 0.78"
     )
     one, bare = table(tmp_path, header, full, "", "c.svs;d.tif")
     files, alignment = one.files, one.files.alignment
@@ -66,6 +68,8 @@ def test_every_column_says_what_it_is_called(tmp_path):
     assert alignment.fixed is FixedImage.PARTNER
     assert alignment.landmarks == (tmp_path / "l.csv", tmp_path / "m.csv")
     assert alignment.kind == "rigid"
+    assert files.wish == SpotWish("left", 30, (), "moranI")
+    assert files.stains == ((0.65, 0.70, 0.29), (0.27, 0.57, 0.78))
     assert bare.files == SectionFiles(he=tmp_path / "c.svs", partner=tmp_path / "d.tif")
 
 

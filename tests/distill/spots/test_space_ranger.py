@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from napari_histodistill.distill.spots.spot_columns import (  # noqa: E402
 )
 from napari_histodistill.distill.spots.spot_files import read_spots  # noqa: E402
 from napari_histodistill.distill.spots.spot_tables import check_spots  # noqa: E402
+from napari_histodistill.distill.spots.xenium import read_xenium  # noqa: E402
 from napari_histodistill.errors import InputError  # noqa: E402
 
 MATRIX = "filtered_feature_bc_matrix.h5"
@@ -170,36 +172,99 @@ def test_the_matrix_of_xenium_is_not_said_to_lack_a_folder(folder):
         read_spots(home / "cell_feature_matrix.h5")
 
 
-@pytest.mark.parametrize("choice", [".", "cell_feature_matrix.h5"])
-def test_cells_of_xenium_are_spots_in_um(choice, folder, counts, positions):
+@pytest.fixture
+def xenium(folder, positions):
+    """Return a run of Xenium without its table of cells, and that table."""
+    import pandas as pd
+
     home = folder("cell_feature_matrix.h5")
-    order = np.random.default_rng(2).permutation(60)
-    rows = [f"BC{k}-1,{positions[k, 1]},{positions[k, 0]},9,40.5" for k in order]
-    header = "cell_id,x_centroid,y_centroid,transcript_counts,cell_area"
-    with gzip.open(home / "cells.csv.gz", "wt") as file:
-        file.write("\n".join([header, *rows]) + "\n")
+    shutil.rmtree(home / "spatial")
     (home / "experiment.xenium").write_text("{}")
+    order = np.random.default_rng(2).permutation(60)
+    cells = pd.DataFrame(
+        {
+            "cell_id": [f"BC{k}-1" for k in order],
+            "x_centroid": positions[order, 1],
+            "y_centroid": positions[order, 0],
+            "transcript_counts": 9,
+            "cell_area": 40.5,
+        }
+    )
+    return home, cells
+
+
+@pytest.mark.parametrize("choice", [".", "cell_feature_matrix.h5"])
+def test_cells_of_xenium_are_spots_in_um(choice, xenium, counts, positions):
+    home, cells = xenium
+    cells.to_csv(home / "cells.csv.gz", index=False)
     table = read_spots(home / choice)
     check(table, counts, positions)
     assert (table.unit, table.name) == ("µm", "run")
     assert "the H&E must lie on it" in " ".join(table.notes)
-    with gzip.open(home / "cells.csv.gz", "wt") as file:
-        file.write("\n".join([header, *rows[3:]]) + "\n")
+    cells[3:].to_csv(home / "cells.csv.gz", index=False)
     with pytest.raises(InputError, match="3 of 60 barcodes have no position"):
         read_spots(home)
 
 
-def test_positions_as_parquet(folder, counts, positions):
+def without_pyarrow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+
+
+@pytest.mark.parametrize("name", ["cells.csv.gz", "cells.csv"])
+def test_cells_of_xenium_beside_their_parquet_need_no_pyarrow(
+    name, xenium, counts, positions, monkeypatch
+):
+    home, cells = xenium
+    cells.to_csv(home / name, index=False)
+    cells.to_parquet(home / "cells.parquet")
+    without_pyarrow(monkeypatch)
+    check(check_spots(read_xenium(home)), counts, positions)
+    (home / "cells.parquet").write_bytes(b"PAR1 torn")
+    check(check_spots(read_xenium(home)), counts, positions)
+    (home / name).unlink()
+    extra = r"cells\.parquet: .* pip install \"napari-histodistill\[spatial\]\", or"
+    with pytest.raises(InputError, match=extra):
+        read_xenium(home)
+
+
+@pytest.mark.parametrize("kind", ["texts", "bytes"])
+def test_cells_of_xenium_as_parquet_alone(kind, xenium, counts, positions):
+    home, cells = xenium
+    if kind == "bytes":
+        cells["cell_id"] = cells["cell_id"].str.encode("ascii")
+    cells.to_parquet(home / "cells.parquet")
+    check(read_spots(home), counts, positions)  # by another process
+    cells.drop(columns="x_centroid").to_parquet(home / "cells.parquet")
+    missing = r"cells\.parquet: there is no column x_centroid among cell_id, y_centroid"
+    with pytest.raises(InputError, match=missing):
+        read_xenium(home)
+    (home / "cells.parquet").write_bytes(b"PAR1 torn")
+    with pytest.raises(InputError, match=r"cells\.parquet cannot be read as \.parquet"):
+        read_xenium(home)
+
+
+def test_cells_that_are_counted_keep_all_digits(xenium, counts, positions):
+    home, cells = xenium
+    with h5py.File(home / "cell_feature_matrix.h5", "r+") as file:
+        del file["matrix/barcodes"]
+        file["matrix/barcodes"] = np.array([f"{1234500 + k}" for k in range(60)], "S")
+    number = cells["cell_id"].str.removeprefix("BC").str.removesuffix("-1")
+    cells["cell_id"] = number.astype(int) + 1234500
+    cells.to_csv(home / "cells.csv.gz", index=False)
+    check(check_spots(read_xenium(home)), counts, positions)
+
+
+def test_positions_as_parquet(folder, counts, positions, monkeypatch):
     import pandas as pd
 
     home = folder()
     table = home / "spatial" / "tissue_positions.csv"
-    try:
-        pd.read_csv(table).to_parquet(table.with_suffix(".parquet"))
-    except ImportError:
-        table.rename(table.with_suffix(".parquet"))
-        with pytest.raises(InputError, match="needs pyarrow: pip install pyarrow"):
-            read_folder(home)
-    else:
-        table.unlink()
+    pd.read_csv(table).to_parquet(table.with_suffix(".parquet"))
+    with monkeypatch.context() as context:
+        without_pyarrow(context)
         check(check_spots(read_folder(home)), counts, positions)
+        table.unlink()
+        with pytest.raises(InputError, match=r"needs pyarrow: pip .*\[spatial\]"):
+            read_folder(home)
+    check(check_spots(read_folder(home)), counts, positions)

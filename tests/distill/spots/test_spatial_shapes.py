@@ -296,7 +296,6 @@ def parquet(folder, path):
 
 
 def test_shapes_as_geoparquet(folder, path, parquet):
-    pytest.importorskip("pyarrow", reason="GeoParquet is written by pyarrow")
     table(folder)
     made, ids = shuffled(shapely.points(CENTRES))
     geoparquet(parquet, made, ids, radius=[3.0] * len(ids))
@@ -314,7 +313,6 @@ def test_shapes_as_geoparquet(folder, path, parquet):
 
 
 def test_what_is_no_geoparquet_is_said(folder, path, parquet):
-    pytest.importorskip("pyarrow", reason="GeoParquet is written by pyarrow")
     table(folder)
 
     def refused(match):
@@ -337,6 +335,6 @@ def test_without_pyarrow_it_is_said_what_to_install(folder, path, parquet, monke
     parquet.write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    match = r"shapes\.parquet: reading \.parquet needs pyarrow: pip install pyarrow"
+    match = r"shapes\.parquet: reading \.parquet needs pyarrow: pip .*\[spatial\]"
     with pytest.raises(InputError, match=match):
         read_zarr(path)

@@ -27,6 +27,7 @@ from napari_histodistill.cli.sections.options import (
     LandmarkPairsOption,
     LandmarksOption,
     LandmarkUnitOption,
+    LibraryOption,
     PartnerArgument,
     PartnerImageOption,
     PartnerMppOption,
@@ -81,6 +82,7 @@ def align(
     partner_image: PartnerImageOption = None,
     rgb: RgbOption = False,
     sort: SortOption = None,
+    library: LibraryOption = "",
     to: Annotated[
         FormatChoice | None,
         typer.Option(
@@ -138,6 +140,7 @@ def align(
         partner_image=partner_image,
         rgb=rgb,
         sort=sort,
+        library=library,
         transform=transform,
         landmarks=landmarks,
         landmark_pairs=landmark_pairs,

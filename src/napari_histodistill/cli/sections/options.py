@@ -161,6 +161,48 @@ UnlabelledOption = Annotated[
         show_default=False,
     ),
 ]
+LibraryOption = Annotated[
+    str,
+    typer.Option(
+        "--library",
+        metavar="NAME",
+        help="Of spots: the library (a section, or a table of SpatialData) that is "
+        "read, where a file holds several.",
+    ),
+]
+GenesOption = Annotated[
+    str,
+    typer.Option(
+        "--genes",
+        metavar="LIST|FILE",
+        help="Genes of spots that teach: names between commas, or a text file of them. "
+        "By default those that vary most.",
+    ),
+]
+GeneScoreOption = Annotated[
+    str,
+    typer.Option(
+        "--gene-score",
+        metavar="COLUMN",
+        help="In place of that: those with the highest values in this column of the "
+        "file's table of genes, such as moranI.",
+    ),
+]
+MostGenesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--most-genes", min=1, metavar="N", help="At most so many genes; else 2000."
+    ),
+]
+StainVectorsOption = Annotated[
+    tuple[float, float, float, float, float, float] | None,
+    typer.Option(
+        "--stain-vectors",
+        metavar="R G B R G B",
+        help="Of a marker: the directions of haematoxylin, then of the marker, in "
+        "optical density; measured by default, and printed.",
+    ),
+]
 TransformUnitOption = Annotated[
     UnitChoice | None,
     typer.Option(
@@ -229,6 +271,11 @@ def section_files(
     rgb: bool,
     sort: SortChoice | None,
     unlabelled: UnlabelledChoice | None = None,
+    library: str = "",
+    genes: str = "",
+    gene_score: str = "",
+    most_genes: int | None = None,
+    stain_vectors: tuple[float, float, float, float, float, float] | None = None,
     transform: Path | None,
     landmarks: tuple[Path, Path] | None,
     landmark_pairs: Path | None,
@@ -248,7 +295,9 @@ def section_files(
         AlignmentFiles,
         PartnerSort,
         SectionFiles,
+        vectors_of,
     )
+    from napari_histodistill.distill.spots.spot_wish import SpotWish, named_genes
 
     alignment = AlignmentFiles(
         transform=transform,
@@ -270,6 +319,13 @@ def section_files(
         rgb=rgb,
         sort=None if sort is None else PartnerSort(sort),
         unlabelled=None if unlabelled is None else Unlabelled(unlabelled),
+        wish=SpotWish().choosing(
+            library=library.strip(),
+            genes=named_genes(genes) if genes else (),
+            score=gene_score.strip(),
+            most_genes=most_genes,
+        ),
+        stains=None if stain_vectors is None else vectors_of(stain_vectors),
         alignment=alignment,
         relation=SectionRelation(relation),
         approved_by=approved_by.strip(),

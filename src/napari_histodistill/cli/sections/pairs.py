@@ -21,12 +21,16 @@ from napari_histodistill.cli.sections.options import (
     ApprovedOption,
     FixedChoice,
     FixedOption,
+    GeneScoreOption,
+    GenesOption,
     HeMppOption,
     InRegisterOption,
     KindOption,
     LandmarkPairsOption,
     LandmarksOption,
     LandmarkUnitOption,
+    LibraryOption,
+    MostGenesOption,
     PartnerImageOption,
     PartnerMppOption,
     PresetChoice,
@@ -34,6 +38,7 @@ from napari_histodistill.cli.sections.options import (
     RelationOption,
     ReportOption,
     SortOption,
+    StainVectorsOption,
     TransformOption,
     TransformUnitOption,
     UnlabelledOption,
@@ -89,6 +94,11 @@ def pairs(
     rgb: RgbOption = False,
     sort: SortOption = None,
     unlabelled: UnlabelledOption = None,
+    library: LibraryOption = "",
+    genes: GenesOption = "",
+    gene_score: GeneScoreOption = "",
+    most_genes: MostGenesOption = None,
+    stain_vectors: StainVectorsOption = None,
     tile_px: Annotated[
         int, typer.Option("--tile-px", min=8, max=4096, help="Edge of the H&E's tiles.")
     ] = 128,
@@ -160,6 +170,11 @@ def pairs(
         rgb=rgb,
         sort=sort,
         unlabelled=unlabelled,
+        library=library,
+        genes=genes,
+        gene_score=gene_score,
+        most_genes=most_genes,
+        stain_vectors=stain_vectors,
         transform=transform,
         landmarks=landmarks,
         landmark_pairs=landmark_pairs,
@@ -301,7 +316,7 @@ def _facts(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from napari_histodistill.distill.layers.partners import Spots
+    from napari_histodistill.distill.layers.partners import DenseLayer, Spots
 
     sections = [
         {
@@ -310,6 +325,11 @@ def _facts(
             "pairs": len(one.plan),
             "confidence": round(float(np.median(one.plan.confidence)), 3),
             "lost": {why.value: count for why, count in one.plan.lost.items()},
+            "stains": [
+                {"partner": p.name, **p.stains.content()}
+                for p in one.plan.partners
+                if isinstance(p, DenseLayer) and p.stains is not None
+            ],
             "relation": row.files.relation.value,
             "alignments": [
                 alignment_facts(part.files, alignment)
@@ -319,7 +339,12 @@ def _facts(
         for row, one, name in zip(rows, found, pool.section_names, strict=True)
     ]
     partners = [
-        {"name": p.name, "kind": "expression", "names": list(p.genes)}
+        {
+            "name": p.name,
+            "kind": "expression",
+            "names": list(p.genes),
+            "origin": dict(p.origin),
+        }
         if isinstance(p, Spots)
         else {
             "name": p.name,
@@ -340,10 +365,21 @@ def _facts(
     }
 
 
+def _stains_text(stains: dict[str, Any]) -> str:
+    """Return stain vectors as they can be given."""
+    from napari_histodistill.distill.layers.marker import say_vector
+
+    return (
+        f"  {stains['partner']}: haematoxylin {say_vector(stains['haematoxylin'])}, "
+        f"marker {say_vector(stains['marker'])} ({stains['origin']})"
+    )
+
+
 def _text(facts: dict[str, Any]) -> str:
     lines = []
     for section in facts["sections"]:
         lines += [alignment_text(one) for one in section["alignments"]]
+        lines += [_stains_text(one) for one in section["stains"]]
         lines.append(
             f"  {section['pairs']:,} pairs, confidence {section['confidence']:.0%} "
             "(median)"

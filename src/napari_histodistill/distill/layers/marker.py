@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.slide import Slide
 
     Direction = tuple[float, float, float]
+    StainVectors = tuple[Direction, Direction]
+    """Of haematoxylin and of the marker."""
 
 MARKERS: dict[str, Direction] = {
     "DAB": (0.27, 0.57, 0.78),
@@ -90,7 +92,8 @@ class MarkerStains:
 
     def __post_init__(self) -> None:
         pair = np.array([self.haematoxylin, self.marker], np.float64)
-        long_enough = np.isfinite(pair).all() and np.linalg.norm(pair, axis=1).min() > 0
+        lengths = np.linalg.norm(pair, axis=1)
+        long_enough = np.isfinite(lengths).all() and lengths.min() > 0
         if not long_enough or degrees_between(*pair) < CLOSEST_DEG:
             msg = (
                 "The stain vectors are alike, or empty: give haematoxylin and the "
@@ -188,6 +191,11 @@ def _usual(glass: Sequence[float], why: str) -> MarkerStains:
         StainOrigin.USUAL,
         why,
     )
+
+
+def say_vector(direction: Direction) -> str:
+    """Return a stain vector as a person types it."""
+    return " ".join(f"{value:.2f}" for value in direction)
 
 
 def marker_of(slide: Slide, stains: MarkerStains) -> Slide:

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.distill.exchange.frames import FixedImage, PointUnit
 from napari_histodistill.distill.pairs.provenance import SectionRelation
+from napari_histodistill.distill.spots.spot_wish import SpotWish
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_histodistill.distill.layers.kinds import Unlabelled
+    from napari_histodistill.distill.layers.marker import StainVectors
     from napari_histodistill.distill.layers.registration import RegistrationKind
+
+
+def vectors_of(values: Sequence[float]) -> StainVectors:
+    """Return the stain vectors that six numbers are: of haematoxylin, then marker."""
+    a, b, c, d, e, f = map(float, values)
+    return (a, b, c), (d, e, f)
 
 
 class PartnerSort(Enum):
@@ -109,6 +118,11 @@ class SectionFiles:
         What the partner is read as; None for what its file says.
     unlabelled : Unlabelled or None
         Of labels: what places without one are; None for what is likely.
+    wish : SpotWish
+        Of spots: the library and the genes.
+    stains : tuple of tuple of float or None
+        Of a marker: the vectors of haematoxylin and marker, red, green and blue; None
+        for those that are measured.
     alignment : AlignmentFiles
         How it is to be aligned.
     relation : SectionRelation
@@ -128,6 +142,8 @@ class SectionFiles:
     rgb: bool = False
     sort: PartnerSort | None = None
     unlabelled: Unlabelled | None = None
+    wish: SpotWish = field(default_factory=SpotWish)
+    stains: StainVectors | None = None
     alignment: AlignmentFiles = field(default_factory=AlignmentFiles)
     relation: SectionRelation = SectionRelation.UNKNOWN
     approved_by: str = ""

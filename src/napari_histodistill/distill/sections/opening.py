@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.distill.exchange.frames import PointFrame, SectionFrames
+from napari_histodistill.distill.layers.marker import find_marker_stains
 from napari_histodistill.distill.pairs.provenance import ImageOrigin
 from napari_histodistill.distill.sections.files import PartnerSort
-from napari_histodistill.distill.spots.spot_files import ENDINGS, read_spots
+from napari_histodistill.distill.spots.spot_files import holds_spots, read_spots
 from napari_histodistill.distill.spots.spot_tables import check_overlap, place_spots
+from napari_histodistill.distill.spots.spot_wish import (
+    SeveralLibrariesError,
+    SpotWish,
+)
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.slides.codecs.filebytes import digest_path
@@ -20,16 +25,15 @@ from napari_histodistill.slides.opening import open_slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from napari_histodistill.distill.layers.marker import MarkerStains
     from napari_histodistill.distill.layers.partners import Spots
     from napari_histodistill.distill.sections.files import SectionFiles
     from napari_histodistill.distill.spots.spot_tables import SpotTable
     from napari_histodistill.slides.pyramid.slide import Slide
 
 _SAME_SHAPE = 0.005
-_MATRIX = "filtered_feature_bc_matrix.h5"
-"""A folder that holds it is Space Ranger's."""
+_WITH_MARKER = (PartnerSort.MARKER, PartnerSort.BOTH)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +54,8 @@ class OpenSection:
         Or one with spots, in µm of its own world.
     notes : tuple of str
         Remarks on the files.
+    stains : MarkerStains or None
+        Those that a person gave; None for those that are measured.
     """
 
     files: SectionFiles
@@ -58,6 +64,7 @@ class OpenSection:
     dense: Slide | None
     spots: Spots | None
     notes: tuple[str, ...]
+    stains: MarkerStains | None = None
 
     @property
     def frames(self) -> SectionFrames:
@@ -112,9 +119,10 @@ def open_section(files: SectionFiles) -> Iterator[OpenSection]:
         _check_he(sparse)
         notes = [f"{sparse.name}: {note}" for note in sparse.info.notes]
         if files.sort is PartnerSort.SPOTS or (
-            files.sort is None and _holds_spots(files.partner)
+            files.sort is None and holds_spots(files.partner)
         ):
-            table = read_spots(files.partner)
+            _refuse_stains(files.partner.name, PartnerSort.SPOTS, files)
+            table = _read_spots(files)
             notes += [f"{table.name}: {note}" for note in table.notes]
             spots = _placed(table, files, sparse)
             yield OpenSection(
@@ -128,13 +136,55 @@ def open_section(files: SectionFiles) -> Iterator[OpenSection]:
         dense = _with_scale(dense, sparse, files)
         sort = files.sort or _sort_of(dense, files)
         _check_sort(dense, sort)
-        yield OpenSection(files, sparse, sort, dense, None, tuple(notes))
+        _refuse_wish(dense.name, files)
+        stains = _given_stains(dense, sort, files)
+        yield OpenSection(files, sparse, sort, dense, None, tuple(notes), stains)
 
 
-def _holds_spots(path: Path) -> bool:
-    if path.is_dir():
-        return (path / _MATRIX).is_file()
-    return path.name.lower().endswith(ENDINGS)
+def _read_spots(files: SectionFiles) -> SpotTable:
+    """Read spots as they are wanted; what has to be chosen is named as an option."""
+    wish = files.wish
+    try:
+        return read_spots(
+            files.partner,
+            most_genes=wish.most_genes,
+            library=wish.library,
+            genes=wish.genes,
+            score=wish.score,
+        )
+    except SeveralLibrariesError as error:
+        msg = f"{str(error).rstrip('.')}: say --library NAME."
+        raise InputError(msg) from error
+
+
+def _refuse_wish(name: str, files: SectionFiles) -> None:
+    """Refuse what can only be wanted of spots."""
+    if files.wish != SpotWish():
+        msg = (
+            f"{name}: is read as an image, which has no libraries or genes: leave out "
+            "--library, --genes, --gene-score and --most-genes, or say --as spots."
+        )
+        raise InputError(msg)
+
+
+def _refuse_stains(name: str, sort: PartnerSort, files: SectionFiles) -> None:
+    """Refuse stain vectors of what has no stains to separate."""
+    if files.stains is not None and sort not in _WITH_MARKER:
+        msg = (
+            f"{name}: is read as {sort.value}, where no stains are separated: leave "
+            "out --stain-vectors, or say --as marker or --as both."
+        )
+        raise InputError(msg)
+
+
+def _given_stains(
+    dense: Slide, sort: PartnerSort, files: SectionFiles
+) -> MarkerStains | None:
+    """Return the stains of given vectors, on this slide's glass."""
+    _refuse_stains(dense.name, sort, files)
+    if files.stains is None:
+        return None
+    return find_marker_stains(dense).with_vectors(*files.stains)
 
 
 def _check_he(sparse: Slide) -> None:

@@ -65,6 +65,7 @@ class AlignedPart:
                 section.dense,
                 section.sort,
                 unlabelled=section.files.unlabelled,
+                stains=section.stains,
                 matrix=known.matrix,
                 tile_px=tile_px_of(section.dense, sampling.tile_um),
                 confidence=sure,

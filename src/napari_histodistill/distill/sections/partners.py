@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.layers.marker import MarkerStains
     from napari_histodistill.slides.pyramid.slide import Slide
 
     Doubles = npt.NDArray[np.float64]
@@ -59,11 +60,12 @@ def _called(layer: DenseLayer) -> str:
     return "image" if layer.stains is None else "marker"
 
 
-def layers_of(
+def layers_of(  # noqa: PLR0913 - what is asked of a person, one name each
     slide: Slide,
     sort: PartnerSort,
     *,
     unlabelled: Unlabelled | None = None,
+    stains: MarkerStains | None = None,
     matrix: Doubles | None = None,
     tile_px: int = 2,
     confidence: float = 1.0,
@@ -79,6 +81,8 @@ def layers_of(
     unlabelled : Unlabelled, optional
         Of labels: what places without one are; by default unknown, and background of
         objects and of a single class.
+    stains : MarkerStains, optional
+        Of a marker; measured by default.
     matrix : ndarray, optional
         ``(3, 3)``, sparse world to its own, µm.
     tile_px : int
@@ -108,6 +112,7 @@ def layers_of(
             confidence=confidence,
             reading=reading,
             unlabelled=unlabelled if reading.is_of_labels else None,
+            stains=stains,
         )
         for number, reading in enumerate(readings)
     ]

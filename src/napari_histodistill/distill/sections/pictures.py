@@ -89,7 +89,11 @@ def take_pictures(section: OpenSection, found: SectionAlignment) -> SectionPictu
     """
     frame = _frame(section.sparse)
     # Looked over once: on a whole slide that takes a while.
-    layer = None if section.dense is None else layers_of(section.dense, section.sort)[0]
+    layer = (
+        None
+        if section.dense is None
+        else layers_of(section.dense, section.sort, stains=section.stains)[0]
+    )
     before, after = (
         _spots(section, matrix, frame)
         if layer is None

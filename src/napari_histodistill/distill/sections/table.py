@@ -19,12 +19,16 @@ from napari_histodistill.distill.sections.files import (
     AlignmentFiles,
     PartnerSort,
     SectionFiles,
+    vectors_of,
 )
+from napari_histodistill.distill.spots.spot_wish import SpotWish, named_genes
 from napari_histodistill.errors import HistodistillError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from napari_histodistill.distill.layers.marker import StainVectors
 
 MOST_SECTIONS = 10_000
 _YES = {"yes", "true", "1"}
@@ -35,6 +39,7 @@ COLUMNS = (
     *("mpp", "partner_mpp", "image", "partner_image", "rgb"),
     *("transform", "transform_unit", "fixed", "in_register", "kind"),
     *("landmarks", "partner_landmarks", "landmark_pairs", "landmark_unit"),
+    *("library", "genes", "gene_score", "most_genes", "stain_vectors"),
 )
 """Columns of a table; ``he`` and ``partner`` must be there, others may be empty."""
 
@@ -188,11 +193,41 @@ class _Row:
             rgb=self._yes("rgb", unsaid=said.rgb),
             sort=self._choice("as", PartnerSort) or said.sort,
             unlabelled=self._choice("unlabelled", Unlabelled) or said.unlabelled,
+            wish=self._wish(said.wish),
+            stains=self._stains() or said.stains,
             alignment=self._alignment(said.alignment),
             relation=self._choice("relation", SectionRelation) or said.relation,
             approved_by=self._text("approved_by") or said.approved_by,
             case=self._text("case"),
         )
+
+    def _wish(self, said: SpotWish) -> SpotWish:
+        most = self._number("most_genes")
+        if most is not None and not most.is_integer():
+            msg = f"{self.where}: most_genes is {most:g}, not a whole number."
+            raise InputError(msg)
+        genes = self._text("genes")
+        try:
+            return said.choosing(
+                library=self._text("library"),
+                genes=named_genes(genes, self.home) if genes else (),
+                score=self._text("gene_score"),
+                most_genes=None if most is None else int(most),
+            )
+        except InputError as error:
+            msg = f"{self.where}: {error}"
+            raise InputError(msg) from error
+
+    def _stains(self) -> StainVectors | None:
+        text = self._text("stain_vectors")
+        values = [value for value in map(number, text.split()) if value is not None]
+        if text and not len(values) == len(text.split()) == 6:
+            msg = (
+                f"{self.where}: stain_vectors is {text[:40]!r}, not six numbers: red, "
+                "green and blue of haematoxylin, then those of the marker."
+            )
+            raise InputError(msg)
+        return vectors_of(values) if text else None
 
     def _alignment(self, said: AlignmentFiles) -> AlignmentFiles:
         here, there = self._path("landmarks"), self._path("partner_landmarks")

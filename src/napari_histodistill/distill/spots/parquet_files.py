@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
 MOST_ROWS = 2**24
 """Rows that a file may have."""
 
@@ -44,8 +46,8 @@ def open_parquet(path: Path, instead: str) -> Iterator[Any]:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         msg = (
-            f"{path.name}: reading .parquet needs pyarrow: pip install pyarrow, or "
-            f"{instead}."
+            f"{path.name}: reading .parquet needs pyarrow: pip install "
+            f'"napari-histodistill[spatial]", or {instead}.'
         )
         raise InputError(msg) from error
     try:
@@ -74,10 +76,20 @@ def read_parquet(path: Path, wanted: Sequence[str]) -> TextTable:
     with open_parquet(path, "write it as .csv") as file:
         names = [n for n in wanted if n in file.schema_arrow.names]
         frame = file.read(columns=names)
-        columns = [frame.column(n).to_numpy() for n in names]
+        columns = [_values(frame.column(n)) for n in names]
     return TextTable(
         tuple(names),
         tuple(
             c.astype(np.float64 if c.dtype.kind in "iufb" else object) for c in columns
         ),
     )
+
+
+def _values(column: Any) -> npt.NDArray[Any]:
+    """Return a column; texts kept as bytes, as early Xenium's ids, become texts."""
+    from pyarrow import string, types
+
+    if types.is_binary(column.type):
+        column = column.cast(string())
+    found: npt.NDArray[Any] = column.to_numpy()
+    return found

@@ -54,10 +54,7 @@ def read_folder(path: Path, wish: SpotWish | None = None) -> RawSpots:
     InputError
         If it has no matrix, or several.
     """
-    if path.name == "spatial":
-        path = path.parent
-    elif not (path / "spatial").is_dir() and (path / "outs" / "spatial").is_dir():
-        path /= "outs"
+    path = _home(path)
     for ending in MATRICES:
         found = sorted(p for p in path.iterdir() if p.name.endswith(ending))
         if len(found) > 1:
@@ -79,6 +76,22 @@ def read_folder(path: Path, wish: SpotWish | None = None) -> RawSpots:
         "Ranger's folder that holds it beside spatial."
     )
     raise InputError(msg)
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a folder is Space Ranger's, or another machine's that is refused."""
+    home = _home(path)
+    matrices = any(p.name.endswith(MATRICES) for p in home.iterdir())
+    return matrices or bool(_bins(home)) or bool(_other_machine(path))
+
+
+def _home(path: Path) -> Path:
+    """Return the folder that holds ``spatial``, of one inside or above it."""
+    if path.name == "spatial":
+        return path.parent
+    if not (path / "spatial").is_dir() and (path / "outs" / "spatial").is_dir():
+        return path / "outs"
+    return path
 
 
 def _bins(path: Path) -> list[Path]:
@@ -109,15 +122,20 @@ def refuse_other_machine(path: Path) -> None:
     InputError
         If it is of Xenium, MERSCOPE, CosMx or Stereo-seq.
     """
-    folder = path if path.is_dir() else path.parent
-    for pattern, machine in _OTHER_MACHINES.items():
-        if any(folder.glob(pattern)):
-            msg = (
-                f"{path.name} is of {machine}, which is not read as it is: write its "
-                "cells or bins, with counts and positions, as .h5ad (spatialdata-io "
-                "and squidpy read it)."
-            )
-            raise InputError(msg)
+    machine = _other_machine(path if path.is_dir() else path.parent)
+    if machine:
+        msg = (
+            f"{path.name} is of {machine}, which is not read as it is: write its "
+            "cells or bins, with counts and positions, as .h5ad (spatialdata-io "
+            "and squidpy read it)."
+        )
+        raise InputError(msg)
+
+
+def _other_machine(folder: Path) -> str:
+    """Return the machine that wrote a folder; empty if it is none of these."""
+    found = (name for like, name in _OTHER_MACHINES.items() if any(folder.glob(like)))
+    return next(found, "")
 
 
 def read_matrix(path: Path, wish: SpotWish | None = None) -> RawSpots:

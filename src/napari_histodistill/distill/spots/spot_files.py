@@ -125,6 +125,25 @@ def read_spots(
     return check_spots(_read_table(path), wish)
 
 
+def holds_spots(path: Path) -> bool:
+    """Whether a file or folder holds spots, by its name or by what lies in it.
+
+    An image that keeps tables beside its pixels is an image. A folder of a machine that
+    is not read counts, too: reading it says what to do.
+    """
+    from napari_histodistill.distill.spots.space_ranger import holds_run
+    from napari_histodistill.distill.spots.xenium import is_xenium
+    from napari_histodistill.distill.spots.zarr_tables import holds_table, is_zarr
+
+    if path.name in ZARR_FILES:
+        path = path.parent
+    if not path.is_dir():
+        return path.name.lower().endswith(ENDINGS)
+    if is_zarr(path):
+        return holds_table(path)
+    return is_xenium(path) or holds_run(path)
+
+
 def _read_table(path: Path) -> RawSpots:
     table = read_text(path)
     lower = [n.lower() for n in table.names]

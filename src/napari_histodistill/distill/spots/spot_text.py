@@ -77,7 +77,8 @@ class TextTable:
         """Return a column as texts; empty places are empty."""
         found = self.columns[column]
         if self.is_numeric(column):
-            return ["" if np.isnan(x) else f"{x:g}" for x in found]
+            # A number of a cell beyond a million keeps all of its digits.
+            return ["" if np.isnan(x) else f"{x:.15g}" for x in found]
         return [str(x) for x in found]
 
 

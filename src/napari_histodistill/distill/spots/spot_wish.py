@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from napari_histodistill.files import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -58,6 +58,38 @@ class SpotWish:
     most_genes: int = MOST_GENES
     genes: tuple[str, ...] = ()
     score: str = ""
+
+    def choosing(
+        self,
+        *,
+        library: str = "",
+        genes: Sequence[str] = (),
+        score: str = "",
+        most_genes: int | None = None,
+    ) -> SpotWish:
+        """Return it with what is said in its place; what is not said stays.
+
+        A list of genes takes the place of a score, and a score that of a list.
+
+        Raises
+        ------
+        InputError
+            If what is said contradicts itself.
+        """
+        if genes and (score or most_genes is not None):
+            other = "--gene-score" if score else "--most-genes"
+            msg = (
+                f"--genes and {other}: listed genes are all kept, and not ranked: "
+                "leave out one of the two."
+            )
+            raise InputError(msg)
+        ranked = bool(genes or score)
+        return SpotWish(
+            library or self.library,
+            self.most_genes if most_genes is None else most_genes,
+            tuple(genes) if ranked else self.genes,
+            score if ranked else self.score,
+        )
 
     def content(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -115,6 +147,35 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 def listed_genes(text: str) -> tuple[str, ...]:
     """Return the genes that a person typed: between commas, semicolons or spaces."""
     return tuple(dict.fromkeys(word for word in re.split(r"[\s,;]+", text) if word))
+
+
+def named_genes(text: str, home: Path | None = None) -> tuple[str, ...]:
+    """Return the genes that a text names: itself, or the file whose name it is.
+
+    Parameters
+    ----------
+    text : str
+        Names of genes, or of a file that ends in .txt, .csv or .tsv.
+    home : Path, optional
+        Folder from which the file's name counts.
+
+    Raises
+    ------
+    InputError
+        If it names none, or the file cannot be read as a list of genes.
+    """
+    text = text.strip()
+    path = Path(text) if home is None else home / text
+    if path.suffix.lower() in {".txt", ".csv", ".tsv"}:
+        return read_gene_list(path)
+    found = listed_genes(text)
+    if not found:
+        msg = (
+            f"{text[:40]!r} names no gene: write names between commas, or the name of "
+            "a text file that lists them."
+        )
+        raise InputError(msg)
+    return found
 
 
 def read_gene_list(path: Path) -> tuple[str, ...]:

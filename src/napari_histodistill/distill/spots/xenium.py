@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.spots.spot_wish import SpotWish
 
 MATRIX = "cell_feature_matrix.h5"
-CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
+CELLS = ("cells.csv.gz", "cells.csv", "cells.parquet")
+"""The same table, the first that is there: only the last needs pyarrow."""
+
 _FRAME = "Positions are µm on Xenium's own image: the H&E must lie on it."
 _COLUMNS = ("cell_id", "x_centroid", "y_centroid")
 
@@ -73,8 +75,5 @@ def read_xenium(path: Path, wish: SpotWish | None = None) -> RawSpots:
         values=values,
         genes=genes,
         spot_size=None,
-        notes=(
-            *notes,
-            "Positions are µm on Xenium's own image: the H&E must lie on it.",
-        ),
+        notes=(*notes, _FRAME),
     )

@@ -19,7 +19,7 @@ from napari_histodistill.distill.spots.spot_wish import (
     SpotWish,
 )
 from napari_histodistill.distill.spots.stored_zarr import ZarrTables
-from napari_histodistill.errors import InputError
+from napari_histodistill.errors import InputError, SlideError
 from napari_histodistill.slides.formats.zarr_limits import check_files
 
 if TYPE_CHECKING:
@@ -29,11 +29,34 @@ if TYPE_CHECKING:
 
 _MARKS = ("zarr.json", ".zgroup")
 _TABLES = ("tables", "table")
+_OF_IMAGES = {"multiscales", "plate", "well", "bioformats2raw.layout"}
+"""Attributes that OME-Zarr has at its root."""
 
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a Zarr group."""
     return any((path / mark).is_file() for mark in _MARKS)
+
+
+def holds_table(path: Path) -> bool:
+    """Whether a folder is AnnData, or SpatialData with a table, and not an image.
+
+    Some programs keep tables of regions inside an OME-Zarr image, or a plate of them.
+    """
+    from napari_histodistill.slides.formats.omezarr import open_group
+    from napari_histodistill.slides.formats.zarr_images import ome_of
+
+    tables = (one for name in _TABLES for one in (path / name).glob("*"))
+    if not any((table / "obs").is_dir() for table in (path, *tables)):
+        return False
+    try:
+        root, close = open_group(path)
+    except SlideError:
+        return False
+    try:
+        return not _OF_IMAGES & ome_of(root).keys()
+    finally:
+        close()
 
 
 def tables_bytes(path: Path) -> int:

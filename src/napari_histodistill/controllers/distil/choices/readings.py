@@ -165,11 +165,6 @@ def why_only_background(scan: LabelScan, reading: PartnerReading) -> str:
     return "A single class can only be told from what is not labelled."
 
 
-def say_vector(direction: Direction) -> str:
-    """Return a stain vector as a person types it."""
-    return " ".join(f"{value:.2f}" for value in direction)
-
-
 def typed_vector(text: str, stain: str) -> Direction:
     """Return the vector that a person typed.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_histodistill.distill.spots.spot_wish import listed_genes, read_gene_list
+from napari_histodistill.distill.spots.spot_wish import named_genes
 from napari_histodistill.widgets.shared.controls import Hint, push, row, stack
 from napari_histodistill.widgets.shared.forms import Form, asked
 
@@ -69,9 +68,7 @@ class SpotsWanted:
         if self.rule is GeneRule.SCORE and text:
             found["score"] = text
         if self.rule is GeneRule.LIST and text:
-            path = Path(text)
-            listed = path.suffix in {".txt", ".csv", ".tsv"}
-            found["genes"] = read_gene_list(path) if listed else listed_genes(text)
+            found["genes"] = named_genes(text)
         return found
 
 

@@ -19,7 +19,6 @@ from napari_histodistill.controllers.distil.choices.readings import (
     look_work,
     reading_titles,
     say_stains,
-    say_vector,
     typed_vector,
     why_only_background,
 )
@@ -28,7 +27,7 @@ from napari_histodistill.controllers.distil.partners import Partner, PartnerKind
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.distill.layers.kinds import PartnerReading, Unlabelled
 from napari_histodistill.distill.layers.labels import LabelScan
-from napari_histodistill.distill.layers.marker import MarkerStains
+from napari_histodistill.distill.layers.marker import MarkerStains, say_vector
 from napari_histodistill.widgets.distil.bench import DistilBench
 from napari_histodistill.widgets.shared.controls import (
     Hint,
