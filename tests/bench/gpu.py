@@ -1,14 +1,15 @@
 """What a CUDA card makes of this package, step by step.
 
-    python -m tests.bench.gpu                     all steps, about seven minutes
+    python -m tests.bench.gpu                     all steps, ten minutes or so
     python -m tests.bench.gpu lanes graphs        some of them
     python -m tests.bench.gpu --dry               all, small, without a card
     python -m tests.bench.gpu --wheels FOLDER     with packages that the machine lacks
 
 Every step is a process of its own with a time limit, and prints one line of JSON: what
-it is, whether it went well, how long it took, and what was found. If a step on which
-the others stand fails, the rest is not begun: later figures would mean nothing. Ratios
-are of one step, and so of one machine in one state. Exits with 1 if any step failed.
+it is, whether it went well, how long it took, and what was found. The order and the
+limits stand in ``gpu_order.py``. If a step on which the others stand fails, the rest is
+not begun: later figures would mean nothing. Ratios are of one step, and so of one
+machine in one state. Exits with 1 if any step failed.
 
 Without a card (``--dry``), steps that are about the card run on an imitated one
 (``tests/card.py``), the others on the CPU: their figures mean nothing, but the script
@@ -43,7 +44,7 @@ NEEDED = (
     *("torch", "timm", "numpy", "zarr", "dask", "shapely", "pydantic", "pooch"),
     *("tifffile", "simplejpeg", "skimage", "sklearn", "typer", "safetensors"),
 )
-PARTS = ("tests.bench.gpu_steps", "tests.bench.gpu_flows")
+STEPS = "tests.bench.gpu_order"
 
 
 def main(words: list[str]) -> int:
@@ -54,7 +55,7 @@ def main(words: list[str]) -> int:
         if missing:
             _say({"step": "packages", "ok": False, "missing": missing})
             return 1
-        steps = [s for part in PARTS for s in importlib.import_module(part).STEPS]
+        steps = importlib.import_module(STEPS).STEPS
         names = [step.name for step in steps]
         for name in asked.names:
             if name not in names:
@@ -64,7 +65,7 @@ def main(words: list[str]) -> int:
         for step in steps:
             if asked.names and step.name not in asked.names:
                 continue
-            found = _run(step, dry=asked.dry)
+            found = _run(step, Path(scratch), dry=asked.dry)
             _say(found)
             if not found["ok"]:
                 code = 1
@@ -106,15 +107,19 @@ def _is_there(name: str) -> bool:
     return True
 
 
-def _run(step: Step, *, dry: bool) -> dict[str, Any]:
-    """Run a step in a process of its own, and end it when its time is over."""
+def _run(step: Step, scratch: Path, *, dry: bool) -> dict[str, Any]:
+    """Run a step in a process of its own, and end it when its time is over.
+
+    It gets a folder of its own inside ``scratch``, where a later step finds the slide
+    that an earlier one has written.
+    """
     # Forked where that is possible: what was imported need not be again. This process
     # never touches the card, which a child could not use then.
     how = "fork" if platform.system() == "Linux" else "spawn"
     context = multiprocessing.get_context(how)
     ours, theirs = context.Pipe(duplex=False)
     began = time.perf_counter()
-    process = context.Process(target=_child, args=(step, dry, theirs))
+    process = context.Process(target=_child, args=(step, scratch, dry, theirs))
     process.start()
     theirs.close()
     found: dict[str, Any] = {"ok": False, "error": "the process ended without a word"}
@@ -132,7 +137,7 @@ def _run(step: Step, *, dry: bool) -> dict[str, Any]:
     return {"step": step.name, "on": where, "seconds": seconds, **found}
 
 
-def _child(step: Step, dry: bool, pipe: Connection) -> None:
+def _child(step: Step, scratch: Path, dry: bool, pipe: Connection) -> None:
     if dry:
         import torch
 
@@ -140,7 +145,7 @@ def _child(step: Step, dry: bool, pipe: Connection) -> None:
     # Libraries and commands print as they like; stdout is for lines of JSON.
     os.dup2(2, 1)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
             found = step.function(dry, Path(folder))
         pipe.send({"ok": True, **found})
     except BaseException as error:  # noqa: BLE001 - a failed step is a line, too
