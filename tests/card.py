@@ -11,7 +11,10 @@ would only punish now and then is noted in ``card.faults``, each time:
   number) until the graph is replayed, which runs the same operations again;
 * *memory*: a pass that holds more than ``memory`` bytes fails, and what a traceback
   holds counts; what torch keeps per stream counts as ``reserved``;
-* *place*: numbers of the host and of the card do not mix.
+* *place*: numbers of the host and of the card do not mix;
+* *waits*: every place where the host must wait for the card is counted, by the line of
+  the package that was running: numbers read on the host, shapes that depend on values,
+  copies that are not pinned.
 
 Not imitated: kernels that err, cuDNN's choices, real time.
 """
@@ -24,6 +27,7 @@ from collections import Counter, defaultdict
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 
@@ -35,6 +39,20 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 HOST = "host"
 DEFAULT = 0
+READS = {"_local_scalar_dense", "equal"}
+"""Operations whose result is a number on the host."""
+SHAPES = {
+    *("nonzero", "masked_select", "_unique", "_unique2", "unique_dim"),
+    *("unique_consecutive", "bincount", "histc", "repeat_interleave"),
+}
+"""Operations whose result has a shape that depends on values, or that look at them."""
+INDEXES = {"index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_"}
+"""Operations that look for what a mask chooses."""
+BETWEEN = {"copy_", "_to_copy", "_has_compatible_shallow_copy_type"}
+"""Operations that may take numbers of both places."""
+CLIPS = "torch.nn.utils.clip_grad"
+BUILDERS = {"tensor", "as_tensor", "asarray", "from_numpy"}
+"""Makers of tensors from numbers of the host."""
 
 
 @dataclass
@@ -52,8 +70,16 @@ class Kept:
 class Card:
     """The state of the card, and everything that is patched into torch."""
 
-    def __init__(self, memory: float = float("inf"), capability=(9, 0)) -> None:
-        self.memory, self.capability = memory, capability
+    def __init__(
+        self,
+        memory: float = float("inf"),
+        capability=(9, 0),
+        free: int = 2**34,
+        *,
+        weighs: bool = True,  # after every operation, which takes most of the time
+    ) -> None:
+        self.memory, self.capability, self.free = memory, capability, free
+        self.weighs = weighs
         self.faults: list[str] = []
         self.clocks: dict[object, Counter] = defaultdict(Counter)
         self.kept: dict[int, Kept] = {}
@@ -61,6 +87,7 @@ class Card:
         self.left: list[int] = []  # bytes in use at each emptying of torch's cache
         self.streams = self.spins = 0
         self.waits: Counter = Counter()  # of the host, by the line of ours
+        self.sends: Counter = Counter()  # copies to the card, likewise
         self.recording: Recording | None = None
         self.recorded: list[tuple[int, ...]] = []
         self.numbers = count(1)
@@ -158,6 +185,7 @@ class Card:
         self.wait(self.clocks[stream])
 
     def synchronize(self, device=None) -> None:
+        self.waits[who_called()] += 1
         if self.recording is not None:
             self.fault("waited for the whole card while a graph was recorded")
             self.recording.is_broken = True
@@ -235,6 +263,13 @@ class Names(TorchFunctionMode):
             return card.is_here(args[0])
         if name == "numpy":
             return self.as_array(func, args, kwargs)
+        if name == "tolist" and card.is_here(args[0]):
+            card.wait_here(name)
+            with card_off(card):
+                return func(*args, **kwargs)
+        if name == "backward" and card.is_here(args[0]):
+            with self.laying():  # gradients that nobody gave are zeros there
+                return func(*args, **kwargs)
         if name in ("to", "cuda", "cpu", "_to"):
             return self.moved(func, args, kwargs)
         return self.placed(func, args, kwargs)
@@ -254,6 +289,8 @@ class Names(TorchFunctionMode):
             return found
         if "cuda" in str(kwargs.get("device", "")):
             kwargs["device"] = "cpu"
+            if name in BUILDERS:
+                card.wait_here(name)
             with self.laying():
                 return self.laid(func(*args, **kwargs), name)
         return func(*args, **kwargs)
@@ -336,15 +373,17 @@ class Operations(TorchDispatchMode):
         if not here and not lays and not any(card.find(t) for t in taken):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        if here and name not in ("copy_", "_to_copy"):
+        if here and name not in BETWEEN:
             self.check_places(name, taken)
-        if name in ("item", "_local_scalar_dense", "equal", "is_nonzero") and here:
+        if here and waits(name, args):
             card.wait_here(name)
         written = set(written_ones(func, args, kwargs))
         stream = card.launch()
         self.note_inputs(name, func, taken, written, stream)
         found = func(*args, **kwargs)
         self.note_outputs(name, taken, found, stream, here=bool(here), lays=lays)
+        if name == "copy_" and card.is_here(args[0]) and not card.is_here(args[1]):
+            card.sends[who_called()] += 1
         if name == "copy_" and not getattr(card.mine, "flies", False):
             self.end_copy(taken, kwargs, args)
         recording = card.recording
@@ -378,7 +417,8 @@ class Operations(TorchDispatchMode):
             one = self.card.keep(tensor, "cuda")
             if not name.startswith(("empty", "new_empty")):
                 self.card.used(one, stream, writes=True, what=name)
-        self.card.fill()
+        if self.card.weighs:
+            self.card.fill()
 
     def end_copy(self, taken, kwargs, args) -> None:
         """Wait, as every copy between host and card does that is not told otherwise."""
@@ -395,6 +435,14 @@ def is_tensor(thing: object) -> bool:
 
 def storages(things) -> set[int]:
     return {t.untyped_storage()._cdata for t in tree_flatten(things)[0] if is_tensor(t)}
+
+
+def waits(name: str, args) -> bool:
+    """Whether the host must wait until an operation on the card has been done."""
+    if name in READS or name in SHAPES:
+        return True
+    chosen = args[1] if name in INDEXES else ()
+    return any(is_tensor(t) and t.dtype in (torch.bool, torch.uint8) for t in chosen)
 
 
 def is_view(func) -> bool:
@@ -418,6 +466,7 @@ class Stream:
 
     def synchronize(self) -> None:
         self.card.spins += 1
+        self.card.waits[who_called()] += 1
         self.card.wait(self.card.clocks[self.number])
 
 
@@ -431,6 +480,7 @@ class Event:
 
     def synchronize(self) -> None:
         self.card.spins += not self.blocking
+        self.card.waits[who_called()] += 1
         self.card.wait(self.clock)
 
 
@@ -474,17 +524,30 @@ def imitated_card(monkeypatch, **options):
         "set_rng_state": lambda state, device=None: None,
         "manual_seed": lambda seed: None,
         "manual_seed_all": lambda seed: card.fault("every card was seeded"),
+        "mem_get_info": lambda device=None: (card.free, card.free),
         "get_device_capability": lambda device=None: card.capability,
     }
     with monkeypatch.context() as patched:
         for name, value in patches.items():
             patched.setattr(torch.cuda, name, value)
         patched.setattr(threading.Thread, "run", run_inside)
+        for user in map(import_module, ("torch.optim.optimizer", CLIPS)):
+            name = "_group_tensors_by_device_and_dtype"
+            patched.setattr(user, name, partial(grouped, card, getattr(user, name)))
         # It asks the real card whether it is recording.
         check = "_accelerator_graph_capture_health_check"
         patched.setattr(torch.optim.Optimizer, check, lambda _: None)
         with card.inside():
             yield card
+
+
+def grouped(card: Card, group, tensors, *args, **kwargs):
+    """Return tensors by device and type, as torch's compiled code does."""
+    there = torch.device("cuda:0")
+    return {
+        (there if card.is_here(found[0][0]) else device, kind): (found, places)
+        for (device, kind), (found, places) in group(tensors, *args, **kwargs).items()
+    }
 
 
 def who_called() -> str:

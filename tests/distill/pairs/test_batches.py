@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from napari_histodistill.distill.pairs import batches
 from napari_histodistill.distill.pairs.batches import (
     balanced_rows,
     batch_rows,
@@ -24,6 +25,20 @@ def test_a_step_needs_no_history():
     before = [batch_rows(30, 8, step, seed=3).tolist() for step in range(9)]
     assert batch_rows(30, 8, 8, seed=3).tolist() == before[8]
     assert batch_rows(30, 8, 8, seed=4).tolist() != before[8]
+
+
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch):
+    drawn = []
+
+    def counted(*parts):
+        drawn.append(parts)
+        return stream(*parts)
+
+    batches._order.cache_clear()
+    monkeypatch.setattr(batches, "stream", counted)
+    for step in range(15):  # four epochs: some steps reach from one into the next
+        batch_rows(30, 8, step, seed=3)
+    assert drawn == [(3, batches.ORDER, epoch) for epoch in range(4)]
 
 
 def test_rare_classes_come_as_often_as_asked():

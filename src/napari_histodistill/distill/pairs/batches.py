@@ -6,6 +6,7 @@ no saved states of generators to end as if it had never stopped.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,10 +66,17 @@ def batch_rows(pairs: int, batch: int, step: int, seed: int) -> Rows:
     epochs, within = np.divmod(places, pairs)
     rows = np.empty(batch, np.intp)
     for epoch in np.unique(epochs):
-        order = stream(seed, ORDER, int(epoch)).permutation(pairs)
         here = epochs == epoch
-        rows[here] = order[within[here]]
+        rows[here] = _order(pairs, seed, int(epoch))[within[here]]
     return rows
+
+
+@lru_cache(maxsize=2)  # a step belongs to one epoch, or to two
+def _order(pairs: int, seed: int, epoch: int) -> Rows:
+    """Return the order of the pairs in an epoch, which all its steps share."""
+    order = stream(seed, ORDER, epoch).permutation(pairs)
+    order.flags.writeable = False
+    return order
 
 
 def balanced_rows(

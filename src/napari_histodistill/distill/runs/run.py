@@ -180,7 +180,7 @@ class _Run:
             steps,
             message=(
                 f"{len(split.train)} pairs on {choice.label}: {choice.reason}"
-                f"{_untaught(self.config, split)}"
+                f"{_untaught(self.config, split)}{_sent_again(trainer.views, choice)}"
             ),
             threads=_threads(choice),
             warning=" ".join(filter(None, self._warnings(choice))),
@@ -235,20 +235,28 @@ class _Run:
         import torch
 
         from napari_histodistill.distill.pairs.batches import START, torch_seed
+        from napari_histodistill.distill.training.moving import room_for_pairs
         from napari_histodistill.distill.training.networks import DistillNet
         from napari_histodistill.distill.training.trainer import Trainer, converted
         from napari_histodistill.distill.training.views import Views
 
         home = Path(self.place["home"])
 
-        def views(pairs: Any) -> Views:
+        def views(pairs: Any, room: int) -> Views:
             return Views(
-                self.config, pairs, home=home, device=choice.name, cancel=self.cancel
+                self.config,
+                pairs,
+                home=home,
+                device=choice.name,
+                cancel=self.cancel,
+                room=room,
             )
 
         with converted(choice.name):
-            training = views(split.train)
-            validation = views(split.validation) if split.validation else None
+            room = room_for_pairs(choice.name)
+            training = views(split.train, room)
+            room -= training.size if training.stays else 0
+            validation = views(split.validation, room) if split.validation else None
             with torch.random.fork_rng(devices=[]):
                 # Not torch.manual_seed, which seeds every card; weights are drawn here.
                 torch.default_generator.manual_seed(torch_seed(self.config.seed, START))
@@ -311,16 +319,19 @@ class _Run:
         for number in range(mark.step, schedule.steps):
             if (yield from self._obey(number)):
                 if number:
+                    watch.check(mark.step)
                     yield self._save(trainer, replace(mark, step=number))
                 self.cancel.cancel()
                 self.cancel.check()
             result = trainer.step(number)
             done = number + 1
             last = done == schedule.steps
-            watch.check_finite(result, done, mark.step)
+            watch.follow(result, done, mark.step)
             if done % schedule.report_every == 0 or last or done == first + 1:
+                watch.check(mark.step)
                 yield watch.report(result, done, mark.step)
             if done % schedule.checkpoint_every == 0 or last:
+                watch.check(mark.step)
                 mark = replace(mark, step=done)
                 if validation is not None:
                     found = trainer.validate(validation)
@@ -419,6 +430,16 @@ def _untaught(config: DistillConfig, split: PairSplit) -> str:
     if labels is None or not names:
         return ""
     return f"; no training tile shows {', '.join(names)}, so it will not be named"
+
+
+def _sent_again(views: Views, choice: DeviceChoice) -> str:
+    """Return a note where a card has no room for the pairs, which costs speed."""
+    if views.stays or not choice.name.startswith("cuda"):
+        return ""
+    return (
+        f"; the pairs take {views.size / 2**30:.1f} GiB, more than half of what the "
+        "card has free, so every step sends its own there"
+    )
 
 
 def _threads(choice: DeviceChoice) -> int | None:

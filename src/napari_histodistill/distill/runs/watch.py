@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
+
+import torch
 
 from napari_histodistill.distill.runs.events import TrainingReport
 from napari_histodistill.distill.training.health import (
@@ -17,7 +18,12 @@ from napari_histodistill.errors import ComputeError
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import DistillConfig
-    from napari_histodistill.distill.training.trainer import StepResult
+    from napari_histodistill.distill.training.trainer import (
+        StepResult,
+        ValidationResult,
+    )
+
+    Tensor = torch.Tensor
 
 PATIENCE = 3
 """Reports in a row that must show a collapse before the run ends."""
@@ -36,14 +42,35 @@ class Watch:
         self._config = config
         self._since = time.monotonic()
         self._counted: int | None = None
+        self._fault = _FirstFault()
         self._bad = 0
 
-    def check_finite(self, result: StepResult, done: int, saved: int) -> None:
-        """Raise ComputeError if the loss is not a finite number."""
-        if not math.isfinite(result.total):
-            terms = ", ".join(f"{k} {v:g}" for k, v in result.terms.items())
+    def follow(self, result: StepResult, done: int, saved: int) -> None:
+        """Look at a step's loss: on a CPU now, elsewhere when :meth:`check` is called.
+
+        Raises
+        ------
+        ComputeError
+            If the loss is not a finite number.
+        """
+        self._fault.note(result, done)
+        if result.values.device.type == "cpu":
+            self.check(saved)
+
+    def check(self, saved: int) -> None:
+        """Raise ComputeError if a loss was not a finite number; waits for the device.
+
+        Parameters
+        ----------
+        saved : int
+            Step of the last checkpoint.
+        """
+        found = self._fault.read()
+        if found is not None:
+            done, terms = found
+            words = ", ".join(f"{k} {v:g}" for k, v in terms.items())
             msg = (
-                f"the loss is no longer a number at step {done} ({terms}): lower "
+                f"the loss is no longer a number at step {done} ({words}): lower "
                 f"schedule.lr or use precision float32; the checkpoint of step {saved} "
                 "is intact."
             )
@@ -52,18 +79,16 @@ class Watch:
     def report(self, result: StepResult, done: int, saved: int) -> TrainingReport:
         """Return a step's report; raise ComputeError if the embeddings collapsed."""
         schedule = self._config.schedule
-        std = feature_std(result.embeddings)
-        rank = effective_rank(result.embeddings)
-        self._check_collapse(
-            collapsed(std, rank, result.embeddings.shape[1]), done, saved
-        )
+        total, terms = result.named(result.values.tolist())
+        std, rank, dim = _health(result)
+        self._check_collapse(collapsed(std, rank, dim), done, saved)
         pace = self._pace(done)
         return TrainingReport(
             "step",
             done,
             schedule.steps,
-            total=result.total,
-            terms=result.terms,
+            total=total,
+            terms=terms,
             learning_rate=learning_rate(schedule, done - 1),
             feature_std=std,
             effective_rank=rank,
@@ -71,16 +96,17 @@ class Watch:
             seconds_left=None if not pace else (schedule.steps - done) / pace,
         )
 
-    def validation(self, result: StepResult, done: int) -> TrainingReport:
+    def validation(self, result: ValidationResult, done: int) -> TrainingReport:
         """Return a validation's report."""
+        std, rank, _dim = _health(result)
         return TrainingReport(
             "validation",
             done,
             self._config.schedule.steps,
             total=result.total,
             terms=result.terms,
-            feature_std=feature_std(result.embeddings),
-            effective_rank=effective_rank(result.embeddings),
+            feature_std=std,
+            effective_rank=rank,
             retrieval=result.retrieval,
             chance=None if result.retrieval is None else 1 / result.batch,
             retrievals=result.retrievals,
@@ -102,6 +128,41 @@ class Watch:
         counted, since = self._counted, self._since
         self._counted, self._since = done, now
         return None if counted is None else (done - counted) / max(now - since, 1e-9)
+
+
+class _FirstFault:
+    """The first step whose loss was no finite number, kept where losses are."""
+
+    def __init__(self) -> None:
+        self._kept: Tensor | None = None
+        self._names: tuple[str, ...] = ()
+
+    def note(self, result: StepResult, done: int) -> None:
+        """Take a step in; nothing is read from the device."""
+        here = torch.cat([result.values.new_full((1,), done), result.values])
+        if self._kept is None:
+            self._kept, self._names = torch.zeros_like(here), result.names
+        is_first = (self._kept[0] == 0) & ~torch.isfinite(here[1])
+        self._kept = torch.where(is_first, here, self._kept)
+
+    def read(self) -> tuple[int, dict[str, float]] | None:
+        """Return that step and the parts of its loss; None if all were finite.
+
+        What was noted is forgotten: to ask again is to wait for nothing.
+        """
+        if self._kept is None:
+            return None
+        done, _total, *terms = self._kept.tolist()
+        self._kept = None
+        named = dict(zip(self._names, terms, strict=True))
+        return (int(done), named) if done else None
+
+
+def _health(result: StepResult | ValidationResult) -> tuple[float, float, int]:
+    """Return spread, rank and width of the embeddings."""
+    embeddings = result.embeddings.cpu()  # once for both
+    spread, rank = feature_std(embeddings), effective_rank(embeddings)
+    return spread, rank, embeddings.shape[1]
 
 
 def advice(config: DistillConfig) -> str:

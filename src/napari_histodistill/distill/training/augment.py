@@ -8,7 +8,7 @@ from generators whose state a resumed run could not restore.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,13 +16,15 @@ from torch.nn import functional
 
 from napari_histodistill.distill.training.augment_colour import (
     Colour,
+    DrawnColours,
     change_colours,
     draw_colours,
-    sent,
 )
+from napari_histodistill.distill.training.moving import sent
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.recipes.config import AugmentationPreset, ImageKind
+    from napari_histodistill.distill.training.moving import Parts
 
     Tensor = torch.Tensor
 
@@ -138,21 +140,52 @@ class Augment:
         Tensor
             ``(n, c, out_px, out_px)`` float32 in 0..1, on the same device.
         """
+        drawn = self.draw(len(images), images.shape[1], generator)
+        return self.apply(images, sent([drawn], images.device)[0])
+
+    def draw(self, count: int, channels: int, generator: torch.Generator) -> Parts:
+        """Draw views, on the CPU.
+
+        Parameters
+        ----------
+        count : int
+            Number of views.
+        channels : int
+            Channels of the images.
+        generator : torch.Generator
+            On the CPU.
+
+        Returns
+        -------
+        dict of str to Tensor
+            For :meth:`apply`, on the CPU.
+        """
+        if self._preset is None:
+            return {}
+        geometry, colour = self._preset
+        parts = {"theta": draw_cuts(geometry, count, generator)}
+        if self._kind != "mask":
+            has_stains = self._kind == "image" and channels == 3
+            drawn = draw_colours(colour, count, generator, has_stains=has_stains)
+            parts |= drawn.tensors()
+        return parts
+
+    def apply(self, images: Tensor, drawn: Parts) -> Tensor:
+        """Return the views that were drawn, as :meth:`__call__` does.
+
+        Parameters
+        ----------
+        images : Tensor
+            ``(n, c, h, w)`` uint8.
+        drawn : dict of str to Tensor
+            From :meth:`draw`, on the images' device.
+        """
         if self._preset is None:
             return plain_view(images, self._out_px)
-        geometry, colour = self._preset
-        parts = {"theta": draw_cuts(geometry, len(images), generator)}
-        drawn = None
-        if self._kind != "mask":
-            has_stains = self._kind == "image" and images.shape[1] == 3
-            drawn = draw_colours(colour, len(images), generator, has_stains=has_stains)
-            parts |= drawn.tensors()
-        parts = sent(parts, images.device)
-        theta = parts.pop("theta")
-        views = _cut(_reduced(images, self._out_px), theta, self._out_px)
-        if drawn is None:
+        views = _cut(_reduced(images, self._out_px), drawn["theta"], self._out_px)
+        if self._kind == "mask":
             return views
-        return change_colours(views, replace(drawn, **parts))
+        return change_colours(views, DrawnColours.read(drawn))
 
 
 def plain_view(images: Tensor, out_px: int) -> Tensor:

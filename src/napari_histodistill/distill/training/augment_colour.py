@@ -81,6 +81,11 @@ class DrawnColours:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
+    @classmethod
+    def read(cls, tensors: dict[str, Tensor]) -> DrawnColours:
+        """Return what :meth:`tensors` returned, other tensors left aside."""
+        return cls(**{field.name: tensors.get(field.name) for field in fields(cls)})  # type: ignore[arg-type]
+
 
 def draw_colours(
     colour: Colour, count: int, generator: torch.Generator, *, has_stains: bool
@@ -129,7 +134,7 @@ def change_colours(views: Tensor, drawn: DrawnColours) -> Tensor:
     views : Tensor
         ``(n, c, h, w)`` float32 in 0..1.
     drawn : DrawnColours
-        Tensors on the views' device: see :func:`sent`.
+        Tensors on the views' device: see ``moving.sent``.
     """
     if drawn.restain is not None and drawn.offset is not None:
         density = -torch.log(views.clamp_min(1 / 255))
@@ -143,21 +148,6 @@ def change_colours(views: Tensor, drawn: DrawnColours) -> Tensor:
     if drawn.inverted is None:
         return views
     return torch.where(_each(drawn.inverted), 1 - views, views)
-
-
-def sent(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Return small tensors on a device, in one copy that nobody waits for."""
-    if device.type == "cpu":
-        return tensors
-    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors.values()])
-    if device.type == "cuda":
-        flat = flat.pin_memory()
-    sizes = [tensor.numel() for tensor in tensors.values()]
-    parts = torch.split(flat.to(device, non_blocking=True), sizes)
-    return {
-        name: part.view(tensor.shape).to(tensor.dtype)
-        for (name, tensor), part in zip(tensors.items(), parts, strict=True)
-    }
 
 
 def _matrix(balance: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:

@@ -21,8 +21,22 @@ def learning_rate(schedule: ScheduleConfig, step: int) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Optimizer:
-    """Return the optimiser; norms and biases do not decay."""
+def make_optimiser(
+    schedule: ScheduleConfig, net: DistillNet, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimiser; norms and biases do not decay.
+
+    Parameters
+    ----------
+    schedule : ScheduleConfig
+        Rates, decay and kind.
+    net : DistillNet
+        Net on its device.
+    fused : bool
+        Whether a step is a launch or two instead of dozens. It counts its steps on
+        the device, and leaves out a step whose scaled gradients are infinite without
+        anyone waiting to hear of it; the last bits are others.
+    """
     parts = (
         (net.student, 1.0),
         (net.projector, schedule.head_lr_scale),
@@ -42,7 +56,8 @@ def make_optimiser(schedule: ScheduleConfig, net: DistillNet) -> torch.optim.Opt
     if net.log_scale is not None:
         groups.append({"params": [net.log_scale], "scale": 1.0, "weight_decay": 0.0})
     kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, lr=schedule.lr)
+    # None, as by default: on a CPU the bytes of a student hang on it.
+    return kind(groups, lr=schedule.lr, fused=fused or None)
 
 
 def clip_each(gradients: list[torch.Tensor], most: float) -> None:

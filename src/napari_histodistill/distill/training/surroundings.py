@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_histodistill.distill.training.moving import sent
 from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,22 +55,24 @@ def surround(
         )
         raise InputError(msg)
     count = max(1, round(config.share * n))
+    # Offsets along the batch: never to the view itself, unless it is alone.
+    steps = [torch.randint(1, max(2, n), (count,), generator=generator) for _ in AROUND]
+    drawn = {"others": (torch.arange(count) + torch.stack(steps)) % n}
+    if config.turned:
+        drawn["ways"] = torch.randint(0, 8, (count,), generator=generator)
+    (there,) = sent([drawn], views.device)
     whole = views.new_empty(count, channels, 3 * size, 3 * size)
-    for y, x in AROUND:
-        # Offsets along the batch: never to the view itself, unless it is alone.
-        steps = torch.randint(1, max(2, n), (count,), generator=generator)
-        others = (torch.arange(count) + steps) % n
-        square = views[others.to(views.device)]
+    for (y, x), others in zip(AROUND, there["others"], strict=True):
+        square = views[others]
         whole[..., y * size : (y + 1) * size, x * size : (x + 1) * size] = square
     whole[..., size : 2 * size, size : 2 * size] = views[:count]
     first, last = size - margin, 2 * size + margin
     windows = whole[..., first:last, first:last].contiguous()
-    return _turned(windows, generator) if config.turned else windows
+    return _turned(windows, there["ways"]) if config.turned else windows
 
 
-def _turned(windows: Tensor, generator: torch.Generator) -> Tensor:
-    """Return square windows in any of the eight ways to lay them, drawn for each."""
-    ways = torch.randint(0, 8, (len(windows),), generator=generator).to(windows.device)
+def _turned(windows: Tensor, ways: Tensor) -> Tensor:
+    """Return square windows, each in one of the eight ways to lay it."""
     ways = ways.view(-1, 1, 1, 1)
     found = torch.where(ways % 2 > 0, windows.flip(-1), windows)
     found = torch.where(ways // 2 % 2 > 0, found.flip(-2), found)

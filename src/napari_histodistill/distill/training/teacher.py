@@ -20,8 +20,12 @@ import torch
 from napari_histodistill.cache import cache_dir
 from napari_histodistill.distill.pairs.batches import TEACHER, torch_stream
 from napari_histodistill.distill.training.augment import Augment
+from napari_histodistill.distill.training.moving import sent
 from napari_histodistill.distill.training.networks import ImageEncoder, build_encoder
 from napari_histodistill.errors import InputError
+
+AT_A_TIME = 128
+"""Views that a card is given at once."""
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -75,27 +79,55 @@ def teacher_features(
     encoder.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     augment = Augment(config.augmentation, kind=partner.kind, out_px=dense.input_px)
     place = cache_dir("teacher", _key(config, dense, encoder))
-    found: dict[str, Features] = {}
     # Files are named by content and not by row: a shuffled partner, another split and
     # another run find the features that are there.
     names = [
         hashlib.sha256(picture.tobytes()).hexdigest() for picture in partner.values
     ]
-    for name, picture in zip(names, partner.values, strict=True):
+    missing = {
+        name: picture
+        for name, picture in zip(names, partner.values, strict=True)
+        if not _file(place, name).is_file()
+    }
+    # On a CPU one by one: the last bits of features hang on what is beside them.
+    many = 1 if device == "cpu" else max(1, AT_A_TIME // dense.frozen_views)
+    for start in range(0, len(missing), many):
         cancel.check()
-        if name in found:
-            continue
-        path = place / f"{name[:32]}.npy"
-        if not path.is_file():
-            # By content again: views must not depend on which images came before.
-            seed = torch_stream(TEACHER, int(name[:8], 16))
-            many = np.repeat(picture[np.newaxis], dense.frozen_views, axis=0)
-            pixels = torch.from_numpy(many).permute(0, 3, 1, 2).to(device)
-            with torch.inference_mode():
-                features = encoder(augment(pixels, seed)).float().cpu().numpy()
-            _write(path, features)
-        found[name] = np.load(path, allow_pickle=False)
+        batch = list(missing)[start : start + many]
+        pictures = np.stack([missing[name] for name in batch])
+        # By content again: views must not depend on which images came before.
+        seeds = [torch_stream(TEACHER, int(name[:8], 16)) for name in batch]
+        with torch.inference_mode():
+            views = _views(augment, pictures, seeds, dense.frozen_views, device)
+            features = encoder(views).float().cpu().numpy()
+        for name, one in zip(batch, np.split(features, len(batch)), strict=True):
+            _write(_file(place, name), one)
+    found: dict[str, Features] = {}
+    for name in names:
+        if name not in found:
+            cancel.check()
+            found[name] = np.load(_file(place, name), allow_pickle=False)
     return np.stack([found[name] for name in names])
+
+
+def _views(
+    augment: Augment,
+    pictures: npt.NDArray[np.uint8],
+    seeds: list[torch.Generator],
+    count: int,
+    device: str,
+) -> torch.Tensor:
+    """Return ``count`` views of every picture, each drawn from its own seed."""
+    drawn = [augment.draw(count, pictures.shape[3], seed) for seed in seeds]
+    whole = {part: torch.cat([one[part] for one in drawn]) for part in drawn[0]}
+    (there,) = sent([whole], torch.device(device))
+    many = np.repeat(pictures, count, axis=0)
+    pixels = torch.from_numpy(many).permute(0, 3, 1, 2).to(device)
+    return augment.apply(pixels, there)
+
+
+def _file(place: Path, name: str) -> Path:
+    return place / f"{name[:32]}.npy"
 
 
 def _key(config: DistillConfig, dense: DenseConfig, encoder: ImageEncoder) -> str:

@@ -64,19 +64,43 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
-    """The result of one batch.
+    """The result of one batch, on its device: nobody has waited for it.
+
+    Attributes
+    ----------
+    values : Tensor
+        ``(1 + terms,)``: the loss that was minimised, and its parts.
+    names : tuple of str
+        Names of the parts.
+    embeddings : Tensor
+        ``(n, dim)``, detached, of the first sparse view.
+    """
+
+    values: Tensor
+    names: tuple[str, ...]
+    embeddings: Tensor
+
+    def named(self, values: list[float]) -> tuple[float, dict[str, float]]:
+        """Return the loss and its parts by name."""
+        total, *terms = values
+        return total, dict(zip(self.names, terms, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValidationResult:
+    """The result of the batches of a validation.
 
     Attributes
     ----------
     total : float
-        The loss that was minimised.
+        The loss; the mean over batches.
     terms : dict of str to float
         Parts of the loss.
     embeddings : Tensor
-        ``(n, dim)``, detached, of the first sparse view.
+        ``(n, dim)``, of the first sparse view.
     retrieval : float or None
-        In a validation of a joint embedding: how often a sparse view's own partner is
-        the nearest of all partners in the batch; the mean over several partners.
+        In a joint embedding: how often a sparse view's own partner is the nearest of
+        all partners in the batch; the mean over several partners.
     retrievals : tuple of float
         The same for every partner, where there are several.
     batch : int
@@ -86,9 +110,9 @@ class StepResult:
     total: float
     terms: dict[str, float]
     embeddings: Tensor
-    retrieval: float | None = None
-    retrievals: tuple[float, ...] = ()
-    batch: int = 0
+    retrieval: float | None
+    retrievals: tuple[float, ...]
+    batch: int
 
 
 class Trainer:
@@ -138,7 +162,8 @@ class Trainer:
             self.average = net
             if config.schedule.average:
                 self.average = copy.deepcopy(net).requires_grad_(requires_grad=False)
-            self.optimiser = make_optimiser(config.schedule, net)
+            self._fused = device.startswith("cuda")
+            self.optimiser = make_optimiser(config.schedule, net, fused=self._fused)
             self._soft, self._prior = self._corrections()
             self._queue = TargetQueue(config.objective.queue)
             # Only float16 needs scaling; in other precisions the scaler does nothing.
@@ -188,11 +213,12 @@ class Trainer:
             self._move_average(number)
             return _result(outputs, total, terms)
 
-    def validate(self, views: Views) -> StepResult:
+    def validate(self, views: Views) -> ValidationResult:
         """Return the loss on other pairs, with the same augmented views every time."""
         batch = min(self.config.schedule.batch, len(views.pairs))
         self.average.eval()
-        results, found = [], []
+        results: list[StepResult] = []
+        found: list[Tensor] = []
         with (
             converted(self._device),
             torch.inference_mode(),
@@ -211,14 +237,17 @@ class Trainer:
                     partners = outputs.projections[self.config.sparse_views :]
                     # Without a partner, the second sparse view is looked for.
                     others = partners or outputs.projections[-1:]
-                    found.append(
-                        [_retrieved(outputs.projections[0], x) for x in others]
-                    )
-        names = results[0].terms
-        each = np.mean(found, axis=0).tolist() if found else []
-        return StepResult(
-            float(np.mean([r.total for r in results])),
-            {k: float(np.mean([r.terms[k] for r in results])) for k in names},
+                    one = outputs.projections[0]
+                    found.append(torch.stack([_retrieved(one, x) for x in others]))
+            # All batches together: one copy from the device, which is one wait.
+            values = torch.stack([r.values for r in results]).tolist()
+            each = torch.stack(found).tolist() if found else []
+        means = [float(np.mean(column)) for column in zip(*values, strict=True)]
+        mean, parts = results[0].named(means)
+        each = np.mean(each, axis=0).tolist() if each else []
+        return ValidationResult(
+            mean,
+            parts,
             torch.cat([r.embeddings for r in results]),
             retrieval=float(np.mean(each)) if each else None,
             retrievals=tuple(each) if len(each) > 1 else (),
@@ -264,11 +293,8 @@ class Trainer:
                 self.average.load_state_dict(part("average."))
             for place, parameter in enumerate(self._parameters()):
                 state = part(f"optimiser.{place}.")
-                # Adam's step counter is a CPU tensor wherever the parameter lies (if it
-                # is neither fused nor capturable); its moments have the parameter's
-                # device and memory layout.
                 self.optimiser.state[parameter] = {
-                    k: v.clone()
+                    k: self._counter(v, parameter)
                     if k == "step"
                     else torch.empty_like(parameter).copy_(v)
                     for k, v in state.items()
@@ -279,6 +305,14 @@ class Trainer:
                 self._scaler.load_state_dict(
                     self._scaler.state_dict() | {"scale": scale}
                 )
+
+    def _counter(self, steps: Tensor, parameter: nn.Parameter) -> Tensor:
+        """Return Adam's step counter where it has to be.
+
+        That is on the CPU wherever the parameter lies, but beside it if the optimiser
+        is fused; the moments have the parameter's device and memory layout.
+        """
+        return steps.to(parameter.device, copy=True) if self._fused else steps.clone()
 
     def _rows(self, number: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         config, pairs = self.config, self.views.pairs
@@ -474,20 +508,14 @@ def _channels_last(view: Tensor) -> Tensor:
     )
 
 
-def _retrieved(sparse: Tensor, partner: Tensor) -> float:
+def _retrieved(sparse: Tensor, partner: Tensor) -> Tensor:
     """Return how often a row's own partner is the nearest."""
     first, last = (nn.functional.normalize(p.float(), dim=1) for p in (sparse, partner))
     nearest = (first @ last.T).argmax(dim=1)
     own = torch.arange(len(nearest), device=nearest.device)
-    return float((nearest == own).float().mean())
+    return (nearest == own).float().mean()
 
 
 def _result(outputs: Outputs, total: Tensor, terms: dict[str, Tensor]) -> StepResult:
-    # One copy from the device, which is one wait.
     values = torch.stack([total.detach(), *(term.detach() for term in terms.values())])
-    first, *rest = values.tolist()
-    return StepResult(
-        first,
-        dict(zip(terms, rest, strict=True)),
-        outputs.embeddings.detach().float(),
-    )
+    return StepResult(values, tuple(terms), outputs.embeddings.detach().float())
