@@ -176,7 +176,8 @@ def _lay_taps(filters: list[tuple[FilterWeights, int]], place: Upload) -> list[_
         # Past the end the weight is 0; any pixel will do.
         tables += [np.minimum(index, source - 1), found.weights.T]
     flat = np.concatenate([table.ravel() for table in tables], dtype=np.int32)
-    parts = place(flat).split([table.size for table in tables])
+    sizes = [table.size for table in tables]
+    parts = place(flat).split(sizes)  # type: ignore[no-untyped-call]
     laid = [part.view(table.shape) for part, table in zip(parts, tables, strict=True)]
     return [_Taps(*pair) for pair in zip(laid[::2], laid[1::2], strict=True)]
 
