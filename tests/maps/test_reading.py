@@ -176,7 +176,8 @@ def test_a_process_that_dies_ends_the_run_in_one_sentence(tmp_path, begun, file)
             after_a_block(steps, lambda: [process.kill() for process in begun])
     assert str(caught.value) == (
         "slide.ome.tif: a process that reads the slide ended unexpectedly (status -9; "
-        "memory may have run out). Finished work is kept; go on with --reading threads."
+        "memory may have run out). Finished work is kept; let threads read it "
+        "(--reading threads, or the menu beside Run)."
     )
     with EmbeddingStore.open(tmp_path / "s") as store:
         assert (store.status == 1).any()
