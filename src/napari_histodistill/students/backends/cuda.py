@@ -53,6 +53,11 @@ turn: while one of them is copied, the other is filled."""
 GRAPHS = "HISTODISTILL_CUDA_GRAPHS"
 
 
+def wants_graphs() -> bool:
+    """Return whether forward passes are to be recorded: the environment says so."""
+    return os.environ.get(GRAPHS, "") == "1"
+
+
 class Lanes:
     """Two lanes to one card, for all threads.
 
@@ -167,7 +172,7 @@ class _Lane:
         self._pixels = tuple(_Staging(self._stream) for _ in range(2))
         self._table = _Staging(self._stream)
         self._found = _pinned((0,), torch.float32)
-        self._wants_graphs = os.environ.get(GRAPHS, "") == "1"
+        self._wants_graphs = wants_graphs()
         self._pool: Any = None
         self._graphs: WeakKeyDictionary[object, Recorded] = WeakKeyDictionary()
 
