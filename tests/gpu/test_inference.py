@@ -180,6 +180,38 @@ def test_graphs_go_with_their_stain_map(monkeypatch):
     assert torch.cuda.memory_allocated() <= before
 
 
+def test_another_stain_map_is_recorded_again(monkeypatch):
+    """What it is recorded into may be memory of a graph that is gone."""
+    monkeypatch.setenv(GRAPHS, "1")
+    subject, exact = backend(), backend("cpu")
+    for k in range(1, 4):
+        glass = (255.0 - 20 * k,) * 3
+        stains = StainMap(tuple(map(tuple, np.eye(3))), glass, (240.0,) * 3)
+        stained = subject.seen_through(stains)
+        expected = exact.seen_through(stains).embed(tiles(8))
+        for _ in range(2):
+            assert cosines(stained.embed(tiles(8)), expected).min() > 0.999
+        del stained
+        gc.collect()
+    assert not subject.take_note()
+
+
+def test_a_thread_that_waits_for_the_card_takes_no_core():
+    subject = backend()
+
+    def slow(raw: torch.Tensor) -> torch.Tensor:
+        torch.cuda._sleep(10**9)  # cycles of the card: about half a second
+        return raw.float().mean((1, 2))
+
+    with torch.inference_mode():
+        subject._lanes.run(tiles(1), subject, None, slow)  # loads what it takes
+        began, busy = time.perf_counter(), time.thread_time()
+        subject._lanes.run(tiles(1), subject, None, slow)
+    spent = time.perf_counter() - began
+    assert spent > 0.2
+    assert time.thread_time() - busy < 0.1 * spent
+
+
 def test_a_shortage_makes_batches_smaller_and_the_numbers_stay(way):
     exact = backend("cpu").embed(tiles(8))
     subject = backend()

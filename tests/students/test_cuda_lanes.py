@@ -231,6 +231,24 @@ def test_graphs_go_with_the_stain_map_that_they_were_recorded_for(monkeypatch, c
     assert sum(card.live().values()) == before
 
 
+def test_another_stain_map_is_recorded_again(monkeypatch, card):
+    """None is computed by the graph of one that is gone."""
+    monkeypatch.setenv(GRAPHS, "1")
+    subject, plain = backend(), backend("cpu")
+    for k in range(1, 4):
+        glass = (255.0 - 20 * k,) * 3
+        stains = StainMap(tuple(map(tuple, np.eye(3))), glass, (240.0,) * 3)
+        stained = subject.seen_through(stains)
+        found = stained.embed(pixels(8))
+        expected = plain.seen_through(stains).embed(pixels(8))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert len(card.recorded) == k
+        del stained
+        gc.collect()
+    assert not card.faults
+    assert not subject.take_note()
+
+
 def test_a_shortage_is_answered_when_nothing_of_the_pass_is_left(monkeypatch):
     """A traceback holds the activations of the pass that failed."""
     with imitated_card(monkeypatch, memory=200_000) as card:
