@@ -5,8 +5,11 @@ would only punish now and then is noted in ``card.faults``, each time:
 
 * *order*: work on one stream that reads or writes what another stream, or the host, has
   not finished with, as nothing waits for it in between (vector clocks);
-* *one recording at a time*: nobody may wait for the whole card while a graph is
-  recorded, and recording begins with such a wait;
+* *one recording at a time*: while a graph is recorded, nobody may wait for the whole
+  card, with which recording begins, nor give torch's unused memory back, nor use an
+  operation for the first time (its code is loaded, which may wait for the card); the
+  thread that records may wait for nothing at all, nor may any other thread unless the
+  recording was begun as ``"thread_local"``;
 * *recorded work does not run*: the output of a recording is undefined (here: not a
   number) until the graph is replayed, which runs the same operations again;
 * *memory*: a pass that holds more than ``memory`` bytes fails, and what a traceback
@@ -89,6 +92,7 @@ class Card:
         self.waits: Counter = Counter()  # of the host, by the line of ours
         self.sends: Counter = Counter()  # copies to the card, likewise
         self.recording: Recording | None = None
+        self.loaded: set[str] = set()  # operations whose code lies on the card
         self.recorded: list[tuple[int, ...]] = []
         self.numbers = count(1)
         self.mine = threading.local()
@@ -178,24 +182,42 @@ class Card:
     def wait_here(self, what: str) -> None:
         """Let the host wait for the current stream, as plain copies do."""
         self.waits[who_called()] += 1
-        stream = self.current()
+        self.refuse(f"{what} waited for stream {self.current()}")
+        self.wait(self.clocks[self.current()])
+
+    def refuse(self, what: str, *, everywhere: bool = False) -> None:
+        """Fail, and break the recording, if one is going on that forbids this.
+
+        What the recording thread itself does wrong is no fault: it hears of it.
+        """
         recording = self.recording
-        if recording is not None and recording.stream == stream:
-            recording.fail(f"{what} waits while it is recorded")
-        self.wait(self.clocks[stream])
+        if recording is None:
+            return
+        is_own = recording.thread == threading.get_ident()
+        if not (is_own or everywhere or recording.mode == "global"):
+            return
+        recording.is_broken = True
+        words = f"{what} while a graph was recorded"
+        if not is_own:
+            self.fault(words)
+        msg = f"CUDA error: {words}"
+        raise RuntimeError(msg)
+
+    def load(self, operation: str) -> None:
+        """Load the code of an operation, the first time."""
+        if operation not in self.loaded:
+            self.refuse(f"the code of {operation} was loaded", everywhere=True)
+            self.loaded.add(operation)
 
     def synchronize(self, device=None) -> None:
         self.waits[who_called()] += 1
-        if self.recording is not None:
-            self.fault("waited for the whole card while a graph was recorded")
-            self.recording.is_broken = True
-            msg = "CUDA error: operation not permitted when stream is capturing"
-            raise RuntimeError(msg)
+        self.refuse("the whole card was waited for", everywhere=True)
         with self.lock:
             for clock in list(self.clocks.values()):
                 self.wait(clock)
 
     def empty_cache(self) -> None:
+        self.refuse("unused memory was given back", everywhere=True)
         self.peaks = self.live()
         self.left.append(sum(self.peaks.values()))
 
@@ -212,7 +234,7 @@ class Card:
         """Record what is done inside, as ``torch.cuda.graph`` does."""
         self.synchronize()
         self.empty_cache()
-        recording = self.recording = Recording(stream.number)
+        recording = self.recording = Recording(stream.number, capture_error_mode)
         try:
             with self.on(stream):
                 yield
@@ -237,13 +259,10 @@ class Card:
 class Recording:
     """What is being recorded."""
 
-    def __init__(self, stream: int) -> None:
-        self.stream, self.steps, self.is_broken = stream, [], False
-
-    def fail(self, words: str) -> None:
-        self.is_broken = True
-        msg = f"CUDA error: {words}"
-        raise RuntimeError(msg)
+    def __init__(self, stream: int, mode: str) -> None:
+        self.stream, self.mode, self.thread = stream, mode, threading.get_ident()
+        self.steps: list[tuple] = []
+        self.is_broken = False
 
 
 class Names(TorchFunctionMode):
@@ -373,6 +392,8 @@ class Operations(TorchDispatchMode):
         if not here and not lays and not any(card.find(t) for t in taken):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
+        if here or lays:
+            card.load(name)
         if here and name not in BETWEEN:
             self.check_places(name, taken)
         if here and waits(name, args):
@@ -467,6 +488,7 @@ class Stream:
     def synchronize(self) -> None:
         self.card.spins += 1
         self.card.waits[who_called()] += 1
+        self.card.refuse(f"stream {self.number} was waited for")
         self.card.wait(self.card.clocks[self.number])
 
 
@@ -481,6 +503,7 @@ class Event:
     def synchronize(self) -> None:
         self.card.spins += not self.blocking
         self.card.waits[who_called()] += 1
+        self.card.refuse("an event was waited for")
         self.card.wait(self.clock)
 
 

@@ -16,9 +16,20 @@ from napari_histodistill import __version__
 from napari_histodistill.cache import cache_dir
 from napari_histodistill.cli.heatmap import heat_colors
 from napari_histodistill.maps import EmbeddingStore
+from napari_histodistill.maps.reading import choice
+from napari_histodistill.students import accelerators
 
 # The package offers the command under the name of its module.
 DOCTOR = sys.modules["napari_histodistill.cli.doctor"]
+CARD = {
+    "name": "Card",
+    "device": "cuda:0",
+    "memory_gib": 80.0,
+    "free_gib": 30.0,
+    "capability": "9.0",
+    "has_kernels": True,
+    "native": ["float16"],
+}
 
 
 @pytest.fixture
@@ -335,6 +346,49 @@ def test_doctor(run, bundle, monkeypatch):
     assert "card       " in out
     assert f"computes   in {model['arithmetic']}" in out
     assert "backend    OpenVINO: " in out
+
+
+@pytest.mark.parametrize(
+    ("cores", "room", "graphs", "words"),
+    [
+        (
+            16,
+            1e12,
+            "1",
+            "2 batches at a time, recorded as CUDA graphs; windows are resampled on "
+            "the card; 8 threads read; in long runs as many processes are tried, and "
+            "the faster go on",
+        ),
+        (
+            2,
+            1e12,
+            "",
+            "2 batches at a time, not recorded as graphs; windows are resampled on the "
+            "card; 2 threads read; processes are not tried: on 2 CPUs they would only "
+            "be in the way",
+        ),
+        (
+            16,
+            64e6,
+            "",
+            "8 threads read; processes are not tried: 8 of them need 4.0 GiB of free "
+            "shared memory",
+        ),
+    ],
+)
+def test_doctor_says_what_would_be_chosen_on_a_card(
+    monkeypatch, cores, room, graphs, words
+):
+    monkeypatch.setenv("HISTODISTILL_CUDA_GRAPHS", graphs)
+    monkeypatch.setattr(choice, "cores", lambda: cores)
+    monkeypatch.setattr(choice, "shared_room", lambda: room)
+    monkeypatch.setattr(accelerators, "cards_here", lambda: [CARD])
+    lines = DOCTOR._card_lines(DOCTOR._accelerators())
+    assert lines[0].startswith("  card       cuda:0 · Card: ")
+    assert words in lines[-1]
+    monkeypatch.setattr(accelerators, "cards_here", list)
+    lines = DOCTOR._card_lines(DOCTOR._accelerators())
+    assert all(line.startswith("  card       ") for line in lines)
 
 
 def test_doctor_reports_what_is_broken_and_checks_the_rest(run, monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import timm
 import torch
 
+from napari_histodistill.maps.reading.choice import why_not_processes
 from napari_histodistill.slides.pyramid.resample import LevelWindow
 from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.students.backends.torch import TorchBackend
@@ -126,22 +128,31 @@ def test_a_slide_that_processes_read_has_the_map_that_threads_give(tmp_path, rea
     from napari_histodistill.slides import open_slide
     from napari_histodistill.slides.tissue.writing import write_pyramid
 
+    if reading == "auto" and (why := why_not_processes(8)):
+        pytest.skip(f"processes are not tried here: {why}")
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
     path = write_pyramid(tmp_path / "noise.ome.tif", pixels, mpp=0.4)
     kept = {}
     for how in ("threads", reading):
-        student = student_at(0.7)
-        options = EmbedOptions(block=4, reading=how)
+        student, said = student_at(0.7), []
+        options = EmbedOptions(block=2, readers=8, reading=how)
         with open_slide(path) as slide:
-            *_, last = embed_slide(
+            steps = embed_slide(
                 slide, student, tmp_path / how, tissue=None, options=options
             )
+            for last in steps:
+                said += [last.message] if "read by" in last.message else []
+                # A card would be done before the processes have started.
+                time.sleep(0.1 if how == "auto" and not said else 0)
         with EmbeddingStore.open(tmp_path / how) as store:
             assert store.provenance.resampled_on == "cuda"
             kept[how] = store.read().reshape(-1, store.dim).astype(np.float32)
         assert last.done == last.total > 100
-        assert reading == "auto" or last.reading == how
+        assert how == "auto" or last.reading == how
+        assert len(said) == (how == "auto")
+        who = "threads; processes were" if last.reading == "threads" else "8 processes"
+        assert how != "auto" or f"read by {who}" in said[0]
     assert cosines(*kept.values()).min() > 0.9999
 
 
@@ -167,6 +178,38 @@ def test_graphs_go_with_their_stain_map(monkeypatch):
     del stained
     gc.collect()
     assert torch.cuda.memory_allocated() <= before
+
+
+def test_another_stain_map_is_recorded_again(monkeypatch):
+    """What it is recorded into may be memory of a graph that is gone."""
+    monkeypatch.setenv(GRAPHS, "1")
+    subject, exact = backend(), backend("cpu")
+    for k in range(1, 4):
+        glass = (255.0 - 20 * k,) * 3
+        stains = StainMap(tuple(map(tuple, np.eye(3))), glass, (240.0,) * 3)
+        stained = subject.seen_through(stains)
+        expected = exact.seen_through(stains).embed(tiles(8))
+        for _ in range(2):
+            assert cosines(stained.embed(tiles(8)), expected).min() > 0.999
+        del stained
+        gc.collect()
+    assert not subject.take_note()
+
+
+def test_a_thread_that_waits_for_the_card_takes_no_core():
+    subject = backend()
+
+    def slow(raw: torch.Tensor) -> torch.Tensor:
+        torch.cuda._sleep(10**9)  # cycles of the card: about half a second
+        return raw.float().mean((1, 2))
+
+    with torch.inference_mode():
+        subject._lanes.run(tiles(1), subject, None, slow)  # loads what it takes
+        began, busy = time.perf_counter(), time.thread_time()
+        subject._lanes.run(tiles(1), subject, None, slow)
+    spent = time.perf_counter() - began
+    assert spent > 0.2
+    assert time.thread_time() - busy < 0.1 * spent
 
 
 def test_a_shortage_makes_batches_smaller_and_the_numbers_stay(way):

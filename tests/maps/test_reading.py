@@ -176,7 +176,8 @@ def test_a_process_that_dies_ends_the_run_in_one_sentence(tmp_path, begun, file)
             after_a_block(steps, lambda: [process.kill() for process in begun])
     assert str(caught.value) == (
         "slide.ome.tif: a process that reads the slide ended unexpectedly (status -9; "
-        "memory may have run out). Finished work is kept; go on with --reading threads."
+        "memory may have run out). Finished work is kept; let threads read it "
+        "(--reading threads, or the menu beside Run)."
     )
     with EmbeddingStore.open(tmp_path / "s") as store:
         assert (store.status == 1).any()
@@ -381,8 +382,30 @@ def test_auto_reads_by_threads_until_processes_are_ready(many_cores):
         reader.read(WINDOW, NEVER)
     assert not Fake.last.calls
     Fake.last.is_ready = True
-    reader.read(WINDOW, NEVER)
+    for _ in range(5):
+        reader.read(WINDOW, NEVER)
     assert Fake.last.calls == 1
+
+
+def test_threads_are_not_timed_while_processes_start(many_cores, monkeypatch):
+    """They share the cores then; nor is a read timed that began at that time."""
+
+    def read(*_, **__):
+        Clock.now += 3 if len(reads) < 20 else 1
+        reads.append(1)
+        Fake.last.is_ready = len(reads) >= 20
+        return Raster(WINDOW, np.ones((2, 2, 3), np.uint8))
+
+    reads: list[int] = []
+    monkeypatch.setattr(choice, "read_window", read)
+    monkeypatch.setattr(Clock, "by_process", 0.9)
+    reader = reader_of(many_cores)
+    Fake.last.is_ready = False
+    for k in range(28):
+        assert Fake.last.calls == max(0, k - 24), "threads are timed first, afterwards"
+        reader.read(WINDOW, NEVER)
+    assert reader.used == "threads"
+    assert reader.take_note() == "read by threads; processes were 1.1 × as fast"
 
 
 def test_auto_goes_on_by_threads_where_processes_fail_and_says_so(many_cores):

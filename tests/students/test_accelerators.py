@@ -16,7 +16,14 @@ def machine(monkeypatch, tmp_path):
     """Return a function that turns this machine into another."""
 
     def become(
-        *, capability=(), driver="", driver_cuda=0, torch_cuda=None, mps=False
+        *,
+        capability=(),
+        built=("sm_60", "sm_75", "sm_90"),
+        driver="",
+        driver_cuda=0,
+        torch_cuda=None,
+        mps=False,
+        has=("libnvcuvid.so.1",),
     ) -> None:
         told = tmp_path / "version"
         if driver:
@@ -29,6 +36,7 @@ def machine(monkeypatch, tmp_path):
                 int(str(index).removeprefix("cuda:"))
             ],
             "mem_get_info": lambda index: (30 * 2**30, 80 * 2**30),
+            "get_arch_list": lambda: list(built),
         }
         for name, value in cards.items():
             monkeypatch.setattr(torch.cuda, name, value)
@@ -42,8 +50,8 @@ def machine(monkeypatch, tmp_path):
             torch.mps, "recommended_max_memory", lambda: 12 * 2**30, raising=False
         )
         monkeypatch.setattr(subject.platform, "system", lambda: "Linux")
-        monkeypatch.setattr(subject, "_loads", lambda library: "nvcuvid" in library)
-        monkeypatch.setattr(subject, "_is_installed", lambda package: False)
+        monkeypatch.setattr(subject, "_loads", lambda library: library in has)
+        monkeypatch.setattr(subject, "_is_installed", lambda package: package in has)
 
     return become
 
@@ -74,6 +82,48 @@ def test_cards_are_told_with_what_they_really_have(machine):
         "decoding on the card: NVDEC; slides are decoded by the CPU",
         "MPS: only on Apple silicon",
     ]
+
+
+@pytest.mark.parametrize(
+    ("has", "words"),
+    [
+        ([], "none found"),
+        (["libnvcuvid.so.1"], "NVDEC"),
+        (["nvcuvid.dll"], "NVDEC"),
+        (["libnvjpeg.so.13"], "nvJPEG"),
+        (["libnvjpeg.so.12"], "nvJPEG"),
+        (["nvidia.nvjpeg"], "nvJPEG"),
+        (["nvidia.nvimgcodec"], "nvImageCodec"),
+        (["libnvcuvid.so.1", "libnvjpeg.so.12"], "NVDEC and nvJPEG"),
+    ],
+)
+def test_decoders_are_named_that_are_installed(machine, has, words):
+    machine(capability=((9, 0),), torch_cuda="12.6", has=has)
+    line = f"decoding on the card: {words}; slides are decoded by the CPU"
+    assert line in accelerator_lines(accelerators())
+
+
+@pytest.mark.parametrize(
+    ("card", "built", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 9), ["sm_80", "sm_90"], True),  # within a major version
+        ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),  # compiled when it is first used
+        ((6, 1), ["sm_75", "compute_75"], False),
+        ((10, 0), ["sm_100"], True),
+        ((9, 0), ["sm_90a"], True),
+        ((10, 3), ["sm_100a", "compute_90a"], False),
+        ((7, 5), [], False),
+    ],
+)
+def test_a_torch_without_kernels_for_the_card_is_said(machine, card, built, runs):
+    machine(capability=(card,), built=built, torch_cuda="12.6")
+    found = accelerators()
+    assert found["cards"][0]["has_kernels"] == runs
+    words = "this torch cannot use it: it was built without kernels for that compute"
+    assert (words in accelerator_lines(found)[0]) == (not runs)
 
 
 @pytest.mark.parametrize(

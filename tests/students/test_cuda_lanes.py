@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from napari_histodistill.slides.pyramid.resample import LevelWindow
 from napari_histodistill.slides.tissue.stain import StainMap
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.student import DeviceChoice
@@ -69,14 +70,7 @@ SIZES = (3, 40, 1, 5, 97, 33, 8, 40, 180, 2)
 
 def test_two_threads_get_the_numbers_of_the_cpu_and_every_wait_is_there(way, card):
     """Weights are waited for, copies end before their memory is used again."""
-    plain, module = backend("cpu"), Small()
-
-    def during(x):  # long enough for the other thread to interfere
-        if card.recording is not None:
-            time.sleep(0.02)
-
-    module.during = during
-    subject = backend(module=module)
+    plain, subject = backend("cpu"), backend()
     assert subject.streams == 2
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(subject.embed, map(pixels, SIZES)))
@@ -97,6 +91,117 @@ def test_two_threads_get_the_numbers_of_the_cpu_and_every_wait_is_there(way, car
     counts = [shape[0] for shape in card.recorded]
     assert set(counts) <= {1, 8, 32, 64, 128, 256}
     assert max(map(counts.count, counts)) <= 2 * 2
+
+
+class Odd(Small):
+    """Uses an operation that no other student here does."""
+
+    def forward_features(self, x):
+        return super().forward_features(x).tanh()
+
+
+@pytest.fixture
+def begin(monkeypatch):
+    """Return a function that begins something in a thread of its own.
+
+    It comes back as soon as that thread waits for another one, or is done.
+    """
+    plain, stands = threading.Condition.wait, threading.Event()
+
+    def wait(condition, timeout=None):
+        if threading.current_thread().name.startswith("other"):
+            stands.set()
+        return plain(condition, timeout)
+
+    def begin(action):
+        future = pool.submit(action)
+        future.add_done_callback(lambda _: stands.set())
+        assert stands.wait(60)
+        return future
+
+    monkeypatch.setattr(threading.Condition, "wait", wait)
+    with ThreadPoolExecutor(1, "other") as pool:
+        yield begin
+
+
+TOO_MANY = 257
+"""Tiles of a batch that is larger than any graph."""
+
+BLACK = LevelWindow(np.zeros((30, 30, 3), np.uint8), (0.0, 0.0, 30.0, 30.0), 20, 20)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda other: other.embed(pixels(3)),
+        lambda other: other.embed(pixels(TOO_MANY)),
+        lambda other: other.lay(BLACK),
+        lambda other: other._lanes.release(),
+        lambda other: other._lanes.settle(),
+    ],
+    ids=["records", "computes", "resamples", "frees memory", "waits for weights"],
+)
+def test_while_a_lane_records_no_other_does_what_breaks_it(
+    monkeypatch, card, begin, action
+):
+    """Not a lane of another student either: a card knows processes."""
+    monkeypatch.setenv(GRAPHS, "1")
+    module, other, begun = Small(), backend(module=Odd()), []
+
+    def during(x):
+        if card.recording is not None and not begun:
+            begun.append(begin(lambda: action(other)))
+
+    module.during = during
+    subject = backend(module=module)
+    found = subject.embed(pixels(8))
+    begun[0].result(60)
+    assert not card.faults
+    assert not subject.take_note()
+    assert not other.take_note()
+    assert (8, EDGE, EDGE, 3) in card.recorded
+    np.testing.assert_allclose(found, backend("cpu").embed(pixels(8)), atol=1e-5)
+
+
+def test_a_lane_does_not_begin_to_record_while_another_computes(
+    monkeypatch, card, begin
+):
+    monkeypatch.setenv(GRAPHS, "1")
+    module, odd, begun, computed = Small(), Odd(), [], threading.Event()
+    subject, other = backend(module=module), backend(module=odd)
+
+    def during(x):  # of what is recorded: the other one goes on meanwhile
+        if card.recording is not None:
+            assert computed.wait(60)
+
+    module.during = during
+    odd.during = lambda x: begun.append(begin(lambda: subject.embed(pixels(8))))
+    try:
+        other.embed(pixels(TOO_MANY))
+    finally:
+        computed.set()
+    begun[0].result(60)
+    assert not card.faults
+    assert not subject.take_note()
+    assert card.recorded
+
+
+def test_weights_are_laid_while_a_lane_records(monkeypatch, card, begin):
+    """Their copies wait for the default stream, which only the recorder must not."""
+    monkeypatch.setenv(GRAPHS, "1")
+    module, begun = Small(), []
+
+    def during(x):
+        if card.recording is not None and not begun:
+            begun.append(begin(backend))
+
+    module.during = during
+    subject = backend(module=module)
+    subject.embed(pixels(8))
+    begun[0].result(60)
+    assert card.waits
+    assert not card.faults
+    assert not subject.take_note()
 
 
 def test_run_after_run_the_card_holds_no_more(way, card):
@@ -124,6 +229,24 @@ def test_graphs_go_with_the_stain_map_that_they_were_recorded_for(monkeypatch, c
     del stained
     gc.collect()
     assert sum(card.live().values()) == before
+
+
+def test_another_stain_map_is_recorded_again(monkeypatch, card):
+    """None is computed by the graph of one that is gone."""
+    monkeypatch.setenv(GRAPHS, "1")
+    subject, plain = backend(), backend("cpu")
+    for k in range(1, 4):
+        glass = (255.0 - 20 * k,) * 3
+        stains = StainMap(tuple(map(tuple, np.eye(3))), glass, (240.0,) * 3)
+        stained = subject.seen_through(stains)
+        found = stained.embed(pixels(8))
+        expected = plain.seen_through(stains).embed(pixels(8))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert len(card.recorded) == k
+        del stained
+        gc.collect()
+    assert not card.faults
+    assert not subject.take_note()
 
 
 def test_a_shortage_is_answered_when_nothing_of_the_pass_is_left(monkeypatch):
@@ -245,3 +368,37 @@ def test_a_card_finds_faults(monkeypatch):
         pinned.numpy()
         assert card.faults[1:] == ["numpy on host writes before 1 is done"]
     assert isinstance(card, Card)
+
+
+@pytest.mark.parametrize("mode", ["thread_local", "global"])
+@pytest.mark.parametrize(
+    ("words", "action", "always"),
+    [
+        ("unused memory was given back", lambda _: torch.cuda.empty_cache(), True),
+        ("the whole card was waited for", lambda _: torch.cuda.synchronize(), True),
+        ("the code of tanh was loaded", lambda weights: weights.tanh(), True),
+        ("a copy waited for stream 0", lambda weights: weights.cpu(), False),
+        ("an event was waited for", lambda _: torch.cuda.Event().synchronize(), False),
+    ],
+)
+def test_a_card_finds_what_another_thread_must_not_do_during_a_recording(
+    card, begin, mode, words, action, always
+):
+    weights, graph = torch.ones(3, device="cuda:0"), torch.cuda.CUDAGraph()
+    weights.cpu() * weights.cpu()
+    weights * weights
+    stream = torch.cuda.Stream("cuda:0")
+    how = {"stream": stream, "capture_error_mode": mode}
+
+    def record():
+        with torch.cuda.graph(graph, **how):
+            begin(lambda: action(weights)).exception(60)
+            weights * weights
+
+    if always or mode == "global":
+        with pytest.raises(RuntimeError, match="during capture"):
+            record()
+        assert card.faults == [f"{words} while a graph was recorded"]
+    else:
+        record()
+        assert not card.faults

@@ -24,7 +24,7 @@ from napari_histodistill.students.backends import cuda, resampling
 from napari_histodistill.students.backends.resampling import lay_window
 from napari_histodistill.students.backends.torch import TorchBackend
 from napari_histodistill.students.student import DeviceChoice
-from tests.card import imitated_card
+from tests.card import Event, imitated_card
 from tests.students.test_cuda_lanes import MEAN, STD, Small
 
 GRAPHS = "HISTODISTILL_CUDA_GRAPHS"
@@ -45,7 +45,7 @@ def window(seed: int = 0, edge: int = 100, size: int = 40) -> LevelWindow:
 
 
 def laid(one: LevelWindow) -> np.ndarray:
-    return lay_window(one, "cpu", torch.tensor).pixels.numpy()
+    return lay_window(one, torch.tensor, torch.tensor).pixels.numpy()
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
@@ -109,7 +109,7 @@ def test_bands_leave_no_trace(monkeypatch):
 def test_tiles_are_cut_where_they_lie():
     one = window()
     expected = one.resampled()
-    there = lay_window(one, "cpu", torch.tensor)
+    there = lay_window(one, torch.tensor, torch.tensor)
     corners = np.array([(0, 0), (7, 3), (24, 20), (1, 20), (24, 0)])
     tiles = there.tiles(corners, 16, 20)
     assert tiles.shape == (5, 16, 20, 3)
@@ -121,7 +121,7 @@ def test_tiles_are_cut_where_they_lie():
 
 @pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (25, 0), (0, 25)])
 def test_a_tile_outside_the_window_is_refused(corner):
-    there = lay_window(window(), "cpu", torch.tensor)
+    there = lay_window(window(), torch.tensor, torch.tensor)
     with pytest.raises(ValueError, match="16 × 16 px reach out of the window"):
         there.tiles(np.array([corner]), 16, 16)
 
@@ -175,6 +175,32 @@ def test_two_threads_lay_windows_and_embed_their_tiles(way, card):
     assert bool(card.recorded) == (way == "graphs")
     if way == "eager":
         assert not card.spins, "a thread that waits for the card takes no core"
+
+
+@pytest.mark.parametrize(
+    ("staged", "pieces", "waits"), [(30_000, 1, 1), (15_000, 2, 1), (6_000, 5, 4)]
+)
+def test_a_window_goes_up_while_its_next_piece_is_prepared(
+    card, monkeypatch, staged, pieces, waits
+):
+    """A piece waits for the last but one; in the end, once for all of them."""
+    plain, waited = Event.synchronize, []
+
+    def noted(event):
+        waited.append(event)
+        plain(event)
+
+    monkeypatch.setattr(cuda, "STAGED_BYTES", staged)
+    monkeypatch.setattr(Event, "synchronize", noted)
+    subject, one = backend(), window()
+    before = card.waits.total()
+    for _ in range(2):  # in the same lane
+        waited.clear()
+        found = subject.lay(one)
+        assert len(waited) == max(0, pieces - 2) + 1 == waits
+    assert card.waits.total() == before, "a copy waited for the card"
+    assert not card.faults
+    assert_same(found.pixels.cpu().numpy(), one.resampled())
 
 
 def test_a_window_is_finished_before_another_lane_uses_it(card):

@@ -148,7 +148,37 @@ def _cache() -> dict[str, Any]:
 def _accelerators() -> dict[str, Any]:
     from napari_histodistill.students.accelerators import accelerators
 
-    return accelerators()
+    found = accelerators()
+    return found | {"chosen": _chosen_on_a_card() if found["cards"] else None}
+
+
+def _chosen_on_a_card() -> dict[str, Any]:
+    """Return how a run on a card of this machine would go about it."""
+    from napari_histodistill.maps.reading.choice import usual_readers, why_not_processes
+    from napari_histodistill.students.backends.cuda import STREAMS, wants_graphs
+
+    readers = usual_readers(on_cpu=False)
+    return {
+        "lanes": STREAMS,
+        "graphs": wants_graphs(),
+        "resampled_on": "card",
+        "readers": readers,
+        "why_not_processes": why_not_processes(readers) or None,
+    }
+
+
+def _chosen_words(chosen: dict[str, Any]) -> str:
+    graphs = "recorded as CUDA graphs" if chosen["graphs"] else "not recorded as graphs"
+    why_not = chosen["why_not_processes"]
+    tried = (
+        f"processes are not tried: {why_not}"
+        if why_not
+        else "in long runs as many processes are tried, and the faster go on"
+    )
+    return (
+        f"{chosen['lanes']} batches at a time, {graphs}; windows are resampled on the "
+        f"{chosen['resampled_on']}; {chosen['readers']} threads read; {tried}"
+    )
 
 
 def _decoding() -> dict[str, Any]:
@@ -243,10 +273,7 @@ def _text(result: dict[str, Any]) -> str:
             f"  decoding   {found['tiles_per_s']:.0f} tiles/s ({found['what']})"
         )
     if result["accelerators"]:
-        from napari_histodistill.students.accelerators import accelerator_lines
-
-        found = accelerator_lines(result["accelerators"])
-        lines += [f"  card       {words}" for words in found]
+        lines += _card_lines(result["accelerators"])
     if result["model"]:
         found = result["model"]
         lines += [
@@ -258,6 +285,16 @@ def _text(result: dict[str, Any]) -> str:
         lines += _backend_lines(found)
     lines += [f"  PROBLEM    {problem}" for problem in result["problems"]]
     return "\n".join(lines)
+
+
+def _card_lines(found: dict[str, Any]) -> list[str]:
+    """Return lines on cards, and on what a run would do with one."""
+    from napari_histodistill.students.accelerators import accelerator_lines
+
+    lines = [f"  card       {words}" for words in accelerator_lines(found)]
+    if found["chosen"]:
+        lines.append(f"  on a card  {_chosen_words(found['chosen'])}")
+    return lines
 
 
 def _backend_lines(found: dict[str, Any]) -> list[str]:

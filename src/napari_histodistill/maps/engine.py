@@ -41,14 +41,14 @@ from napari_histodistill.maps.embedding_plan import (
 from napari_histodistill.maps.pipeline import Pipeline
 from napari_histodistill.maps.progress import EmbedOptions, EmbedReport, Progress
 from napari_histodistill.maps.provenance import Provenance, provenance_of, store_key
-from napari_histodistill.maps.reading.choice import BlockReader
+from napari_histodistill.maps.reading.choice import BlockReader, usual_readers
 from napari_histodistill.maps.store import (
     WAIT_S,
     CellStatus,
     EmbeddingStore,
     remove_store,
 )
-from napari_histodistill.running import CancelToken, cores
+from napari_histodistill.running import CancelToken
 
 if TYPE_CHECKING:
     import threading
@@ -220,9 +220,7 @@ class _Run:
         self.cancel = cancel
         on_cpu = student.device.name.startswith("cpu")
         self.batch_size = options.batch_size or (8 if on_cpu else 256)
-        self.readers = options.readers or (
-            1 if on_cpu else min(16, max(2, cores() // 2))
-        )
+        self.readers = options.readers or usual_readers(on_cpu=on_cpu)
         tile = student.spec.tile_px
         self.halo_px = tile // 2 if options.halo_px is None else options.halo_px
         self.retry_unreadable = options.retry_unreadable

@@ -22,6 +22,10 @@ from napari_histodistill.students.device import (
 
 DRIVER = Path("/proc/driver/nvidia/version")
 GIB = 2**30
+_NO_KERNELS = (
+    "; this torch cannot use it: it was built without kernels for that compute "
+    "capability, so install a build of torch that has them, or choose --device cpu"
+)
 _DECODERS = {
     "NVDEC": (("libnvcuvid.so.1", "nvcuvid.dll"), ()),
     "nvJPEG": (("libnvjpeg.so.13", "libnvjpeg.so.12"), ("nvidia.nvjpeg",)),
@@ -50,8 +54,27 @@ def _card(index: int) -> dict[str, Any]:
         "memory_gib": round(total / GIB, 1),
         "free_gib": round(free / GIB, 1),
         "capability": f"{major}.{minor}",
+        "has_kernels": any(
+            _runs(built, major, minor) for built in torch.cuda.get_arch_list()
+        ),
         "native": [name for name, has in native.items() if has],
     }
+
+
+def _runs(built: str, major: int, minor: int) -> bool:
+    """Whether a card runs what torch was built for: ``sm_90a``, ``compute_120``.
+
+    Kernels run within a major version, code to be compiled on any later card; what is
+    marked with a letter uses what only that card has.
+    """
+    found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", built)
+    if found is None:
+        return False
+    kind, letter = found[1], found[4]
+    its, card = (int(found[2]), int(found[3])), (major, minor)
+    if letter:
+        return its == card
+    return its <= card and (kind == "compute" or its[0] == major)
 
 
 def driver_here() -> dict[str, Any]:
@@ -136,7 +159,7 @@ def _card_words(card: dict[str, Any]) -> str:
     return (
         f"{card['device']} · {card['name']}: {card['free_gib']} of "
         f"{card['memory_gib']} GiB free, compute capability {card['capability']}, "
-        f"{native} in hardware"
+        f"{native} in hardware{'' if card['has_kernels'] else _NO_KERNELS}"
     )
 
 

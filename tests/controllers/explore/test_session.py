@@ -38,10 +38,11 @@ from napari_histodistill.controllers.shared.similar import (
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
 from napari_histodistill.running import CancelToken
-from napari_histodistill.slides import slide_from_arrays
+from napari_histodistill.slides import open_slide, slide_from_arrays
+from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.students import llvm_clash
 from napari_histodistill.students.spec import ClassSpec
-from tests.fakes import PINK, PURPLE, array_slide, colour_student
+from tests.fakes import PINK, PURPLE, array_slide, colour_student, tissue_image
 
 GLAND, STROMA, GLASS = (210.0, 240.0), (500.0, 200.0), (12.0, 12.0)
 CLASSES = (
@@ -195,6 +196,20 @@ def test_cancelling_keeps_blocks_and_continue_finishes():
     run(session)
     assert session.cells_missing == 0
     assert session.live.cells_done > kept
+
+
+def test_who_was_chosen_reads_from_the_next_run_on(tmp_path):
+    pixels = tissue_image(400, 500)
+    path = write_pyramid(tmp_path / "slide.ome.tif", pixels, mpp=0.5)
+    used = []
+    with open_slide(path) as slide:
+        session = session_for(slide=slide)
+        for reading in ("auto", "processes", "threads"):
+            session.choose_reading(reading)
+            *_, last = session.run_work(restart=True)(CancelToken())
+            session.run_ended()
+            used.append(last.report.reading)
+    assert used == ["threads", "processes", "threads"]
 
 
 def test_run_again_starts_afresh():

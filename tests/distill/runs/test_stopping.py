@@ -22,6 +22,7 @@ from napari_histodistill.distill.runs.folder import (
 )
 from napari_histodistill.distill.runs.process import RunProcess, look_at, start_process
 from napari_histodistill.distill.runs.run import train
+from napari_histodistill.distill.training.sharing import Alone
 from napari_histodistill.errors import Cancelled
 from napari_histodistill.lock import WriterLock, is_held
 from napari_histodistill.running import CancelToken
@@ -198,3 +199,22 @@ def test_a_started_process_forgets_what_the_last_was_asked(run, quick):
     finally:
         again.stop()
         assert again.wait(15)
+
+
+@pytest.mark.parametrize(("world", "asked"), [(1, 3 + 20), (2, 3 + 3)])
+def test_several_processes_agree_only_now_and_then(tiles, tmp_path, world, asked):
+    """Each time waits for every card: thrice at the start, then every eighth step."""
+
+    class Counting(Alone):
+        def agree(self, value: int) -> int:
+            values.append(value)
+            return super().agree(value)
+
+    values: list[int] = []
+    group = Counting()
+    group.world = world
+    schedule = {"steps": 20, "checkpoint_every": 20}
+    folder = start_run(small_config(schedule=schedule), tmp_path / "run", tiles)
+    for _ in train(folder, device="cpu", processes=group):
+        pass
+    assert len(values) == asked

@@ -1,4 +1,4 @@
-"""Regions drawn on the canvas with real clicks; saving; starting over."""
+"""Regions drawn on the canvas with real clicks; saving; the menu beside Run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_histodistill.controllers.shared.exporting import ExportKey
+from napari_histodistill.widgets.explore.running import NO_MAP
 from napari_histodistill.widgets.shared import saving, slide_dock
-from tests.fakes import array_slide
+from tests.fakes import array_slide, colour_student
 from tests.widgets.explore.test_flow import add_slide, canvas_point, idle, ready
 
 pytestmark = pytest.mark.gui
@@ -147,3 +148,27 @@ def test_saving_proposes_a_place_says_where_and_refuses_what_is_empty(
     widget.export(ExportKey.CLASS_OUTLINES)
     assert len(asked) == 2, "said before a file is asked for"
     assert "no square is at least 100 % sure" in widget.run_panel.message.text()
+
+
+def test_who_reads_is_chosen_in_the_menu_beside_run(explore, qtbot):
+    viewer, widget = explore(colour_student())
+    panel, session = widget.run_panel, widget.session
+    assert panel.more.isEnabled(), "there is something to choose before there is a map"
+    assert not panel.again.isEnabled()
+    assert NO_MAP in panel.again.toolTip()
+    words = {action.text(): action for action in panel.readers.actions()}
+    assert list(words) == ["Automatic", "Threads", "Processes"]
+    assert words["Automatic"].isChecked()
+    words["Processes"].trigger()
+    assert session.reading == "processes"
+    assert not words["Automatic"].isChecked()
+    add_slide(viewer, array_slide())
+    qtbot.waitUntil(ready(widget), timeout=20000)
+    panel.button.click()
+    qtbot.waitUntil(idle(widget), timeout=20000)
+    assert "read it by threads" in panel.message.text()
+    words["Threads"].trigger()
+    panel.button.click()
+    qtbot.waitUntil(idle(widget), timeout=20000)
+    assert session.live.cells_done
+    assert panel.again.isEnabled()

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
     from napari_histodistill.controllers.shared.planning import Detail
+    from napari_histodistill.maps.progress import Reading
     from napari_histodistill.maps.similarity import SimilarityIndex
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
@@ -92,11 +93,14 @@ class ExploreSession(RememberingChoice):
     ----------
     running : bool
         Whether a run is going on, of this slide or of one that was left since.
+    reading : {"auto", "threads", "processes"}
+        Who reads the slides of runs; maps are the same.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.running = False
+        self.reading: Reading = "auto"
         self._run_live: LiveMap | None = None
         self._index: SimilarityIndex | None = None
         self._indexed_cells = 0
@@ -125,6 +129,10 @@ class ExploreSession(RememberingChoice):
         """Let the map on screen go; the stored one may be looked for again."""
         self._looked_for = None
         self.drop_map()
+
+    def choose_reading(self, reading: Reading) -> None:
+        """Let threads or processes read, or what is faster, from the next run on."""
+        self.reading = reading
 
     # --- the map ------------------------------------------------------------------
 
@@ -174,6 +182,7 @@ class ExploreSession(RememberingChoice):
             student,
             plan,
             restart=restart,
+            reading=self.reading,
             # Another panel or process may have stored more than is on screen.
             known=self.live.status.copy(),
             focus=lambda: self.view if self.slide is slide else None,

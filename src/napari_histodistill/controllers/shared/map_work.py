@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_histodistill.geometry import Region
     from napari_histodistill.maps.embedding_plan import Tissue
     from napari_histodistill.maps.engine import EmbedReport
+    from napari_histodistill.maps.progress import Reading
     from napari_histodistill.maps.store import EmbeddingStore
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
@@ -115,12 +116,13 @@ def tissue_work(slide: Slide) -> Work:
     return work
 
 
-def run_work(
+def run_work(  # noqa: PLR0913 - what a run is to do, named
     slide: Slide,
     student: Student,
     plan: RunPlan,
     *,
     restart: bool = False,
+    reading: Reading = "auto",
     known: npt.NDArray[np.uint8] | None = None,
     focus: Callable[[], Region | None] | None = None,
 ) -> Work:
@@ -134,6 +136,8 @@ def run_work(
         Grid, mode, region, tissue and the store's place.
     restart : bool
         Forget the stored map first.
+    reading : {"auto", "threads", "processes"}
+        Who reads the slide; the map is the same.
     known : ndarray, optional
         Status of the cells on screen, none without it. What else an earlier run, or
         another process, has stored is reported too.
@@ -154,7 +158,9 @@ def run_work(
             tissue=_tissue_of(plan, slide),
             region=plan.region,
             options=EmbedOptions(
-                restart=restart, block=run_block(plan.grid, plan.mode, student)
+                restart=restart,
+                reading=reading,
+                block=run_block(plan.grid, plan.mode, student),
             ),
             cancel=cancel,
             focus=focus,

@@ -33,14 +33,41 @@ _SHARED_BYTES = 2**29
 takes, at most, where a device resamples."""
 
 
+def usual_readers(*, on_cpu: bool) -> int:
+    """Return how many threads, or processes, read for a run that does not say so.
+
+    Parameters
+    ----------
+    on_cpu : bool
+        Whether the student computes on the CPU, which then has no core to spare.
+    """
+    return 1 if on_cpu else min(16, max(2, cores() // 2))
+
+
+def why_not_processes(readers: int) -> str:
+    """Return why processes are not tried on this machine, in words; "" if they are.
+
+    Parameters
+    ----------
+    readers : int
+        Processes that would read.
+    """
+    if cores() < FEWEST_CORES:
+        return f"on {cores()} CPUs they would only be in the way"
+    if shared_room() < _SHARED_BYTES * readers:
+        needed = _SHARED_BYTES * readers / 2**30
+        return f"{readers} of them need {needed:.1f} GiB of free shared memory"
+    return ""
+
+
 class BlockReader:
     """Reads a run's windows by threads, or lets processes do it; see :meth:`read`.
 
     With ``"auto"``, processes are started beside the first blocks. When they have
-    opened the slide, they read as many blocks as there are readers, and what took a
-    block's pixels less time is kept; where they fail, threads are. That is tried only
-    where ``is_fast`` is true, more than four cores may be used, the run has several
-    blocks for each reader, and the slide was opened from a file.
+    opened the slide, threads and they read as many blocks as there are readers, and
+    what took a block's pixels less time is kept; where processes fail, threads are.
+    That is tried only where ``is_fast`` is true, more than four cores may be used, the
+    run has several blocks for each reader, and the slide was opened from a file.
 
     Parameters
     ----------
@@ -91,10 +118,9 @@ class BlockReader:
         may_try = (
             reading == "auto"
             and is_fast
-            and cores() >= FEWEST_CORES
             and blocks >= WORTH_IT * readers
             and slide.opened is not None
-            and shared_room() >= _SHARED_BYTES * readers
+            and not why_not_processes(readers)
         )
         self._is_trial = may_try
         if may_try or (reading == "processes" and blocks):
@@ -120,6 +146,8 @@ class BlockReader:
             If a process that reads ended.
         """
         way, pool = self._way(), self._pool
+        # Processes that are starting take the cores from threads that read.
+        is_fair = pool is not None and pool.is_ready
         began = time.perf_counter()
         raster = None
         if pool is not None and way == "processes":
@@ -133,7 +161,7 @@ class BlockReader:
             raster = read_window(
                 self._slide, self._grid, window, stop, leave=self._leave
             )
-        if self._is_trial and not stop.is_set():
+        if self._is_trial and is_fair and not stop.is_set():
             pixels = window.height * window.width
             self._count(way, (time.perf_counter() - began) / pixels)
         return raster

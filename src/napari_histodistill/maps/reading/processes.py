@@ -45,6 +45,7 @@ _SHARED = Path("/dev/shm")
 """Where Linux keeps shared memory; in containers it is often small, and a process that
 writes more than it holds is killed."""
 
+_BY_THREADS = "let threads read it (--reading threads, or the menu beside Run)"
 _END_S = 5.0
 _LOST = (EOFError, OSError, pickle.UnpicklingError)
 """What a pipe to a process raises when that has ended."""
@@ -201,7 +202,7 @@ class ReadingPool:
         return ComputeError(
             f"{self._slide.name}: a process that reads the slide ended unexpectedly "
             f"(status {worker.process.returncode}; memory may have run out). Finished "
-            "work is kept; go on with --reading threads."
+            f"work is kept; {_BY_THREADS}."
         )
 
 
@@ -230,7 +231,7 @@ class _Worker:
         except OSError as error:
             msg = (
                 f"{name}: no process could be started to read it ({error.strerror}); "
-                "go on with --reading threads."
+                f"{_BY_THREADS}."
             )
             raise ComputeError(msg) from error
 
@@ -303,6 +304,5 @@ def shared_room() -> float:
 def _no_memory(name: str, size: int) -> ComputeError:
     return ComputeError(
         f"{name}: processes that read it need {size / 2**20:.0f} MiB more of shared "
-        "memory than there is (a container's is set by --shm-size); go on with "
-        "--reading threads."
+        f"memory than there is (a container's is set by --shm-size); {_BY_THREADS}."
     )

@@ -47,9 +47,15 @@ if TYPE_CHECKING:
 
 STREAMS = 2
 STAGED_BYTES = 2**25
-"""Bytes of a window that are copied at a time, through pinned memory of each lane."""
+"""Bytes of a window that are copied at a time, through two pieces of pinned memory in
+turn: while one of them is copied, the other is filled."""
 
 GRAPHS = "HISTODISTILL_CUDA_GRAPHS"
+
+
+def wants_graphs() -> bool:
+    """Return whether forward passes are to be recorded: the environment says so."""
+    return os.environ.get(GRAPHS, "") == "1"
 
 
 class Lanes:
@@ -163,10 +169,10 @@ class _Lane:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         # Blocking: a thread that waits sleeps instead of spinning on a core.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        self._pixels = _pinned((0,), torch.uint8)
+        self._pixels = tuple(_Staging(self._stream) for _ in range(2))
+        self._table = _Staging(self._stream)
         self._found = _pinned((0,), torch.float32)
-        self._places = _pinned((0,), torch.int64)
-        self._wants_graphs = os.environ.get(GRAPHS, "") == "1"
+        self._wants_graphs = wants_graphs()
         self._pool: Any = None
         self._graphs: WeakKeyDictionary[object, Recorded] = WeakKeyDictionary()
 
@@ -176,7 +182,7 @@ class _Lane:
         with GATE.shared():
             try:
                 with torch.cuda.stream(self._stream):
-                    return lay_window(window, self._device, self._uploaded)
+                    return lay_window(window, self._uploaded, self._placed)
             finally:
                 self._wait()
 
@@ -210,32 +216,22 @@ class _Lane:
         """Wait until all that this lane has begun is done."""
         self._done.record(self._stream)
         self._done.synchronize()
+        for staging in (*self._pixels, self._table):
+            staging.is_busy = False
 
     def _uploaded(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Copy a window, of any strides, to the card: some rows at a time."""
         found = torch.empty(pixels.shape, dtype=torch.uint8, device=self._device)
         rows = max(1, STAGED_BYTES // max(1, pixels[:1].size))
-        for top in range(0, len(pixels), rows):
-            staged = self._staged(pixels[top : top + rows])
-            found[top : top + rows].copy_(staged, non_blocking=True)
-            self._wait()  # before its pinned memory is written again
+        for k, top in enumerate(range(0, len(pixels), rows)):
+            band = slice(top, top + rows)
+            self._pixels[k % 2].send(pixels[band], found[band])
         return found
 
-    def _staged(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Return a copy of pixels in this lane's pinned memory."""
-        if self._pixels.numel() < pixels.size:
-            self._pixels = _pinned((pixels.size,), torch.uint8)
-        staged = self._pixels[: pixels.size].view(pixels.shape)
-        np.copyto(staged.numpy(), pixels)
-        return staged
-
-    def _cut(self, tiles: LaidTiles) -> torch.Tensor:
-        """Return tiles of a window on the card, cut there."""
-        if self._places.numel() < len(tiles):
-            self._places = _pinned((len(tiles),), torch.int64)
-        places = self._places[: len(tiles)]
-        np.copyto(places.numpy(), tiles.places)
-        return tiles.cut(places.to(self._device, non_blocking=True))
+    def _placed(self, table: npt.NDArray[Any]) -> torch.Tensor:
+        """Copy a small array to the card."""
+        staged = self._table.filled(table)
+        return staged.to(self._device, non_blocking=True)
 
     def _computed(
         self,
@@ -245,9 +241,9 @@ class _Lane:
     ) -> torch.Tensor:
         """Return pinned memory into which the result is being copied."""
         if isinstance(batch, LaidTiles):
-            source = self._cut(batch)
+            source = batch.cut(self._placed(batch.places))
         else:
-            source = self._staged(batch)
+            source = self._pixels[0].filled(batch)
         if graph is None:
             found = forward(source.to(self._device, non_blocking=True))
         else:
@@ -280,6 +276,32 @@ class _Lane:
                 words = (str(error).strip().splitlines() or ["no message"])[0]
         self.note = f"computing without a CUDA graph, which failed: {words}"
         return None
+
+
+class _Staging:
+    """Pinned memory for what goes to the card; filled again once it has gone there."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self.is_busy = False
+        self._stream, self._memory = stream, _pinned((0,), torch.uint8)
+        self._gone = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+
+    def filled(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """Return a copy of an array, of any strides, in this memory."""
+        if self.is_busy:
+            self._gone.synchronize()
+        if self._memory.numel() < array.nbytes:
+            self._memory = _pinned((array.nbytes,), torch.uint8)
+        dtype: torch.dtype = getattr(torch, array.dtype.name)
+        staged = self._memory[: array.nbytes].view(dtype).view(array.shape)
+        np.copyto(staged.numpy(), array)
+        return staged
+
+    def send(self, array: npt.NDArray[Any], target: torch.Tensor) -> None:
+        """Begin to copy an array into a part of the card's memory."""
+        target.copy_(self.filled(array), non_blocking=True)
+        self._gone.record(self._stream)
+        self.is_busy = True
 
 
 def _pinned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

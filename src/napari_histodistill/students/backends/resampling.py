@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slides.pyramid.filtering import FilterWeights
     from napari_histodistill.slides.pyramid.resample import LevelWindow
 
-    Upload = Callable[[npt.NDArray[np.uint8]], torch.Tensor]
+    Upload = Callable[[npt.NDArray[Any]], torch.Tensor]
 
 _BAND = 2**21
 """Numbers of the result that are computed at a time: their sums, of 32 bits, and what
@@ -131,18 +131,19 @@ class LaidTiles:
         return every[places].view(self.shape)
 
 
-def lay_window(window: LevelWindow, device: str, upload: Upload) -> LaidWindow:
+def lay_window(window: LevelWindow, upload: Upload, place: Upload) -> LaidWindow:
     """Resample a window on a device.
 
     Parameters
     ----------
     window : LevelWindow
         Pixels of a level, and which rectangle of them is wanted at what size.
-    device : str
-        torch's name of the device.
     upload : callable
         Takes the pixels, ``(h, w, 3)`` uint8 with any strides, and returns them on the
         device; called once.
+    place : callable
+        Takes the filters of both axes, ``(n,)`` int32, and returns them on the device;
+        called once.
 
     Returns
     -------
@@ -156,25 +157,29 @@ def lay_window(window: LevelWindow, device: str, upload: Upload) -> LaidWindow:
     """
     source, size = window.pixels.shape[:2], (window.height, window.width)
     left, upper, right, lower = window.box
-    # The small tables first: their copies wait for what was begun before them.
-    steps = [
-        (
-            0,
-            _Taps.of(
-                filter_weights(source[0], upper, lower, size[0]), source[0], device
-            ),
-        ),
-        (
-            1,
-            _Taps.of(
-                filter_weights(source[1], left, right, size[1]), source[1], device
-            ),
-        ),
+    filters = [
+        (filter_weights(source[0], upper, lower, size[0]), source[0]),
+        (filter_weights(source[1], left, right, size[1]), source[1]),
     ]
+    steps = list(enumerate(_lay_taps(filters, place)))
     pixels = upload(window.pixels)
     for axis, taps in steps if is_height_first(source, size) else reversed(steps):
         pixels = taps.applied(pixels, axis)
     return LaidWindow(pixels)
+
+
+def _lay_taps(filters: list[tuple[FilterWeights, int]], place: Upload) -> list[_Taps]:
+    """Lay the filters of axes of so many pixels on the device, all in one copy."""
+    tables: list[npt.NDArray[np.integer[Any]]] = []
+    for found, source in filters:
+        index = found.first + np.arange(found.taps)[:, np.newaxis]
+        # Past the end the weight is 0; any pixel will do.
+        tables += [np.minimum(index, source - 1), found.weights.T]
+    flat = np.concatenate([table.ravel() for table in tables], dtype=np.int32)
+    sizes = [table.size for table in tables]
+    parts = place(flat).split(sizes)  # type: ignore[no-untyped-call]
+    laid = [part.view(table.shape) for part, table in zip(parts, tables, strict=True)]
+    return [_Taps(*pair) for pair in zip(laid[::2], laid[1::2], strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,16 +188,6 @@ class _Taps:
 
     index: torch.Tensor  # (taps, size)
     weights: torch.Tensor  # (taps, size)
-
-    @classmethod
-    def of(cls, found: FilterWeights, source: int, device: str) -> _Taps:
-        index = found.first + np.arange(found.taps)[:, np.newaxis]
-        # Past the end the weight is 0; any pixel will do.
-        index = np.minimum(index, source - 1)
-        weights = np.ascontiguousarray(found.weights.T)
-        return cls(
-            torch.from_numpy(index).to(device), torch.from_numpy(weights).to(device)
-        )
 
     def applied(self, source: torch.Tensor, axis: int) -> torch.Tensor:
         """Return ``(h, w, 3)`` uint8 with this axis resampled, rounded."""

@@ -250,9 +250,9 @@ class TorchBackend:
         with torch.inference_mode():
             if self._lanes is not None:
                 return self._lanes.lay(window)
-            return lay_window(window, self.device.name, self._uploaded)
+            return lay_window(window, self._uploaded, self._uploaded)
 
-    def _uploaded(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def _uploaded(self, pixels: npt.NDArray[Any]) -> torch.Tensor:
         # torch warns about read-only memory, such as that of a Pillow image.
         writable = np.require(pixels, requirements=["C", "W"])
         return torch.from_numpy(writable).to(self.device.name)

@@ -63,6 +63,7 @@ class Mapping(QObject):
         run_panel.run.connect(self.run)
         run_panel.cancel.connect(self.cancel)
         run_panel.start_over.connect(self.start_over)
+        run_panel.reading_chosen.connect(bench.session.choose_reading)
         self.drawing = Drawing(bench)
         self.drawing.altered.connect(self._regions_altered)
         classes_panel.own_classes.connect(self.forget_taught)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QAction
+from qtpy.QtGui import QAction, QActionGroup
 from qtpy.QtWidgets import QMenu, QProgressBar, QPushButton, QToolButton, QWidget
 
 from napari_histodistill.controllers.shared.wording import (
@@ -36,7 +36,30 @@ START_OVER_TIP = (
     "costs."
 )
 RUNNING = "Cancel the run first, then start over."
-MORE_TIP = "More: throw the map away and start over."
+MORE_TIP = "More: who reads the slide, or throw the map away and start over."
+
+WHO_READS = "Who reads the slide"
+READERS = (
+    (
+        "auto",
+        "Automatic",
+        "Beside a GPU and many processor cores, threads and processes are tried on the "
+        "first squares, and the faster go on; elsewhere, threads read.",
+    ),
+    (
+        "threads",
+        "Threads",
+        "The slide is read inside napari: nothing has to start, and it takes the least "
+        "memory.",
+    ),
+    (
+        "processes",
+        "Processes",
+        "Programs of their own read the slide: they take more memory and a second to "
+        "start, and are faster beside a GPU and many processor cores.",
+    ),
+)
+"""Who may read, in the menu's words, and what that means. Maps are the same."""
 MESSAGE_LINES = 2
 
 RUN_TIP = (
@@ -51,18 +74,22 @@ class RunPanel(QWidget):
     Parameters
     ----------
     starts_over : bool
-        Whether there is a menu to throw a map away and compute it again.
+        Whether there is a menu to throw a map away and compute it again, and to choose
+        who reads.
 
     Attributes
     ----------
     start_over : Signal
         That was chosen; nothing is asked yet.
+    reading_chosen : Signal
+        Who reads from the next run on: "auto", "threads" or "processes".
     """
 
     run = Signal()
     cancel = Signal()
     start_over = Signal()
     device_chosen = Signal(str)
+    reading_chosen = Signal(str)
 
     def __init__(self, *, starts_over: bool = False) -> None:
         super().__init__()
@@ -78,7 +105,7 @@ class RunPanel(QWidget):
         self.message = Hint()
         self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
         keep_lines(self.message, MESSAGE_LINES)
-        self.more, self.again = _more_button()
+        self.more, self.again, self.readers = _more_button()
         self.more.setVisible(starts_over)
         self._obstacle = self._remark = self._idle_words = ""
         self._is_passing = self._is_idle = False
@@ -91,6 +118,7 @@ class RunPanel(QWidget):
         self.button.clicked.connect(self.run)
         self.stop.clicked.connect(self.cancel)
         self.again.triggered.connect(lambda: self.start_over.emit())
+        self.readers.triggered.connect(lambda one: self.reading_chosen.emit(one.data()))
         self.device.activated.connect(lambda k: self.device_chosen.emit(DEVICES[k][1]))
 
     def show_device(self, label: str, reason: str) -> None:
@@ -126,7 +154,8 @@ class RunPanel(QWidget):
 
     def show_start_over(self, why_not: str) -> None:
         """Offer to start over, or say why that cannot be."""
-        explain(self.more, MORE_TIP, why_not)
+        self.again.setEnabled(not why_not)
+        set_tip(self.again, why_not or START_OVER_TIP)
 
     def show_running(self) -> None:
         """Turn Run into Cancel and show the bar."""
@@ -197,14 +226,29 @@ class RunPanel(QWidget):
         self._is_passing = self._is_idle = False
 
 
-def _more_button() -> tuple[QToolButton, QAction]:
-    """Return the button with the menu beside Run, and the line to start over."""
+def _more_button() -> tuple[QToolButton, QAction, QActionGroup]:
+    """Return the button with the menu beside Run, the line to start over, readers."""
     # Room for the menu's arrow, which napari's theme draws over the text.
     button = tool("More" + 4 * "\N{NO-BREAK SPACE}", MORE_TIP)
     button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
     menu = QMenu(button)
     menu.setToolTipsVisible(True)
-    action = menu.addAction(START_OVER)
-    set_tip(action, START_OVER_TIP)
+    readers = _readers(menu.addMenu(WHO_READS))
+    again = menu.addAction(START_OVER)
+    set_tip(again, START_OVER_TIP)
     button.setMenu(menu)
-    return button, action
+    return button, again, readers
+
+
+def _readers(menu: QMenu) -> QActionGroup:
+    """Fill a menu with who may read, of which one is checked."""
+    menu.setToolTipsVisible(True)
+    group = QActionGroup(menu)
+    for value, words, tip in READERS:
+        action = menu.addAction(words)
+        action.setData(value)
+        action.setCheckable(True)
+        set_tip(action, tip)
+        group.addAction(action)
+    group.actions()[0].setChecked(True)
+    return group
