@@ -27,7 +27,10 @@ from napari_histodistill.distill.exchange.transforms import (
 )
 from napari_histodistill.distill.layers.finding import Found
 from napari_histodistill.distill.layers.refinement import Refinement
-from napari_histodistill.distill.layers.registration import registration_content
+from napari_histodistill.distill.layers.registration import (
+    registration_content,
+    write_registration,
+)
 from napari_histodistill.distill.pairs.plan import Sampling
 from napari_histodistill.distill.pairs.provenance import AlignedBy
 from napari_histodistill.distill.sections.judging import of_search
@@ -192,6 +195,19 @@ def test_a_draft_from_before_loads_and_its_numbers_say_what_it_comes_from(
     back = LandmarkDraft.read(content).alignment
     assert back.by is by
     np.testing.assert_allclose(back.registration.matrix, known.matrix)
+
+
+@pytest.mark.parametrize(
+    ("lay", "by"), [(fit, AlignedBy.LANDMARKS), (find, AlignedBy.SEARCH)]
+)
+def test_a_file_from_before_says_by_its_numbers_what_it_comes_from(
+    session, tmp_path, lay, by
+):
+    lay(session, tmp_path)
+    write_registration(tmp_path / "a.json", session.partners[0].registration)
+    slides = session.sparse, session.partners[0].slide
+    found = take(look_into(tmp_path / "a.json"), *slides).alignment
+    assert (found.by, found.file) == (by, "a.json")
 
 
 def test_the_step_says_what_an_alignment_comes_from(session, tmp_path):

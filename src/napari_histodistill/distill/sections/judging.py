@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.distill.exchange.transforms import TransformFormat
 from napari_histodistill.distill.layers.registration import FEWEST
 from napari_histodistill.distill.pairs.provenance import AlignedBy
 from napari_histodistill.distill.sections.alignment import SectionAlignment
 from napari_histodistill.distill.sections.record import (
     OF_OPTIONS,
-    AlignmentRecord,
     ScaleRemedy,
+    likely_source,
     read_record,
 )
 from napari_histodistill.slides.codecs.filebytes import digest_path
@@ -114,7 +113,7 @@ def of_file(
         record.check(path, he, partner, remedy)
     return SectionAlignment(
         read.registration,
-        _aligned_by(read, record),
+        likely_source(read.registration) if record is None else record.by,
         record is None or record.accepted,
         () if record is None else record.reasons,
         read.landmarks,
@@ -124,11 +123,3 @@ def of_file(
         file_digest=digest_path(path),
         approved_by="" if record is None else record.approved_by,
     )
-
-
-def _aligned_by(read: ReadTransform, record: AlignmentRecord | None) -> AlignedBy:
-    if record is not None:
-        return record.by
-    ours = read.format is TransformFormat.OWN
-    by_landmarks = ours and len(read.registration.residuals_um) > 0
-    return AlignedBy.LANDMARKS if by_landmarks else AlignedBy.OTHER_PROGRAM

@@ -198,7 +198,7 @@ def alignment_of(content: dict[str, Any]) -> SectionAlignment:
     known = registration_of(content)
     held = content.get(_IN_DRAFT)
     if held is None:
-        return SectionAlignment(known, _likely_source(known), accepted=True, reasons=())
+        return SectionAlignment(known, likely_source(known), accepted=True, reasons=())
     by, accepted, reasons, score, margin = _read_evidence(held)
     file, digest, approver = (
         str(held[key]) for key in ("file", "file_digest", "approved_by")
@@ -208,8 +208,11 @@ def alignment_of(content: dict[str, Any]) -> SectionAlignment:
     )
 
 
-def _likely_source(known: Registration) -> AlignedBy:
-    """Return what a registration comes from: only a search states an error itself."""
+def likely_source(known: Registration) -> AlignedBy:
+    """Return what a registration comes from, where no file or draft says it.
+
+    Only a search states an error itself; other programs' files hold no evidence.
+    """
     if known.stated_um is not None:
         return AlignedBy.SEARCH
     judged = len(known.residuals_um) > 0
