@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 
 import numpy as np
 import pytest
@@ -16,9 +17,17 @@ from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.distil.align.approval import read_approver
 from napari_histodistill.distill.pairs.provenance import SectionRelation
+from napari_histodistill.distill.runs.process import RunProcess
 from napari_histodistill.widgets.distil.bench import SAME, Turns
 from napari_histodistill.widgets.distil.residuals import Residuals
 from napari_histodistill.widgets.distil.train.helping import HelpTable
+from tests.controllers.distil.test_helping import (
+    FIRST,
+    plan,
+    runs,
+    say_always,
+    say_the_truth,
+)
 from tests.widgets.conftest import wait_until
 from tests.widgets.distil.test_flow import (
     MPP,
@@ -32,7 +41,7 @@ from tests.widgets.distil.test_flow import (
 if TYPE_CHECKING:
     from qtpy.QtGui import QColor
 
-__all__ = ["open_distil", "painted"]
+__all__ = ["open_distil", "painted", "plan", "runs"]
 
 pytestmark = pytest.mark.gui
 
@@ -105,6 +114,33 @@ def test_the_answer_is_a_table(qtbot):
     assert table.isVisibleTo(None)
     table.show_rows(())
     assert not table.isVisibleTo(None)
+
+
+def test_the_button_judges_both_students_on_held_out_pairs(open_distil, qtbot, runs):
+    say_the_truth(runs / "with")
+    say_always(runs / "without", FIRST)
+    _viewer, widget = open_distil()
+    helping = widget.helping
+    assert not helping.here.isEnabled()
+    assert "no model yet" in helping.here.toolTip()
+    widget.session.run = RunProcess(runs / "with")
+    widget.bench.changed.emit()
+    assert helping.here.isEnabled(), helping.here.toolTip()
+    helping.here.click()
+    assert not helping.here.isEnabled()
+    assert "being judged" in helping.here.toolTip()
+    wait_until(qtbot, lambda: bool(helping.table.rows), 60)
+    assert helping.table.rows[:2] == (
+        ("with partner", "1.000", "one seed"),
+        ("without", "0.250", "one seed"),
+    )
+    assert "Does the partner help? It helps." in helping.answer.text()
+    wait_until(qtbot, helping.here.isEnabled)
+    shutil.rmtree(runs / "without")
+    widget.bench.changed.emit()
+    assert not helping.here.isEnabled()
+    assert "Train both first" in helping.here.toolTip()
+    assert not helping.table.rows, "an answer of another question is taken away"
 
 
 def test_the_search_for_garbage_waits_until_all_is_done(qtbot):
