@@ -42,7 +42,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 HOST = "host"
 DEFAULT = 0
-READS = {"_local_scalar_dense", "equal"}
+READS = {"item", "_local_scalar_dense", "is_nonzero", "equal"}
 """Operations whose result is a number on the host."""
 SHAPES = {
     *("nonzero", "masked_select", "_unique", "_unique2", "unique_dim"),
