@@ -19,6 +19,7 @@ from napari_histodistill.controllers.shared.estimating import (
     tiles_worth,
 )
 from tests.controllers.driving import open_session, run
+from tests.fakes import colour_student
 
 
 @pytest.fixture
@@ -64,6 +65,29 @@ def test_a_timed_run_is_what_the_next_one_is_estimated_by(clock):
     assert known.in_words() == f"{known.squares} squares · {known.seconds:.0f} s"
     session.choose_step(0)
     assert not session.estimate.is_timed, "another detail has another speed"
+
+
+def test_another_detail_is_estimated_by_the_tiles_of_the_last_run(clock):
+    session = open_session()
+    # Blank tiles, of which the guess is made, are computed ten times as fast.
+    session.choose_student(session.student, tiles_per_s=1000.0)
+    watch = timed(session, clock)
+    watch.keep()
+    session.run_ended()
+    first, pace = session.step, watch.pace
+    for step in range(len(session.steps)):
+        session.choose_step(step)
+        known = session.estimate
+        assert known.seconds == pytest.approx(pace.seconds(known.missing))
+        assert known.is_timed == (step == first)
+        assert known.time_in_words().startswith("about ") == (step != first)
+    # Another student, or tokens, are others.
+    other = colour_student()
+    other.digest = "d1" * 16
+    session.choose_student(other, tiles_per_s=1000.0)
+    assert session.estimate.seconds == session.estimate.missing / 1000
+    tokens = replace(session.plan(), mode="tokens")
+    assert pace_path(tokens, session.student, any_detail=True) is None
 
 
 def test_a_run_that_was_too_short_says_nothing(clock):
