@@ -25,7 +25,7 @@ from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
-from napari_histodistill.widgets.shared.canvas_input import FLICKER
+from napari_histodistill.widgets.keys import ExploreKeys
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.controllers.compare.test_session import (
     SECRET,
@@ -40,7 +40,7 @@ from tests.widgets.conftest import wait_until
 pytestmark = pytest.mark.gui
 
 GLASS = (20.0, 20.0)
-KEY = getattr(Qt.Key, f"Key_{FLICKER}")
+KEY = getattr(Qt.Key, f"Key_{ExploreKeys().flicker}")
 
 
 @pytest.fixture
