@@ -18,6 +18,8 @@ from napari_histodistill.controllers.shared.estimating import (
     read_pace,
     tiles_worth,
 )
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.geometry import Region
 from tests.controllers.driving import open_session, run
 from tests.fakes import colour_student
 
@@ -130,6 +132,27 @@ def test_blocks_are_computed_whole_and_windows_of_tokens_too():
     stride = plan.grid.stride_px / plan.grid.tile_px
     assert worth == pytest.approx((4 * stride + 1 - stride + 1) ** 2)
     assert tiles_worth(needed, 4, tokens) == 4 * worth, "four windows are touched"
+
+
+@pytest.mark.parametrize("mode", ["tiles", "tokens"])
+def test_as_many_squares_are_computed_as_were_estimated(mode):
+    session = open_session()
+    session.choose_mode(mode)
+    whole = session.estimate
+    assert whole.is_counted
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=150, x=200, height=130, width=170))
+    part = session.estimate
+    assert 0 < part.squares == part.missing < whole.squares
+    run(session)
+    assert session.live.cells_done == part.squares
+    assert session.estimate.missing == 0
+    session.choose_region(RegionChoice.WHOLE)
+    rest = session.estimate
+    assert rest.squares == whole.squares
+    assert rest.missing == whole.squares - session.live.cells_done
+    run(session)
+    assert session.live.cells_done == whole.squares
 
 
 def test_what_is_left_is_said_of_a_map_that_is_there():
