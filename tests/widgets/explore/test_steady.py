@@ -41,7 +41,45 @@ def moved(before, after):
     }
 
 
-def test_no_control_moves_through_a_run(explore, qtbot):
+def vanished(before, after, *may):
+    """Return the names of controls that are not seen any more, but for some."""
+    return [
+        name
+        for control, (_, name) in before.items()
+        if control not in after and control not in may
+    ]
+
+
+def watch_a_run(before, look, runner, idle):
+    """Return what to wait for: the end of a run in which all stays where it was.
+
+    Parameters
+    ----------
+    before : dict
+        Of :func:`places`, while Run is seen.
+    look : callable
+        Returns the same now.
+    runner : RunPanel
+        Whose Run turns into Cancel, in the same place.
+    idle : callable
+        Whether the run has ended.
+    """
+    seen = []
+
+    def watch():
+        after = look()
+        assert not moved(before, after)
+        assert not vanished(before, after, runner.button)
+        # One takes the place of the other.
+        (there,) = {runner.button, runner.stop} & set(after)
+        assert after[there][0] == before[runner.button][0]
+        seen.append(there)
+        return idle() and seen[-1] is runner.button
+
+    return watch, seen
+
+
+def test_no_control_moves_or_vanishes_through_a_run(explore, qtbot):
     who = student()
     who.backend = SlowBackend()
     viewer, widget = explore(who)
@@ -52,16 +90,10 @@ def test_no_control_moves_through_a_run(explore, qtbot):
     qtbot.wait(50)
     before = places(widget)
     assert len(before) > 20
-    widget.run_panel.button.click()
-    seen = []
-
-    def watch():
-        jumps = moved(before, places(widget))
-        seen.append(jumps)
-        assert not jumps
-        return idle(widget)()
-
+    runner = widget.run_panel
+    watch, seen = watch_a_run(before, lambda: places(widget), runner, idle(widget))
+    runner.button.click()
     wait_until(qtbot, watch, timeout_s=60)
+    assert seen.count(runner.stop) > 10
     assert widget.session.live.cells_done == 80
     assert widget.session.trust is not None
-    assert len(seen) > 10
