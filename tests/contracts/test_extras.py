@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from tests.contracts.repository import ROOT
+from tests.contracts.repository import ROOT, modules
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
     "optional-dependencies"
@@ -40,6 +40,18 @@ def test_without_a_binding_there_is_none():
         "PySide6!=6.12.0; python_version < '3.12'",
     }
     assert bindings("qt") == bindings("all") == {"napari[pyqt6]>=0.9"}
+
+
+def test_the_window_asks_for_what_it_uses():
+    text = "\n".join(path.read_text("utf-8") for path in modules())
+    asked = {re.split(r"[<>=!;\[ ]", one)[0] for one in EXTRAS["window"]}
+    unused = {
+        name
+        for name in asked - {"npe2"}  # it reads our napari.yaml
+        if not re.search(rf"^\s*(from|import) {name}\b", text, re.MULTILINE)
+    }
+    assert asked > {"napari", "npe2"}
+    assert not unused
 
 
 def test_all_but_the_binding_is_all_the_same():

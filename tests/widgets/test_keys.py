@@ -13,12 +13,14 @@ from napari_histodistill.cache import settings_dir
 from napari_histodistill.errors import InputError
 from napari_histodistill.widgets import keys as keys_module
 from napari_histodistill.widgets import opening
+from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.keys import (
     FIXED,
     ExploreKeys,
     read_keys,
     write_keys,
 )
+from tests.widgets.conftest import wait_until
 
 pytestmark = pytest.mark.gui
 
@@ -39,6 +41,7 @@ def test_keys_come_back_as_they_were_chosen():
         ({"next_slide": "p"}, "P means next slide already"),
         ({"fainter": "3"}, "fainter: 3 is an answer"),
         ({"bare_tissue": "s"}, "S is an answer"),
+        ({"flicker": "n"}, "flicker: N means next slide already"),
     ],
 )
 def test_what_cannot_be_a_key_is_refused(other, said):
@@ -58,7 +61,7 @@ def test_a_damaged_file_is_named(content):
 
 def test_other_keys_hold_at_once_and_for_the_next_panel(explore):
     viewer, panel = explore()
-    usual = {*asdict(ExploreKeys()).values(), *FIXED}
+    usual = {*asdict(ExploreKeys()).values(), *FIXED} - {ExploreKeys().flicker}
     assert {str(key) for key in viewer.keymap} == usual
     steps = []
     panel.choosing.step = steps.append
@@ -98,3 +101,32 @@ def test_other_keys_hold_at_once_and_for_the_next_panel(explore):
     QTest.keyClick(canvas, Qt.Key.Key_F6)
     assert steps == [1]
     assert read_keys().next_slide == "F6"
+
+
+def test_the_key_of_compare_is_listed_and_changed_at_once(
+    explore, open_viewer, qtbot, monkeypatch
+):
+    viewer, panel = explore()
+    assert ExploreKeys().flicker == "G"
+    compare = CompareWidget(viewer, students=[])
+    viewer.window.add_dock_widget(compare, area="left", name="Compare students")
+    wait_until(qtbot, lambda: compare.is_in_front)
+    seen = []
+    monkeypatch.setattr(compare.comparing, "flicker", seen.append)
+    chosen = replace(ExploreKeys(), flicker="F7").checked()
+    monkeypatch.setattr(opening, "_panel", lambda: panel)
+    monkeypatch.setattr(keys_module, "choose_keys", lambda *_: chosen)
+    opening.show_keys()
+    canvas = viewer.window._qt_viewer.canvas.native
+    QTest.keyClick(canvas, "G")
+    assert not seen
+    QTest.keyClick(canvas, Qt.Key.Key_F7)
+    assert seen == [True, False]
+    compare.difference_panel.show_flicker("")
+    assert "Hold F7 to" in compare.difference_panel.flicker.text()
+    # The next panel knows it, too.
+    other = open_viewer()
+    beside = CompareWidget(other, students=[])
+    other.window.add_dock_widget(beside, area="right", name="Compare students")
+    assert "F7" in {str(key) for key in other.keymap}
+    assert "G" not in {str(key) for key in other.keymap}

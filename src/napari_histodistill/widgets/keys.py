@@ -1,4 +1,6 @@
-"""The keys of *Explore slide*: what they are, and how a person chooses others.
+"""The keys on the canvas: what they are, and how a person chooses others.
+
+They are those of *Explore slide*, and the one of *Compare students*.
 
 napari lists only its own actions in Preferences › Shortcuts: a plugin's ``keybindings``
 are read from its manifest and bound to nothing (napari 0.9.2). Of actions that a
@@ -14,6 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from napari.utils.key_bindings import coerce_keybinding
+from napari.utils.notifications import show_warning
 
 from napari_histodistill.cache import settings_dir
 from napari_histodistill.errors import InputError
@@ -48,6 +51,12 @@ class ExploreKeys:
     previous_slide: str = asked("Goes to the previous slide of the list.", "P")
     next_place: str = asked("Goes to the next place that looks alike.", "J")
     previous_place: str = asked("Goes to the previous place that looks alike.", "K")
+    # napari and its layers have no use for G; F fills labels and raises shapes.
+    flicker: str = asked(
+        "While held, Compare students shows A and B in turn.",
+        "G",
+        label="Flicker (Compare)",
+    )
 
     def checked(self) -> ExploreKeys:
         """Return these keys in napari's spelling.
@@ -101,6 +110,15 @@ def read_keys() -> ExploreKeys:
             "taken; choose yours again by the command “Keys of Explore slide”."
         )
         raise InputError(msg) from error
+
+
+def kept_keys() -> ExploreKeys:
+    """Return the keys as :func:`read_keys`, or the usual ones with a warning."""
+    try:
+        return read_keys()
+    except InputError as error:
+        show_warning(str(error))
+        return ExploreKeys()
 
 
 def write_keys(keys: ExploreKeys) -> None:

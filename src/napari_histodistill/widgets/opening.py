@@ -58,13 +58,17 @@ def ask_folder() -> None:
 
 
 def show_keys() -> None:
-    """Show the keys of *Explore slide*, and let a person choose others."""
+    """Show the keys of the panels, and let a person choose others."""
+    from napari_histodistill.widgets.compare.dock import CompareWidget
     from napari_histodistill.widgets.keys import choose_keys, write_keys
 
     panel = _panel()
     chosen = None if panel is None else choose_keys(panel.key_names, panel)
     if panel is not None and chosen is not None:
         panel.take_keys(chosen)
+        for beside in panel.bench.viewer.window.dock_widgets.values():
+            if isinstance(beside, CompareWidget):
+                beside.take_keys(chosen)
         write_keys(chosen)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
 
 from napari_histodistill.controllers.explore import asking
 from napari_histodistill.controllers.explore.asking import (
@@ -15,7 +16,9 @@ from napari_histodistill.controllers.explore.asking import (
 )
 from napari_histodistill.controllers.shared.map_choice import RegionChoice
 from napari_histodistill.geometry import Region
+from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.students import list_students
+from napari_histodistill.students.probe import fit_head
 from tests.controllers.driving import drive, open_session, ran_session, run
 from tests.controllers.explore.test_teaching import TWO_KINDS, strokes, teach
 from tests.fakes import array_slide, coarse_student
@@ -110,6 +113,18 @@ def other_map(slide, name):
     other.digest = "e2" * 16 if name.startswith("a ") else "d1" * 16
     session = open_session(slide, other)
     run(session)
+    return session
+
+
+def taught_like(session, other):
+    """Return what another encoder's session says once it has seen the same strokes."""
+    found = EmbeddingStore.open(other.store_path).read().astype(np.float32)
+    painted = strokes(session, *TWO_KINDS)
+    cells, labels = asking.painted_cells(painted, session.live.grid)
+    seen = found.reshape(-1, found.shape[-1])[cells]
+    return fit_head(seen, np.unique(labels, return_inverse=True)[1]).probabilities(
+        found
+    )
 
 
 def test_two_bundled_encoders_are_asked_where_they_disagree():
@@ -117,10 +132,24 @@ def test_two_bundled_encoders_are_asked_where_they_disagree():
     session = ran_session(slide)
     other_map(slide, "a stranger's")
     assert asked(session)[1].second == "", "no encoder that is known to be sound"
-    other_map(slide, bundled)
-    _, found = asked(session)
+    other = other_map(slide, bundled)
+    taught, found = asked(session)
     assert found.second == bundled
-    assert found.items
+    mine = taught.patch.probabilities
+    apart = jensenshannon(mine, taught_like(session, other), 2, axis=-1) ** 2
+    alone = asking.inner(taught.patch.status == 1)
+    under = asking.painted_cells(strokes(session, *TWO_KINDS), session.live.grid)[0]
+    alone.ravel()[under] = False
+    may = np.sort(apart[alone])[::-1]
+    # Spread over the slide, but among those of which they think most differently.
+    least = may[max(50, len(may) // 10) - 1]
+    assert least > np.median(may)
+    places = [question.cell for question in found.items]
+    assert len(places) == ASKED
+    assert all(apart[place] >= least - 1e-6 for place in places)
+    # Where one of them is in doubt by itself is not where they are at odds.
+    doubtful = np.argsort(-np.where(alone, margins(mine), -1), axis=None)[: len(may)]
+    assert apart.ravel()[doubtful[:5]].mean() < np.mean([apart[p] for p in places])
 
 
 def test_a_second_map_that_saw_no_strokes_is_no_committee():

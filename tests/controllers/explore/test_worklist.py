@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import tifffile
 
 from napari_histodistill.controllers.explore.worklist import (
     OpenSlide,
@@ -15,6 +18,8 @@ from napari_histodistill.controllers.explore.worklist import (
     worklist_work,
 )
 from napari_histodistill.errors import InputError
+from napari_histodistill.layers import kept_maps
+from napari_histodistill.slides import open_slide
 from tests.controllers.driving import (
     drive,
     open_session,
@@ -23,6 +28,7 @@ from tests.controllers.driving import (
 )
 from tests.controllers.explore.test_judging import OTHER, OWN, judge, session_on
 from tests.controllers.explore.test_judging import run as run_woven
+from tests.controllers.explore.test_judging import student as judged_student
 from tests.fakes import array_slide
 
 A, B, C = (Path(f"/slides/{name}.svs") for name in "abc")
@@ -123,6 +129,112 @@ def test_badges_carry_the_verdict(image, text):
     session = run_woven(session_on(image))
     judge(session)
     assert badge_on(session).text == text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two slides in files."""
+    found = tmp_path / "slides"
+    found.mkdir()
+    for name, image in (("one.tif", OWN), ("two.tif", OTHER)):
+        tifffile.imwrite(
+            found / name, image, photometric="rgb",
+            resolution=(1e4, 1e4), resolutionunit="CENTIMETER",
+        )  # fmt: skip
+    return found
+
+
+def stored_badges(folder, student=""):
+    """Return the badges of a folder's slides that nobody has opened yet."""
+    (found,) = drive(worklist_work(folder, student))
+    worklist = Worklist()
+    worklist.add_files(found.files, found.stored)
+    assert set(states(worklist)) == {RowState.WAITING}
+    return [row.badge for row in worklist.rows]
+
+
+def texts(badges):
+    return [badge.text for badge in badges]
+
+
+def session_of(path):
+    """Return a session on a slide in a file, with its tissue known."""
+    session = open_session(open_slide(path), judged_student(), tissue=False)
+    session.choose_every_square(every=True)
+    return session
+
+
+def test_a_waiting_slide_says_that_a_map_of_it_is_stored(folder):
+    assert texts(stored_badges(folder)) == ["", ""]
+    session = session_of(folder / "one.tif")
+    stop_after_the_first_block(session)
+    share = session.live.cells_done / (session.live.cells_done + session.cells_missing)
+    badge, other = stored_badges(folder)
+    assert badge.text == f"◐ {share:.0%}"
+    assert f"“{session.student.spec.title}”" in badge.tip
+    assert other.text == ""
+    run_woven(session)
+    assert texts(stored_badges(folder)) == ["✔ map", ""]
+    judge(session)
+    assert texts(stored_badges(folder, session.student.digest)) == ["● like", ""]
+    apart = stored_badges(folder, "another digest")[0]
+    assert (apart.text, "another model is chosen" in apart.tip) == ("✔ map", True)
+    unlike = run_woven(session_of(folder / "two.tif"))
+    judge(unlike)
+    assert texts(stored_badges(folder)) == ["● like", "▲ unlike"]
+
+
+def test_a_stored_map_s_badge_comes_back_after_an_opening_that_came_to_nothing(folder):
+    run_woven(session_of(folder / "one.tif"))
+    (found,) = drive(worklist_work(folder))
+    worklist = Worklist()
+    worklist.add_files(found.files, found.stored)
+    first = found.files[0]
+    worklist.begin(first)
+    worklist.give_up()
+    assert worklist.rows[0].badge.text == "✔ map"
+    worklist.follow([opened(first)])
+    assert worklist.rows[0].badge.text == "", "what is on screen says more"
+
+
+@pytest.mark.parametrize("gone", ["file", "map"])
+def test_a_note_that_is_out_of_date_is_not_shown(folder, gone):
+    session = run_woven(session_of(folder / "one.tif"))
+    assert texts(stored_badges(folder))[0] == "✔ map"
+    if gone == "file":
+        shutil.copy(folder / "two.tif", folder / "one.tif")
+    else:
+        shutil.rmtree(session.store_path)
+    assert texts(stored_badges(folder))[0] == ""
+
+
+DAMAGED = (
+    "", "[]", "{", "null", "[" * 3000, '{"size": 1}', b"\xff\xfe",
+    {"map": None}, {"map": {}}, {"map": {"share": "x"}}, {"map": {"share": None}},
+    {"map": {"title": 3}}, {"map": {"store": ["x"]}}, {"map": {"share": 1e999}},
+)  # fmt: skip
+
+
+def test_a_damaged_note_is_no_badge(folder):
+    run_woven(session_of(folder / "one.tif"))
+    path = kept_maps._note_path(folder / "one.tif")
+    good = json.loads(path.read_text())
+    for damage in DAMAGED:
+        content = damage
+        if isinstance(damage, dict):
+            inside = damage["map"]
+            inside = good["map"] | inside if inside else inside
+            content = json.dumps(good | {"map": inside})
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert texts(stored_badges(folder)) == ["", ""], damage
+    path.write_text(json.dumps(good))
+    assert texts(stored_badges(folder)) == ["✔ map", ""]
+
+
+def test_a_note_names_no_file(folder):
+    run_woven(session_of(folder / "one.tif"))
+    path = kept_maps._note_path(folder / "one.tif")
+    assert "one" not in path.name + path.read_text()
 
 
 def test_a_folder_without_slides_is_said(tmp_path):

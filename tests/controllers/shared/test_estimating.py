@@ -18,7 +18,10 @@ from napari_histodistill.controllers.shared.estimating import (
     read_pace,
     tiles_worth,
 )
+from napari_histodistill.controllers.shared.map_choice import RegionChoice
+from napari_histodistill.geometry import Region
 from tests.controllers.driving import open_session, run
+from tests.fakes import colour_student
 
 
 @pytest.fixture
@@ -66,6 +69,29 @@ def test_a_timed_run_is_what_the_next_one_is_estimated_by(clock):
     assert not session.estimate.is_timed, "another detail has another speed"
 
 
+def test_another_detail_is_estimated_by_the_tiles_of_the_last_run(clock):
+    session = open_session()
+    # Blank tiles, of which the guess is made, are computed ten times as fast.
+    session.choose_student(session.student, tiles_per_s=1000.0)
+    watch = timed(session, clock)
+    watch.keep()
+    session.run_ended()
+    first, pace = session.step, watch.pace
+    for step in range(len(session.steps)):
+        session.choose_step(step)
+        known = session.estimate
+        assert known.seconds == pytest.approx(pace.seconds(known.missing))
+        assert known.is_timed == (step == first)
+        assert known.time_in_words().startswith("about ") == (step != first)
+    # Another student, or tokens, are others.
+    other = colour_student()
+    other.digest = "d1" * 16
+    session.choose_student(other, tiles_per_s=1000.0)
+    assert session.estimate.seconds == session.estimate.missing / 1000
+    tokens = replace(session.plan(), mode="tokens")
+    assert pace_path(tokens, session.student, any_detail=True) is None
+
+
 def test_a_run_that_was_too_short_says_nothing(clock):
     session = open_session()
     watch = timed(session, clock, seconds=0.5)
@@ -106,6 +132,27 @@ def test_blocks_are_computed_whole_and_windows_of_tokens_too():
     stride = plan.grid.stride_px / plan.grid.tile_px
     assert worth == pytest.approx((4 * stride + 1 - stride + 1) ** 2)
     assert tiles_worth(needed, 4, tokens) == 4 * worth, "four windows are touched"
+
+
+@pytest.mark.parametrize("mode", ["tiles", "tokens"])
+def test_as_many_squares_are_computed_as_were_estimated(mode):
+    session = open_session()
+    session.choose_mode(mode)
+    whole = session.estimate
+    assert whole.is_counted
+    session.choose_region(RegionChoice.VIEW)
+    session.look_at(Region(y=150, x=200, height=130, width=170))
+    part = session.estimate
+    assert 0 < part.squares == part.missing < whole.squares
+    run(session)
+    assert session.live.cells_done == part.squares
+    assert session.estimate.missing == 0
+    session.choose_region(RegionChoice.WHOLE)
+    rest = session.estimate
+    assert rest.squares == whole.squares
+    assert rest.missing == whole.squares - session.live.cells_done
+    run(session)
+    assert session.live.cells_done == whole.squares
 
 
 def test_what_is_left_is_said_of_a_map_that_is_there():

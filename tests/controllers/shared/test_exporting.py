@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -31,7 +32,9 @@ from napari_histodistill.errors import Cancelled, HistodistillError, InputError
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.pyramid.slide import SlideInfo
 from tests.controllers.driving import GLAND, GLASS, ask, drive, ran_session
+from tests.controllers.explore.test_judging import HALVES, judge, session_on
 from tests.fakes import colour_student
+from tests.weaves import TILE
 
 
 @pytest.fixture
@@ -159,6 +162,41 @@ def test_the_table_of_squares_lists_each_with_its_place(session, tmp_path):
     assert found["like"].isna().all(), "nothing was compared"
     again = export(session, ExportKey.SQUARES, tmp_path / "a.csv")
     assert len(pd.read_csv(again)) == live.cells_done, "an earlier one is replaced"
+
+
+def test_the_table_says_which_squares_are_like_the_training(tmp_path):
+    """Half the slide is woven as in the training, half is not; a few are compared."""
+    session = session_on(HALVES)
+    judge(session)
+    trust = session.trust
+    left_out = np.zeros(len(trust.cells), bool)
+    left_out[::3] = True
+    fewer = dataclasses.replace(
+        trust,
+        cells=trust.cells[~left_out],
+        unlike=trust.unlike[~left_out],
+    )
+    session.take_judged(dataclasses.replace(session.map_trust.judged, trust=fewer))
+    path = export(session, ExportKey.SQUARES, tmp_path / "a.csv")
+    found = pd.read_csv(path)
+    said = {
+        session.live.grid.cell_at(line.y, line.x): line.like
+        for line in found.itertuples()
+        if not np.isnan(line.like)
+    }
+    assert len(said) == (~left_out).sum() < len(found)
+    right = {
+        (row, column): float(not unlike)
+        for (row, column), unlike in zip(
+            trust.cells[~left_out].tolist(), trust.unlike[~left_out], strict=True
+        )
+    }
+    assert said == right
+    # By its place: the left half is as in the training, the right half is not.
+    middle = session.slide.shape[1] / 2
+    far = found[(found.x - middle).abs() > 2 * TILE].dropna(subset=["like"])
+    assert ((far.x < middle) == (far.like == 1)).mean() > 0.9
+    assert set(far.like) == {0.0, 1.0}
 
 
 def test_a_strangers_file_beside_the_table_is_left_alone(session, tmp_path):

@@ -23,7 +23,14 @@ from napari_histodistill.distill.pairs.provenance import (
 )
 from napari_histodistill.distill.recipes.config import ReportConfig
 from napari_histodistill.distill.recipes.files import recipe_text
-from napari_histodistill.distill.runs.folder import CONFIG, REPORT, start_run
+from napari_histodistill.distill.runs.events import EVENTS
+from napari_histodistill.distill.runs.folder import (
+    CONFIG,
+    LOCK,
+    REPORT,
+    STUDENT,
+    start_run,
+)
 from napari_histodistill.distill.runs.report_facts import write_report
 from napari_histodistill.distill.runs.report_page import (
     ReportFacts,
@@ -32,7 +39,9 @@ from napari_histodistill.distill.runs.report_page import (
 )
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.errors import Cancelled, ComputeError
+from napari_histodistill.lock import WriterLock
 from napari_histodistill.running import CancelToken
+from napari_histodistill.students.bundle import load_spec
 from tests.distill.small_runs import TINY, small_config, write_textures
 
 HOSTILE = '<script>alert("1")</script> & "Ki-67" <img src=x onerror=alert(1)>'
@@ -178,6 +187,104 @@ def test_a_finished_run_has_its_report(tiles, tmp_path):
     ).text
     assert text.count("; another seed: ") == 5
     assert "not measured" not in text
+
+
+QUICK = {"steps": 2, "batch": 8, "checkpoint_every": 2}
+
+
+def trained(tiles, folder, arm="privileged", **changes):
+    """Train a run; return what it said it was saving."""
+    config = small_config(arm, schedule=QUICK, **changes)
+    start_run(config, folder, tiles)
+    reports = list(train(folder, device="cpu", threads=1))
+    return [report.message for report in reports if report.kind == "saving"]
+
+
+def page_of(folder):
+    return Page((folder / REPORT).read_text(encoding="utf-8")).text
+
+
+def test_the_first_seed_learns_of_the_second(tiles, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    trained(tiles, first)
+    assert "not measured: train a second seed" in page_of(first)
+    said = trained(tiles, second, seed=1)
+    assert "writing the report of first again" in said
+    for folder in (first, second):
+        assert "not measured: train a second seed" not in page_of(folder)
+        assert page_of(folder).count("; another seed: ") == 5
+    assert "Finished after 2 steps" in page_of(first)
+
+
+def test_figures_stand_beside_those_of_all_seeds_without_the_partner(tiles, tmp_path):
+    mine = tmp_path / "mine"
+    trained(tiles, mine)
+    heading = "Without the partner"
+    assert "train the same pairs and preset without the partner" in page_of(mine)
+    for seed in (0, 1):
+        alone = tmp_path / f"alone-{seed}"
+        trained(tiles, alone, "unprivileged", seed=seed)
+        assert heading not in page_of(alone), "its other seeds are the noise already"
+        if not seed:
+            assert "noise not measured: train a second seed without it" in page_of(mine)
+    seeds = [tmp_path / f"alone-{seed}" / STUDENT for seed in (1, 0)]
+    own, *found = (
+        next(m.value for m in load_spec(bundle).metrics if m.name == "accuracy")
+        for bundle in (mine / STUDENT, *seeds)
+    )
+    noise, gain = abs(found[0] - found[1]), own - sum(found) / 2
+    within = "within" if abs(gain) <= noise else "more than"
+    text = page_of(mine)
+    assert (
+        f"accuracy {own:.3f} with it; {found[0]:.3f}, {found[1]:.3f} without it; two "
+        f"seeds without it differ by {noise:.3f} (noise); the difference with it, "
+        f"{gain:+.3f}, is {within} that"
+    ) in " ".join(text.split())
+    part = text.partition(heading)[2].partition("Curves")[0]
+    assert "effective rank" in part
+    assert "own partner found" not in part, "that would be another task"
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (
+            (0.5, 0.75),
+            "differ by 0.25 (noise); the difference with it, +0.12, is within",
+        ),
+        ((0.70, 0.71), "is more than that"),
+        ((0.74, 0.75, 0.7), "differ by at most 0.05 (noise)"),
+        ((0.5,), "noise not measured"),
+    ],
+)
+def test_a_difference_is_set_against_that_of_two_seeds(figures, words):
+    rows = list(report_module._beside_alone("recall", 0.75, figures, 2))
+    assert words in rows[0][1]
+
+
+def test_a_run_that_goes_on_or_is_damaged_keeps_its_report(tiles, tmp_path):
+    names = ("held", "damaged", "interrupted", "bare")
+    for name in names:
+        trained(tiles, tmp_path / name)
+    events = tmp_path / "interrupted" / EVENTS
+    events.write_text("".join(events.read_text().splitlines(keepends=True)[:-1]))
+    pages = {name: (tmp_path / name / REPORT) for name in names}
+    pages["bare"].unlink()
+    damaged = tmp_path / "damaged" / EVENTS
+    damaged.write_text(damaged.read_text().replace('"effective_rank"', '"rank"'))
+    before = {name: pages[name].read_bytes() for name in names[:3]}
+    lock = WriterLock(tmp_path / "held" / LOCK)
+    try:
+        said = trained(tiles, tmp_path / "next", seed=1)
+    finally:
+        lock.release()
+    assert (tmp_path / "next" / REPORT).is_file()
+    assert {name: pages[name].read_bytes() for name in names[:3]} == before
+    assert not pages["bare"].exists()
+    stays = [words for words in said if "stays as it was" in words]
+    assert len(stays) == 3
+    assert any("held: another run is writing to it" in words for words in stays)
+    assert any("interrupted was interrupted" in words for words in stays)
 
 
 @pytest.fixture

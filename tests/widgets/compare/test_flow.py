@@ -25,7 +25,7 @@ from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget
-from napari_histodistill.widgets.shared.canvas_input import FLICKER
+from napari_histodistill.widgets.keys import ExploreKeys
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.controllers.compare.test_session import (
     SECRET,
@@ -36,11 +36,14 @@ from tests.controllers.compare.test_session import (
 from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student, tissue_image
 from tests.widgets.conftest import wait_until
+from tests.widgets.explore.test_flow import SlowBackend
+from tests.widgets.explore.test_steady import RunWatch
+from tests.widgets.explore.test_steady import places as controls_at
 
 pytestmark = pytest.mark.gui
 
 GLASS = (20.0, 20.0)
-KEY = getattr(Qt.Key, f"Key_{FLICKER}")
+KEY = getattr(Qt.Key, f"Key_{ExploreKeys().flicker}")
 
 
 @pytest.fixture
@@ -79,6 +82,24 @@ def ran(compare, qtbot):
         return viewer, widget, layer
 
     return run_once
+
+
+def test_no_control_moves_or_vanishes_through_a_run(compare, qtbot):
+    pair = coarse_student(), colour_student()
+    pair[1].backend = SlowBackend()
+    viewer, widget = compare(pair)
+    viewer.window._qt_window.resize(1366, 768)
+    add_slide(viewer)
+    wait_until(qtbot, ready(widget))
+    inside = widget.choose_panel.parentWidget()
+    runner = widget.choose_panel.runner
+    watch = RunWatch(lambda: controls_at(widget, inside), runner, idle(widget))
+    assert len(watch.before) > 10
+    runner.button.click()
+    wait_until(qtbot, watch, timeout_s=60)
+    assert not watch.faults
+    assert watch.looks > 10
+    assert widget.session.compared is not None
 
 
 def add_slide(viewer):

@@ -11,8 +11,10 @@ from qtpy.QtTest import QTest
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
+from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.teach import teaching
+from tests.fakes import array_slide, tissue_image
 from tests.widgets.conftest import wait_until
 from tests.widgets.explore.test_flow import (
     GLAND,
@@ -22,6 +24,7 @@ from tests.widgets.explore.test_flow import (
     drag,
     idle,
     ran,
+    ready,
 )
 
 __all__ = ["add_slide", "ran"]
@@ -129,6 +132,36 @@ def test_every_stroke_is_learned_and_the_brush_stays_in_hand(ran, qtbot, tmp_pat
     assert (session.live.labels > 0).any()
     strokes.undo()
     assert learned(qtbot, widget) is not None, "undone: taught again"
+
+
+def test_what_was_saved_and_written_goes_with_its_slide(ran, qtbot, tmp_path):
+    viewer, widget, layer = ran()
+    panel = widget.teach_panel
+    QTest.mouseClick(panel.paint_button, Qt.MouseButton.LeftButton)
+    stroke(viewer, layer, GLAND)
+    QTest.mouseClick(panel.chips[1].name, Qt.MouseButton.LeftButton)
+    stroke(viewer, layer, STROMA, 40)
+    assert learned(qtbot, widget) is not None
+    widget.session.student.backend.module = NoWeights()
+    widget.teaching.save(tmp_path / "mine")
+    learned(qtbot, widget)
+    widget.export(ExportKey.CLASS_AREAS, tmp_path / "areas.csv")
+    wait_until(qtbot, idle(widget))
+    written = widget.saved_row
+    assert panel.words.text() == "Saved: mine."
+    assert written.where.path == tmp_path / "areas.csv"
+    assert written.where.text().startswith("Wrote ")
+    assert written.open.isVisible()
+    other = add_slide(viewer, array_slide(tissue_image(400, 500)))
+    wait_until(qtbot, ready(widget))
+    assert widget.bench.slide_layer is other
+    for _ in range(2):
+        assert "Saved" not in panel.words.text()
+        assert written.where.path is None
+        assert written.where.text() == ""
+        assert not written.open.isVisible()
+        widget.choosing.choose_layer(layer)  # nor do they come back
+        wait_until(qtbot, idle(widget))
 
 
 def test_the_score_and_a_stroke_that_contradicts_the_rest(ran, qtbot):

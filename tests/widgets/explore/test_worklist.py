@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import numpy as np
 import pytest
 import tifffile
@@ -12,7 +14,9 @@ from scipy.ndimage import gaussian_filter
 from napari_histodistill.controllers.explore.jobs import ExploreJob
 from napari_histodistill.controllers.explore.worklist import RowState
 from napari_histodistill.controllers.shared.student_list import StudentChoice
+from napari_histodistill.slides import open_slide
 from napari_histodistill.widgets.explore.dock import ExploreWidget
+from napari_histodistill.widgets.shared import slide_chooser
 from napari_histodistill.widgets.shared.overlays import OverlayKind
 from tests.controllers.explore.test_judging import student
 from tests.fakes import array_slide, colour_student, tissue_image
@@ -165,6 +169,53 @@ def test_a_folder_is_looked_through_from_end_to_end(explore, folder, qtbot):
     assert NAMES[0] not in [row.name for row in rows(widget)]
     assert NAMES[0] not in viewer.layers
     assert first_map not in viewer.layers
+
+
+def test_a_stored_map_is_seen_before_its_slide_is_opened(explore, folder, qtbot):
+    _, widget = explore(student())
+    widget.choosing.open_path(folder / NAMES[1])
+    wait_until(qtbot, looks_at(widget, NAMES[1]))
+    run_on(widget, qtbot)
+    QTest.keyClick(widget.slide_panel.slide, Qt.Key.Key_Delete)
+    wait_until(qtbot, lambda: not rows(widget))
+    widget.choosing.open_worklist(folder)
+    wait_until(qtbot, looks_at(widget, NAMES[0]))
+    assert rows(widget)[1].state is RowState.WAITING
+    assert badges(widget)[1:3] == ["● like", ""]
+    assert "is stored" in widget.slide_panel.slide.topLevelItem(1).toolTip(0)
+
+
+def test_a_slide_that_is_removed_while_it_opens_does_not_come_back(
+    explore, folder, qtbot, monkeypatch
+):
+    viewer, widget = explore()
+    widget.choosing.open_worklist(folder)
+    wait_until(qtbot, looks_at(widget, NAMES[0]))
+    may_go_on, began, ended = Event(), Event(), Event()
+
+    def slow_opening(path, **known):
+        began.set()
+        may_go_on.wait(20)
+        try:
+            return open_slide(path, **known)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(slide_chooser, "open_slide", slow_opening)
+    click_row(widget, 1)
+    wait_until(qtbot, began.is_set)
+    assert rows(widget)[1].state is RowState.OPENING
+    widget.slide_panel.slide.removed.emit(1)
+    names = [name for name in NAMES if name != NAMES[1]]
+    assert [row.name for row in rows(widget)] == names
+    may_go_on.set()
+    wait_until(qtbot, ended.is_set)
+    wait_until(qtbot, idle(widget))
+    qtbot.wait(200)
+    assert [row.name for row in rows(widget)] == names
+    assert NAMES[1] not in viewer.layers
+    assert widget.bench.slide_layer.name == NAMES[0]
+    assert "Opening" not in widget.run_panel.message.text()
 
 
 def test_a_run_goes_on_while_another_slide_is_looked_at(explore, qtbot):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.controllers.explore.hatching import hatched
+from napari_histodistill.layers.kept_maps import note_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +122,7 @@ def _judged(
         cancel=cancel,
         progress=lambda n, most: seen.put(JudgeProgress(n, most)),
     )
+    note_verdict(slide, path, trust.verdict.value)
     unlike = np.zeros(done.shape, np.bool_)
     unlike[tuple(trust.cells[trust.unlike].T)] = True
     # A square of a sample speaks for all that was read with it.

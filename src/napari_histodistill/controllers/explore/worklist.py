@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.controllers.explore.trust import CARE, GOOD, headline_on
 from napari_histodistill.errors import InputError
+from napari_histodistill.layers.kept_maps import kept_map
 from napari_histodistill.layers.plain_names import plain_name
 from napari_histodistill.layers.worklist import slides_in
 from napari_histodistill.students.trust import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.explore.session import ExploreSession
     from napari_histodistill.controllers.shared.job import Work
+    from napari_histodistill.layers.kept_maps import KeptMap
     from napari_histodistill.running import CancelToken
 
 MAPPED, RUNNING = "✔", "◐"
@@ -89,6 +91,8 @@ class Row:
         Where it is.
     badge : Badge
         What is known of it.
+    stored : Badge
+        What is known of its stored map, until it is opened.
     """
 
     name: str
@@ -96,17 +100,35 @@ class Row:
     layer: object | None = None
     state: RowState = RowState.WAITING
     badge: Badge = Badge()
+    stored: Badge = Badge()
 
 
 @dataclass(frozen=True, slots=True)
 class SlidesListed:
-    """The slides of a folder, in the order to look at them."""
+    """The slides of a folder, in the order to look at them.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        The slides.
+    stored : dict of Path to Badge
+        What is known of the maps that are stored of some of them.
+    """
 
     files: tuple[Path, ...]
+    stored: dict[Path, Badge]
 
 
-def worklist_work(folder: Path) -> Work:
-    """Return work that lists the slides of a folder."""
+def worklist_work(folder: Path, student: str = "") -> Work:
+    """Return work that lists the slides of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    student : str
+        Digest of the student that is chosen; "" while there is none.
+    """
 
     def work(cancel: CancelToken) -> Iterator[SlidesListed]:
         found = slides_in(folder)
@@ -114,7 +136,11 @@ def worklist_work(folder: Path) -> Work:
         if not found:
             msg = f"{plain_name(folder.name)} holds no slides that can be opened."
             raise InputError(msg)
-        yield SlidesListed(found)
+        kept = {path: kept_map(path) for path in found}
+        cancel.check()
+        yield SlidesListed(
+            found, {path: badge_of(one, student) for path, one in kept.items() if one}
+        )
 
     return work
 
@@ -130,11 +156,23 @@ class Worklist:
         """All rows, first to last."""
         return tuple(self._rows)
 
-    def add_files(self, paths: Iterable[Path]) -> int:
-        """Take files that wait to be opened; return how many were not there yet."""
+    def add_files(
+        self, paths: Iterable[Path], stored: Mapping[Path, Badge] | None = None
+    ) -> int:
+        """Take files that wait to be opened; return how many were not there yet.
+
+        Parameters
+        ----------
+        paths : iterable of Path
+            The files.
+        stored : mapping of Path to Badge, optional
+            What is known of their stored maps.
+        """
         known = {row.path for row in self._rows}
         new = [path for path in paths if path not in known]
-        self._rows += [Row(path.name, path) for path in new]
+        for path in new:
+            badge = (stored or {}).get(path, Badge())
+            self._rows.append(Row(path.name, path, badge=badge, stored=badge))
         return len(new)
 
     def follow(self, opened: Sequence[OpenSlide]) -> None:
@@ -146,6 +184,8 @@ class Worklist:
             if row is None:
                 row = Row(slide.name, slide.path)
                 self._rows.append(row)
+            if row.layer is None:
+                row.badge = Badge()  # what is on screen says more
             row.layer, row.name, row.state = slide.layer, slide.name, RowState.OPEN
 
     def row_of(self, layer: object | None) -> Row | None:
@@ -170,7 +210,7 @@ class Worklist:
         """Note that what was being opened was not: it waits again."""
         for row in self._rows:
             if row.state is RowState.OPENING:
-                row.state, row.badge = RowState.WAITING, Badge()
+                row.state, row.badge = RowState.WAITING, row.stored
 
     def remove(self, index: int) -> object | None:
         """Take a row away; return the layer that is to go with it."""
@@ -213,6 +253,30 @@ def partly(share: float) -> Badge:
     if share >= 1:
         return Badge(f"{MAPPED} map", "Its map is there.")
     return Badge(f"{RUNNING} {share:.0%}", f"{share:.0%} of its map is there.")
+
+
+def badge_of(kept: KeptMap, student: str) -> Badge:
+    """Return what is known of the stored map of a slide that waits to be opened.
+
+    Parameters
+    ----------
+    kept : KeptMap
+        What was noted of it.
+    student : str
+        Digest of the student that is chosen; "" while there is none.
+    """
+    words = f"by the model “{kept.title}” is stored"
+    if student and student != kept.digest:
+        return Badge(f"{MAPPED} map", f"A map {words}; another model is chosen.")
+    if kept.share < 1:
+        return Badge(partly(kept.share).text, f"{kept.share:.0%} of a map {words}.")
+    sign = {Verdict.LIKE.value: GOOD, Verdict.UNLIKE.value: CARE}.get(kept.verdict)
+    if sign is None:
+        return Badge(f"{MAPPED} map", f"A map {words}.")
+    return Badge(
+        f"{sign} {kept.verdict}",
+        f"A map {words}; it is {kept.verdict} what that model learned from.",
+    )
 
 
 def badge_on(session: ExploreSession) -> Badge:

@@ -232,9 +232,11 @@ class Estimator:
             missing = wanted & (status == CellStatus.PENDING)
             needed = wanted | (status == CellStatus.DONE)
             cost = computed_with(missing, needed, block)
-        pace, is_timed = self._pace(plan, student), True
+        pace, is_timed = self._pace(pace_path(plan, student)), True
         if pace is None:
-            pace, is_timed = Pace(tiles_per_s) if tiles_per_s else None, False
+            guess = Pace(tiles_per_s) if tiles_per_s else None
+            near = self._pace(pace_path(plan, student, any_detail=True))
+            pace, is_timed = near or guess, False
         tiles = tiles_worth(cost, block, plan)
         return RunEstimate(
             squares=int(np.count_nonzero(wanted)),
@@ -244,8 +246,7 @@ class Estimator:
             is_timed=is_timed,
         )
 
-    def _pace(self, plan: RunPlan, student: Student) -> Pace | None:
-        path = pace_path(plan, student)
+    def _pace(self, path: Path | None) -> Pace | None:
         if path is not None and path not in self._paces:
             self._paces[path] = read_pace(path)
         return None if path is None else self._paces[path]
@@ -289,27 +290,47 @@ class Stopwatch:
 
     def keep(self) -> None:
         """Keep the speed for the next estimate, if it says enough."""
-        pace, path = self.pace, pace_path(self._plan, self._student)
+        pace = self.pace
         # A mask that had to be found first is no part of the next run.
-        if pace is None or path is None or self._plan.tissue is None:
+        if pace is None or self._plan.tissue is None:
             return
         kept = {"tiles_per_s": pace.tiles_per_s, "start_s": pace.start_s}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(kept))
-        except OSError:
-            return  # a full disk costs the run nothing but a good guess
+        for any_detail in (False, True):
+            path = pace_path(self._plan, self._student, any_detail=any_detail)
+            if path is None:
+                continue
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, json.dumps(kept))
+            except OSError:
+                return  # a full disk costs the run nothing but a good guess
 
 
-def pace_path(plan: RunPlan, student: Student) -> Path | None:
-    """Return where the pace of such runs is kept; None where no cache can be had."""
+def pace_path(
+    plan: RunPlan, student: Student, *, any_detail: bool = False
+) -> Path | None:
+    """Return where the pace of such runs is kept; None where no cache can be had.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What is computed.
+    student : Student
+        Which computes it.
+    any_detail : bool
+        The last run's at whatever Detail. Of tiles only, None for tokens: a tile costs
+        its pass through the network, however many of them there are, while windows of
+        tokens are cut in other ways at another Detail.
+    """
+    if any_detail and plan.mode != "tiles":
+        return None
     device = student.device
     identity = [
         platform.node(),
         student.digest,
         *(device.name, device.backend, device.precision),
         plan.mode,
-        plan.grid.stride_px,
+        None if any_detail else plan.grid.stride_px,
     ]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     try:

@@ -15,6 +15,7 @@ import numpy as np
 from napari_histodistill.controllers.shared.estimating import Stopwatch
 from napari_histodistill.controllers.shared.live_map import Patch
 from napari_histodistill.controllers.shared.planning import run_block
+from napari_histodistill.layers.kept_maps import KeptMap, note_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,13 +168,29 @@ def run_work(  # noqa: PLR0913 - what a run is to do, named
         )
         watch = Stopwatch(plan, student)
         # The engine looks for tissue first; from its second report on the store stands.
-        yield RunUpdate(next(reports))
+        last = next(reports)
+        yield RunUpdate(last)
         try:
-            yield from _with_patches(reports, plan.store_path, student, known, watch)
+            for update in _with_patches(
+                reports, plan.store_path, student, known, watch
+            ):
+                last = update.report
+                yield update
         finally:
             watch.keep()
+            note_map(slide, _kept(plan, student, last))
 
     return work
+
+
+def _kept(plan: RunPlan, student: Student, last: EmbedReport) -> KeptMap:
+    """Return what is to be noted of a map whose run has ended."""
+    return KeptMap(
+        store=str(plan.store_path),
+        title=student.spec.title,
+        digest=student.digest,
+        share=last.done / max(1, last.total),
+    )
 
 
 def _with_patches(

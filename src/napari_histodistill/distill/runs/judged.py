@@ -10,8 +10,10 @@ from napari_histodistill.distill.runs.kin import other_seeds
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from napari_histodistill.distill.runs.kin import RunKin
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,13 @@ def judged(events: Sequence[dict[str, Any]], *, seed: int = 0) -> JudgedRun | No
 
 def judged_seeds(bundle: Path) -> tuple[JudgedRun, ...]:
     """Return the same of the other seeds of a student's recipe, newest first."""
+    return judged_runs(other_seeds(bundle))
+
+
+def judged_runs(runs: Iterable[RunKin]) -> tuple[JudgedRun, ...]:
+    """Return the same of several runs; one that measured nothing is left out."""
     found = []
-    for one in other_seeds(bundle):
+    for one in runs:
         try:
             seen = judged(read_events(one.bundle.parent), seed=one.seed)
         except HistodistillError:

@@ -26,6 +26,8 @@ from napari_histodistill.distill.runs.folder import (
 from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_histodistill.distill.recipes.config import TrainedArm
 
 _MAY_DIFFER = {"arm", "dense", "name", "title", "description", "seed", "report"}
@@ -72,6 +74,12 @@ class RunKin:
         alike = self.recipe == other.recipe and self.seed == other.seed
         return alike and self.alone and not other.alone
 
+    def could_control(self, other: RunKin) -> bool:
+        """Whether this is the other without its partner, with whatever seed."""
+        alike = self.recipe == other.recipe and self.alone and not other.alone
+        # Labels teach in either or in neither: else they would pass for the partner.
+        return alike and (self.arm == "supervised") == (other.arm == "supervised")
+
 
 def kin_of(bundle: Path) -> RunKin | None:
     """Return what is known of the run that a student is from.
@@ -108,10 +116,41 @@ def other_seeds(bundle: Path) -> tuple[RunKin, ...]:
     """Return the other seeds of a student's recipe, newest first, one for each seed."""
     kin = kin_beside(bundle)
     mine = kin_of(bundle) if kin else None
+    if mine is None:
+        return ()
+    return _one_a_seed(one for one in kin if one.is_other_seed_of(mine))
+
+
+def controls_of(bundle: Path) -> tuple[RunKin, ...]:
+    """Return the seeds of a student's recipe without its partner, newest first.
+
+    Returns
+    -------
+    tuple of RunKin
+        One for each seed; empty for a student that learned without a partner.
+    """
+    kin = kin_beside(bundle)
+    mine = kin_of(bundle) if kin else None
+    if mine is None or mine.alone:
+        return ()
+    return _one_a_seed(one for one in kin if one.could_control(mine))
+
+
+def shown_beside(bundle: Path) -> tuple[RunKin, ...]:
+    """Return the runs beside a student's own whose reports show its figures."""
+    kin = kin_beside(bundle)
+    mine = kin_of(bundle) if kin else None
+    if mine is None:
+        return ()
+    return tuple(
+        one for one in kin if mine.is_other_seed_of(one) or mine.could_control(one)
+    )
+
+
+def _one_a_seed(found: Iterable[RunKin]) -> tuple[RunKin, ...]:
     seeds: dict[int, RunKin] = {}
-    for one in kin:
-        if mine is not None and one.is_other_seed_of(mine):
-            seeds.setdefault(one.seed, one)
+    for one in found:
+        seeds.setdefault(one.seed, one)
     return tuple(seeds.values())
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from napari_histodistill.distill.layers.partners import to_look_at
+from napari_histodistill.distill.pairs.loading import load_pairs
 from napari_histodistill.distill.pairs.lost import Lost, say_reason
 from napari_histodistill.distill.pairs.store import (
     StoredPartner,
@@ -18,9 +20,22 @@ from napari_histodistill.distill.pairs.store import (
 from napari_histodistill.distill.recipes.files import recipe_text
 from napari_histodistill.distill.recipes.form import describe, text_of, value_at
 from napari_histodistill.distill.runs.events import health_in_words, read_events
-from napari_histodistill.distill.runs.folder import CURVES, REPORT, STUDENT, run_data
-from napari_histodistill.distill.runs.judged import JudgedRun, judged, judged_seeds
-from napari_histodistill.distill.runs.kin import other_seeds
+from napari_histodistill.distill.runs.folder import (
+    CURVES,
+    LOCK,
+    REPORT,
+    STUDENT,
+    check_run,
+    read_run,
+    run_data,
+)
+from napari_histodistill.distill.runs.judged import (
+    JudgedRun,
+    judged,
+    judged_runs,
+    judged_seeds,
+)
+from napari_histodistill.distill.runs.kin import controls_of, other_seeds, shown_beside
 from napari_histodistill.distill.runs.report_names import ReportNames, names_for
 from napari_histodistill.distill.runs.report_page import (
     ReportFacts,
@@ -28,13 +43,13 @@ from napari_histodistill.distill.runs.report_page import (
     report_html,
 )
 from napari_histodistill.distill.scoring.figures import draw_curves
-from napari_histodistill.errors import ComputeError
+from napari_histodistill.errors import ComputeError, HistodistillError, InputError
 from napari_histodistill.files import write_whole, written_beside
+from napari_histodistill.lock import WriterLock
 from napari_histodistill.students.bundle import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -54,6 +69,9 @@ NAMED_REGIONS = 12
 """More regions than this are counted, not named."""
 
 Ending = Literal["finished", "stopped"]
+
+_DAMAGED = (HistodistillError, OSError, LookupError, TypeError, ValueError, MemoryError)
+"""What reading the files of another run may raise; this one ended well all the same."""
 
 
 def write_report(
@@ -100,6 +118,53 @@ def write_report(
     return target
 
 
+def rewrite_beside(folder: Path) -> Iterator[str]:
+    """Write the reports again that show the figures of a run that has just ended.
+
+    They are those of its other seeds and, if it was trained without a partner, of the
+    same recipe with one. A run that another process works on, that did not end or that
+    is damaged keeps its report.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the run that has just ended.
+
+    Yields
+    ------
+    str
+        Report that is written now, or why one was left as it was.
+    """
+    for one in shown_beside(folder / STUDENT):
+        run = one.bundle.parent
+        if not (run / REPORT).is_file():
+            continue  # it was trained without one
+        yield f"writing the report of {run.name} again"
+        try:
+            _rewrite(run)
+        except _DAMAGED as error:
+            yield f"the report of {run.name} stays as it was: {error}"
+
+
+def _rewrite(run: Path) -> None:
+    """Write the report of an earlier run, which nobody else may write to meanwhile."""
+    if run.is_symlink():
+        msg = f"{run} is a link."
+        raise InputError(msg)
+    check_run(run)
+    lock = WriterLock(run / LOCK)
+    try:
+        last = read_events(run)[-1]["kind"]
+        if last not in get_args(Ending):
+            msg = f"{run} was interrupted."
+            raise InputError(msg)
+        config, place = read_run(run)
+        split = load_pairs(config, Path(place["data"]))
+        write_report(run, config, split, ending=last)
+    finally:
+        lock.release()
+
+
 def gather(
     folder: Path,
     config: DistillConfig,
@@ -120,6 +185,7 @@ def gather(
             *(_metric(metric, others) for metric in spec.metrics),
             *_judged(events, judged_seeds(folder / STUDENT), names),
         ),
+        alone=tuple(_alone(folder / STUDENT, spec, events)) if config.dense else (),
         course=tuple(_course(events, config)),
         data=tuple(_data(folder, names, split, spec)),
         split=tuple(_split(split, names)),
@@ -195,6 +261,48 @@ def _beside(figures: Sequence[str]) -> str:
         return ""
     whose = "another seed" if len(figures) == 1 else f"{len(figures)} other seeds"
     return f"; {whose}: {', '.join(figures)}"
+
+
+def _alone(bundle: Path, spec: StudentSpec, events: Events) -> Iterator[Fact]:
+    """Yield figures beside those of all seeds that were trained without the partner.
+
+    Loss and retrieval are not among them: without a partner, views of one tile are
+    compared, which is another task.
+    """
+    controls = controls_of(bundle)
+    if not controls:
+        yield "nothing yet", "train the same pairs and preset without the partner"
+        return
+    specs = [load_spec(one.bundle) for one in controls]
+    for metric in spec.metrics:
+        same = [m.value for s in specs for m in s.metrics if m.name == metric.name]
+        yield from _beside_alone(metric.name, metric.value, same, 3)
+    best = judged(events)
+    if best is not None and best.effective_rank is not None:
+        ranks = [one.effective_rank for one in judged_runs(controls)]
+        known = [rank for rank in ranks if rank is not None]
+        yield from _beside_alone("effective rank", best.effective_rank, known, 1)
+
+
+def _beside_alone(
+    name: str, mine: float, alone: Sequence[float], digits: int
+) -> Iterator[Fact]:
+    """Yield a figure beside the same without the partner, and what seeds differ by."""
+    if not alone:
+        return
+    listed = ", ".join(f"{figure:.{digits}f}" for figure in alone)
+    words = f"{mine:.{digits}f} with it; {listed} without it; "
+    if len(alone) == 1:
+        yield name, f"{words}noise not measured: train a second seed without it"
+        return
+    noise, gain = max(alone) - min(alone), mine - float(np.mean(alone))
+    most = "" if len(alone) == 2 else "at most "
+    within = "within" if abs(gain) <= noise else "more than"
+    yield (
+        name,
+        f"{words}two seeds without it differ by {most}{noise:.{digits}f} (noise); the "
+        f"difference with it, {gain:+.{digits}f}, is {within} that",
+    )
 
 
 def _course(events: Events, config: DistillConfig) -> Iterator[Fact]:

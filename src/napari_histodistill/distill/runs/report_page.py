@@ -46,9 +46,9 @@ class ReportFacts:
         Name of the training, and how it ended, in a sentence.
     warnings : tuple of str
         Facts that a reader must know before any figure.
-    measured, course, data, split : tuple of (str, str)
-        Rows: figures on held-out pairs; duration and place; training data; how they
-        were split.
+    measured, alone, course, data, split : tuple of (str, str)
+        Rows: figures on held-out pairs; the same without the partner; duration and
+        place; training data; how they were split.
     settings : tuple of (str, tuple of (str, str))
         Rows of every table of the recipe.
     curves : bytes
@@ -63,6 +63,7 @@ class ReportFacts:
     summary: str
     warnings: tuple[str, ...] = ()
     measured: tuple[Fact, ...] = ()
+    alone: tuple[Fact, ...] = ()
     course: tuple[Fact, ...] = ()
     data: tuple[Fact, ...] = ()
     split: tuple[Fact, ...] = ()
@@ -81,6 +82,7 @@ def report_html(facts: ReportFacts) -> str:
         f"<p>{html.escape(facts.summary)}</p>",
         *(f'<p class="warning">▲ {html.escape(w)}</p>' for w in facts.warnings),
         _part("Measured on held-out pairs", _table(facts.measured)),
+        _part("Without the partner", _table(facts.alone)),
         _part("Curves", _picture(facts.curves, "Curves of the training", "wide")),
         _part("How it went", _table(facts.course)),
         _part("What it learned from", _table(facts.data)),

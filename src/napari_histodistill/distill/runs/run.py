@@ -382,7 +382,10 @@ class _Run:
     def _finish(
         self, trainer: Trainer, split: PairSplit, which: str, ending: Ending
     ) -> Generator[str, None, Path]:
-        from napari_histodistill.distill.runs.report_facts import write_report
+        from napari_histodistill.distill.runs.report_facts import (
+            rewrite_beside,
+            write_report,
+        )
         from napari_histodistill.distill.runs.student import write_student
 
         if not self.writes:
@@ -396,6 +399,7 @@ class _Run:
         )
         if not self.bare:
             write_report(self.folder, self.config, split, ending=ending)
+            yield from rewrite_beside(self.folder)
         remove_previews(self.folder)
         return path
 

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.controllers.compare.work import LETTERS
 from napari_histodistill.maps.ranking import RankedRegion
-from napari_histodistill.widgets.shared.canvas_input import FLICKER
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     PlainLabel,
@@ -52,6 +51,7 @@ class DifferencePanel(QWidget):
         self.places = Thumbnails()
         self.flicker = Hint()
         self._highest = 1.0
+        self._key, self._why_no_flicker = "", ""
         line = row(
             PlainLabel("From"), self.threshold, self.threshold_words, self.count,
             stretch=1,
@@ -93,8 +93,13 @@ class DifferencePanel(QWidget):
 
     def show_flicker(self, why_not: str) -> None:
         """Say how A and B are shown in turn, or why not yet."""
-        how = f"Hold {FLICKER} to see A and B in turn."
-        self.flicker.setText(why_not or how)
+        self._why_no_flicker = why_not
+        self.flicker.setText(why_not or f"Hold {self._key} to see A and B in turn.")
+
+    def show_flicker_key(self, key: str) -> None:
+        """Name the key that shows A and B in turn."""
+        self._key = key
+        self.show_flicker(self._why_no_flicker)
 
     def _threshold_moved(self, value: int) -> None:
         threshold = self._highest * value / STEPS

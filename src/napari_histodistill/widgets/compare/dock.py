@@ -41,6 +41,7 @@ from napari_histodistill.widgets.compare.chooser import CompareChoosing
 from napari_histodistill.widgets.compare.overlays import CompareOverlays
 from napari_histodistill.widgets.compare.running import Comparing
 from napari_histodistill.widgets.compare.seeding import SeedTraining
+from napari_histodistill.widgets.keys import ExploreKeys, kept_keys
 from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasKeys
 from napari_histodistill.widgets.shared.controls import (
     explain,
@@ -108,8 +109,9 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
             self.bench.viewer,
             on_click=self._clicked,
             describe=self.describe,
-            keys=CanvasKeys(on_flicker=self._flicker),
+            keys=CanvasKeys(),
         )
+        self.take_keys(kept_keys())
         self.bench.changed.connect(self.refresh)
         self.bench.said.connect(self.say)
         self.comparing.place_reached.connect(self.asking.click)
@@ -119,6 +121,12 @@ class CompareWidget(SlideDock[CompareSession, CompareOverlays]):
         )
         self.choosing.layers_changed()
         self.refresh()
+
+    def take_keys(self, keys: ExploreKeys) -> None:
+        """Let these keys mean what they are for, on this viewer's canvas."""
+        flicker = CanvasKeys(on_flicker=self._flicker, flicker=keys.flicker)
+        self.canvas.take_keys(flicker)
+        self.difference_panel.show_flicker_key(keys.flicker)
 
     def refresh(self) -> None:
         """Draw every panel from the session."""

@@ -109,8 +109,9 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
 
     def open_worklist(self, folder: Path) -> None:
         """List the slides of a folder; the first is opened if none is looked at."""
+        student = self.bench.session.student
         self.bench.pump.start(
-            worklist_work(folder),
+            worklist_work(folder, "" if student is None else student.digest),
             key=SlideJob.LISTING,
             on_reports=self._listed,
             on_end=self.bench.report_end,
@@ -118,6 +119,10 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
 
     def remove_row(self, index: int) -> None:
         """Take a slide out of the list, with its layers."""
+        if self.worklist.rows[index].state is RowState.OPENING:
+            # Its slide would come back when it is open.
+            self.bench.pump.abandon(SlideJob.OPENING)
+            self.bench.said.emit("")
         gone, self._removed_at = self.worklist.remove(index), index
         layer = next((x for x in self._layers if x is gone), None)
         if layer is None:
@@ -137,7 +142,7 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
 
     def _listed(self, reports: list[SlidesListed]) -> None:
         files = reports[-1].files
-        new = self.worklist.add_files(files)
+        new = self.worklist.add_files(files, reports[-1].stored)
         self.bench.said.emit(f"{new} of {len(files)} slides are new in the list.")
         self.show()
         if self.bench.slide_layer is None and new:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_warning
 from qtpy.QtCore import QTimer
 
 from napari_histodistill.controllers.explore.exports import prepared_export
@@ -29,7 +28,6 @@ from napari_histodistill.controllers.shared.student_list import (
     StudentChoice,
     bundled_students,
 )
-from napari_histodistill.errors import InputError
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.chooser import Choosing
@@ -47,7 +45,7 @@ from napari_histodistill.widgets.explore.teach.asking import Questioning
 from napari_histodistill.widgets.explore.teach.panel import TeachPanel
 from napari_histodistill.widgets.explore.teach.teaching import Teaching
 from napari_histodistill.widgets.explore.trust import TrustPanel
-from napari_histodistill.widgets.keys import ExploreKeys, read_keys
+from napari_histodistill.widgets.keys import ExploreKeys, kept_keys
 from napari_histodistill.widgets.shared.canvas_input import CanvasInput, CanvasKeys
 from napari_histodistill.widgets.shared.dock import line
 from napari_histodistill.widgets.shared.drafting import DraftRow
@@ -126,7 +124,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             describe=self.describe,
             keys=CanvasKeys(),
         )
-        self.take_keys(self._kept_keys())
+        self.take_keys(kept_keys())
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(VIEW_SETTLE_MS)
@@ -165,13 +163,6 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             )
         )
         self.showing_panel.show_peek_key(keys.bare_tissue)
-
-    def _kept_keys(self) -> ExploreKeys:
-        try:
-            return read_keys()
-        except InputError as error:
-            show_warning(str(error))
-            return ExploreKeys()
 
     def refresh(self) -> None:
         """Draw every panel from the session."""

@@ -25,9 +25,6 @@ CLICK_PX = 4
 
 KEYS = tuple(str(k) for k in range(1, 10))
 
-FLICKER = "G"
-"""napari and its layers have no use for it; F fills labels and raises shapes."""
-
 KeyAction = Callable[["ViewerModel"], object]
 """What a key does; napari runs a generator on until the key is released."""
 
@@ -49,13 +46,13 @@ class CanvasKeys:
     on_peek : callable or None
         ``(looking)`` when :attr:`peek` is pressed and released.
     on_flicker : callable or None
-        ``(looking)`` when :data:`FLICKER` is pressed and released.
+        ``(looking)`` when :attr:`flicker` is pressed and released.
     on_opacity : callable or None
         ``(steps)``, −1 or 1, for :attr:`fainter` and :attr:`stronger`. While labels are
         painted, napari sizes the brush with the usual two.
     others : mapping
         What other keys do, by their names, outside of painting and drawing.
-    peek, fainter, stronger : str
+    peek, fainter, stronger, flicker : str
         Names of these keys.
     """
 
@@ -67,6 +64,7 @@ class CanvasKeys:
     peek: str = "Space"
     fainter: str = "["
     stronger: str = "]"
+    flicker: str = "G"
 
 
 class CanvasInput:
@@ -145,7 +143,7 @@ class CanvasInput:
             if self._keys.on_peek is not None:
                 found[self._keys.peek] = self._peek
             if self._keys.on_flicker is not None:
-                found[FLICKER] = self._flicker
+                found[self._keys.flicker] = self._flicker
             if self._keys.on_opacity is not None:
                 found[self._keys.fainter] = self._stepper(-1, self._keys.on_opacity)
                 found[self._keys.stronger] = self._stepper(1, self._keys.on_opacity)
