@@ -14,6 +14,7 @@ import torch
 
 import napari_histodistill.distill.runs.checkpoints as checkpoints
 import napari_histodistill.distill.runs.folder as folder_module
+import napari_histodistill.distill.runs.run as run_module
 import napari_histodistill.distill.training.trainer as trainer_module
 from napari_histodistill.distill.pairs.batches import torch_seed
 from napari_histodistill.distill.reading import read_recipe
@@ -157,6 +158,23 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(tiles, tmp_path, arm):
     stop_after(tmp_path / "parts", 4)
     list(train(tmp_path / "parts", device="cpu"))
     assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+
+
+def test_what_is_kept_by_the_clock_is_gone_on_from_and_changes_nothing(
+    tiles, tmp_path, monkeypatch
+):
+    config = small_config(schedule={"steps": 5, "checkpoint_every": 4})
+    run(config, tmp_path / "whole", tiles)
+    monkeypatch.setattr(run_module, "KEPT_EVERY_S", -1.0)
+    start_run(config, tmp_path / "killed", tiles)
+    reports = train(tmp_path / "killed", device="cpu")
+    next(r for r in reports if r.kind == "step" and r.step == 3)
+    reports.close()
+    _, mark = checkpoints.read_checkpoint(last_of(tmp_path / "killed"))
+    assert mark.step == 2, "the third is kept after it was reported"
+    again = list(train(tmp_path / "killed", device="cpu"))
+    assert next(r for r in again if r.kind == "step").step == 3
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 
 
 def test_several_partners_are_trained_at_once(tiles, tmp_path):

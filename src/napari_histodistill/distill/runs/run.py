@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.pairs.loading import PairSplit
     from napari_histodistill.distill.recipes.config import DistillConfig
     from napari_histodistill.distill.runs.report_facts import Ending
+    from napari_histodistill.distill.runs.watch import Watch
     from napari_histodistill.distill.training.sharing import Processes
     from napari_histodistill.distill.training.trainer import Trainer
     from napari_histodistill.distill.training.views import Views
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
 
 PAUSED_S = 0.2
 """Seconds between two looks at whether a paused run may go on."""
+
+KEPT_EVERY_S = 60.0
+"""So often a step is kept to go on from, besides the checkpoints that are judged: the
+student hangs on no clock."""
 
 AGREED_EVERY = 8
 """Steps after which several processes ask whether to pause or to stop."""
@@ -315,7 +320,7 @@ class _Run:
 
         schedule = self.config.schedule
         watch = Watch(self.config)
-        first = mark.step
+        first, kept_at = mark.step, time.monotonic()
         for number in range(mark.step, schedule.steps):
             if (yield from self._obey(number)):
                 if number:
@@ -333,14 +338,13 @@ class _Run:
             if done % schedule.checkpoint_every == 0 or last:
                 watch.check(mark.step)
                 mark = replace(mark, step=done)
-                if validation is not None:
-                    found = trainer.validate(validation)
-                    yield watch.validation(found, done)
-                    mark = self._judge(mark, found.total)
-                else:
-                    mark = self._judge(mark, None)
+                mark = yield from self._judged(trainer, validation, watch, mark)
+                kept_at = time.monotonic()
+            elif time.monotonic() - kept_at > KEPT_EVERY_S:
+                watch.check(mark.step)
+                mark = replace(mark, step=done)
                 yield self._save(trainer, mark)
-                yield TrainingReport("checkpoint", done, schedule.steps)
+                kept_at = time.monotonic()
             if self.writes and not last and previews.due(done):
                 yield previews.write(trainer.average, done)
 
@@ -361,10 +365,19 @@ class _Run:
             return _STOP
         return _PAUSE if (self.folder / PAUSE).exists() else _GO_ON
 
-    def _judge(self, mark: Mark, score: float | None) -> Mark:
-        """Return the mark with this step as the best, if it is; the later of equals."""
+    def _judged(
+        self, trainer: Trainer, validation: Views | None, watch: Watch, mark: Mark
+    ) -> Generator[TrainingReport | Mark, None, Mark]:
+        """Keep a step, as the best too if it is: of equals, the later."""
+        score = None
+        if validation is not None:
+            found = trainer.validate(validation)
+            yield watch.validation(found, mark.step)
+            score = found.total
         if score is None or mark.best_score is None or score <= mark.best_score:
-            return replace(mark, best_step=mark.step, best_score=score)
+            mark = replace(mark, best_step=mark.step, best_score=score)
+        yield self._save(trainer, mark)
+        yield TrainingReport("checkpoint", mark.step, self.config.schedule.steps)
         return mark
 
     def _save(self, trainer: Trainer, mark: Mark) -> Mark:
