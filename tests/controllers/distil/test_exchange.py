@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -194,6 +195,17 @@ def test_what_was_not_accepted_says_its_reasons(slides, tmp_path):
         Partner("partner", PartnerKind.PICTURE, alignment=found.alignment)
     )
     assert said.endswith(" · from a.json, not accepted there")
+
+
+def test_what_align_printed_keeps_its_verdict(slides, tmp_path):
+    """``align --json > a.json`` holds no images to check, but says what it found."""
+    path = tmp_path / "a.json"
+    printed = {"matrix_um": np.eye(3).tolist(), "accepted": False, "reasons": ["No."]}
+    path.write_text(json.dumps(printed), "utf-8")
+    found = take(look_into(path), *slides)
+    assert found.why_not == "a.json: this alignment was not accepted. No."
+    path.write_text(json.dumps(printed | {"accepted": True, "reasons": 5}), "utf-8")
+    assert take(look_into(path), *slides).why_not == ""
 
 
 def test_an_approver_in_the_file_is_shown_and_goes_with_the_pairs(tmp_path):

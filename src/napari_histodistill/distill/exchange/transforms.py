@@ -263,7 +263,8 @@ def _own(path: Path, text: str) -> ReadTransform | None:
         msg = f"{path}: is not a registration that this program wrote ({error})."
         raise InputError(msg) from error
     _check(path, matrix)
-    return ReadTransform(TransformFormat.OWN, without_evidence(inverse(matrix)))
+    known = without_evidence(inverse(matrix))
+    return ReadTransform(TransformFormat.OWN, known, content=content)
 
 
 def _qupath(path: Path, text: str) -> Doubles | None:

@@ -14,6 +14,7 @@ from napari_histodistill.distill.sections.record import (
     OF_OPTIONS,
     ScaleRemedy,
     likely_source,
+    printed_verdict,
     read_record,
 )
 from napari_histodistill.slides.codecs.filebytes import digest_path
@@ -109,13 +110,15 @@ def of_file(
         If it was made for other images, or with other µm per pixel.
     """
     record = read_record(path, read.content)
+    accepted, reasons = printed_verdict(read.content)
     if record is not None:
         record.check(path, he, partner, remedy)
+        accepted, reasons = record.accepted, record.reasons
     return SectionAlignment(
         read.registration,
         likely_source(read.registration) if record is None else record.by,
-        record is None or record.accepted,
-        () if record is None else record.reasons,
+        accepted,
+        reasons,
         read.landmarks,
         None if record is None else record.score,
         None if record is None else record.margin,

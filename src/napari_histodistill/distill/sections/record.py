@@ -173,6 +173,17 @@ def read_record(path: Path, content: Mapping[str, Any]) -> AlignmentRecord | Non
         raise InputError(msg) from error
 
 
+def printed_verdict(content: Mapping[str, Any]) -> tuple[bool, tuple[str, ...]]:
+    """Return whether an alignment was accepted, and its reasons, as ``--json`` prints.
+
+    A user may have kept that in place of the file with the evidence. Where nothing is
+    said, it was.
+    """
+    reasons = content.get("reasons")
+    said = tuple(map(str, reasons)) if isinstance(reasons, list) else ()
+    return content.get("accepted") is not False, said
+
+
 def alignment_content(found: SectionAlignment) -> dict[str, Any]:
     """Return an alignment for JSON, without its landmarks: what a draft keeps."""
     return registration_content(found.registration) | {
