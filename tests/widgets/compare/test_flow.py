@@ -37,7 +37,7 @@ from tests.distill.small_runs import small_config, write_textures
 from tests.fakes import coarse_student, colour_student, tissue_image
 from tests.widgets.conftest import wait_until
 from tests.widgets.explore.test_flow import SlowBackend
-from tests.widgets.explore.test_steady import RunWatch
+from tests.widgets.explore.test_steady import RunWatch, moved
 from tests.widgets.explore.test_steady import places as controls_at
 
 pytestmark = pytest.mark.gui
@@ -100,6 +100,8 @@ def test_no_control_moves_or_vanishes_through_a_run(compare, qtbot):
     assert not watch.faults
     assert watch.looks > 10
     assert widget.session.compared is not None
+    qtbot.wait(50)  # the answer is laid out
+    assert not moved(watch.before, controls_at(widget, inside))
 
 
 def add_slide(viewer):

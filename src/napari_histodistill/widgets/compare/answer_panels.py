@@ -19,6 +19,7 @@ from napari_histodistill.widgets.shared.controls import (
     PlainLabel,
     explain,
     heading,
+    keep_room,
     put,
     row,
     stack,
@@ -49,6 +50,7 @@ class DifferencePanel(QWidget):
         self.threshold_words = PlainLabel("–")
         self.count = PlainLabel("")
         self.places = Thumbnails()
+        keep_room(self.places)  # an answer moves nothing
         self.flicker = Hint()
         self._highest = 1.0
         self._key, self._why_no_flicker = "", ""

@@ -13,6 +13,7 @@ from napari_histodistill.maps.difference import Measure
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     PlainLabel,
+    SteadyHint,
     StudentCombo,
     explain,
     info_button,
@@ -108,10 +109,10 @@ class ChoosePanel(SlideSection):
         )
         self.slide: SlideCombo = SlideCombo(SLIDE_TIP)
         super().__init__(self.slide, RegionRow(REGIONS), detail)
-        self.sentence = Hint()
+        self.sentence = SteadyHint(5)
         self.students = tuple(StudentCombo(tip) for tip in WHO)
         self.infos = tuple(info_button() for _ in LETTERS)
-        self.words = tuple(Hint() for _ in LETTERS)
+        self.words = tuple(SteadyHint(2) for _ in LETTERS)
         self.noise = QCheckBox("Measure noise")
         self.noise.setChecked(True)
         self.noise_words = Hint()
