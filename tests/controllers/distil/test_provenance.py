@@ -32,7 +32,7 @@ from napari_histodistill.distill.layers.registration import (
     write_registration,
 )
 from napari_histodistill.distill.pairs.plan import Sampling
-from napari_histodistill.distill.pairs.provenance import AlignedBy
+from napari_histodistill.distill.pairs.provenance import AlignedBy, SectionOrigin
 from napari_histodistill.distill.sections.judging import of_search
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken
@@ -154,6 +154,21 @@ def test_pairs_say_truly_what_their_alignment_comes_from(
     (found,) = next(iter(work(CancelToken()))).plan.origin.partners
     assert (found.aligned_by, found.landmarks, found.file) == (by, landmarks, file)
     assert found.file_digest == (digest_path(tmp_path / file) if file else "")
+
+
+def test_pairs_say_that_an_alignment_was_used_though_it_was_not_accepted(
+    session, tmp_path
+):
+    itk(session, tmp_path)
+    known = replace(session.partners[0].alignment, accepted=False)
+    session.put_alignment(0, known)
+    work = plan_work(session.sparse, session.partners, Sampling(mpp=0.5, tile_px=32))
+    origin = next(iter(work(CancelToken()))).plan.origin
+    kept = SectionOrigin.read(json.loads(json.dumps(origin.content())))
+    assert kept == origin
+    assert "by another program, not accepted but used; its error" in kept.say(
+        names=False
+    )
 
 
 @pytest.mark.parametrize(("lay", "by", "landmarks", "file"), WAYS)

@@ -218,6 +218,7 @@ def _origin(partner: Partner) -> PartnerOrigin:
         known.registration,
         file=known.file,
         file_digest=known.file_digest,
+        accepted=known.accepted,
     )
 
 

@@ -135,6 +135,8 @@ class PartnerOrigin:
         Landmarks that judge it.
     file, file_digest : str
         The transform's file and its SHA-256; "" where there was none.
+    accepted : bool
+        Whether its evidence bore it; if not, somebody used it all the same.
     """
 
     image: ImageOrigin
@@ -145,6 +147,7 @@ class PartnerOrigin:
     landmarks: int = 0
     file: str = ""
     file_digest: str = ""
+    accepted: bool = True
 
     @classmethod
     def of(
@@ -155,6 +158,7 @@ class PartnerOrigin:
         *,
         file: str = "",
         file_digest: str = "",
+        accepted: bool = True,
     ) -> PartnerOrigin:
         """Return the origin of a partner that lies as a registration says."""
         return cls(
@@ -166,6 +170,7 @@ class PartnerOrigin:
             int(np.isfinite(known.residuals_um).sum()),
             file,
             file_digest,
+            accepted,
         )
 
     def say_alignment(self) -> str:
@@ -177,6 +182,8 @@ class PartnerOrigin:
             AlignedBy.OTHER_PROGRAM: f"{self.kind}, by another program{judged}",
             AlignedBy.PLACED: "as both were placed",
         }[self.aligned_by]
+        if not self.accepted:
+            by += ", not accepted but used"
         if self.error_um is None:
             return f"{by}; its error is not known"
         return f"{by}; off by {self.error_um:.1f} µm (median)"
@@ -268,6 +275,7 @@ def _named(image: ImageOrigin, names: bool) -> str:  # noqa: FBT001
 def _partner_content(partner: PartnerOrigin) -> dict[str, Any]:
     return partner.image.content() | {
         "aligned_by": partner.aligned_by.value,
+        "accepted": partner.accepted,
         "transform": {
             "kind": partner.kind,
             "matrix": [list(row) for row in partner.matrix],
@@ -292,6 +300,7 @@ def _partner_of(content: dict[str, Any]) -> PartnerOrigin:
         int(transform["landmarks"]),
         _text(transform["file"]),
         _text(transform["file_digest"]),
+        content.get("accepted") is not False,  # older pairs do not say
     )
 
 

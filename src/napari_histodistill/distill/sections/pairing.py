@@ -81,6 +81,7 @@ class AlignedPart:
             found.registration,
             file=found.file,
             file_digest=found.file_digest,
+            accepted=found.accepted,
         )
 
 
