@@ -73,6 +73,21 @@ class FileFacts:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class TargetFacts(FileFacts):
+    """What another program will take a file that is written for."""
+
+    unit: PointUnit = asked(
+        "Unit of the numbers that are written.", PointUnit.PIXELS, label="In",
+        choices=UNITS,
+    )  # fmt: skip
+    fixed: FixedImage = asked(
+        "The image that the other program will hold fixed: ITK and elastix call it "
+        "fixed, BigWarp target, QuPath base.", FixedImage.HE,
+        label="The fixed image is", choices=SIDES,
+    )  # fmt: skip
+
+
 class FileLoading(QObject):
     """Saves the alignment, and loads alignments, landmarks and transforms.
 
@@ -217,8 +232,8 @@ class FileLoading(QObject):
         return LandmarkPairs.measured(*own, _mpp_of(sparse), _mpp_of(partner.slide))
 
     def _ask_target(self, wanted: SaveAs) -> FileFacts | None:
-        note = f"{TITLES[wanted]}. The other program reads the file so."
-        return ask(FileFacts(), "Save", self._pair.step, note=note)
+        note = f"{TITLES[wanted]}, as the other program expects it."
+        return ask(TargetFacts(), "Save", self._pair.step, note=note)
 
     def _ask_facts(self, chosen: Chosen) -> FileFacts | None:
         note = f"{chosen.path.name} holds {chosen.held.value} and does not say this."
