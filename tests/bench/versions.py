@@ -45,6 +45,7 @@ WORDS = {
     "tiles FINE openvino": ("tiles at 1:1, OpenVINO", "tiles/s"),
     "tiles SCANNER torch": ("tiles at 2 ×, torch", "tiles/s"),
     "tokens SCANNER openvino": ("tokens, OpenVINO", "cells/s"),
+    "tokens SCANNER torch": ("tokens, torch", "cells/s"),
     "test_resnet": ("training, small network, float32", "pairs/s"),
     "tf_efficientnet_lite0": ("training, Lite0, float32", "pairs/s"),
 }

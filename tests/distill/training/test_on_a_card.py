@@ -15,7 +15,7 @@ from napari_histodistill.distill.runs.checkpoints import LAST, read_checkpoint
 from napari_histodistill.distill.runs.folder import start_run
 from napari_histodistill.distill.runs.run import train
 from napari_histodistill.distill.runs.watch import Watch
-from napari_histodistill.distill.training import teacher
+from napari_histodistill.distill.training import teacher, trainer
 from napari_histodistill.distill.training.moving import sent
 from napari_histodistill.distill.training.trainer import StepResult, Trainer
 from napari_histodistill.distill.training.views import Views
@@ -143,6 +143,18 @@ def test_it_learns_as_on_the_cpu_and_no_step_waits(tiles, tmp_path, monkeypatch,
     # All that is drawn for a step is one copy; so are the surroundings.
     among = recipe.surroundings is not None
     assert sends[:2] == [{"moving.py": 1 + among}, {"moving.py": 2 * (1 + among)}]
+
+
+def test_a_cpu_keeps_the_memory_of_a_step_for_the_next(tiles, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trainer, "keep_freed_memory", lambda: asked.append(1))
+    losses(start_run(config("plain", steps=1), tmp_path / "cpu", tiles), "cpu")
+    assert asked
+    with card_on(monkeypatch) as card:
+        run = start_run(config("plain", steps=1), tmp_path / "card", tiles)
+        asked.clear()
+        losses(run, "cuda", card)
+    assert not asked
 
 
 @pytest.mark.parametrize("kind", ["float16", "fixed targets"])

@@ -42,6 +42,7 @@ from napari_histodistill.distill.training.targets import (
     target_loss,
 )
 from napari_histodistill.errors import ComputeError, DeviceMemoryError
+from napari_histodistill.students.backends.heap import keep_freed_memory
 from napari_histodistill.students.backends.shortage import is_memory
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ class Trainer:
         self._device = device
         self._dtype = DTYPES[precision]
         self._processes = processes or Alone()
+        if device == "cpu":
+            keep_freed_memory()
         with converted(device):
             net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.net = net

@@ -10,6 +10,7 @@ import timm
 import torch
 
 from napari_histodistill.errors import BundleError
+from napari_histodistill.students.backends.heap import keep_freed_memory
 from napari_histodistill.students.backends.package_weights import load_package_weights
 from napari_histodistill.students.backends.torch import TorchBackend
 
@@ -62,6 +63,8 @@ def build_backend(
         _check_shapes(spec, state)
     module = build_module(spec)
     _load_strictly(module, state, spec)
+    if device.backend == "torch" and device.name == "cpu":
+        keep_freed_memory()
     on_torch = TorchBackend(
         module,
         replace(device, backend="torch"),
