@@ -26,7 +26,7 @@ from napari_histodistill.distill.layers.registration import (
     write_registration,
 )
 from napari_histodistill.distill.pairs.plan import Sampling
-from napari_histodistill.distill.pairs.provenance import ImageOrigin
+from napari_histodistill.distill.pairs.provenance import ImageOrigin, PartnerOrigin
 from napari_histodistill.distill.sections.judging import of_file, of_landmarks
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Mpp
@@ -206,6 +206,34 @@ def test_what_align_printed_keeps_its_verdict(slides, tmp_path):
     assert found.why_not == "a.json: this alignment was not accepted. No."
     path.write_text(json.dumps(printed | {"accepted": True, "reasons": 5}), "utf-8")
     assert take(look_into(path), *slides).why_not == ""
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (
+            {"aligned_by": "search", "score": 41.5, "margin": 20, "error_um": 12.5},
+            "rigid, found by what both show; off by 12.5 µm (median)",
+        ),
+        (
+            {"aligned_by": "landmarks", "score": None, "error_um": 9.0},
+            "rigid, by landmarks; its error is not known",
+        ),
+        ({"aligned_by": "me"}, "rigid, by another program; its error is not known"),
+        (
+            {"aligned_by": "search", "score": "41", "error_um": float("nan")},
+            "rigid, found by what both show; its error is not known",
+        ),
+    ],
+)
+def test_what_align_printed_says_what_it_comes_from(slides, tmp_path, printed, said):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"matrix_um": np.eye(3).tolist()} | printed), "utf-8")
+    found = take(look_into(path), *slides).alignment
+    origin = PartnerOrigin.of(ImageOrigin("b.tif"), found.by, found.registration)
+    assert origin.say_alignment() == said
+    known = printed if printed.get("score") == 41.5 else {}
+    assert (found.score, found.margin) == (known.get("score"), known.get("margin"))
 
 
 def test_an_approver_in_the_file_is_shown_and_goes_with_the_pairs(tmp_path):

@@ -176,8 +176,9 @@ class PartnerOrigin:
     def say_alignment(self) -> str:
         """Return in words how it was aligned, and how well."""
         judged = f", judged by {self.landmarks} landmarks" if self.landmarks else ""
+        count = f"{self.landmarks} " if self.landmarks else ""
         by = {
-            AlignedBy.LANDMARKS: f"{self.kind}, by {self.landmarks} landmarks",
+            AlignedBy.LANDMARKS: f"{self.kind}, by {count}landmarks",
             AlignedBy.SEARCH: f"{self.kind}, found by what both show{judged}",
             AlignedBy.OTHER_PROGRAM: f"{self.kind}, by another program{judged}",
             AlignedBy.PLACED: "as both were placed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,7 @@ from napari_histodistill.distill.sections.alignment import SectionAlignment
 from napari_histodistill.distill.sections.record import (
     OF_OPTIONS,
     ScaleRemedy,
-    likely_source,
-    printed_verdict,
+    printed_alignment,
     read_record,
 )
 from napari_histodistill.slides.codecs.filebytes import digest_path
@@ -110,19 +110,21 @@ def of_file(
         If it was made for other images, or with other µm per pixel.
     """
     record = read_record(path, read.content)
-    accepted, reasons = printed_verdict(read.content)
+    found = printed_alignment(read.content, read.registration)
     if record is not None:
         record.check(path, he, partner, remedy)
-        accepted, reasons = record.accepted, record.reasons
-    return SectionAlignment(
-        read.registration,
-        likely_source(read.registration) if record is None else record.by,
-        accepted,
-        reasons,
-        read.landmarks,
-        None if record is None else record.score,
-        None if record is None else record.margin,
+        found = replace(
+            found,
+            by=record.by,
+            accepted=record.accepted,
+            reasons=record.reasons,
+            score=record.score,
+            margin=record.margin,
+            approved_by=record.approved_by,
+        )
+    return replace(
+        found,
+        landmarks=read.landmarks,
         file=path.name,
         file_digest=digest_path(path),
-        approved_by="" if record is None else record.approved_by,
     )

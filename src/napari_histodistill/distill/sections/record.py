@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_histodistill.distill.layers.registration import (
@@ -173,15 +173,36 @@ def read_record(path: Path, content: Mapping[str, Any]) -> AlignmentRecord | Non
         raise InputError(msg) from error
 
 
-def printed_verdict(content: Mapping[str, Any]) -> tuple[bool, tuple[str, ...]]:
-    """Return whether an alignment was accepted, and its reasons, as ``--json`` prints.
+def printed_alignment(
+    content: Mapping[str, Any], known: Registration
+) -> SectionAlignment:
+    """Return a registration with what ``align --json`` printed beside it.
 
     A user may have kept that in place of the file with the evidence. Where nothing is
-    said, it was.
+    said, it was accepted, and its numbers say what it comes from. Landmarks are not
+    printed, so what they left stays unknown; what a search stated does not.
     """
-    reasons = content.get("reasons")
-    said = tuple(map(str, reasons)) if isinstance(reasons, list) else ()
-    return content.get("accepted") is not False, said
+    said, reasons = content.get("aligned_by"), content.get("reasons")
+    by = next((b for b in AlignedBy if b.value == said), likely_source(known))
+    score, margin, error_um = map(
+        _number, (content.get(key) for key in ("score", "margin", "error_um"))
+    )
+    if by is AlignedBy.SEARCH and known.stated_um is None:
+        known = replace(known, stated_um=error_um)
+    return SectionAlignment(
+        known,
+        by,
+        content.get("accepted") is not False,
+        tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+        score=score,
+        margin=margin,
+    )
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def alignment_content(found: SectionAlignment) -> dict[str, Any]:
