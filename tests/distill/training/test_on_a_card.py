@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -249,6 +250,27 @@ def test_a_run_goes_on_where_it_stopped_to_the_bit(tiles, tmp_path, monkeypatch,
     assert not card.faults
     assert loaded
     assert all(loaded), "a fused optimiser counts on the card"
+    last = [folder / "checkpoints" / LAST for folder in (whole, parts)]
+    assert last[0].read_bytes() == last[1].read_bytes()
+
+
+def test_float16_grows_its_scale_as_if_it_had_not_stopped(tiles, tmp_path, monkeypatch):
+    # Doubled after three steps, by default after 2,000.
+    soon = partial(torch.amp.GradScaler, init_scale=8.0, growth_interval=3)
+    monkeypatch.setattr(trainer.torch.amp, "GradScaler", soon)
+    recipe = config("float16", steps=4, checkpoint_every=2)
+    whole = start_run(recipe, tmp_path / "whole", tiles)
+    list(train(whole, device="cpu", bare=True))
+    parts = start_run(recipe, tmp_path / "parts", tiles)
+    first = train(parts, device="cpu", bare=True)
+    for report in first:
+        if report.kind == "checkpoint":
+            first.close()
+    list(train(parts, device="cpu", bare=True))
+    tensors, progress = read_checkpoint(whole / "checkpoints" / LAST)
+    assert progress.step == 4
+    assert tensors["scaler.scale"] == 16
+    assert tensors["scaler.grown"] == 1
     last = [folder / "checkpoints" / LAST for folder in (whole, parts)]
     assert last[0].read_bytes() == last[1].read_bytes()
 

@@ -62,6 +62,10 @@ DTYPES = {
     "float16": torch.float16,
 }
 
+_SCALER = {"scale": "scale", "grown": "_growth_tracker"}
+"""What is kept of torch's scaler, and its name there: the scale, and how many steps
+have gone well since it was last doubled."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
@@ -269,7 +273,8 @@ class Trainer:
         for key, value in self._queue.tensors().items():
             found[f"queue.{key}"] = value
         if self._scaler.is_enabled():
-            found["scaler.scale"] = torch.tensor(self._scaler.get_scale())
+            for key, name in _SCALER.items():
+                found[f"scaler.{key}"] = torch.tensor(self._scaler.state_dict()[name])
         return found
 
     def student_tensors(self) -> dict[str, Tensor]:
@@ -304,9 +309,10 @@ class Trainer:
                 }
             self._queue.load(part("queue."), self._device)
             if self._scaler.is_enabled():
-                scale = tensors["scaler.scale"].item()
+                held = part("scaler.")  # of before 2026-11-28: the scale alone
                 self._scaler.load_state_dict(
-                    self._scaler.state_dict() | {"scale": scale}
+                    self._scaler.state_dict()
+                    | {_SCALER[key]: value.item() for key, value in held.items()}
                 )
 
     def _counter(self, steps: Tensor, parameter: nn.Parameter) -> Tensor:
