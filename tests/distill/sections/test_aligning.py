@@ -26,6 +26,7 @@ from napari_histodistill.distill.sections.opening import open_section
 from napari_histodistill.distill.sections.record import record_text
 from napari_histodistill.errors import InputError
 from napari_histodistill.running import CancelToken
+from napari_histodistill.slides.codecs.filebytes import digest_path
 from tests.distill.sections.conftest import PLACES, SIDE, write_places
 
 TURNED = np.array([[0, -1, SIDE / 2 - 0.5], [1, 0, 0], [0, 0, 1]])
@@ -57,6 +58,9 @@ def test_landmarks_say_how_it_lies_and_how_well(section_files):
     assert found.by is AlignedBy.LANDMARKS
     assert found.accepted
     assert found.residual_um == pytest.approx(0, abs=1e-9)
+    places = (section_files.he_places, section_files.partner_places)
+    assert found.file == ", ".join(place.name for place in places)
+    assert found.file_digest == ", ".join(map(digest_path, places))
     assert align(by_landmarks(section_files, kind="rigid")).registration.kind == "rigid"
 
 

@@ -134,7 +134,8 @@ class PartnerOrigin:
     landmarks : int
         Landmarks that judge it.
     file, file_digest : str
-        The transform's file and its SHA-256; "" where there was none.
+        The file of the transform, or of the landmarks, and its digest, with a comma
+        between those of two; "" where there was none.
     accepted : bool
         Whether its evidence bore it; if not, somebody used it all the same.
     """

@@ -32,12 +32,14 @@ from napari_histodistill.distill.sections.judging import (
     spread_of,
 )
 from napari_histodistill.distill.sections.partners import layers_of
+from napari_histodistill.slides.codecs.filebytes import digest_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
+    from napari_histodistill.distill.sections.files import SectionFiles
     from napari_histodistill.distill.sections.opening import OpenSection
     from napari_histodistill.running import CancelToken
 
@@ -77,7 +79,7 @@ def align_section(
     elif wanted.transform is not None:
         yield _from_file(section, given)
     elif given is not None:
-        yield _by_landmarks(given, wanted.kind)
+        yield _by_landmarks(section.files, given)
     else:
         yield from _searched(section, wanted.kind or "affine", cancel)
 
@@ -107,16 +109,23 @@ def _as_placed() -> SectionAlignment:
     )
 
 
-def _by_landmarks(
-    landmarks: LandmarkPairs, kind: RegistrationKind | None
-) -> SectionAlignment:
+def _by_landmarks(files: SectionFiles, landmarks: LandmarkPairs) -> SectionAlignment:
+    wanted = files.alignment
     here, there = landmarks.sparse_um, landmarks.dense_um
-    chosen = kind or kind_that_fits(len(here))
+    chosen = wanted.kind or kind_that_fits(len(here))
     found = fit_landmarks(here, there, chosen)
     mirrored = fit_from_other_side(here, there, found)
     known = of_landmarks(found if mirrored is None else mirrored, there)
     reasons = () if mirrored is None else ("The landmarks fit a mirrored partner.",)
-    return replace(known, reasons=(*reasons, *known.reasons), landmarks=landmarks)
+    paths = wanted.landmarks or (wanted.landmark_pairs,)
+    read = [path for path in paths if path is not None]
+    return replace(
+        known,
+        reasons=(*reasons, *known.reasons),
+        landmarks=landmarks,
+        file=", ".join(path.name for path in read),
+        file_digest=", ".join(map(digest_path, read)),
+    )
 
 
 def _from_file(

@@ -34,7 +34,8 @@ class SectionAlignment:
         Of a search: how well both agree, and how much better than the best other turn,
         mirror or scale.
     file, file_digest : str
-        Of the transform that was read; "" if none was.
+        Of the transform, or else the landmarks, that were read, with a comma between
+        those of two files; "" if none were.
     approved_by : str
         Who looked at it, as that file says.
     """
