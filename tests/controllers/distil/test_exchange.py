@@ -224,6 +224,10 @@ def test_what_align_printed_keeps_its_verdict(slides, tmp_path):
             {"aligned_by": "search", "score": "41", "error_um": float("nan")},
             "rigid, found by what both show; its error is not known",
         ),
+        (
+            {"aligned_by": "search", "score": 10**400, "error_um": -3.0},
+            "rigid, found by what both show; its error is not known",
+        ),
     ],
 )
 def test_what_align_printed_says_what_it_comes_from(slides, tmp_path, printed, said):

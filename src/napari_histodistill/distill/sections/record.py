@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -200,9 +201,10 @@ def printed_alignment(
 
 
 def _number(value: object) -> float | None:
+    """Return a number that may be an error or a score; None for what is none."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if 0 <= value <= sys.float_info.max else None
 
 
 def alignment_content(found: SectionAlignment) -> dict[str, Any]:

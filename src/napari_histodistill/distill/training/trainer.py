@@ -312,7 +312,7 @@ class Trainer:
                 held = part("scaler.")  # of before 2026-11-28: the scale alone
                 self._scaler.load_state_dict(
                     self._scaler.state_dict()
-                    | {_SCALER[key]: value.item() for key, value in held.items()}
+                    | {_SCALER[key]: held[key].item() for key in _SCALER if key in held}
                 )
 
     def _counter(self, steps: Tensor, parameter: nn.Parameter) -> Tensor:
