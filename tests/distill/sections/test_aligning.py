@@ -117,6 +117,9 @@ def test_what_is_saved_keeps_its_evidence_and_opens_in_the_window(
     assert found.residual_um == pytest.approx(0, abs=1e-9)
     assert found.file == "t.json"
     assert len(found.file_digest) == 64
+    again = align(named(section_files, landmark_pairs=path))
+    assert again.by is AlignedBy.LANDMARKS
+    assert (again.file, again.file_digest) == (found.file, found.file_digest)
     back = json.loads(path.read_text("utf-8"))["matrix_um"]
     np.testing.assert_allclose(np.array(back) @ TURNED, np.eye(3), atol=1e-9)
 

@@ -2,8 +2,8 @@
 
 torch asks for memory for the numbers of every layer and gives it back after the next.
 glibc hands what is larger than 32 MiB, and what lies at the end of its heaps, to the
-system at once, which zeroes it page by page when the next layer asks for it: up to a
-third of a student's time, more or less of it as chance lays the heap out (measured in
+system at once, which zeroes it page by page when the next layer asks for it: up to two
+fifths of a run's processor time, more or less as chance lays the heap out (measured in
 ``tests/bench/RESULTS.md``).
 """
 
