@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from napari_histodistill.export.by_suffix import export_map
     from napari_histodistill.export.wsinfer import export_wsinfer
     from napari_histodistill.geometry import Region
+    from napari_histodistill.maps.alike.ranking import rank_regions
+    from napari_histodistill.maps.alike.similarity import similarity_map
     from napari_histodistill.maps.classes import class_map
     from napari_histodistill.maps.embedding_plan import plan_grid
     from napari_histodistill.maps.engine import embed_slide
-    from napari_histodistill.maps.ranking import rank_regions
-    from napari_histodistill.maps.similarity import similarity_map
     from napari_histodistill.slides.opening import open_slide
     from napari_histodistill.students.bundle import load_student, save_student
     from napari_histodistill.students.bundled import list_students
@@ -86,9 +86,9 @@ _HOMES = {
     "load_student": "students.bundle",
     "open_slide": "slides.opening",
     "plan_grid": "maps.embedding_plan",
-    "rank_regions": "maps.ranking",
+    "rank_regions": "maps.alike.ranking",
     "save_student": "students.bundle",
-    "similarity_map": "maps.similarity",
+    "similarity_map": "maps.alike.similarity",
     "train_student": "distill.from_recipe",
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_histodistill.geometry import Mpp
-from napari_histodistill.maps.similarity import SimilarityIndex
+from napari_histodistill.maps.alike.similarity import SimilarityIndex
 from napari_histodistill.slides import TileGrid
 from tests.bench.figures import Figure, seconds, taking_turns
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from napari_histodistill import __version__
 from napari_histodistill.cache import cache_dir
-from napari_histodistill.cli.heatmap import heat_colors
+from napari_histodistill.cli.alike.heatmap import heat_colors
 from napari_histodistill.maps import EmbeddingStore
 from napari_histodistill.maps.reading import choice
 from napari_histodistill.students import accelerators

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from napari_histodistill.errors import Cancelled, InputError, StoreError
 from napari_histodistill.geometry import Mpp
+from napari_histodistill.maps.alike.ranking import nearest_places, rank_regions
+from napari_histodistill.maps.alike.similarity import SimilarityIndex
 from napari_histodistill.maps.cell_matching import BLOCK_CELLS, match_cells
 from napari_histodistill.maps.difference import (
     DifferenceMap,
@@ -23,8 +25,6 @@ from napari_histodistill.maps.difference import (
 )
 from napari_histodistill.maps.difference_measures import ANCHORS, NoiseFloor
 from napari_histodistill.maps.engine import embed_slide, plan_grid
-from napari_histodistill.maps.ranking import nearest_places, rank_regions
-from napari_histodistill.maps.similarity import SimilarityIndex
 from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides.pyramid.grid import TileGrid

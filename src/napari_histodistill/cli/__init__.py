@@ -18,6 +18,7 @@ import typer
 
 from napari_histodistill import __version__
 from napari_histodistill.cache import cache_note
+from napari_histodistill.cli.alike.similar import similar
 from napari_histodistill.cli.compute import classify, embed
 from napari_histodistill.cli.console import printable, tell
 from napari_histodistill.cli.demo import demo
@@ -28,7 +29,6 @@ from napari_histodistill.cli.export import export
 from napari_histodistill.cli.info_students import info, students
 from napari_histodistill.cli.sections.align import align
 from napari_histodistill.cli.sections.pairs import pairs
-from napari_histodistill.cli.similar import similar
 from napari_histodistill.errors import (
     HistodistillError,
     bounded_message,

@@ -16,7 +16,7 @@ from napari_histodistill.maps.classes import ClassMap
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from napari_histodistill.maps.similarity import SimilarityMap
+    from napari_histodistill.maps.alike.similarity import SimilarityMap
 
 _OF_CLASSES: Mapping[str, Callable[[Any, Path], Path]] = {
     ".csv": write_areas,

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.maps.alike.ranking import RankedRegion
     from napari_histodistill.maps.classes import ClassMap
-    from napari_histodistill.maps.ranking import RankedRegion
     from napari_histodistill.students.spec import ClassSpec
 
 _MARK = "napari-histodistill"

@@ -23,9 +23,9 @@ from napari_histodistill.students.trust import trust_facts
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.maps.alike.similarity import SimilarityMap
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.difference import DifferenceMap
-    from napari_histodistill.maps.similarity import SimilarityMap
 
 _VERSION = "0.4"
 _MARK = "napari-histodistill"

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.geometry import Mpp
+    from napari_histodistill.maps.alike.ranking import RankedRegion
     from napari_histodistill.maps.classes import ClassMap
-    from napari_histodistill.maps.ranking import RankedRegion
 
 _AREAS = ("class", "cells", "mm2", "percent")
 _TRUST = ("judged", "unlike", "all_mm2", "like_mm2", "verdict")

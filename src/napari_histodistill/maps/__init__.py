@@ -5,6 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_histodistill.maps.alike.ranking import (
+        RankedRegion,
+        nearest_places,
+        rank_regions,
+        suggest_threshold,
+    )
+    from napari_histodistill.maps.alike.similarity import (
+        SimilarityIndex,
+        SimilarityMap,
+        similarity_map,
+    )
     from napari_histodistill.maps.classes import (
         ClassArea,
         ClassMap,
@@ -19,17 +30,6 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.embedding_plan import plan_grid
     from napari_histodistill.maps.engine import EmbedOptions, EmbedReport, embed_slide
     from napari_histodistill.maps.provenance import Provenance
-    from napari_histodistill.maps.ranking import (
-        RankedRegion,
-        nearest_places,
-        rank_regions,
-        suggest_threshold,
-    )
-    from napari_histodistill.maps.similarity import (
-        SimilarityIndex,
-        SimilarityMap,
-        similarity_map,
-    )
     from napari_histodistill.maps.store import EmbeddingStore, remove_store
 
 __all__ = [
@@ -64,20 +64,20 @@ _HOMES = {
     "EmbedReport": "napari_histodistill.maps.engine",
     "EmbeddingStore": "napari_histodistill.maps.store",
     "Provenance": "napari_histodistill.maps.provenance",
-    "RankedRegion": "napari_histodistill.maps.ranking",
-    "SimilarityIndex": "napari_histodistill.maps.similarity",
-    "SimilarityMap": "napari_histodistill.maps.similarity",
+    "RankedRegion": "napari_histodistill.maps.alike.ranking",
+    "SimilarityIndex": "napari_histodistill.maps.alike.similarity",
+    "SimilarityMap": "napari_histodistill.maps.alike.similarity",
     "class_map": "napari_histodistill.maps.classes",
     "classify_embeddings": "napari_histodistill.maps.classes",
     "difference_map": "napari_histodistill.maps.difference",
     "embed_slide": "napari_histodistill.maps.engine",
-    "nearest_places": "napari_histodistill.maps.ranking",
+    "nearest_places": "napari_histodistill.maps.alike.ranking",
     "plan_grid": "napari_histodistill.maps.embedding_plan",
-    "rank_regions": "napari_histodistill.maps.ranking",
+    "rank_regions": "napari_histodistill.maps.alike.ranking",
     "remove_store": "napari_histodistill.maps.store",
     "side_of": "napari_histodistill.maps.difference",
-    "similarity_map": "napari_histodistill.maps.similarity",
-    "suggest_threshold": "napari_histodistill.maps.ranking",
+    "similarity_map": "napari_histodistill.maps.alike.similarity",
+    "suggest_threshold": "napari_histodistill.maps.alike.ranking",
 }
 
 

@@ -10,7 +10,7 @@ For every place that both have seen (:mod:`~napari_histodistill.maps.cell_matchi
     for any two students, whatever their embeddings mean: which tissue they find
     alike. Up to a thousand of the places, drawn evenly with a fixed seed, are ranked
     by similarity to the cell (cosine of embeddings centred by their mean, as in
-    :mod:`~napari_histodistill.maps.similarity`), the cell itself left out. The
+    :mod:`~napari_histodistill.maps.alike.similarity`), the cell itself left out. The
     difference is the share of the nearest twentieth that the two do not have in common:
     ``1 − |A ∩ B| / max(|A|, |B|)``, 0 the same, 0.95 on average for students that have
     nothing to do with each other. Ties with the last of the nearest count as near, so
@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_histodistill.errors import InputError, StoreError
+from napari_histodistill.maps.alike.ranking import suggest_threshold
 from napari_histodistill.maps.cell_matching import match_cells
 from napari_histodistill.maps.difference_measures import (
     Classes,
@@ -44,7 +45,6 @@ from napari_histodistill.maps.difference_measures import (
     News,
     NoiseFloor,
 )
-from napari_histodistill.maps.ranking import suggest_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.controllers.explore.drafts import Painted
-from napari_histodistill.controllers.explore.painting import PaintedClasses
+from napari_histodistill.controllers.explore.teach.painting import PaintedClasses
 from napari_histodistill.errors import InputError
 
 STROKES = np.pad(np.full((3, 4), 2, np.uint8), 5)

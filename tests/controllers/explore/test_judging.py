@@ -18,7 +18,7 @@ from napari_histodistill.controllers.explore.judging import (
 )
 from napari_histodistill.controllers.explore.session import ExploreSession
 from napari_histodistill.controllers.explore.shown import canvas_legend
-from napari_histodistill.controllers.explore.teaching import Strokes
+from napari_histodistill.controllers.explore.teach.teaching import Strokes
 from napari_histodistill.controllers.explore.trust import (
     CARE,
     GOOD,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.controllers.explore.session import ExploreSession, RunAction
-from napari_histodistill.controllers.explore.teaching import (
+from napari_histodistill.controllers.explore.teach.teaching import (
     Strokes,
     painted_cells,
     save_work,

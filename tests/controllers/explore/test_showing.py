@@ -15,7 +15,7 @@ from napari_histodistill.controllers.explore.shown import (
     why_no_filter,
     why_not_shown,
 )
-from napari_histodistill.controllers.explore.teaching import Strokes
+from napari_histodistill.controllers.explore.teach.teaching import Strokes
 from napari_histodistill.controllers.shared.exporting import ExportKey, export_work
 from napari_histodistill.controllers.shared.wording import magnification_in_words
 from napari_histodistill.students.spec import ClassSpec

@@ -21,7 +21,7 @@ from napari_histodistill.distill.runs.kin import RunKin
 from napari_histodistill.distill.runs.process import start_process
 from napari_histodistill.errors import BundleError
 from napari_histodistill.layers.slide_layer import slide_layer
-from napari_histodistill.maps.similarity import SimilarityIndex
+from napari_histodistill.maps.alike.similarity import SimilarityIndex
 from napari_histodistill.students import list_students
 from napari_histodistill.widgets.compare.dock import CompareWidget
 from napari_histodistill.widgets.distil.dock import DistilWidget

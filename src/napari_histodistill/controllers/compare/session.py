@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.planning import RunPlan
+    from napari_histodistill.maps.alike.similarity import SimilarityIndex
     from napari_histodistill.maps.difference import Measure
-    from napari_histodistill.maps.similarity import SimilarityIndex
 
 
 class CompareSession(CompareChoice):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.planning import RunPlan
     from napari_histodistill.geometry import Region
+    from napari_histodistill.maps.alike.ranking import RankedRegion
+    from napari_histodistill.maps.alike.similarity import SimilarityIndex, SimilarityMap
     from napari_histodistill.maps.difference import DifferenceMap, Measure, Side
-    from napari_histodistill.maps.ranking import RankedRegion
-    from napari_histodistill.maps.similarity import SimilarityIndex, SimilarityMap
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
@@ -227,7 +227,7 @@ def ranked(difference: DifferenceMap, threshold: float) -> Compared:
     Of places whose tiles overlap, only the best is listed: on a fine grid, specks of
     one spot would show the same tissue again and again.
     """
-    from napari_histodistill.maps.ranking import rank_regions
+    from napari_histodistill.maps.alike.ranking import rank_regions
 
     grid = difference.grid
     fy, fx = grid.px_per_student_px
@@ -269,8 +269,11 @@ def place_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[HalfIndex | PlaceFound]:
-        from napari_histodistill.maps.ranking import nearest_places, suggest_threshold
-        from napari_histodistill.maps.similarity import SimilarityIndex
+        from napari_histodistill.maps.alike.ranking import (
+            nearest_places,
+            suggest_threshold,
+        )
+        from napari_histodistill.maps.alike.similarity import SimilarityIndex
         from napari_histodistill.maps.store import EmbeddingStore
 
         answers, nearest = [], []

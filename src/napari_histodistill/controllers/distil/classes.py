@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.controllers.explore.painting import PALETTE
+from napari_histodistill.controllers.explore.teach.painting import PALETTE
 from napari_histodistill.errors import InputError
 from napari_histodistill.students.spec import ClassSpec
 

@@ -14,7 +14,7 @@ from napari_histodistill.controllers.distil.partners import (
     PartnerKind,
     look_over,
 )
-from napari_histodistill.controllers.explore.painting import PALETTE
+from napari_histodistill.controllers.explore.teach.painting import PALETTE
 from napari_histodistill.distill.exchange.transforms import without_evidence
 from napari_histodistill.distill.layers.kinds import PartnerReading
 from napari_histodistill.distill.layers.partners import DenseLayer, Spots, to_look_at

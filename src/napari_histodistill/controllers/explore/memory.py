@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.explore.teaching import Taught
+    from napari_histodistill.controllers.explore.teach.teaching import Taught
     from napari_histodistill.controllers.shared.live_map import LiveMap
     from napari_histodistill.controllers.shared.map_choice import RegionChoice
     from napari_histodistill.slides import Slide

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.explore.held import HeldEmbeddings
 from napari_histodistill.controllers.explore.judging import (
     Judged,
     JudgeProgress,
@@ -22,7 +21,8 @@ from napari_histodistill.controllers.explore.judging import (
 )
 from napari_histodistill.controllers.explore.memory import RememberingChoice
 from napari_histodistill.controllers.explore.showing import Shown
-from napari_histodistill.controllers.explore.teaching import (
+from napari_histodistill.controllers.explore.teach.held import HeldEmbeddings
+from napari_histodistill.controllers.explore.teach.teaching import (
     Missing,
     Strokes,
     Taught,
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
     from napari_histodistill.controllers.shared.planning import Detail
+    from napari_histodistill.maps.alike.similarity import SimilarityIndex
     from napari_histodistill.maps.progress import Reading
-    from napari_histodistill.maps.similarity import SimilarityIndex
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
     from napari_histodistill.students.trust import SlideTrust

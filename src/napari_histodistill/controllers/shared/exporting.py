@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.similar import SimilarResult
+    from napari_histodistill.maps.alike.ranking import RankedRegion
     from napari_histodistill.maps.classes import ClassMap
     from napari_histodistill.maps.difference import DifferenceMap
-    from napari_histodistill.maps.ranking import RankedRegion
     from napari_histodistill.running import CancelToken
 
     Pixels = npt.NDArray[np.uint8]

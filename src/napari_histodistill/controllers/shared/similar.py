@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.controllers.shared.job import Work
-    from napari_histodistill.maps.ranking import RankedRegion
-    from napari_histodistill.maps.similarity import SimilarityIndex, SimilarityMap
+    from napari_histodistill.maps.alike.ranking import RankedRegion
+    from napari_histodistill.maps.alike.similarity import SimilarityIndex, SimilarityMap
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide, TileGrid
 
@@ -129,8 +129,11 @@ def query_work(
     """
 
     def work(cancel: CancelToken) -> Iterator[IndexBuilt | SimilarResult]:
-        from napari_histodistill.maps.ranking import rank_regions, suggest_threshold
-        from napari_histodistill.maps.similarity import SimilarityIndex
+        from napari_histodistill.maps.alike.ranking import (
+            rank_regions,
+            suggest_threshold,
+        )
+        from napari_histodistill.maps.alike.similarity import SimilarityIndex
         from napari_histodistill.maps.store import EmbeddingStore
 
         ready = index
@@ -151,7 +154,7 @@ def rank_work(result: SimilarResult, threshold: float) -> Work:
     """Rank again with another threshold."""
 
     def work(cancel: CancelToken) -> Iterator[SimilarResult]:
-        from napari_histodistill.maps.ranking import rank_regions
+        from napari_histodistill.maps.alike.ranking import rank_regions
 
         cancel.check()
         ranked = rank_regions(result.similarity, threshold=threshold, limit=COUNTED)

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_histodistill.controllers.compare.work import LETTERS
-from napari_histodistill.maps.ranking import RankedRegion
+from napari_histodistill.maps.alike.ranking import RankedRegion
 from napari_histodistill.widgets.shared.controls import (
     Hint,
     PlainLabel,

@@ -23,8 +23,8 @@ from napari_histodistill.controllers.shared.similar import (
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.maps.alike.ranking import RankedRegion
 from napari_histodistill.maps.difference import Measure
-from napari_histodistill.maps.ranking import RankedRegion
 from napari_histodistill.slides import TileGrid
 from napari_histodistill.widgets.compare.answer_panels import DifferencePanel
 from napari_histodistill.widgets.compare.bench import CompareBench

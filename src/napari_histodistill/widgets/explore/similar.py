@@ -27,7 +27,7 @@ from napari_histodistill.controllers.shared.similar import (
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.maps.ranking import RankedRegion
+from napari_histodistill.maps.alike.ranking import RankedRegion
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.controls import (
     Hint,

@@ -8,7 +8,7 @@ import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_histodistill.controllers.explore.jobs import ExploreJob
-from napari_histodistill.controllers.explore.painting import (
+from napari_histodistill.controllers.explore.teach.painting import (
     AnnotationsRead,
     StrokesWritten,
     read_annotations_work,

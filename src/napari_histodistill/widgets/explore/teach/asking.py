@@ -7,13 +7,13 @@ from collections import deque
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QKeyEvent
 
-from napari_histodistill.controllers.explore.asking import (
+from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.explore.teach.asking import (
     Question,
     Questions,
     ask_work,
 )
-from napari_histodistill.controllers.explore.jobs import ExploreJob
-from napari_histodistill.controllers.explore.painting import pixels_under
+from napari_histodistill.controllers.explore.teach.painting import pixels_under
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.slides import Slide
 from napari_histodistill.widgets.explore.bench import ExploreBench

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from napari.layers import Labels
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_histodistill.controllers.explore.held import HeldEmbeddings
 from napari_histodistill.controllers.explore.jobs import ExploreJob
-from napari_histodistill.controllers.explore.painting import PaintedClasses
-from napari_histodistill.controllers.explore.teaching import (
+from napari_histodistill.controllers.explore.teach.held import HeldEmbeddings
+from napari_histodistill.controllers.explore.teach.painting import PaintedClasses
+from napari_histodistill.controllers.explore.teach.teaching import (
     LEFT_OUT,
     Missing,
     Strokes,

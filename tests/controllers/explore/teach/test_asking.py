@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from napari_histodistill.controllers.explore import asking
-from napari_histodistill.controllers.explore.asking import (
+from napari_histodistill.controllers.explore.teach import asking
+from napari_histodistill.controllers.explore.teach.asking import (
     ASKED,
     ask_work,
     divergence,
@@ -20,7 +20,7 @@ from napari_histodistill.maps.store import EmbeddingStore
 from napari_histodistill.students import list_students
 from napari_histodistill.students.probe import fit_head
 from tests.controllers.driving import drive, open_session, ran_session, run
-from tests.controllers.explore.test_teaching import TWO_KINDS, strokes, teach
+from tests.controllers.explore.teach.test_teaching import TWO_KINDS, strokes, teach
 from tests.fakes import array_slide, coarse_student
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.explore.stroke_score import (
+from napari_histodistill.controllers.explore.teach.stroke_score import (
     StrokeScore,
     regions_of,
     score_strokes,

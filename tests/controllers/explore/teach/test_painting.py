@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_histodistill.controllers.explore.painting import (
+from napari_histodistill.controllers.explore.teach.painting import (
     PALETTE,
     PaintedClasses,
     pixels_under,

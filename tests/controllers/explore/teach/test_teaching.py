@@ -10,9 +10,9 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_histodistill.controllers.explore import held
 from napari_histodistill.controllers.explore.session import RunAction
-from napari_histodistill.controllers.explore.teaching import (
+from napari_histodistill.controllers.explore.teach import held
+from napari_histodistill.controllers.explore.teach.teaching import (
     Missing,
     Strokes,
     Taught,

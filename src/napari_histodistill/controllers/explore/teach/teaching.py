@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.controllers.explore.held import (
+from napari_histodistill.controllers.explore.teach.held import (
     HeldEmbeddings,
     embeddings_of,
 )
-from napari_histodistill.controllers.explore.stroke_score import (
+from napari_histodistill.controllers.explore.teach.stroke_score import (
     StrokeScore,
     score_strokes,
 )

@@ -19,7 +19,7 @@ from napari_histodistill.cli.outputs import (
 )
 
 if TYPE_CHECKING:
-    from napari_histodistill.maps.ranking import RankedRegion
+    from napari_histodistill.maps.alike.ranking import RankedRegion
 
 
 def similar(
@@ -52,7 +52,7 @@ def similar(
     json: JsonOption = False,
 ) -> None:
     """Map the similarity to a place and rank the most similar regions."""
-    from napari_histodistill.cli.heatmap import write_heatmap
+    from napari_histodistill.cli.alike.heatmap import write_heatmap
     from napari_histodistill.export import (
         write_regions,
         write_regions_geojson,

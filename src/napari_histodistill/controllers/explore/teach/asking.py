@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.cache import cached
-from napari_histodistill.controllers.explore.held import StoredEmbeddings
-from napari_histodistill.controllers.explore.teaching import painted_cells
+from napari_histodistill.controllers.explore.teach.held import StoredEmbeddings
+from napari_histodistill.controllers.explore.teach.teaching import painted_cells
 from napari_histodistill.errors import StoreError
 from napari_histodistill.files import read_plain
 from napari_histodistill.maps.store import CellStatus, EmbeddingStore
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.controllers.explore.teaching import Strokes, Taught
+    from napari_histodistill.controllers.explore.teach.teaching import Strokes, Taught
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.geometry import Region
     from napari_histodistill.running import CancelToken

@@ -17,8 +17,8 @@ from napari_histodistill.maps import (
     plan_grid,
     similarity_map,
 )
-from napari_histodistill.maps import similarity as module
-from napari_histodistill.maps.similarity import NEGATIVE_WEIGHT
+from napari_histodistill.maps.alike import similarity as module
+from napari_histodistill.maps.alike.similarity import NEGATIVE_WEIGHT
 from tests.fakes import array_slide, colour_student
 from tests.maps.helpers import filled_store, in_small_steps, new_store, small_grid
 

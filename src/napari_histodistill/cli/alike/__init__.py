@@ -1,0 +1,1 @@
+"""Commands that find what looks alike, on one slide or on many."""

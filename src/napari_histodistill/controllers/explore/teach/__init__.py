@@ -1,0 +1,1 @@
+"""Teach: strokes, what is learned from them, and which squares to ask about."""
