@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_histodistill.maps.alike.across_slides import (
+        PlaceOf,
+        SlidesQuery,
+        SlidesSearched,
+        search_slides,
+    )
     from napari_histodistill.maps.alike.ranking import (
         RankedRegion,
         nearest_places,
@@ -39,10 +45,13 @@ __all__ = [
     "EmbedOptions",
     "EmbedReport",
     "EmbeddingStore",
+    "PlaceOf",
     "Provenance",
     "RankedRegion",
     "SimilarityIndex",
     "SimilarityMap",
+    "SlidesQuery",
+    "SlidesSearched",
     "class_map",
     "classify_embeddings",
     "difference_map",
@@ -51,6 +60,7 @@ __all__ = [
     "plan_grid",
     "rank_regions",
     "remove_store",
+    "search_slides",
     "side_of",
     "similarity_map",
     "suggest_threshold",
@@ -63,10 +73,13 @@ _HOMES = {
     "EmbedOptions": "napari_histodistill.maps.engine",
     "EmbedReport": "napari_histodistill.maps.engine",
     "EmbeddingStore": "napari_histodistill.maps.store",
+    "PlaceOf": "napari_histodistill.maps.alike.across_slides",
     "Provenance": "napari_histodistill.maps.provenance",
     "RankedRegion": "napari_histodistill.maps.alike.ranking",
     "SimilarityIndex": "napari_histodistill.maps.alike.similarity",
     "SimilarityMap": "napari_histodistill.maps.alike.similarity",
+    "SlidesQuery": "napari_histodistill.maps.alike.across_slides",
+    "SlidesSearched": "napari_histodistill.maps.alike.across_slides",
     "class_map": "napari_histodistill.maps.classes",
     "classify_embeddings": "napari_histodistill.maps.classes",
     "difference_map": "napari_histodistill.maps.difference",
@@ -75,6 +88,7 @@ _HOMES = {
     "plan_grid": "napari_histodistill.maps.embedding_plan",
     "rank_regions": "napari_histodistill.maps.alike.ranking",
     "remove_store": "napari_histodistill.maps.store",
+    "search_slides": "napari_histodistill.maps.alike.across_slides",
     "side_of": "napari_histodistill.maps.difference",
     "similarity_map": "napari_histodistill.maps.alike.similarity",
     "suggest_threshold": "napari_histodistill.maps.alike.ranking",

@@ -75,9 +75,13 @@ def suggest_threshold(similarity: Scored) -> float:
     lie anywhere in the gap). It is raised to the 90th percentile where that is higher,
     but never above the 99.5th: at least the very best cells stay.
     """
+    return threshold_of(_finite(similarity))
+
+
+def threshold_of(values: npt.NDArray[np.float32]) -> float:
+    """Return the threshold of :func:`suggest_threshold` for finite values."""
     from skimage.filters import threshold_otsu
 
-    values = _finite(similarity)
     if values.min() == values.max():
         return float(values[0])
     similar = values > threshold_otsu(values)

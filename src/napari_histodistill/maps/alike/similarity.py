@@ -160,21 +160,9 @@ class SimilarityIndex:
             If there is no positive place, if one lies outside the slide or has no
             embedding, or if the choices cancel each other out.
         """
-        if not at:
-            msg = "Choose at least one place that the search should resemble."
-            raise InputError(msg)
-        query = self._mean(at)
-        if not_at:
-            query -= np.float32(NEGATIVE_WEIGHT) * self._mean(not_at)
-        length = float(np.linalg.norm(query))
-        if length < 1e-6:
-            msg = (
-                "The chosen places leave nothing to search for: they look like the "
-                "slide's average, or cancel each other out; choose others."
-            )
-            raise InputError(msg)
+        query = query_of(self._units(at), self._units(not_at))
         values = np.full(self._row_of.shape, np.nan, np.float32)
-        values[self._row_of >= 0] = np.clip(self._dot(query / length), -1, 1)
+        values[self._row_of >= 0] = np.clip(self._dot(query), -1, 1)
         return SimilarityMap(
             values=values,
             grid=self.grid,
@@ -184,19 +172,14 @@ class SimilarityIndex:
             origin_um=self.origin_um,
         )
 
-    def _mean(self, places: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
+    def _units(self, places: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
         rows = [self._row(y, x) for y, x in places]
-        mean: npt.NDArray[np.float32] = self._unit[rows].astype(np.float32).mean(axis=0)
-        return mean
+        return self._unit[rows].astype(np.float32)
 
     def _row(self, y: float, x: float) -> int:
         row = int(self._row_of[self.grid.cell_at(y, x)])
         if row < 0:
-            msg = (
-                f"Nothing was computed at ({y:.0f}, {x:.0f}): it is glass, or its turn "
-                "has not come yet; choose a place on computed tissue."
-            )
-            raise InputError(msg)
+            raise InputError(not_computed(y, x))
         return row
 
     def _dot(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -214,6 +197,79 @@ class SimilarityIndex:
             exact = slab[: len(rows)].copy_(rows)
             torch.mv(exact, wanted, out=values[k : k + len(rows)])
         return values.numpy()
+
+
+def query_of(
+    like: npt.NDArray[np.float32], unlike: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the unit vector to compare with, as the module defines it.
+
+    Parameters
+    ----------
+    like, unlike : ndarray
+        ``(places, dim)`` float32, centred rows of unit length.
+
+    Raises
+    ------
+    InputError
+        If there is no positive place, or the places cancel each other out.
+    """
+    if not len(like):
+        msg = "Choose at least one place that the search should resemble."
+        raise InputError(msg)
+    query = like.mean(axis=0)
+    if len(unlike):
+        query -= np.float32(NEGATIVE_WEIGHT) * unlike.mean(axis=0)
+    length = float(np.linalg.norm(query))
+    if length < 1e-6:
+        msg = (
+            "The chosen places leave nothing to search for: they look like the average "
+            "of all tissue, or cancel each other out; choose others."
+        )
+        raise InputError(msg)
+    return np.asarray(query / length, np.float32)
+
+
+def unit_rows(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
+    """Return rows ``(k, dim)`` scaled to unit length (zero rows stay), and the longest.
+
+    The rows are scaled in place.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, np.newaxis]
+    rows /= np.maximum(lengths, 1e-12)
+    return rows, float(lengths.max(initial=0.0))
+
+
+def refuse_all_same(longest: float, mean: npt.NDArray[np.float32]) -> None:
+    """Refuse embeddings that differ by rounding alone.
+
+    Parameters
+    ----------
+    longest : float
+        Length of the longest centred embedding.
+    mean : ndarray
+        ``(dim,)``, what was taken away.
+
+    Raises
+    ------
+    InputError
+        If so: differences below a thousandth of the mean are float16's rounding, not
+        tissue.
+    """
+    if longest <= 1e-3 * float(np.linalg.norm(mean)):
+        msg = (
+            "All computed squares look the same to this student, so there is nothing "
+            "to compare; compute a larger region."
+        )
+        raise InputError(msg)
+
+
+def not_computed(y: float, x: float) -> str:
+    """Return the sentence for a place (level-0 pixels) that has no embedding."""
+    return (
+        f"Nothing was computed at ({y:.0f}, {x:.0f}): it is glass, or its turn has not "
+        "come yet; choose a place on computed tissue."
+    )
 
 
 def similarity_map(
@@ -296,16 +352,7 @@ def _unit_rows(
     mean = (total / count).astype(np.float32)
     longest = 0.0
     for slab in slabs:
-        centred = unit[slab] - mean
-        lengths = np.sqrt(np.einsum("ij,ij->i", centred, centred))[:, np.newaxis]
-        longest = max(longest, float(lengths.max()))
-        centred /= np.maximum(lengths, 1e-12)
-        unit[slab] = centred
-    # Differences below a thousandth of the mean are float16's rounding, not tissue.
-    if longest <= 1e-3 * float(np.linalg.norm(mean)):
-        msg = (
-            "All computed squares look the same to this student, so there is nothing "
-            "to compare; compute a larger region."
-        )
-        raise InputError(msg)
+        unit[slab], length = unit_rows(unit[slab] - mean)
+        longest = max(longest, length)
+    refuse_all_same(longest, mean)
     return unit
