@@ -54,7 +54,7 @@ def test_help_and_version_load_nothing_heavy():
     )
     assert done.returncode == 0, done.stderr
     assert __version__ in done.stdout
-    for name in ("demo", "doctor", "info", "students", "embed", "classify", "similar"):
+    for name in ("demo", "doctor", "info", "embed", "classify", "similar", "search"):
         assert name in done.stdout
     # 0.3 s on two shared cores; several times that is a heavy import that crept in.
     assert float(done.stdout.split()[-1]) < 2
@@ -64,7 +64,7 @@ def test_help_survives_python_that_drops_docstrings():
     script = (
         "from napari_histodistill.cli import main\n"
         "for name in ('demo', 'doctor', 'info', 'students', 'embed', 'classify',\n"
-        "             'similar', 'distill', 'evaluate', 'export'):\n"
+        "             'similar', 'search', 'distill', 'evaluate', 'export'):\n"
         "    main([name, '--help'])\n"  # -OO drops asserts
         "main(['--help'])"
     )

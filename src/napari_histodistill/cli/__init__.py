@@ -18,6 +18,7 @@ import typer
 
 from napari_histodistill import __version__
 from napari_histodistill.cache import cache_note
+from napari_histodistill.cli.alike.search import search
 from napari_histodistill.cli.alike.similar import similar
 from napari_histodistill.cli.compute import classify, embed
 from napari_histodistill.cli.console import printable, tell
@@ -76,6 +77,11 @@ _COMMANDS: dict[Callable[..., None], str] = {
 
     Writes similarity.zarr (OME-Zarr), regions.csv, regions.geojson and
     similarity.png.""",
+    search: """Find the most similar places of several slides.
+
+    Like a place of one of them, or like a picture. Writes places.html with a picture of
+    every place, places.csv, slides.csv (which slides have how much of it), and outlines
+    for QuPath.""",
     align: """Align a partner (IHC, fluorescence, labels) with its H&E.
 
     By landmarks or a transform of another program, or by what both show. Writes the

@@ -6,7 +6,7 @@ import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from napari_histodistill.cli.outputs import (
     claimed_folder,
     refuse_as_store,
     refuse_occupied,
+    refuse_others,
     write_json,
 )
 from napari_histodistill.cli.scheduler import failed, failed_facts, give_cohort
@@ -336,20 +337,15 @@ def refuse_summaries(out: Path) -> None:
     from napari_histodistill.export.safe_writing import holds_ours
 
     refuse_occupied(out)
-    for name, is_ours in (
-        (_PAGE, cohort_page.is_ours),
-        (_TABLE, cohort_table.is_ours),
-        (_FACTS, None),
-    ):
-        path = out / name
-        if not path.exists() and not path.is_symlink():
-            continue
-        if not (_holds_facts(path) if is_ours is None else holds_ours(path, is_ours)):
-            msg = (
-                f"-o {out}: its {name} is not a summary of several slides by this "
-                "program; choose another -o."
-            )
-            raise InputError(msg)
+    refuse_others(
+        out,
+        {
+            _PAGE: partial(holds_ours, is_ours=cohort_page.is_ours),
+            _TABLE: partial(holds_ours, is_ours=cohort_table.is_ours),
+            _FACTS: _holds_facts,
+        },
+        "a summary of several slides",
+    )
 
 
 def classify_slides(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_histodistill.cli.console import answering, tell
+from napari_histodistill.cli.maker import maker_of
 from napari_histodistill.cli.options import JsonOption, SplitOption
 from napari_histodistill.cli.outputs import output_folder, refuse_occupied, unfinished
 from napari_histodistill.cli.trust import class_facts
-from napari_histodistill.errors import BundleError, InputError
+from napari_histodistill.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,32 +120,13 @@ def _class_map(
 ) -> tuple[ClassMap, dict[str, Any]]:
     """Return the class map of a store, and what there is to say about it."""
     from napari_histodistill.maps import EmbeddingStore, class_map
-    from napari_histodistill.slides.tissue.stain import StainMap
-    from napari_histodistill.students import load_student
-    from napari_histodistill.students.staining import seen_through
     from napari_histodistill.students.trust import trust_facts
 
     with EmbeddingStore.open(store) as opened:
         made_by = opened.provenance
-        try:
-            # Only the head runs here: no GPU is needed, and with the backend named no
-            # speed test of the backends is run first.
-            runner = load_student(student or made_by.student_name, device="cpu:torch")
-        except BundleError as error:
-            if student is not None:
-                raise
-            msg = (
-                f"{store}: it was made by student {made_by.student_name!r}, which is "
-                "not among the installed ones; give its folder with --student."
-            )
-            raise InputError(msg) from error
-        if made_by.stains:
-            try:
-                stains = StainMap.from_json(made_by.stains)
-            except ValueError as error:
-                msg = f"{store}: {error}; compute the store again."
-                raise InputError(msg) from error
-            runner = seen_through(runner, stains)
+        # Only the head runs here: no GPU is needed, and with the backend named no speed
+        # test of the backends is run first.
+        runner = maker_of(opened, student, device="cpu:torch")
         found = class_map(opened, runner).at_least(min_confidence)
         pending = unfinished(opened)
     return found, {

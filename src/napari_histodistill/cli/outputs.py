@@ -14,7 +14,7 @@ from napari_histodistill.files import written_beside
 from napari_histodistill.lock import WriterLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from napari_histodistill.maps import EmbeddingStore
 
@@ -99,6 +99,36 @@ def refuse_occupied(out: Path, *results: str, option: str = "-o") -> None:
             f"another {option}."
         )
         raise InputError(msg)
+
+
+def refuse_others(
+    out: Path, ours: Mapping[str, Callable[[Path], bool]], what: str
+) -> None:
+    """Refuse a folder in which other things have the names of results.
+
+    Parameters
+    ----------
+    out : Path
+        The folder that ``-o`` names.
+    ours : mapping of str to callable
+        Name of a result to a function that says whether what is there is an earlier
+        one, which may be replaced.
+    what : str
+        What the results are, in words.
+
+    Raises
+    ------
+    InputError
+        If one of them is there and is no earlier result.
+    """
+    for name, is_ours in ours.items():
+        path = out / name
+        if (path.exists() or path.is_symlink()) and not is_ours(path):
+            msg = (
+                f"-o {out}: its {name} is not {what} by this program; choose another "
+                "-o."
+            )
+            raise InputError(msg)
 
 
 def refuse_as_store(out: Path, store: Path, slide: Path) -> None:

@@ -31,7 +31,6 @@ from napari_histodistill.controllers.shared.similar import (
     LISTED,
     Prompt,
     Prompts,
-    frame_around,
     rank_work,
     thumbnail_work,
 )

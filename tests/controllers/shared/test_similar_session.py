@@ -15,7 +15,6 @@ from napari_histodistill.controllers.shared.similar import (
     Prompt,
     Prompts,
     SimilarResult,
-    frame_around,
     places_in_words,
     rank_work,
     threshold_range,

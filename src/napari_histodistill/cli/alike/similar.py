@@ -21,6 +21,19 @@ from napari_histodistill.cli.outputs import (
 if TYPE_CHECKING:
     from napari_histodistill.maps.alike.ranking import RankedRegion
 
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        min=-1,
+        max=1,
+        help="Least similarity of a region; by default suggested by the map.",
+    ),
+]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=1, help="List at most this many regions.")
+]
+
 
 def similar(
     store: Annotated[
@@ -37,18 +50,8 @@ def similar(
         list[str] | None,
         typer.Option("--not-at", metavar="Y,X", help="Not like this; may be repeated."),
     ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold",
-            min=-1,
-            max=1,
-            help="Least similarity of a region; by default suggested by the map.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, help="List at most this many regions.")
-    ] = 20,
+    threshold: ThresholdOption = None,
+    limit: LimitOption = 20,
     json: JsonOption = False,
 ) -> None:
     """Map the similarity to a place and rank the most similar regions."""
@@ -115,7 +118,7 @@ def similar(
             "at": like,
             "not_at": unlike,
             "threshold": level,
-            "regions": [_facts(region) for region in regions],
+            "regions": [region_facts(region) for region in regions],
             "outputs": {name: str(path) for name, path in outputs.items()},
             **pending,
             "seconds": round(time.perf_counter() - began, 2),
@@ -123,7 +126,8 @@ def similar(
         answer.give(result, _text(result))
 
 
-def _facts(found: RankedRegion) -> dict[str, Any]:
+def region_facts(found: RankedRegion) -> dict[str, Any]:
+    """Return a ranked region as JSON; positions in level-0 pixels."""
     box = found.region
     return {
         "rank": found.rank,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.errors import InputError
-from napari_histodistill.geometry import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -170,6 +169,7 @@ def thumbnail_work(
     places = tuple(ranked[:LISTED])
 
     def work(cancel: CancelToken) -> Iterator[Thumbnail]:
+        from napari_histodistill.maps.alike.ranking import frame_around
         from napari_histodistill.slides.pyramid.resample import read_resampled
 
         for place in places:
@@ -180,19 +180,6 @@ def thumbnail_work(
             )
 
     return work
-
-
-def frame_around(grid: TileGrid, place: RankedRegion) -> Region:
-    """Return the square (level-0 px) to show of a ranked place: one tile, kept inside.
-
-    A tile is what the student compared, so it is what a person should judge.
-    """
-    fy, fx = grid.px_per_student_px
-    height = min(grid.tile_px * fy, grid.slide_height)
-    width = min(grid.tile_px * fx, grid.slide_width)
-    y = min(max(0.0, place.y - height / 2), grid.slide_height - height)
-    x = min(max(0.0, place.x - width / 2), grid.slide_width - width)
-    return Region(y=y, x=x, height=height, width=width)
 
 
 def places_in_words(ranked: Sequence[RankedRegion]) -> str:

@@ -100,6 +100,8 @@ class SlideAnswer:
         The highest similarity of a cell; None if nothing is computed.
     area_mm2 : float
         Area of the cells at or above the threshold.
+    squares : int
+        Cells that were compared.
     """
 
     store: Path
@@ -108,6 +110,7 @@ class SlideAnswer:
     ranked: tuple[RankedRegion, ...]
     best: float | None
     area_mm2: float
+    squares: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +298,12 @@ def _check_kin(stores: Sequence[EmbeddingStore]) -> None:
     seen: dict[str, Path] = {}
     for store in stores:
         mine, its = store.provenance, first.provenance
+        if mine.stains and mine.student_digest != its.student_digest:
+            msg = (
+                f"{store.path} was stain normalised, every slide in a way of its own: "
+                "search stores that were made without it."
+            )
+            raise InputError(msg)
         if (mine.student_digest, mine.mode) != (its.student_digest, its.mode):
             msg = (
                 f"{store.path} was made by {mine.who} in {mine.mode}, {first.path} by "
@@ -404,4 +413,5 @@ def _answer(
         ranked=rank_regions(found, threshold=threshold, limit=RANKED),
         best=float(found.values[is_there].max()) if is_there.any() else None,
         area_mm2=float(found.grid.areas_mm2()[above].sum()),
+        squares=int(is_there.sum()),
     )

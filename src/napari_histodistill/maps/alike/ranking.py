@@ -215,6 +215,19 @@ def nearest_places(
     return tuple(found)
 
 
+def frame_around(grid: TileGrid, place: RankedRegion) -> Region:
+    """Return the square (level-0 px) to show of a ranked place: one tile, kept inside.
+
+    A tile is what the student compared, so it is what a person should judge.
+    """
+    fy, fx = grid.px_per_student_px
+    height = min(grid.tile_px * fy, grid.slide_height)
+    width = min(grid.tile_px * fx, grid.slide_width)
+    y = min(max(0.0, place.y - height / 2), grid.slide_height - height)
+    x = min(max(0.0, place.x - width / 2), grid.slide_width - width)
+    return Region(y=y, x=x, height=height, width=width)
+
+
 def _peaks(
     values: npt.NDArray[np.float32],
     components: npt.NDArray[np.integer],

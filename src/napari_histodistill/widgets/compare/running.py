@@ -18,12 +18,11 @@ from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
     Thumbnail,
-    frame_around,
     places_in_words,
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.maps.alike.ranking import RankedRegion
+from napari_histodistill.maps.alike.ranking import RankedRegion, frame_around
 from napari_histodistill.maps.difference import Measure
 from napari_histodistill.slides import TileGrid
 from napari_histodistill.widgets.compare.answer_panels import DifferencePanel

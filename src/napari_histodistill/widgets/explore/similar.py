@@ -20,14 +20,13 @@ from napari_histodistill.controllers.shared.similar import (
     Prompts,
     SimilarResult,
     Thumbnail,
-    frame_around,
     places_in_words,
     rank_work,
     threshold_range,
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.maps.alike.ranking import RankedRegion
+from napari_histodistill.maps.alike.ranking import RankedRegion, frame_around
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.controls import (
     Hint,
