@@ -36,6 +36,7 @@ from napari_histodistill.controllers.shared.similar import (
 )
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.geometry import Region
+from napari_histodistill.maps.alike.ranking import frame_around
 from napari_histodistill.running import CancelToken
 from napari_histodistill.slides import open_slide, slide_from_arrays
 from napari_histodistill.slides.tissue.writing import write_pyramid

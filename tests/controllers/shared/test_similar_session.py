@@ -22,7 +22,7 @@ from napari_histodistill.controllers.shared.similar import (
 )
 from napari_histodistill.errors import InputError
 from napari_histodistill.geometry import Region
-from napari_histodistill.maps.alike.ranking import RankedRegion
+from napari_histodistill.maps.alike.ranking import RankedRegion, frame_around
 from tests.controllers.driving import (
     GLAND,
     GLASS,

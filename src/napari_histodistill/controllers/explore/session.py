@@ -19,8 +19,7 @@ from napari_histodistill.controllers.explore.judging import (
     JudgeProgress,
     judge_work,
 )
-from napari_histodistill.controllers.explore.memory import RememberingChoice
-from napari_histodistill.controllers.explore.showing import Shown
+from napari_histodistill.controllers.explore.questions import AskingChoice
 from napari_histodistill.controllers.explore.teach.held import HeldEmbeddings
 from napari_histodistill.controllers.explore.teach.teaching import (
     Missing,
@@ -34,13 +33,6 @@ from napari_histodistill.controllers.shared.estimating import start_over_in_word
 from napari_histodistill.controllers.shared.job import Job, JobState
 from napari_histodistill.controllers.shared.live_map import ClassRow, LiveMap, Patch
 from napari_histodistill.controllers.shared.map_work import run_work, stored_work
-from napari_histodistill.controllers.shared.similar import (
-    IndexBuilt,
-    Prompt,
-    Prompts,
-    SimilarResult,
-    query_work,
-)
 from napari_histodistill.controllers.shared.wording import (
     class_in_words,
     count_in_words,
@@ -59,7 +51,6 @@ if TYPE_CHECKING:
     from napari_histodistill.controllers.shared.job import Work
     from napari_histodistill.controllers.shared.map_work import RunUpdate
     from napari_histodistill.controllers.shared.planning import Detail
-    from napari_histodistill.maps.alike.similarity import SimilarityIndex
     from napari_histodistill.maps.progress import Reading
     from napari_histodistill.slides import Slide
     from napari_histodistill.students.student import Student
@@ -86,7 +77,7 @@ _NEXT = {
 """What the button would do with a stored map."""
 
 
-class ExploreSession(RememberingChoice):
+class ExploreSession(AskingChoice):
     """State of one *Explore slide* panel; no Qt, no napari.
 
     Attributes
@@ -102,8 +93,6 @@ class ExploreSession(RememberingChoice):
         self.running = False
         self.reading: Reading = "auto"
         self._run_live: LiveMap | None = None
-        self._index: SimilarityIndex | None = None
-        self._indexed_cells = 0
         self._looked_for: tuple[Slide | None, Path] | None = None
         self.teach_memory = TeachMemory()
 
@@ -119,9 +108,8 @@ class ExploreSession(RememberingChoice):
 
     def drop_map(self) -> None:
         """Let the map on screen go, if any; the choice stays, and the store."""
-        self.live = self.taught = self.similar = self._index = None
-        self._indexed_cells = 0
-        self.prompts = Prompts()
+        self.live = self.taught = None
+        self.forget_questions()
         self.map_trust.forget()
         self.teach_memory.forget()
 
@@ -272,13 +260,6 @@ class ExploreSession(RememberingChoice):
         wanted = self.estimator.wanted(self.plan())
         return int((wanted & (self.live.status == CellStatus.PENDING)).sum())
 
-    @property
-    def store_path(self) -> Path | None:
-        """Where the present map is stored; None without a map."""
-        if self.live is None or self.detail is None:
-            return None
-        return self._store_path(self.detail)
-
     # --- trust --------------------------------------------------------------------
 
     @property
@@ -359,66 +340,6 @@ class ExploreSession(RememberingChoice):
         if self.live is not None:
             out = self.map_trust.left_out is not None and self.taught is None
             self.live.judge(self.trust, leave_out=out)
-
-    # --- similar ------------------------------------------------------------------
-
-    @property
-    def why_not_similar(self) -> str:
-        """Why a click finds nothing; "" if it does."""
-        if self.live is None or not self.live.cells_done:
-            return "Run the model first: there is nothing to compare yet."
-        return ""
-
-    def add_prompt(self, y: float, x: float, *, like: bool) -> None:
-        """Take a click, level-0 pixels (edge convention).
-
-        Raises
-        ------
-        InputError
-            If nothing is computed there, or the first click is a "not like this".
-        """
-        if self.why_not_similar or self.live is None:
-            raise InputError(self.why_not_similar)
-        row, column = self.live.grid.cell_at(y, x)
-        if self.live.status[row, column] != CellStatus.DONE:
-            msg = "Nothing is computed there: click on tissue that the map covers."
-            raise InputError(msg)
-        self.prompts = self.prompts.added(Prompt(y, x, like))
-        self.showing.choose(Shown.ALIKE)
-
-    def remove_prompt(self, index: int) -> None:
-        """Take a click back; without a "like this" the search ends."""
-        self.prompts = self.prompts.removed(index)
-        if not self.prompts.items:
-            self.similar = None
-
-    def clear_prompts(self) -> None:
-        """End the search."""
-        self.prompts, self.similar = Prompts(), None
-
-    def query_work(self) -> Work | None:
-        """Return work that answers the present prompts; None without any."""
-        path = self.store_path
-        if not self.prompts.items or path is None or self.live is None:
-            return None
-        done = self.live.cells_done
-        fresh = self._indexed_cells == done
-        return query_work(
-            self.prompts,
-            store_path=path,
-            index=self._index if fresh else None,
-            cells=done,
-        )
-
-    def take_answer(self, answer: IndexBuilt | SimilarResult) -> bool:
-        """Take an answer; return whether there is something new to draw."""
-        if isinstance(answer, IndexBuilt):
-            self._index, self._indexed_cells = answer.index, answer.cells
-            return False
-        if answer.prompts != self.prompts:
-            return False  # an older question's: the person has clicked on
-        self.similar = answer
-        return True
 
     # --- teach --------------------------------------------------------------------
 
@@ -567,5 +488,5 @@ class ExploreSession(RememberingChoice):
         self.live = LiveMap(detail.grid, classes, self.mode)
         self.live.show_at_least(self.showing.at_least)
         self.taught = None
-        self._index, self._indexed_cells = None, 0
+        self.forget_index()
         self.map_trust.forget()

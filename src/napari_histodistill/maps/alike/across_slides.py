@@ -165,6 +165,32 @@ class SlidesSearched:
         )
 
 
+def ranked_from(
+    found: SlidesSearched, threshold: float, cancel: CancelToken
+) -> SlidesSearched:
+    """Return the same answer with its places ranked from another similarity on.
+
+    Parameters
+    ----------
+    found : SlidesSearched
+        An answer.
+    threshold : float
+        From which similarity on a cell counts.
+    cancel : CancelToken
+        Checked before every slide.
+
+    Raises
+    ------
+    Cancelled
+        If the token asked for it.
+    """
+    answers = []
+    for one in found.slides:
+        cancel.check()
+        answers.append(_answer(one.store, one.made_by, one.similarity, threshold))
+    return SlidesSearched(threshold, tuple(answers))
+
+
 class SlideMeans:
     """Mean embeddings of stores, kept so that a second question reads each store once.
 
@@ -285,7 +311,7 @@ def search_slides(
     answers = []
     for store, found in zip(opened, maps, strict=True):
         token.check()
-        answers.append(_answer(store, found, threshold))
+        answers.append(_answer(store.path, store.provenance, found, threshold))
     yield SlidesSearched(threshold, tuple(answers))
 
 
@@ -402,13 +428,13 @@ def _as_map(
 
 
 def _answer(
-    store: EmbeddingStore, found: SimilarityMap, threshold: float
+    store: Path, made_by: Provenance, found: SimilarityMap, threshold: float
 ) -> SlideAnswer:
     above = np.nan_to_num(found.values, nan=-np.inf) >= threshold
     is_there = np.isfinite(found.values)
     return SlideAnswer(
-        store=store.path,
-        made_by=store.provenance,
+        store=store,
+        made_by=made_by,
         similarity=found,
         ranked=rank_regions(found, threshold=threshold, limit=RANKED),
         best=float(found.values[is_there].max()) if is_there.any() else None,

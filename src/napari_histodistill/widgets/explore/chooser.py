@@ -140,6 +140,18 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         else:
             self._slide_picked(index)
 
+    def listed_files(self) -> list[Path]:
+        """Return the files of the slides in the list, but for broken ones."""
+        rows = self.worklist.rows
+        return [x.path for x in rows if x.path and x.state is not RowState.BROKEN]
+
+    def look_at(self, path: Path) -> None:
+        """Choose the slide of a file that is in the list."""
+        for index, found in enumerate(self.worklist.rows):
+            if found.path == path:
+                self._slide_picked(index)
+                return
+
     def _listed(self, reports: list[SlidesListed]) -> None:
         files = reports[-1].files
         new = self.worklist.add_files(files, reports[-1].stored)

@@ -109,7 +109,12 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
             self.bench, self.slide_panel, self.run_panel, self.classes_panel
         )
         self.judging = Judging(self.bench, self.trust_panel, self.classes_panel)
-        self.searching = Searching(self.bench, self.similar_panel)
+        self.searching = Searching(
+            self.bench,
+            self.similar_panel,
+            files=self.choosing.listed_files,
+            open_file=self.choosing.look_at,
+        )
         self.teaching = Teaching(self.bench, self.teach_panel)
         self.asking = Questioning(self.bench, self.teach_panel, self.teaching)
         self.annotating = Annotating(self.bench, self.teach_panel, self.teaching)

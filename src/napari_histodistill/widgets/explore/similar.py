@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QObject, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QPushButton,
+    QRadioButton,
     QSlider,
     QWidget,
 )
 
+from napari_histodistill.controllers.explore.across import (
+    AllSlidesAnswer,
+    pictures_work,
+    rank_again_work,
+)
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
+from napari_histodistill.controllers.shared.job import Work
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
     IndexBuilt,
@@ -26,7 +34,9 @@ from napari_histodistill.controllers.shared.similar import (
     thumbnail_work,
 )
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.maps.alike.across_slides import FoundPlace, SearchProgress
 from napari_histodistill.maps.alike.ranking import RankedRegion, frame_around
+from napari_histodistill.slides import TileGrid
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.shared.controls import (
     Hint,
@@ -50,6 +60,14 @@ SHARE_OF_CANVAS = 0.3
 SETTLE_MS = 150
 """The list is ranked again once the threshold slider has rested this long."""
 
+NAME_LETTERS = 10
+"""Of a slide's name, below a picture."""
+
+ALL_SLIDES = (
+    "Look for what you click on all slides of the list that have a map by this model. "
+    "A picture of another slide opens it there."
+)
+
 HOW = "Click tissue: like this. Shift-click: not like this."
 
 
@@ -60,10 +78,15 @@ class SimilarPanel(QWidget):
     cleared = Signal()
     threshold_chosen = Signal(float)
     place_chosen = Signal(int)
+    across_wanted = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__()
         self.words = Hint(HOW)
+        self.here, self.across = QRadioButton("This slide"), QRadioButton("All slides")
+        self.here.setChecked(True)
+        set_tip(self.here, "Look for what you click on this slide.")
+        set_tip(self.across, ALL_SLIDES)
         keep_lines(self.words, 2)
         self.markers: list[QPushButton] = []
         self._marker_row = row()
@@ -80,10 +103,11 @@ class SimilarPanel(QWidget):
             PlainLabel("Threshold"), self.threshold, self.threshold_words, self.count,
             stretch=1,
         )  # fmt: skip
-        title = heading("Find similar")
+        title = row(heading("Find similar"), self.here, self.across, stretch=0)
         stack(self, title, self.words, self._marker_box, line, self.places)
         self.threshold.valueChanged.connect(self._threshold_moved)
         self.places.chosen.connect(self.place_chosen)
+        self.across.toggled.connect(self.across_wanted)
         self.show_prompts(Prompts())
         self.clear()
 
@@ -91,8 +115,16 @@ class SimilarPanel(QWidget):
         """Say how to search, or why a click finds nothing yet."""
         self.words.setText(why_not or HOW)
 
-    def show_prompts(self, prompts: Prompts) -> None:
-        """List the markers, each with a way to take it back."""
+    def show_prompts(self, prompts: Prompts, *, elsewhere: bool = False) -> None:
+        """List the markers, each with a way to take it back.
+
+        Parameters
+        ----------
+        prompts : Prompts
+            On this slide.
+        elsewhere : bool
+            Whether an answer is on screen that was asked for on another slide.
+        """
         while (item := self._marker_row.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
                 widget.hide()
@@ -115,7 +147,7 @@ class SimilarPanel(QWidget):
         set_tip(clear, "End the search and take all markers away.")
         clear.clicked.connect(self.cleared)
         self._marker_row.addWidget(clear)
-        self._marker_box.setVisible(bool(prompts.items))
+        self._marker_box.setVisible(bool(prompts.items) or elsewhere)
 
     def show_answer(
         self, limits: tuple[float, float], threshold: float, words: str
@@ -130,10 +162,11 @@ class SimilarPanel(QWidget):
         self.threshold_words.setText(f"{threshold:.2f}")
         self.count.setText(words)
 
-    def show_places(self, ranked: Sequence[RankedRegion]) -> None:
-        """List the ranked places; thumbnails come later."""
-        self.places.show_places(_words(place) for place in ranked[:LISTED])
-        self.places.setVisible(bool(ranked))
+    def show_places(self, places: Iterable[tuple[str, str]]) -> None:
+        """List places by letters and tooltip, best first; thumbnails come later."""
+        listed = list(places)
+        self.places.show_places(listed)
+        self.places.setVisible(bool(listed))
 
     def show_thumbnail(self, rank: int, image: npt.NDArray[np.uint8]) -> None:
         """Fill in a picture, ``(px, px, 3)`` uint8."""
@@ -154,20 +187,63 @@ class SimilarPanel(QWidget):
 
 
 def _words(place: RankedRegion) -> tuple[str, str]:
-    you = " (where you clicked)" if place.is_query else ""
-    return f"{place.score:.2f}", (
-        f"Place {place.rank}{you}: similarity {place.score:.2f}, "
-        f"{place.area_mm2:.3f} mm². Click to go there; arrow keys walk."
+    return f"{place.score:.2f}", f"{_described(place, place.rank)} {_WALK}"
+
+
+def _words_across(found: FoundPlace) -> tuple[str, str]:
+    name = found.answer.made_by.slide_name
+    return (
+        f"{found.place.score:.2f}\n{_short(name)}",
+        f"{name}\n{_described(found.place, found.rank)} {_WALK}",
     )
 
 
-class Searching(QObject):
-    """Keeps the similar panel, the heatmap and the session in step."""
+def _short(name: str) -> str:
+    """Return a slide's name with its middle left out, as letters below a picture."""
+    if len(name) <= NAME_LETTERS:
+        return name
+    half = NAME_LETTERS // 2
+    return f"{name[: half - 1]}…{name[-half:]}"
 
-    def __init__(self, bench: ExploreBench, panel: SimilarPanel) -> None:
+
+_WALK = "Click to go there; arrow keys walk."
+
+
+def _described(place: RankedRegion, rank: int) -> str:
+    you = " (where you clicked)" if place.is_query else ""
+    return f"Place {rank}{you}: similarity {place.score:.2f}, {place.area_mm2:.3f} mm²."
+
+
+class Searching(QObject):
+    """Keeps the similar panel, the heatmap and the session in step.
+
+    Parameters
+    ----------
+    bench : ExploreBench
+        Viewer, session, jobs.
+    panel : SimilarPanel
+        What is shown.
+    files : callable
+        Returns the files of the slides in the list.
+    open_file : callable
+        Looks at the slide of a file in the list.
+    """
+
+    def __init__(
+        self,
+        bench: ExploreBench,
+        panel: SimilarPanel,
+        *,
+        files: Callable[[], Sequence[Path]],
+        open_file: Callable[[Path], None],
+    ) -> None:
         super().__init__(bench)
         self.bench, self.panel = bench, panel
+        self._files, self._open_file = files, open_file
         self._threshold = 0.0
+        self._shown: AllSlidesAnswer | None = None
+        self._pictures: dict[int, npt.NDArray[np.uint8]] = {}
+        self._on_the_way: FoundPlace | None = None
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(SETTLE_MS)
@@ -176,6 +252,7 @@ class Searching(QObject):
         panel.cleared.connect(self.clear)
         panel.threshold_chosen.connect(self.set_threshold)
         panel.place_chosen.connect(self.go_to_place)
+        panel.across_wanted.connect(self.search_across)
 
     def click(self, y: float, x: float, *, like: bool) -> None:
         """Take a click on the slide, level-0 pixels (edge convention)."""
@@ -197,12 +274,17 @@ class Searching(QObject):
         self.bench.session.clear_prompts()
         self.ask()
 
+    def search_across(self, wanted: bool) -> None:
+        """Look for what is clicked on all slides, or on this one only."""
+        self.bench.session.search_across(wanted=wanted)
+        self.ask()
+
     def ask(self) -> None:
         """Answer the present prompts."""
         session = self.bench.session
         if self.bench.overlays is not None:
             self.bench.overlays.show_markers(session.prompts)
-        work = session.query_work()
+        work = session.query_work(self._files())
         if work is None:
             self.bench.pump.abandon(*OF_THE_SEARCH)
             if self.bench.overlays is not None:
@@ -222,48 +304,98 @@ class Searching(QObject):
         result = self.bench.session.similar
         if result is not None and self.bench.overlays is not None:
             self.bench.overlays.set_threshold(result.at(threshold))
+        if result is not None or self.bench.session.across.answer is not None:
             self._settle.start()
 
     def go_to_place(self, index: int) -> None:
-        """Move the canvas to a ranked place."""
-        result, layer = self.bench.session.similar, self.bench.slide_layer
-        if result is None or layer is None or not 0 <= index < len(result.ranked):
-            return
-        frame = frame_around(result.similarity.grid, result.ranked[index])
-        go_to(self.bench.viewer, layer, frame, SHARE_OF_CANVAS)
+        """Move the canvas to a ranked place, of another slide, too."""
+        session = self.bench.session
+        answer, result = session.across.answer, session.similar
+        if answer is not None:
+            listed = answer.listed
+            if 0 <= index < len(listed):
+                self._go_to_found(answer, listed[index])
+        elif result is not None and 0 <= index < len(result.ranked):
+            self._go_to(result.similarity.grid, result.ranked[index])
 
     def show(self) -> None:
         """Draw the panel."""
         session, panel = self.bench.session, self.panel
-        panel.show_prompts(session.prompts)
-        panel.explain(session.why_not_similar)
-        if session.similar is None:
+        is_new, overlays = session.take_up_answer(), self.bench.overlays
+        if is_new and session.similar is not None and overlays is not None:
+            overlays.show_markers(session.prompts)
+            overlays.show_similar(session.similar)
+        answer = session.across.answer
+        panel.show_prompts(session.prompts, elsewhere=answer is not None)
+        why_not = session.why_not_similar if answer is None else answer.in_words
+        panel.explain(why_not)
+        if answer is not self._shown and answer is None:
+            self._shown = None
+            self._pictures.clear()
+        if session.similar is None and answer is None:
             panel.clear()
 
     def show_resumed(self) -> None:
         """Show the answer that is remembered of the slide that was just chosen."""
-        result = self.bench.session.similar
-        if result is not None:
-            self._show_answer(result)
-
-    def _answered(self, reports: list[IndexBuilt | SimilarResult]) -> None:
-        news = [r for r in reports if self.bench.session.take_answer(r)]
-        result = self.bench.session.similar
-        if not news or result is None:
+        session = self.bench.session
+        answer, there = session.across.answer, self._on_the_way
+        if answer is not None:
+            self._show_answer_across(answer)
+        elif session.similar is not None:
+            self._show_answer(session.similar)
+        if there is None or answer is None or session.slide is None:
             return
-        if self.bench.overlays is not None:
-            self.bench.overlays.show_similar(result)
-        self._show_answer(result)
+        if session.slide.home == answer.files.get(there.answer.store):
+            self._on_the_way = None
+            self._go_to(there.answer.similarity.grid, there.place)
+
+    def _go_to_found(self, answer: AllSlidesAnswer, found: FoundPlace) -> None:
+        slide, file = self.bench.session.slide, answer.files.get(found.answer.store)
+        here = self.bench.session.store_path == found.answer.store
+        if here or (slide is not None and file is not None and slide.home == file):
+            self._go_to(found.answer.similarity.grid, found.place)
+        elif file is not None:
+            self._on_the_way = found
+            self._open_file(file)
+
+    def _go_to(self, grid: TileGrid, place: RankedRegion) -> None:
+        if self.bench.slide_layer is not None:
+            frame = frame_around(grid, place)
+            go_to(self.bench.viewer, self.bench.slide_layer, frame, SHARE_OF_CANVAS)
+
+    def _answered(
+        self,
+        reports: list[IndexBuilt | SimilarResult | AllSlidesAnswer | SearchProgress],
+    ) -> None:
+        session = self.bench.session
+        progress = [r for r in reports if isinstance(r, SearchProgress)]
+        if progress:
+            share = progress[-1].done / progress[-1].total
+            self.panel.explain(f"Searching all slides: {share:.0%}")
+        news = [session.take_answer(report) for report in reports]
+        if not any(news):
+            return
+        if session.similar is not None and self.bench.overlays is not None:
+            self.bench.overlays.show_similar(session.similar)
+        if session.across.answer is not None:
+            self._show_answer_across(session.across.answer)
+        elif session.similar is not None:
+            self._show_answer(session.similar)
 
     def _rank(self) -> None:
-        result = self.bench.session.similar
-        if result is not None:
-            self.bench.pump.start(
-                rank_work(result, self._threshold),
-                key=ExploreJob.RANKING,
-                on_reports=self._answered,
-                on_end=self.bench.report_end,
-            )
+        result, answer = self.bench.session.similar, self.bench.session.across.answer
+        if answer is not None:
+            work = rank_again_work(answer, self._threshold)
+        elif result is not None:
+            work = rank_work(result, self._threshold)
+        else:
+            return
+        self.bench.pump.start(
+            work,
+            key=ExploreJob.RANKING,
+            on_reports=self._answered,
+            on_end=self.bench.report_end,
+        )
 
     def _show_answer(self, result: SimilarResult) -> None:
         self.panel.show_answer(
@@ -271,18 +403,40 @@ class Searching(QObject):
             result.threshold,
             places_in_words(result.ranked),
         )
-        self.panel.show_places(result.ranked)
+        self.panel.show_places(map(_words, result.ranked[:LISTED]))
         slide = self.bench.session.slide
         if slide is not None:
-            self.bench.pump.start(
+            self._read_pictures(
                 thumbnail_work(
                     slide, result.similarity.grid, result.ranked, px=THUMBNAIL_PX
-                ),
-                key=ExploreJob.THUMBNAILS,
-                on_reports=self._thumbnails,
-                on_end=self.bench.report_end,
+                )
             )
+
+    def _show_answer_across(self, answer: AllSlidesAnswer) -> None:
+        """List the places of all slides; those that are listed already stay."""
+        session = self.bench.session
+        if answer is not self._shown:
+            self._shown = answer
+            self._pictures.clear()
+            threshold = answer.found.threshold
+            self.panel.show_answer(answer.limits, threshold, answer.count_in_words)
+            self.panel.show_places(map(_words_across, answer.listed))
+        if session.slide is not None and len(self._pictures) < len(answer.listed):
+            self._read_pictures(
+                pictures_work(
+                    answer, session.slide, session.store_path, px=THUMBNAIL_PX
+                )
+            )
+
+    def _read_pictures(self, work: Work) -> None:
+        self.bench.pump.start(
+            work,
+            key=ExploreJob.THUMBNAILS,
+            on_reports=self._thumbnails,
+            on_end=self.bench.report_end,
+        )
 
     def _thumbnails(self, reports: list[Thumbnail]) -> None:
         for report in reports:
+            self._pictures[report.rank] = report.image
             self.panel.show_thumbnail(report.rank, report.image)
