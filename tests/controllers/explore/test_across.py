@@ -78,11 +78,11 @@ def test_all_slides_with_a_map_take_part(session, files, slides):
     assert names == ["one.tif", "two.tif", "three.tif"]
     assert answer.left_out == 1
     assert answer.in_words == (
-        "3 slides searched, asked on one.tif. 1 more: no map by this model yet."
+        "On 2 of 3 slides; asked on one.tif. 1 more: no map by this model yet."
     )
     with_glands = {p.answer.made_by.slide_name for p in answer.listed}
     assert with_glands == {"one.tif", "two.tif"}
-    assert answer.count_in_words.endswith("places on 2 slides")
+    assert answer.count_in_words == f"{len(answer.listed)} places"
     low, high = answer.limits
     assert -1 <= low < answer.found.threshold < high <= 1
     here = session.similar
@@ -170,7 +170,7 @@ def test_ranked_again_from_another_value_on(session, files):
     answer = ask_all(session, files)
     (again,) = drive(rank_again_work(answer, -1.0))
     assert again.found.threshold == -1
-    assert again.count_in_words.endswith("on 3 slides")
+    assert again.in_words.startswith("On 3 of 3 slides")
     assert session.take_answer(again)
     assert session.similar.threshold == -1
     assert again.found.slides[0].similarity is answer.found.slides[0].similarity

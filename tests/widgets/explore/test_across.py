@@ -67,9 +67,9 @@ def test_a_place_on_another_slide_is_found_and_opened(ran, qtbot):
     answer = ask_all(viewer, widget, qtbot)
     assert {p.answer.made_by.slide_name for p in answer.listed} == set(NAMES[:2])
     assert panel.places.count() == len(answer.listed)
-    assert panel.count.text().endswith("on 2 slides")
+    assert panel.count.text() == f"{len(answer.listed)} places"
     assert panel.words.text() == (
-        f"2 slides searched, asked on {NAMES[0]}. 1 more: no map by this model yet."
+        f"On 2 of 2 slides; asked on {NAMES[0]}. 1 more: no map by this model yet."
     )
     assert "case…y.tif" in panel.places.item(0).text()
     assert all(

@@ -14,6 +14,7 @@ from napari_histodistill.controllers.shared.similar import (
     Thumbnail,
     places_in_words,
 )
+from napari_histodistill.controllers.shared.wording import short_name
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.kept_maps import kept_map
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.store import Provenance
     from napari_histodistill.running import CancelToken
     from napari_histodistill.slides import Slide
+
+NAME_LETTERS = 24
+"""Of a slide's name in a sentence of the panel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,22 +94,19 @@ class AllSlidesAnswer:
 
     @property
     def count_in_words(self) -> str:
-        """How many places there are, on how many slides."""
-        ranked = [one.ranked for one in self.found.slides if one.ranked]
-        on = f"{len(ranked)} slide{'s' * (len(ranked) != 1)}"
-        every = [place for places in ranked for place in places]
-        return f"{places_in_words(every)} on {on}"
+        """How many places there are on all slides together."""
+        return places_in_words([p for one in self.found.slides for p in one.ranked])
 
     @property
     def in_words(self) -> str:
-        """Who took part, and where the question was asked."""
-        asked = next(
-            one.made_by.slide_name
-            for one in self.found.slides
-            if one.store == self.asked_on
+        """On how many slides there are places, and where the question was asked."""
+        slides = self.found.slides
+        asked = next(s.made_by.slide_name for s in slides if s.store == self.asked_on)
+        having = sum(bool(one.ranked) for one in slides)
+        words = (
+            f"On {having} of {len(slides)} slides; asked on "
+            f"{short_name(asked, NAME_LETTERS)}."
         )
-        n = len(self.found.slides)
-        words = f"{n} slide{'s' * (n != 1)} searched, asked on {asked}."
         if self.left_out:
             words += f" {self.left_out} more: no map by this model yet."
         return words

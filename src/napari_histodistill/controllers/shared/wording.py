@@ -34,6 +34,20 @@ def neutral_title(at: float | None = None) -> str:
     return f"My model, {time.strftime('%Y-%m-%d', time.localtime(at))}"
 
 
+def short_name(name: str, letters: int) -> str:
+    """Return a name with its middle left out where it is longer than so many letters.
+
+    Examples
+    --------
+    >>> short_name("case 1 of the study.tif", 10)
+    'case…y.tif'
+    """
+    if len(name) <= letters:
+        return name
+    end = letters // 2
+    return f"{name[: letters - end - 1]}…{name[-end:]}"
+
+
 def count_in_words(count: int) -> str:
     """Return a count of a map's squares, exactly: "1 square", "2,104 squares"."""
     return f"{count:,} square{'s' * (count != 1)}"

@@ -33,6 +33,7 @@ from napari_histodistill.controllers.shared.similar import (
     threshold_range,
     thumbnail_work,
 )
+from napari_histodistill.controllers.shared.wording import short_name
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.maps.alike.across_slides import FoundPlace, SearchProgress
 from napari_histodistill.maps.alike.ranking import RankedRegion, frame_around
@@ -98,7 +99,7 @@ class SimilarPanel(QWidget):
         self.threshold_words = PlainLabel("–")
         self.count = PlainLabel("")
         self._range = (0.0, 1.0)
-        self.places = Thumbnails()
+        self.places = Thumbnails(lines=2)
         line = row(
             PlainLabel("Threshold"), self.threshold, self.threshold_words, self.count,
             stretch=1,
@@ -193,17 +194,9 @@ def _words(place: RankedRegion) -> tuple[str, str]:
 def _words_across(found: FoundPlace) -> tuple[str, str]:
     name = found.answer.made_by.slide_name
     return (
-        f"{found.place.score:.2f}\n{_short(name)}",
+        f"{found.place.score:.2f}\n{short_name(name, NAME_LETTERS)}",
         f"{name}\n{_described(found.place, found.rank)} {_WALK}",
     )
-
-
-def _short(name: str) -> str:
-    """Return a slide's name with its middle left out, as letters below a picture."""
-    if len(name) <= NAME_LETTERS:
-        return name
-    half = NAME_LETTERS // 2
-    return f"{name[: half - 1]}…{name[-half:]}"
 
 
 _WALK = "Click to go there; arrow keys walk."

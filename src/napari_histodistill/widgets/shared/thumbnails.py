@@ -16,12 +16,19 @@ THUMBNAIL_PX = 64
 
 
 class Thumbnails(QListWidget):
-    """Pictures side by side, each with a few letters below."""
+    """Pictures side by side, each with a few letters below.
+
+    Parameters
+    ----------
+    lines : int
+        Lines of letters that there is room for.
+    """
 
     chosen = Signal(int)
 
-    def __init__(self) -> None:
+    def __init__(self, *, lines: int = 1) -> None:
         super().__init__()
+        self.setWordWrap(lines > 1)  # without, Qt leaves out what follows the first
         self.setViewMode(QListView.ViewMode.IconMode)
         self.setFlow(QListView.Flow.LeftToRight)
         self.setWrapping(False)
@@ -30,7 +37,8 @@ class Thumbnails(QListWidget):
         self.setUniformItemSizes(True)
         self.setSpacing(2)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setFixedHeight(THUMBNAIL_PX + 40)
+        more = (lines - 1) * self.fontMetrics().height()
+        self.setFixedHeight(THUMBNAIL_PX + 40 + more)
         self.currentRowChanged.connect(self._row_changed)
         self.itemClicked.connect(lambda item: self.chosen.emit(self.row(item)))
 
