@@ -1,8 +1,8 @@
 """Answering a click
 
 One query against every embedding of a large map held in memory; the baseline reads the
-array once. And one that is asked of all slides of a list: embeddings are read from their
-stores each time, the first time twice; the baseline reads the stores once.
+array once. And one that is asked of all slides of a list: embeddings are read from
+their stores each time, the first time twice; the baseline reads the stores once.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_histodistill.controllers.explore import held
+from napari_histodistill.controllers.explore.teach import held
 from napari_histodistill.controllers.explore.teach.teaching import Taught
 from napari_histodistill.geometry import Mpp
 from napari_histodistill.running import CancelToken

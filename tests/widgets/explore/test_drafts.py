@@ -158,13 +158,36 @@ def test_a_saved_model_clears_its_draft_until_something_changes(explore, qtbot):
     wait_until(qtbot, ready(widget))
     strokes = paint(widget)
     kept(qtbot, widget)
-    widget.keeping._saved(None)
+    slide = widget.session.slide
+    widget.keeping._save_begun(slide)
+    widget.keeping._saved(None, slide)
     assert not files()
     widget.keeping.look()
     qtbot.wait(200)
     assert not files()
     strokes.data[60:70, 60:70] = 2
     kept(qtbot, widget)
+
+
+def test_a_model_that_is_saved_late_clears_the_draft_of_its_own_slide(explore, qtbot):
+    viewer, widget = explore()
+    first = add_slide(viewer, array_slide())
+    wait_until(qtbot, ready(widget))
+    strokes = paint(widget)
+    slide = widget.session.slide
+    kept(qtbot, widget)
+    widget.keeping._save_begun(slide)
+    strokes.data[60:70, 60:70] = 2  # painted while it is being written
+    add_slide(viewer, other_slide())
+    wait_until(qtbot, ready(widget))
+    paint(widget)
+    kept(qtbot, widget, 2)
+    there = files()
+    widget.keeping._saved(None, slide)
+    assert len(files()) == 1, "the draft of the slide that is looked at stays"
+    kept(qtbot, widget, 2)
+    assert files() == there, "what was painted since is kept"
+    pick(widget, first)
 
 
 def test_where_nothing_can_be_written_it_says_so_once_and_asks(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_histodistill.controllers.explore import teaching
 from napari_histodistill.controllers.explore.jobs import ExploreJob
+from napari_histodistill.controllers.explore.teach import teaching
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 

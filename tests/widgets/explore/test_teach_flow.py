@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from qtpy.QtTest import QTest
 
 pytest.importorskip("napari", reason="the windows need napari and Qt")
 
-from napari_histodistill.controllers.shared.exporting import ExportKey
+from napari_histodistill.controllers.shared.exporting import Exported, ExportKey
 from napari_histodistill.students.bundle import load_spec
 from napari_histodistill.widgets.explore.teach import teaching
 from tests.fakes import array_slide, tissue_image
@@ -162,6 +163,36 @@ def test_what_was_saved_and_written_goes_with_its_slide(ran, qtbot, tmp_path):
         assert not written.open.isVisible()
         widget.choosing.choose_layer(layer)  # nor do they come back
         wait_until(qtbot, idle(widget))
+
+
+def test_what_is_saved_late_is_said_of_the_slide_that_it_is_of(ran, qtbot, tmp_path):
+    viewer, widget, layer = ran()
+    panel, go_on = widget.teach_panel, Event()
+    QTest.mouseClick(panel.paint_button, Qt.MouseButton.LeftButton)
+    stroke(viewer, layer, GLAND)
+    QTest.mouseClick(panel.chips[1].name, Qt.MouseButton.LeftButton)
+    stroke(viewer, layer, STROMA, 40)
+    assert learned(qtbot, widget) is not None
+    first = widget.session.slide
+
+    class Slow(NoWeights):
+        def state_dict(self):
+            assert go_on.wait(20)
+            return super().state_dict()
+
+    widget.session.student.backend.module = Slow()
+    widget.teaching.save(tmp_path / "mine")
+    add_slide(viewer, array_slide(tissue_image(400, 500)))
+    wait_until(qtbot, lambda: widget.session.slide is not first)
+    go_on.set()
+    wait_until(qtbot, ready(widget))
+    assert (tmp_path / "mine" / "spec.json").exists()
+    assert "Saved" not in panel.words.text()
+    assert f"{first.name}: Saved: mine." in widget.run_panel.message.text()
+
+    widget._exported(first, [Exported(tmp_path / "areas.csv")])
+    assert widget.saved_row.where.path is None
+    assert f"{first.name}: wrote areas.csv." in widget.run_panel.message.text()
 
 
 def test_the_score_and_a_stroke_that_contradicts_the_rest(ran, qtbot):

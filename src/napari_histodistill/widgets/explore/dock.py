@@ -301,7 +301,7 @@ class ExploreWidget(SlideDock[ExploreSession, Overlays]):
         if not self.asking.answer(index):
             self.showing.press_digit(index)
 
-    def _student_saved(self, folder: Path) -> None:
+    def _student_saved(self, folder: Path, _slide: object) -> None:
         self.choosing.add_student(
             StudentChoice(folder, load_spec(folder)), choose=False
         )

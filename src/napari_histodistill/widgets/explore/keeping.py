@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Labels
 
+    from napari_histodistill.slides import Slide
     from napari_histodistill.students.spec import ClassSpec
     from napari_histodistill.widgets.explore.bench import ExploreBench
     from napari_histodistill.widgets.explore.teach.teaching import Teaching
@@ -39,7 +40,9 @@ class PaintKeeping(Drafting):
         super().__init__(bench, row, bench.said.emit)
         self.bench, self.teaching = bench, teaching
         self._painted: set[str] = set()  # sections that had layers
+        self._being_saved: dict[str, Handmade] = {}  # by section
         bench.changed.connect(self._follow)
+        teaching.saving.connect(self._save_begun)
         teaching.saved.connect(self._saved)
 
     def made(self) -> list[Handmade]:
@@ -84,10 +87,18 @@ class PaintKeeping(Drafting):
         if self.wanted() != self._looked:
             self.look()
 
-    def _saved(self, _folder: object) -> None:
-        section = self._section()
-        if section:
-            self.mark_saved(_key(section))
+    def _save_begun(self, slide: Slide) -> None:
+        """Note what the model that is being saved was taught by."""
+        key = _key(slide.info.section)
+        for one in self.made():
+            if one.key == key:
+                self._being_saved[slide.info.section] = one
+
+    def _saved(self, _folder: object, slide: Slide) -> None:
+        """Let that draft go; strokes that came since are kept in another."""
+        one = self._being_saved.pop(slide.info.section, None)
+        if one is not None:
+            self.keeper.mark_saved(one)
 
     def _section(self) -> str:
         slide = self.bench.session.slide

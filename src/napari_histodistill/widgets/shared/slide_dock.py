@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
@@ -131,7 +132,7 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
         self.bench.pump.start(
             prepared(path),
             key=SlideJob.EXPORTING,
-            on_reports=self._exported,
+            on_reports=partial(self._exported, self.session.slide),
             on_end=self.bench.report_end,
         )
 
@@ -158,8 +159,12 @@ class SlideDock(Dock, Generic[SessionT, OverlaysT]):
             self._written_of = self.session.slide
             self.saved_row.forget()
 
-    def _exported(self, reports: list[Exported]) -> None:
-        self.saved_row.show_written(reports[-1].path)
+    def _exported(self, slide: Slide | None, reports: list[Exported]) -> None:
+        path = reports[-1].path
+        if slide is None or slide is self.session.slide:
+            self.saved_row.show_written(path)
+        else:
+            self.say(f"{slide.name}: wrote {path.name}.")
 
     def _clicked(self, world: Sequence[float], shift: bool) -> None:
         layer, slide = self.bench.slide_layer, self.session.slide

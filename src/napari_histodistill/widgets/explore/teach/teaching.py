@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -29,6 +30,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.geometry import Region
 from napari_histodistill.layers.overlays import class_colors
 from napari_histodistill.layers.slide_layer import OVERLAY_MARK
+from napari_histodistill.slides import Slide
 from napari_histodistill.students.spec import ClassSpec
 from napari_histodistill.widgets.explore.bench import ExploreBench
 from napari_histodistill.widgets.explore.showing import choose_color
@@ -61,8 +63,10 @@ class Teaching(QObject):
     brush is lifted; the newest strokes win.
     """
 
-    saved = Signal(object)
-    """Path of the folder of a student that was just saved."""
+    saving = Signal(object)
+    """What was taught on this slide is being saved."""
+    saved = Signal(object, object)
+    """It was: path of the student's folder, and the slide."""
 
     taught = Signal()
     untaught = Signal()
@@ -330,6 +334,7 @@ class Teaching(QObject):
         if session.student is None or session.taught is None or session.why_not_save:
             self.panel.say(session.why_not_save)
             return
+        self.saving.emit(session.slide)
         self.bench.pump.start(
             save_work(
                 session.student,
@@ -339,14 +344,26 @@ class Teaching(QObject):
                 mode=session.mode,
             ),
             key=ExploreJob.SAVING,
-            on_reports=self._saved,
-            on_end=self._ended,
+            on_reports=partial(self._saved, session.slide),
+            on_end=partial(self._saving_ended, session.slide),
         )
 
-    def _saved(self, reports: list[StudentSaved]) -> None:
+    def _saved(self, slide: Slide | None, reports: list[StudentSaved]) -> None:
         folder = reports[-1].folder
-        self.panel.say(f"Saved: {folder.name}.")
-        self.saved.emit(folder)
+        self._say_of(slide, f"Saved: {folder.name}.")
+        self.saved.emit(folder, slide)
+
+    def _saving_ended(self, slide: Slide | None, job: Job[object]) -> None:
+        if job.state is JobState.FAILED:
+            self._say_of(slide, job.error)
+        self.bench.changed.emit()
+
+    def _say_of(self, slide: Slide | None, sentence: str) -> None:
+        """Say something of a slide that may have been left since."""
+        if slide is None or slide is self.bench.session.slide:
+            self.panel.say(sentence)
+        else:
+            self.bench.said.emit(f"{slide.name}: {sentence}")
 
     def _ended(self, job: Job[object]) -> None:
         if job.state is JobState.FAILED:
