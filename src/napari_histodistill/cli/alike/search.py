@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from napari_histodistill.maps.alike.across_slides import FoundPlace, SearchProgress
     from napari_histodistill.slides import Slide
 
-PICTURE_PX = 160
+PICTURE_PX = 120
 _SAY_EVERY_S = 10.0
 
 
