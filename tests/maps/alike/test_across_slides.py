@@ -177,6 +177,9 @@ def test_stores_that_do_not_belong_together_are_refused(tmp_path, stores, values
     twin = store_of(tmp_path / "twin", values[2], slide_digest=first)
     with pytest.raises(InputError, match=r"twin and .*0\.zarr are of the same slide"):
         list(search_slides([*stores, twin], query))
+    narrow = store_of(tmp_path / "narrow", values[2][..., :6])
+    with pytest.raises(InputError, match=r"narrow holds 6 numbers per square, .* 8"):
+        list(search_slides([*stores, narrow], query))
     with pytest.raises(InputError, match="There is nothing to search"):
         list(search_slides([], query))
 

@@ -337,6 +337,12 @@ def _check_kin(stores: Sequence[EmbeddingStore]) -> None:
                 "stores of one student and mode."
             )
             raise InputError(msg)
+        if store.dim != first.dim:
+            msg = (
+                f"{store.path} holds {store.dim} numbers per square, {first.path} "
+                f"{first.dim}: one of them is damaged; compute it again."
+            )
+            raise InputError(msg)
         twin = seen.setdefault(mine.slide_digest, store.path)
         if twin != store.path:
             msg = f"{store.path} and {twin} are of the same slide; give one of them."
