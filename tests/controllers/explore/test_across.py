@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,9 @@ from napari_histodistill.controllers.explore.across import (
     pictures_work,
     rank_again_work,
 )
+from napari_histodistill.controllers.explore.exports import prepared_export
 from napari_histodistill.controllers.explore.shown import Shown, why_not_shown
+from napari_histodistill.controllers.shared.exporting import ExportKey
 from napari_histodistill.slides import open_slide
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from tests.controllers.driving import (
@@ -105,6 +109,23 @@ def test_the_answer_goes_along_to_other_slides(session, files, slides, student):
     session.choose_slide(slides[0])
     assert session.prompts.items
     assert session.similar.similarity is answer.found.slides[0].similarity
+
+
+def test_what_is_exported_there_says_where_it_was_asked(
+    session, files, slides, tmp_path
+):
+    session.add_prompt(*GLAND, like=True)
+    ask_all(session, files)
+    session.choose_slide(slides[1])
+    session.take_tissue(find_once(slides[1]))
+    run(session)
+    session.take_up_answer()
+    path = tmp_path / "places.geojson"
+    drive(prepared_export(session, ExportKey.SIMILAR_PLACES, ())(path))
+    about = json.loads(path.read_text("utf-8"))["provenance"]
+    assert about["slide"] == "two.tif"
+    assert (about["asked_on"], about["slides_searched"]) == ("one.tif", 3)
+    assert about["like_at"] == [list(GLAND)]
 
 
 def test_a_click_there_asks_anew(session, files, slides):

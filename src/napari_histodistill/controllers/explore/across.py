@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
+    AcrossFacts,
     Prompts,
     SimilarResult,
     Thumbnail,
@@ -79,8 +80,17 @@ class AllSlidesAnswer:
             if one.store == store:
                 prompts = self.prompts if store == self.asked_on else Prompts()
                 threshold = self.found.threshold
-                return SimilarResult(prompts, one.similarity, threshold, one.ranked)
+                facts = AcrossFacts(self.asked, self.prompts, len(self.found.slides))
+                return SimilarResult(
+                    prompts, one.similarity, threshold, one.ranked, facts
+                )
         return None
+
+    @property
+    def asked(self) -> str:
+        """Name of the slide that was clicked."""
+        slides = self.found.slides
+        return next(s.made_by.slide_name for s in slides if s.store == self.asked_on)
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -101,11 +111,10 @@ class AllSlidesAnswer:
     def in_words(self) -> str:
         """On how many slides there are places, and where the question was asked."""
         slides = self.found.slides
-        asked = next(s.made_by.slide_name for s in slides if s.store == self.asked_on)
         having = sum(bool(one.ranked) for one in slides)
         words = (
             f"On {having} of {len(slides)} slides; asked on "
-            f"{short_name(asked, NAME_LETTERS)}."
+            f"{short_name(self.asked, NAME_LETTERS)}."
         )
         if self.left_out:
             words += f" {self.left_out} more: no map by this model yet."

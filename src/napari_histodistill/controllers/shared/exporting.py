@@ -420,11 +420,16 @@ def _search_facts(classes: ClassMap, similar: SimilarResult) -> dict[str, Any]:
 
     if classes.record is None:
         return {}
-    clicks = {"like_at": similar.prompts.at, "not_like_at": similar.prompts.not_at}
-    return record_facts(classes.record, classes.grid) | {
+    across = similar.across
+    prompts = similar.prompts if across is None else across.prompts
+    clicks = {"like_at": prompts.at, "not_like_at": prompts.not_at}
+    facts = record_facts(classes.record, classes.grid) | {
         **{name: [[y, x] for y, x in places] for name, places in clicks.items()},
         "threshold": similar.threshold,
     }
+    if across is not None:
+        facts |= {"asked_on": across.asked_on, "slides_searched": across.slides}
+    return facts
 
 
 # --- where to -----------------------------------------------------------------------

@@ -73,6 +73,25 @@ class Prompts:
 
 
 @dataclass(frozen=True, slots=True)
+class AcrossFacts:
+    """A question that was asked of several slides.
+
+    Attributes
+    ----------
+    asked_on : str
+        Name of the slide that was clicked.
+    prompts : Prompts
+        The clicks there.
+    slides : int
+        How many were searched: similarities are those among all of them.
+    """
+
+    asked_on: str
+    prompts: Prompts
+    slides: int
+
+
+@dataclass(frozen=True, slots=True)
 class SimilarResult:
     """An answer to a query.
 
@@ -86,12 +105,15 @@ class SimilarResult:
         Below, nothing is shown.
     ranked : tuple of RankedRegion
         Best first, at most :data:`COUNTED`.
+    across : AcrossFacts or None
+        Where it was asked, of how many slides; None if of this one only.
     """
 
     prompts: Prompts
     similarity: SimilarityMap
     threshold: float
     ranked: tuple[RankedRegion, ...]
+    across: AcrossFacts | None = None
 
     def at(self, threshold: float) -> SimilarResult:
         """Return the same answer shown from another value on, not ranked again."""
