@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
+from napari_histodistill.maps.alike.across_slides import SearchProgress
 from napari_histodistill.slides.tissue.writing import write_pyramid
 from napari_histodistill.widgets.shared.slide_layers import pixels_to_world
 from tests.controllers.driving import GLAND, STROMA
@@ -146,3 +147,17 @@ def test_back_to_this_slide_and_to_nothing(ran, qtbot):
     QTest.mouseClick(clear, Qt.MouseButton.LeftButton)
     assert session.across.answer is None
     assert not panel.places.isVisible()
+
+
+def test_a_search_ends_with_the_slide_that_it_was_asked_on(ran, qtbot):
+    viewer, widget = ran()
+    panel, session = widget.similar_panel, widget.session
+    panel.across.click()
+    click(viewer, widget.bench.slide_layer, GLAND)
+    widget.searching._answered([SearchProgress(1, 4)])
+    widget.bench.changed.emit()
+    assert panel.words.text() == "Searching all slides: 25%"
+    widget.choosing.step(1)
+    wait_until(qtbot, looks_at(widget, NAMES[1]))
+    assert "Searching" not in panel.words.text()
+    assert session.across.answer is None

@@ -21,7 +21,7 @@ from napari_histodistill.controllers.explore.across import (
     rank_again_work,
 )
 from napari_histodistill.controllers.explore.jobs import OF_THE_SEARCH, ExploreJob
-from napari_histodistill.controllers.shared.job import Work
+from napari_histodistill.controllers.shared.job import Job, Work
 from napari_histodistill.controllers.shared.similar import (
     LISTED,
     IndexBuilt,
@@ -237,6 +237,7 @@ class Searching(QObject):
         self._shown: AllSlidesAnswer | None = None
         self._pictures: dict[int, npt.NDArray[np.uint8]] = {}
         self._on_the_way: FoundPlace | None = None
+        self._progress = ""
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(SETTLE_MS)
@@ -277,7 +278,7 @@ class Searching(QObject):
         session = self.bench.session
         if self.bench.overlays is not None:
             self.bench.overlays.show_markers(session.prompts)
-        work = session.query_work(self._files())
+        work, self._progress = session.query_work(self._files()), ""
         if work is None:
             self.bench.pump.abandon(*OF_THE_SEARCH)
             if self.bench.overlays is not None:
@@ -287,7 +288,7 @@ class Searching(QObject):
                 work,
                 key=ExploreJob.SEARCH,
                 on_reports=self._answered,
-                on_end=self.bench.report_end,
+                on_end=self._search_ended,
             )
         self.bench.changed.emit()
 
@@ -320,8 +321,8 @@ class Searching(QObject):
             overlays.show_similar(session.similar)
         answer = session.across.answer
         panel.show_prompts(session.prompts, elsewhere=answer is not None)
-        why_not = session.why_not_similar if answer is None else answer.in_words
-        panel.explain(why_not)
+        known = session.why_not_similar if answer is None else answer.in_words
+        panel.explain(self._progress or known)
         if answer is not self._shown and answer is None:
             self._shown = None
             self._pictures.clear()
@@ -330,7 +331,7 @@ class Searching(QObject):
 
     def show_resumed(self) -> None:
         """Show the answer that is remembered of the slide that was just chosen."""
-        session = self.bench.session
+        session, self._progress = self.bench.session, ""  # a search ends with its slide
         answer, there = session.across.answer, self._on_the_way
         if answer is not None:
             self._show_answer_across(answer)
@@ -364,7 +365,8 @@ class Searching(QObject):
         progress = [r for r in reports if isinstance(r, SearchProgress)]
         if progress:
             share = progress[-1].done / progress[-1].total
-            self.panel.explain(f"Searching all slides: {share:.0%}")
+            self._progress = f"Searching all slides: {share:.0%}"
+            self.panel.explain(self._progress)
         news = [session.take_answer(report) for report in reports]
         if not any(news):
             return
@@ -374,6 +376,10 @@ class Searching(QObject):
             self._show_answer_across(session.across.answer)
         elif session.similar is not None:
             self._show_answer(session.similar)
+
+    def _search_ended(self, job: Job[object]) -> None:
+        self._progress = ""
+        self.bench.report_end(job)
 
     def _rank(self) -> None:
         result, answer = self.bench.session.similar, self.bench.session.across.answer
