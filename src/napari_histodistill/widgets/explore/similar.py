@@ -321,8 +321,7 @@ class Searching(QObject):
             overlays.show_similar(session.similar)
         answer = session.across.answer
         panel.show_prompts(session.prompts, elsewhere=answer is not None)
-        known = session.why_not_similar if answer is None else answer.in_words
-        panel.explain(self._progress or known)
+        self._explain()
         if answer is not self._shown and answer is None:
             self._shown = None
             self._pictures.clear()
@@ -332,6 +331,7 @@ class Searching(QObject):
     def show_resumed(self) -> None:
         """Show the answer that is remembered of the slide that was just chosen."""
         session, self._progress = self.bench.session, ""  # a search ends with its slide
+        self._explain()
         answer, there = session.across.answer, self._on_the_way
         if answer is not None:
             self._show_answer_across(answer)
@@ -342,6 +342,13 @@ class Searching(QObject):
         if session.slide.home == answer.files.get(there.answer.store):
             self._on_the_way = None
             self._go_to(there.answer.similarity.grid, there.place)
+
+    def _explain(self) -> None:
+        """Say how far a search is, what it found, or how to search."""
+        session = self.bench.session
+        answer = session.across.answer
+        known = session.why_not_similar if answer is None else answer.in_words
+        self.panel.explain(self._progress or known)
 
     def _go_to_found(self, answer: AllSlidesAnswer, found: FoundPlace) -> None:
         slide, file = self.bench.session.slide, answer.files.get(found.answer.store)
@@ -366,7 +373,7 @@ class Searching(QObject):
         if progress:
             share = progress[-1].done / progress[-1].total
             self._progress = f"Searching all slides: {share:.0%}"
-            self.panel.explain(self._progress)
+            self._explain()
         news = [session.take_answer(report) for report in reports]
         if not any(news):
             return
