@@ -130,6 +130,26 @@ def _tissue_looked_for_once():
         yield
 
 
+@pytest.fixture
+def forked_trainings() -> Iterator[None]:
+    """Let trainings be forked: for tests of what they do, not of how they start."""
+    from napari_histodistill.distill.runs import process
+    from tests.forked import forking
+
+    with forking(process):
+        yield
+
+
+@pytest.fixture
+def forked_reading() -> Iterator[None]:
+    """Let what reads spots be forked: for tests of what it finds in a file."""
+    from napari_histodistill.distill.spots import spot_process
+    from tests.forked import forking
+
+    with forking(spot_process):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _same_rank():
     """See that no test leaves this process, and all tests after it, a lower rank."""

@@ -314,6 +314,7 @@ def test_a_training_that_works_is_found_whatever_the_clock_said(place, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_trainings")
 def test_a_training_that_sleeps_goes_on(place, tmp_path, whole):
     folder = begin(place, tmp_path / "run")
     run = RunProcess(folder)
@@ -329,6 +330,7 @@ def test_a_training_that_sleeps_goes_on(place, tmp_path, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_trainings")
 def test_a_stop_that_was_asked_for_during_sleep_is_obeyed(place, tmp_path):
     run = RunProcess(begin(place, tmp_path / "run", LONG))
     run.start(device="cpu", threads=1)

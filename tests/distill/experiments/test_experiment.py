@@ -32,6 +32,7 @@ from napari_histodistill.distill.scoring.held_out import (
 from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
 from tests.distill.small_runs import CLASSES, TINY, small_config, write_textures
+from tests.forked import forking
 
 PLAIN = {"name": "plain"}
 DENSE = {"tile_px": 64, "input_px": 32, "encoder": TINY}
@@ -40,6 +41,13 @@ DENSE = {"tile_px": 64, "input_px": 32, "encoder": TINY}
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
     return write_textures(tmp_path_factory.mktemp("data") / "tiles")
+
+
+@pytest.fixture
+def forked_runs():
+    """Fork the runs' processes; others here are started as they are for a user."""
+    with forking(experiment_module):
+        yield
 
 
 def small_experiment(**changes):
@@ -93,7 +101,7 @@ def fake_process(job, token):
 
 
 @pytest.mark.slow(19)
-def test_an_experiment_from_start_to_table(tiles, tmp_path):
+def test_an_experiment_from_start_to_table(forked_runs, tiles, tmp_path):
     changes = {"arm": "privileged", "dense": [DENSE]}
     config = small_experiment(
         experiment={"folds": ["1"], "baseline": "mean-rgb"},
