@@ -84,7 +84,7 @@ def test_waiting_ends_when_asked(no_torch, away, monkeypatch):
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.slow(50)
+@pytest.mark.slow(25)
 def test_a_process_that_dies_is_named_and_followed_by_another(
     not_begun, bundle, monkeypatch
 ):
