@@ -113,7 +113,7 @@ def test_what_follows_a_vital_step_that_failed_is_not_begun():
         "from tests.bench import gpu\n"
         "def fail(dry, folder): raise ValueError('wrong')\n"
         "def good(dry, folder): return {'dry': dry}\n"
-        "steps = [Some(name=n, limit_s=9, function=f, vital=v) for n, f, v in\n"
+        "steps = [Some(name=n, limit_s=90, function=f, vital=v) for n, f, v in\n"
         "    (('a', fail, False), ('b', good, True), ('c', fail, True),\n"
         "     ('d', good, False))]\n"
         "sys.modules['odd'] = Some(STEPS=steps)\n"
