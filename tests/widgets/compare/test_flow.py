@@ -499,7 +499,6 @@ def test_two_bundles_are_compared_on_a_layer(open_viewer, qtbot, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_trainings")
 def test_distil_opens_the_comparison_once_both_are_trained(
     open_viewer, qtbot, tmp_path
 ):

@@ -144,7 +144,6 @@ def zombies():
     ]
 
 
-@pytest.mark.usefixtures("forked_trainings")
 def test_the_whole_story(open_distil, qtbot, painted):
     viewer, widget = open_distil()
     he, dense = add_pair(viewer, painted, shifted=True)
@@ -221,7 +220,6 @@ def test_the_whole_story(open_distil, qtbot, painted):
     assert not zombies()
 
 
-@pytest.mark.usefixtures("forked_trainings")
 def test_a_killed_training_says_so_and_goes_on(open_distil, qtbot, painted):
     viewer, widget = open_distil()
     add_pair(viewer, painted)
@@ -331,7 +329,6 @@ def test_labels_spots_and_magnification_make_pairs(open_distil, qtbot, painted):
     assert len(widget.session.partners) == 2
 
 
-@pytest.mark.usefixtures("forked_trainings")
 def test_one_student_learns_from_two_sections(open_distil, qtbot, painted):
     viewer, widget = open_distil()
     step = widget.pairs_step

@@ -138,7 +138,6 @@ def test_what_a_file_does_not_say_is_asked(open_panel, qtbot, known, tmp_path):
     np.testing.assert_allclose(placed, known.positions_um / 2)
 
 
-@pytest.mark.usefixtures("forked_trainings")
 def test_an_h5ad_becomes_a_student(open_panel, qtbot, known, tmp_path):
     anndata = pytest.importorskip(
         "anndata", reason="reading .h5ad needs the extra [spatial]"
