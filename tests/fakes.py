@@ -6,6 +6,8 @@ tests can predict embeddings: equal tissue gives equal vectors.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from napari_histodistill.geometry import Mpp
@@ -82,6 +84,11 @@ def coarse_student(**kwargs: object) -> Student:
 
 def tissue_image(height: int = 600, width: int = 800) -> np.ndarray:
     """White glass, a pink rectangle of stroma and purple glands in it."""
+    return _tissue_image(height, width).copy()
+
+
+@cache  # a thousand tests begin with it
+def _tissue_image(height: int, width: int) -> np.ndarray:
     image = np.full((height, width, 3), WHITE, np.uint8)
     image[height // 6 : -height // 6, width // 8 : -width // 8] = PINK
     for cy, cx in ((0.35, 0.3), (0.35, 0.65), (0.65, 0.45)):
@@ -94,9 +101,10 @@ def tissue_image(height: int = 600, width: int = 800) -> np.ndarray:
 def grained(image: np.ndarray) -> np.ndarray:
     """Give what is stained a fine structure: without, it would be pen, not tissue."""
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-    grain = np.where((rows // 8 + columns // 8) % 2, 8, -8)[..., np.newaxis]
+    odd = (rows // 8 + columns // 8) % 2 != 0
+    grain = np.where(odd, 8, -8).astype(np.int16)[..., np.newaxis]
     stained = (image != WHITE).any(axis=2, keepdims=True)
-    rough = np.clip(image.astype(int) + grain, 0, 255).astype(np.uint8)
+    rough = np.clip(image.astype(np.int16) + grain, 0, 255).astype(np.uint8)
     return np.where(stained, rough, image)
 
 

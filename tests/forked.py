@@ -18,14 +18,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
 
 CLI = "napari_histodistill.cli"
 DASK = "dask.__main__"
+SPOTS = "napari_histodistill.distill.spots.spot_process"
+TAKE_WORDS = CLI, SPOTS
+"""Programs whose ``main`` is handed the words; that of others looks for them."""
+
+PIPED = "piped"
 
 _LOADED = (
     CLI,
@@ -41,6 +50,13 @@ _LOADED = (
     "napari_histodistill.distill.runs.run",
     "napari_histodistill.distill.training.trainer",
     "napari_histodistill.distill.runs.student",
+    SPOTS,
+    "napari_histodistill.distill.spots.h5ad_files",
+    "napari_histodistill.distill.spots.space_ranger",
+    "napari_histodistill.distill.spots.xenium",
+    "napari_histodistill.distill.spots.zarr_tables",
+    "h5py",
+    "pandas",
     "zarr",
     "scipy.ndimage",
     "sklearn.linear_model",
@@ -87,6 +103,10 @@ class Forked:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end."""
         self._process.join(timeout)
@@ -106,6 +126,27 @@ class Forked:
             shutil.rmtree(self._said)
             self._printed = out, err
         return self._printed
+
+
+class ForkedQuietly(Forked):
+    """A forked program that says nothing, or something on a pipe to stderr."""
+
+    def __enter__(self) -> ForkedQuietly:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.wait()
+
+    def communicate(self, timeout: float | None = None) -> Any:
+        """Wait for the end; return what was printed to stderr, as bytes."""
+        self.wait(timeout)
+        return None, (self._said / PIPED).read_bytes()
+
+    def end(self) -> None:
+        """Let nothing remain of it."""
+        self.kill()
+        self.wait()
+        shutil.rmtree(self._said)
 
 
 Started = Forked | subprocess.Popen[str]
@@ -145,11 +186,63 @@ def start_logged(
             return start_fresh(arguments, **how)
     for name in ("out", "err"):  # nobody takes what an earlier one said for this one's
         (said / name).write_bytes(b"")
-    context = preload()
-    how = (program, _words(arguments), said, cwd, _environment())
-    process = context.Process(target=_run, args=how)
+    files = str(said / "out"), str(said / "err")
+    return Forked(_forked(program, _words(arguments), files, cwd, _environment()), said)
+
+
+@contextmanager
+def forking(module: ModuleType) -> Iterator[None]:
+    """Let what a module starts by ``python_command`` be forked; end it afterwards.
+
+    For tests of what such a process does and says, not of how it comes to be. Other
+    commands, which a test may put in its place, are started.
+    """
+    if not FORKS:
+        yield
+        return
+    started: list[ForkedQuietly] = []
+
+    def fork(command: Sequence[str], **options: Any) -> Any:
+        if "-m" not in command:
+            return subprocess.Popen(command, **options)
+        program, *words = command[command.index("-m") + 1 :]
+        said = Path(tempfile.mkdtemp(prefix="histodistill-said-"))
+        files = tuple(_place(options[name], said) for name in ("stdout", "stderr"))
+        process = _forked(program, words, files, ROOT, dict(options["env"]))
+        started.append(ForkedQuietly(process, said))
+        return started[-1]
+
+    stand_in = SimpleNamespace(**vars(subprocess) | {"Popen": fork})
+    try:
+        with patch.object(module, "subprocess", stand_in):
+            yield
+    finally:
+        for process in started:
+            process.end()
+
+
+def _place(stream: Any, said: Path) -> str:
+    """Return the file that is written to for one of ``Popen``'s streams."""
+    if stream == subprocess.DEVNULL:
+        return os.devnull
+    if stream == subprocess.PIPE:
+        (said / PIPED).touch()
+        return str(said / PIPED)
+    # The file itself, whatever name it was opened by.
+    return str(Path(f"/proc/self/fd/{stream.fileno()}").readlink())
+
+
+def _forked(
+    program: str,
+    words: list[str],
+    files: tuple[str, ...],
+    cwd: Path,
+    environment: dict[str, str],
+) -> Any:
+    how = (program, words, files, cwd, environment)
+    process = preload().Process(target=_run, args=how)
     process.start()
-    return Forked(process, said)
+    return process
 
 
 def run_script(
@@ -207,17 +300,21 @@ def _words(arguments: Sequence[object]) -> list[str]:
 
 
 def _run(
-    program: str, words: list[str], said: Path, cwd: Path, environment: dict[str, str]
+    program: str,
+    words: list[str],
+    files: tuple[str, ...],
+    cwd: Path,
+    environment: dict[str, str],
 ) -> None:
     # What a new interpreter would have from its parent.
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    for name, number in (("out", 1), ("err", 2)):
-        file = os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    for number, path in enumerate(files, 1):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False, buffering=1)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
     sys.argv = [program, *words]
     import dask
@@ -228,7 +325,7 @@ def _run(
     torch.set_num_threads(1)
     main = importlib.import_module(program).main
     try:
-        code = main(words) if program == CLI else main()
+        code = main(words) if program in TAKE_WORDS else main()
     finally:
         sys.stdout.flush()
     sys.exit(code)

@@ -108,7 +108,7 @@ def test_kill_then_resume_is_byte_identical(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for there")
 def test_processes_end_with_a_run_that_is_killed(
-    large_slide, bundle, tmp_path, undisturbed
+    process, large_slide, bundle, tmp_path, undisturbed
 ):
     options = ("embed", large_slide, "-o", tmp_path, "--student", bundle, *STRIDE)
     store, memory = tmp_path / "large.ome.zarr", Path("/dev/shm")
@@ -128,7 +128,7 @@ def test_processes_end_with_a_run_that_is_killed(
         time.sleep(0.05)
     done, wanted = cells(store)
     assert 0 < done < wanted, "the kill did not land in the middle"
-    resumed = start_fresh([*options, "--reading", "processes"])
+    resumed = process(*options, "--reading", "processes")
     _out, err = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, err
     assert contents(store) == contents(undisturbed)

@@ -26,6 +26,8 @@ from tests.distill.small_runs import small_config
 from tests.faults.killing import fingerprint
 from tests.faults.test_disk import embedded, embedding, here, numbers
 
+pytestmark = pytest.mark.usefixtures("quick_reports")
+
 __all__ = ["embedded"]
 
 SCHEDULE = {"steps": 8, "checkpoint_every": 2, "report_every": 1}
@@ -314,6 +316,7 @@ def test_a_training_that_works_is_found_whatever_the_clock_said(place, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_trainings")
 def test_a_training_that_sleeps_goes_on(place, tmp_path, whole):
     folder = begin(place, tmp_path / "run")
     run = RunProcess(folder)
@@ -329,6 +332,7 @@ def test_a_training_that_sleeps_goes_on(place, tmp_path, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_trainings")
 def test_a_stop_that_was_asked_for_during_sleep_is_obeyed(place, tmp_path):
     run = RunProcess(begin(place, tmp_path / "run", LONG))
     run.start(device="cpu", threads=1)

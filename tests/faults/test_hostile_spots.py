@@ -30,6 +30,8 @@ from tests.faults.hostile_spots import (  # noqa: E402
     same_text,
 )
 
+pytestmark = pytest.mark.usefixtures("forked_reading")
+
 SECRET = "of somebody else"
 
 

@@ -47,15 +47,20 @@ def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow(20)
+QUICK = ("versions", "lanes", "flat", "tests", "resume", "end", "plain", "bottleneck")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="its processes are forked")
-def test_every_step_runs_dry():
-    done = python("-m", "tests.bench.gpu", "--dry")
+@pytest.mark.parametrize(
+    "steps", [QUICK, pytest.param(STEPS, marks=(pytest.mark.long, pytest.mark.slow))]
+)
+def test_every_step_runs_dry(steps):
+    done = python("-m", "tests.bench.gpu", "--dry", *steps)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines, done.stderr[-3000:]
     failed = {line["step"]: line for line in lines if not line["ok"]}
     assert not failed, done.stderr[-3000:]
-    assert [line["step"] for line in lines] == list(STEPS)
+    assert [line["step"] for line in lines] == list(steps)
     assert {line["on"] for line in lines} == {"dry"}
     assert done.returncode == 0
 
@@ -108,7 +113,7 @@ def test_what_follows_a_vital_step_that_failed_is_not_begun():
         "from tests.bench import gpu\n"
         "def fail(dry, folder): raise ValueError('wrong')\n"
         "def good(dry, folder): return {'dry': dry}\n"
-        "steps = [Some(name=n, limit_s=9, function=f, vital=v) for n, f, v in\n"
+        "steps = [Some(name=n, limit_s=90, function=f, vital=v) for n, f, v in\n"
         "    (('a', fail, False), ('b', good, True), ('c', fail, True),\n"
         "     ('d', good, False))]\n"
         "sys.modules['odd'] = Some(STEPS=steps)\n"

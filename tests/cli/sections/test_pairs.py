@@ -107,7 +107,7 @@ def test_a_bad_row_is_named_and_nothing_is_written(run, section_files, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sections.csv"]
 
 
-@pytest.mark.slow(25)
+@pytest.mark.slow(45)
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell runs it")
 def test_the_whole_story_runs_from_files_to_a_map(tmp_path):
     # The interpreter's own python, whatever else is installed.

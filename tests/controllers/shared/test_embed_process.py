@@ -33,11 +33,22 @@ def bundle(student):
 
 
 @pytest.fixture
-def away():
+def no_torch(monkeypatch):
+    """Let a process be there at once, without what it would need to embed."""
+    monkeypatch.setattr(module, "_begin", lambda: None)
+
+
+@pytest.fixture
+def not_begun():
     made = EmbedProcess()
-    made.begin()
     yield made
     made.close()
+
+
+@pytest.fixture
+def away(not_begun):
+    not_begun.begin()
+    return not_begun
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +74,7 @@ def test_what_goes_wrong_there_is_said_here(lasting, tmp_path):
         lasting.embed(tmp_path / "x", np.zeros((1, 8, 8, 3), np.uint8), CancelToken())
 
 
-def test_waiting_ends_when_asked(away, monkeypatch):
+def test_waiting_ends_when_asked(no_torch, away, monkeypatch):
     monkeypatch.setattr(module, "_embed", lambda *_: time.sleep(30))
     token = CancelToken()
     threading.Timer(0.3, token.cancel).start()
@@ -73,13 +84,15 @@ def test_waiting_ends_when_asked(away, monkeypatch):
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.slow(50)
+@pytest.mark.slow(25)
 def test_a_process_that_dies_is_named_and_followed_by_another(
-    away, bundle, monkeypatch
+    not_begun, bundle, monkeypatch
 ):
-    tiles = np.zeros((1, 224, 224, 3), np.uint8)
+    tiles, away = np.zeros((1, 224, 224, 3), np.uint8), not_begun
     with monkeypatch.context() as patch:
+        patch.setattr(module, "_begin", lambda: None)
         patch.setattr(module, "_embed", lambda *_: os._exit(9))
+        away.begin()
         with pytest.raises(ComputeError, match="ended unexpectedly"):
             away.embed(bundle, tiles, CancelToken())
     away.begin()

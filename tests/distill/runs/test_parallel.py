@@ -20,7 +20,7 @@ from napari_histodistill.distill.runs.run import train
 from napari_histodistill.errors import Cancelled, ComputeError, InputError
 from napari_histodistill.students import load_student
 from tests.distill.small_runs import TINY, small_config, write_textures
-from tests.forked import FORKS, preload, start_forked
+from tests.forked import CLI, FORKS, preload, start_logged
 
 pytest.importorskip("lightning_fabric", reason="the extra 'parallel' is not installed")
 
@@ -55,15 +55,11 @@ def forked(monkeypatch):
     if not FORKS:
         return
     import lightning_fabric
-    from lightning_fabric.strategies import DDPStrategy
 
-    def fabric(*, strategy, **options):
-        assert strategy == "ddp_spawn"
-        preload()
-        how = DDPStrategy(start_method="forkserver")
-        return lightning_fabric.fabric.Fabric(strategy=how, **options)
+    from tests.distill.runs.joined_forks import fork_by
 
-    monkeypatch.setattr(lightning_fabric, "Fabric", fabric)
+    preload()
+    monkeypatch.setattr(lightning_fabric, "Fabric", fork_by("forkserver"))
 
 
 @pytest.mark.slow
@@ -130,7 +126,11 @@ def test_two_processes_pause_and_stop_at_the_same_step(tiles, tmp_path):
     folder = tmp_path / "run"
     start_run(small_config("privileged", schedule=schedule), folder, tiles)
     options = ("--resume", "--processes", "2", "--device", "cpu", "--threads", "1")
-    process = start_forked(["distill", folder, *options])
+    process = start_logged(
+        ["distill", folder, *options],
+        program="tests.distill.runs.joined_forks" if FORKS else CLI,
+        said=tmp_path / "said",
+    )
     run = RunProcess(folder)
 
     def until(what):

@@ -82,6 +82,7 @@ def test_a_run_lives_in_its_own_process(tiles, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_trainings")
 def test_what_a_process_complains_of_is_said(tiles, tmp_path):
     config = small_config(schedule={"steps": 3, "batch": 500})
     run = start_process(start_run(config, tmp_path / "run", tiles), device="cpu")
@@ -139,6 +140,7 @@ def test_a_core_is_left_to_the_window(monkeypatch, cores, threads):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_trainings")
 def test_a_process_takes_no_more_threads_and_steps_back(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda **_: 2)
     folder = start_run(small_config(schedule=LONG), tmp_path / "run", tiles)

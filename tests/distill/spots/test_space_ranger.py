@@ -26,6 +26,8 @@ from napari_histodistill.distill.spots.spot_tables import check_spots  # noqa: E
 from napari_histodistill.distill.spots.xenium import read_xenium  # noqa: E402
 from napari_histodistill.errors import InputError  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("forked_reading")
+
 MATRIX = "filtered_feature_bc_matrix.h5"
 
 

@@ -25,9 +25,12 @@ from tests.distill.spots.test_coordinate_systems import step
 anndata = pytest.importorskip("anndata", reason="AnnData is written by its package")
 pd = pytest.importorskip("pandas")
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Consolidated metadata", "ignore:Writing zarr v2 data"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:Consolidated metadata", "ignore:Writing zarr v2 data"
+    ),
+    pytest.mark.usefixtures("forked_reading"),
+]
 
 ROWS = 24
 RNG = np.random.default_rng(7)

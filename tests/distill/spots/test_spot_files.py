@@ -16,6 +16,8 @@ from napari_histodistill.distill.spots.spot_tables import (
 )
 from napari_histodistill.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("forked_reading")
+
 GENES = tuple(f"GENE{k}" for k in range(12))
 
 

@@ -19,9 +19,12 @@ from napari_histodistill.errors import InputError
 anndata = pytest.importorskip("anndata", reason="AnnData is written by its package")
 pd = pytest.importorskip("pandas")
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Consolidated metadata", "ignore:Writing zarr v2 data"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:Consolidated metadata", "ignore:Writing zarr v2 data"
+    ),
+    pytest.mark.usefixtures("forked_reading"),
+]
 
 SPOTS, GENES = 30, 6
 

@@ -57,7 +57,7 @@ def small(config: DistillConfig) -> DistillConfig:
     return DistillConfig.model_validate(plain)
 
 
-@pytest.mark.slow(47)
+@pytest.mark.slow(100)
 def test_the_partner_makes_the_student_see_it(tmp_path):
     painted, mpp = paint_pair(1152), Mpp(0.5, 0.5, "painted")
     sparse = slide_from_arrays(painted.sparse, name="H&E", mpp=mpp)

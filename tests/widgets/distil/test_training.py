@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 
 import numpy as np
 import pytest
+from joblib.externals import loky
 from qtpy.QtGui import QDesktopServices
 
 import napari_histodistill.controllers.distil.preview as looking_on
@@ -31,6 +33,22 @@ SMALL = {
     ("schedule", "report_every"): "1",
     ("objective", "projector"): "16, 16",
 }
+
+
+class _Here(ThreadPoolExecutor):
+    """In place of loky's processes, which take seconds to import torch."""
+
+    def __init__(self, max_workers, initializer, env):
+        super().__init__(max_workers)
+
+    def shutdown(self, wait=True, *, kill_workers=False):
+        super().shutdown(wait, cancel_futures=kill_workers)
+
+
+@pytest.fixture
+def embedded_here(monkeypatch):
+    """Embed previews in a thread; that a process does it has tests of its own."""
+    monkeypatch.setattr(loky, "ProcessPoolExecutor", _Here)
 
 
 def ready(open_distil, qtbot, painted, typed=SMALL):
@@ -77,7 +95,8 @@ def test_settings_changed_by_hand_are_those_of_the_run(open_distil, qtbot, paint
     assert not form.isVisibleTo(widget)
 
 
-@pytest.mark.slow(100)
+@pytest.mark.slow(40)
+@pytest.mark.usefixtures("forked_trainings", "embedded_here")
 def test_a_training_is_looked_at_reported_and_given_classes(
     open_distil, qtbot, painted, monkeypatch
 ):
@@ -217,6 +236,7 @@ def test_a_preview_is_of_the_slide_that_is_chosen(
     widget.train_step.preview.setChecked(False)
 
 
+@pytest.mark.usefixtures("forked_trainings")
 def test_out_of_memory_offers_half_the_batch(open_distil, qtbot, painted):
     viewer, widget = ready(open_distil, qtbot, painted)
     step = widget.train_step

@@ -282,6 +282,7 @@ def test_compare_shows_nothing(compare, server, clean, qtbot, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_trainings")
 def test_distil_shows_nothing(open_distil, clean, qtbot, painted):
     viewer, widget = open_distil()
     with serving(Server(slide_files(image=painted.sparse))) as server:
