@@ -161,3 +161,29 @@ def test_a_search_ends_with_the_slide_that_it_was_asked_on(ran, qtbot):
     wait_until(qtbot, looks_at(widget, NAMES[1]))
     assert "Searching" not in panel.words.text()
     assert session.across.answer is None
+
+
+def test_a_place_on_a_slide_that_left_the_list_opens_it_again(ran, qtbot, tmp_path):
+    viewer, widget = ran()
+    panel = widget.similar_panel
+    panel.across.click()
+    answer = ask_all(viewer, widget, qtbot)
+    other = next(
+        k
+        for k, p in enumerate(answer.listed)
+        if p.answer.made_by.slide_name == NAMES[1]
+    )
+    widget.choosing.remove_row(1)
+    wait_until(qtbot, lambda: len(widget.choosing.worklist.rows) == 2)
+    panel.places.setCurrentRow(other)
+    wait_until(qtbot, looks_at(widget, NAMES[1]))
+    assert is_in_view(viewer, widget.bench.slide_layer, answer.listed[other].place)
+
+    # One that cannot be opened any more is said, and not jumped to later.
+    (tmp_path / NAMES[2]).unlink()
+    widget.choosing.look_at(tmp_path / NAMES[2])
+    wait_until(qtbot, lambda: idle(widget)())
+    assert NAMES[2] in widget.run_panel.message.text()
+    widget.bench.said.emit("")
+    widget.choosing.look_at(tmp_path / NAMES[2])
+    assert NAMES[2] in widget.run_panel.message.text()

@@ -146,11 +146,15 @@ class Choosing(SlideChoosing[ExploreSession, Overlays]):
         return [x.path for x in rows if x.path and x.state is not RowState.BROKEN]
 
     def look_at(self, path: Path) -> None:
-        """Choose the slide of a file that is in the list."""
+        """Choose the slide of a file, or open it where it is not in the list."""
         for index, found in enumerate(self.worklist.rows):
-            if found.path == path:
-                self._slide_picked(index)
-                return
+            if found.path != path:
+                continue
+            if found.state is RowState.BROKEN:
+                self.bench.said.emit(found.badge.tip)
+            self._slide_picked(index)
+            return
+        self.open_path(path)
 
     def _listed(self, reports: list[SlidesListed]) -> None:
         files = reports[-1].files

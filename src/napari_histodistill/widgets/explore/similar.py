@@ -332,7 +332,8 @@ class Searching(QObject):
         """Show the answer that is remembered of the slide that was just chosen."""
         session, self._progress = self.bench.session, ""  # a search ends with its slide
         self._explain()
-        answer, there = session.across.answer, self._on_the_way
+        answer = session.across.answer
+        there, self._on_the_way = self._on_the_way, None
         if answer is not None:
             self._show_answer_across(answer)
         elif session.similar is not None:
@@ -340,7 +341,6 @@ class Searching(QObject):
         if there is None or answer is None or session.slide is None:
             return
         if session.slide.home == answer.files.get(there.answer.store):
-            self._on_the_way = None
             self._go_to(there.answer.similarity.grid, there.place)
 
     def _explain(self) -> None:
@@ -358,6 +358,9 @@ class Searching(QObject):
         elif file is not None:
             self._on_the_way = found
             self._open_file(file)
+        else:
+            name = found.answer.made_by.slide_name
+            self.bench.said.emit(f"{name} has no file: choose it in the list.")
 
     def _go_to(self, grid: TileGrid, place: RankedRegion) -> None:
         if self.bench.slide_layer is not None:
