@@ -17,7 +17,7 @@ from napari_histodistill.slides.tissue import tissue
 from tests.order import longest_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -147,49 +147,6 @@ def forked_reading() -> Iterator[None]:
     from tests.forked import forking
 
     with forking(spot_process):
-        yield
-
-
-_REFERENCES: dict[Any, Any] = {}
-
-
-def _run_out(work: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
-    """Return what work reports, and what it returns."""
-    said = []
-    while True:
-        try:
-            said.append(next(work))
-        except StopIteration as end:
-            return said, end.value
-
-
-@pytest.fixture(scope="module")
-def quick_reports() -> Iterator[None]:
-    """Let trainings draw no curves, and fit the reference to equal tiles once.
-
-    Both have tests of their own, and took longer than the few steps of a training.
-    """
-    from PIL import Image
-
-    from napari_histodistill.distill.runs import report_facts, student
-
-    fit = student.reference_in_parts
-
-    def draw(_events: object, path: Path) -> None:
-        Image.new("RGB", (8, 8)).save(path, format="png")
-
-    def fit_once(tiles: np.ndarray, cases: np.ndarray, **how: Any) -> Any:
-        seen = hashlib.sha256(tiles.tobytes()).digest(), tiles.shape
-        key = *seen, *cases.tolist(), *sorted(how.items())
-        if key not in _REFERENCES:
-            _REFERENCES[key] = _run_out(fit(tiles, cases, **how))
-        said, found = _REFERENCES[key]
-        yield from said
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_facts, "draw_curves", draw)
-        patch.setattr(student, "reference_in_parts", fit_once)
         yield
 
 

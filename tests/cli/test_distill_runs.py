@@ -18,8 +18,6 @@ from napari_histodistill.distill.runs.events import read_events
 from napari_histodistill.distill.runs.folder import read_run
 from tests.distill.small_runs import small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 if TYPE_CHECKING:
     from tests.forked import Started
 

@@ -15,8 +15,6 @@ from napari_histodistill.errors import Cancelled, InputError
 from napari_histodistill.running import CancelToken
 from tests.distill.small_runs import CLASSES, small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 TRAINING = Path(__file__).parents[2] / "training"
 
 

@@ -26,8 +26,6 @@ from tests.distill.small_runs import small_config
 from tests.faults.killing import fingerprint
 from tests.faults.test_disk import embedded, embedding, here, numbers
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 __all__ = ["embedded"]
 
 SCHEDULE = {"steps": 8, "checkpoint_every": 2, "report_every": 1}

@@ -20,8 +20,6 @@ from napari_histodistill.slides.codecs.decoding import SegmentCache
 from tests.faults.killing import fingerprint
 from tests.faults.workplace import Outcome, write_bundle
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

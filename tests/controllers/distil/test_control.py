@@ -35,8 +35,6 @@ from napari_histodistill.students import load_student
 from tests.controllers.driving import drive
 from tests.distill.small_runs import small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

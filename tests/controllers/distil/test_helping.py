@@ -32,8 +32,6 @@ from tests.distill.pairs.test_held_out_tiles import NAMES, learning
 from tests.distill.pairs.test_store import plan
 from tests.distill.small_runs import small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 __all__ = ["plan"]
 
 FIRST, SECOND = NAMES[:2]

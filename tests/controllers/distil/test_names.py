@@ -19,8 +19,6 @@ from napari_histodistill.samples.paired import CHANNELS, paint_pair
 from napari_histodistill.slides import slide_from_arrays
 from napari_histodistill.students.bundle import load_spec
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 MPP = Mpp(0.5, 0.5, "a test")
 HE, MARKER = "H-21-12345 Jane Doe HE.svs", "H-21-12345 Jane Doe CD3.tif"
 MASK = "Jane Doe mask"

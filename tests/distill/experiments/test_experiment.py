@@ -21,7 +21,6 @@ from napari_histodistill.distill.experiments import experiment as experiment_mod
 from napari_histodistill.distill.experiments.config import ExperimentConfig, merged
 from napari_histodistill.distill.experiments.experiment import run_experiment
 from napari_histodistill.distill.experiments.job import SCORE, labelled_tiles, run_job
-from napari_histodistill.distill.experiments.judging import ByClasses
 from napari_histodistill.distill.pairs.tilefolder import read_tile_folder
 from napari_histodistill.distill.recipes.files import validated
 from napari_histodistill.distill.scoring.held_out import (
@@ -49,12 +48,6 @@ def forked_runs():
     """Fork the runs' processes; others here are started as they are for a user."""
     with forking(experiment_module):
         yield
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Draw nothing after each run: that takes seconds, and others look at figures."""
-    monkeypatch.setattr(ByClasses, "draw", lambda *_: None)
 
 
 def small_experiment(**changes):
@@ -250,7 +243,6 @@ def test_runs_end_with_the_one_who_asked_for_them(tiles, tmp_path, monkeypatch):
     assert not sleepers()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_another_experiment_in_the_folder_is_refused(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment_module, "_run_process", fake_process)
     run_all(small_experiment(), tmp_path / "out", tiles)
@@ -258,7 +250,6 @@ def test_another_experiment_in_the_folder_is_refused(tiles, tmp_path, monkeypatc
         run_all(small_experiment(base={"seed": 3}), tmp_path / "out", tiles)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_two_processes_do_not_run_one_experiment(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment_module, "_run_process", fake_process)
     config, out = small_experiment(), tmp_path / "out"
@@ -277,7 +268,6 @@ def test_a_variant_that_cannot_be_is_named_before_anything_runs(tiles, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_locked_fold_is_seen_by_nothing(tiles, tmp_path, monkeypatch):
     seen = []
 
@@ -298,7 +288,6 @@ def test_a_locked_fold_is_seen_by_nothing(tiles, tmp_path, monkeypatch):
     assert set(judged.folds) == {"1", "2", "3"}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_scores_of_other_tiles_are_not_mixed_in(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment_module, "_run_process", fake_process)
     run_all(small_experiment(), tmp_path / "out", tiles)
@@ -390,7 +379,6 @@ def test_tables_merge_field_by_field_and_lists_as_a_whole():
     assert base == {"a": {"x": 1, "y": 2}, "b": [1, 2]}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_table_goes_on_from_its_book_of_scores(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment_module, "_run_process", fake_process)
     config = small_experiment()
@@ -449,7 +437,6 @@ def unlabelled(tiles, tmp_path_factory):
     return folder
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_students_are_judged_on_tiles_of_another_folder(
     tiles, unlabelled, tmp_path, monkeypatch
 ):
@@ -485,7 +472,6 @@ def test_students_are_judged_on_tiles_of_another_folder(
         run_all(config, out, unlabelled, judge_on=other)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_is_trained_on_one_folder_and_judged_on_the_other(
     tiles, unlabelled, tmp_path, monkeypatch
 ):

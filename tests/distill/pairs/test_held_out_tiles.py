@@ -21,8 +21,6 @@ from napari_histodistill.errors import InputError, StoreError
 from napari_histodistill.students import load_student
 from tests.distill.pairs.test_store import plan, recipe
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 __all__ = ["plan"]
 
 NAMES = ("class 1", "class 2", "class 3", "class 4")

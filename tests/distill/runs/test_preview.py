@@ -21,8 +21,6 @@ from napari_histodistill.errors import InputError
 from napari_histodistill.students import load_student
 from tests.distill.small_runs import small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):

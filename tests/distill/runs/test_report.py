@@ -44,8 +44,6 @@ from napari_histodistill.running import CancelToken
 from napari_histodistill.students.bundle import load_spec
 from tests.distill.small_runs import TINY, small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 HOSTILE = '<script>alert("1")</script> & "Ki-67" <img src=x onerror=alert(1)>'
 
 

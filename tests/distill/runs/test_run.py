@@ -36,8 +36,6 @@ from napari_histodistill.students.backends import stages
 from napari_histodistill.students.student import DeviceChoice
 from tests.distill.small_runs import TINY, small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):

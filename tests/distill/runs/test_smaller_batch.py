@@ -21,8 +21,6 @@ from napari_histodistill.errors import DeviceMemoryError, InputError
 from napari_histodistill.lock import WriterLock
 from tests.distill.small_runs import small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):

@@ -15,8 +15,6 @@ from napari_histodistill.distill.training import networks
 from napari_histodistill.students import load_student
 from tests.distill.small_runs import TINY, small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 GENES = {
     "kind": "expression",
     "column": "genes",

@@ -25,8 +25,6 @@ from napari_histodistill.running import CancelToken
 from tests.card import imitated_card
 from tests.distill.small_runs import TINY, small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 NARROW = TINY | {"options": {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]}}
 AMONG = {
     "sparse": {"tile_px": 64, "input_px": 64, "encoder": NARROW},

@@ -19,8 +19,6 @@ from napari_histodistill.students import load_student
 from napari_histodistill.students.token_pooling import pool_tokens
 from tests.distill.small_runs import TINY, small_config, write_textures
 
-pytestmark = pytest.mark.usefixtures("quick_reports")
-
 TILE, MARGIN, STRIDE = 64, 32, 32
 NARROW = TINY | {"options": {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]}}
 SPARSE = {"tile_px": TILE, "input_px": TILE, "encoder": NARROW}
