@@ -166,7 +166,7 @@ def write_slides(
 
 def best_first(found: SlidesSearched) -> list[SlideAnswer]:
     """Return the slides, that with the best place first, those without squares last."""
-    return sorted(found.slides, key=lambda one: -2 if one.best is None else -one.best)
+    return sorted(found.slides, key=lambda one: 2 if one.best is None else -one.best)
 
 
 def write_outlines(

@@ -89,6 +89,27 @@ def test_the_places_of_all_slides_are_listed(run, stores, tmp_path):
     assert f"{len(places)} places at or above" in text.out
 
 
+def test_a_slide_without_a_square_stands_last(run, stores, tmp_path, rng):
+    from napari_histodistill.maps import EmbeddingStore
+
+    with EmbeddingStore.open(stores / "one.ome.zarr") as store:
+        made_by, dim = store.provenance, store.dim
+    glass = store_of(
+        tmp_path / "glass.zarr", rng.normal(size=(4, 4, dim)),
+        status=np.zeros((4, 4), np.uint8), student_digest=made_by.student_digest,
+        slide_name="glass.tif",
+    )  # fmt: skip
+    out = tmp_path / "found"
+    outcome = run(
+        "search", glass, stores, "--at", "two.ome:170,240", "-o", out, "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    last = table(out / "slides.csv")[-1]
+    assert (last["slide"], last["best_similarity"]) == ("glass.tif", "")
+    found = next(s for s in outcome.json["slides"] if s["slide"] == "glass.tif")
+    assert (found["best"], found["places"], found["squares"]) == (None, 0, 0)
+
+
 def test_an_earlier_answer_is_replaced_whole(run, stores, tmp_path):
     out = tmp_path / "found"
     store = stores / "one.ome.zarr"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -175,6 +176,23 @@ def test_a_search_that_ends_ends_everywhere(session, files, end):
     getattr(session, end)()
     assert session.across.answer is None
     assert session.similar is None
+
+
+def test_a_copy_of_a_slide_is_not_found_twice(
+    session, files, slides, student, tmp_path
+):
+    """Mapped in other steps its store is another, and both would be refused."""
+    copied = tmp_path / "copy.tif"
+    shutil.copy(files[1], copied)
+    with open_slide(copied) as slide:
+        other = open_session(slide, student)
+        other.choose_step(other.step - 1)
+        run(other)
+    session.add_prompt(*GLAND, like=True)
+    answer = ask_all(session, [*files, copied])
+    names = [one.made_by.slide_name for one in answer.found.slides]
+    assert names == ["one.tif", "two.tif", "three.tif"]
+    assert answer.left_out == 1
 
 
 def test_another_models_map_takes_no_part(session, files, slides):

@@ -20,7 +20,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.layers.kept_maps import kept_map
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_histodistill.controllers.shared.job import Work
@@ -175,19 +175,10 @@ def search_work(
         )
         from napari_histodistill.maps.store import EmbeddingStore
 
-        with EmbeddingStore.open(asked_on) as store:
-            made_by = store.provenance
-        taking_part: dict[Path, Path] = {}
-        left_out = 0
-        for file in files:
-            cancel.check()
-            if file == asked_file:
-                continue
-            kept = _store_of(file, made_by, {asked_on, *taking_part})
-            if kept is None:
-                left_out += 1
-            else:
-                taking_part[kept] = file
+        with EmbeddingStore.open(asked_on) as asked:
+            made_by = asked.provenance
+        others = [file for file in files if file != asked_file]
+        taking_part, left_out = _taking_part(others, made_by, cancel)
         query = SlidesQuery(
             at=tuple(PlaceOf(asked_on, y, x) for y, x in prompts.at),
             not_at=tuple(PlaceOf(asked_on, y, x) for y, x in prompts.not_at),
@@ -204,23 +195,43 @@ def search_work(
     return work
 
 
-def _store_of(file: Path, like: Provenance, known: Collection[Path]) -> Path | None:
-    """Return the store of a slide's kept map; None if it cannot be compared."""
+def _taking_part(
+    files: Sequence[Path], like: Provenance, cancel: CancelToken
+) -> tuple[dict[Path, Path], int]:
+    """Return the stores of other slides with their files, and how many have none."""
+    found: dict[Path, Path] = {}
+    seen, without = {like.slide_digest}, 0
+    for file in files:
+        cancel.check()
+        kept = _map_of(file, like)
+        if kept is None:
+            without += 1
+        elif kept[1] not in seen:  # a copy of a slide would be found twice
+            seen.add(kept[1])
+            found[kept[0]] = file
+    return found, without
+
+
+def _map_of(file: Path, like: Provenance) -> tuple[Path, str] | None:
+    """Return the store of a slide's kept map, and the digest of the slide.
+
+    None if it cannot be compared: another model's, in another mode, or damaged.
+    """
     from pathlib import Path
 
     from napari_histodistill.maps.store import EmbeddingStore
 
     kept = kept_map(file)
-    if kept is None or kept.digest != like.student_digest or Path(kept.store) in known:
+    if kept is None or kept.digest != like.student_digest:
         return None
     try:
         with EmbeddingStore.open(kept.store) as store:
             made_by = store.provenance
     except HistodistillError:
         return None  # a damaged map is computed again when its slide is looked at
-    same = (made_by.student_digest, made_by.mode) == (like.student_digest, like.mode)
-    twin = made_by.slide_digest == like.slide_digest
-    return Path(kept.store) if same and not twin else None
+    if (made_by.student_digest, made_by.mode) != (like.student_digest, like.mode):
+        return None
+    return Path(kept.store), made_by.slide_digest
 
 
 def rank_again_work(answer: AllSlidesAnswer, threshold: float) -> Work:
