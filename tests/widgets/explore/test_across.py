@@ -70,7 +70,7 @@ def test_a_place_on_another_slide_is_found_and_opened(ran, qtbot):
     assert panel.places.count() == len(answer.listed)
     assert panel.count.text() == f"{len(answer.listed)} places"
     assert panel.words.text() == (
-        f"On 2 of 2 slides; asked on {NAMES[0]}. 1 more: no map by this model yet."
+        f"On 2 of 2 slides; asked on {NAMES[0]}. 1 more: no usable map by this model."
     )
     assert "case…y.tif" in panel.places.item(0).text()
     assert all(

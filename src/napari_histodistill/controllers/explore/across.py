@@ -54,7 +54,8 @@ class AllSlidesAnswer:
         Store to the file of its slide; without the slide that was clicked, if it has
         none.
     left_out : int
-        Slides of the list that did not take part: without a map by this model.
+        Slides of the list that did not take part: without a map by this model, or with
+        one in another mode or damaged.
     """
 
     prompts: Prompts
@@ -117,7 +118,7 @@ class AllSlidesAnswer:
             f"{short_name(self.asked, NAME_LETTERS)}."
         )
         if self.left_out:
-            words += f" {self.left_out} more: no map by this model yet."
+            words += f" {self.left_out} more: no usable map by this model."
         return words
 
 

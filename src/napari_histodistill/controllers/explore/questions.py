@@ -158,10 +158,9 @@ class AskingChoice(RememberingChoice):
         A question of its own that waited on this slide gives way to the one that was
         asked of all.
         """
-        answer, path = self.across.answer, self.store_path
-        if answer is None or path is None:
-            return False
-        here = answer.on(path)
+        answer = self.across.answer
+        path = None if answer is None else self.store_path
+        here = None if answer is None or path is None else answer.on(path)
         if here is None:
             return False
         if self.similar is not None and self.similar.similarity is here.similarity:
