@@ -83,7 +83,7 @@ def test_all_slides_with_a_map_take_part(session, files, slides):
     assert names == ["one.tif", "two.tif", "three.tif"]
     assert answer.left_out == 1
     assert answer.in_words == (
-        "On 2 of 3 slides; asked on one.tif. 1 more: no usable map by this model."
+        "On 2 of 3 slides; asked on one.tif. 1 more: no usable map."
     )
     with_glands = {p.answer.made_by.slide_name for p in answer.listed}
     assert with_glands == {"one.tif", "two.tif"}

@@ -118,7 +118,7 @@ class AllSlidesAnswer:
             f"{short_name(self.asked, NAME_LETTERS)}."
         )
         if self.left_out:
-            words += f" {self.left_out} more: no usable map by this model."
+            words += f" {self.left_out} more: no usable map."
         return words
 
 
